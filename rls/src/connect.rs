@@ -12,7 +12,7 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-use failure::{explain_with_timeout, is_tls, server};
+use failure::{explain_with_timeout, is_tls_message, server};
 
 /// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     Ok(options.ssl_mode(mode).ssl_root_cert_from_pem(pem))
 }
 
-/// Connects once, with or without TLS in the order that `sslmode` prescribes. `timeout` applies to each attempt.
+/// Opens a connection, with or without TLS in the order that `sslmode` prescribes. `timeout` applies to each attempt.
 /// Returns the connection and the options that succeeded.
 ///
 /// # Errors
@@ -92,8 +92,8 @@ pub async fn open(
     }
     let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused(&reason) {
-        // An attempt with TLS shows whether the server requires it. It exposes the password no more than the first
-        // attempt.
+        // An attempt with TLS shows whether the server requires it. It exposes the password no more than the attempt
+        // without.
         let encrypted = connect_once(&with(PgSslMode::Require), timeout).await;
         if encrypted.is_ok() || encrypted.is_err_and(|error| reached_authentication(&error)) {
             return Err(ConnectError::TlsRequired { server: server(options) });
@@ -113,7 +113,7 @@ const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 /// Whether the attempt may have failed because TLS was used, or because it was not.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(error) => is_tls(&error.to_string()),
+        sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
         sqlx::Error::Tls(_) => true,
         other => is_refused(other),
     }
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused() {
-        let of = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
-        assert!(matches!(of("sslmode=maybe"), ConnectError::SslMode(_)));
-        assert!(matches!(of("sslrootcert=/no/such/file"), ConnectError::RootCertificate(_)));
-        assert!(matches!(of("sslrootcert=system&sslmode=require"), ConnectError::WeakMode));
+        let error = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
+        assert!(matches!(error("sslmode=maybe"), ConnectError::SslMode(_)));
+        assert!(matches!(error("sslrootcert=/no/such/file"), ConnectError::RootCertificate(_)));
+        assert!(matches!(error("sslrootcert=system&sslmode=require"), ConnectError::WeakMode));
         assert!(options("postgres://a:b@h/d?sslrootcert=system").is_ok());
     }
 }

@@ -14,22 +14,22 @@ use crate::{
     database::Database,
     error::{is_connection_lost, is_read_only, may_succeed_on_primary},
     identity::check_role,
-    inner::{OUTERMOST, READ_ONLY, Request},
+    inner::{BeginRequest, OUTERMOST, READ_ONLY},
     plain::is_plain_read,
     position::{Position, RequiredPosition},
     servers::{Purpose, Servers},
     transaction::{modes, transaction_trait},
 };
 
-/// How often a statement is attempted if its connection is lost before the commit.
+/// The maximum number of attempts of one statement; see `may_retry`.
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
-/// row-level security, each in a short transaction of its own (three round trips; a caller who reads waits for two). To
-/// run several statements in one transaction, use [`begin`](TransactionTrait::begin). It gives no access to the bare
-/// connection or to another identity.
+/// row-level security, each in a short transaction of its own (three round trips; without replicas, only two are
+/// awaited for a read that SeaORM builds). To run several statements in one transaction, use
+/// [`begin`](TransactionTrait::begin). It gives no access to the bare connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -83,11 +83,11 @@ impl IdentityConnection {
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
     /// [`at_least`](Self::at_least) if that is later. Pass it to the client as a token, so that whichever process
-    /// handles the next request shows no less. `None` without replicas.
+    /// handles the next request reads nothing older. `None` without replicas.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.servers().cluster()?;
-        self.required().position
+        self.required_position().position
     }
 
     /// Returns the same identity, whose reads show everything up to `position`, a token that another process got from
@@ -98,17 +98,17 @@ impl IdentityConnection {
         self
     }
 
-    /// Returns whether there are replicas, so that another server may become the primary.
+    /// Returns whether there are replicas. If so, another server may become the primary.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
         self.servers().cluster().is_some()
     }
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
-    pub(crate) async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+    pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
         // With replicas, the answer to the commit has the log position that the identity has read, so it is awaited.
         let ends_unawaited = !self.has_replicas();
-        self.begin_with(self.read_purpose(false), self.request(READ_ONLY, time, ends_unawaited)).await
+        self.begin_with(self.read_purpose(false), self.request(READ_ONLY, deadline, ends_unawaited)).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -119,7 +119,7 @@ impl IdentityConnection {
     pub(crate) async fn begin_unchecked(
         &self,
         options: TransactionOptions,
-        time: Option<Duration>,
+        deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
         let is_one_snapshot = match options.isolation_level {
             // A standby accepts no writes.
@@ -131,47 +131,47 @@ impl IdentityConnection {
             (Some(AccessMode::ReadOnly), Some(is_one_snapshot)) => self.read_purpose(is_one_snapshot),
             _ => Purpose::Write,
         };
-        self.begin_for(purpose, &modes(&options), time).await
+        self.begin_for(purpose, &modes(&options), deadline).await
     }
 
     fn read_purpose(&self, is_one_snapshot: bool) -> Purpose {
-        Purpose::Read { required: self.required(), is_one_snapshot }
+        Purpose::Read { required: self.required_position(), is_one_snapshot }
     }
 
     fn servers(&self) -> &Servers {
         self.database.pools.of(self.identity.role())
     }
 
-    fn recorded(&self) -> RequiredPosition {
-        self.servers().cluster().map(|cluster| cluster.required(&self.identity)).unwrap_or_default()
+    fn recorded_position(&self) -> RequiredPosition {
+        self.servers().cluster().map(|cluster| cluster.required_position(&self.identity)).unwrap_or_default()
     }
 
-    fn required(&self) -> RequiredPosition {
-        self.recorded().at_least(self.at_least)
+    fn required_position(&self) -> RequiredPosition {
+        self.recorded_position().at_least(self.at_least)
     }
 
     pub(crate) fn seen(&self) -> Option<Position> {
-        self.recorded().position
+        self.recorded_position().position
     }
 
     async fn begin_for(
         &self,
         purpose: Purpose,
         modes: &str,
-        time: Option<Duration>,
+        deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        self.begin_with(purpose, self.request(modes, time, false)).await
+        self.begin_with(purpose, self.request(modes, deadline, false)).await
     }
 
-    fn request<'a>(&'a self, modes: &'a str, time: Option<Duration>, ends_unawaited: bool) -> Request<'a> {
-        Request { identity: &self.identity, modes, time, statements: self.database.statements, ends_unawaited }
+    fn request<'a>(&'a self, modes: &'a str, deadline: Option<Duration>, ends_unawaited: bool) -> BeginRequest<'a> {
+        BeginRequest { identity: &self.identity, modes, deadline, statements: self.database.statements, ends_unawaited }
     }
 
-    async fn begin_with(&self, purpose: Purpose, request: Request<'_>) -> Result<UncheckedTransaction, DbErr> {
+    async fn begin_with(&self, purpose: Purpose, request: BeginRequest<'_>) -> Result<UncheckedTransaction, DbErr> {
         check_role(self.identity.role())?;
         // Boxed: with several servers its future is large, and callers hold many on one stack.
-        let session = Box::pin(self.servers().begin(&request, purpose)).await?;
-        Ok(UncheckedTransaction::new(session, OUTERMOST, self.database.pools.clone()))
+        let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
+        Ok(UncheckedTransaction::new(transaction, OUTERMOST, self.database.pools.clone()))
     }
 
     async fn begin_checked(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
@@ -183,7 +183,7 @@ impl IdentityConnection {
 transaction_trait!(IdentityConnection, begin_checked);
 
 impl IdentityConnection {
-    /// Begins a transaction for one statement: on a replica or `READ ONLY` if it `reads`, otherwise for writing.
+    /// Begins a transaction for one statement: if it `reads`, `READ ONLY` and on a replica if there is one.
     async fn begin_one(&self, reads: bool) -> Result<Transaction, DbErr> {
         let unchecked = if reads {
             self.begin_read(self.deadline).await?

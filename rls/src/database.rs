@@ -16,8 +16,8 @@ use crate::{
     wire::{PreparedStatements, ask},
 };
 
-/// A database with row-level security: one handle over its pools, cheap to clone. It runs no statements itself; it
-/// hands out identities, and each statement runs as one of them.
+/// A database with row-level security: one handle over its pools, cheap to clone. Statements run as an identity, on the
+/// connections that [`as_identity`](Self::as_identity) returns.
 ///
 /// A pool's login must be a member of the roles of the identities that use the pool. It needs no other privilege.
 #[derive(Clone, Debug)]
@@ -32,8 +32,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates a handle over a pool that the application already has, with the default deadline. Settings that the
-    /// pool's hooks make in a database session do not outlive a raw statement; put them into the URL instead.
+    /// Creates a handle over a pool that the application already has, with the default deadline. What the pool's hooks
+    /// set in a database session does not outlive a raw statement; put such settings into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
@@ -175,7 +175,7 @@ async fn open(
     url: &str,
     options: &Options,
     query: Option<&'static str>,
-    login: Option<&str>,
+    login_url: Option<&str>,
     positions: &Arc<Positions>,
 ) -> Result<(Servers, Option<String>), Error> {
     let connect = connect_options(url, options)?;
@@ -183,9 +183,9 @@ async fn open(
         let mut servers = vec![connect];
         for replica in &options.replicas {
             let replica = connect_options(replica, options)?;
-            servers.push(match login {
+            servers.push(match login_url {
                 None => replica,
-                Some(login) => with_login_of(&replica, connect_options(login, options)?),
+                Some(login_url) => with_login_of(&replica, connect_options(login_url, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
@@ -252,8 +252,8 @@ pub struct Options {
     pub deadline: Option<Duration>,
     /// The `application_name`, unless the URL has one.
     pub application_name: Option<String>,
-    /// URLs of streaming replicas of the same cluster, which are used for reads; any of the servers may become the
-    /// primary. Empty by default. See the [front page](crate#replicas).
+    /// URLs of the server's streaming replicas, which are used for reads; any of the servers may become the primary.
+    /// Empty by default. See the [front page](crate#replicas).
     pub replicas: Vec<String>,
 }
 

@@ -13,8 +13,8 @@ use sea_orm::{
 
 /// An error of a connection, a transaction or a pool.
 ///
-/// SeaORM's traits return [`DbErr`]; `Error::from` converts it back to the variant that it was created from. Nothing is
-/// in the database, except where a variant says that the outcome is unknown.
+/// SeaORM's traits return [`DbErr`]; `Error::from` converts it back to the variant that it was created from. Nothing
+/// was committed, except where a variant says that something may have been.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -29,13 +29,13 @@ pub enum Error {
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]
     TransactionFailed,
     /// A statement changed the role or a setting of the identity. Nothing was committed.
-    #[error("a statement changed the identity (role or claims); nothing was committed")]
+    #[error("a statement changed the identity (role or settings); nothing was committed")]
     IdentityChanged,
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     TransactionEnded,
-    /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from the
-    /// client.
+    /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from or to
+    /// the client.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What the statement must be.
@@ -284,14 +284,14 @@ fn classify(error: &SqlxError) -> Option<Class> {
         SqlxError::InvalidArgument(text) => Class::Invalid(text.clone()),
         SqlxError::TypeNotFound { type_name } => Class::Invalid(format!("there is no type {type_name}")),
         error => match pg_error(error) {
-            Some(error) => return classify_refusal(error),
+            Some(error) => return classify_server_error(error),
             None if is_lost(error) => Class::Lost,
             None => return None,
         },
     })
 }
 
-fn classify_refusal(error: &SqlxPostgresError) -> Option<Class> {
+fn classify_server_error(error: &SqlxPostgresError) -> Option<Class> {
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.

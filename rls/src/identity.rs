@@ -145,9 +145,9 @@ impl Identity {
             sql.push_str(", ");
             push_set_config(&mut sql, name, value);
         }
-        if let Some(time) = timeout {
+        if let Some(timeout) = timeout {
             // 0 would disable `statement_timeout`, so it is at least 1 ms.
-            let milliseconds = time.as_millis().clamp(1, i32::MAX as u128).to_string();
+            let milliseconds = timeout.as_millis().clamp(1, i32::MAX as u128).to_string();
             sql.push_str(", ");
             push_set_config(&mut sql, "statement_timeout", &milliseconds);
         }
@@ -161,7 +161,8 @@ impl Identity {
     }
 
     /// Returns the SQL of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if this
-    /// is another transaction. The second is the number of statements that the driver has prepared in the session.
+    /// is another transaction. The second is the number of statements that the driver has prepared in the database
+    /// session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -171,8 +172,8 @@ impl Identity {
     }
 
     /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
-    /// it in the message do not run: with [`ENDED`] if this is another transaction, with [`CHANGED`] if the identity
-    /// was changed. (`concat` is not immutable, so nothing is evaluated early.)
+    /// it in the message do not run: with [`TRANSACTION_ENDED`] if this is another transaction, with
+    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so nothing is evaluated early.)
     pub(crate) fn require_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -183,8 +184,8 @@ impl Identity {
 }
 
 /// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a string that is not a number.
-pub(crate) const ENDED: &str = "22012";
-pub(crate) const CHANGED: &str = "22P02";
+pub(crate) const TRANSACTION_ENDED: &str = "22012";
+pub(crate) const IDENTITY_CHANGED: &str = "22P02";
 
 /// Appends the expression that sets a setting for the rest of the transaction.
 fn push_set_config(sql: &mut String, name: &str, value: &str) {
@@ -197,7 +198,7 @@ fn push_set_config(sql: &mut String, name: &str, value: &str) {
 
 /// Refuses the role `none`, which PostgreSQL takes for the login itself.
 pub(crate) fn check_role(role: &str) -> Result<(), Error> {
-    // As `push_quoted` sends it.
+    // `push_quoted` removes NUL.
     if role.chars().filter(|character| *character != '\0').eq("none".chars()) {
         let reason = "an identity's role must not be none, which stands for the login itself".to_owned();
         return Err(Error::Misconfigured { reason });
@@ -205,7 +206,7 @@ pub(crate) fn check_role(role: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the SQL that changes only the role. The claims still identify the caller.
+/// Returns the SQL that changes only the role. The settings still identify the caller.
 pub(crate) fn set_role_statement(role: &str) -> String {
     let mut sql = "SELECT ".to_owned();
     push_set_config(&mut sql, "role", role);
@@ -243,7 +244,7 @@ impl PartialEq for Identity {
 
 impl Eq for Identity {}
 
-/// Claims are personal data, so they are omitted.
+/// Omits the settings, which may contain personal data.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("role", &self.0.role).field("user_id", &self.0.user_id).finish_non_exhaustive()
@@ -332,18 +333,18 @@ mod tests {
 
     #[test]
     fn the_settings_are_followed_by_the_admission_and_the_other_columns() {
-        let time = Some(Duration::from_secs(2));
+        let timeout = Some(Duration::from_secs(2));
         let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
         let set = "SELECT num_nulls(set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
         assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT}"));
         assert_eq!(
-            tenant.with_admission("check()").set_local_sql(time, ", 1"),
+            tenant.with_admission("check()").set_local_sql(timeout, ", 1"),
             format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT}")
         );
     }
 
     #[test]
-    fn debug_shows_no_claim() {
+    fn debug_shows_no_setting() {
         let shown = format!("{:?}", Identity::new("tenant").with_setting("app.tenant", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
     }

@@ -11,8 +11,8 @@ use sea_orm::{
 use crate::{IdentityConnection, Transaction};
 
 macro_rules! inherent {
-    ($caller:ty) => {
-        impl $caller {
+    ($target:ty) => {
+        impl $target {
             /// Returns [`DbBackend::Postgres`].
             #[must_use]
             pub fn get_database_backend(&self) -> DbBackend {
@@ -83,6 +83,8 @@ impl Transaction {
     /// [`Error::TransactionOver`](crate::Error::TransactionOver),
     /// [`Error::IdentityChanged`](crate::Error::IdentityChanged),
     /// [`Error::TransactionEnded`](crate::Error::TransactionEnded),
+    /// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded),
+    /// [`Error::ConnectionLost`](crate::Error::ConnectionLost),
     /// [`Error::CommitUnknown`](crate::Error::CommitUnknown), and any error that the database raises at the commit.
     pub async fn commit(self) -> Result<(), DbErr> {
         TransactionSession::commit(self).await
@@ -92,7 +94,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
+    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded) if a statement ended the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

@@ -1,5 +1,5 @@
 //! The connection of a transaction and its state: the stack of frames, the request in progress, and the frames to roll
-//! back. Access is exclusive; see [`Session`](crate::session::Session).
+//! back. Access is exclusive; see [`SharedTransaction`](crate::shared_transaction::SharedTransaction).
 
 mod begin;
 mod ending;
@@ -8,7 +8,7 @@ mod state;
 
 use std::time::Duration;
 
-pub(crate) use begin::{READ_ONLY, Request};
+pub(crate) use begin::{BeginRequest, READ_ONLY};
 pub(crate) use ending::commit_unknown;
 pub(crate) use savepoints::savepoint;
 use sea_orm::{DbErr, sqlx};
@@ -18,9 +18,9 @@ use crate::{
     Error, Identity,
     error::{is_from_pooler, is_lost},
     marks::{Dropped, Marks},
-    origin::Origin,
     pool::PooledConnection,
     runtime::timeout,
+    transaction_server::TransactionServer,
     wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
@@ -43,22 +43,22 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     pub(crate) identity: Identity,
     /// The identity with its settings as the server stores them, which statements must not change.
     pub(crate) stored_identity: Identity,
-    pub(crate) time: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-    /// Whether its end need not be awaited: it only reads, and is not SERIALIZABLE, so that what it read is valid
-    /// anyway.
+    /// Whether its commit or rollback need not be awaited: it only reads, and is not SERIALIZABLE, so what it read is
+    /// valid either way.
     pub(crate) ends_unawaited: bool,
     /// Whether it is `READ ONLY`.
     is_read_only: bool,
     /// The server that it runs on, if there are replicas.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) server: Option<TransactionServer>,
 }
 
 impl<C: Connection> Inner<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
     /// which no later statement can change, or it runs on a standby.
     pub(crate) fn writes_nothing(&self) -> bool {
-        self.is_read_only || self.origin.as_ref().is_some_and(|origin| origin.is_standby)
+        self.is_read_only || self.server.as_ref().is_some_and(|server| server.is_standby)
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
@@ -122,13 +122,13 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Reads the last response to its end. After that, a request is sent as soon as it is made, so even a call that is
+    /// Reads the last response to its end. After that, the driver sends a request at once, so even a call that is
     /// dropped has been sent.
     async fn ready(&mut self) -> Result<(), DbErr> {
         if !self.has_unread_end || self.over.is_some() {
             return Ok(());
         }
-        let limit = self.time.unwrap_or_default().max(ROLLBACK_TIMEOUT);
+        let limit = self.deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
         match timeout(limit, self.connection()?.drain()).await {
             Ok(Ok(_)) => {
                 self.has_unread_end = false;
@@ -162,12 +162,12 @@ impl<C: Connection> Inner<C> {
             self.ready().await?;
         }
         if let (Some(pending), None) = (self.pending, self.over) {
-            let time = self.time;
+            let deadline = self.deadline;
             let drain = self.connection()?.drain();
-            let drained = match time {
-                // The caller has chosen to wait for statements however long they take, and so for one that was dropped.
+            let drained = match deadline {
+                // Without a deadline, a statement is awaited however long it takes, and so is one that was dropped.
                 None => Ok(drain.await),
-                Some(time) => timeout(time.max(ROLLBACK_TIMEOUT), drain).await,
+                Some(deadline) => timeout(deadline.max(ROLLBACK_TIMEOUT), drain).await,
             };
             let refused = match drained {
                 Ok(Ok(refused)) => refused.is_some(),
@@ -189,7 +189,7 @@ impl<C: Connection> Inner<C> {
                 }
                 Pending::Stream => {}
                 // The nested transaction was never returned to a caller.
-                Pending::Begin(frame) => {
+                Pending::Savepoint(frame) => {
                     if let Some(frame) = self.frame(frame) {
                         frame.abandoned = true;
                     }
@@ -197,7 +197,7 @@ impl<C: Connection> Inner<C> {
                 Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.pop(frame),
                 Pending::Release(frame) | Pending::RollbackTo(frame) => self.fail(frame, Failure::Failed),
                 // The transaction was never returned to a caller.
-                Pending::Open => self.close(Over::Ended),
+                Pending::Begin => self.close(Over::Ended),
                 // The transaction has ended, by commit or rollback.
                 Pending::End if !refused => self.over = Some(Over::Ended),
                 Pending::End => self.close(Over::Ended),
@@ -253,7 +253,7 @@ impl<C: Connection> Inner<C> {
         if self.statements == PreparedStatements::Deallocated {
             return Ok(());
         }
-        if prepared == self.connection()?.prepared_statements() {
+        if prepared == self.connection()?.prepared_statement_count() {
             return Ok(());
         }
         self.pending = Some(pending);

@@ -1,6 +1,7 @@
 //! Random programs of several tasks on one transaction, over a model of the server, in the orders that `shuttle`
 //! chooses. A write that was answered Ok is saved if all outer transactions were committed, one that was refused or
-//! cancelled is not, every statement runs in its own role, and the connection is returned idle and clean, or discarded.
+//! cancelled is not, every statement runs in the role that it names, and the connection is returned idle and clean, or
+//! discarded.
 
 mod server;
 
@@ -25,10 +26,10 @@ use shuttle::{
 use crate::{
     Error, Identity,
     identity::set_role_statement,
-    inner::{Inner, OUTERMOST, Request},
+    inner::{BeginRequest, Inner, OUTERMOST},
     run::stream_rows,
     runtime::set_deadlines,
-    session::{Check, Session},
+    shared_transaction::{Check, SharedTransaction},
     wire::PreparedStatements,
 };
 
@@ -51,7 +52,7 @@ struct Log {
 
 #[derive(Clone)]
 struct Tasks {
-    session: Session<Model>,
+    shared: SharedTransaction<Model>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -98,7 +99,7 @@ impl Tasks {
     async fn insert(&self, frame: u64) {
         let row = self.new_row(frame);
         let check = if random_below(2) == 0 { Check::Never } else { Check::Now };
-        let insert = self.session.execute(frame, statement(format!("INSERT {row} AS {USER}")), check);
+        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER}")), check);
         self.answered(row, Some(insert.await));
     }
 
@@ -110,25 +111,25 @@ impl Tasks {
                 let row = self.new_row(frame);
                 let set = ["service", USER].map(|role| statement(set_role_statement(role)));
                 let sql = statement(format!("INSERT {row} AS service"));
-                let elevated = self.session.execute_as_role(frame, set, sql);
+                let elevated = self.shared.execute_as_role(frame, set, sql);
                 let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
                 self.answered(row, answer);
             }
             3 => {
                 let row = self.new_row(frame);
                 let sql = statement(format!("INSERT {row} AS {USER}"));
-                let answer = poll_and_drop(self.session.execute(frame, sql, Check::Now)).await;
+                let answer = poll_and_drop(self.shared.execute(frame, sql, Check::Now)).await;
                 self.answered(row, answer);
             }
             4 => {
-                let refused = self.session.execute(frame, statement("REFUSE".to_owned()), Check::Never).await;
+                let refused = self.shared.execute(frame, statement("REFUSE".to_owned()), Check::Never).await;
                 assert!(refused.is_err());
             }
             5 => {
                 let check = if random_below(2) == 0 { Check::Now } else { Check::Later };
                 let row = self.new_row(frame);
                 let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
-                let switched = self.session.execute(frame, sql, check).await;
+                let switched = self.shared.execute(frame, sql, check).await;
                 assert!(check == Check::Later || switched.is_err(), "a changed identity was not noticed");
             }
             6 => self.stream(frame).await,
@@ -140,7 +141,7 @@ impl Tasks {
     /// Reads some of the rows, and may run another statement before the remaining ones.
     async fn stream(&self, frame: u64) {
         let sql = statement("ROWS 6".to_owned());
-        let Ok(rows) = stream_rows(&self.session, frame, sql, Check::Never, false).await else { return };
+        let Ok(rows) = stream_rows(&self.shared, frame, sql, Check::Never, false).await else { return };
         let mut rows = pin!(rows);
         for _ in 0..random_below(8) {
             let Some(Ok(_)) = rows.next().await else { return };
@@ -156,7 +157,7 @@ impl Tasks {
     }
 
     async fn nested(&self, outer: u64, depth: u32) {
-        let begin = self.session.begin_nested(outer, "");
+        let begin = self.shared.begin_nested(outer, "");
         let begun = if random_below(4) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
         let Some(Ok(frame)) = begun else { return };
         self.log().frames.insert(frame, (Some(outer), Outcome::NotDone));
@@ -170,22 +171,22 @@ impl Tasks {
     async fn end(&self, frame: u64) {
         let outcome = match random_below(8) {
             0 => {
-                let rollback = self.session.rollback(frame);
+                let rollback = self.shared.rollback(frame);
                 let _ = if random_below(2) == 0 { poll_and_drop(rollback).await } else { Some(rollback.await) };
-                self.session.abandon(frame);
+                self.shared.abandon(frame);
                 Outcome::NotDone
             }
             1 => {
-                self.session.abandon(frame);
+                self.shared.abandon(frame);
                 Outcome::NotDone
             }
             2 => {
-                let outcome = poll_and_drop(self.session.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
+                let outcome = poll_and_drop(self.shared.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
                 // As the handle does when it is dropped before the commit has returned.
-                self.session.abandon(frame);
+                self.shared.abandon(frame);
                 outcome
             }
-            _ => commit_outcome(self.session.commit(frame).await),
+            _ => commit_outcome(self.shared.commit(frame).await),
         };
         self.log().frames.entry(frame).and_modify(|ended| ended.1 = outcome);
     }
@@ -199,16 +200,16 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
     }
 }
 
-async fn program(time: Option<Duration>, may_be_lost: bool) {
+async fn program(deadline: Option<Duration>, may_be_lost: bool) {
     let server = Server::default();
     let identity = Identity::new(USER);
     let statements = PreparedStatements::Cached;
-    let request = Request { identity: &identity, modes: "", time, statements, ends_unawaited: false };
+    let request = BeginRequest { identity: &identity, modes: "", deadline, statements, ends_unawaited: false };
     server.state().may_be_lost = may_be_lost;
     let begin = Inner::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
     let Some(Ok((inner, _))) = begun else { return wait_for_release(&server).await };
-    let tasks = Tasks { session: Session::new(inner), log: Arc::default() };
+    let tasks = Tasks { shared: SharedTransaction::new(inner), log: Arc::default() };
     tasks.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
     let running: Vec<_> = (0..2 + random_below(2))
         .map(|_| {

@@ -10,7 +10,6 @@ mod inner;
 #[cfg(test)]
 mod interleavings;
 mod marks;
-mod origin;
 mod plain;
 mod pool;
 mod pooler;
@@ -18,8 +17,9 @@ mod position;
 mod run;
 mod runtime;
 mod servers;
-mod session;
+mod shared_transaction;
 mod transaction;
+mod transaction_server;
 pub mod unchecked;
 mod wire;
 

@@ -2,10 +2,10 @@
 //!
 //! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
 //! function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
-//! that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the session
-//! cleaned.
+//! that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the database
+//! session cleaned.
 
-/// Words that SeaORM writes before a parenthesis. None of them changes a session.
+/// Words that SeaORM writes before a parenthesis. None of them changes a database session.
 const BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
@@ -47,7 +47,7 @@ const BEFORE_PARENTHESIS: [&str; 36] = [
 
 const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Returns whether the statement certainly calls no function that changes the session.
+/// Returns whether the statement certainly calls no function that changes the database session.
 pub(crate) fn is_plain(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
     if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
@@ -60,7 +60,7 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     let body =
         sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
     let sql = body.map_or(sql, |(_, body)| body);
-    sql.match_indices('(').all(|(index, _)| may_precede(&sql[..index]))
+    sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
 }
 
 /// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
@@ -70,8 +70,8 @@ pub(crate) fn is_plain_read(sql: &str) -> bool {
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
 }
 
-/// Whether the statement commits the transaction that it runs in, or prepares it for a commit in two phases. A text is
-/// one statement, so its first word says so.
+/// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
+/// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn is_commit(sql: &str) -> bool {
     let word: String = after_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
@@ -115,7 +115,7 @@ fn is_name(text: &str) -> bool {
     })
 }
 
-fn may_precede(before: &str) -> bool {
+fn may_precede_parenthesis(before: &str) -> bool {
     let before = before.trim_end();
     let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
     if word.is_empty() {

@@ -61,7 +61,8 @@ impl fmt::Debug for Pool {
 /// A connection that returns to its pool when it is dropped.
 pub(crate) enum PooledConnection {
     Managed(Object<Connector>),
-    /// With the runtime that it was acquired in: its pool spawns tasks when it is dropped, which may be elsewhere.
+    /// With the runtime in which it was acquired: its pool spawns tasks when the connection is dropped, which may
+    /// happen outside it.
     External(PoolConnection<Postgres>, Handle),
 }
 
@@ -99,7 +100,7 @@ impl Pool {
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
             Self::Managed { pool, acquire_timeout, server_state } => {
-                // It is dropped after the match, so that a connection that is being opened still counts as awaited.
+                // Dropped only after the match, so that a connection that it is opening still counts in `opening`.
                 let mut get = pin!(pool.get());
                 match timeout(*acquire_timeout, get.as_mut()).await {
                     // A connection that was being opened when the pool was closed: `close` did not wait for it.
@@ -181,7 +182,7 @@ impl Pool {
                     if is_last {
                         return Err(no_answer().into());
                     }
-                    // Those that are idle would be awaited one by one.
+                    // Otherwise the idle connections would be awaited one by one.
                     self.drop_idle();
                 }
             }
@@ -319,9 +320,9 @@ pub(crate) struct Connector {
 /// What connections show about the server and the network.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
-    /// When the connection that last did not answer a ping had last been used. What dropped it, a firewall or the
-    /// server, has dropped those that were idle for longer too.
-    silent_since: Mutex<Option<Instant>>,
+    /// The latest time of last use of a connection that did not answer a ping. What dropped it, a firewall or the
+    /// server, has also dropped the connections that were idle for longer.
+    dead_if_unused_since: Mutex<Option<Instant>>,
     /// The number of connections being opened.
     opening: AtomicUsize,
     /// Whether the server's last response was "too many connections".
@@ -329,15 +330,15 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
-    /// Records that a connection which was last used then did not answer.
-    fn note_silent(&self, last_used: Instant) {
-        let mut silent_since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *silent_since = (*silent_since).max(Some(last_used));
+    /// Records that a connection that was last used at that time did not answer.
+    fn note_dead(&self, last_used: Instant) {
+        let mut dead_if_unused_since = self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
     }
 
-    /// Whether a connection that was last used then is as old as one that did not answer.
-    fn is_silent(&self, last_used: Instant) -> bool {
-        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
+    /// Whether a connection that was last used at that time was idle for at least as long as one that did not answer.
+    fn is_presumed_dead(&self, last_used: Instant) -> bool {
+        *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
     }
 
     /// Whether a connection being opened waits for the server to answer.
@@ -391,11 +392,11 @@ impl Manager for Connector {
         }
         if metrics.last_used() > PING_AFTER_IDLE {
             let last_used = metrics.recycled.unwrap_or(metrics.created);
-            if self.server_state.is_silent(last_used) {
+            if self.server_state.is_presumed_dead(last_used) {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
             let Ok(answer) = timeout(PING_TIMEOUT, connection.driver.ping()).await else {
-                self.server_state.note_silent(last_used);
+                self.server_state.note_dead(last_used);
                 return Err(RecycleError::message("no answer to a ping"));
             };
             answer?;

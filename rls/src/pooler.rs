@@ -30,7 +30,7 @@ const COUNT_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason that the error has.
+/// The reason given in the error.
 const UNTRACKED: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 

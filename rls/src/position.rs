@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequiredPosition {
     pub(crate) position: Option<Position>,
-    /// The number of the last lost answer to a commit, if there is one: only the primary knows the outcome.
+    /// The number of the last commit whose answer was lost, if there is one: only the primary knows its outcome.
     pub(crate) unknown_commit: Option<u64>,
 }
 
@@ -110,7 +110,7 @@ struct Remembered {
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
     /// How many answers to commits were lost so far.
-    lost: u64,
+    lost_answers: u64,
 }
 
 impl Positions {
@@ -127,8 +127,8 @@ impl Positions {
     }
 
     /// Returns how many answers to commits were lost so far.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lock().lost
+    pub(crate) fn lost_answers(&self) -> u64 {
+        self.lock().lost_answers
     }
 
     /// Records the log position of a commit on the primary. It also settles the commits whose answers were lost before
@@ -142,8 +142,8 @@ impl Positions {
 
     pub(crate) fn note_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
-        remembered.lost += 1;
-        let number = remembered.lost;
+        remembered.lost_answers += 1;
+        let number = remembered.lost_answers;
         remembered.update(identity.key(), |entry| entry.unknown_commit = Some(number));
     }
 
@@ -214,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_it_has_answered() {
+    fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
         let (positions, ada) = (Positions::default(), somebody(0));
         let at = |lsn| Position { timeline: 1, lsn };
         positions.note_unknown_commit(&ada);
         positions.note(&ada, at(1));
         assert!(positions.of(&ada).unknown_commit.is_some());
-        positions.note_from_primary(&ada, at(2), positions.lost());
+        positions.note_from_primary(&ada, at(2), positions.lost_answers());
         assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(2)), unknown_commit: None });
     }
 
@@ -229,12 +229,12 @@ mod tests {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(somebody));
         let at = |lsn| Position { timeline: 1, lsn };
         positions.note_unknown_commit(&ada);
-        let lost_before = positions.lost();
+        let lost_before = positions.lost_answers();
         positions.note_unknown_commit(&ada);
         positions.note_unknown_commit(&ben);
         positions.note_from_primary(&ada, at(2), lost_before);
         assert!(positions.of(&ada).unknown_commit.is_some());
-        positions.note_from_primary(&ada, at(3), positions.lost());
+        positions.note_from_primary(&ada, at(3), positions.lost_answers());
         assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
         assert!(positions.of(&ben).unknown_commit.is_some(), "another's commit");
     }

@@ -14,19 +14,19 @@ use crate::{
     inner::{OUTERMOST, commit_unknown},
     plain::{is_commit, is_plain, is_plain_read},
     runtime::{AtomicUsize, Ordering, spawn, timeout},
-    session::{Call, Check, GRACE, Session},
-    wire::{Connection, check_values, exec_error, prepared, query_error},
+    shared_transaction::{Call, Check, GRACE, SharedTransaction},
+    wire::{Connection, check_values, driver_query, exec_error, query_error},
 };
 
 /// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
 macro_rules! run {
-    ($session:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
+    ($shared:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
         let statement: StatementToRun = $statement;
         check_values(&statement.statement)?;
         let run = async {
-            let mut call = $session.call($frame).await?;
+            let mut call = $shared.call($frame).await?;
             if statement.may_write() {
-                $session.count_write();
+                $shared.count_write();
             }
             if $check != Check::Never {
                 call.expect_changes();
@@ -34,10 +34,10 @@ macro_rules! run {
                     call.expect_commit();
                 }
             }
-            let $query = prepared(statement.statement, statement.is_cached);
+            let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.done(outcome).map_err(|error| match call.is_commit_unknown() {
+            let answer = call.answered(outcome).map_err(|error| match call.is_commit_unknown() {
                 true => commit_unknown(&error.to_string()),
                 false => $error(error),
             })?;
@@ -46,7 +46,7 @@ macro_rules! run {
             }
             Ok(answer)
         };
-        $session.within_deadline(run).await
+        $shared.within_deadline(run).await
     }};
 }
 
@@ -69,7 +69,7 @@ impl StatementToRun {
     }
 }
 
-impl<C: Connection> Session<C> {
+impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn execute(
         &self,
         frame: u64,
@@ -85,24 +85,24 @@ impl<C: Connection> Session<C> {
     pub(crate) async fn execute_as_role(
         &self,
         frame: u64,
-        set: [Statement; 2],
+        set_roles: [Statement; 2],
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
-        let [elevate, restore] = set;
+        let [elevate, restore] = set_roles;
         let run = async {
             let mut call = self.call(frame).await?;
             self.count_write();
             call.execute(elevate).await?;
             let done = call.execute(statement).await?;
             call.execute(restore).await?;
-            call.mark_complete();
+            call.complete();
             Ok(done)
         };
         self.within_deadline(run).await
     }
 }
 
-impl Session {
+impl SharedTransaction {
     pub(crate) async fn fetch_optional(
         &self,
         frame: u64,
@@ -120,11 +120,11 @@ impl Session {
 }
 
 impl<C: Connection> Call<C> {
-    /// Runs one of several statements. The call is in progress until [`mark_complete`](Call::mark_complete).
+    /// Runs one of several statements. The call is in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let outcome = self.connection()?.execute(prepared(statement, true)).await;
-        let done = self.done(outcome).map_err(exec_error)?;
-        self.mark_pending();
+        let outcome = self.connection()?.execute(driver_query(statement, true)).await;
+        let done = self.answered(outcome).map_err(exec_error)?;
+        self.expect_more();
         Ok(done.into())
     }
 }
@@ -135,34 +135,35 @@ pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> +
 /// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
 const STREAM_BUFFER: usize = if cfg!(test) { 2 } else { 64 };
 
-/// The channel between the task that has the connection and the reader.
-struct Rows<R> {
-    out: mpsc::UnboundedSender<Result<R, DbErr>>,
+/// Sends rows from the task that has the connection to the reader.
+struct RowSender<R> {
+    sender: mpsc::UnboundedSender<Result<R, DbErr>>,
     flow: Arc<Flow>,
 }
 
+/// The number of rows sent and not yet read.
 #[derive(Default)]
 struct Flow {
     unread: AtomicUsize,
     was_read: Notify,
 }
 
-impl<R> Rows<R> {
+impl<R> RowSender<R> {
     /// Sends a row when the buffer has room. If another call waits for the connection, the remaining rows are read into
     /// memory, so that a reader who runs another statement before the last row does not wait for itself. Returns
     /// `false` if the stream was dropped.
-    async fn send(&self, session: &Session<impl Connection>, row: R) -> bool {
-        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !session.has_waiters() {
+    async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
+        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !shared.has_waiters() {
             select! {
                 // Without `biased`, the order would be random, and no schedule could be repeated.
                 biased;
                 () = self.flow.was_read.notified() => {}
-                () = session.wait_for_waiter() => {}
-                () = self.out.closed() => return false,
+                () = shared.wait_for_waiter() => {}
+                () = self.sender.closed() => return false,
             }
         }
         self.flow.unread.fetch_add(1, Ordering::SeqCst);
-        self.out.send(Ok(row)).is_ok()
+        self.sender.send(Ok(row)).is_ok()
     }
 
     /// Waits until the last row has been read. Returns `false` if the stream was dropped before.
@@ -171,7 +172,7 @@ impl<R> Rows<R> {
             select! {
                 biased;
                 () = self.flow.was_read.notified() => {}
-                () = self.out.closed() => break,
+                () = self.sender.closed() => break,
             }
         }
         self.flow.unread.load(Ordering::SeqCst) == 0
@@ -179,7 +180,7 @@ impl<R> Rows<R> {
 }
 
 /// How the stream ended.
-enum End {
+enum StreamEnd {
     /// After the last row.
     Complete,
     /// The stream was dropped.
@@ -190,75 +191,75 @@ enum End {
 /// connection, because a stream that held it would be self-referential. With `commits`, the transaction is committed
 /// once the last row has been read.
 pub(crate) async fn stream_rows<C: Connection>(
-    session: &Session<C>,
+    shared: &SharedTransaction<C>,
     frame: u64,
     statement: Statement,
     check: Check,
     commits: bool,
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_values(&statement)?;
-    let mut call = session.within_deadline(session.call(frame)).await?;
-    session.count_write();
+    let mut call = shared.within_deadline(shared.call(frame)).await?;
+    shared.count_write();
     if check != Check::Never {
         call.expect_changes();
     }
-    let (out, read) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::unbounded_channel();
     let flow = Arc::new(Flow::default());
-    let rows = Rows { out, flow: flow.clone() };
-    let session = session.clone();
+    let rows = RowSender { sender, flow: flow.clone() };
+    let shared = shared.clone();
     spawn(async move {
         // A read has nothing to save, so it is committed however many of its rows the reader takes.
         let must_be_read = commits && !is_plain_read(&statement.sql);
-        let outcome = send_all(&session, call, statement, &rows, must_be_read).await;
+        let outcome = send_all(&shared, call, statement, &rows, must_be_read).await;
         let outcome = match outcome {
-            Ok(End::Complete) if commits => session.commit(OUTERMOST).await,
-            Ok(End::Complete | End::Dropped) => Ok(()),
+            Ok(StreamEnd::Complete) if commits => shared.commit(OUTERMOST).await,
+            Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
             // If the stream was dropped, there is no reader for the error.
-            let _ = rows.out.send(Err(error));
+            let _ = rows.sender.send(Err(error));
         }
     });
-    Ok(stream::unfold((read, flow), |(mut read, flow)| async {
-        let row = read.recv().await?;
+    Ok(stream::unfold((receiver, flow), |(mut receiver, flow)| async {
+        let row = receiver.recv().await?;
         flow.unread.fetch_sub(1, Ordering::SeqCst);
         flow.was_read.notify_one();
-        Some((row, (read, flow)))
+        Some((row, (receiver, flow)))
     }))
 }
 
 async fn send_all<C: Connection>(
-    session: &Session<C>,
+    shared: &SharedTransaction<C>,
     mut call: Call<C>,
     statement: Statement,
-    rows: &Rows<C::Row>,
+    rows: &RowSender<C::Row>,
     must_be_read: bool,
-) -> Result<End, DbErr> {
-    call.mark_stream();
+) -> Result<StreamEnd, DbErr> {
+    call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
-        let mut stream = connection.fetch(prepared(statement, true));
+        let mut stream = connection.fetch(driver_query(statement, true));
         while let Some(row) = stream.try_next().await? {
-            if !rows.send(session, row).await {
-                return Ok(End::Dropped);
+            if !rows.send(shared, row).await {
+                return Ok(StreamEnd::Dropped);
             }
         }
         if must_be_read && !rows.wait_until_read().await {
-            return Ok(End::Dropped);
+            return Ok(StreamEnd::Dropped);
         }
-        Ok(End::Complete)
+        Ok(StreamEnd::Complete)
     };
-    let outcome = match session.time {
+    let outcome = match shared.deadline {
         None => Ok(sending.await),
-        Some(time) => timeout(time.saturating_add(GRACE), sending).await,
+        Some(deadline) => timeout(deadline.saturating_add(GRACE), sending).await,
     };
     match outcome {
         // The next call reads the remaining rows.
-        Ok(Ok(End::Dropped)) => Ok(End::Dropped),
-        Ok(outcome) => call.done(outcome).map_err(query_error),
+        Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
+        Ok(outcome) => call.answered(outcome).map_err(query_error),
         Err(_) => {
-            call.deadline_exceeded();
+            call.close_at_deadline();
             Err(Error::DeadlineExceeded.into())
         }
     }

@@ -27,11 +27,11 @@ use tokio::{
 
 use crate::{
     Error, Identity,
-    inner::Request,
-    origin::Log,
+    inner::BeginRequest,
     pool::Pool,
     position::{Position, Positions, RequiredPosition},
-    session::{GRACE, Session},
+    shared_transaction::{GRACE, SharedTransaction},
+    transaction_server::WalState,
     wire::ask,
 };
 
@@ -50,7 +50,7 @@ impl Pools {
         self.by_role.get(role).unwrap_or(&self.shared)
     }
 
-    pub(crate) fn has_separate(&self, role: &str) -> bool {
+    pub(crate) fn has_separate_pool(&self, role: &str) -> bool {
         self.by_role.contains_key(role)
     }
 }
@@ -74,18 +74,18 @@ pub(crate) enum Purpose {
 }
 
 impl Servers {
-    pub(crate) async fn begin(&self, request: &Request<'_>, purpose: Purpose) -> Result<Session, DbErr> {
+    pub(crate) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
         let begin = async {
             match self {
-                Self::One(pool) => Ok(Session::begin(pool, request, None).await?.0),
+                Self::One(pool) => Ok(SharedTransaction::begin(pool, request, None).await?.0),
                 Self::Several(cluster) => cluster.begin(request, purpose).await,
             }
         };
-        match request.time {
+        match request.deadline {
             None => begin.await,
-            Some(time) => {
-                timeout(time.saturating_add(GRACE), begin).await.unwrap_or_else(|_| Err(Error::DeadlineExceeded.into()))
-            }
+            Some(deadline) => timeout(deadline.saturating_add(GRACE), begin)
+                .await
+                .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())),
         }
     }
 
@@ -134,7 +134,7 @@ pub(crate) struct Cluster {
     /// Index in `members` of the server last known to accept writes.
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
-    timeline: Arc<AtomicU32>,
+    newest_timeline: Arc<AtomicU32>,
     next_replica: AtomicUsize,
     positions: Arc<Positions>,
     wake: Arc<Notify>,
@@ -151,7 +151,7 @@ struct Member {
     /// Whether reads are sent to it.
     is_serving: AtomicBool,
     is_reachable: AtomicBool,
-    log: Arc<Log>,
+    wal: Arc<WalState>,
     /// Its log position when it was last checked.
     lsn: AtomicU64,
 }
@@ -202,7 +202,7 @@ impl Cluster {
         acquire_timeout: Duration,
         positions: Arc<Positions>,
     ) -> Result<Arc<Self>, Error> {
-        let timeline = Arc::<AtomicU32>::default();
+        let newest_timeline = Arc::<AtomicU32>::default();
         let mut members = Vec::new();
         for options in &servers {
             members.push(Member {
@@ -211,14 +211,14 @@ impl Cluster {
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
                 is_serving: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
-                log: Arc::new(Log::new(positions.clone(), timeline.clone())),
+                wal: Arc::new(WalState::new(positions.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
             });
         }
         let cluster = Arc::new(Self {
             members,
             primary: watch::Sender::new(0),
-            timeline,
+            newest_timeline,
             next_replica: AtomicUsize::new(0),
             positions,
             wake: Arc::default(),
@@ -234,7 +234,7 @@ impl Cluster {
     }
 
     /// Returns the log position that a server must have replayed for an identity.
-    pub(crate) fn required(&self, identity: &Identity) -> RequiredPosition {
+    pub(crate) fn required_position(&self, identity: &Identity) -> RequiredPosition {
         self.positions.of(identity)
     }
 
@@ -243,14 +243,14 @@ impl Cluster {
         let current = self.current();
         let mut order: Vec<usize> = (0..self.members.len()).collect();
         order.sort_by_key(|index| (*index != current, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
-        let mut refused = None;
+        let mut first_error = None;
         for index in order {
             match open_and_ask(&self.members[index].options, query).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => _ = refused.get_or_insert(error),
+                Err(error) => _ = first_error.get_or_insert(error),
             }
         }
-        Err(refused.unwrap_or(sqlx::Error::PoolTimedOut))
+        Err(first_error.unwrap_or(sqlx::Error::PoolTimedOut))
     }
 
     pub(crate) fn wake_monitor(&self) {
@@ -270,7 +270,7 @@ impl Cluster {
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Out,
             };
-            let (timeline, lsn) = (member.log.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
+            let (timeline, lsn) = (member.wal.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(Position { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };

@@ -1,4 +1,4 @@
-//! A transaction of an identity, in two forms: verified for callers, and unchecked for a program's own statements.
+//! A transaction of an identity, in two forms: verified for callers, and unchecked for a library's own statements.
 
 mod closures;
 
@@ -20,7 +20,7 @@ use crate::{
     plain::is_plain,
     run::{self, StatementToRun},
     servers::Pools,
-    session::{Check, Session},
+    shared_transaction::{Check, SharedTransaction},
 };
 
 /// Maps an error of a caller's statement to the error that the caller gets.
@@ -39,24 +39,24 @@ pub struct Transaction {
     check: Check,
 }
 
-/// A transaction for the program's own statements, which are not verified. [`unchecked`](crate::unchecked) provides it.
+/// A transaction for a library's own statements, which are not verified. [`unchecked`](crate::unchecked) provides it.
 #[derive(Debug)]
 pub struct UncheckedTransaction {
-    session: Session,
+    shared: SharedTransaction,
     frame: u64,
     is_over: bool,
     pools: Pools,
 }
 
 impl UncheckedTransaction {
-    pub(crate) fn new(session: Session, frame: u64, pools: Pools) -> Self {
-        Self { session, frame, is_over: false, pools }
+    pub(crate) fn new(shared: SharedTransaction, frame: u64, pools: Pools) -> Self {
+        Self { shared, frame, is_over: false, pools }
     }
 
     /// Returns the identity.
     #[must_use]
     pub fn identity(&self) -> &Identity {
-        &self.session.identity
+        &self.shared.identity
     }
 
     /// Commits the transaction. A nested transaction keeps its changes for the outer one.
@@ -66,7 +66,7 @@ impl UncheckedTransaction {
     /// Those of [`Transaction`]'s commit.
     pub async fn commit(mut self) -> Result<(), DbErr> {
         // The transaction ends whatever the outcome, because the handle is consumed.
-        let outcome = self.session.commit(self.frame).await;
+        let outcome = self.shared.commit(self.frame).await;
         self.is_over = true;
         outcome
     }
@@ -75,9 +75,10 @@ impl UncheckedTransaction {
     ///
     /// # Errors
     ///
-    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended.
+    /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
+    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded) if a statement ended the transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
-        let outcome = self.session.rollback(self.frame).await;
+        let outcome = self.shared.rollback(self.frame).await;
         self.is_over = true;
         outcome
     }
@@ -88,18 +89,18 @@ impl UncheckedTransaction {
     ///
     /// Those of [`ConnectionTrait::query_all`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
-        self.session.fetch_all(self.frame, statement, Check::Never).await
+        self.shared.fetch_all(self.frame, statement, Check::Never).await
     }
 
     /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
     /// separate pool.
     #[must_use]
     pub fn may_take_role(&self, role: &str) -> bool {
-        !self.pools.has_separate(role)
+        !self.pools.has_separate_pool(role)
     }
 
-    /// Runs one statement in another role, then restores the role. The claims still identify the caller. Use it only
-    /// for what a user may do through the program but not by plain row access; each use needs a reason.
+    /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
+    /// for what a user may do through the library but not by plain row access; each use needs a reason.
     ///
     /// # Errors
     ///
@@ -107,50 +108,50 @@ impl UncheckedTransaction {
     /// a separate pool.
     pub async fn execute_as_role(&self, role: Cow<'static, str>, statement: Statement) -> Result<ExecResult, DbErr> {
         check_role(&role)?;
-        if self.pools.has_separate(&role) {
+        if self.pools.has_separate_pool(&role) {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
         let set = [&*role, self.identity().role()]
             .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
-        self.session.execute_as_role(self.frame, set, statement).await
+        self.shared.execute_as_role(self.frame, set, statement).await
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
     pub fn fail(&self) {
-        self.session.fail(self.frame);
+        self.shared.fail(self.frame);
     }
 
     /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
     /// it does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
-        Self { session: self.session.counting(), frame: self.frame, is_over: true, pools: self.pools.clone() }
+        Self { shared: self.shared.with_own_write_count(), frame: self.frame, is_over: true, pools: self.pools.clone() }
     }
 
     /// Returns the timeline of the server when the transaction began, if there are replicas. Each promotion begins a
     /// new timeline.
     #[must_use]
     pub fn timeline(&self) -> Option<u32> {
-        self.session.timeline
+        self.shared.timeline
     }
 
     /// Returns whether a statement was sent that may have written something.
     #[must_use]
     pub fn has_written(&self) -> bool {
-        self.session.writes() > 0
+        self.shared.writes() > 0
     }
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
-        let frame = self.session.begin_nested(self.frame, &modes(options)).await?;
-        Ok(Self::new(self.session.clone(), frame, self.pools.clone()))
+        let frame = self.shared.begin_nested(self.frame, &modes(options)).await?;
+        Ok(Self::new(self.shared.clone(), frame, self.pools.clone()))
     }
 }
 
 impl Drop for UncheckedTransaction {
     fn drop(&mut self) {
         if !self.is_over {
-            self.session.abandon(self.frame);
+            self.shared.abandon(self.frame);
         }
     }
 }
@@ -169,15 +170,15 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.session.execute(self.frame, statement, Check::Never).await
+        self.shared.execute(self.frame, statement, Check::Never).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.session.execute(self.frame, unprepared(sql), Check::Never).await
+        self.shared.execute(self.frame, unprepared(sql), Check::Never).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.session.fetch_optional(self.frame, statement, Check::Never).await?.map(Into::into))
+        Ok(self.shared.fetch_optional(self.frame, statement, Check::Never).await?.map(Into::into))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -232,8 +233,8 @@ impl Transaction {
         check: Check,
         commits: bool,
     ) -> Result<RowStream<'static>, DbErr> {
-        let UncheckedTransaction { session, frame, .. } = &self.unchecked;
-        let rows = self.map_error(run::stream_rows(session, *frame, statement, check, commits).await)?;
+        let UncheckedTransaction { shared, frame, .. } = &self.unchecked;
+        let rows = self.map_error(run::stream_rows(shared, *frame, statement, check, commits).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
@@ -243,22 +244,22 @@ impl Transaction {
     }
 
     /// Returns when to verify after a statement that SeaORM built. One that calls no functions cannot have changed the
-    /// session.
+    /// database session.
     fn check_of(&self, statement: &Statement) -> Check {
         if is_plain(&statement.sql) { Check::Never } else { self.check }
     }
 
     async fn execute_checked(&self, statement: impl Into<StatementToRun>, check: Check) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unchecked.session.execute(self.unchecked.frame, statement, check).await)
+        self.map_error(self.unchecked.shared.execute(self.unchecked.frame, statement, check).await)
     }
 
     async fn query_one_checked(&self, statement: Statement, check: Check) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unchecked.session.fetch_optional(self.unchecked.frame, statement, check).await;
+        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame, statement, check).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
     async fn query_all_checked(&self, statement: Statement, check: Check) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unchecked.session.fetch_all(self.unchecked.frame, statement, check).await;
+        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame, statement, check).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 

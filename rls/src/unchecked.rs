@@ -1,4 +1,4 @@
-//! Transactions for a program's own statements.
+//! Transactions for a library's own statements.
 //!
 //! A library with operations of its own need not verify the identity after each of its statements: it knows that none
 //! of them changes the database session or the identity. These traits give it a transaction without verification. They
@@ -26,13 +26,15 @@ pub trait Unchecked {
     fn begin_unchecked(
         &self,
         options: TransactionOptions,
-        time: Option<Duration>,
+        deadline: Option<Duration>,
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Begins a transaction that only reads, on a replica that is fresh enough for the identity, if there is one.
-    /// Without replicas it is `READ ONLY`, and unless it is `SERIALIZABLE`, its commit and rollback return before the
-    /// server has answered.
-    fn begin_read(&self, time: Option<Duration>) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
+    /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, if there is one. Without
+    /// replicas, unless it is `SERIALIZABLE`, its commit and rollback return before the server has answered.
+    fn begin_read(
+        &self,
+        deadline: Option<Duration>,
+    ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity itself wrote or read through this handle, whatever was given to
     /// [`at_least`](IdentityConnection::at_least).
@@ -62,13 +64,13 @@ impl Unchecked for IdentityConnection {
     async fn begin_unchecked(
         &self,
         options: TransactionOptions,
-        time: Option<Duration>,
+        deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        Self::begin_unchecked(self, options, time).await
+        Self::begin_unchecked(self, options, deadline).await
     }
 
-    async fn begin_read(&self, time: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        Self::begin_read(self, time).await
+    async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
+        Self::begin_read(self, deadline).await
     }
 
     fn seen(&self) -> Option<Position> {

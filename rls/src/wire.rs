@@ -1,4 +1,4 @@
-//! Sends statements, one or several in a message, and cleans connections before they return to the pool.
+//! Sends statements, one or several in a message, and cleans database sessions before connections return to the pool.
 
 use std::{
     fmt::Write,
@@ -44,8 +44,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Waits for the responses to everything that was sent. Returns the server's error, if there was one.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
-    /// Returns how many prepared statements the driver has in the session.
-    fn prepared_statements(&self) -> Option<i64>;
+    /// Returns how many prepared statements the driver has in the database session.
+    fn prepared_statement_count(&self) -> Option<i64>;
 
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
@@ -77,17 +77,17 @@ impl Connection for PooledConnection {
 
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
         let connection = self.connection();
-        let mut refused = None;
+        let mut server_error = None;
         loop {
             match connection.flush().await {
-                Ok(()) => return Ok(refused),
+                Ok(()) => return Ok(server_error),
                 Err(error) if is_lost(&error) => return Err(error),
-                Err(error) => refused = Some(error),
+                Err(error) => server_error = Some(error),
             }
         }
     }
 
-    fn prepared_statements(&self) -> Option<i64> {
+    fn prepared_statement_count(&self) -> Option<i64> {
         i64::try_from(self.driver().cached_statements_size()).ok()
     }
 
@@ -121,8 +121,8 @@ const MAX_VALUES: usize = u16::MAX as usize;
 /// DEALLOCATE can remove some, and nothing can replace one of the driver's.
 const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
-const PREPARED: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, count(*) FILTER (WHERE from_sql)::integer \
-     FROM pg_catalog.pg_prepared_statements";
+const COUNT_PREPARED: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
+     count(*) FILTER (WHERE from_sql)::integer FROM pg_catalog.pg_prepared_statements";
 
 /// How the driver's named prepared statements are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,16 +136,16 @@ pub(crate) enum PreparedStatements {
 }
 
 impl PreparedStatements {
-    pub(crate) fn begin(self) -> &'static str {
+    pub(crate) fn begin_sql(self) -> &'static str {
         match self {
             Self::Cached => "",
             Self::Deallocated => "DEALLOCATE ALL; ",
         }
     }
 
-    pub(crate) fn clean(self) -> String {
+    pub(crate) fn clean_sql(self) -> String {
         match self {
-            Self::Cached => format!("{CLEAN}{PREPARED}"),
+            Self::Cached => format!("{CLEAN}{COUNT_PREPARED}"),
             Self::Deallocated => format!("{CLEAN}DEALLOCATE ALL"),
         }
     }
@@ -155,7 +155,7 @@ impl PreparedStatements {
 #[derive(Default)]
 pub(crate) struct Answer {
     /// How many statements completed.
-    pub(crate) done: usize,
+    pub(crate) completed: usize,
     /// The last row.
     pub(crate) row: Option<TextRow>,
     /// The server's log position, from the third statement, which follows the commit.
@@ -199,10 +199,10 @@ pub(crate) async fn simple_query(
     let mut stream = connection.fetch_many(AssertSqlSafe(sql));
     while let Some(part) = stream.try_next().await? {
         match part {
-            Either::Left(_) => answer.done += 1,
+            Either::Left(_) => answer.completed += 1,
             Either::Right(row) => {
                 let row = TextRow::of(&row);
-                if answer.done == 2 {
+                if answer.completed == 2 {
                     answer.position = ServerPosition::read(&row, 0);
                 }
                 answer.row = Some(row);
@@ -236,7 +236,7 @@ impl TextRow {
     }
 }
 
-/// Returns whether the session has exactly the driver's prepared statements.
+/// Returns whether the database session has exactly the driver's prepared statements.
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
@@ -247,7 +247,7 @@ pub(crate) fn has_only_driver_statements(
         PreparedStatements::Cached => answer
             .row
             .as_ref()
-            .is_some_and(|row| row.number(0) == connection.prepared_statements() && row.number(1) == Some(0)),
+            .is_some_and(|row| row.number(0) == connection.prepared_statement_count() && row.number(1) == Some(0)),
     }
 }
 
@@ -259,17 +259,17 @@ pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 /// The driver finds a prepared statement by its text alone, whatever the types of its values: a connection that had
 /// prepared it for an integer would take the eight bytes of a text for one. So the text ends with a comment that
 /// differs with the types.
-pub(crate) fn prepared(statement: Statement, is_cached: bool) -> PgQuery {
+pub(crate) fn driver_query(statement: Statement, is_cached: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
     if is_cached && !values.0.is_empty() {
-        let _ = write!(sql, " /*{:x}*/", types_of(&values));
+        let _ = write!(sql, " /*{:x}*/", hash_of_types(&values));
     }
     query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cached)
 }
 
 /// Returns a hash of the values' types. It is the same in every process, so that statistics of statements agree.
-fn types_of(values: &Values) -> u64 {
+fn hash_of_types(values: &Values) -> u64 {
     let mut hasher = DefaultHasher::new();
     for value in &values.0 {
         std::mem::discriminant(value).hash(&mut hasher);
@@ -316,8 +316,8 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 pub(crate) struct Released<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
-    /// How to clean the session, if that is necessary.
-    pub(crate) unclean: Option<PreparedStatements>,
+    /// How to clean the database session, if that is necessary.
+    pub(crate) cleaning: Option<PreparedStatements>,
 }
 
 /// How the transaction of a released connection ends.
@@ -336,10 +336,10 @@ pub(crate) enum Ending {
 impl<C: Connection> Released<C> {
     pub(crate) async fn return_to_pool(mut self) {
         let Some(connection) = &mut self.connection else { return };
-        let (ending, unclean) = (self.ending, self.unclean);
+        let (ending, cleaning) = (self.ending, self.cleaning);
         let end = async {
-            let refused = connection.drain().await?;
-            if ending == Ending::Sent && refused.is_some() {
+            let server_error = connection.drain().await?;
+            if ending == Ending::Sent && server_error.is_some() {
                 // The error may be that of an earlier statement, so it is unknown whether the transaction is open.
                 return Ok(false);
             }
@@ -352,8 +352,8 @@ impl<C: Connection> Released<C> {
             if let Some(sql) = sql {
                 connection.simple_query(sql.to_owned(), &mut answer).await?;
             }
-            let Some(statements) = unclean else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(statements.clean(), &mut answer).await?;
+            let Some(statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
+            connection.simple_query(statements.clean_sql(), &mut answer).await?;
             Ok(has_only_driver_statements(connection, &answer, statements))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true)))
@@ -372,7 +372,7 @@ impl<C: Connection> Drop for Released<C> {
     }
 }
 
-/// Runs a statement that cannot run in a transaction, and cleans the session afterwards.
+/// Runs a statement that cannot run in a transaction, and cleans the database session afterwards.
 pub(crate) async fn execute_as_login(
     pool: &crate::pool::Pool,
     statements: PreparedStatements,
@@ -380,7 +380,7 @@ pub(crate) async fn execute_as_login(
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If this is dropped before it completes, the connection is closed.
-    let mut released = Released { connection, ending: Ending::Done, unclean: Some(statements) };
+    let mut released = Released { connection, ending: Ending::Done, cleaning: Some(statements) };
     if let Some(pooled) = &mut released.connection {
         pooled.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }

@@ -1,4 +1,4 @@
-//! What a caller learns when it is not PostgreSQL that answers, or nobody.
+//! What a caller learns when a pooler answers in PostgreSQL's place, or nothing answers.
 
 #![allow(missing_docs)]
 
@@ -55,13 +55,13 @@ async fn count(database: &testdb::Database) -> i64 {
 enum Fault {
     /// The server gets it. The client gets an error with this SQLSTATE that the pooler made up.
     Answer(&'static str),
-    /// Nobody gets it, nor anything after it.
+    /// It is dropped, and so is everything after it.
     Silence,
     /// The server gets it, and then both connections are closed.
     Cut,
 }
 
-/// A pooler between client and server that fails once, at a message with a word in it.
+/// A pooler between client and server that, once armed, fails at the next message that contains a word.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -79,13 +79,13 @@ impl Pooler {
             while let Ok((client, _)) = listener.accept().await {
                 let server = tokio::net::TcpStream::connect(&server).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                let (answers_itself, itself) = watch::channel(false);
+                let (fault_sender, fault_receiver) = watch::channel(false);
                 tokio::spawn(to_server_with_fault(
                     (from_client, to_server),
                     (word, fault, armed.clone()),
-                    answers_itself,
+                    fault_sender,
                 ));
-                tokio::spawn(to_client_with_fault((from_server, to_client), fault, itself));
+                tokio::spawn(to_client_with_fault((from_server, to_client), fault, fault_receiver));
             }
         });
         Self { url, is_armed }
@@ -99,13 +99,13 @@ impl Pooler {
 async fn to_server_with_fault(
     (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
     (word, fault, is_armed): (&str, Fault, Arc<AtomicBool>),
-    answers_itself: watch::Sender<bool>,
+    fault_sender: watch::Sender<bool>,
 ) {
     let mut message = vec![0; 8192];
     while let Ok(length @ 1..) = from.read(&mut message).await {
         let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
         if has_word && is_armed.swap(false, Ordering::SeqCst) {
-            answers_itself.send(true).unwrap();
+            fault_sender.send(true).unwrap();
             if matches!(fault, Fault::Silence) {
                 return std::future::pending().await;
             }
@@ -119,11 +119,11 @@ async fn to_server_with_fault(
 async fn to_client_with_fault(
     (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
     fault: Fault,
-    mut itself: watch::Receiver<bool>,
+    mut fault_receiver: watch::Receiver<bool>,
 ) {
     let mut message = vec![0; 8192];
     while let Ok(length @ 1..) = from.read(&mut message).await {
-        if *itself.borrow_and_update() {
+        if *fault_receiver.borrow_and_update() {
             match fault {
                 Fault::Answer(sqlstate) => to.write_all(&error_response(sqlstate)).await.unwrap(),
                 Fault::Silence | Fault::Cut => return,
@@ -218,7 +218,7 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_of_the_server_to_another_is_not_taken_for_one_of_the_caller() {
+async fn a_lost_connection_to_another_server_is_not_taken_for_the_callers() {
     let database = database().await;
     let me = open(database.url()).await;
     // As `dblink` and foreign tables report it.
@@ -227,7 +227,7 @@ async fn a_lost_connection_of_the_server_to_another_is_not_taken_for_one_of_the_
         let error = me.execute_unprepared(&raise).await.unwrap_err();
         assert!(error.to_string().contains("my own"), "{sqlstate}: {error}");
         assert_eq!(Error::from(error).code(), "database", "{sqlstate}");
-        // At the commit, it is a refusal.
+        // Raised at the commit, it refuses the commit.
         let deferred = format!(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
                $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$;
@@ -288,36 +288,36 @@ fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
     });
 }
 
-/// Forwards connections, and from a moment on drops what is sent on those that are open.
+/// Forwards connections. Once N is sent to the channel, it drops what is sent on the first N connections.
 async fn firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, rest) = database.url().rsplit_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
-    let (server, (dropped, is_dropped)) = (server.to_owned(), watch::channel(0));
+    let (server, (drop_first, dropped_count)) = (server.to_owned(), watch::channel(0));
     tokio::spawn(async move {
         for number in 1.. {
             let (mut client, _) = listener.accept().await.unwrap();
-            let (server, mut is_dropped) = (server.clone(), is_dropped.clone());
+            let (server, mut dropped_count) = (server.clone(), dropped_count.clone());
             tokio::spawn(async move {
                 let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
-                let is_dropped = async { drop(is_dropped.wait_for(|dropped| *dropped >= number).await) };
+                let until_dropped = async { drop(dropped_count.wait_for(|count| *count >= number).await) };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-                    () = is_dropped => {}
+                    () = until_dropped => {}
                 }
                 std::future::pending::<()>().await;
             });
         }
     });
-    (url, dropped)
+    (url, drop_first)
 }
 
 #[tokio::test]
 async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
     const CONNECTIONS: usize = 8;
     let database = database().await;
-    let (url, dropped) = firewall(&database).await;
+    let (url, drop_first) = firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTIONS).unwrap();
     let pool = Database::connect(&url, &options).await.unwrap();
@@ -333,7 +333,7 @@ async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
     // Longer than a connection may be idle without a ping. A ping for each would take longer than a caller waits.
     tokio::time::sleep(Duration::from_secs(31)).await;
     // The first connection was closed by `connect`.
-    dropped.send(CONNECTIONS + 1).unwrap();
+    drop_first.send(CONNECTIONS + 1).unwrap();
     assert_eq!(code(me.execute_unprepared(INSERT).await), "done");
     assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
@@ -341,7 +341,7 @@ async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
 #[tokio::test]
 async fn a_health_check_does_not_await_each_idle_connection() {
     let database = database().await;
-    let (url, dropped) = firewall(&database).await;
+    let (url, drop_first) = firewall(&database).await;
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
     let me = owner(&pool);
     let mut open = Vec::new();
@@ -351,7 +351,7 @@ async fn a_health_check_does_not_await_each_idle_connection() {
     for tx in open {
         tx.rollback().await.unwrap();
     }
-    dropped.send(9).unwrap();
+    drop_first.send(9).unwrap();
     // Two seconds for one of them; eight would take sixteen.
     timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
     assert_eq!(pool.pool_status("postgres").connections, 1);

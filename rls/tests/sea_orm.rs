@@ -67,7 +67,7 @@ async fn bakeries(db: &impl ConnectionTrait) -> usize {
     Bakery::find().filter(bakery::Column::Name.contains("Bakery")).all(db).await.unwrap().len()
 }
 
-fn forced<T>() -> Result<T, DbErr> {
+fn forced_error<T>() -> Result<T, DbErr> {
     Err(DbErr::Query(RuntimeErr::Internal("Force Rollback!".to_owned())))
 }
 
@@ -171,7 +171,7 @@ async fn transaction_closure_commit_and_rollback() -> Result<(), DbErr> {
         .transaction_async::<_, (), DbErr>(async |txn| {
             a_bakery("Top Bakery").save(txn).await?;
             assert_eq!(bakeries(txn).await, 2);
-            forced()
+            forced_error()
         })
         .await;
     assert!(matches!(res, Err(TransactionError::Transaction(DbErr::Query(_)))), "{res:?}");
@@ -187,14 +187,14 @@ async fn transaction_nested() {
         .transaction_async::<_, _, DbErr>(async |txn| {
             let _ = a_bakery("SeaSide Bakery").save(txn).await?;
             let _ = a_bakery("Top Bakery").save(txn).await?;
-            // Try nested transaction committed, in it one of each
+            // A nested transaction that is committed; of the two nested in it, one is rolled back and one committed
             txn.transaction_async::<_, _, DbErr>(async |txn| {
                 let _ = a_bakery("Nested Bakery").save(txn).await?;
                 let is_err = txn
                     .transaction_async::<_, (), DbErr>(async |txn| {
                         let _ = a_bakery("Rock n Roll Bakery").save(txn).await?;
                         assert_eq!(bakeries(txn).await, 4);
-                        forced()
+                        forced_error()
                     })
                     .await
                     .is_err();
@@ -211,12 +211,12 @@ async fn transaction_nested() {
             })
             .await
             .unwrap();
-            // Try nested transaction rollbacked
+            // A nested transaction that is rolled back
             let is_err = txn
                 .transaction_async::<_, (), DbErr>(async |txn| {
                     let _ = a_bakery("Rock n Roll Bakery").save(txn).await?;
                     assert_eq!(bakeries(txn).await, 5);
-                    forced()
+                    forced_error()
                 })
                 .await
                 .is_err();

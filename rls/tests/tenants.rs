@@ -100,7 +100,7 @@ async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
 }
 
 #[tokio::test]
-async fn no_identity_is_the_login_itself() {
+async fn the_role_none_is_refused() {
     let (_database, pool, _) = tenants().await;
     for none in ["none", "no\0ne"] {
         let login = pool.as_identity(Identity::new(none));
@@ -144,7 +144,7 @@ async fn a_statement_that_the_server_cancels_at_the_deadline_has_exceeded_it() {
 }
 
 #[tokio::test]
-async fn a_prepared_statement_is_not_used_for_values_of_other_types_or_in_another_number() {
+async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_values() {
     let (database, _, role) = tenants().await;
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
@@ -152,16 +152,16 @@ async fn a_prepared_statement_is_not_used_for_values_of_other_types_or_in_anothe
     options.max_connections = 1;
     let pool = Database::connect(database.url(), &options).await.unwrap();
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
-    let with = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-    let insert = |value: Value| acme.execute_raw(with("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
+    let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
     insert(5_i64.into()).await.unwrap();
     insert(6_i32.into()).await.unwrap();
     insert(7.0_f64.into()).await.unwrap();
     assert_eq!(code(insert("12345678".into()).await), "database", "a text is not a number");
-    let sum = acme.query_one_raw(with("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
+    let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
     assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 18);
 
-    let integers = |count: i32| with("SELECT $1::integer", (0..count).map(Value::from).collect());
+    let integers = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
     assert_eq!(code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
     assert_eq!(code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
     assert_eq!(code(other.query_all_raw(integers(1)).await), "done", "whatever was asked before");
@@ -181,8 +181,8 @@ async fn a_temporary_table_of_a_streamed_statement_is_not_left_to_the_next_ident
     drain(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
     assert_eq!(drain(&tx, "SELECT text FROM mine").await.unwrap(), 1);
     tx.commit().await.unwrap();
-    let left = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
-    assert_eq!(code(other.query_all_raw(left).await), "database");
+    let select = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
+    assert_eq!(code(other.query_all_raw(select).await), "database");
 }
 
 #[tokio::test]

@@ -265,7 +265,7 @@ impl ConnectError {
 }
 
 /// Returns whether this is a message of rustls, which the driver reports as an I/O error.
-pub(super) fn is_tls(text: &str) -> bool {
+pub(super) fn is_tls_message(text: &str) -> bool {
     text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
 }
 
@@ -301,7 +301,7 @@ pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Err
         }
         sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
         sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
-        sqlx::Error::Io(_) if is_tls(&text) => ConnectError::Other { server, reason: text },
+        sqlx::Error::Io(_) if is_tls_message(&text) => ConnectError::Other { server, reason: text },
         sqlx::Error::Io(error) => network_error(options, server, error, timeout),
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
         // The connection was closed before a byte was read.

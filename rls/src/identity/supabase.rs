@@ -11,11 +11,11 @@ use crate::Error;
 pub const AUTHENTICATED: &str = "authenticated";
 /// The role of a visitor.
 pub const ANON: &str = "anon";
-/// The role of the server, which bypasses row-level security.
+/// The role of the service, which bypasses row-level security.
 pub const SERVICE_ROLE: &str = "service_role";
 
-/// Settings that the platform's functions read before the claims.
-const LEGACY: [&str; 4] =
+/// Settings that the platform's functions prefer to the claims.
+const LEGACY_SETTINGS: [&str; 4] =
     ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
 
 /// Returns the identity of a signed-in user.
@@ -35,7 +35,7 @@ pub fn anon() -> Identity {
     role_alone(ANON)
 }
 
-/// Returns the identity of the server itself.
+/// Returns the identity of the service itself.
 #[must_use]
 pub fn service() -> Identity {
     role_alone(SERVICE_ROLE)
@@ -51,7 +51,7 @@ fn role_alone(role: &'static str) -> Identity {
 /// # Errors
 ///
 /// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
-/// is no `sub`. No token can have the server's role; use [`service`].
+/// is no `sub`. No token can have the service's role; use [`service`].
 pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
     let refuse = |rule| Err(Error::InvalidClaims { rule });
     if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
@@ -91,7 +91,9 @@ fn has_nul(value: &Value) -> bool {
 #[must_use]
 pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
     let claims = Value::Object(claims).to_string();
-    LEGACY
+    LEGACY_SETTINGS
         .into_iter()
-        .fold(Identity::new(role).with_setting("request.jwt.claims", claims), |all, name| all.with_setting(name, ""))
+        .fold(Identity::new(role).with_setting("request.jwt.claims", claims), |identity, name| {
+            identity.with_setting(name, "")
+        })
 }

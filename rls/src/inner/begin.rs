@@ -6,9 +6,8 @@ use sea_orm::sqlx;
 
 use super::{Frame, Inner, OUTERMOST, Over, Pending};
 use crate::{
-    Identity,
-    origin::Origin,
-    pooler,
+    Identity, pooler,
+    transaction_server::TransactionServer,
     wire::{Answer, Connection, PreparedStatements, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, TextRow},
 };
 
@@ -21,13 +20,13 @@ pub(crate) const READ_ONLY: &str = " READ ONLY";
 
 /// The parameters of a transaction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct BeginRequest<'a> {
     pub(crate) identity: &'a Identity,
     /// The transaction modes, as in BEGIN.
     pub(crate) modes: &'a str,
-    pub(crate) time: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
     pub(crate) statements: PreparedStatements,
-    /// Whether its end need not be awaited, because it only reads.
+    /// Whether its commit or rollback need not be awaited, because it only reads.
     pub(crate) ends_unawaited: bool,
 }
 
@@ -40,7 +39,7 @@ struct Columns<'a> {
 
 /// The values of those columns.
 #[derive(Default)]
-struct Opening {
+struct ColumnValues {
     /// The identity with its settings as the server stores them, if they may differ.
     stored_identity: Option<Identity>,
     is_serializable: Option<bool>,
@@ -62,25 +61,25 @@ impl Columns<'_> {
         sql
     }
 
-    fn read(&self, mut row: TextRow) -> Option<Opening> {
-        let mut opening = Opening { started_at: row.0.pop()??, ..Opening::default() };
-        opening.process = row.number(row.0.len().checked_sub(1)?);
+    fn read(&self, mut row: TextRow) -> Option<ColumnValues> {
+        let mut values = ColumnValues { started_at: row.0.pop()??, ..ColumnValues::default() };
+        values.process = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.has_position {
             let first = row.0.len().checked_sub(SERVER_POSITION_COLUMNS)?;
-            opening.position = ServerPosition::read(&row, first);
+            values.position = ServerPosition::read(&row, first);
             row.0.truncate(first);
         }
         if self.has_isolation {
-            opening.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
+            values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
             row.0.pop();
         }
         let normalized = self.identity.normalized_count();
         if normalized > 0 {
             let first = row.0.len().checked_sub(normalized)?;
-            opening.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
+            values.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
         }
-        Some(opening)
+        Some(values)
     }
 }
 
@@ -88,14 +87,14 @@ impl<C: Connection> Inner<C> {
     /// Begins the transaction, and returns the server's log position, if there are replicas.
     pub(crate) async fn begin(
         pooled: C,
-        request: &Request<'_>,
-        origin: Option<Origin>,
+        request: &BeginRequest<'_>,
+        server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
-        let Request { identity, modes, time, statements, ends_unawaited } = *request;
+        let BeginRequest { identity, modes, deadline, statements, ends_unawaited } = *request;
         let mut inner = Self {
             pooled: Some(pooled),
             frames: vec![Frame::new(OUTERMOST)],
-            pending: Some(Pending::Open),
+            pending: Some(Pending::Begin),
             has_unread_end: false,
             over: None,
             unclean: false,
@@ -104,41 +103,41 @@ impl<C: Connection> Inner<C> {
             started_at: String::new(),
             identity: identity.clone(),
             stored_identity: identity.clone(),
-            time,
+            deadline,
             statements,
             ends_unawaited: false,
             is_read_only: modes.contains(READ_ONLY),
-            origin,
+            server,
         };
-        let columns = Columns { identity, has_isolation: ends_unawaited, has_position: inner.origin.is_some() };
-        let set = identity.set_local_sql(time, &columns.sql());
-        let sql = format!("BEGIN{modes}; {}{set}", statements.begin());
+        let columns = Columns { identity, has_isolation: ends_unawaited, has_position: inner.server.is_some() };
+        let set = identity.set_local_sql(deadline, &columns.sql());
+        let sql = format!("BEGIN{modes}; {}{set}", statements.begin_sql());
         let mut answer = Answer::default();
         let outcome = match inner.pooled.as_mut() {
             Some(pooled) => pooled.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
-        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.done {
+        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.completed {
             // The statement that sets the identity comes after BEGIN and DEALLOCATE.
-            done if done <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
+            completed if completed <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
                 role_error(error, identity.role())
             }
             // The admission expression may refuse the identity with any code.
             _ => error,
         })?;
-        let opening = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
-        let position = opening.position;
-        inner.started_at = opening.started_at;
-        inner.ends_unawaited = ends_unawaited && opening.is_serializable == Some(false);
-        if let Some(stored_identity) = opening.stored_identity {
+        let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
+        let position = values.position;
+        inner.started_at = values.started_at;
+        inner.ends_unawaited = ends_unawaited && values.is_serializable == Some(false);
+        if let Some(stored_identity) = values.stored_identity {
             inner.stored_identity = stored_identity;
         }
-        if let (Some(origin), Some(position)) = (&mut inner.origin, position) {
-            origin.begun(position);
+        if let (Some(server), Some(position)) = (&mut inner.server, position) {
+            server.begun(position);
         }
         if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
-            inner.pending = Some(Pending::Open);
-            if let Err(error) = pooler::check(pooled, opening.process).await {
+            inner.pending = Some(Pending::Begin);
+            if let Err(error) = pooler::check(pooled, values.process).await {
                 inner.close(Over::Ended);
                 return Err(error);
             }

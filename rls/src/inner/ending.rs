@@ -7,7 +7,7 @@ use super::{Inner, OUTERMOST, Over, Pending};
 use crate::{
     Error,
     error::{is_from_pooler, is_lost},
-    identity::{CHANGED, ENDED},
+    identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
     runtime::{AtomicBool, Ordering, spawn_detached},
     wire::{Answer, Connection, Ending, Released, SERVER_POSITION, exec_error, has_only_driver_statements},
 };
@@ -21,18 +21,19 @@ impl<C: Connection> Inner<C> {
         self.over = Some(Over::Ended);
         self.pending = None;
         let Some(pooled) = self.pooled.take() else { return };
-        let mut end = Box::pin(Released { connection: Some(pooled), ending, unclean: None }.return_to_pool());
+        let mut end = Box::pin(Released { connection: Some(pooled), ending, cleaning: None }.return_to_pool());
         // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
         if end.as_mut().now_or_never().is_none() {
             spawn_detached(end);
         }
     }
 
-    /// Whether the end needs no answer: there is nothing to verify or clean, and no log position to record.
+    /// Whether the commit or rollback need not be awaited: there is nothing to verify or clean, and no log position to
+    /// record.
     fn may_end_unawaited(&self) -> bool {
         self.ends_unawaited
             && !self.unclean
-            && self.origin.is_none()
+            && self.server.is_none()
             && !self.frames.iter().any(|frame| frame.unverified)
     }
 
@@ -49,19 +50,19 @@ impl<C: Connection> Inner<C> {
         let before =
             if is_unverified { self.stored_identity.require_sql(&self.started_at) } else { "CLOSE ALL".to_owned() };
         // In the same message, so that the position costs no round trip.
-        let position = if self.origin.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
-        let after = if self.unclean { self.statements.clean() } else { String::new() };
+        let position = if self.server.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
+        let after = if self.unclean { self.statements.clean_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.ready().await?;
         self.pending = Some(Pending::End);
-        let origin = self.origin.clone();
+        let server = self.server.clone();
         // If `commit` is dropped before the server answers, it records that the outcome is unknown.
-        let commit = origin.as_ref().map(|origin| origin.commit(&self.identity));
+        let commit = server.as_ref().map(|server| server.commit(&self.identity));
         is_sent.store(!self.writes_nothing(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
         // The COMMIT is the second statement.
-        let is_committed = answer.done >= 2;
+        let is_committed = answer.completed >= 2;
         // A pooler that lost the server does not know whether the server had the COMMIT.
         let is_unknown = outcome.as_ref().err().is_some_and(|error| is_lost(error) || is_from_pooler(error));
         if let Some(commit) = commit {
@@ -85,14 +86,15 @@ impl<C: Connection> Inner<C> {
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
                 (self.pending, self.has_unread_end) = (None, true);
-                let refused = self.commit_error(error, answer.done);
+                let refused = self.commit_error(error, answer.completed);
                 self.roll_back_failed_commit(OUTERMOST).await;
                 Err(refused)
             }
         }
     }
 
-    /// Records that the server has ended the transaction, and keeps the connection only if its session is clean.
+    /// Records that the server has ended the transaction, and keeps the connection only if the database session is
+    /// clean.
     fn ended(&mut self, answer: &Answer) -> Result<(), DbErr> {
         self.pending = None;
         self.over = Some(Over::Ended);
@@ -104,18 +106,18 @@ impl<C: Connection> Inner<C> {
         Ok(())
     }
 
-    fn commit_error(&mut self, error: sqlx::Error, done: usize) -> DbErr {
+    fn commit_error(&mut self, error: sqlx::Error, completed: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match (done, code.as_deref()) {
-            (0, Some(ENDED)) => self.ended_by_statement().into(),
-            (0, Some(CHANGED)) => Error::IdentityChanged.into(),
+        match (completed, code.as_deref()) {
+            (0, Some(TRANSACTION_ENDED)) => self.ended_by_statement().into(),
+            (0, Some(IDENTITY_CHANGED)) => Error::IdentityChanged.into(),
             (_, Some("25P02")) => Error::TransactionFailed.into(),
             _ => exec_error(error),
         }
     }
 
-    /// Records that a statement of the caller ended the transaction. It may have committed what was written before, and
-    /// at which log position is unknown.
+    /// Records that a statement of the caller ended the transaction. It may have committed what was written before, at
+    /// an unknown log position.
     pub(crate) fn ended_by_statement(&mut self) -> Error {
         self.over = Some(Over::EndedByStatement);
         self.note_unknown_commit();
@@ -123,9 +125,9 @@ impl<C: Connection> Inner<C> {
     }
 
     fn note_unknown_commit(&self) {
-        if let Some(origin) = &self.origin {
-            // Dropped unanswered.
-            drop(origin.commit(&self.identity));
+        if let Some(server) = &self.server {
+            // Dropping it unanswered records the unknown commit.
+            drop(server.commit(&self.identity));
         }
     }
 
@@ -149,7 +151,7 @@ impl<C: Connection> Inner<C> {
             self.end_unawaited(Ending::Rollback);
             return Ok(());
         }
-        let after = if self.unclean { self.statements.clean() } else { String::new() };
+        let after = if self.unclean { self.statements.clean_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.ready().await.is_err() {
             // The server rolls back when its connection is lost.
@@ -179,7 +181,7 @@ impl<C: Connection> Drop for Inner<C> {
         if is_idle_and_clean {
             return pooled.release();
         }
-        let unclean = self.unclean.then_some(self.statements);
+        let cleaning = self.unclean.then_some(self.statements);
         let ending = match (self.over, self.pending) {
             // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
             (_, Some(Pending::End)) => Ending::Sent,
@@ -187,7 +189,7 @@ impl<C: Connection> Drop for Inner<C> {
             // The transaction is open, or the statement that ended it may have begun another.
             _ => Ending::Rollback,
         };
-        let released = Released { connection: Some(pooled), ending, unclean };
+        let released = Released { connection: Some(pooled), ending, cleaning };
         spawn_detached(released.return_to_pool());
     }
 }

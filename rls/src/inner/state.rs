@@ -33,13 +33,13 @@ pub(crate) enum Pending {
     /// Rows, which may be left unread.
     Stream,
     /// SAVEPOINT of this frame.
-    Begin(u64),
+    Savepoint(u64),
     /// RELEASE SAVEPOINT of this frame.
     Release(u64),
     /// ROLLBACK TO SAVEPOINT of this frame.
     RollbackTo(u64),
     /// BEGIN of the transaction.
-    Open,
+    Begin,
     /// The commit or rollback of the transaction.
     End,
 }

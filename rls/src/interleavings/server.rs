@@ -22,7 +22,7 @@ use sea_orm::sqlx::{
 use shuttle::{future::yield_now, rand::Rng};
 
 use crate::{
-    identity::{CHANGED, ENDED},
+    identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
     pooler::ServerProcess,
     wire::{Answer, Connection, PgQuery, TextRow},
 };
@@ -35,9 +35,9 @@ pub(super) struct Server(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    transaction: Option<Open>,
+    transaction: Option<OpenTransaction>,
     pub(super) saved: BTreeSet<u32>,
-    /// Whether a statement changed the session beyond the transaction.
+    /// Whether a statement changed the database session beyond the transaction.
     is_unclean: bool,
     unread: Option<Response>,
     /// Whether the end of a response is still unread, as after an error.
@@ -51,16 +51,17 @@ pub(super) struct State {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenTransaction {
     role: String,
     rows: Vec<u32>,
     has_failed: bool,
+    /// The name of each savepoint, and the number of rows and the role at that point.
     savepoints: Vec<(String, usize, String)>,
 }
 
 #[derive(Debug, Default)]
 struct Response {
-    done: usize,
+    completed: usize,
     row: Option<TextRow>,
     /// The number of rows of a stream.
     rows: u32,
@@ -133,7 +134,7 @@ impl State {
         let mut response = Response::default();
         for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
             match self.run(statement, &mut response) {
-                Ok(()) => response.done += 1,
+                Ok(()) => response.completed += 1,
                 Err(refused) => {
                     if let Some(open) = &mut self.transaction {
                         open.has_failed = true;
@@ -168,7 +169,8 @@ impl State {
                 self.broken_rules.push("BEGIN in a transaction".to_owned());
             }
             let role = "login".to_owned();
-            self.transaction = Some(Open { role, rows: Vec::new(), has_failed: false, savepoints: Vec::new() });
+            self.transaction =
+                Some(OpenTransaction { role, rows: Vec::new(), has_failed: false, savepoints: Vec::new() });
             return Ok(());
         }
         match statement {
@@ -183,7 +185,7 @@ impl State {
                     Ok(())
                 }
                 ["SAVEPOINT" | "RELEASE", ..] => Err(Refused("25P01")),
-                ["SELECT", "CASE", ..] => Err(Refused(ENDED)),
+                ["SELECT", "CASE", ..] => Err(Refused(TRANSACTION_ENDED)),
                 _ => Ok(()),
             };
         };
@@ -216,7 +218,7 @@ impl State {
                 if statement.contains("pg_prepared_statements") {
                     response.row = Some(numbers([is_changed.into(), 0]));
                 } else if is_changed {
-                    return Err(Refused(CHANGED));
+                    return Err(Refused(IDENTITY_CHANGED));
                 }
             }
             ["INSERT", row, "AS", role, ref rest @ ..] => {
@@ -281,7 +283,7 @@ impl Connection for Model {
 
     async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
         let response = self.exchange(&sql).await?;
-        (answer.done, answer.row) = (response.done, response.row.clone());
+        (answer.completed, answer.row) = (response.completed, response.row.clone());
         outcome(&response)
     }
 
@@ -317,7 +319,7 @@ impl Connection for Model {
         Ok(outcome(&response).err())
     }
 
-    fn prepared_statements(&self) -> Option<i64> {
+    fn prepared_statement_count(&self) -> Option<i64> {
         Some(0)
     }
 

@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{Cluster, Purpose, REPLICA_TIMEOUT};
 use crate::{
-    Error, error::is_connection_lost, inner::Request, origin::Origin, position::RequiredPosition, session::Session,
+    Error, error::is_connection_lost, inner::BeginRequest, position::RequiredPosition,
+    shared_transaction::SharedTransaction, transaction_server::TransactionServer,
 };
 
 /// Maximum wait for a replica that has not replayed the required log position; then the transaction begins on the
@@ -23,37 +24,37 @@ const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Cluster {
-    pub(super) async fn begin(&self, request: &Request<'_>, purpose: Purpose) -> Result<Session, DbErr> {
+    pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
         if let Purpose::Read { required, is_one_snapshot } = purpose
-            && let Some(session) = self.begin_on_replica(request, required, is_one_snapshot).await
+            && let Some(transaction) = self.begin_on_replica(request, required, is_one_snapshot).await
         {
-            return Ok(session);
+            return Ok(transaction);
         }
         self.begin_on_primary(request).await
     }
 
-    fn origin(&self, index: usize) -> Option<Origin> {
-        Some(Origin::on(self.members[index].log.clone()))
+    fn server(&self, index: usize) -> Option<TransactionServer> {
+        Some(TransactionServer::on(self.members[index].wal.clone()))
     }
 
     /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
     async fn begin_on_replica(
         &self,
-        request: &Request<'_>,
+        request: &BeginRequest<'_>,
         required: RequiredPosition,
         is_one_snapshot: bool,
-    ) -> Option<Session> {
+    ) -> Option<SharedTransaction> {
         // Only the primary shows whether that commit happened.
         if required.unknown_commit.is_some() {
             return None;
         }
-        let newest = self.timeline.load(Ordering::SeqCst);
+        let newest = self.newest_timeline.load(Ordering::SeqCst);
         let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
         let mut candidates: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.is_serving.load(Ordering::SeqCst)
-                    && member.log.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
+                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
                     // The snapshot is taken before the server can be asked for its log position.
                     && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
@@ -70,10 +71,10 @@ impl Cluster {
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
-            let begin_timeout = request.time.map_or(REPLICA_TIMEOUT, |time| REPLICA_TIMEOUT.min(time / 3));
-            let (session, position) = match timeout(begin_timeout, begin).await {
-                Ok(Ok((session, Some(position)))) => (session, position),
+            let begin = SharedTransaction::begin(&member.pool, request, self.server(index));
+            let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
+            let (transaction, position) = match timeout(begin_timeout, begin).await {
+                Ok(Ok((transaction, Some(position)))) => (transaction, position),
                 Ok(Err(error)) if is_connection_lost(&error) => {
                     member.is_serving.store(false, Ordering::SeqCst);
                     self.wake_monitor();
@@ -88,14 +89,14 @@ impl Cluster {
             // A replica that was promoted in the meantime still has what it had replayed, and may be used, unless its
             // timeline is not the newest: then another server has replaced it as the primary.
             if !position.is_standby && position.timeline < newest {
-                session.discard().await;
+                transaction.discard().await;
                 continue;
             }
             if position.is_standby {
                 member.lsn.fetch_max(position.lsn, Ordering::SeqCst);
             }
-            if position.lsn >= lsn || !is_one_snapshot && wait_until_replayed(&session, lsn).await {
-                return Some(session);
+            if position.lsn >= lsn || !is_one_snapshot && wait_until_replayed(&transaction, lsn).await {
+                return Some(transaction);
             }
             return None;
         }
@@ -103,36 +104,36 @@ impl Cluster {
     }
 
     /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
-    async fn begin_on_primary(&self, request: &Request<'_>) -> Result<Session, DbErr> {
+    async fn begin_on_primary(&self, request: &BeginRequest<'_>) -> Result<SharedTransaction, DbErr> {
         let begun = Instant::now();
         let mut primary = self.primary.subscribe();
-        let (mut is_first, mut refused) = (true, DbErr::from(Error::NoPrimary));
+        let (mut is_first, mut last_error) = (true, DbErr::from(Error::NoPrimary));
         loop {
             let index = *primary.borrow_and_update();
             let member = &self.members[index];
-            let begin = Session::begin(&member.pool, request, self.origin(index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.server(index));
             let remaining = self.acquire_timeout.saturating_sub(begun.elapsed());
-            let has_own_timeout = std::mem::take(&mut is_first);
+            let has_pool_timeout = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction begun on the old one has changed nothing.
                 Ok(()) = primary.changed() => continue,
                 // The first attempt has the pool's timeout.
-                () = sleep(remaining), if !has_own_timeout => return Err(refused),
+                () = sleep(remaining), if !has_pool_timeout => return Err(last_error),
             };
-            refused = match outcome {
-                Ok((session, Some(position))) => {
-                    let newest = self.timeline.load(Ordering::SeqCst);
+            last_error = match outcome {
+                Ok((transaction, Some(position))) => {
+                    let newest = self.newest_timeline.load(Ordering::SeqCst);
                     if !position.is_standby && position.timeline >= newest {
-                        self.timeline.fetch_max(position.timeline, Ordering::SeqCst);
-                        return Ok(session);
+                        self.newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
+                        return Ok(transaction);
                     }
-                    session.discard().await;
+                    transaction.discard().await;
                     member.pool.drop_idle();
                     Error::NoPrimary.into()
                 }
-                Ok((session, None)) => {
-                    session.discard().await;
+                Ok((transaction, None)) => {
+                    transaction.discard().await;
                     Error::NoPrimary.into()
                 }
                 Err(error) if is_connection_lost(&error) => error,
@@ -140,7 +141,7 @@ impl Cluster {
             };
             self.wake_monitor();
             if begun.elapsed() >= self.acquire_timeout {
-                return Err(refused);
+                return Err(last_error);
             }
             select! {
                 _ = primary.changed() => {}
@@ -150,13 +151,14 @@ impl Cluster {
     }
 }
 
-/// Waits until the session's server has replayed the log position. Returns whether it has within [`MAX_REPLICA_WAIT`].
-async fn wait_until_replayed(session: &Session, lsn: u64) -> bool {
+/// Waits until the transaction's server has replayed the log position. Returns whether it has within
+/// [`MAX_REPLICA_WAIT`].
+async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool {
     let waiting = async {
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
-            match session.position().await {
+            match transaction.position().await {
                 Ok(Some(position)) if position.lsn >= lsn => return true,
                 Ok(Some(_)) => pause *= 2,
                 Ok(None) | Err(_) => return false,

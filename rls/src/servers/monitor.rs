@@ -30,15 +30,16 @@ const SHORT_INTERVAL: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A replica that has not replayed what the primary had written this long ago is not used for reads.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// A primary's log position may already include the header of a page or segment to which nothing has been written yet.
-const PAGE: u64 = 8192;
+/// A primary's log position may already include the header of a page or segment to which nothing has been written yet,
+/// so a replica may be one page behind.
+const WAL_PAGE_SIZE: u64 = 8192;
 
 /// What a server reports about itself.
 struct Report {
     position: ServerPosition,
     is_read_only: bool,
-    /// Identifies the cluster that it is a copy of.
-    system: i64,
+    /// As in `pg_control_system()`; equal on a primary and its replicas.
+    system_identifier: i64,
 }
 
 /// One server, and the connection over which it is checked.
@@ -72,8 +73,8 @@ impl Probe {
             } else {
                 position.timeline
             };
-            let (system, is_read_only) = (row.number(0)?, row.number(1)? == 1);
-            Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system })
+            let (system_identifier, is_read_only) = (row.number(0)?, row.number(1)? == 1);
+            Some(Report { position: ServerPosition { timeline, ..position }, is_read_only, system_identifier })
         });
         self.connection = Some(connection);
         report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
@@ -92,12 +93,12 @@ impl Probe {
 /// checked once, and at least one has answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
-    let mut monitor = Monitor { probes, system: None, written: VecDeque::new(), has_primary: false };
+    let mut monitor = Monitor { probes, system_identifier: None, written: VecDeque::new(), has_primary: false };
     let begun = Instant::now();
     loop {
-        let refused = monitor.check(cluster).await;
-        let has_timed_out = refused.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
-        for (index, error) in refused {
+        let failed = monitor.check(cluster).await;
+        let has_timed_out = failed.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
+        for (index, error) in failed {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported immediately; a server that is starting may be ready in time.
             if has_timed_out || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
@@ -105,7 +106,7 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
             }
         }
         if monitor.has_primary
-            || monitor.system.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
+            || monitor.system_identifier.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
         {
             break;
         }
@@ -134,8 +135,8 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
 
 struct Monitor {
     probes: Vec<Probe>,
-    /// Identifies the cluster that these servers are copies of.
-    system: Option<i64>,
+    /// That of the servers in use.
+    system_identifier: Option<i64>,
     /// Recent log positions of the primary, the newest last.
     written: VecDeque<(Instant, u64)>,
     has_primary: bool,
@@ -146,42 +147,42 @@ impl Monitor {
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::ask_with_timeout)).await;
-        let mut refused = Vec::new();
+        let mut failed = Vec::new();
         let mut reports = Vec::new();
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(report) => reports.push((index, report)),
-                Err(error) => refused.push((index, error)),
+                Err(error) => failed.push((index, error)),
             }
         }
-        if self.system.is_none() {
+        if self.system_identifier.is_none() {
             let first = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
-            self.system = first.map(|(_, report)| report.system);
+            self.system_identifier = first.map(|(_, report)| report.system_identifier);
         }
         for (index, report) in &reports {
-            if Some(report.system) != self.system {
+            if Some(report.system_identifier) != self.system_identifier {
                 let address = &cluster.members[*index].address;
                 tracing::error!(target: "sparc", address, "the server is not a copy of the others, and is not used");
             }
         }
-        reports.retain(|(_, report)| Some(report.system) == self.system);
-        self.elect(cluster, &reports, now);
+        reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
+        self.find_primary(cluster, &reports, now);
         self.choose_replicas(cluster, &reports, now);
-        refused
+        failed
     }
 
     /// Finds the primary: the server that accepts writes. If there are several, the one that was promoted last has the
     /// newest timeline, and the others do not know of it yet.
-    fn elect(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let current = cluster.current();
-        let newest = cluster.timeline.load(Ordering::SeqCst);
+        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
         let best = reports
             .iter()
             .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest)
             .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == current));
         self.has_primary = best.is_some();
         let Some((index, report)) = best else { return };
-        cluster.timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
+        cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
         // Log positions that an old primary reached and that were lost must not count as lag.
         self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.written.push_back((now, report.position.lsn));
@@ -196,19 +197,19 @@ impl Monitor {
 
     /// Decides which replicas are used for reads.
     fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
-        let newest = cluster.timeline.load(Ordering::SeqCst);
-        let behind = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
+        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
+        let minimum = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
         for (index, member) in cluster.members.iter().enumerate() {
-            let report = reports.iter().find(|(at, _)| *at == index).map(|(_, report)| report);
+            let report = reports.iter().find(|(reported, _)| *reported == index).map(|(_, report)| report);
             if let Some(report) = report {
-                member.log.timeline.store(report.position.timeline, Ordering::SeqCst);
+                member.wal.timeline.store(report.position.timeline, Ordering::SeqCst);
                 member.lsn.store(report.position.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);
             let serves = report.is_some_and(|report| {
                 report.position.is_standby
                     && report.position.timeline >= newest
-                    && behind.is_none_or(|(_, written)| report.position.lsn + PAGE >= *written)
+                    && minimum.is_none_or(|(_, written)| report.position.lsn + WAL_PAGE_SIZE >= *written)
             });
             if member.is_serving.swap(serves, Ordering::SeqCst) != serves {
                 let address = &member.address;

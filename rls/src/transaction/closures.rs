@@ -24,13 +24,13 @@ where
 
 /// `begin` and the closures over it are the same for a connection and a transaction.
 macro_rules! transaction_trait {
-    ($caller:ty, $begin_inner:ident) => {
+    ($target:ty, $begin:ident) => {
         #[async_trait]
-        impl TransactionTrait for $caller {
+        impl TransactionTrait for $target {
             type Transaction = Transaction;
 
             async fn begin(&self) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions::default()).await
+                self.$begin(TransactionOptions::default()).await
             }
 
             async fn begin_with_config(
@@ -38,12 +38,11 @@ macro_rules! transaction_trait {
                 isolation_level: Option<IsolationLevel>,
                 access_mode: Option<AccessMode>,
             ) -> Result<Transaction, DbErr> {
-                self.$begin_inner(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None })
-                    .await
+                self.$begin(TransactionOptions { isolation_level, access_mode, sqlite_transaction_mode: None }).await
             }
 
             async fn begin_with_options(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
-                self.$begin_inner(options).await
+                self.$begin(options).await
             }
 
             async fn transaction<F, T, E>(&self, callback: F) -> Result<T, TransactionError<E>>

@@ -13,26 +13,26 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::{
     Error, Identity,
     error::is_lost,
-    inner::{Failure, Frame, Inner, OUTERMOST, Over, Pending, Request, commit_unknown, over_error, savepoint},
+    inner::{BeginRequest, Failure, Frame, Inner, OUTERMOST, Over, Pending, commit_unknown, over_error, savepoint},
     marks::{Dropped, Marks, Waiting},
-    origin::Origin,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    transaction_server::TransactionServer,
     wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
 };
 
-/// The server cancels a statement at its deadline; the client gives up this much later. A commit in progress is awaited
-/// for at least as long: most commits are answered in that time, and then the outcome is known.
+/// The server cancels a statement at its deadline; the client gives up this much later. The deadline of a commit is at
+/// least this long: most commits are answered in that time, and then the outcome is known.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// The state shared by a transaction and those nested in it.
 #[derive(Debug)]
-pub(crate) struct Session<C: Connection = PooledConnection> {
+pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     inner: Arc<Mutex<Inner<C>>>,
     marks: Arc<Marks>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
-    pub(crate) time: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
     /// How many statements sent through this handle may have written something.
     writes: Arc<AtomicU64>,
     /// The timeline of its server, if there are replicas.
@@ -42,7 +42,7 @@ pub(crate) struct Session<C: Connection = PooledConnection> {
 /// When the identity is verified after a statement of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// Never: the statement is the program's own, or cannot change the identity.
+    /// Never: the statement is a library's own, or cannot change the identity.
     Never,
     /// Before its rows are returned.
     Now,
@@ -50,19 +50,19 @@ pub(crate) enum Check {
     Later,
 }
 
-impl Session {
+impl SharedTransaction {
     /// Acquires a connection and begins a transaction with that identity on it, in one message. A connection that turns
     /// out to be dead is replaced by another, until a new one fails.
     pub(crate) async fn begin(
         pool: &Pool,
-        request: &Request<'_>,
-        origin: Option<Origin>,
+        request: &BeginRequest<'_>,
+        server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ServerPosition>), DbErr> {
         let mut dead = 0;
         loop {
             let pooled = pool.acquire().await?;
             let is_last = pooled.is_new() || dead > pool.max_dead();
-            match Inner::begin(pooled, request, origin.clone()).await {
+            match Inner::begin(pooled, request, server.clone()).await {
                 Ok((inner, position)) => {
                     return Ok((Self::new(inner), position));
                 }
@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-impl<C: Connection> Clone for Session<C> {
+impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -85,12 +85,12 @@ impl<C: Connection> Clone for Session<C> {
     }
 }
 
-impl<C: Connection> Session<C> {
+impl<C: Connection> SharedTransaction<C> {
     pub(crate) fn new(inner: Inner<C>) -> Self {
         Self {
             identity: inner.identity.clone(),
-            time: inner.time,
-            timeline: inner.origin.as_ref().map(|origin| origin.timeline),
+            deadline: inner.deadline,
+            timeline: inner.server.as_ref().map(|server| server.timeline),
             inner: Arc::new(Mutex::new(inner)),
             marks: Arc::default(),
             writes: Arc::default(),
@@ -125,8 +125,8 @@ impl<C: Connection> Session<C> {
     /// Applies the deadline. If it is exceeded, the connection is closed, because part of a response may still be on
     /// it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        let Some(time) = self.time else { return work.await };
-        let outcome = timeout(time.saturating_add(GRACE), work).await;
+        let Some(deadline) = self.deadline else { return work.await };
+        let outcome = timeout(deadline.saturating_add(GRACE), work).await;
         outcome.unwrap_or_else(|_| {
             if self.close_unanswered() {
                 return Err(commit_unknown("the server did not answer in time"));
@@ -174,14 +174,14 @@ impl<C: Connection> Session<C> {
             let id = inner.last_id;
             let sql = format!("SAVEPOINT {}", savepoint(id));
             inner.frames.push(Frame::new(id));
-            if let Err(error) = inner.send_internal(sql, Pending::Begin(id)).await {
+            if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
                 inner.pop(id);
                 inner.fail(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
                 let set = format!("SET TRANSACTION{modes}");
-                if let Err(error) = inner.send_internal(set, Pending::Begin(id)).await {
+                if let Err(error) = inner.send_internal(set, Pending::Savepoint(id)).await {
                     inner.roll_back_to(id).await?;
                     return Err(nested_mode_error(error));
                 }
@@ -194,7 +194,7 @@ impl<C: Connection> Session<C> {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the end
     /// need not be awaited.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
-        let time = self.time.map(|time| time.max(GRACE).saturating_add(GRACE));
+        let deadline = self.deadline.map(|deadline| deadline.max(GRACE).saturating_add(GRACE));
         let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
@@ -205,11 +205,12 @@ impl<C: Connection> Session<C> {
             }
             if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
         };
+        // In an `Option`, so that it can be dropped, which releases the connection.
         let mut commit = pin!(Some(commit));
         let Some(running) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
-        match time {
+        match deadline {
             None => running.await,
-            Some(time) => match timeout(time, running).await {
+            Some(deadline) => match timeout(deadline, running).await {
                 Ok(outcome) => outcome,
                 // `is_sent` is not a field of the connection, because another call may have the connection now.
                 Err(_) => {
@@ -264,8 +265,8 @@ impl<C: Connection> Session<C> {
         self.marks.add(frame, Dropped::Operation);
     }
 
-    /// Returns the same session with a separate count of writes.
-    pub(crate) fn counting(&self) -> Self {
+    /// Returns the same transaction with a separate count of writes.
+    pub(crate) fn with_own_write_count(&self) -> Self {
         Self { writes: Arc::default(), ..self.clone() }
     }
 
@@ -279,7 +280,7 @@ impl<C: Connection> Session<C> {
 }
 
 /// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
-/// [`done`](Call::done), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
+/// [`answered`](Call::answered), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     inner: OwnedMutexGuard<Inner<C>>,
     frame: u64,
@@ -290,13 +291,13 @@ impl<C: Connection> Call<C> {
         self.inner.connection()
     }
 
-    /// Marks that the response consists of rows, which may be left unread.
-    pub(crate) fn mark_stream(&mut self) {
+    /// Records that the response consists of rows, which may be left unread.
+    pub(crate) fn expect_rows(&mut self) {
         self.inner.pending = Some(Pending::Stream);
     }
 
     /// Records the server's response.
-    pub(crate) fn done<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    pub(crate) fn answered<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.inner.answered(self.frame, outcome)
     }
 
@@ -310,13 +311,13 @@ impl<C: Connection> Call<C> {
         self.inner.is_committing
     }
 
-    /// Marks that more statements of the call follow.
-    pub(crate) fn mark_pending(&mut self) {
+    /// Records that more statements of the call follow.
+    pub(crate) fn expect_more(&mut self) {
         self.inner.pending = Some(Pending::Call(self.frame));
     }
 
-    /// Marks that the call is complete.
-    pub(crate) fn mark_complete(&mut self) {
+    /// Records that the call is complete.
+    pub(crate) fn complete(&mut self) {
         self.inner.pending = None;
     }
 
@@ -334,7 +335,7 @@ impl<C: Connection> Call<C> {
     }
 
     /// Closes the connection because the deadline was exceeded.
-    pub(crate) fn deadline_exceeded(&mut self) {
+    pub(crate) fn close_at_deadline(&mut self) {
         self.inner.close(Over::DeadlineExceeded);
     }
 }

@@ -1,5 +1,4 @@
-//! The server that a transaction runs on, if there are replicas, and the log position that the answer to its commit
-//! has.
+//! The server that a transaction runs on, if there are replicas, and the log position in the answer to its commit.
 
 use std::sync::{
     Arc,
@@ -12,36 +11,36 @@ use crate::{
     wire::ServerPosition,
 };
 
-/// The log of a server.
+/// What is known of a server's write-ahead log.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct WalState {
     positions: Arc<Positions>,
     /// The newest timeline of any primary so far.
-    newest: Arc<AtomicU32>,
+    newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server is on.
     pub(crate) timeline: AtomicU32,
 }
 
-impl Log {
-    pub(crate) fn new(positions: Arc<Positions>, newest: Arc<AtomicU32>) -> Self {
-        Self { positions, newest, timeline: AtomicU32::new(0) }
+impl WalState {
+    pub(crate) fn new(positions: Arc<Positions>, newest_timeline: Arc<AtomicU32>) -> Self {
+        Self { positions, newest_timeline, timeline: AtomicU32::new(0) }
     }
 }
 
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    log: Arc<Log>,
-    /// It began on a standby, so nothing can be written in it, even after that standby is promoted.
+pub(crate) struct TransactionServer {
+    wal: Arc<WalState>,
+    /// The transaction began on a standby, so nothing can be written in it, even after that standby is promoted.
     pub(crate) is_standby: bool,
-    /// The server's timeline when it began.
+    /// The server's timeline when the transaction began.
     pub(crate) timeline: u32,
 }
 
-impl Origin {
-    pub(crate) fn on(log: Arc<Log>) -> Self {
-        let timeline = log.timeline.load(Ordering::SeqCst);
-        Self { log, is_standby: false, timeline }
+impl TransactionServer {
+    pub(crate) fn on(wal: Arc<WalState>) -> Self {
+        let timeline = wal.timeline.load(Ordering::SeqCst);
+        Self { wal, is_standby: false, timeline }
     }
 
     /// Records what the server answered to BEGIN. A standby does not return its timeline; the monitor knows it.
@@ -54,14 +53,14 @@ impl Origin {
 
     /// Returns a record of a commit that is about to be sent.
     pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        let lost_before = self.log.positions.lost();
-        Commit { log: self.log.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
+        let lost_before = self.wal.positions.lost_answers();
+        Commit { wal: self.wal.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
     }
 }
 
 /// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
 pub(crate) struct Commit {
-    log: Arc<Log>,
+    wal: Arc<WalState>,
     identity: Identity,
     /// How many answers to commits were lost before this commit was sent.
     lost_before: u64,
@@ -69,17 +68,17 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// Records the log position of what the identity wrote or read, on a replica too, because the next one must not
-    /// show less.
+    /// Records the log position of what the identity wrote or read. A position read on a replica counts too, because
+    /// the next replica must not show less.
     pub(crate) fn answered(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
-        let Log { positions, newest, timeline } = &*self.log;
+        let WalState { positions, newest_timeline, timeline } = &*self.wal;
         match position {
             Some(position) if is_committed && position.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
                 positions.note(&self.identity, Position { timeline, lsn: position.lsn });
             }
             Some(position) if is_committed => {
-                newest.fetch_max(position.timeline, Ordering::SeqCst);
+                newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.note_from_primary(&self.identity, position, self.lost_before);
             }
@@ -94,7 +93,7 @@ impl Commit {
 impl Drop for Commit {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.log.positions.note_unknown_commit(&self.identity);
+            self.wal.positions.note_unknown_commit(&self.identity);
         }
     }
 }
