@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     // A query returns only what its user may see.
     for (name, who) in [("Ada", &ada), ("Ben", &ben)] {
         let mine = characters::Entity::find().order_by_asc(characters::Column::Name).all(who).await?;
-        println!("{name} sees {} of all characters: {}", mine.len(), mine[0].name);
+        println!("{name} sees {} character: {}", mine.len(), mine[0].name);
     }
 
     // Loaders, counts and streams.
@@ -48,19 +48,21 @@ async fn main() -> anyhow::Result<()> {
 
     // Raw SQL with typed rows.
     #[derive(FromQueryResult)]
-    struct Class {
+    struct BestWit {
         class: String,
         wit: i32,
     }
     let sql = "SELECT class::text, max(wit) AS wit FROM characters GROUP BY class";
-    let class = Class::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).one(&ada).await?;
-    if let Some(Class { class, wit }) = class {
+    let best = BestWit::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).one(&ada).await?;
+    if let Some(BestWit { class, wit }) = best {
         println!("Ada's best {class} has wit {wit}");
     }
 
     // A statement that changes the identity is refused.
     let reset = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
     println!("{}", reset.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
+
+    // An update does not reach the rows of other users.
     let stolen = characters::Entity::update_many()
         .col_expr(characters::Column::Name, sea_orm::sea_query::Expr::value("Mine now"))
         .filter(characters::Column::UserId.ne(ben.user_id()))

@@ -6,12 +6,12 @@ use sparc::service::{Error, Operations, characters::NewCharacter};
 use crate::world::World;
 
 /// Makes the first `times` inserts of a character fail with the given SQLSTATE.
-async fn fail_inserts(world: &World, state: &str, times: u32) {
+async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
     let sql = format!(
         "CREATE SEQUENCE attempts; GRANT USAGE ON SEQUENCE attempts TO authenticated;
          CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN
-           IF nextval('public.attempts') <= {times} THEN RAISE EXCEPTION USING ERRCODE = '{state}'; END IF;
+           IF nextval('public.attempts') <= {times} THEN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END IF;
            RETURN NEW;
          END $$;
          CREATE TRIGGER fail BEFORE INSERT ON characters FOR EACH ROW EXECUTE FUNCTION fail()"
@@ -29,9 +29,9 @@ fn brunhild() -> NewCharacter {
 
 #[tokio::test]
 async fn a_deadlock_and_a_serialization_failure_are_retried() {
-    for state in ["40P01", "40001"] {
+    for sqlstate in ["40P01", "40001"] {
         let world = World::new().await;
-        fail_inserts(&world, state, 3).await;
+        fail_inserts(&world, sqlstate, 3).await;
         let ada = world.sparc.as_user(world.new_account().await);
         ada.characters().create(brunhild()).await.unwrap();
         assert_eq!(attempts(&world).await, 4);

@@ -1,4 +1,4 @@
-//! The private server of `testdb`: it is ready soon, and nothing is left of it afterwards.
+//! The private server of `testdb`: it gives migrated databases, leaves nothing behind, and reports failed commands.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 use testdb::{Error, Server};
 
-async fn folder(server: &Server) -> String {
+async fn data_directory(server: &Server) -> String {
     let database = server.empty().await.unwrap();
     let db = database.connect(1).await.unwrap();
     let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, "SHOW data_directory")).await.unwrap();
@@ -17,7 +17,7 @@ async fn folder(server: &Server) -> String {
 #[tokio::test]
 async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
     let server = Server::start_private(None).await.unwrap();
-    let folder = folder(&server).await;
+    let folder = data_directory(&server).await;
     assert!(std::path::Path::new(&folder).exists());
     let url = server.url().to_owned();
     drop(server);
@@ -33,7 +33,7 @@ async fn nothing_is_left_after_a_panic() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::start_private(None).await.unwrap();
-            sender.send(folder(&server).await).unwrap();
+            sender.send(data_directory(&server).await).unwrap();
             std::panic::resume_unwind(Box::new("a test failed"));
         });
     })
@@ -56,7 +56,7 @@ async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
 }
 
 /// Starts a test program that starts its own server in the given temporary folder.
-fn starting(folder: &std::path::Path) -> std::process::Child {
+fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
     // If the tests run as root, the server runs as another user.
@@ -75,7 +75,7 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
     for (turn, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
         for signal in ["-INT", "-KILL"] {
             let folder = std::env::temp_dir().join(format!("sparc-left-{}-{turn}{signal}", std::process::id()));
-            let mut program = starting(&folder);
+            let mut program = spawn_test_program(&folder);
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
@@ -103,7 +103,7 @@ fn is_running_in(folder: &std::path::Path) -> bool {
 }
 
 #[tokio::test]
-async fn an_order_that_fails_is_an_error() {
+async fn a_failed_promotion_is_an_error() {
     let server = Server::start_private(None).await.unwrap();
     let promoted = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
     let Err(Error::Control(reason)) = promoted else { panic!("{promoted:?}") };

@@ -141,7 +141,7 @@ pub async fn evening(
     while let Some(played) = playing.join_next().await {
         let played = played.map_err(|error| Failure::Message(error.to_string()))??;
         all.rolls.extend(played.rolls);
-        all.received.extend(played.received);
+        all.seen.extend(played.seen);
         all.polls += played.polls;
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -153,8 +153,8 @@ pub async fn evening(
         operations_s: (all.rolls.len() + all.polls) as f64 / seconds,
         roll_p50_ms: quantile(&mut all.rolls, 0.5),
         roll_p99_ms: quantile(&mut all.rolls, 0.99),
-        seen_p50_ms: quantile(&mut all.received, 0.5),
-        seen_p99_ms: quantile(&mut all.received, 0.99),
+        seen_p50_ms: quantile(&mut all.seen, 0.5),
+        seen_p99_ms: quantile(&mut all.seen, 0.99),
         server_cpus: used(server_before, cpu::of_children(server)),
         client_cpus: used(client_before, cpu::of_this_process()),
     })
@@ -165,7 +165,7 @@ pub async fn evening(
 struct SessionResult {
     rolls: Vec<Duration>,
     /// The times until all six players had received the roll's event.
-    received: Vec<Duration>,
+    seen: Vec<Duration>,
     polls: usize,
 }
 
@@ -178,7 +178,7 @@ struct Session {
     /// The `seq` of the newest event that all players have.
     newest: i64,
     /// One per player; empty when they poll.
-    streams: Vec<Subscription>,
+    subscriptions: Vec<Subscription>,
 }
 
 impl Session {
@@ -186,13 +186,13 @@ impl Session {
         let session = id(Kind::Session, number);
         let players: Vec<u64> = (0..6).map(|seat| world.player(number, seat)).collect();
         let newest = sparc.as_user(id(Kind::User, players[0])).events().newest(session).await?;
-        let mut streams = Vec::new();
+        let mut subscriptions = Vec::new();
         if delivery == Delivery::Subscriptions {
             for player in &players {
-                streams.push(sparc.as_user(id(Kind::User, *player)).events().subscribe(session, None).await?);
+                subscriptions.push(sparc.as_user(id(Kind::User, *player)).events().subscribe(session, None).await?);
             }
         }
-        Ok(Self { sparc: sparc.clone(), number, id: session, players, newest, streams })
+        Ok(Self { sparc: sparc.clone(), number, id: session, players, newest, subscriptions })
     }
 
     /// Plays one evening. The latency of a late roll counts from the moment it was due, as the player perceives it.
@@ -209,7 +209,7 @@ impl Session {
             self.sparc.as_user(id(Kind::User, player)).dice().roll(check(&sample)?).await?;
             played.rolls.push(due.elapsed());
             played.polls += self.receive().await?;
-            played.received.push(due.elapsed());
+            played.seen.push(due.elapsed());
             due += PACE;
         }
         Ok(played)
@@ -217,10 +217,10 @@ impl Session {
 
     /// Waits until all six players have the new events, and returns the number of requests for them.
     async fn receive(&mut self) -> Result<usize, Failure> {
-        for stream in &mut self.streams {
-            stream.try_next().await?.ok_or_else(|| Failure::Message("a stream ended".to_owned()))?;
+        for subscription in &mut self.subscriptions {
+            subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;
         }
-        if !self.streams.is_empty() {
+        if !self.subscriptions.is_empty() {
             return Ok(0);
         }
         for player in &self.players {

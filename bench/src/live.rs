@@ -51,7 +51,7 @@ const ALTERNATIVE_PAIRS: usize = 6;
 /// The number of sessions of the first evening, few enough to be sustained.
 const FIRST_SESSIONS: u64 = 200;
 /// How long the subscribers are idle.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE_RUN: Duration = Duration::from_secs(20);
 /// Events per second of 250 sessions at human speed, about one every four seconds each.
 const HUMAN_RATE: u32 = 60;
 /// How long delays are measured.
@@ -247,20 +247,20 @@ async fn writers(
 
 async fn idle(postmaster: Option<u32>, listener: &mut Listener) -> Result<Idle, Failure> {
     let percent = |spent: Option<Duration>, time: Duration| Some(100.0 * spent?.as_secs_f64() / time.as_secs_f64());
-    let server_for = async |time: Duration| {
+    let server_cpu_during = async |time: Duration| {
         let before = cpu::of_children(postmaster);
         tokio::time::sleep(time).await;
         Some(cpu::of_children(postmaster)?.since(&before?))
     };
-    let baseline = server_for(IDLE / 2).await;
+    let baseline = server_cpu_during(IDLE_RUN / 2).await;
     listener.subscribe().await?;
     let before = listener.cpu();
-    let subscribed = server_for(IDLE).await;
+    let subscribed = server_cpu_during(IDLE_RUN).await;
     let process = before.zip(listener.cpu()).map(|(before, after)| after.since(&before));
     let idle = Idle {
-        server_percent: percent(subscribed, IDLE),
-        server_baseline_percent: percent(baseline, IDLE / 2),
-        process_percent: percent(process, IDLE),
+        server_percent: percent(subscribed, IDLE_RUN),
+        server_baseline_percent: percent(baseline, IDLE_RUN / 2),
+        process_percent: percent(process, IDLE_RUN),
     };
     println!("{idle:?}");
     Ok(idle)

@@ -16,7 +16,7 @@ every_seat AS (
   SELECT session_id, user_id FROM public.archived_session_players
 ),
 -- Only completed sessions in which somebody besides the Seer had a seat are counted.
-counted AS (
+counted_sessions AS (
   SELECT session.id, session.seer_id, session.adventure_id
   FROM (
     SELECT id, seer_id, adventure_id, status FROM public.sessions
@@ -27,7 +27,7 @@ counted AS (
     AND EXISTS (SELECT FROM every_seat AS seat WHERE seat.session_id = session.id AND seat.user_id <> session.seer_id)
 )
 SELECT 'sessions.seats_taken is the number of active seats' AS invariant, session.id::text AS row,
-  format('%s counted, %s taken', session.seats_taken, coalesce(seats.taken, 0)) AS detail
+  format('counter %s, actual %s', session.seats_taken, coalesce(seats.taken, 0)) AS detail
 FROM public.sessions AS session LEFT JOIN seats ON seats.session_id = session.id
 WHERE session.seats_taken <> coalesce(seats.taken, 0)
 UNION ALL
@@ -35,11 +35,11 @@ SELECT 'a session has at most max_players active seats', session.id::text, forma
 FROM public.sessions AS session JOIN seats ON seats.session_id = session.id
 WHERE seats.taken > session.max_players
 UNION ALL
-SELECT 'the counters of an account are correct and within their limits', profile.id::text, format('%s counted, %s held', counted, held)
+SELECT 'the counters of an account are correct and within their limits', profile.id::text, format('counters %s, actual %s', counters, actual)
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT
-    ARRAY[living_characters, retired_characters, live_seats, live_sessions, adventure_count] AS counted,
+    ARRAY[living_characters, retired_characters, live_seats, live_sessions, adventure_count] AS counters,
     ARRAY[
       (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NULL),
       (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NOT NULL),
@@ -50,26 +50,26 @@ CROSS JOIN LATERAL (
       ),
       (SELECT count(*) FROM live WHERE live.seer_id = profile.id),
       (SELECT count(*) FROM public.adventures WHERE creator_id = profile.id)
-    ]::integer[] AS held
+    ]::integer[] AS actual
 ) AS counts
-WHERE counted <> held
-  OR held[1] > 10 OR held[2] > 100 OR held[3] > 20 OR held[4] > 20 OR held[5] > 200
+WHERE counters <> actual
+  OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
 UNION ALL
-SELECT 'characters.live_seats is the number of active seats in live sessions', hero.id::text, format('%s counted, %s held', hero.live_seats, held.seats)
+SELECT 'characters.live_seats is the number of active seats in live sessions', hero.id::text, format('counter %s, actual %s', hero.live_seats, actual.seats)
 FROM public.characters AS hero
 CROSS JOIN LATERAL (
   SELECT count(*) AS seats
   FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
   WHERE seat.character_id = hero.id AND seat.is_active
-) AS held
-WHERE hero.live_seats <> held.seats
+) AS actual
+WHERE hero.live_seats <> actual.seats
 UNION ALL
-SELECT 'adventures.creature_count is the number of creatures', adventure.id::text, format('%s counted, %s held', adventure.creature_count, held.creatures)
+SELECT 'adventures.creature_count is the number of creatures', adventure.id::text, format('counter %s, actual %s', adventure.creature_count, actual.creatures)
 FROM public.adventures AS adventure
 CROSS JOIN LATERAL (
   SELECT count(*) AS creatures FROM public.creatures WHERE adventure_id = adventure.id
-) AS held
-WHERE adventure.creature_count <> held.creatures
+) AS actual
+WHERE adventure.creature_count <> actual.creatures
 UNION ALL
 SELECT 'the gate of an account is open exactly until the account is closed', profile.id::text, profile.closed_at::text
 FROM public.users AS profile
@@ -101,7 +101,7 @@ WHERE first.session_id <> save.session_id
   OR first.attribute <> save.attribute
   OR first.difficulty <> save.difficulty
 UNION ALL
-SELECT 'a roll is saved once', original_roll_id::text, count(*)::text
+SELECT 'a roll has at most one heroic save', original_roll_id::text, count(*)::text
 FROM public.dice_rolls
 WHERE original_roll_id IS NOT NULL
 GROUP BY original_roll_id
@@ -144,36 +144,36 @@ CROSS JOIN LATERAL (
 ) AS latest
 WHERE latest.status <> session.status::text
 UNION ALL
-SELECT 'users.games_run counts at least the sessions that are stored', profile.id::text, format('%s counted, %s run', profile.games_run, run.games)
+SELECT 'users.games_run is at least the number of sessions that still exist', profile.id::text, format('counter %s, actual %s', profile.games_run, run.games)
 FROM public.users AS profile
 JOIN (
-  SELECT seer_id, count(*) AS games FROM counted GROUP BY seer_id
+  SELECT seer_id, count(*) AS games FROM counted_sessions GROUP BY seer_id
 ) AS run ON run.seer_id = profile.id
 WHERE profile.games_run < run.games
 UNION ALL
-SELECT 'users.games_played counts at least the sessions that are stored', profile.id::text, format('%s counted, %s played', profile.games_played, played.games)
+SELECT 'users.games_played is at least the number of sessions that still exist', profile.id::text, format('counter %s, actual %s', profile.games_played, played.games)
 FROM public.users AS profile
 JOIN (
   SELECT seat.user_id, count(*) AS games
-  FROM every_seat AS seat JOIN counted AS session ON session.id = seat.session_id
+  FROM every_seat AS seat JOIN counted_sessions AS session ON session.id = seat.session_id
   GROUP BY seat.user_id
 ) AS played ON played.user_id = profile.id
 WHERE profile.games_played < played.games
 UNION ALL
-SELECT 'adventures.times_played counts at least the sessions that are stored', adventure.id::text, format('%s counted, %s played', adventure.times_played, played.games)
+SELECT 'adventures.times_played is at least the number of sessions that still exist', adventure.id::text, format('counter %s, actual %s', adventure.times_played, played.games)
 FROM public.adventures AS adventure
 JOIN (
-  SELECT adventure_id, count(*) AS games FROM counted GROUP BY adventure_id
+  SELECT adventure_id, count(*) AS games FROM counted_sessions GROUP BY adventure_id
 ) AS played ON played.adventure_id = adventure.id
 WHERE adventure.times_played < played.games
 UNION ALL
-SELECT 'a session is stored or archived, not both', session.id::text, archived.archived_at::text
+SELECT 'a session is not in both sessions and archived_sessions', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
 UNION ALL
-SELECT 'a roll is stored or archived, not both', roll.id::text, archived.session_id::text
+SELECT 'a roll is not in both dice_rolls and archived_dice_rolls', roll.id::text, archived.session_id::text
 FROM public.dice_rolls AS roll JOIN public.archived_dice_rolls AS archived ON archived.id = roll.id
 UNION ALL
-SELECT 'a closed account holds no live seat, runs no live session, and has no draft', profile.id::text, what.remains
+SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, what.remains
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT 'seat ' || seat.session_id AS remains

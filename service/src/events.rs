@@ -158,7 +158,7 @@ struct Newest {
     seq: i64,
 }
 
-/// Returns an identifier of the server's history of events, so that a listener notices when another server answers.
+/// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which a standby shares with its primary and each promotion changes. Otherwise
 /// it is `reported`, the result of `private.event_history`, which a standby does not have.
 fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {

@@ -66,7 +66,7 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() 
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // Live sessions, one that its player left, and ones that were played: each is somebody else's too.
+    // Live sessions, one that its player left, and ones that were played: each also belongs to other users.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -276,8 +276,8 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     }
 }
 
-/// The service stores the result of a validation only if the adventure is as it was read, which its time shows.
-/// Transactions of one message have the same `now()`.
+/// The service stores the result of a validation only if `updated_at` is still as it was read. Within a transaction,
+/// `now()` does not change.
 #[tokio::test]
 async fn two_edits_never_have_the_same_time() {
     let world = World::new().await;

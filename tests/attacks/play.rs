@@ -1,5 +1,5 @@
-//! Play: locks are taken in one order, a heroic save is claimed by the row that was inserted, counts cannot be
-//! inflated, the lobby cannot be flooded, and every reader can read every number.
+//! Play: locks are taken in one order, only a row that is inserted claims a heroic save, counters cannot be inflated,
+//! the lobby cannot be flooded, and integers are stored as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
-/// Creates sessions of two Seers for the same pairs of players: one Seer's from the first pair to the last, the other's
-/// from the last to the first. A statement ends sessions in the order in which they were created.
-async fn entangled(world: &World, status: &str) -> [Uuid; 2] {
+/// Creates sessions of two Seers for the same pairs of players, in opposite orders. A statement ends sessions in the
+/// order in which they were created.
+async fn sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
     let mut players: Vec<Player> = Vec::new();
@@ -37,13 +37,14 @@ async fn statements_over_many_rows_never_deadlock() {
     for round in 0..4 {
         let world = World::new().await;
         let status = if round == 1 { "waiting" } else { "active" };
-        let [one, other] = entangled(&world, status).await;
+        let [one, other] = sessions_in_opposite_orders(&world, status).await;
         let owner = world.owner();
-        let ends = if status == "active" { "completed" } else { "cancelled" };
-        let all =
-            |seer: Uuid| format!("UPDATE sessions SET status = '{ends}' WHERE seer_id = '{seer}' AND ended_at IS NULL");
+        let final_status = if status == "active" { "completed" } else { "cancelled" };
+        let end_all = |seer: Uuid| {
+            format!("UPDATE sessions SET status = '{final_status}' WHERE seer_id = '{seer}' AND ended_at IS NULL")
+        };
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
-        let mut statements = vec![(world.user(one), all(one)), (world.user(other), all(other))];
+        let mut statements = vec![(world.user(one), end_all(one)), (world.user(other), end_all(other))];
         match round {
             0 => {}
             1 => statements.push((
@@ -68,25 +69,25 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     let player = &game.players[0];
     let hero = player.character;
     let failed = world.new_roll(game.session, hero, "{1,2}", 10, -3600).await;
-    let there = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
-    let of_other = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
+    let other_failed = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
+    let of_other_player = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
     let unused = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session, player.id
     );
-    let save = |id: Uuid, end: &str| {
+    let save = |id: Uuid, suffix: &str| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-             VALUES ('{id}', '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}'){end}",
+             VALUES ('{id}', '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}'){suffix}",
             game.session
         )
     };
-    for id in [there, failed, of_other] {
-        for (end, expected) in
+    for id in [other_failed, failed, of_other_player] {
+        for (suffix, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
         {
-            assert_eq!(attempt(&player.person, &save(id, end)).await, expected, "{end}");
-            assert_eq!(world.owner().count(&unused).await, 1, "{id}{end} claims nothing");
+            assert_eq!(attempt(&player.person, &save(id, suffix)).await, expected, "{suffix}");
+            assert_eq!(world.owner().count(&unused).await, 1, "{id}{suffix} claims nothing");
         }
     }
     let nothing = format!(
@@ -108,7 +109,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     // Afterwards the save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, there));
+    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, other_failed));
     assert_eq!(attempt(&player.person, &again).await, "SP011");
     assert_invariants(&world).await;
 }
@@ -126,10 +127,10 @@ async fn one_statement_cannot_make_two_saves() {
         let values = |original: Uuid| {
             format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session, player.character)
         };
-        for end in ["", " ON CONFLICT DO NOTHING"] {
+        for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let sql = format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-                 VALUES {}, {}{end}",
+                 VALUES {}, {}{suffix}",
                 values(first),
                 values(second)
             );
@@ -153,12 +154,12 @@ async fn sessions_without_players_are_not_counted() {
     for _ in 0..10 {
         sessions.push(open_session(&world, seer.id, adventure, true).await);
     }
-    let to = |status: &str| {
+    let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
     };
-    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
-    assert_eq!(attempt(&seer.person, &to("starting_soon")).await, "done");
-    assert_eq!(attempt(&seer.person, &to("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
     // A player who joined and left.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
@@ -187,9 +188,9 @@ async fn sessions_without_players_are_not_counted() {
 async fn a_session_with_players_counts_once_for_each_participant() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let left = &game.players[1];
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", left.id);
-    assert_eq!(attempt(&left.person, &leave).await, "done");
+    let leaver = &game.players[1];
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
+    assert_eq!(attempt(&leaver.person, &leave).await, "done");
     let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
@@ -206,7 +207,7 @@ async fn a_session_with_players_counts_once_for_each_participant() {
 }
 
 #[tokio::test]
-async fn nobody_schedules_in_the_past() {
+async fn nobody_schedules_more_than_an_hour_in_the_past() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let adventure = world.new_adventure(seer.uuid()).await;
@@ -248,22 +249,22 @@ async fn nobody_schedules_in_the_past() {
 }
 
 #[tokio::test]
-async fn the_lobby_omits_sessions_that_did_not_begin() {
+async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
-    let mut at = Vec::new();
+    let mut sessions = Vec::new();
     for hours in [-24 * 365, -7, -5, 1] {
         let session = open_session(&world, seer, adventure, true).await;
         let sql =
             format!("UPDATE sessions SET scheduled_start = now() + INTERVAL '{hours} hours' WHERE id = '{session}'");
         world.owner().exec(&sql).await.unwrap();
-        at.push(session);
+        sessions.push(session);
     }
     for me in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
         let page = me.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
-        assert_eq!(shown, at[2..], "the two that are more than six hours late are left out");
+        assert_eq!(shown, sessions[2..], "the two that are more than six hours late are left out");
     }
 }
 
@@ -292,8 +293,9 @@ async fn a_modifier_must_be_written_as_an_integer() {
         // PostgreSQL writes these as plain integers.
         assert_eq!(outcome, "done", "{value}");
     }
-    let odd = "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(odd).await, 0, "every value must be readable as an integer");
+    let not_integers =
+        "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
+    assert_eq!(world.owner().count(not_integers).await, 0, "every value must be readable as an integer");
 }
 
 #[tokio::test]
@@ -333,7 +335,7 @@ async fn changing_hit_points_by_nothing_changes_nothing() {
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
         let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
         assert_eq!(attempt(&game.seer, &sql).await, "done");
-        let at = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
-        assert_eq!(world.owner().count(&at).await, 1, "{change}");
+        let clamped = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
+        assert_eq!(world.owner().count(&clamped).await, 1, "{change}");
     }
 }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { launch, owner, start } from "./program.mjs";
+import { launch, sqlAsOwner, start } from "./program.mjs";
 
 const [follow, onThePlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
 
@@ -21,7 +21,7 @@ after(async () => {
 test("with a service, each event is applied once and in order, also across a restart", async () => {
   const page = await browser.newPage();
   await page.goto(program.url);
-  const session = (await program.ask("GET", "/api/show")).body;
+  const session = (await program.request("GET", "/api/show")).body;
   const block = follow.replace("`/sessions/", "`/api/sessions/");
   assert.notEqual(block, follow);
   await page.evaluate(([block, session]) => {
@@ -40,10 +40,10 @@ test("with a service, each event is applied once and in order, also across a res
   program = await start(program.port, 1);
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
   const before = await page.evaluate(() => seen.applied.length);
-  owner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
+  sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
   await applied(before + 1);
   const seen = await page.evaluate(() => window.seen);
-  const stored = owner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
+  const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
   assert.equal(seen.loads, 1);
   assert.ok(seen.connected.includes(false), "the page shows that the connection was lost");

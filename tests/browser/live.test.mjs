@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { launch, owner, start, token } from "./program.mjs";
+import { launch, sqlAsOwner, start, token } from "./program.mjs";
 
 let browser, program;
 const contexts = [];
@@ -28,7 +28,7 @@ async function open(path = "/", options = {}) {
   return page;
 }
 const live = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
-const show = async () => (await program.ask("GET", "/api/show")).body;
+const show = async () => (await program.request("GET", "/api/show")).body;
 
 async function sitDown(page, name) {
   await live(page);
@@ -112,7 +112,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
   // Other clients write in the meantime.
   for (const text of ["one", "two", "three"]) {
-    owner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
+    sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
   }
   program = await start(program.port);
   for (const page of [player, watcher]) {
@@ -121,8 +121,8 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   }
   const after = await roll(player, "grace");
   await Promise.all([shownRoll(player, after.id), shownRoll(watcher, after.id)]);
-  const to = Number(owner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
-  const written = owner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
+  const to = Number(sqlAsOwner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
+  const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
   for (const page of [player, watcher]) {
     const arrived = (await page.evaluate("arrived")).filter((seq) => seq > from && seq <= to);
     assert.deepEqual(arrived, JSON.parse(written));
@@ -136,7 +136,7 @@ test("when events have been deleted, the page says to reload", async () => {
   const session = await show();
   await page.locator("#feed li").first().waitFor();
   await program.stop();
-  owner(`DELETE FROM session_events WHERE session_id = '${session}'`);
+  sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${session}'`);
   program = await start(program.port);
   await page.getByText("You were away for too long").waitFor();
   await page.getByRole("button", { name: "Reload the session" }).click();

@@ -1,4 +1,4 @@
-// Starts the example, gives access to its database, and creates tokens as the platform signs them.
+// Starts the example program, gives access to its database, and creates tokens as the platform signs them.
 
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, generateKeyPairSync, randomUUID, sign } from "node:crypto";
@@ -17,22 +17,22 @@ export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** Runs SQL as the owner of the database. */
-export function owner(sql) {
+export function sqlAsOwner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
 
 const jwk = (pair, kid) => ({ ...pair.publicKey.export({ format: "jwk" }), kid, use: "sig" });
-const folder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-const jwks = join(folder, "jwks.json");
+const jwksFolder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
+process.on("exit", () => rmSync(jwksFolder, { recursive: true, force: true }));
+const jwks = join(jwksFolder, "jwks.json");
 writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-primes")] }));
 
-const text = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
 /** Creates a token. The options change the header, the claims or the key of a valid one. */
 export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
-  const signed = `${text({ alg, typ: "JWT", kid })}.${text({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
+  const signed = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
   const signature = {
     HS256: () => createHmac("sha256", key ?? secret).update(signed).digest(),
     ES256: () => sign("sha256", Buffer.from(signed), { key: key ?? ec.privateKey, dsaEncoding: "ieee-p1363" }),
@@ -51,7 +51,7 @@ async function freePort() {
   return port;
 }
 
-/** Starts the program; after a restart, on the same port. At the default pace, a game night lasts longer than the tests. */
+/** Starts the program, on a free port if none is given. At the default pace, a game night lasts longer than the tests. */
 export async function start(port, pace = 12) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
@@ -68,12 +68,12 @@ export async function start(port, pace = 12) {
       const [code] = await exit;
       if (code !== 0) throw new Error(`after SIGINT, the program exited with ${code}`);
     },
-    async ask(method, path, { token, body, headers } = {}) {
-      const answer = await fetch(url + path, {
+    async request(method, path, { token, body, headers } = {}) {
+      const response = await fetch(url + path, {
         method, signal: AbortSignal.timeout(10000), body: body && JSON.stringify(body),
         headers: { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }), ...headers },
       });
-      return { status: answer.status, body: await answer.json().catch(() => null) };
+      return { status: response.status, body: await response.json().catch(() => null) };
     },
   };
 }

@@ -2,17 +2,17 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { ec, owner, rsa, start, token } from "./program.mjs";
+import { ec, rsa, sqlAsOwner, start, token } from "./program.mjs";
 
 let program, ada;
 before(async () => {
   program = await start();
-  ada = (await program.ask("POST", "/api/visitors", { body: { display_name: "Ada" } })).body;
+  ada = (await program.request("POST", "/api/visitors", { body: { display_name: "Ada" } })).body;
 });
 after(() => program.stop());
 
 const me = async (token) => {
-  const { status, body } = await program.ask("GET", "/api/me", { token });
+  const { status, body } = await program.request("GET", "/api/me", { token });
   return status === 200 ? body.display_name : [status, body.code];
 };
 
@@ -46,41 +46,41 @@ test("all other tokens are refused", async () => {
 });
 
 test("an invalid token is refused even where none is required", async () => {
-  assert.equal((await program.ask("GET", "/api/lobby", { token: "x" })).status, 401);
-  assert.equal((await program.ask("GET", "/api/lobby")).status, 200);
+  assert.equal((await program.request("GET", "/api/lobby", { token: "x" })).status, 401);
+  assert.equal((await program.request("GET", "/api/lobby")).status, 200);
 });
 
 test("a closed account gets account_closed", async () => {
-  const bea = (await program.ask("POST", "/api/visitors", { body: { display_name: "Bea" } })).body;
-  owner(`UPDATE auth.users SET deleted_at = now() WHERE id = '${bea.profile.id}'`);
-  const created = await program.ask("POST", "/api/characters", { token: bea.token, body: { name: "Too Late" } });
+  const bea = (await program.request("POST", "/api/visitors", { body: { display_name: "Bea" } })).body;
+  sqlAsOwner(`UPDATE auth.users SET deleted_at = now() WHERE id = '${bea.profile.id}'`);
+  const created = await program.request("POST", "/api/characters", { token: bea.token, body: { name: "Too Late" } });
   assert.equal(created.body.code, "account_closed");
   assert.ok([401, 403].includes(created.status));
 });
 
 test("an invalid input is refused with the name of the wrong field", async () => {
-  const { status, body } = await program.ask("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
+  const { status, body } = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
   assert.deepEqual([status, body.code], [422, "invalid_input"]);
   assert.match(body.message, /klass/);
-  const short = await program.ask("POST", "/api/characters", { token: ada.token, body: { name: "H" } });
+  const short = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "H" } });
   assert.deepEqual([short.status, short.body.code], [422, "invalid_value"]);
 });
 
 test("refusals must not be cached by the browser", async () => {
-  const session = (await program.ask("GET", "/api/show")).body;
+  const session = (await program.request("GET", "/api/show")).body;
   const answer = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([answer.status, (await answer.json()).code, answer.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });
 
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
-  const first = await program.ask("GET", "/api/lobby?free_seats=1");
+  const first = await program.request("GET", "/api/lobby?free_seats=1");
   assert.ok(first.body.items.length >= 3);
-  const wrong = await program.ask("GET", "/api/lobby?free_seats=1&after=7");
+  const wrong = await program.request("GET", "/api/lobby?free_seats=1&after=7");
   assert.deepEqual([wrong.status, wrong.body.code], [400, "bad_cursor"]);
 });
 
 test("every route is described with the service's types", async () => {
-  const { body } = await program.ask("GET", "/openapi.json");
+  const { body } = await program.request("GET", "/openapi.json");
   const roll = body.paths["/api/rolls"].post;
   assert.equal(roll.requestBody.content["application/json"].schema.$ref, "#/components/schemas/NewRoll");
   assert.equal(roll.responses[200].content["application/json"].schema.$ref, "#/components/schemas/dice_rolls");

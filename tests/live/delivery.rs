@@ -1,4 +1,4 @@
-//! Each event arrives once and in order, under load, late, large, and after a crash of the server.
+//! Each event arrives once and in order: under load, committed late, large, and after a crash of the server.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let before = numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
     let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
-    let mut of_the_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
+    let mut last_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
     let mut resumed = theirs.as_user(player.id).events().subscribe(game.session, Some(before[0])).await.unwrap();
 
     ada.events().send(wave(game.session)).await.unwrap();
@@ -33,7 +33,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let news = all[before.len()..].to_vec();
     assert_eq!(news.len(), 6);
     assert_eq!(up_to(&mut from_now, last).await, news[2..]);
-    assert_eq!(up_to(&mut of_the_day, last).await, all);
+    assert_eq!(up_to(&mut last_day, last).await, all);
     assert_eq!(up_to(&mut resumed, last).await, all[1..]);
     assert!(is_silent(&mut from_now).await, "an event arrives twice");
 }
@@ -183,7 +183,7 @@ async fn large_events_and_large_batches_arrive() {
 }
 
 #[tokio::test]
-async fn numbers_may_reach_the_maximum_and_never_restart() {
+async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = new_handle(&world).await;

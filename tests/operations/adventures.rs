@@ -78,7 +78,9 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.validate", Stranger, "adventure_not_yours", |tx, scene| tx
             .adventures()
             .validate(scene.adventure)),
-        refusal!("adventures.publish", Seer, "adventure_invalid", |tx, scene| tx.adventures().publish(scene.faulty)),
+        refusal!("adventures.publish", Seer, "adventure_invalid", |tx, scene| tx
+            .adventures()
+            .publish(scene.invalid_draft)),
         refusal!("adventures.unpublish", Stranger, "not_found", |tx, scene| tx.adventures().unpublish(scene.draft)),
         refusal!("adventures.archive", Stranger, "not_found", |tx, scene| tx.adventures().archive(scene.draft)),
         refusal!("adventures.publish", Stranger, "adventure_not_yours", |tx, scene| {

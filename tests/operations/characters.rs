@@ -53,7 +53,7 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("characters.create", Crowded, "character_limit_reached", |tx, scene| {
+        refusal!("characters.create", AtLimits, "character_limit_reached", |tx, scene| {
             tx.characters().create(named("The Eleventh"))
         }),
         refusal!("characters.create", Player, "character_name_taken", |tx, scene| async {
@@ -83,8 +83,8 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("characters.retire", Player, "character_seated", |tx, scene| {
             tx.characters().retire(scene.player.character)
         }),
-        refusal!("characters.unretire", Crowded, "character_limit_reached", |tx, scene| {
-            tx.characters().unretire(scene.crowded_retired)
+        refusal!("characters.unretire", AtLimits, "character_limit_reached", |tx, scene| {
+            tx.characters().unretire(scene.at_limits_retired)
         }),
         refusal!("characters.unretire", Erased, "account_closed", |tx, scene| {
             tx.characters().unretire(scene.erased_retired)

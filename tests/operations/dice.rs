@@ -57,7 +57,7 @@ pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
         refusal!("dice.roll", Seer, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.waiting))),
-        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.over))),
+        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx.dice().roll(check(scene, scene.completed))),
         // A session that the caller cannot see is refused like one that does not exist.
         refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, scene.paused))),
         refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, Uuid::new_v4()))),
@@ -107,7 +107,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("dice.initiative", Seer, "id_conflict", |tx, scene| async {
             let id = Some(Uuid::new_v4());
             tx.dice().initiative(NewInitiative { id, ..initiative(scene.active, Vec::new()) }).await?;
-            tx.dice().initiative(NewInitiative { id, ..initiative(scene.spent, Vec::new()) }).await
+            tx.dice().initiative(NewInitiative { id, ..initiative(scene.save_used, Vec::new()) }).await
         }),
         refusal!("dice.history", Player, "bad_cursor", |tx, scene| async {
             let forged = "00".to_owned().into();

@@ -5,35 +5,35 @@ use uuid::Uuid;
 
 use crate::world::{Player, World, roll, seat};
 
-/// The caller of an operation. The first six are in the order of each list of outcomes.
+/// The caller of an operation. Each list of outcomes is in the order of the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Visitor,
     Stranger,
     /// A player who left every session.
-    Left,
+    Leaver,
     Player,
     Seer,
     Service,
     /// A user whose account was erased and whose token is still valid.
     Erased,
-    /// A user at the limits; see [`Scene::crowded`].
-    Crowded,
+    /// A user at the limits; see [`Scene::at_limits`].
+    AtLimits,
 }
 
-pub const EVERYBODY: [Who; 6] = [Who::Visitor, Who::Stranger, Who::Left, Who::Player, Who::Seer, Who::Service];
+pub const EVERYBODY: [Who; 6] = [Who::Visitor, Who::Stranger, Who::Leaver, Who::Player, Who::Seer, Who::Service];
 
 pub struct Scene {
     pub world: World,
     pub seer: Uuid,
     pub player: Player,
-    pub left: Player,
+    pub leaver: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
     /// twenty live sessions as Seer, and left `given_up`.
-    pub crowded: Uuid,
-    pub crowded_living: Uuid,
-    pub crowded_retired: Uuid,
+    pub at_limits: Uuid,
+    pub at_limits_living: Uuid,
+    pub at_limits_retired: Uuid,
     pub given_up: Uuid,
     /// An erased account with a retired and a living character.
     pub erased: Uuid,
@@ -47,29 +47,29 @@ pub struct Scene {
     /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
     pub adventure: Uuid,
     pub draft: Uuid,
-    pub faulty: Uuid,
+    pub invalid_draft: Uuid,
     pub creature: Uuid,
     pub foreign_creature: Uuid,
-    /// Sessions of the Seer, one for each status: `player` has a seat in each, `left` has left each.
+    /// Sessions of the Seer: `player` has a seat in each, `leaver` has left each.
     pub waiting: Uuid,
     pub private: Uuid,
-    pub soon: Uuid,
+    pub starting_soon: Uuid,
     pub active: Uuid,
     pub paused: Uuid,
-    pub over: Uuid,
+    pub completed: Uuid,
     pub archived: Uuid,
-    /// Active; the player's heroic save is spent.
-    pub spent: Uuid,
+    /// Active; the player's heroic save is used.
+    pub save_used: Uuid,
     /// Public, and full of other players.
     pub full: Uuid,
-    /// Sessions of the Seer: one waits with three of six seats taken; in the other both seats are taken, one of them by
-    /// `left`.
-    pub half_full: Uuid,
-    pub both_taken: Uuid,
+    /// Sessions of the Seer that wait and that `leaver` left: one with three of four seats taken, one with two of two.
+    pub one_seat_free: Uuid,
+    pub no_seat_free: Uuid,
     /// Public and active.
     pub open: Uuid,
     /// Active; its only player has left.
     pub without_player: Uuid,
+    /// Rolls of the player's character. `late` is too old to be saved; `unsaved` failed in the same session as `saved`.
     pub failed: Uuid,
     pub succeeded: Uuid,
     pub late: Uuid,
@@ -85,14 +85,14 @@ impl Scene {
     pub async fn of(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
-        let (player, left, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
+        let (player, leaver, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
         let spare = world.new_character(player.id).await;
         let retired = world.new_character(player.id).await;
-        let (crowded, erased) = (world.new_account().await, world.new_account().await);
-        let crowded_retired = world.new_character(crowded).await;
+        let (at_limits, erased) = (world.new_account().await, world.new_account().await);
+        let at_limits_retired = world.new_character(at_limits).await;
         let erased_retired = world.new_character(erased).await;
         let erased_living = world.new_character(erased).await;
-        let most_experienced = world.new_character(crowded).await;
+        let most_experienced = world.new_character(at_limits).await;
         owner
             .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced}'"))
             .await
@@ -100,32 +100,32 @@ impl Scene {
         owner
             .exec(&format!(
                 "UPDATE characters SET retired_at = now()
-                 WHERE id IN ('{retired}', '{crowded_retired}', '{erased_retired}')"
+                 WHERE id IN ('{retired}', '{at_limits_retired}', '{erased_retired}')"
             ))
             .await
             .unwrap();
         for _ in 0..9 {
-            world.new_character(crowded).await;
+            world.new_character(at_limits).await;
         }
 
         let adventure = world.new_adventure(seer).await;
         let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
-        let make = |name: &str, content: &str| {
+        let insert_draft = |name: &str, content: &str| {
             format!(
                 "INSERT INTO adventures (creator_id, name, content)
                  VALUES ('{seer}', '{name}', '{content}') RETURNING id"
             )
         };
-        let draft = owner.value(&make("The Quiet Mill", story)).await.unwrap();
-        let faulty = owner.value(&make("The Torn Page", "{}")).await.unwrap();
-        let creature = |of: Uuid| {
+        let draft = owner.value(&insert_draft("The Quiet Mill", story)).await.unwrap();
+        let invalid_draft = owner.value(&insert_draft("The Torn Page", "{}")).await.unwrap();
+        let insert_creature = |of: Uuid| {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{of}', 'Reed Horror') RETURNING id")
         };
-        let foreign_creature = owner.value(&creature(draft)).await.unwrap();
-        let creature = owner.value(&creature(adventure)).await.unwrap();
+        let foreign_creature = owner.value(&insert_creature(draft)).await.unwrap();
+        let creature = owner.value(&insert_creature(adventure)).await.unwrap();
 
         let mut sessions = Vec::new();
-        for (public, states) in [
+        for (public, statuses) in [
             (true, ""),
             (false, ""),
             (false, "starting_soon"),
@@ -140,21 +140,23 @@ impl Scene {
                  VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
             );
             let session: Uuid = owner.value(&sql).await.unwrap();
-            for sits in [&left, &player] {
-                owner.exec(&seat(session, sits.id, sits.character)).await.unwrap();
+            for participant in [&leaver, &player] {
+                owner.exec(&seat(session, participant.id, participant.character)).await.unwrap();
             }
             let leave = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
-                left.id
+                leaver.id
             );
             owner.exec(&leave).await.unwrap();
-            for state in states.split_whitespace() {
-                let sql = format!("UPDATE sessions SET status = '{state}' WHERE id = '{session}'");
+            for status in statuses.split_whitespace() {
+                let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
                 owner.exec(&sql).await.unwrap();
             }
             sessions.push(session);
         }
-        let &[waiting, private, soon, active, paused, over, spent, archived] = &sessions[..] else { unreachable!() };
+        let &[waiting, private, starting_soon, active, paused, completed, save_used, archived] = &sessions[..] else {
+            unreachable!()
+        };
         owner.exec(&roll(archived, player.character)).await.unwrap();
         let long_ago = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived}'");
         owner.exec(&long_ago).await.unwrap();
@@ -164,25 +166,25 @@ impl Scene {
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let without_player: Uuid = owner.value(&sql).await.unwrap();
-        let (half_full, both_taken): (Uuid, Uuid) =
+        let (one_seat_free, no_seat_free): (Uuid, Uuid) =
             (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
-        for session in [half_full, both_taken] {
-            owner.exec(&seat(session, left.id, left.character)).await.unwrap();
+        for session in [one_seat_free, no_seat_free] {
+            owner.exec(&seat(session, leaver.id, leaver.character)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
-        let company = world.new_player().await;
-        owner.exec(&seat(without_player, company.id, company.character)).await.unwrap();
-        for (session, others) in [(half_full, 2), (both_taken, 1)] {
+        let only_player = world.new_player().await;
+        owner.exec(&seat(without_player, only_player.id, only_player.character)).await.unwrap();
+        for (session, others) in [(one_seat_free, 2), (no_seat_free, 1)] {
             owner.exec(&seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
                 let other = world.new_player().await;
                 owner.exec(&seat(session, other.id, other.character)).await.unwrap();
             }
         }
-        owner.exec(&seat(half_full, erased, erased_living)).await.unwrap();
+        owner.exec(&seat(one_seat_free, erased, erased_living)).await.unwrap();
         owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{erased}'")).await.unwrap();
-        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{both_taken}'")).await.unwrap();
+        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{no_seat_free}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{without_player}'")).await.unwrap();
         owner
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{without_player}'"))
@@ -190,44 +192,45 @@ impl Scene {
             .unwrap();
         let open = world.new_active_session(1).await;
         world.set(&open, "is_public = true").await;
-        let opened = format!(
-            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{crowded}', '{adventure}' FROM generate_series(1, 20)"
+        let insert = format!(
+            "INSERT INTO sessions (seer_id, adventure_id)
+             SELECT '{at_limits}', '{adventure}' FROM generate_series(1, 20)"
         );
-        owner.exec(&opened).await.unwrap();
+        owner.exec(&insert).await.unwrap();
 
-        // The Seer has removed `left` from one of them.
+        // The Seer has removed `leaver` from `starting_soon`.
         owner
             .exec(&format!(
-                "UPDATE session_players SET removed_at = now() WHERE session_id = '{soon}' AND user_id = '{}'",
-                left.id
+                "UPDATE session_players SET removed_at = now() WHERE session_id = '{starting_soon}' AND user_id = '{}'",
+                leaver.id
             ))
             .await
             .unwrap();
         let seers = world.new_accounts(2).await;
-        let sit = format!(
+        let insert = format!(
             "WITH opened AS (
                INSERT INTO sessions (seer_id, adventure_id)
                SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {{}}) AS i
                RETURNING id
              )
              INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT id, '{crowded}', '{most_experienced}' FROM opened RETURNING session_id"
+             SELECT id, '{at_limits}', '{most_experienced}' FROM opened RETURNING session_id"
         );
-        let given_up: Uuid = owner.value(&sit.replace("{}", "1")).await.unwrap();
+        let given_up: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
         owner
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{given_up}'"))
             .await
             .unwrap();
-        owner.exec(&sit.replace("{}", "20")).await.unwrap();
+        owner.exec(&insert.replace("{}", "20")).await.unwrap();
 
-        // In the future, so that a heroic save is never too late.
+        // All but `late` are in the future, so that a heroic save is never too late.
         let hero = player.character;
         let failed = world.new_roll(active, hero, "{1,2}", 10, -3600).await;
         let succeeded = world.new_roll(active, hero, "{6}", 10, -3600).await;
         let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
-        let saved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
-        let unsaved = world.new_roll(spent, hero, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::heroic_save(spent, hero, saved)).await.unwrap();
+        let saved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
+        let unsaved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
+        owner.exec(&crate::world::heroic_save(save_used, hero, saved)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
             .await
@@ -235,11 +238,11 @@ impl Scene {
         Self {
             seer,
             player,
-            left,
+            leaver,
             stranger,
-            crowded,
-            crowded_living: most_experienced,
-            crowded_retired,
+            at_limits,
+            at_limits_living: most_experienced,
+            at_limits_retired,
             given_up,
             erased,
             erased_retired,
@@ -249,20 +252,20 @@ impl Scene {
             retired,
             adventure,
             draft,
-            faulty,
+            invalid_draft,
             creature,
             foreign_creature,
             waiting,
             private,
-            soon,
+            starting_soon,
             active,
             paused,
-            over,
+            completed,
             archived,
-            spent,
+            save_used,
             full: full.session,
-            half_full,
-            both_taken,
+            one_seat_free,
+            no_seat_free,
             open: open.session,
             without_player,
             failed,
@@ -278,12 +281,12 @@ impl Scene {
         match who {
             Who::Visitor => sparc.as_anon(),
             Who::Stranger => sparc.as_user(self.stranger.id),
-            Who::Left => sparc.as_user(self.left.id),
+            Who::Leaver => sparc.as_user(self.leaver.id),
             Who::Player => sparc.as_user(self.player.id),
             Who::Seer => sparc.as_user(self.seer),
             Who::Service => sparc.as_service(),
             Who::Erased => sparc.as_user(self.erased),
-            Who::Crowded => sparc.as_user(self.crowded),
+            Who::AtLimits => sparc.as_user(self.at_limits),
         }
     }
 

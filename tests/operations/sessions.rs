@@ -54,7 +54,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.rejoin",
             ["not_signed_in", "not_seated", "done", "character_not_yours", "not_seated", "not_signed_in"],
-            |tx, scene| tx.sessions().rejoin(scene.waiting, scene.left.character)
+            |tx, scene| tx.sessions().rejoin(scene.waiting, scene.leaver.character)
         ),
         operation!(
             "sessions.change_character",
@@ -74,7 +74,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.readmit",
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
-            |tx, scene| tx.sessions().readmit(scene.soon, scene.left.id)
+            |tx, scene| tx.sessions().readmit(scene.starting_soon, scene.leaver.id)
         ),
         operation!("sessions.renew_code", RUN, |tx, scene| tx.sessions().renew_code(scene.waiting)),
         operation!("sessions.announce", RUN, |tx, scene| tx.sessions().announce(scene.waiting)),
@@ -82,7 +82,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.withdraw",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
-            |tx, scene| tx.sessions().withdraw(scene.soon)
+            |tx, scene| tx.sessions().withdraw(scene.starting_soon)
         ),
         operation!("sessions.start", RUN, |tx, scene| tx.sessions().start(scene.waiting)),
         operation!("sessions.pause", RUN_PRIVATE, |tx, scene| tx.sessions().pause(scene.active)),
@@ -128,13 +128,13 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().join(&scene.code(scene.full).await, scene.stranger.character).await
         }),
         refusal!("sessions.join", Stranger, "session_over", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.over).await, scene.stranger.character).await
+            tx.sessions().join(&scene.code(scene.completed).await, scene.stranger.character).await
         }),
         refusal!("sessions.join", Stranger, "session_started", |tx, scene| async {
             tx.sessions().join(&scene.code(scene.active).await, scene.stranger.character).await
         }),
-        refusal!("sessions.join", Crowded, "character_retired", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, scene.crowded_retired).await
+        refusal!("sessions.join", AtLimits, "character_retired", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, scene.at_limits_retired).await
         }),
         refusal!("sessions.join", Stranger, "not_found", |tx, scene| async {
             tx.sessions().join(&scene.code(scene.waiting).await, Uuid::new_v4()).await
@@ -148,11 +148,11 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.join_public", Stranger, "session_full", |tx, scene| {
             tx.sessions().join_public(scene.full, scene.stranger.character)
         }),
-        refusal!("sessions.join_public", Left, "session_over", |tx, scene| {
-            tx.sessions().join_public(scene.over, scene.left.character)
+        refusal!("sessions.join_public", Leaver, "session_over", |tx, scene| {
+            tx.sessions().join_public(scene.completed, scene.leaver.character)
         }),
-        refusal!("sessions.join_public", Crowded, "character_retired", |tx, scene| {
-            tx.sessions().join_public(scene.waiting, scene.crowded_retired)
+        refusal!("sessions.join_public", AtLimits, "character_retired", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.at_limits_retired)
         }),
         refusal!("sessions.join_public", Stranger, "not_found", |tx, scene| {
             tx.sessions().join_public(scene.waiting, Uuid::new_v4())
@@ -166,14 +166,14 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.seat", Stranger, "not_allowed", |tx, scene| {
             tx.sessions().seat(scene.private, scene.player.id, scene.player.character)
         }),
-        refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.over)),
-        refusal!("sessions.rejoin", Left, "session_full", |tx, scene| {
-            tx.sessions().rejoin(scene.both_taken, scene.left.character)
+        refusal!("sessions.leave", Player, "session_over", |tx, scene| tx.sessions().leave(scene.completed)),
+        refusal!("sessions.rejoin", Leaver, "session_full", |tx, scene| {
+            tx.sessions().rejoin(scene.no_seat_free, scene.leaver.character)
         }),
-        refusal!("sessions.rejoin", Left, "session_over", |tx, scene| {
-            tx.sessions().rejoin(scene.over, scene.left.character)
+        refusal!("sessions.rejoin", Leaver, "session_over", |tx, scene| {
+            tx.sessions().rejoin(scene.completed, scene.leaver.character)
         }),
-        refusal!("sessions.rejoin", Left, "not_found", |tx, scene| {
+        refusal!("sessions.rejoin", Leaver, "not_found", |tx, scene| {
             tx.sessions().rejoin(scene.waiting, Uuid::new_v4())
         }),
         refusal!("sessions.rejoin", Player, "character_retired", |tx, scene| async {
@@ -187,28 +187,28 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().change_character(scene.private, scene.stranger.character)
         }),
         refusal!("sessions.rejoin", Erased, "account_closed", |tx, scene| {
-            tx.sessions().rejoin(scene.half_full, scene.erased_living)
+            tx.sessions().rejoin(scene.one_seat_free, scene.erased_living)
         }),
         refusal!("sessions.change_character", Player, "session_started", |tx, scene| {
             tx.sessions().change_character(scene.active, scene.spare)
         }),
         refusal!("sessions.change_character", Player, "session_over", |tx, scene| {
-            tx.sessions().change_character(scene.over, scene.spare)
+            tx.sessions().change_character(scene.completed, scene.spare)
         }),
         refusal!("sessions.change_character", Player, "character_retired", |tx, scene| {
             tx.sessions().change_character(scene.waiting, scene.retired)
         }),
         refusal!("sessions.seat", Service, "session_full", |tx, scene| {
-            tx.sessions().seat(scene.both_taken, scene.stranger.id, scene.stranger.character)
+            tx.sessions().seat(scene.no_seat_free, scene.stranger.id, scene.stranger.character)
         }),
         refusal!("sessions.seat", Service, "session_over", |tx, scene| {
-            tx.sessions().seat(scene.over, scene.stranger.id, scene.stranger.character)
+            tx.sessions().seat(scene.completed, scene.stranger.id, scene.stranger.character)
         }),
         refusal!("sessions.seat", Service, "character_not_yours", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.stranger.id, scene.spare)
         }),
         refusal!("sessions.seat", Service, "character_retired", |tx, scene| {
-            tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_retired)
+            tx.sessions().seat(scene.waiting, scene.at_limits, scene.at_limits_retired)
         }),
         refusal!("sessions.seat", Service, "not_found", |tx, scene| {
             tx.sessions().seat(scene.waiting, scene.stranger.id, Uuid::new_v4())
@@ -217,36 +217,36 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().seat(scene.waiting, scene.erased, scene.erased_living)
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, scene| {
-            tx.sessions().seat(scene.half_full, scene.left.id, scene.left.character)
+            tx.sessions().seat(scene.one_seat_free, scene.leaver.id, scene.leaver.character)
         }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, scene| {
-            tx.sessions().seat(scene.waiting, scene.crowded, scene.crowded_living)
+            tx.sessions().seat(scene.waiting, scene.at_limits, scene.at_limits_living)
         }),
-        refusal!("sessions.join", Crowded, "seat_limit_reached", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, scene.crowded_living).await
+        refusal!("sessions.join", AtLimits, "seat_limit_reached", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.waiting).await, scene.at_limits_living).await
         }),
-        refusal!("sessions.join_public", Crowded, "seat_limit_reached", |tx, scene| {
-            tx.sessions().join_public(scene.waiting, scene.crowded_living)
+        refusal!("sessions.join_public", AtLimits, "seat_limit_reached", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.at_limits_living)
         }),
-        refusal!("sessions.rejoin", Crowded, "seat_limit_reached", |tx, scene| {
-            tx.sessions().rejoin(scene.given_up, scene.crowded_living)
+        refusal!("sessions.rejoin", AtLimits, "seat_limit_reached", |tx, scene| {
+            tx.sessions().rejoin(scene.given_up, scene.at_limits_living)
         }),
-        refusal!("sessions.join", Left, "player_removed", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.soon).await, scene.left.character).await
+        refusal!("sessions.join", Leaver, "player_removed", |tx, scene| async {
+            tx.sessions().join(&scene.code(scene.starting_soon).await, scene.leaver.character).await
         }),
-        refusal!("sessions.join_public", Left, "player_removed", |tx, scene| {
-            tx.sessions().join_public(scene.soon, scene.left.character)
+        refusal!("sessions.join_public", Leaver, "player_removed", |tx, scene| {
+            tx.sessions().join_public(scene.starting_soon, scene.leaver.character)
         }),
-        refusal!("sessions.rejoin", Left, "player_removed", |tx, scene| {
-            tx.sessions().rejoin(scene.soon, scene.left.character)
+        refusal!("sessions.rejoin", Leaver, "player_removed", |tx, scene| {
+            tx.sessions().rejoin(scene.starting_soon, scene.leaver.character)
         }),
-        refusal!("sessions.renew_code", Seer, "session_over", |tx, scene| tx.sessions().renew_code(scene.over)),
+        refusal!("sessions.renew_code", Seer, "session_over", |tx, scene| tx.sessions().renew_code(scene.completed)),
         refusal!("sessions.renew_code", Seer, "not_found", |tx, scene| tx.sessions().renew_code(Uuid::new_v4())),
         refusal!("sessions.renew_code", Erased, "account_closed", |tx, scene| {
             tx.sessions().renew_code(scene.waiting)
         }),
         refusal!("sessions.remove", Seer, "session_over", |tx, scene| {
-            tx.sessions().remove(scene.over, scene.player.id)
+            tx.sessions().remove(scene.completed, scene.player.id)
         }),
     ]
 }
@@ -256,7 +256,7 @@ fn running() -> Vec<Refusal> {
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.draft, ..Default::default() })
         }),
-        refusal!("sessions.create", Crowded, "session_limit_reached", |tx, scene| {
+        refusal!("sessions.create", AtLimits, "session_limit_reached", |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
         }),
         refusal!("sessions.create", Stranger, "id_conflict", |tx, scene| {
@@ -272,10 +272,11 @@ fn running() -> Vec<Refusal> {
         }),
         refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {
             tx.sessions()
-                .edit(scene.half_full, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
+                .edit(scene.one_seat_free, SessionChanges { max_players: Some(MaxPlayers::MIN), ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "session_over", |tx, scene| {
-            tx.sessions().edit(scene.over, SessionChanges { max_players: Some(MaxPlayers::MAX), ..Default::default() })
+            tx.sessions()
+                .edit(scene.completed, SessionChanges { max_players: Some(MaxPlayers::MAX), ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "not_found", |tx, scene| {
             tx.sessions().edit(Uuid::new_v4(), SessionChanges { looking_for: Some(None), ..Default::default() })
@@ -288,7 +289,7 @@ fn running() -> Vec<Refusal> {
             let forged = "7b7d".to_owned().into();
             tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
         }),
-        refusal!("sessions.announce", Seer, "illegal_transition", |tx, scene| tx.sessions().announce(scene.over)),
+        refusal!("sessions.announce", Seer, "illegal_transition", |tx, scene| tx.sessions().announce(scene.completed)),
         refusal!("sessions.announce", Seer, "not_found", |tx, scene| tx.sessions().announce(Uuid::new_v4())),
         refusal!("sessions.withdraw", Seer, "illegal_transition", |tx, scene| tx.sessions().withdraw(scene.active)),
         refusal!("sessions.start", Seer, "illegal_transition", |tx, scene| tx.sessions().start(scene.paused)),
@@ -304,17 +305,17 @@ fn running() -> Vec<Refusal> {
             tx.sessions().resume(scene.without_player).await
         }),
         refusal!("sessions.complete", Seer, "illegal_transition", |tx, scene| tx.sessions().complete(scene.waiting)),
-        refusal!("sessions.cancel", Seer, "illegal_transition", |tx, scene| tx.sessions().cancel(scene.over)),
+        refusal!("sessions.cancel", Seer, "illegal_transition", |tx, scene| tx.sessions().cancel(scene.completed)),
         refusal!("sessions.cancel", Seer, "not_found", |tx, scene| tx.sessions().cancel(Uuid::new_v4())),
         refusal!("sessions.set_scene", Seer, "not_found", |tx, scene| tx.sessions().set_scene(Uuid::new_v4(), None)),
         refusal!("sessions.set_scene", Seer, "session_over", |tx, scene| {
-            tx.sessions().set_scene(scene.over, Some("epilogue"))
+            tx.sessions().set_scene(scene.completed, Some("epilogue"))
         }),
         refusal!("sessions.set_encounter", Seer, "session_over", |tx, scene| {
-            tx.sessions().set_encounter(scene.over, Some("revenge"))
+            tx.sessions().set_encounter(scene.completed, Some("revenge"))
         }),
         refusal!("sessions.set_game_state", Seer, "session_over", |tx, scene| {
-            tx.sessions().set_game_state(scene.over, json!({ "torches": 3 }), ExpectedVersion::Any)
+            tx.sessions().set_game_state(scene.completed, json!({ "torches": 3 }), ExpectedVersion::Any)
         }),
         refusal!("sessions.set_game_state", Seer, "game_state_changed", |tx, scene| {
             tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(7))

@@ -46,7 +46,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
         sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so wait until both standbys have the events.
-    let lsn = super::written(&three.world).await;
+    let lsn = super::current_lsn(&three.world).await;
     let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
     for copy in &copies {
         super::until_replayed(copy, &lsn).await;
@@ -99,7 +99,7 @@ impl PausedReplicas {
 }
 
 async fn pause_replicas(three: &Three) {
-    let lsn = super::written(&three.world).await;
+    let lsn = super::current_lsn(&three.world).await;
     for copy in three.copies().await {
         super::until_replayed(&copy, &lsn).await;
         copy.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
@@ -173,7 +173,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let sparc = three.sparc().await;
     let game = three.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
-    let lsn = super::written(&three.world).await;
+    let lsn = super::current_lsn(&three.world).await;
     for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
         super::until_replayed(copy, &lsn).await;
         standby.set("primary_conninfo", "").await.unwrap();

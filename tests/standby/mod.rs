@@ -61,8 +61,8 @@ pub async fn standby_of(primary: &Server) -> Server {
     blocking(primary, |primary| primary.standby(&SETTINGS).unwrap()).await
 }
 
-/// Returns the log position of the primary.
-pub async fn written(world: &World) -> String {
+/// Returns the primary's log position.
+pub async fn current_lsn(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 

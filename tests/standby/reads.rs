@@ -17,7 +17,7 @@ use sparc::{
     },
 };
 
-use super::{Three, until, until_replayed, written};
+use super::{Three, current_lsn, until, until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
     world::{World, at_once},
@@ -32,21 +32,21 @@ async fn reads_on_standby(me: &IdentityConnection) -> bool {
 }
 
 async fn is_on_standby(connection: &impl ConnectionTrait) -> bool {
-    let asked = Statement::from_string(DbBackend::Postgres, "SELECT pg_is_in_recovery()");
-    connection.query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT pg_is_in_recovery()");
+    connection.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
 async fn create(me: &IdentityConnection, name: &str) -> Result<uuid::Uuid, Error> {
     Ok(me.characters().create(NewCharacter { name: name.to_owned(), ..Default::default() }).await?.id)
 }
 
-async fn replay(copies: &[World], function: &str) {
+async fn set_replay(copies: &[World], action: &str) {
     for copy in copies {
-        copy.owner().exec(&format!("SELECT pg_wal_replay_{function}()")).await.unwrap();
+        copy.owner().exec(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
     }
 }
 
-fn roles(sparc: &Sparc, role: ServerRole) -> usize {
+fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
     sparc.servers().iter().filter(|server| server.role == role).count()
 }
 
@@ -55,7 +55,7 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     // How many of the transactions below ran on a standby. On a loaded machine the replicas may be behind for a while,
-    // so all clients continue until enough of them did.
+    // so all clients continue until enough transactions did.
     let on_replicas = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -68,21 +68,21 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
                     break;
                 }
                 assert!(started.elapsed() < Duration::from_secs(90), "{on_replicas:?} of {round} rounds on replicas");
-                let made = create(&me, &format!("Hero {round}")).await.unwrap();
+                let hero_id = create(&me, &format!("Hero {round}")).await.unwrap();
                 assert!(me.position() > seen, "the position of a write is later than what was seen before");
                 match round % 3 {
-                    0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == made)),
-                    1 => assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some()),
-                    _ => assert_eq!(me.characters().get(made).await.unwrap().id, made),
+                    0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == hero_id)),
+                    1 => assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some()),
+                    _ => assert_eq!(me.characters().get(hero_id).await.unwrap().id, hero_id),
                 }
                 let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-                assert!(characters::Entity::find_by_id(made).one(&tx).await.unwrap().is_some());
+                assert!(characters::Entity::find_by_id(hero_id).one(&tx).await.unwrap().is_some());
                 on_replicas.fetch_add(usize::from(is_on_standby(&tx).await), Relaxed);
                 tx.commit().await.unwrap();
                 seen = me.position();
-                me.characters().delete(made).await.unwrap();
-                assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_none());
-                assert!(me.characters().list().await.unwrap().iter().all(|hero| hero.id != made));
+                me.characters().delete(hero_id).await.unwrap();
+                assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_none());
+                assert!(me.characters().list().await.unwrap().iter().all(|hero| hero.id != hero_id));
                 assert!(me.position() >= seen);
             }
         });
@@ -97,28 +97,31 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     let (sparc, other) = (three.sparc().await, three.sparc().await);
     let copies = three.copies().await;
     let player = three.world.new_player().await;
-    let lsn = written(&three.world).await;
+    let lsn = current_lsn(&three.world).await;
     for copy in &copies {
         until_replayed(copy, &lsn).await;
     }
-    let (me, elsewhere) = (sparc.as_user(player.id), other.as_user(player.id));
+    let (me, other_me) = (sparc.as_user(player.id), other.as_user(player.id));
     assert!(reads_on_standby(&me).await);
-    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1);
+    assert_eq!(other_me.characters().list().await.unwrap().len(), 1);
 
-    replay(&copies, "pause").await;
-    let made = create(&me, "Morgan").await.unwrap();
-    let asked = Instant::now();
-    assert!(me.characters().get(made).await.is_ok(), "runs on the primary, because no replica has replayed the write");
-    assert!(characters::Entity::find_by_id(made).one(&me).await.unwrap().is_some());
+    set_replay(&copies, "pause").await;
+    let hero_id = create(&me, "Morgan").await.unwrap();
+    let started = Instant::now();
+    assert!(
+        me.characters().get(hero_id).await.is_ok(),
+        "runs on the primary, because no replica has replayed the write"
+    );
+    assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-    // Another process knows of the write only by the token.
-    assert_eq!(elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a replica may be used");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // Another process learns of the write only from the token.
+    assert_eq!(other_me.characters().list().await.unwrap().len(), 1, "without the token, a replica may be used");
     let token = me.position().unwrap().to_string();
-    let with_token = elsewhere.clone().at_least(token.parse::<Position>().unwrap());
+    let with_token = other_me.clone().at_least(token.parse::<Position>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
     // A log position that a client invents delays only that client.
-    let invented = elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    let invented = other_me.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers still read on a replica");
 
@@ -129,38 +132,38 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
         for hero in list.iter().filter(|hero| hero.name == "Robin") {
             me.characters().delete(hero.id).await.unwrap();
         }
-        roles(&sparc, ServerRole::Out) == 2
+        count_servers(&sparc, ServerRole::Out) == 2
     })
     .await;
     assert!(!reads_on_standby(&sparc.as_anon()).await);
-    replay(&copies, "resume").await;
-    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    set_replay(&copies, "resume").await;
+    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     until(async || reads_on_standby(&me).await).await;
     sparc.close().await.unwrap();
     other.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_raw_commit_saved_is_read_by_its_writer() {
+async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let Some(three) = Three::start().await else { return };
     let sparc = three.sparc().await;
     let copies = three.copies().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
-        // A new user, of whom nothing is known yet.
+        // A new user, for whom no log position is known yet.
         let me = sparc.as_user(three.world.new_player().await.id);
-        let lsn = written(&three.world).await;
+        let lsn = current_lsn(&three.world).await;
         for copy in &copies {
             until_replayed(copy, &lsn).await;
         }
         until(async || reads_on_standby(&me).await).await;
-        replay(&copies, "pause").await;
+        set_replay(&copies, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
         assert_fails!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEnded);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
-        replay(&copies, "resume").await;
-        until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+        set_replay(&copies, "resume").await;
+        until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     }
     sparc.close().await.unwrap();
 }
@@ -175,9 +178,9 @@ async fn another_users_write_is_visible_within_the_bound() {
         let name = format!("Ada {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         ada.users().edit(changes).await.unwrap();
-        let written = Instant::now();
+        let started = Instant::now();
         until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
-        waits.push(written.elapsed());
+        waits.push(started.elapsed());
     }
     waits.sort();
     println!("visible to a visitor after {:?} (median), {:?} at most", waits[15], waits[29]);
@@ -190,16 +193,16 @@ async fn another_users_write_is_visible_within_the_bound() {
 async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let Some(three) = Three::start().await else { return };
     let owner = three.world.owner();
-    let make = "CREATE SEQUENCE visits;
+    let setup = "CREATE SEQUENCE visits;
          GRANT USAGE ON visits TO authenticated;
          CREATE VIEW visitors WITH (security_invoker) AS SELECT nextval('visits') AS number;
          GRANT SELECT ON visitors TO authenticated";
-    for statement in make.split(';') {
+    for statement in setup.split(';') {
         owner.exec(statement).await.unwrap();
     }
     let sparc = three.sparc().await;
     let player = three.world.new_player().await;
-    let lsn = written(&three.world).await;
+    let lsn = current_lsn(&three.world).await;
     for copy in three.copies().await {
         until_replayed(&copy, &lsn).await;
     }
@@ -218,7 +221,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
-    // In a read-only transaction the write is refused, and nothing was changed.
+    // In a read-only transaction the write is refused.
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     let refused = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
     assert_eq!(Error::from(refused).code(), "read_only");
@@ -230,34 +233,34 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
 async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let Some(three) = Three::start().await else { return };
     let copies = three.copies().await;
-    let line = Proxy::to_url(copies[0].url()).await;
+    let proxy = Proxy::to_url(copies[0].url()).await;
     let deadline = Duration::from_secs(5);
-    let options = Options::default().replicas([line.url.as_str(), copies[1].url()]).deadline(deadline);
+    let options = Options::default().replicas([proxy.url.as_str(), copies[1].url()]).deadline(deadline);
     let sparc = Sparc::connect_with(three.world.url(), options).await.unwrap();
     let player = three.world.new_player().await;
     let me = sparc.as_user(player.id);
-    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     for _ in 0..4 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
-    line.set_state(SWALLOWING);
+    proxy.set_state(SWALLOWING);
     let hung = Instant::now();
     while hung.elapsed() < Duration::from_secs(3) {
-        let asked = Instant::now();
+        let started = Instant::now();
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
-        assert!(asked.elapsed() < deadline, "{:?}", asked.elapsed());
+        assert!(started.elapsed() < deadline, "{:?}", started.elapsed());
     }
-    assert_eq!(roles(&sparc, ServerRole::Out), 1);
-    line.set_state(OPEN);
-    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    assert_eq!(count_servers(&sparc, ServerRole::Out), 1);
+    proxy.set_state(OPEN);
+    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
 
     super::blocking(&three.standbys[1], |standby| standby.kill().unwrap()).await;
     for _ in 0..20 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
-    until(async || roles(&sparc, ServerRole::Out) == 1).await;
+    until(async || count_servers(&sparc, ServerRole::Out) == 1).await;
     super::blocking(&three.standbys[1], |standby| standby.start_again().unwrap()).await;
-    until(async || roles(&sparc, ServerRole::Replica) == 2).await;
+    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     assert!(reads_on_standby(&me).await);
     sparc.close().await.unwrap();
 }
@@ -268,8 +271,8 @@ async fn a_handle_that_is_dropped_or_closed_leaves_no_connection() {
     let connected = async || {
         let mut count = 0;
         for world in three.copies().await.iter().chain([&three.world]) {
-            let there = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
-            count += world.owner().count(there).await;
+            let ours = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
+            count += world.owner().count(ours).await;
         }
         count
     };

@@ -18,7 +18,7 @@ use crate::Failure;
 pub struct DelayProxy {
     /// Where it listens.
     pub address: SocketAddr,
-    nanoseconds: Arc<AtomicU64>,
+    delay_ns: Arc<AtomicU64>,
 }
 
 impl DelayProxy {
@@ -27,7 +27,7 @@ impl DelayProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let delay_ns = Arc::new(AtomicU64::new(0));
-        let proxy = Self { address, nanoseconds: delay_ns.clone() };
+        let proxy = Self { address, delay_ns: delay_ns.clone() };
         proxy.set(delay);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -40,34 +40,35 @@ impl DelayProxy {
 
     /// Changes the delay of each direction.
     pub fn set(&self, delay: Duration) {
-        self.nanoseconds.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.delay_ns.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Returns the delay of each direction.
     pub fn get(&self) -> Duration {
-        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
+        Duration::from_nanos(self.delay_ns.load(Ordering::Relaxed))
     }
 }
 
-fn forward(client: TcpStream, server: SocketAddr, delay: &Arc<AtomicU64>) -> Result<(), std::io::Error> {
+fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> Result<(), std::io::Error> {
     let server = TcpStream::connect(server)?;
     for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
         to.set_nodelay(true)?;
-        let (pieces, due) = mpsc::channel();
-        let delay = delay.clone();
-        thread::spawn(move || read(from, &pieces, &delay));
-        thread::spawn(move || write(to, &due));
+        let (sender, receiver) = mpsc::channel();
+        let delay_ns = delay_ns.clone();
+        thread::spawn(move || read(from, &sender, &delay_ns));
+        thread::spawn(move || write(to, &receiver));
     }
     Ok(())
 }
 
+/// When the bytes are due, and the bytes.
 type Piece = (Instant, Vec<u8>);
 
 /// Reads without waiting until earlier pieces have been written, so that the throughput is not limited.
-fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay: &AtomicU64) {
+fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay_ns: &AtomicU64) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        let due = Instant::now() + Duration::from_nanos(delay.load(Ordering::Relaxed));
+        let due = Instant::now() + Duration::from_nanos(delay_ns.load(Ordering::Relaxed));
         if pieces.send((due, buffer[..length].to_vec())).is_err() {
             break;
         }

@@ -137,7 +137,7 @@ USING (
   OR private.is_public_session(session_id)
 );
 
--- A new seat must be active: an inactive one would make somebody a participant who never joined.
+-- A new seat must be active: an inactive one would make a participant of somebody who never joined.
 CREATE POLICY "Players take seats"
 ON public.session_players FOR INSERT
 TO authenticated

@@ -20,8 +20,8 @@ use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, while the
-/// transaction that drew the last number is open, only every tenth poll does.
+/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, only every
+/// tenth poll does, until all transactions that can have drawn a number have ended.
 const EAGER_POLLING: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -133,19 +133,20 @@ struct Reading {
 
 impl Sequence {
     /// Updates the state with a reading. Returns whether the events of all numbers drawn so far are visible.
-    fn read(&mut self, now: &Reading) -> bool {
+    fn update(&mut self, reading: &Reading) -> bool {
         self.polls = self.polls.wrapping_add(1);
-        if self.drawn != Some(now.drawn) {
-            *self = Self { drawn: Some(now.drawn), polls: self.polls, ..Self::default() };
+        if self.drawn != Some(reading.drawn) {
+            *self = Self { drawn: Some(reading.drawn), polls: self.polls, ..Self::default() };
             return false;
         }
-        // This reading's transaction began after the number was read, so the transaction that drew it has an id below
+        // An earlier poll has already read this number, so the transaction that drew it has an id below
         // `next_transaction`.
-        let horizon = *self.horizon.get_or_insert(now.next_transaction);
-        now.oldest_transaction >= horizon
+        let horizon = *self.horizon.get_or_insert(reading.next_transaction);
+        reading.oldest_transaction >= horizon
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether this poll must read events even if some are not visible yet.
+    fn is_read_due(&self) -> bool {
         self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING || self.polls.is_multiple_of(10))
     }
 }
@@ -188,34 +189,34 @@ struct Poll<'a> {
 
 impl Poll<'_> {
     async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<Outcome, Error> {
-        let readings = |rows: &[PgRow]| {
+        let decode = |rows: &[PgRow]| {
             rows::decode_rows!(rows => Reading {
                 drawn, oldest_transaction, next_transaction, history
             })
         };
         let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
-        let Some(reading) = rows::fetch_all(self.tx, statement, readings).await?.pop() else {
+        let Some(reading) = rows::fetch_all(self.tx, statement, decode).await?.pop() else {
             return Ok(Outcome::Nothing);
         };
         let is_standby = reading.history.is_none();
         let history = history_id(self.tx, reading.history.clone())?;
         if watched.history.as_deref() != Some(&history) {
             *sequence = Sequence::default();
-            let newest = self.newest(watched.sessions).await?;
+            let newest = self.read_newest(watched.sessions).await?;
             return Ok(Outcome::NewHistory { history: history.into(), newest });
         }
         if !is_standby && watched.newest.iter().any(|newest| *newest > reading.drawn) {
             return Ok(Outcome::SequenceSetBack);
         }
         let up_to = watched.last_id;
-        let is_settled = sequence.read(&reading);
-        let reads_events = sequence.is_due() || is_settled && sequence.may_have_unread;
-        let (updates, is_complete) = if reads_events { self.events(watched).await? } else { (Vec::new(), true) };
+        let is_settled = sequence.update(&reading);
+        let reads_events = sequence.is_read_due() || is_settled && sequence.may_have_unread;
+        let (updates, is_complete) = if reads_events { self.read_events(watched).await? } else { (Vec::new(), true) };
         if reads_events && is_settled && is_complete {
             sequence.may_have_unread = false;
         }
         let checked = if self.checks_all_subscribers || !updates.is_empty() {
-            self.check(if self.checks_all_subscribers { None } else { Some(&updates) }, up_to).await?
+            self.check_access(if self.checks_all_subscribers { None } else { Some(&updates) }, up_to).await?
         } else {
             AccessCheck::default()
         };
@@ -224,7 +225,7 @@ impl Poll<'_> {
 
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
     /// so no earlier event can become visible later.
-    async fn newest(&self, sessions: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
+    async fn read_newest(&self, sessions: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct Newest {
             session_id: Uuid,
             newest: i64,
@@ -239,14 +240,14 @@ impl Poll<'_> {
                WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
              ) AS event"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
-        let newest = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
+        let newest = rows::fetch_all(self.tx, binds.statement(sql), decode).await?;
         let update = |Newest { session_id, newest }| SessionUpdate { session_id, after: 0, newest, events: Vec::new() };
         Ok(newest.into_iter().map(update).collect())
     }
 
     /// Reads the new events of each session. Also returns whether these are all of them.
-    async fn events(&self, watched: Watched) -> Result<(Vec<SessionUpdate>, bool), Error> {
+    async fn read_events(&self, watched: Watched) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest));
         let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
@@ -265,14 +266,14 @@ impl Poll<'_> {
              ) AS event \
              ORDER BY event.session_id, event.seq"
         );
-        let read = |rows: &[PgRow]| {
+        let decode = |rows: &[PgRow]| {
             rows::decode_rows!(rows => EventRow {
                 session_id, after, id, event_type, payload, created_at, seq, sender_id, fits
             })
         };
         let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_complete = true;
-        for rows in rows::fetch_all(self.tx, binds.statement(sql), read).await?.chunk_by(EventRow::is_same_session) {
+        for rows in rows::fetch_all(self.tx, binds.statement(sql), decode).await?.chunk_by(EventRow::is_same_session) {
             let Some(last) = rows.last() else { continue };
             let events = rows.iter().filter(|row| row.fits).map(EventRow::event).collect();
             updates.push(SessionUpdate { session_id: last.session_id, after: last.after, newest: last.seq, events });
@@ -281,8 +282,8 @@ impl Poll<'_> {
         Ok((updates, is_complete))
     }
 
-    /// Checks which subscribers up to this id may still listen to the updated sessions, or to all sessions.
-    async fn check(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> Result<AccessCheck, Error> {
+    /// Checks which subscribers with ids up to `up_to` may still listen: those of the sessions in `only`, or all.
+    async fn check_access(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> Result<AccessCheck, Error> {
         struct Refused {
             session_id: Uuid,
             account: Uuid,
@@ -302,8 +303,8 @@ impl Poll<'_> {
              ) AS status \
              WHERE status <> 'listens'"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
-        let refused = rows::fetch_all(self.tx, binds.statement(sql), read).await?;
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
+        let refused = rows::fetch_all(self.tx, binds.statement(sql), decode).await?;
         let refused = refused.into_iter().filter_map(|Refused { session_id, account, status }| {
             Some((session_id, Some(account).filter(|account| !account.is_nil()), listener_error(&status)?))
         });

@@ -55,11 +55,12 @@ pub(super) struct Reader {
     position: EventPosition,
     /// The history in which the position was read.
     history: History,
-    /// The latest time at which nothing followed the position.
+    /// The last time at which it was known that no event followed the position.
     caught_up_at: Instant,
     /// Whether there may be more events that the poller has not announced.
     has_more: bool,
-    page: vec::IntoIter<Event>,
+    /// Events that were read and are not returned yet.
+    pending: vec::IntoIter<Event>,
 }
 
 impl Reader {
@@ -77,7 +78,7 @@ impl Reader {
             history: start.history.clone(),
             caught_up_at: Instant::now(),
             has_more: start.newest > position.seq,
-            page: Vec::new().into_iter(),
+            pending: Vec::new().into_iter(),
         }
     }
 
@@ -92,7 +93,7 @@ impl Reader {
             if self.registration.notifications.has_changed().is_err() {
                 return None;
             }
-            if let Some(event) = self.page.next() {
+            if let Some(event) = self.pending.next() {
                 return Some(Ok(event));
             }
             let history_changed = notification.history.is_some_and(|history| history != self.history);
@@ -122,15 +123,15 @@ impl Reader {
     }
 
     /// Reads events after the position: those that the poller has read for all subscribers, or else a page of its own.
-    /// The poller read the events up to `newest` at this log position.
+    /// `log_position` is where the poller read the events up to `newest`.
     async fn read(&mut self, newest: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
-        let (page, read_at) = match recent {
+        let (events, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
                 if let Some(log_position) = log_position {
-                    // A caller that then reads the session's state sees at least this event, whichever server answers.
+                    // A caller that then reads the session's state sees these events, whichever server answers.
                     self.caller.note_seen(log_position);
                 }
                 (events, read_at)
@@ -139,7 +140,7 @@ impl Reader {
                 let read_at = Instant::now();
                 // A server that has not replayed that log position would show a gap.
                 let caller = self.caller.clone().at_least(log_position);
-                let page = page(&caller, self.session_id, self.position).await?;
+                let page = read_page(&caller, self.session_id, self.position).await?;
                 self.check_continuity(&page, was_idle_long)?;
                 self.has_more = page.events.len() as i64 == PAGE;
                 (page.events, read_at)
@@ -148,13 +149,13 @@ impl Reader {
         if !self.has_more {
             self.caught_up_at = read_at;
         }
-        match page.last() {
+        match events.last() {
             Some(last) => self.position = EventPosition::of(last),
             // The events that the poller read have been deleted since.
             None if newest > self.position.seq => self.position = EventPosition { seq: newest, event: None },
             None => (),
         }
-        self.page = page.into_iter();
+        self.pending = events.into_iter();
         Ok(())
     }
 
@@ -173,19 +174,21 @@ impl Reader {
     }
 }
 
-/// The next events, and whether the event at the position still exists.
+/// The next events, and the state of the event at the position.
 struct Page {
     events: Vec<Event>,
     history: String,
+    /// Whether that event still exists.
     is_present: bool,
+    /// Whether it exists and is less than a day old.
     is_kept: bool,
 }
 
 /// Reads a page under the caller's row security.
-async fn page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<Page, Error> {
+async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<Page, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
         let events = events_after(tx, session_id, after.seq, PAGE).await?;
-        // Read after the events: if the event at the position still exists, no event after it had been deleted.
+        // Read after the events: if the event at the position still exists, no later event had been deleted.
         struct PositionRow {
             history: Option<String>,
             is_present: bool,
@@ -202,15 +205,15 @@ async fn page(caller: &IdentityConnection, session_id: Uuid, after: EventPositio
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
-        let read = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
-        let row = rows::fetch_all(tx, binds.statement(sql), read).await?.pop();
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
+        let row = rows::fetch_all(tx, binds.statement(sql), decode).await?.pop();
         let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
         Ok(Page { events, history: history_id(tx, history)?, is_present, is_kept })
     })
 }
 
-/// Reads a session's events after a `seq`, the oldest first; after 0, those of the last day, even if older ones are not
-/// deleted yet. Fails if the caller may not listen.
+/// Reads a session's events after a `seq`, the oldest first. After 0, omits those older than a day that are not deleted
+/// yet. Fails if the caller may not listen.
 pub(super) async fn events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -218,12 +221,12 @@ pub(super) async fn events_after(
     limit: i64,
 ) -> Result<Vec<Event>, Error> {
     let mut binds = Binds::default();
-    let (session, seq, page) = (binds.bind(session_id), binds.bind(after), binds.bind(limit));
+    let (session, seq, limit) = (binds.bind(session_id), binds.bind(after), binds.bind(limit));
     let sql = format!(
         "SELECT {COLUMNS} FROM public.session_events \
          WHERE (SELECT private.require_listener({session})) AND session_id = {session} AND seq > {seq} \
            AND ({seq} > 0 OR created_at > now() - INTERVAL '24 hours') \
-         ORDER BY seq LIMIT {page}"
+         ORDER BY seq LIMIT {limit}"
     );
     rows::fetch_all(tx, binds.statement(sql), events).await
 }

@@ -1,5 +1,6 @@
-//! Runs a command with `DATABASE_URL` set to a new database with the whole schema, which is removed when the command
-//! ends: `cargo with-database sh -c 'psql $DATABASE_URL'`.
+//! Runs a command with `DATABASE_URL` set to a new migrated database, which is removed when the command ends:
+//! `cargo with-database sh -c 'psql $DATABASE_URL'`. If `DATABASE_URL` is set already, that database is migrated and
+//! kept.
 
 use std::{
     env,
@@ -7,9 +8,9 @@ use std::{
 };
 
 fn main() -> ExitCode {
-    let mut words = env::args_os().skip(1);
-    let Some(program) = words.next() else {
-        eprintln!("A command to run with DATABASE_URL set is missing: cargo with-database sh -c 'psql $DATABASE_URL'");
+    let mut arguments = env::args_os().skip(1);
+    let Some(program) = arguments.next() else {
+        eprintln!("The command to run is missing: cargo with-database sh -c 'psql $DATABASE_URL'");
         return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         }
     };
     let mut command = Command::new(&program);
-    command.args(words).env("DATABASE_URL", database.url());
+    command.args(arguments).env("DATABASE_URL", database.url());
     match command.status() {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => {
