@@ -38,7 +38,7 @@ pub enum Error {
     /// the client.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
-        /// What the statement must be.
+        /// What the statement must be, or why it cannot be run.
         reason: String,
     },
     /// The deadline was exceeded. Nothing was committed.
@@ -207,8 +207,8 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes, vacuum removes
-/// the rows that it reads, or the replica is unreachable.
+/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes, conflicts
+/// with what the replica replays, or needs what a standby lacks, or the replica is unreachable.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)

@@ -21,7 +21,7 @@ pub struct Model {
     pub user_id: Uuid,
     /// The character that the player played.
     pub character_id: Uuid,
-    /// Whether the player holds the seat now; false after leaving or removal.
+    /// Whether the player held the seat when the session was archived; false after leaving or removal.
     pub is_active: bool,
     /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.
     pub heroic_saves_used: i32,

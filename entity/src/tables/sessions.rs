@@ -31,7 +31,7 @@ pub struct Model {
     /// Description of the players that the Seer looks for, at most 500 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub looking_for: Option<String>,
-    /// Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.
+    /// Planned start, in the years 2000 to 2999, or NULL; must not be more than an hour in the past when a user sets it.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
     /// Status of the session; `completed` and `cancelled` are final.
     pub status: SessionStatus,

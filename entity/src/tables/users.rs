@@ -30,9 +30,9 @@ pub struct Model {
     pub bio: Option<String>,
     /// Whether the service vouches for the account; set by the service.
     pub is_verified: bool,
-    /// Number of completed sessions in which the user had a seat; counted by a trigger.
+    /// Number of completed sessions in which the user had a seat and somebody besides the Seer was seated; counted by a trigger.
     pub games_played: i32,
-    /// Number of completed sessions that the user ran as Seer; counted by a trigger.
+    /// Number of completed sessions that the user ran as Seer with somebody else seated; counted by a trigger.
     pub games_run: i32,
     /// Time at which the profile was created; set by the database.
     pub created_at: DateTimeWithTimeZone,

@@ -8,8 +8,8 @@ COMMENT ON COLUMN public.users.display_name IS 'Name shown to others, 1 to 100 c
 COMMENT ON COLUMN public.users.avatar_url IS 'http(s) URL or path of a picture, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.bio IS 'The user''s description of themselves, at most 2,000 characters.';
 COMMENT ON COLUMN public.users.is_verified IS 'Whether the service vouches for the account; set by the service.';
-COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat; counted by a trigger.';
-COMMENT ON COLUMN public.users.games_run IS 'Number of completed sessions that the user ran as Seer; counted by a trigger.';
+COMMENT ON COLUMN public.users.games_played IS 'Number of completed sessions in which the user had a seat and somebody besides the Seer was seated; counted by a trigger.';
+COMMENT ON COLUMN public.users.games_run IS 'Number of completed sessions that the user ran as Seer with somebody else seated; counted by a trigger.';
 COMMENT ON COLUMN public.users.created_at IS 'Time at which the profile was created; set by the database.';
 COMMENT ON COLUMN public.users.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.users.account_id IS 'Equal to `id` while the account exists; NULL after it was deleted.';
@@ -83,7 +83,7 @@ COMMENT ON COLUMN public.sessions.code IS 'Join code of six characters, unique; 
 COMMENT ON COLUMN public.sessions.is_public IS 'Whether everybody can see the session, including in the lobby; otherwise only its participants can.';
 COMMENT ON COLUMN public.sessions.max_players IS 'Number of seats, 2 to 6, at least `seats_taken`.';
 COMMENT ON COLUMN public.sessions.looking_for IS 'Description of the players that the Seer looks for, at most 500 characters.';
-COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must be in the future when a user sets it.';
+COMMENT ON COLUMN public.sessions.scheduled_start IS 'Planned start, in the years 2000 to 2999, or NULL; must not be more than an hour in the past when a user sets it.';
 COMMENT ON COLUMN public.sessions.status IS 'Status of the session; `completed` and `cancelled` are final.';
 COMMENT ON COLUMN public.sessions.current_scene_id IS 'Id of the current scene within the adventure''s content, at most 200 characters.';
 COMMENT ON COLUMN public.sessions.current_encounter_id IS 'Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.';
@@ -178,7 +178,7 @@ COMMENT ON TABLE public.archived_session_players IS 'A seat of an archived sessi
 COMMENT ON COLUMN public.archived_session_players.session_id IS 'The session that the seat belongs to.';
 COMMENT ON COLUMN public.archived_session_players.user_id IS 'The player in the seat.';
 COMMENT ON COLUMN public.archived_session_players.character_id IS 'The character that the player played.';
-COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the player holds the seat now; false after leaving or removal.';
+COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the player held the seat when the session was archived; false after leaving or removal.';
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.';
