@@ -294,3 +294,20 @@ async fn two_edits_never_have_the_same_time() {
     }
     transaction.commit().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_adventure_that_is_unpublished_while_a_session_is_opened_gets_no_session() {
+    let world = World::new().await;
+    let adventure = world.new_adventure(world.new_user().await.uuid()).await;
+    let seer = world.new_user().await;
+    // The Seer's counter is changed after the first look at the adventure.
+    let holder = world.owner().begin().await;
+    exec_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
+    let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
+    let opening = tokio::spawn(async move { attempt(&person, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+    assert_eq!(attempt(&world.owner(), &draft).await, "done");
+    holder.commit().await.unwrap();
+    assert_eq!(opening.await.unwrap(), "SP009");
+}
