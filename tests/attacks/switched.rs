@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, number, open_session, outcome_code};
-use crate::world::{World, seat};
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, number, open_session, outcome_code};
+use crate::world::{World, roll, seat};
 
 /// Changes the role within the statement that contains it.
 const SWITCH: &str = "set_config('role', 'none', true)";
@@ -165,4 +165,38 @@ async fn an_operators_own_role_is_not_taken_for_a_user() {
         super::exec_in(&transaction, sql).await.unwrap();
     }
     transaction.rollback().await.unwrap();
+}
+
+/// What was true when a statement began need not be true once it has the lock of its session.
+#[tokio::test]
+async fn a_session_that_changed_while_a_statement_waited_for_it_is_looked_at_again() {
+    let world = World::new().await;
+    for change in [
+        "sessions SET status = 'paused' WHERE id",
+        "sessions SET status = 'completed' WHERE id",
+        "session_players SET removed_at = now() WHERE session_id",
+    ] {
+        let game = world.new_active_session(1).await;
+        let player = &game.players[0];
+        let holder = world.owner().begin().await;
+        exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+        exec_in(&holder, &format!("UPDATE {change} = '{}'", game.session)).await.unwrap();
+        let (person, sql) = (player.person.clone(), roll(game.session, player.character));
+        let rolling = tokio::spawn(async move { attempt(&person, &sql).await });
+        world.owner().wait_for_lock_waiters(1).await;
+        holder.commit().await.unwrap();
+        assert_eq!(rolling.await.unwrap(), "42501", "{change}");
+    }
+    let game = world.new_session(0).await;
+    let player = world.new_player().await;
+    let code: String =
+        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let holder = game.seer.begin().await;
+    exec_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session)).await.unwrap();
+    let (person, sql) =
+        (player.person.clone(), format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character));
+    let joining = tokio::spawn(async move { attempt(&person, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    holder.commit().await.unwrap();
+    assert_eq!(joining.await.unwrap(), "SP020");
 }

@@ -205,6 +205,8 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let lsn = current_lsn(&three.world).await;
     for copy in three.copies().await {
         until_replayed(&copy, &lsn).await;
+        let refused = copy.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
+        assert_eq!(refused.code, "25006", "a standby may not have every event");
     }
     let me = sparc.as_user(player.id);
     for sql in [
