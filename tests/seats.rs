@@ -261,3 +261,28 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     back.commit().await.unwrap();
     assert_eq!(joining.await.unwrap(), Ok(player.character), "the character of the existing seat stays");
 }
+
+#[tokio::test]
+async fn a_seat_without_its_player_has_a_character_of_that_player_too() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let (player, other) = (&game.players[0], world.new_player().await);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+    player.person.exec(&leave).await.unwrap();
+    let change =
+        format!("UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'", other.character, player.id);
+    let insert = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id, is_active)
+         VALUES ('{}', '{}', '{}', false)",
+        game.session, other.id, player.character
+    );
+    for (person, sql) in [
+        (&player.person, &change),
+        (&world.service(), &change),
+        (&world.owner(), &change),
+        (&world.service(), &insert),
+        (&world.owner(), &insert),
+    ] {
+        assert_refused!(person.exec(sql).await, "SP006", "own_character", "{sql}");
+    }
+}
