@@ -314,3 +314,20 @@ async fn the_archive_has_a_removal_that_was_in_progress() {
         assert_eq!(player.person.count(&mine).await, sessions);
     }
 }
+
+#[tokio::test]
+async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    world.set(&game, "status = 'completed'").await;
+    // As the archive locks it, which then waits for the seats.
+    let archiving = world.owner().begin().await;
+    exec_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+    let player = &game.players[0];
+    for (person, set) in [(&player.person, "is_active = false"), (&game.seer, "removed_at = now()")] {
+        let transaction = person.begin().await;
+        exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session);
+        assert_refused!(exec_in(&transaction, &sql).await, "SP004", "session_live", "{set}");
+    }
+}

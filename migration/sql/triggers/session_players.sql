@@ -40,7 +40,11 @@ BEGIN
     RETURN NEW;
   END IF;
 
-  IF (NEW.is_active <> OLD.is_active OR NEW.character_id <> OLD.character_id)
+  IF (
+    NEW.is_active <> OLD.is_active
+    OR NEW.character_id <> OLD.character_id
+    OR (OLD.is_active AND NEW.removed_at IS NOT NULL)
+  )
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
     -- Checked here as well as in `check_session_capacity`, which locks the session first: a transaction that archives
