@@ -149,6 +149,18 @@ BEGIN
 END
 $$;
 
+-- Locks an account's gate for closing it, so that no write of the account is in progress.
+CREATE OR REPLACE FUNCTION private.lock_gate_alone(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION private.refuse_closed_account()
 RETURNS void
 LANGUAGE plpgsql
@@ -307,6 +319,48 @@ BEGIN
   WHERE wanted.id = ANY (sessions)
   ORDER BY wanted.id
   FOR NO KEY UPDATE;
+END
+$$;
+
+-- Locks several characters without waiting for one while it holds another, because an UPDATE by their owner locks them
+-- in scan order. Like `lock_sessions`, it waits for one at a time, and after four attempts for all in key order.
+CREATE OR REPLACE FUNCTION private.lock_characters(heroes uuid[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  busy uuid;
+  held uuid[];
+  is_waiting boolean;
+BEGIN
+  FOR attempt IN 1 .. 4
+  LOOP
+    BEGIN
+      is_waiting := true;
+      PERFORM FROM public.characters WHERE id = busy FOR NO KEY UPDATE;
+      is_waiting := false;
+      held := ARRAY(SELECT id FROM public.characters WHERE id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED);
+      SELECT id
+      INTO busy
+      FROM public.characters
+      WHERE id = ANY (heroes)
+        AND id <> ALL (held)
+      ORDER BY id
+      LIMIT 1;
+      IF NOT FOUND THEN
+        RETURN;
+      END IF;
+      RAISE lock_not_available; -- Releases the locks of this attempt.
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF is_waiting THEN
+          RAISE; -- The caller's own lock_timeout expired.
+        END IF;
+    END;
+  END LOOP;
+  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
 END
 $$;
 
