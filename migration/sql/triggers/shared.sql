@@ -80,6 +80,43 @@ BEGIN
 END
 $$;
 
+-- Locks the gate of the caller's account for a write, and returns whether the account is open. The lock is shared, so
+-- that the account's transactions do not wait for each other. Shared locks overtake a closing that waits for the
+-- exclusive lock, and overlapping writes could make it wait for ever. So a closing that has to wait holds an advisory
+-- lock (`lock_gate_alone`), and a write that finds it held locks the gate exclusively, behind the closing. Users with
+-- SQL can hold advisory locks too; then the account's transactions wait for each other, but never for the holder. A
+-- transaction with an id may hold locks for which the closing or another write waits, and does not queue.
+CREATE OR REPLACE FUNCTION private.lock_own_gate(account uuid)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  can_write boolean;
+BEGIN
+  IF pg_current_xact_id_if_assigned() IS NOT NULL
+    OR (
+      pg_try_advisory_lock_shared(uuid_hash_extended(account, 0))
+      AND pg_advisory_unlock_shared(uuid_hash_extended(account, 0))
+    )
+  THEN
+    SELECT is_open
+    INTO can_write
+    FROM private.account_gates
+    WHERE account_id = account
+    FOR KEY SHARE;
+  ELSE
+    SELECT is_open
+    INTO can_write
+    FROM private.account_gates
+    WHERE account_id = account
+    FOR UPDATE;
+  END IF;
+  RETURN can_write;
+END
+$$;
+
 -- Returns true, or raises an error if the caller's account is closed. The lock keeps the answer true until the end of
 -- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
 -- lock of both, so neither waits for the other while it holds another lock.
@@ -91,17 +128,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  can_write boolean;
 BEGIN
-  IF me IS NOT NULL THEN
-    SELECT is_open
-    INTO can_write
-    FROM private.account_gates
-    WHERE account_id = me
-    FOR KEY SHARE;
-    IF NOT can_write THEN
-      PERFORM private.refuse_closed_account();
-    END IF;
+  IF me IS NOT NULL AND NOT private.lock_own_gate(me) THEN
+    PERFORM private.refuse_closed_account();
   END IF;
   RETURN true;
 END
@@ -149,7 +178,27 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate for closing it, so that no write of the account is in progress.
+-- Takes the advisory lock by which `lock_own_gate` recognizes a closing. Writes hold it only for an instant. If a user
+-- holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because PostgreSQL
+-- grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
+CREATE OR REPLACE FUNCTION private.announce_closing(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '500ms'
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(uuid_hash_extended(account, 0));
+EXCEPTION
+  WHEN lock_not_available THEN
+    NULL;
+END
+$$;
+
+-- Locks an account's gate for closing it, so that no write of the account is in progress. Closing is announced only if
+-- it has to wait, so that a transaction can close any number of accounts: the server's memory for advisory locks is
+-- limited.
 CREATE OR REPLACE FUNCTION private.lock_gate_alone(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -157,7 +206,11 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    PERFORM private.announce_closing(account);
+    PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+  END IF;
 END
 $$;
 
