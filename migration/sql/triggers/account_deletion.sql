@@ -123,9 +123,10 @@ $$;
 -- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
 -- the others in rounds. No order of the others avoids deadlocks, because users lock several of their rows in any order
 -- that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round waits
--- for one row while it holds only the gate, and then locks the others without waiting, or none. Writers who keep many
--- rows busy could make every round fail. So from the fifth round on, all rows that were busy so far are waited for, one
--- after the other, which can end in a deadlock.
+-- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random one:
+-- statements that lock the same rows in the same order all begin with one of them, and whoever gets that row finds the
+-- others free. Writers who keep many rows busy could make every round fail. So from the ninth round on, all rows that
+-- were busy so far are waited for, one after the other, which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, deletes boolean, shuffles boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -150,9 +151,9 @@ BEGIN
         PERFORM private.wait_for_row_of_account(account, relations[place], keys[place]);
       END LOOP;
       is_waiting := false;
-      SELECT array_agg(relation ORDER BY relation, key), array_agg(key ORDER BY relation, key)
+      SELECT array_agg(relation), array_agg(key)
       INTO busy_relations, busy_keys
-      FROM private.lock_free_rows_of_account(account, deletes);
+      FROM (SELECT relation, key FROM private.lock_free_rows_of_account(account, deletes) ORDER BY random()) AS busy;
       IF busy_keys IS NULL THEN
         RETURN;
       END IF;
@@ -164,7 +165,7 @@ BEGIN
         END IF;
     END;
     rounds := rounds + 1;
-    IF rounds <= 4 THEN
+    IF rounds <= 8 THEN
       relations := busy_relations[1:1];
       keys := busy_keys[1:1];
     ELSE

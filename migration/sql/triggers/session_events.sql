@@ -21,7 +21,7 @@ BEGIN
   IF is_users THEN
     -- This runs before row security is evaluated. A caller who is not a participant must lock no session; row security
     -- then refuses the row. The gate of the account is locked first.
-    PERFORM private.lock_own_gate(me);
+    PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO last_event
     FROM public.sessions AS session

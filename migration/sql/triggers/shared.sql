@@ -80,46 +80,14 @@ BEGIN
 END
 $$;
 
--- Locks the gate of the caller's account for a write, and returns whether the account is open. The lock is shared, so
--- that the account's transactions do not wait for each other. Shared locks overtake a closing that waits for the
--- exclusive lock, and overlapping writes could make it wait for ever. So a closing that has to wait holds an advisory
--- lock (`lock_gate_alone`), and a write that finds it held locks the gate exclusively, behind the closing. Users with
--- SQL can hold advisory locks too; then the account's transactions wait for each other, but never for the holder. A
--- transaction with an id may hold locks for which the closing or another write waits, and does not queue.
-CREATE OR REPLACE FUNCTION private.lock_own_gate(account uuid)
-RETURNS boolean
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  can_write boolean;
-BEGIN
-  IF pg_current_xact_id_if_assigned() IS NOT NULL
-    OR (
-      pg_try_advisory_lock_shared(uuid_hash_extended(account, 0))
-      AND pg_advisory_unlock_shared(uuid_hash_extended(account, 0))
-    )
-  THEN
-    SELECT is_open
-    INTO can_write
-    FROM private.account_gates
-    WHERE account_id = account
-    FOR KEY SHARE;
-  ELSE
-    SELECT is_open
-    INTO can_write
-    FROM private.account_gates
-    WHERE account_id = account
-    FOR UPDATE;
-  END IF;
-  RETURN can_write;
-END
-$$;
-
 -- Returns true, or raises an error if the caller's account is closed. The lock keeps the answer true until the end of
 -- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
 -- lock of both, so neither waits for the other while it holds another lock.
+--
+-- The lock is shared, so that the account's transactions do not wait for each other. But shared locks overtake a closing
+-- that waits for the exclusive lock, and overlapping writes could make it wait for ever. So a closing that has to wait
+-- holds an advisory lock (`announce_closing`), and a write that finds it held queues behind the closing. A transaction
+-- with an id may hold locks for which another waits, and does not queue.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -128,11 +96,42 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
+  can_write boolean;
 BEGIN
-  IF me IS NOT NULL AND NOT private.lock_own_gate(me) THEN
-    PERFORM private.refuse_closed_account();
+  IF me IS NOT NULL THEN
+    -- Not a function of its own, because each write evaluates it: it costs a microsecond, and the call another two.
+    IF pg_current_xact_id_if_assigned() IS NULL
+      AND NOT (
+        pg_try_advisory_lock_shared(uuid_hash_extended(me, 0))
+        AND pg_advisory_unlock_shared(uuid_hash_extended(me, 0))
+      )
+    THEN
+      PERFORM private.queue_behind_closing(me);
+    END IF;
+    SELECT is_open
+    INTO can_write
+    FROM private.account_gates
+    WHERE account_id = me
+    FOR KEY SHARE;
+    IF NOT can_write THEN
+      PERFORM private.refuse_closed_account();
+    END IF;
   END IF;
   RETURN true;
+END
+$$;
+
+-- Makes a write wait for a closing that waits. PostgreSQL grants exclusive row locks in the order of their requests.
+-- Users with SQL can hold the advisory lock too: then the account's transactions wait for each other, but never for the
+-- holder.
+CREATE OR REPLACE FUNCTION private.queue_behind_closing(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
 END
 $$;
 
@@ -166,7 +165,8 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service.
+-- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service, and for a user's
+-- event. Like `require_open_account`, it queues behind a closing, but it raises no error.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -174,11 +174,20 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF pg_current_xact_id_if_assigned() IS NULL
+    AND NOT (
+      pg_try_advisory_lock_shared(uuid_hash_extended(account, 0))
+      AND pg_advisory_unlock_shared(uuid_hash_extended(account, 0))
+    )
+    AND account = auth.uid() -- The service may lock several gates in one transaction.
+  THEN
+    PERFORM private.queue_behind_closing(account);
+  END IF;
   PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
 END
 $$;
 
--- Takes the advisory lock by which `lock_own_gate` recognizes a closing. Writes hold it only for an instant. If a user
+-- Takes the advisory lock by which `require_open_account` recognizes a closing. Writes hold it only for an instant. If a user
 -- holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because PostgreSQL
 -- grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
 CREATE OR REPLACE FUNCTION private.announce_closing(account uuid)
