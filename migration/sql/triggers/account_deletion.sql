@@ -1,10 +1,10 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks those rows that closing an account changes and that nobody else has locked, and returns the others. It waits for
--- none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the characters and
--- profiles of their participants, whose counters change. Deleting the account also deletes the ended sessions in which
--- nobody else ever had a seat.
+-- Locks those rows that closing an account changes and that nobody else has locked, and returns the others. It waits
+-- for none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the
+-- characters and profiles of their participants, whose counters change. Deleting the account also deletes the ended
+-- sessions in which nobody else ever had a seat.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, deletes boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -83,9 +83,12 @@ BEGIN
   );
   held := ARRAY(
     SELECT profile.id FROM public.users AS profile WHERE profile.id = ANY (people) FOR NO KEY UPDATE SKIP LOCKED
-  )
+  );
   -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
-  || ARRAY(SELECT profile.id FROM public.users AS profile WHERE profile.id = account FOR UPDATE SKIP LOCKED);
+  PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
+  IF FOUND THEN
+    held := held || account;
+  END IF;
   RETURN QUERY
   SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (people || account)
   EXCEPT
@@ -123,10 +126,10 @@ $$;
 -- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
 -- the others in rounds. No order of the others avoids deadlocks, because users lock several of their rows in any order
 -- that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round waits
--- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random one:
--- statements that lock the same rows in the same order all begin with one of them, and whoever gets that row finds the
--- others free. Writers who keep many rows busy could make every round fail. So from the ninth round on, all rows that
--- were busy so far are waited for, one after the other, which can end in a deadlock.
+-- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random
+-- one: statements that lock the same rows in the same order all begin with one of them, and whoever gets that row finds
+-- the others free. Writers who keep many rows busy could make every round fail. So from the ninth round on, all rows
+-- that were busy so far are waited for, one after the other, which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, deletes boolean, shuffles boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -308,25 +311,18 @@ BEGIN
   SET account_id = NULL
   WHERE id = OLD.id;
   PERFORM private.erase_account(OLD.id);
-  -- Rows that are deleted with others, such as events, are not locked before. After a deadlock over one of them the
-  -- deletion is tried again, and at last those rows stay.
-  FOR attempt IN 1 .. 3
-  LOOP
-    BEGIN
-      DELETE FROM public.users WHERE id = OLD.id;
-      RETURN NULL;
-    EXCEPTION
-      WHEN deadlock_detected THEN
-        NULL;
-      WHEN foreign_key_violation THEN
-        EXIT;
-    END;
-  END LOOP;
+  -- Rows that are deleted with others, such as events, have not been locked. After a deadlock over one of them, they
+  -- stay.
   BEGIN
-    PERFORM private.delete_unshared(OLD.id);
+    DELETE FROM public.users WHERE id = OLD.id;
   EXCEPTION
     WHEN foreign_key_violation OR deadlock_detected THEN
-      NULL; -- Somebody joined meanwhile or uses the rows: the history stays.
+      BEGIN
+        PERFORM private.delete_unshared(OLD.id);
+      EXCEPTION
+        WHEN foreign_key_violation OR deadlock_detected THEN
+          NULL; -- Somebody joined meanwhile, or uses the rows: the history stays.
+      END;
   END;
   RETURN NULL;
 END

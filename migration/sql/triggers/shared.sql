@@ -84,10 +84,10 @@ $$;
 -- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
 -- lock of both, so neither waits for the other while it holds another lock.
 --
--- The lock is shared, so that the account's transactions do not wait for each other. But shared locks overtake a closing
--- that waits for the exclusive lock, and overlapping writes could make it wait for ever. So a closing that has to wait
--- holds an advisory lock (`announce_closing`), and a write that finds it held queues behind the closing. A transaction
--- with an id may hold locks for which another waits, and does not queue.
+-- The lock is shared, so that the account's transactions do not wait for each other. But shared locks overtake a
+-- closing that waits for the exclusive lock, and overlapping writes could make it wait for ever. So a closing that has
+-- to wait holds an advisory lock (`announce_closing`), and a write that finds it held queues behind the closing. A
+-- transaction with an id may hold locks for which another waits, and does not queue.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -187,9 +187,9 @@ BEGIN
 END
 $$;
 
--- Takes the advisory lock by which `require_open_account` recognizes a closing. Writes hold it only for an instant. If a user
--- holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because PostgreSQL
--- grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
+-- Takes the advisory lock by which `require_open_account` recognizes a closing. Writes hold it only for an instant. If
+-- a user holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because
+-- PostgreSQL grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
 CREATE OR REPLACE FUNCTION private.announce_closing(account uuid)
 RETURNS void
 LANGUAGE plpgsql
