@@ -160,9 +160,9 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let world = World::new().await;
         let game = world.new_session(1).await;
         let player = &game.players[0];
+        let other = world.new_session(0).await;
         let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert!(world.owner().exec(old).await.unwrap() >= 1, "the event of joining");
-        let other = world.new_session(1).await;
+        assert_eq!(world.owner().exec(old).await, Ok(1), "the event of joining");
         let transaction = other.seer.begin().await;
         exec_in(&transaction, &event(other.session)).await.unwrap();
         let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, deletes));
@@ -297,6 +297,9 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
     let equips = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
     let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
+    for transaction in [&first, &second] {
+        exec_in(transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+    }
     exec_in(&first, &bio).await.unwrap();
     exec_in(&second, &equips).await.unwrap();
     let closing = world.owner().begin().await;
@@ -328,7 +331,7 @@ async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
             let writer = fixture.me.begin().await;
             exec_in(&writer, &bio).await.unwrap();
             let closing = world.owner().begin().await;
-            let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(fixture.account, deletes));
+            let sql = format!("SET LOCAL statement_timeout = '20s'; {}", close_or_delete(fixture.account, deletes));
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             writer.commit().await.unwrap();
@@ -338,4 +341,19 @@ async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
         }
     }
     assert_invariants(&world).await;
+}
+
+/// The server has memory for a limited number of advisory locks, and a transaction may close any number of accounts.
+#[tokio::test]
+async fn closing_an_account_that_is_not_writing_takes_no_advisory_lock() {
+    let world = World::new().await;
+    for deletes in [false, true] {
+        let account = world.new_account().await;
+        let closing = world.owner().begin().await;
+        exec_in(&closing, &close_or_delete(account, deletes)).await.unwrap();
+        let held = "pg_locks JOIN pg_database ON pg_database.oid = database
+                    WHERE locktype = 'advisory' AND datname = current_database()";
+        assert_eq!(world.owner().count(held).await, 0);
+        closing.commit().await.unwrap();
+    }
 }
