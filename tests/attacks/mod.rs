@@ -11,6 +11,7 @@ mod accounts;
 mod adventures;
 mod archive;
 mod closing;
+mod deadlocks;
 mod escalation;
 mod everything;
 mod extremes;

@@ -1,50 +1,12 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks an account's seats as `lock_sessions` locks sessions: it waits for one seat while it holds none, then tries to
--- lock the others. A fixed order would not avoid deadlocks, because a Seer who removes several players locks their
--- seats in scan order.
-CREATE OR REPLACE FUNCTION private.lock_seats(account uuid, sessions uuid[])
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  busy uuid := sessions[1];
-  session uuid;
-BEGIN
-  FOR attempt IN 1 .. 4
-  LOOP
-    BEGIN
-      session := NULL;
-      PERFORM FROM public.session_players WHERE session_id = busy AND user_id = account FOR NO KEY UPDATE;
-      FOREACH session IN ARRAY sessions
-      LOOP
-        PERFORM FROM public.session_players WHERE session_id = session AND user_id = account FOR NO KEY UPDATE NOWAIT;
-      END LOOP;
-      RETURN;
-    EXCEPTION
-      WHEN lock_not_available THEN
-        IF session IS NULL THEN
-          RAISE; -- The caller's own lock_timeout expired.
-        END IF;
-        busy := session;
-    END;
-  END LOOP;
-  PERFORM
-  FROM public.session_players
-  WHERE session_id = ANY (sessions)
-    AND user_id = account
-  ORDER BY session_id
-  FOR NO KEY UPDATE;
-END
-$$;
-
--- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
--- the other rows in the lock order, including the participants of the sessions that will end.
-CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid)
-RETURNS void
+-- Locks those rows that closing an account changes and that nobody else has locked, and returns the others. It waits
+-- for none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the
+-- characters and profiles of their participants, whose counters change. Deleting the account also deletes the ended
+-- sessions in which nobody else ever had a seat.
+CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, deletes boolean)
+RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -53,9 +15,11 @@ DECLARE
   live CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}'::public.session_status[];
   seated uuid[];
   sessions uuid[];
-  person uuid;
+  unshared uuid[] := '{}'::uuid[];
+  heroes uuid[];
+  people uuid[];
+  held uuid[];
 BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   seated := ARRAY(
     SELECT seat.session_id
     FROM public.session_players AS seat
@@ -63,60 +27,192 @@ BEGIN
     WHERE seat.user_id = account
       AND seat.is_active
       AND session.status = ANY (live)
-    ORDER BY seat.session_id
   );
-  IF seated <> '{}' THEN
-    PERFORM private.lock_seats(account, seated);
-  END IF;
+  held := ARRAY(
+    SELECT seat.session_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (seated)
+      AND seat.user_id = account
+    FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'session_players', unnest(seated) EXCEPT SELECT 'session_players', unnest(held);
+
   sessions := ARRAY(
-    SELECT id
-    FROM public.sessions
-    WHERE status = ANY (live)
-      AND (seer_id = account OR id = ANY (seated))
-    ORDER BY id
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.status = ANY (live)
+      AND (session.seer_id = account OR session.id = ANY (seated))
   );
-  IF sessions <> '{}' THEN
-    PERFORM private.lock_sessions(sessions);
+  held := ARRAY(
+    SELECT session.id FROM public.sessions AS session WHERE session.id = ANY (sessions) FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'sessions', unnest(sessions) EXCEPT SELECT 'sessions', unnest(held);
+
+  IF deletes THEN
+    unshared := ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      WHERE session.seer_id = account
+        AND session.status <> ALL (live)
+        AND NOT EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = session.id
+            AND seat.user_id <> account
+        )
+    );
+    held := ARRAY(
+      SELECT session.id FROM public.sessions AS session WHERE session.id = ANY (unshared) FOR UPDATE SKIP LOCKED
+    );
+    RETURN QUERY SELECT 'unshared sessions', unnest(unshared) EXCEPT SELECT 'unshared sessions', unnest(held);
   END IF;
-  PERFORM
-  FROM public.characters
-  WHERE id IN (SELECT character_id FROM public.session_players WHERE session_id = ANY (sessions))
-  ORDER BY id
-  FOR NO KEY UPDATE;
-  FOR person IN
-    SELECT account
-    UNION
-    SELECT user_id FROM public.session_players WHERE session_id = ANY (sessions)
-    ORDER BY 1
-  LOOP
-    -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
-    IF person = account THEN
-      PERFORM FROM public.users WHERE id = person FOR UPDATE;
-    ELSE
-      PERFORM FROM public.users WHERE id = person FOR NO KEY UPDATE;
-    END IF;
-  END LOOP;
+
+  heroes := ARRAY(
+    SELECT DISTINCT seat.character_id FROM public.session_players AS seat WHERE seat.session_id = ANY (sessions)
+  );
+  held := ARRAY(
+    SELECT hero.id FROM public.characters AS hero WHERE hero.id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'characters', unnest(heroes) EXCEPT SELECT 'characters', unnest(held);
+
+  people := ARRAY(
+    SELECT DISTINCT seat.user_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (sessions)
+      AND seat.user_id <> account
+  );
+  held := ARRAY(
+    SELECT profile.id FROM public.users AS profile WHERE profile.id = ANY (people) FOR NO KEY UPDATE SKIP LOCKED
+  );
+  -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
+  PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
+  IF FOUND THEN
+    held := held || account;
+  END IF;
+  RETURN QUERY
+  SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (people || account)
+  EXCEPT
+  SELECT 'users', unnest(held);
 END
 $$;
 
--- Locks the rows of an account, and tries again after a deadlock with a statement of a user, which may lock rows in an
--- order of its own. The platform closes and deletes accounts and does not retry. A failed attempt releases its locks,
--- so the other statement proceeds.
-CREATE OR REPLACE FUNCTION private.lock_account(account uuid)
+-- Waits for a row that `lock_free_rows_of_account` returned, and locks it.
+CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  FOR attempt IN 1 .. 5
+  CASE relation
+    WHEN 'session_players' THEN
+      PERFORM FROM public.session_players WHERE session_id = key AND user_id = account FOR NO KEY UPDATE;
+    WHEN 'sessions' THEN
+      PERFORM FROM public.sessions WHERE id = key FOR NO KEY UPDATE;
+    WHEN 'unshared sessions' THEN
+      PERFORM FROM public.sessions WHERE id = key FOR UPDATE;
+    WHEN 'characters' THEN
+      PERFORM FROM public.characters WHERE id = key FOR NO KEY UPDATE;
+    ELSE
+      IF key = account THEN
+        PERFORM FROM public.users WHERE id = key FOR UPDATE;
+      ELSE
+        PERFORM FROM public.users WHERE id = key FOR NO KEY UPDATE;
+      END IF;
+  END CASE;
+END
+$$;
+
+-- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
+-- the others in rounds. No order of the others avoids deadlocks, because users lock several of their rows in any order
+-- that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round waits
+-- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random
+-- one: statements that lock the same rows in the same order all begin with one of them, and whoever gets that row finds
+-- the others free. Writers who keep many rows busy could make every round fail. So from the ninth round on, all rows
+-- that were busy so far are waited for, one after the other, which can end in a deadlock.
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, deletes boolean, shuffles boolean)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- The rows to wait for.
+  relations text[] := '{}'::text[];
+  keys uuid[] := '{}'::uuid[];
+  busy_relations text[];
+  busy_keys uuid[];
+  is_waiting boolean;
+  rounds integer := 0;
+BEGIN
+  PERFORM private.lock_gate_alone(account);
   LOOP
     BEGIN
-      PERFORM private.lock_rows_of_account(account);
+      is_waiting := true;
+      FOR place IN 1 .. cardinality(keys)
+      LOOP
+        PERFORM private.wait_for_row_of_account(account, relations[place], keys[place]);
+      END LOOP;
+      is_waiting := false;
+      SELECT array_agg(relation), array_agg(key)
+      INTO busy_relations, busy_keys
+      FROM (SELECT relation, key FROM private.lock_free_rows_of_account(account, deletes) ORDER BY random()) AS busy;
+      IF busy_keys IS NULL THEN
+        RETURN;
+      END IF;
+      RAISE lock_not_available; -- Releases the locks of this round.
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF is_waiting THEN
+          RAISE; -- The caller's own lock_timeout expired.
+        END IF;
+    END;
+    rounds := rounds + 1;
+    IF rounds <= 8 THEN
+      relations := busy_relations[1:1];
+      keys := busy_keys[1:1];
+    ELSE
+      -- In the lock order, or in random order, so that no other fixed order is always opposed to it.
+      SELECT
+        array_agg(relation ORDER BY place, key),
+        array_agg(key ORDER BY place, key)
+      INTO relations, keys
+      FROM (
+        SELECT
+          relation,
+          key,
+          CASE
+            WHEN shuffles THEN random()
+            ELSE array_position('{session_players,sessions,unshared sessions,characters,users}', relation)
+          END AS place
+        FROM (
+          SELECT * FROM unnest(relations, keys) AS known (relation, key)
+          UNION
+          SELECT * FROM unnest(busy_relations, busy_keys) AS busy (relation, key)
+        ) AS wanted
+      ) AS placed;
+    END IF;
+  END LOOP;
+END
+$$;
+
+-- Locks the rows of an account, and tries again after a deadlock. The platform closes and deletes accounts and does not
+-- retry. A failed attempt releases its locks, so the other statement proceeds.
+CREATE OR REPLACE FUNCTION private.lock_account(account uuid, deletes boolean DEFAULT false)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR attempt IN 1 .. 10
+  LOOP
+    BEGIN
+      PERFORM private.lock_rows_of_account(account, deletes, attempt > 1);
       RETURN;
     EXCEPTION
       WHEN deadlock_detected THEN
-        IF attempt = 5 THEN
+        IF attempt = 10 THEN
           RAISE;
         END IF;
     END;
@@ -148,19 +244,26 @@ BEGIN
   WHERE id = account
     AND closed_at IS NULL;
   -- A session that others have locked FOR UPDATE, for example to delete it, is skipped: its events would make the
-  -- closing wait.
+  -- closing wait. So is an event that the clean-up of another transaction is just deleting.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
-  WHERE session_id = ANY (
+  WHERE id = ANY (
     ARRAY(
-      SELECT id
-      FROM public.sessions
-      WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
-      FOR KEY SHARE SKIP LOCKED
+      SELECT event.id
+      FROM public.session_events AS event
+      WHERE event.session_id = ANY (
+        ARRAY(
+          SELECT id
+          FROM public.sessions
+          WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+          FOR KEY SHARE SKIP LOCKED
+        )
+      )
+        AND event.event_type IN ('player_joined', 'player_left')
+        AND event.payload ->> 'user_id' = account::text
+      FOR NO KEY UPDATE SKIP LOCKED
     )
-  )
-    AND event_type IN ('player_joined', 'player_left')
-    AND payload ->> 'user_id' = account::text;
+  );
 
   UPDATE public.session_players AS seat
   SET is_active = false
@@ -201,30 +304,24 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = OLD.id FOR UPDATE;
-  -- Ended sessions are deleted below. Like all sessions, they must be locked before any profile.
-  PERFORM
-  FROM public.sessions
-  WHERE seer_id = OLD.id
-    AND status IN ('completed', 'cancelled')
-  ORDER BY id
-  FOR UPDATE;
-  PERFORM private.lock_account(OLD.id);
+  PERFORM private.lock_account(OLD.id, deletes => true);
   -- This must be the first change of the profile. From the second change in a transaction on, the foreign key is
   -- checked even if its column is unchanged, and the account no longer exists.
   UPDATE public.users
   SET account_id = NULL
   WHERE id = OLD.id;
   PERFORM private.erase_account(OLD.id);
+  -- Rows that are deleted with others, such as events, have not been locked. After a deadlock over one of them, they
+  -- stay.
   BEGIN
     DELETE FROM public.users WHERE id = OLD.id;
   EXCEPTION
-    WHEN foreign_key_violation THEN
+    WHEN foreign_key_violation OR deadlock_detected THEN
       BEGIN
         PERFORM private.delete_unshared(OLD.id);
       EXCEPTION
-        WHEN foreign_key_violation THEN
-          NULL; -- Somebody joined meanwhile: the history stays.
+        WHEN foreign_key_violation OR deadlock_detected THEN
+          NULL; -- Somebody joined meanwhile, or uses the rows: the history stays.
       END;
   END;
   RETURN NULL;
@@ -256,7 +353,7 @@ BEGIN
       PERFORM FROM public.sessions WHERE adventure_id = unplayed FOR UPDATE NOWAIT;
       DELETE FROM public.adventures WHERE id = unplayed;
     EXCEPTION
-      WHEN foreign_key_violation OR lock_not_available THEN
+      WHEN foreign_key_violation OR lock_not_available OR deadlock_detected THEN
         NULL;
     END;
   END LOOP;

@@ -84,6 +84,11 @@ $$;
 -- Returns true, or raises an error if the caller's account is closed. The lock keeps the answer true until the end of
 -- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
 -- lock of both, so neither waits for the other while it holds another lock.
+--
+-- The lock is shared, so that the account's transactions do not wait for each other. But shared locks overtake a
+-- closing that waits for the exclusive lock, and overlapping writes could make it wait for ever. So a closing that has
+-- to wait holds an advisory lock (`announce_closing`), and a write that finds it held queues behind the closing. A
+-- transaction with an id may hold locks for which another waits, and does not queue.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -95,6 +100,15 @@ DECLARE
   can_write boolean;
 BEGIN
   IF me IS NOT NULL THEN
+    -- Not a function of its own, because each write evaluates it: it costs a microsecond, and the call another two.
+    IF pg_current_xact_id_if_assigned() IS NULL
+      AND NOT (
+        pg_try_advisory_lock_shared(uuid_hash_extended(me, 0))
+        AND pg_advisory_unlock_shared(uuid_hash_extended(me, 0))
+      )
+    THEN
+      PERFORM private.queue_behind_closing(me);
+    END IF;
     SELECT is_open
     INTO can_write
     FROM private.account_gates
@@ -105,6 +119,20 @@ BEGIN
     END IF;
   END IF;
   RETURN true;
+END
+$$;
+
+-- Makes a write wait for a closing that waits. PostgreSQL grants exclusive row locks in the order of their requests.
+-- Users with SQL can hold the advisory lock too: then the account's transactions wait for each other, but never for the
+-- holder.
+CREATE OR REPLACE FUNCTION private.queue_behind_closing(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
 END
 $$;
 
@@ -138,7 +166,8 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service.
+-- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service, and for a user's
+-- event. Like `require_open_account`, it queues behind a closing, but it raises no error.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -146,7 +175,52 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF pg_current_xact_id_if_assigned() IS NULL
+    AND NOT (
+      pg_try_advisory_lock_shared(uuid_hash_extended(account, 0))
+      AND pg_advisory_unlock_shared(uuid_hash_extended(account, 0))
+    )
+    AND account = auth.uid() -- The service may lock several gates in one transaction.
+  THEN
+    PERFORM private.queue_behind_closing(account);
+  END IF;
   PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
+END
+$$;
+
+-- Takes the advisory lock by which `require_open_account` recognizes a closing. Writes hold it only for an instant. If
+-- a user holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because
+-- PostgreSQL grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
+CREATE OR REPLACE FUNCTION private.announce_closing(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '500ms'
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(uuid_hash_extended(account, 0));
+EXCEPTION
+  WHEN lock_not_available THEN
+    NULL;
+END
+$$;
+
+-- Locks an account's gate for closing it, so that no write of the account is in progress. Closing is announced only if
+-- it has to wait, so that a transaction can close any number of accounts: the server's memory for advisory locks is
+-- limited.
+CREATE OR REPLACE FUNCTION private.lock_gate_alone(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    PERFORM private.announce_closing(account);
+    PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+  END IF;
 END
 $$;
 
@@ -308,6 +382,48 @@ BEGIN
   WHERE wanted.id = ANY (sessions)
   ORDER BY wanted.id
   FOR NO KEY UPDATE;
+END
+$$;
+
+-- Locks several characters without waiting for one while it holds another, because an UPDATE by their owner locks them
+-- in scan order. Like `lock_sessions`, it waits for one at a time, and after four attempts for all in key order.
+CREATE OR REPLACE FUNCTION private.lock_characters(heroes uuid[])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  busy uuid;
+  held uuid[];
+  is_waiting boolean;
+BEGIN
+  FOR attempt IN 1 .. 4
+  LOOP
+    BEGIN
+      is_waiting := true;
+      PERFORM FROM public.characters WHERE id = busy FOR NO KEY UPDATE;
+      is_waiting := false;
+      held := ARRAY(SELECT id FROM public.characters WHERE id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED);
+      SELECT id
+      INTO busy
+      FROM public.characters
+      WHERE id = ANY (heroes)
+        AND id <> ALL (held)
+      ORDER BY id
+      LIMIT 1;
+      IF NOT FOUND THEN
+        RETURN;
+      END IF;
+      RAISE lock_not_available; -- Releases the locks of this attempt.
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF is_waiting THEN
+          RAISE; -- The caller's own lock_timeout expired.
+        END IF;
+    END;
+  END LOOP;
+  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
 END
 $$;
 

@@ -1,0 +1,359 @@
+//! Whatever order a user's statements lock rows in, a closing or deletion of another account opposes none of them. No
+//! account can delay its own closing by writes that overlap.
+
+use uuid::Uuid;
+
+use super::{assert_invariants, attempt, everything::everything, exec_and_commit, exec_in, is_closed};
+use crate::world::{GameSession, Person, World, insert_character, seat};
+
+/// A transaction of two statements, each of which locks a row that closing the account changes.
+struct Opposed {
+    name: &'static str,
+    account: Uuid,
+    writer: Person,
+    statements: [String; 2],
+}
+
+fn event(session: Uuid) -> String {
+    format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
+}
+
+fn equip(hero: Uuid) -> String {
+    format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'")
+}
+
+/// A second session of the same Seer. The player has a seat in it, with another character.
+async fn second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
+    let session = super::open_session(world, game.seer.uuid(), game.adventure, false).await;
+    let hero = world.new_character(game.players[0].id).await;
+    world.owner().exec(&seat(session, game.players[0].id, hero)).await.unwrap();
+    (session, hero)
+}
+
+/// Statements of a player whose Seer's account closes.
+async fn of_player(world: &World, name: &'static str) -> Opposed {
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let (session, hero) = second_session(world, &game).await;
+    let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id);
+    let statements = match name {
+        "characters" => [equip(player.character), equip(hero)],
+        "sessions" => [event(game.session), event(session)],
+        "character and session" => [equip(player.character), event(session)],
+        "profile and session" => [profile, event(session)],
+        _ => [profile, equip(hero)],
+    };
+    Opposed { name, account: game.seer.uuid(), writer: player.person.clone(), statements }
+}
+
+/// Statements of a Seer while the account of a player closes.
+async fn of_seer(world: &World, name: &'static str) -> Opposed {
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let (session, _) = second_session(world, &game).await;
+    let keep = |session: Uuid| {
+        format!(
+            "UPDATE session_players SET removed_at = removed_at
+             WHERE session_id = '{session}' AND user_id = '{}'",
+            player.id
+        )
+    };
+    let statements = match name {
+        "seats" => [keep(game.session), keep(session)],
+        _ => [event(game.session), keep(session)],
+    };
+    Opposed { name, account: player.id, writer: game.seer.clone(), statements }
+}
+
+#[tokio::test]
+async fn closing_waits_for_no_row_while_it_holds_another() {
+    let world = World::new().await;
+    let administrator = world.administrator().await;
+    for deletes in [false, true] {
+        for is_reversed in [false, true] {
+            let mut cases = Vec::new();
+            for name in
+                ["characters", "sessions", "character and session", "profile and session", "profile and character"]
+            {
+                cases.push(of_player(&world, name).await);
+            }
+            for name in ["seats", "session and seat"] {
+                cases.push(of_seer(&world, name).await);
+            }
+            for Opposed { name, account, writer, mut statements } in cases {
+                if is_reversed {
+                    statements.reverse();
+                }
+                let case = format!("{name}, deletes: {deletes}, reversed: {is_reversed}");
+                let transaction = writer.begin().await;
+                assert_eq!(exec_in(&transaction, &statements[0]).await, Ok(1), "{case}");
+                let closing = administrator.begin().await;
+                // A deadlock would end the user's statement, not the closing, which tries again.
+                exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+                let sql = close_or_delete(account, deletes);
+                let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+                world.owner().wait_for_lock_waiters(1).await;
+                assert_eq!(exec_and_commit(transaction, &statements[1]).await, "done", "{case}");
+                assert_eq!(closed.await.unwrap(), "done", "{case}");
+                assert!(is_closed(&world, account).await, "{case}");
+            }
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+fn close_or_delete(account: Uuid, deletes: bool) -> String {
+    match deletes {
+        true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
+        false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
+    }
+}
+
+/// Events in two ended sessions of a Seer whose account is deleted, in both orders.
+#[tokio::test]
+async fn deleting_an_account_opposes_no_writes_in_its_ended_sessions() {
+    let world = World::new().await;
+    let administrator = world.administrator().await;
+    for is_reversed in [false, true] {
+        for is_live in [false, true] {
+            let game = world.new_active_session(1).await;
+            let (session, _) = second_session(&world, &game).await;
+            world
+                .owner()
+                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
+                .await
+                .unwrap();
+            if !is_live {
+                world.set(&game, "status = 'completed'").await;
+            }
+            let mut sessions = [game.session, session];
+            sessions.sort();
+            if is_reversed {
+                sessions.reverse();
+            }
+            let transaction = game.players[0].person.begin().await;
+            exec_in(&transaction, &event(sessions[0])).await.unwrap();
+            let deletion = administrator.begin().await;
+            exec_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            exec_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+            let sql = close_or_delete(game.seer.uuid(), true);
+            if is_live && sessions[0] == game.session {
+                let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
+                world.owner().wait_for_lock_waiters(1).await;
+                assert_eq!(exec_and_commit(transaction, &event(sessions[1])).await, "done");
+                assert_eq!(deleted.await.unwrap(), "done");
+            } else {
+                // Sessions that others have played stay, so their locks do not matter.
+                assert_eq!(exec_and_commit(deletion, &sql).await, "done");
+                assert_eq!(exec_and_commit(transaction, &event(sessions[1])).await, "done");
+            }
+            assert!(is_closed(&world, game.seer.uuid()).await);
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+/// A clean-up of old events, in a transaction that goes on to write to a session of the account.
+#[tokio::test]
+async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
+    for deletes in [false, true] {
+        let world = World::new().await;
+        let game = world.new_session(1).await;
+        let player = &game.players[0];
+        let other = world.new_session(0).await;
+        let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+        assert_eq!(world.owner().exec(old).await, Ok(1), "the event of joining");
+        let transaction = other.seer.begin().await;
+        exec_in(&transaction, &event(other.session)).await.unwrap();
+        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, deletes));
+        assert_eq!(attempt(&world.owner(), &sql).await, "done");
+        transaction.commit().await.unwrap();
+        assert!(is_closed(&world, player.id).await);
+        let named =
+            "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
+                     AND payload ->> 'display_name' <> 'Former player'";
+        assert_eq!(world.owner().count(named).await, 0);
+        assert_invariants(&world).await;
+    }
+}
+
+/// A transaction has deleted old events of sessions that are to be deleted with the account, and then waits for the
+/// account. The deletion ends the deadlock without an error.
+#[tokio::test]
+async fn deleting_an_account_survives_a_deadlock_over_old_events() {
+    for of_stranger in [false, true] {
+        for deletes in [false, true] {
+            let world = World::new().await;
+            let administrator = world.administrator().await;
+            let (author, stranger) = (world.new_account().await, world.new_account().await);
+            let adventure = world.new_adventure(author).await;
+            let seer = if of_stranger { stranger } else { author };
+            let session = super::open_session(&world, seer, adventure, false).await;
+            world
+                .owner()
+                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
+                .await
+                .unwrap();
+            let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+            world.owner().exec(&draft).await.unwrap();
+            let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+            assert_eq!(world.owner().exec(old).await, Ok(1), "the event of cancelling");
+            let elsewhere = world.new_session(0).await;
+            let other = administrator.begin().await;
+            exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            exec_in(&other, &event(elsewhere.session)).await.unwrap();
+            let closing = administrator.begin().await;
+            exec_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
+            let sql = close_or_delete(author, deletes);
+            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            world.owner().wait_for_lock_waiters(1).await;
+            let late = exec_and_commit(other, &insert_character(Uuid::new_v4(), author)).await;
+            assert_eq!(closed.await.unwrap(), "done", "stranger: {of_stranger}, deletes: {deletes}");
+            assert_eq!(late, "SP019");
+            assert!(is_closed(&world, author).await);
+            assert_invariants(&world).await;
+        }
+    }
+}
+
+/// A Seer ends two sessions of one player, who writes to both characters in the opposite order.
+#[tokio::test]
+async fn ending_sessions_opposes_no_writes_to_characters() {
+    let world = World::new().await;
+    for is_reversed in [false, true] {
+        let game = world.new_active_session(1).await;
+        let (_, hero) = second_session(&world, &game).await;
+        let mut heroes = [game.players[0].character, hero];
+        heroes.sort();
+        if is_reversed {
+            heroes.reverse();
+        }
+        let transaction = game.players[0].person.begin().await;
+        exec_in(&transaction, &equip(heroes[0])).await.unwrap();
+        let ending = game.seer.begin().await;
+        let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.uuid());
+        let ended = tokio::spawn(async move { exec_and_commit(ending, &sql).await });
+        world.owner().wait_for_lock_waiters(1).await;
+        assert_eq!(exec_and_commit(transaction, &equip(heroes[1])).await, "done");
+        assert_eq!(ended.await.unwrap(), "done");
+    }
+    assert_invariants(&world).await;
+}
+
+/// Writes that overlap: one that is in progress, the closing that waits for it, and a write that arrives then. The last
+/// one must not overtake the closing, or many of them would delay it for ever.
+#[tokio::test]
+async fn no_write_overtakes_a_closing_that_waits() {
+    let world = World::new().await;
+    for deletes in [false, true] {
+        for snapshot in [false, true] {
+            let fixture = everything(&world).await;
+            let draft = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
+            let first = fixture.me.begin().await;
+            exec_in(&first, &draft).await.unwrap();
+            let closing = world.owner().begin().await;
+            let sql = close_or_delete(fixture.account, deletes);
+            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            world.owner().wait_for_lock_waiters(1).await;
+            let writes = [
+                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account),
+                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account),
+                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account),
+                event(fixture.finished.session),
+            ];
+            // The server logs every 32nd number of a sequence, which gives the transaction an id; such an event does
+            // not queue. After this statement, the next 31 numbers are not logged.
+            let log = "SELECT setval('session_events_seq_seq', nextval('session_events_seq_seq')),
+                              nextval('session_events_seq_seq')";
+            world.owner().exec(log).await.unwrap();
+            let mut waiting = Vec::new();
+            for write in writes {
+                let transaction = match snapshot {
+                    true => fixture.me.begin_with_snapshot().await,
+                    false => fixture.me.begin().await,
+                };
+                waiting.push(tokio::spawn(async move {
+                    let outcome = exec_and_commit(transaction, &write).await;
+                    (outcome, write)
+                }));
+                world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
+            }
+            first.commit().await.unwrap();
+            assert_eq!(closed.await.unwrap(), "done");
+            for write in waiting {
+                let (outcome, sql) = write.await.unwrap();
+                assert_eq!(outcome, if snapshot { "40001" } else { "SP019" }, "{sql}");
+            }
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+/// A transaction that has written holds locks for which the closing or its own other transactions may wait.
+#[tokio::test]
+async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
+    let world = World::new().await;
+    let fixture = everything(&world).await;
+    let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
+    let equips = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
+    let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
+    for transaction in [&first, &second] {
+        exec_in(transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+    }
+    exec_in(&first, &bio).await.unwrap();
+    exec_in(&second, &equips).await.unwrap();
+    let closing = world.owner().begin().await;
+    let sql = close_or_delete(fixture.account, false);
+    let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    assert_eq!(exec_and_commit(first, &bio).await, "done");
+    assert_eq!(exec_and_commit(second, &equips).await, "done");
+    assert_eq!(closed.await.unwrap(), "done");
+    assert!(is_closed(&world, fixture.account).await);
+}
+
+/// The advisory lock of the closing is open to everybody, so it must keep nobody from anything.
+#[tokio::test]
+async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
+    let world = World::new().await;
+    let stranger = world.new_user().await;
+    for lock in ["pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"] {
+        for deletes in [false, true] {
+            let fixture = everything(&world).await;
+            let holder = stranger.begin().await;
+            exec_in(&holder, &format!("SELECT {lock}(uuid_hash_extended('{}', 0))", fixture.account)).await.unwrap();
+            let bio = format!(
+                "SET LOCAL lock_timeout = '10s'; UPDATE users SET bio = 'Here.' WHERE id = '{}'",
+                fixture.account
+            );
+            assert_eq!(attempt(&fixture.me, &bio).await, "done", "{lock}");
+            // The closing has to wait for a write, and so tries to take the advisory lock.
+            let writer = fixture.me.begin().await;
+            exec_in(&writer, &bio).await.unwrap();
+            let closing = world.owner().begin().await;
+            let sql = format!("SET LOCAL statement_timeout = '20s'; {}", close_or_delete(fixture.account, deletes));
+            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            world.owner().wait_for_lock_waiters(1).await;
+            writer.commit().await.unwrap();
+            assert_eq!(closed.await.unwrap(), "done", "{lock}");
+            assert!(is_closed(&world, fixture.account).await, "{lock}");
+            holder.rollback().await.unwrap();
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+/// The server has memory for a limited number of advisory locks, and a transaction may close any number of accounts.
+#[tokio::test]
+async fn closing_an_account_that_is_not_writing_takes_no_advisory_lock() {
+    let world = World::new().await;
+    for deletes in [false, true] {
+        let account = world.new_account().await;
+        let closing = world.owner().begin().await;
+        exec_in(&closing, &close_or_delete(account, deletes)).await.unwrap();
+        let held = "pg_locks JOIN pg_database ON pg_database.oid = database
+                    WHERE locktype = 'advisory' AND datname = current_database()";
+        assert_eq!(world.owner().count(held).await, 0);
+        closing.commit().await.unwrap();
+    }
+}
