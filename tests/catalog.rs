@@ -87,6 +87,19 @@ async fn visitors_may_call_only_the_functions_that_their_policies_use() {
 }
 
 #[tokio::test]
+async fn no_role_of_the_api_has_a_privilege_on_a_private_table() {
+    assert_no_rows(
+        "SELECT concat_ws(' ', role, privilege, relname)
+         FROM pg_class,
+           unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
+           unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+         WHERE relnamespace = 'private'::regnamespace AND relkind = 'r'
+           AND relname <> 'sparc_record' AND has_table_privilege(role, pg_class.oid, privilege)",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn no_trigger_function_can_be_called_by_the_api() {
     assert_no_rows(
         "SELECT oid::regprocedure::text
