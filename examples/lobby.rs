@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example lobby` shows the sessions of a new database with sample rows;
 //! `cargo run --example lobby -- ford` shows those whose adventure or Seer has `ford` in the name. With `DATABASE_URL`,
-//! it shows the sessions of that database and changes nothing.
+//! it migrates that database, adds no rows, and shows its sessions.
 
 use std::{
     env,

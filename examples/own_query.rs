@@ -85,8 +85,8 @@ async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, Identity
     Ok((ada, ben))
 }
 
-/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL run for a user
-/// can take that role.
+/// Connects. In production, connect users through a login that is not a member of `service_role`, so that no SQL run
+/// for a user can take that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,

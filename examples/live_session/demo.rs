@@ -300,7 +300,7 @@ impl Demo {
     }
 }
 
-/// Rolls in each scene of a session, some time after it begins, until the session ends.
+/// Rolls once in each scene, some time after the scene begins, until the session ends.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session: Uuid,

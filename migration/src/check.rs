@@ -69,7 +69,7 @@ pub(crate) struct State {
     pub(crate) expected: Lines,
     /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
-    /// Migrations that the record has as applied and the list of migrations lacks.
+    /// Migrations that are recorded as applied but missing from `public.sparc_migrations`.
     pub(crate) unlisted: Vec<String>,
     pub(crate) record: Record,
 }
@@ -185,7 +185,7 @@ impl State {
         report
     }
 
-    /// Returns what the database contains, with the jobs as their file defines them.
+    /// Returns the database's objects, with the jobs from the committed file and not from the database.
     pub(crate) fn actual(&self) -> Lines {
         let mut lines: Lines =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
@@ -193,7 +193,7 @@ impl State {
         lines
     }
 
-    /// Returns what the database contains, and the committed lines that do not apply to it.
+    /// Returns the database's objects, and the committed lines of objects that this database cannot have.
     pub(crate) fn manifest(&self) -> String {
         let mut lines = self.actual();
         lines.extend(

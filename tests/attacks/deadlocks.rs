@@ -260,8 +260,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account),
                 format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account),
             ];
-            // An event is not among them: it draws its number first, which the server sometimes logs (every 32nd number,
-            // and the first after a checkpoint), so that its transaction has an id and does not queue.
+            // An event is not among them: it draws its number first, which the server sometimes logs (every 32nd
+            // number, and the first after a checkpoint), so that its transaction has an id and does not queue.
             let mut waiting = Vec::new();
             for write in writes {
                 let transaction = match snapshot {

@@ -75,7 +75,7 @@ fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay_ns: &AtomicU64)
     }
 }
 
-/// Writes each piece when it is due. A thread's sleep is exact to a few microseconds, the runtime's to a millisecond.
+/// Writes each piece when it is due. A thread's sleep is more exact than the runtime's, which counts milliseconds.
 fn write(mut to: TcpStream, pieces: &mpsc::Receiver<Piece>) {
     for (due, bytes) in pieces {
         thread::sleep(due.saturating_duration_since(Instant::now()));
