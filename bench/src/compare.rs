@@ -40,7 +40,7 @@ pub const SETTINGS: [&str; 8] = [
 
 const SPECIFICATION: &str = include_str!("../sql/specification.sql");
 pub const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
-const PLATFORM: &str = include_str!("../sql/platform.sql");
+const PLATFORM_GRANTS: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale.
 struct Databases {
@@ -83,7 +83,7 @@ pub async fn compare(options: &Compare) -> Result<(), Failure> {
                 report.indexes = indexes(&mut client, &uses).await?;
                 client.close().await?;
             }
-            whole_operations(&ours, &samples, world, postmaster, options, &mut report).await?;
+            measure_workloads(&ours, &samples, world, postmaster, options, &mut report).await?;
         }
         report.sizes.push(size);
         report.settings.seconds = begun.elapsed().as_secs_f64();
@@ -108,7 +108,7 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     up(&pool, Some(1)).await?;
     pool.execute_unprepared(ACCOUNTS).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
-    pool.execute_unprepared(PLATFORM).await?;
+    pool.execute_unprepared(PLATFORM_GRANTS).await?;
     pool.close().await?;
     let ours = server.empty().await?;
     let pool = ours.connect(2).await?;
@@ -221,7 +221,7 @@ async fn measure_isolated(
 }
 
 /// Measures triggers and policies, whole operations, the evening and the simulated days.
-async fn whole_operations(
+async fn measure_workloads(
     ours: &Database,
     samples: &[Sample],
     world: World,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use sea_orm_migration::prelude::*;
 
 use crate::{
-    manifest::{self, CatalogObject, Environment, Lines},
+    manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
     record::{self, Applied, Record},
     renames, rules,
@@ -66,7 +66,7 @@ impl Report {
 pub(crate) struct State {
     pub(crate) environment: Environment,
     pub(crate) found: Vec<CatalogObject>,
-    pub(crate) expected: Lines,
+    pub(crate) expected: Definitions,
     /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
     /// Migrations that are recorded as applied but missing from `public.sparc_migrations`.
@@ -96,7 +96,7 @@ impl State {
         Ok(Self { environment, found, expected, applied, unlisted, record })
     }
 
-    pub(crate) fn found(&self) -> BTreeMap<&str, &CatalogObject> {
+    pub(crate) fn found_by_name(&self) -> BTreeMap<&str, &CatalogObject> {
         self.found.iter().map(|found| (found.object.as_str(), found)).collect()
     }
 
@@ -111,7 +111,7 @@ impl State {
         match &self.applied {
             Some(applied) => names.into_iter().filter(|name| !applied.contains(name)).collect(),
             // The role may not read the list, so the catalog decides.
-            None if self.found().contains_key("table public.sparc_migrations") => Vec::new(),
+            None if self.found_by_name().contains_key("table public.sparc_migrations") => Vec::new(),
             None => names,
         }
     }
@@ -121,14 +121,15 @@ impl State {
         if !report.pending.is_empty() {
             return report;
         }
-        let found = self.found();
+        let found = self.found_by_name();
         let renames = renames::find(self);
         // The objects of a renamed table are still attached to it, so they are not missing.
-        let is_private_renamed = renames.iter().any(|rename| rename.object == "schema private");
+        let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
         let belongs_to_renamed = |object: &str| {
-            if is_private_renamed {
-                let names = |text: &str| text.contains("private.") || text.contains("schema private");
-                return names(object) || self.expected.get(object).is_some_and(|definition| names(definition));
+            if private_schema_was_renamed {
+                let mentions_private_schema = |text: &str| text.contains("private.") || text.contains("schema private");
+                return mentions_private_schema(object)
+                    || self.expected.get(object).is_some_and(|definition| mentions_private_schema(definition));
             }
             let table = manifest::table_of(object).unwrap_or_default();
             renames.iter().any(|rename| {
@@ -186,8 +187,8 @@ impl State {
     }
 
     /// Returns the database's objects, with the jobs from the committed file and not from the database.
-    pub(crate) fn actual(&self) -> Lines {
-        let mut lines: Lines =
+    pub(crate) fn definitions_for_manifest(&self) -> Definitions {
+        let mut lines: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
         lines.extend(rules::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
         lines
@@ -195,7 +196,7 @@ impl State {
 
     /// Returns the database's objects, and the committed lines of objects that this database cannot have.
     pub(crate) fn manifest(&self) -> String {
-        let mut lines = self.actual();
+        let mut lines = self.definitions_for_manifest();
         lines.extend(
             manifest::committed()
                 .into_iter()

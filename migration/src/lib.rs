@@ -140,5 +140,5 @@ pub async fn actual_manifest<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
-    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.actual()))
+    Ok(manifest::format_lines(&run::read_state(&db.into_database_executor()).await?.definitions_for_manifest()))
 }

@@ -10,7 +10,7 @@ use crate::{query, record::Record, rules};
 pub const MANIFEST: &str = include_str!("../manifest.txt");
 
 /// Definitions by object name.
-pub(crate) type Lines = BTreeMap<String, String>;
+pub(crate) type Definitions = BTreeMap<String, String>;
 
 /// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
@@ -95,7 +95,7 @@ fn is_stand_in(object: &str) -> bool {
 }
 
 /// Parses the lines of a manifest.
-pub(crate) fn parse(text: &str) -> Lines {
+pub(crate) fn parse(text: &str) -> Definitions {
     text.lines()
         .filter_map(|line| split_line(line).map(|(object, definition)| (object.to_owned(), definition.to_owned())))
         .collect()
@@ -121,7 +121,7 @@ fn split_line(line: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns the manifest of this program.
-pub(crate) fn committed() -> Lines {
+pub(crate) fn committed() -> Definitions {
     parse(MANIFEST)
 }
 
@@ -149,7 +149,7 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) 
 }
 
 /// Formats lines as a manifest.
-pub(crate) fn format_lines(lines: &Lines) -> String {
+pub(crate) fn format_lines(lines: &Definitions) -> String {
     let mut lines: Vec<String> = lines.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
     lines.sort_unstable();
     lines.concat()

@@ -26,7 +26,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
-    let found = state.found();
+    let found = state.found_by_name();
     let is_missing = |object: &&String| !found.contains_key(object.as_str());
     let mut renames = Vec::new();
     for object in state.expected.keys().filter(is_missing) {
@@ -67,7 +67,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
 /// Finds tables and columns that have the name of one object of the schema and the comment of another, and objects of
 /// the schema whose name another table or column has taken. A repair by name would change the wrong table or column.
 pub(crate) fn swapped_names(state: &State) -> Vec<String> {
-    let found = state.found();
+    let found = state.found_by_name();
     let has_own_comment = |object: &str| {
         let comment = format!("comment on {object}");
         found.get(comment.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment)

@@ -119,7 +119,7 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
 
 /// Checks that the list of migrations is complete, and has the columns that SeaORM expects.
 pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
-    let found = state.found();
+    let found = state.found_by_name();
     let is_as_expected = |object: &String| {
         found.get(object.as_str()).is_some_and(|actual| Some(&actual.definition) == state.expected.get(object))
     };

@@ -5,7 +5,7 @@ use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 use super::PreflightError;
 use crate::{
     check::State,
-    manifest::{self, Lines},
+    manifest::{self, Definitions},
     query::{self, fetch_names},
     renames,
 };
@@ -23,7 +23,7 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> 
             .map(without_arguments)
             .collect()
     };
-    let committed: Lines = manifest::committed();
+    let committed: Definitions = manifest::committed();
     let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
     let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
@@ -50,7 +50,7 @@ pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) ->
     if !renamed.is_empty() {
         return Err(PreflightError::Renamed { found: renamed }.into());
     }
-    let found = state.found();
+    let found = state.found_by_name();
     let missing: Vec<&str> =
         state.expected.keys().map(String::as_str).filter(|object| !found.contains_key(object)).collect();
     check_not_elsewhere(db, state, &missing).await

@@ -137,7 +137,7 @@ impl Plan {
         state: &State,
         report: &Report,
     ) -> Result<BTreeSet<String>, DbErr> {
-        let found = state.found();
+        let found = state.found_by_name();
         let mut dropped: Vec<&CatalogObject> = report
             .differences
             .iter()
