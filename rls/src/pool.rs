@@ -1,16 +1,10 @@
 //! The connection pool.
 
-use std::{
-    fmt, io,
-    pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+mod connector;
 
-use deadpool::managed::{Manager, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult};
+use std::{fmt, io, pin::pin, sync::Arc, time::Duration};
+
+use deadpool::managed::{Object, PoolConfig, PoolError, QueueMode};
 use sea_orm::{
     ConnAcquireErr, DatabaseConnection, DatabaseConnectionType, DbErr, RuntimeErr,
     sqlx::{self, Connection, PgConnection, Postgres, pool::PoolConnection, postgres::PgConnectOptions},
@@ -20,18 +14,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub(crate) use connector::ServerState;
+use connector::{Connector, ServerConnection};
+
 use crate::{Error, error::is_lost, pooler::ServerProcess};
 
-/// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
-const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
 /// Timeout of that ping. After it, another connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections idle for longer are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// Older connections are closed, because a server process grows with age, and the server behind a host name can change.
-const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// How often idle connections are checked.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -300,113 +293,6 @@ async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
         let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;
     }
-}
-
-/// SQLSTATE of "too many connections". The condition is temporary.
-const TOO_MANY_CONNECTIONS: &str = "53300";
-
-/// A connection of the pool.
-pub(crate) struct ServerConnection {
-    driver: PgConnection,
-    process: ServerProcess,
-}
-
-/// Opens connections.
-pub(crate) struct Connector {
-    options: PgConnectOptions,
-    server_state: Arc<ServerState>,
-}
-
-/// What connections show about the server and the network.
-#[derive(Debug, Default)]
-pub(crate) struct ServerState {
-    /// The latest time of last use of a connection that did not answer a ping. What dropped it, a firewall or the
-    /// server, has also dropped the connections that were idle for longer.
-    dead_if_unused_since: Mutex<Option<Instant>>,
-    /// The number of connections being opened.
-    opening: AtomicUsize,
-    /// Whether the server's last response was "too many connections".
-    is_full: AtomicBool,
-}
-
-impl ServerState {
-    /// Records that a connection that was last used at that time did not answer.
-    fn note_dead(&self, last_used: Instant) {
-        let mut dead_if_unused_since = self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
-    }
-
-    /// Whether a connection that was last used at that time was idle for at least as long as one that did not answer.
-    fn is_presumed_dead(&self, last_used: Instant) -> bool {
-        *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
-    }
-
-    /// Whether a connection being opened waits for the server to answer.
-    fn is_awaited(&self) -> bool {
-        self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts one connection that is being opened.
-struct Connecting<'a>(&'a ServerState);
-
-impl<'a> Connecting<'a> {
-    fn new(server_state: &'a ServerState) -> Self {
-        server_state.opening.fetch_add(1, Ordering::Relaxed);
-        Self(server_state)
-    }
-}
-
-impl Drop for Connecting<'_> {
-    fn drop(&mut self) {
-        self.0.opening.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Manager for Connector {
-    type Type = ServerConnection;
-    type Error = sqlx::Error;
-
-    /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
-    /// is reported at once.
-    async fn create(&self) -> Result<ServerConnection, sqlx::Error> {
-        let _connecting = Connecting::new(&self.server_state);
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let connected = PgConnection::connect_with(&self.options).await;
-            let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
-            self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
-            match connected {
-                Err(error) if is_starting(&error) => sleep(pause).await,
-                connected => {
-                    return connected.map(|driver| ServerConnection { driver, process: ServerProcess::default() });
-                }
-            }
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-    }
-
-    async fn recycle(&self, connection: &mut ServerConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
-        if metrics.age() > MAX_LIFETIME {
-            return Err(RecycleError::message("maximum lifetime exceeded"));
-        }
-        if metrics.last_used() > PING_AFTER_IDLE {
-            let last_used = metrics.recycled.unwrap_or(metrics.created);
-            if self.server_state.is_presumed_dead(last_used) {
-                return Err(RecycleError::message("idle for longer than a connection that did not answer"));
-            }
-            let Ok(answer) = timeout(PING_TIMEOUT, connection.driver.ping()).await else {
-                self.server_state.note_dead(last_used);
-                return Err(RecycleError::message("no answer to a ping"));
-            };
-            answer?;
-        }
-        Ok(())
-    }
-}
-
-fn is_starting(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_transient_in_connect_phase)
 }
 
 /// Checks over a separate connection whether the server answers.

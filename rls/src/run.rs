@@ -10,9 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    Error,
-    inner::{OUTERMOST, commit_unknown},
-    plain::{is_commit, is_plain, is_plain_read},
+    inner::OUTERMOST,
+    plain::{is_plain, is_plain_read},
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, Check, GRACE, SharedTransaction},
     wire::{Connection, check_values, driver_query, exec_error, query_error},
@@ -30,17 +29,12 @@ macro_rules! run {
             }
             if $check != Check::Never {
                 call.expect_changes();
-                if is_commit(&statement.statement.sql) {
-                    call.expect_commit();
-                }
+                call.expect_commit_of(&statement.statement);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.answered(outcome).map_err(|error| match call.is_commit_unknown() {
-                true => commit_unknown(&error.to_string()),
-                false => $error(error),
-            })?;
+            let answer = call.answered_to_caller(outcome, $error)?;
             if $check == Check::Now {
                 call.verify().await?;
             }
@@ -202,6 +196,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     shared.count_write();
     if check != Check::Never {
         call.expect_changes();
+        call.expect_commit_of(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
     let flow = Arc::new(Flow::default());
@@ -257,10 +252,7 @@ async fn send_all<C: Connection>(
     match outcome {
         // The next call reads the remaining rows.
         Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
-        Ok(outcome) => call.answered(outcome).map_err(query_error),
-        Err(_) => {
-            call.close_at_deadline();
-            Err(Error::DeadlineExceeded.into())
-        }
+        Ok(outcome) => call.answered_to_caller(outcome, query_error),
+        Err(_) => Err(call.close_at_deadline()),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use sea_orm::{DbErr, sqlx};
+use sea_orm::{DbErr, Statement, sqlx};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     error::is_lost,
     inner::{BeginRequest, Failure, Frame, Inner, OUTERMOST, Over, Pending, commit_unknown, over_error, savepoint},
     marks::{Dropped, Marks, Waiting},
+    plain::is_commit,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
     transaction_server::TransactionServer,
@@ -127,24 +128,15 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(GRACE), work).await;
-        outcome.unwrap_or_else(|_| {
-            if self.close_unanswered() {
-                return Err(commit_unknown("the server did not answer in time"));
-            }
-            Err(Error::DeadlineExceeded.into())
-        })
+        outcome.unwrap_or_else(|_| Err(self.close_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
     }
 
-    /// Closes the connection if a request on it is unanswered. A connection that another call holds stays open. Returns
-    /// whether the request was a COMMIT of the caller.
-    fn close_unanswered(&self) -> bool {
-        if let Ok(mut inner) = self.inner.clone().try_lock_owned()
-            && inner.pending.is_some()
-        {
-            inner.close(Over::DeadlineExceeded);
-            return inner.is_committing;
-        }
-        false
+    /// Closes the connection if a request on it is unanswered, and returns what the caller of that request gets. A
+    /// connection that another call holds stays open.
+    fn close_unanswered(&self) -> Option<DbErr> {
+        let mut inner = self.inner.clone().try_lock_owned().ok().filter(|inner| inner.pending.is_some())?;
+        inner.close(Over::DeadlineExceeded);
+        Some(inner.deadline_error())
     }
 
     async fn lock(&self) -> OwnedMutexGuard<Inner<C>> {
@@ -301,14 +293,21 @@ impl<C: Connection> Call<C> {
         self.inner.answered(self.frame, outcome)
     }
 
-    /// Records that the next statement is a COMMIT of the caller.
-    pub(crate) fn expect_commit(&mut self) {
-        self.inner.is_committing = true;
+    /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
+    /// the caller's own COMMIT was lost, its outcome is unknown.
+    pub(crate) fn answered_to_caller<T>(
+        &mut self,
+        outcome: Result<T, sqlx::Error>,
+        map_error: fn(sqlx::Error) -> DbErr,
+    ) -> Result<T, DbErr> {
+        self.answered(outcome).map_err(|error| {
+            if self.inner.is_committing { commit_unknown(&error.to_string()) } else { map_error(error) }
+        })
     }
 
-    /// Whether the answer to a COMMIT of the caller was lost.
-    pub(crate) fn is_commit_unknown(&self) -> bool {
-        self.inner.is_committing
+    /// Records whether the next statement is a COMMIT of the caller.
+    pub(crate) fn expect_commit_of(&mut self, statement: &Statement) {
+        self.inner.is_committing |= is_commit(&statement.sql);
     }
 
     /// Records that more statements of the call follow.
@@ -334,9 +333,10 @@ impl<C: Connection> Call<C> {
         self.inner.verify(self.frame, Pending::Call(self.frame)).await
     }
 
-    /// Closes the connection because the deadline was exceeded.
-    pub(crate) fn close_at_deadline(&mut self) {
+    /// Closes the connection because the deadline was exceeded, and returns what the caller gets.
+    pub(crate) fn close_at_deadline(&mut self) -> DbErr {
         self.inner.close(Over::DeadlineExceeded);
+        self.inner.deadline_error()
     }
 }
 

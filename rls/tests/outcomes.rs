@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::TryStreamExt;
 use rls::{Database, Error, Identity, IdentityConnection, Options};
-use sea_orm::{AccessMode, ConnectOptions, ConnectionTrait, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm::{
+    AccessMode, ConnectOptions, ConnectionTrait, DbBackend, DbErr, Statement, StreamTrait, TransactionTrait,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -179,6 +182,13 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
             assert_eq!(code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
             drop(tx);
             assert_eq!(code(me.execute_unprepared(INSERT).await), "done", "{fault:?}: the connection is replaced");
+            let tx = me.begin().await.unwrap();
+            pooler.arm();
+            let streamed = async {
+                let rows = tx.stream_raw(Statement::from_string(DbBackend::Postgres, commit)).await?;
+                rows.try_collect::<Vec<_>>().await
+            };
+            assert_eq!(code(streamed.await), "commit_unknown", "{fault:?} {commit}, streamed");
         }
     }
 }

@@ -124,6 +124,14 @@ impl<C: Connection> Inner<C> {
         Error::TransactionEnded
     }
 
+    /// Returns the error of a call that the server did not answer by the deadline.
+    pub(crate) fn deadline_error(&self) -> DbErr {
+        if self.is_committing {
+            return commit_unknown("the server did not answer in time");
+        }
+        Error::DeadlineExceeded.into()
+    }
+
     fn note_unknown_commit(&self) {
         if let Some(server) = &self.server {
             // Dropping it unanswered records the unknown commit.
