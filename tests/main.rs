@@ -48,6 +48,7 @@ mod catalog;
 mod characters;
 mod columns;
 mod connections;
+mod counters;
 mod documents;
 mod evening;
 mod events;

@@ -228,7 +228,7 @@ fn find_killer(
         }
         "revoke" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
         "not null" | "constraint" | "unique index" | "bound" => [
-            &["bounds::", "catalog::", "refusals::"],
+            &["bounds::", "counters::", "catalog::", "refusals::"],
             &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
         ],
         "trigger" if mutant.name.contains("limit_rows") => [&["sizes::"], &[]],

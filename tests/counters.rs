@@ -1,0 +1,114 @@
+//! Counters and rows that only the database and the owner write: their limits and other constraints.
+
+use sea_orm::ConnectionTrait;
+
+use crate::{
+    bounds::{assert_accepted, assert_refused, whole_number},
+    world::{World, refused},
+};
+
+/// The triggers refuse more rows with a message of their own. The constraint holds for every writer of the counter, at
+/// every isolation level.
+#[tokio::test]
+async fn each_limit_of_rows_is_a_constraint_on_their_counter() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let owner = world.owner();
+    let adventure = owner.value("SELECT adventure_id FROM sessions").await.unwrap();
+    let seer = game.seer.id.unwrap();
+    for (table, id, column, limit, constraint) in [
+        ("users", seer, "adventure_count", 200, "adventure_limit"),
+        ("users", seer, "living_characters", 10, "character_limit"),
+        ("users", seer, "retired_characters", 100, "retired_character_limit"),
+        ("users", seer, "live_sessions", 20, "live_session_limit"),
+        ("users", seer, "live_seats", 20, "live_seat_limit"),
+        ("adventures", adventure, "creature_count", 200, "creature_limit"),
+    ] {
+        let set = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
+        assert_accepted(&owner, &set(limit)).await;
+        assert_refused(&owner, &set(limit + 1), constraint).await;
+        assert_accepted(&owner, &set(0)).await;
+        assert_refused(&owner, &set(-1), &format!("{table}_{column}_check")).await;
+    }
+    let set = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
+    assert_accepted(&owner, &set("0")).await;
+    assert_accepted(&owner, &set("5")).await;
+    assert_refused(&owner, &set("-0.01"), "adventures_average_rating_check").await;
+    assert_refused(&owner, &set("5.01"), "adventures_average_rating_check").await;
+    let set =
+        |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
+    assert_accepted(&owner, &set(0)).await;
+    assert_refused(&owner, &set(-1), "characters_live_seats_check").await;
+}
+
+/// The API's roles cannot write such rows, but the constraints hold for the owner too.
+#[tokio::test]
+async fn the_owner_stores_no_row_that_contradicts_itself() {
+    let world = World::new().await;
+    let (game, over) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (owner, spare) = (world.owner(), world.new_player().await);
+    world.set(&over, "status = 'completed'").await;
+    world.set(&over, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    // Its trigger would clear `is_active`.
+    owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
+    let user = format!("UPDATE users SET {{}} WHERE id = '{}'", spare.id);
+    let user = |set: &str| user.replace("{}", set);
+    for (sql, constraint) in [
+        (
+            format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", spare.character),
+            "character_not_seated",
+        ),
+        ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
+        (
+            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session),
+            "removed_is_inactive",
+        ),
+        (user(&format!("account_id = '{}'", game.seer.uuid())), "account_is_own"),
+        (user("display_name = E'two\\nlines'"), "clean_name"),
+        (user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
+        (user(&format!("email = '{}@deleted.invalid'", game.seer.uuid())), "reserved_email_is_own"),
+        (
+            format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
+            "account_gates_account_id_fkey",
+        ),
+        (format!("INSERT INTO private.account_gates VALUES ('{}')", spare.id), "account_gates_pkey"),
+    ] {
+        let code = match constraint.rsplit('_').next() {
+            Some("fkey") => "23503",
+            Some("pkey") => "23505",
+            _ => "23514",
+        };
+        assert_refused!(owner.exec(&sql).await, code, constraint, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_closes_a_gate_waits_for_the_writes_that_passed_it() {
+    let world = World::new().await;
+    let player = world.new_player().await;
+    let write = player.person.begin().await;
+    write.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
+    let close = world.owner().begin().await;
+    close.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
+    let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.id);
+    let waited = refused(close.execute_unprepared(&sql).await.unwrap_err());
+    assert_eq!(waited.code, "55P03", "{waited:?}");
+}
+
+#[tokio::test]
+async fn counters_that_the_server_maintains_are_not_negative() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let owner = world.owner();
+    whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
+    world.set(&game, "game_state_version = 0, status = 'completed'").await;
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    for column in ["seats_taken", "encounters_begun", "game_state_version"] {
+        whole_number(&owner, "archived_sessions", column, 0, i32::MAX).await;
+    }
+    for column in ["heroic_saves_used", "heroic_saves_encounter"] {
+        whole_number(&owner, "archived_session_players", column, 0, i32::MAX).await;
+    }
+}
