@@ -21,7 +21,7 @@ use sparc::{
 use testdb::{Database, Server};
 
 use crate::{
-    faults::{network::Proxy, times},
+    faults::{env_number, network::Proxy},
     world::{at_once, server},
 };
 
@@ -136,7 +136,7 @@ async fn eight_concurrent_ups_all_succeed() {
 async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
     let fresh = server().await.migrated().await.unwrap();
     let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
-    let every = times("SPARC_KILLS", 16);
+    let every = env_number("SPARC_KILLS", 16);
     let mut pieces = 4;
     let mut killed = 0;
     loop {

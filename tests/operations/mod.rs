@@ -7,11 +7,11 @@ use sea_orm::TransactionTrait;
 use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
 
 mod adventures;
-mod cancelled;
 mod characters;
 mod creatures;
 mod dice;
 mod documented;
+mod dropped_calls;
 mod events;
 mod maintenance;
 mod scene;

@@ -8,7 +8,7 @@ use sparc::service::Sparc;
 use super::{documented::sources, operations, rolled_back, scene::EVERYBODY, scene::Scene};
 use crate::{
     documents::root,
-    standby::{Three, current_lsn, until_replayed},
+    standby::{Cluster, current_lsn, wait_until_replayed},
 };
 
 /// Returns the operations that the service's sources declare as reads.
@@ -25,10 +25,10 @@ pub fn reads() -> BTreeSet<String> {
 
 #[tokio::test]
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
-    let Some(three) = Three::start().await else { return };
-    let scene = Scene::of(three.world.reconnect().await).await;
-    let copy = three.copies().await.remove(0);
-    until_replayed(&copy, &current_lsn(&scene.world).await).await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let scene = Scene::of(cluster.world.reconnect().await).await;
+    let copy = cluster.copies().await.remove(0);
+    wait_until_replayed(&copy, &current_lsn(&scene.world).await).await;
     let standby = Sparc::connect(copy.url()).await.unwrap();
     let reads = reads();
     let mut wrong = Vec::new();

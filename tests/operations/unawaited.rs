@@ -17,7 +17,7 @@ use super::{
     standby::reads,
     wire::{Wire, connect_counted, connect_counted_to, connect_through},
 };
-use crate::{programs::polled, world::World};
+use crate::{programs::poll_then_drop, world::World};
 
 /// Holds back all but the first `answers` responses. Returns whether the call finishes without the next one, and its
 /// result.
@@ -142,7 +142,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     assert_eq!((status.connections, status.idle), (1, 0));
     // The next caller, another user, waits for it.
     let mut next = pin!(ben.users().me());
-    assert!(polled(0, next.as_mut()).await.is_none());
+    assert!(poll_then_drop(0, next.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
     wire.release();
     assert_eq!(next.await.unwrap().id, scene.seer);
@@ -153,7 +153,7 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     ada.users().me().await.unwrap();
     wire.holds().await;
     let mut closing = pin!(sparc.clone().close());
-    assert!(polled(3, closing.as_mut()).await.is_none());
+    assert!(poll_then_drop(3, closing.as_mut()).await.is_none());
     wire.release();
     closing.await.unwrap();
     assert_eq!(sparc.pool_status().connections, 0);

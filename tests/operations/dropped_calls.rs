@@ -7,7 +7,7 @@ use super::{
     operations,
     scene::{EVERYBODY, Scene},
 };
-use crate::{faults::network::Proxy, programs::polled};
+use crate::{faults::network::Proxy, programs::poll_then_drop};
 
 /// Returns the role and user that the next statement runs as.
 async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
@@ -40,14 +40,14 @@ async fn an_operation_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
             let what = format!("{} after {polls} polls", operation.name);
             let tx = who.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let ended = polled(polls, (operation.call)(&inner, &scene)).await.is_some();
+            let ended = poll_then_drop(polls, (operation.call)(&inner, &scene)).await.is_some();
             assert_same_identity(&inner, &who, &what).await;
             inner.rollback().await.unwrap();
             let asker =
                 current_identity(&tx).await.unwrap_or_else(|error| panic!("{what}, in the outer transaction: {error}"));
             assert_eq!(asker, (who.identity().role().to_owned(), who.user_id()), "{what}");
             // Dropped again, with its transaction: the pool's only connection goes to the next caller.
-            let ended = polled(polls, (operation.call)(&tx, &scene)).await.is_some() && ended;
+            let ended = poll_then_drop(polls, (operation.call)(&tx, &scene)).await.is_some() && ended;
             drop(tx);
             let me = next.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
             assert_eq!(me.id, scene.stranger.id, "{what}");
