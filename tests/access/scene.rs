@@ -39,8 +39,8 @@ pub struct Scene {
     pub other_seers_sessions: [Uuid; 2],
     /// An archived public session and an archived private one.
     pub archived: [Uuid; 2],
-    /// The Seer's adventures, each with its name on the page and a creature. Only the first one was played, so it cannot be
-    /// deleted.
+    /// The Seer's adventures, each with its name on the page and a creature. Only the first one was played, so it
+    /// cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
     /// The creature of the adventure that was played.
     pub creature: Uuid,

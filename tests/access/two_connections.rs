@@ -1,12 +1,13 @@
-//! The same user on two connections: a statement sent while the first one is uncommitted gets the same answer as after the
-//! first one has ended.
+//! The same user on two connections: a statement sent while the first one is uncommitted gets the same answer as after
+//! the first one has ended.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{Person, World, heroic_save, insert_character, refused, roll, seat};
 
-/// Writes that users may send twice, by a second click or from a second device. Each is on rows that no other one affects.
+/// Writes that users may send twice, by a second click or from a second device. Each is on rows that no other one
+/// affects.
 async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();

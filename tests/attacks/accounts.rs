@@ -1,5 +1,5 @@
-//! Closed accounts: only the column `closed_at` says that an account is closed; a closed account writes to no table, in no
-//! status of a session; closing an account and its writes wait for each other.
+//! Closed accounts: only the column `closed_at` says that an account is closed; a closed account writes to no table, in
+//! no status of a session; closing an account and its writes wait for each other.
 
 use uuid::Uuid;
 

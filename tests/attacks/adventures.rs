@@ -276,8 +276,8 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     }
 }
 
-/// The service stores the result of a validation only if `updated_at` has not changed since the content was read. So two
-/// edits in one transaction, where `now()` does not change, must have different times too.
+/// The service stores the result of a validation only if `updated_at` has not changed since the content was read. So
+/// two edits in one transaction, where `now()` does not change, must have different times too.
 #[tokio::test]
 async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;

@@ -107,8 +107,8 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
 #[tokio::test]
 async fn a_session_that_cannot_be_archived_stops_no_other() {
     let world = World::new().await;
-    // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other violates
-    // a check.
+    // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
+    // violates a check.
     let (_, roll) = create_archived_session(&world).await;
     let with_reused_id = world.new_active_session(1).await;
     let row = format!(

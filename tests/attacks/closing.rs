@@ -1,5 +1,5 @@
-//! Nobody can delay for long, or prevent, the closing or deletion of another account. No statement can close the caller's
-//! account and then write.
+//! Nobody can delay for long, or prevent, the closing or deletion of another account. No statement can close the
+//! caller's account and then write.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<Ga
     games
 }
 
-/// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. So the statement's locks
-/// are almost never free.
+/// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. So the statement's
+/// locks are almost never free.
 fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
     let repeat = |person: Person, sql: String| async move {
         loop {
@@ -93,8 +93,8 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate. It tries again,
-/// and succeeds.
+/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate. It tries
+/// again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -167,7 +167,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
             exec_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-            // Only the last deletion is committed; the one before is rolled back, so that there is something left to delete.
+            // Only the last deletion is committed; the one before is rolled back, so that there is something left to
+            // delete.
             let is_last = write.starts_with("UPDATE");
             let deleted = tokio::spawn(async move {
                 if is_last {

@@ -243,8 +243,8 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     assert_invariants(&world).await;
 }
 
-/// Writes that overlap: one is in progress, the closing waits for it, and then others arrive. These must not overtake the
-/// closing, or writes that keep arriving would delay it for ever.
+/// Writes that overlap: one is in progress, the closing waits for it, and then others arrive. These must not overtake
+/// the closing, or writes that keep arriving would delay it for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
@@ -288,8 +288,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
     assert_invariants(&world).await;
 }
 
-/// A transaction that has written holds locks for which the closing, or the account's other transactions, may wait. So it
-/// must not wait for the closing.
+/// A transaction that has written holds locks for which the closing, or the account's other transactions, may wait. So
+/// it must not wait for the closing.
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;

@@ -231,8 +231,8 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
             for sql in &statements {
                 exec_in(&transaction, "SAVEPOINT before").await.unwrap();
                 let outcome = exec_in(&transaction, sql).await;
-                // With a changed path, unqualified names in the statement itself refer to the caller's objects, which run as
-                // the caller. Then only the traps' own error is an escalation.
+                // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
+                // run as the caller. Then only the traps' own error is an escalation.
                 if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
                     escalations.push(format!("{path} {sql}: {outcome:?}"));
                 }

@@ -140,8 +140,8 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     ]
 }
 
-/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an id that no
-/// row has.
+/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an id that
+/// no row has.
 fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut variants = vec![sql.to_owned()];
     for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
@@ -258,8 +258,8 @@ async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
     }
 }
 
-/// Returns expressions for an argument of a function. `$NAME` stands for the id of a hidden row, and for an id that no row
-/// has.
+/// Returns expressions for an argument of a function. `$NAME` stands for the id of a hidden row, and for an id that no
+/// row has.
 fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let with_each_id =
         |template: &str| hidden.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();

@@ -213,8 +213,8 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in create_limits(&world, 3).await {
-        // All three snapshots show room for one more row. The first transaction inserts it; one tries before the first has
-        // committed, one afterwards.
+        // All three snapshots show room for one more row. The first transaction inserts it; one tries before the first
+        // has committed, one afterwards.
         let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;
@@ -232,8 +232,8 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     assert_invariants(&world).await;
 }
 
-/// Deletes rows in an open transaction, for which inserts of rows with the same ids wait. After its commit, inserts as many
-/// rows with new ids at once. Returns the outcomes of all inserts.
+/// Deletes rows in an open transaction, for which inserts of rows with the same ids wait. After its commit, inserts as
+/// many rows with new ids at once. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
     person: &Person,

@@ -1,6 +1,6 @@
-//! What somebody with a few ordinary accounts and an hour of time would try: each kind of attack in several forms, in plain
-//! SQL, as visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with an old
-//! snapshot.
+//! What somebody with a few ordinary accounts and an hour of time would try: each kind of attack in several forms, in
+//! plain SQL, as visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with
+//! an old snapshot.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;

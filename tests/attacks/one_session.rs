@@ -1,5 +1,5 @@
-//! All events, and all rolls, of one statement belong to one session. Otherwise the statement would lock sessions in the
-//! order of its rows, and could deadlock with the Seer's update of the same sessions.
+//! All events, and all rolls, of one statement belong to one session. Otherwise the statement would lock sessions in
+//! the order of its rows, and could deadlock with the Seer's update of the same sessions.
 
 use uuid::Uuid;
 

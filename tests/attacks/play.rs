@@ -1,5 +1,5 @@
-//! Play: locks are taken in one order, only a row that is inserted uses up a heroic save, counters cannot be inflated, old
-//! sessions cannot fill the lobby, and integers are stored as integers.
+//! Play: locks are taken in one order, only a row that is inserted uses up a heroic save, counters cannot be inflated,
+//! old sessions cannot fill the lobby, and integers are stored as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, dry_run, exec_in, open_session, outcome_code, query_number};
 use crate::world::{Player, World, at_once, heroic_save, seat};
 
-/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. A statement ends
-/// sessions in the order in which they were created.
+/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. A statement
+/// ends sessions in the order in which they were created.
 async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];

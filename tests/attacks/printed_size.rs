@@ -98,8 +98,8 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
            AND atttypid IN ('jsonb'::regtype, 'json'::regtype)
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
          ORDER BY 1";
-    // A new column needs an entry in `document_writes`, and an insert below if clients may insert it. The two booleans say
-    // whether they may insert and update it.
+    // A new column needs an entry in `document_writes`, and an insert below if clients may insert it. The two booleans
+    // say whether they may insert and update it.
     assert_eq!(
         world.owner().values::<String>(columns).await.unwrap(),
         [

@@ -1,5 +1,5 @@
-//! Rules for users also apply to a user whose statement changes the role while it runs, or writes through a trigger of the
-//! user's own.
+//! Rules for users also apply to a user whose statement changes the role while it runs, or writes through a trigger of
+//! the user's own.
 
 use uuid::Uuid;
 

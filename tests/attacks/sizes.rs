@@ -213,8 +213,8 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     }
 }
 
-/// Returns, for each document that a user may write, the user, the constraint that limits its size, and a statement with
-/// `$DOC$` in place of the document.
+/// Returns, for each document that a user may write, the user, the constraint that limits its size, and a statement
+/// with `$DOC$` in place of the document.
 pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);

@@ -1,4 +1,5 @@
-//! What happens in a private session leaves no trace that others can read, and a removed player reads nothing more of it.
+//! What happens in a private session leaves no trace that others can read, and a removed player reads nothing more of
+//! it.
 
 use uuid::Uuid;
 
@@ -132,8 +133,8 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     }
 }
 
-/// Returns how many of the session's rows the user sees in each table, and whether the user may follow its broadcasts and
-/// events (1 or 0).
+/// Returns how many of the session's rows the user sees in each table, and whether the user may follow its broadcasts
+/// and events (1 or 0).
 async fn visible_rows(person: &Person, game: &GameSession) -> Vec<i64> {
     let session = game.session;
     let mut counts = Vec::new();

@@ -1,4 +1,5 @@
-//! A statement neither waits for a row that row security hides from its sender, nor makes the database do any work for it.
+//! A statement neither waits for a row that row security hides from its sender, nor makes the database do any work for
+//! it.
 
 use uuid::Uuid;
 

@@ -15,8 +15,8 @@ use sparc::{
 use super::{assert_no_open_transaction, network::Proxy};
 use crate::{evening::broken, programs::poll_then_drop, world::World};
 
-/// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before it is
-/// dropped.
+/// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
+/// it is dropped.
 async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     world: &World,
     name: &str,

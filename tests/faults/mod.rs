@@ -1,5 +1,5 @@
-//! Faults of server, disk and network: after each one, callers get a typed error in bounded time, no transaction stays open,
-//! and nothing that was acknowledged is lost.
+//! Faults of server, disk and network: after each one, callers get a typed error in bounded time, no transaction stays
+//! open, and nothing that was acknowledged is lost.
 
 mod crashes;
 mod disk;
@@ -105,8 +105,8 @@ pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<Kept>) {
     }
 }
 
-/// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to their
-/// pool.
+/// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to
+/// their pool.
 pub async fn assert_no_open_transaction(world: &World) {
     let open =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL

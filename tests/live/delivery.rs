@@ -1,5 +1,5 @@
-//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after a crash of the
-//! server.
+//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after a crash of
+//! the server.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Every call of a method of a connection and of a transaction is dropped at each point where it waits, and the next caller
-//! uses the pool's only connection at once.
+//! Every call of a method of a connection and of a transaction is dropped at each point where it waits, and the next
+//! caller uses the pool's only connection at once.
 
 use std::pin::Pin;
 

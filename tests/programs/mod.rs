@@ -1,6 +1,6 @@
-//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints, failures,
-//! dropped calls, streams. Rows whose insert returned Ok are in the database, those whose insert failed are not, and each
-//! statement runs as its caller.
+//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints,
+//! failures, dropped calls, streams. Rows whose insert returned Ok are in the database, those whose insert failed are
+//! not, and each statement runs as its caller.
 //!
 //! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs one
 //! program.
@@ -40,8 +40,8 @@ async fn random_programs_agree_with_the_model() {
     let (mut steps, mut dropped) = (0, 0);
     for seed in only_seed.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
         world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
-        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers sometimes
-        // have to wait.
+        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers
+        // sometimes have to wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let tasks = users.iter().enumerate().map(|(number, (user, draft))| {

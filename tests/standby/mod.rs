@@ -11,8 +11,8 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// `wal_keep_size` keeps the log for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that lost
-/// its primary try the next one soon, because with synchronous replication every commit waits for it.
+/// `wal_keep_size` keeps the log for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that
+/// lost its primary try the next one soon, because with synchronous replication every commit waits for it.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.

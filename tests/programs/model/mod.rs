@@ -42,7 +42,8 @@ struct Frame {
     health: Health,
     /// The keys that it has written.
     keys: Keys,
-    /// Keys written by calls or nested transactions whose outcome is unknown: of each set, all keys were written or none.
+    /// Keys written by calls or nested transactions whose outcome is unknown: of each set, all keys were written or
+    /// none.
     uncertain: Vec<Keys>,
 }
 
@@ -165,8 +166,8 @@ impl Task {
         self.frames.iter().position(|frame| frame.id == self.handles[index].frame)
     }
 
-    /// Asserts that a valid call on that handle has the outcome that the model expects, and updates the model. Returns whether
-    /// the call succeeded.
+    /// Asserts that a valid call on that handle has the outcome that the model expects, and updates the model. Returns
+    /// whether the call succeeded.
     fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
         self.log.push(format!("{what} on {index} of {}: {found}", self.handles.len()));

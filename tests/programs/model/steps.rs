@@ -59,8 +59,8 @@ impl Task {
         self.expect_refusal(index, "fail", outcome, "database", Health::Failed);
     }
 
-    /// Asserts that a call is refused with that code, which changes the frame's health; or, if the handle cannot be used, with
-    /// the code that any call would get.
+    /// Asserts that a call is refused with that code, which changes the frame's health; or, if the handle cannot be
+    /// used, with the code that any call would get.
     fn expect_refusal<T>(&mut self, index: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
         if code(&outcome) == refusal {
             // The call reached the server, so the handle could be used.
