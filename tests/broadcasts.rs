@@ -4,13 +4,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 
 use crate::{
-    migrations::platform,
+    migrations::create_platform_database,
     world::{GameSession, Person, World, refused, roll},
 };
 
 /// Creates a migrated project of the platform; returns it and a connection of its administrator.
 async fn project() -> (World, DatabaseConnection) {
-    let (database, administrator, owner) = platform().await;
+    let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     (World::from_database(database, owner), administrator)
 }
