@@ -130,7 +130,7 @@ BEGIN
       )
   );
   IF playerless <> '{}' THEN
-    PERFORM private.lock_sessions(playerless);
+    PERFORM private.lock_rows('sessions', playerless);
     DELETE FROM public.sessions WHERE id = ANY (playerless);
   END IF;
   DELETE FROM public.archived_sessions AS session

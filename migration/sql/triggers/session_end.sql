@@ -4,7 +4,7 @@
 -- Updates the counters when sessions end, for all sessions that one statement ends. Their seats and the sessions are no
 -- longer live; a completed session counts once for the Seer, everyone who had a seat, and the adventure. A session in
 -- which only its Seer had a seat counts for nobody. All rows of a table are locked before any is changed: users and
--- adventures in the order of their keys, characters as `lock_characters` does.
+-- adventures in the order of their keys, characters as `lock_rows` does.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -44,7 +44,7 @@ BEGIN
   FROM public.session_players
   WHERE session_id = ANY (ended);
 
-  PERFORM private.lock_characters(heroes);
+  PERFORM private.lock_rows('characters', heroes);
   UPDATE public.characters AS hero
   SET live_seats = hero.live_seats - played.seats,
       last_played_at = coalesce(played.last_at, hero.last_played_at)

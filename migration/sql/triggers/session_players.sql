@@ -158,7 +158,7 @@ BEGIN
     RETURN NULL;
   END IF;
 
-  PERFORM private.lock_sessions(ARRAY(SELECT DISTINCT id FROM unnest(of_session) AS changed (id)));
+  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(of_session) AS changed (id)));
   FOR session_change IN
     SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
     FROM (

@@ -341,78 +341,35 @@ BEGIN
 END
 $$;
 
--- Locks several sessions without waiting for one while it holds another, because an UPDATE by their Seer locks them in
--- scan order. It waits for a busy session first, holding none, then tries again to lock all. Participants who keep
--- writing could make every try fail, so after four it waits for each in key order and keeps the locks that it has. That
--- may deadlock with a Seer's UPDATE; the server then ends one of the two.
-CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
+-- Locks rows of `sessions` or of `characters` without waiting for one while it holds another, because an UPDATE by
+-- their Seer or their owner locks them in scan order. It waits for a busy row first, holding none, and then tries again
+-- to lock all. Writers who keep many rows busy could make every attempt fail, so after four it waits for each in key
+-- order and keeps the locks that it has. That may deadlock with such an UPDATE; the server then ends one of the two.
+CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  busy uuid := sessions[1];
-  session uuid;
-BEGIN
-  IF cardinality(sessions) = 1 THEN
-    PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
-    RETURN;
-  END IF;
-  FOR attempt IN 1 .. 4
-  LOOP
-    BEGIN
-      session := NULL;
-      PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
-      FOREACH session IN ARRAY sessions
-      LOOP
-        PERFORM FROM public.sessions WHERE id = session FOR NO KEY UPDATE NOWAIT;
-      END LOOP;
-      RETURN;
-    EXCEPTION
-      WHEN lock_not_available THEN
-        IF session IS NULL THEN
-          RAISE; -- The caller's own lock_timeout expired.
-        END IF;
-        busy := session;
-    END;
-  END LOOP;
-  PERFORM
-  FROM public.sessions AS wanted
-  WHERE wanted.id = ANY (sessions)
-  ORDER BY wanted.id
-  FOR NO KEY UPDATE;
-END
-$$;
-
--- Locks several characters without waiting for one while it holds another, because an UPDATE by their owner locks them
--- in scan order. Like `lock_sessions`, it waits for one at a time, and after four attempts for all in key order.
-CREATE OR REPLACE FUNCTION private.lock_characters(heroes uuid[])
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
+  lock_all CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
+  list_busy CONSTANT text := format(
+    'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+     SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
+    relation
+  );
   busy uuid;
-  held uuid[];
   is_waiting boolean;
 BEGIN
   FOR attempt IN 1 .. 4
   LOOP
+    EXIT WHEN cardinality(keys) = 1;
     BEGIN
       is_waiting := true;
-      PERFORM FROM public.characters WHERE id = busy FOR NO KEY UPDATE;
+      EXECUTE lock_all USING ARRAY[busy];
       is_waiting := false;
-      held := ARRAY(SELECT id FROM public.characters WHERE id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED);
-      SELECT id
-      INTO busy
-      FROM public.characters
-      WHERE id = ANY (heroes)
-        AND id <> ALL (held)
-      ORDER BY id
-      LIMIT 1;
-      IF NOT FOUND THEN
+      EXECUTE list_busy INTO busy USING keys;
+      IF busy IS NULL THEN
         RETURN;
       END IF;
       RAISE lock_not_available; -- Releases the locks of this attempt.
@@ -423,7 +380,7 @@ BEGIN
         END IF;
     END;
   END LOOP;
-  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
+  EXECUTE lock_all USING keys;
 END
 $$;
 
