@@ -12,7 +12,10 @@ struct Grant {
 }
 
 /// Returns the statements that restore the privileges of an operator's roles on these views and functions.
-pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&CatalogObject]) -> Result<Vec<Repair>, DbErr> {
+pub(super) async fn restore_statements<C: ConnectionTrait>(
+    db: &C,
+    recreated: &[&CatalogObject],
+) -> Result<Vec<Repair>, DbErr> {
     let rows: Vec<String> = recreated
         .iter()
         .filter_map(|found| {
