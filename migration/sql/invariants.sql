@@ -173,7 +173,7 @@ UNION ALL
 SELECT 'a roll is not in both dice_rolls and archived_dice_rolls', roll.id::text, archived.session_id::text
 FROM public.dice_rolls AS roll JOIN public.archived_dice_rolls AS archived ON archived.id = roll.id
 UNION ALL
-SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, what.remains
+SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, leftover.remains
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT 'seat ' || seat.session_id AS remains
@@ -186,7 +186,7 @@ CROSS JOIN LATERAL (
   WHERE draft.creator_id = profile.id AND draft.status = 'draft'
   UNION ALL
   SELECT 'name' WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
-) AS what
+) AS leftover
 WHERE profile.closed_at IS NOT NULL
 UNION ALL
 SELECT 'every account has a profile', account.id::text, account.created_at::text

@@ -6,7 +6,7 @@
 CREATE TABLE private.requests (
   relation text NOT NULL,
   id uuid NOT NULL,
-  asker uuid,
+  asker uuid, -- The user who sent the request; NULL for the service.
   digest bigint[] NOT NULL,
   PRIMARY KEY (id, relation)
 );
