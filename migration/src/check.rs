@@ -187,7 +187,8 @@ impl State {
         report
     }
 
-    /// Returns the database's objects. The jobs are those of the committed file, because the database may lack `pg_cron`.
+    /// Returns the database's objects. The jobs are those of the committed file, because the database may lack
+    /// `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut lines: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();

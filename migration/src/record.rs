@@ -121,13 +121,13 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// Clears the recorded migrations and the schema's version after some migrations were undone, so that the partial schema
-/// is not taken for a complete one.
+/// Clears the recorded migrations and the schema's version after some migrations were undone, so that the partial
+/// schema is not taken for a complete one.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 
-/// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no longer
-/// has.
+/// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
+/// longer has.
 pub(crate) fn rule_objects() -> Vec<String> {
     let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
     manifest::committed().into_keys().filter(is_rule).collect()

@@ -35,8 +35,8 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema, because the objects to drop are
-/// found by name.
+/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema, because the objects to drop
+/// are found by name.
 pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());

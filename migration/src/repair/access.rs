@@ -105,8 +105,8 @@ $$"
                 None,
             );
         }
-        // A dropped table loses its membership in the publication with no operator's choice, so the membership is restored
-        // when the table is created again.
+        // A dropped table loses its membership in the publication with no operator's choice, so the membership is
+        // restored when the table is created again.
         for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if work.state.expected.contains_key(&object) {

@@ -79,8 +79,8 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
         && Column::parse(actual).data_type != Column::parse(expected).data_type
 }
 
-/// Returns the statement that sets storage and compression. It looks up the type's default storage, for which PostgreSQL
-/// 15 has no keyword.
+/// Returns the statement that sets storage and compression. It looks up the type's default storage, for which
+/// PostgreSQL 15 has no keyword.
 fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"

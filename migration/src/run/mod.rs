@@ -64,8 +64,8 @@ const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
-/// Maximum number of rounds in which names are restored: one each for the PostgreSQL schema of a table, its name and the
-/// names of its columns, and a last one that finds nothing to do.
+/// Maximum number of rounds in which names are restored: one each for the PostgreSQL schema of a table, its name and
+/// the names of its columns, and a last one that finds nothing to do.
 const RENAME_ROUNDS: usize = 4;
 
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
@@ -92,8 +92,8 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 }
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do. It
-/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names to find the other
-/// differences, in a transaction that it rolls back.
+/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names to find the
+/// other differences, in a transaction that it rolls back.
 ///
 /// # Errors
 ///

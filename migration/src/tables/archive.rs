@@ -1,5 +1,5 @@
-//! The archive: sessions that ended long ago, with their seats and rolls. The PRD's monthly job fills it; its columns are
-//! this project's decision. It has the foreign keys of the original tables, so that archived rows stay correct.
+//! The archive: sessions that ended long ago, with their seats and rolls. The PRD's monthly job fills it; its columns
+//! are this project's decision. It has the foreign keys of the original tables, so that archived rows stay correct.
 
 use super::{dice_rolls as live_rolls, session_players as live_seats, sessions as live_sessions, *};
 
