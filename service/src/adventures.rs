@@ -362,13 +362,13 @@ async fn validate_and_store(
     tx: &UncheckedTransaction,
     id: Uuid,
 ) -> Result<Vec<ValidationError>, Error> {
-    let creator = tx.user_id()?;
-    let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
+    let creator_id = tx.user_id()?;
+    let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
     let may_take_service_role = tx.may_take_role(SERVICE_ROLE);
     if may_take_service_role {
-        find = find.lock_exclusive();
+        query = query.lock_exclusive();
     }
-    let Some(adventure) = find.one(tx).await? else {
+    let Some(adventure) = query.one(tx).await? else {
         rows::find::<adventures::Entity>(tx, id, "adventure").await?;
         return Err(Error::AdventureNotYours);
     };

@@ -19,12 +19,12 @@ BEGIN
   END IF;
   PERFORM private.require_open_account();
   RETURN QUERY
-  UPDATE public.characters AS hero
-  SET hit_points = greatest(0, least(hero.max_hit_points, hero.hit_points::bigint + change))
-  WHERE hero.id = target_character_id
+  UPDATE public.characters AS character
+  SET hit_points = greatest(0, least(character.max_hit_points, character.hit_points::bigint + change))
+  WHERE character.id = target_character_id
     AND (
       private.is_server()
-      OR hero.user_id = me
+      OR character.user_id = me
       OR EXISTS (
         SELECT
         FROM public.session_players AS seat
@@ -35,7 +35,7 @@ BEGIN
           AND session.status IN ('active', 'paused')
       )
     )
-  RETURNING hero.id, hero.hit_points, hero.max_hit_points;
+  RETURNING character.id, character.hit_points, character.max_hit_points;
 END
 $$;
 

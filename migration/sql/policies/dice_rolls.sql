@@ -94,14 +94,14 @@ BEGIN
   RETURN ARRAY(
     SELECT roll.id
     FROM public.dice_rolls AS roll
-    LEFT JOIN public.characters AS hero ON hero.id = roll.character_id
+    LEFT JOIN public.characters AS character ON character.id = roll.character_id
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
     WHERE roll.id = ANY (rolls)
       AND roll.roll_type = 'initiative'
       AND (sees_all OR roll.session_id = ANY (my_sessions))
     ORDER BY
       roll.total DESC,
-      coalesce(hero.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
+      coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
       -- Not by the id, which the caller may choose.
       roll.animation_seed,
       roll.id

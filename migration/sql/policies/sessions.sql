@@ -92,8 +92,8 @@ BEGIN
             jsonb_build_object(
               'userId', seat.user_id,
               'characterId', seat.character_id,
-              'characterName', hero.name,
-              'characterClass', hero.class,
+              'characterName', character.name,
+              'characterClass', character.class,
               'displayName', profile.display_name,
               'avatarUrl', profile.avatar_url,
               'joinedAt', seat.joined_at,
@@ -104,7 +104,7 @@ BEGIN
           '[]'
         )
         FROM public.session_players AS seat
-        JOIN public.characters AS hero ON hero.id = seat.character_id
+        JOIN public.characters AS character ON character.id = seat.character_id
         JOIN public.users AS profile ON profile.id = seat.user_id
         WHERE seat.session_id = target_session_id
       )

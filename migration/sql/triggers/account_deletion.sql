@@ -71,7 +71,7 @@ BEGIN
     SELECT DISTINCT seat.character_id FROM public.session_players AS seat WHERE seat.session_id = ANY (sessions)
   );
   locked := ARRAY(
-    SELECT hero.id FROM public.characters AS hero WHERE hero.id = ANY (character_ids) FOR NO KEY UPDATE SKIP LOCKED
+    SELECT character.id FROM public.characters AS character WHERE character.id = ANY (character_ids) FOR NO KEY UPDATE SKIP LOCKED
   );
   RETURN QUERY SELECT 'characters', unnest(character_ids) EXCEPT SELECT 'characters', unnest(locked);
 
@@ -388,12 +388,12 @@ BEGIN
   DELETE FROM public.tutorial_progress
   WHERE user_id = account;
   PERFORM private.delete_unplayed_adventures(account, ARRAY['draft', 'published', 'archived']::public.adventure_status[]);
-  DELETE FROM public.characters AS hero
-  WHERE hero.user_id = account
-    AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.archived_session_players WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.dice_rolls WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.archived_dice_rolls WHERE character_id = hero.id);
+  DELETE FROM public.characters AS character
+  WHERE character.user_id = account
+    AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.archived_session_players WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.dice_rolls WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.archived_dice_rolls WHERE character_id = character.id);
 END
 $$;
 

@@ -107,16 +107,16 @@ BEGIN
 
   IF NEW.character_id IS NOT NULL THEN
     SELECT
-      hero.name,
+      character.name,
       CASE NEW.attribute
-        WHEN 'might' THEN hero.might
-        WHEN 'grace' THEN hero.grace
-        WHEN 'wit' THEN hero.wit
-        WHEN 'heart' THEN hero.heart
+        WHEN 'might' THEN character.might
+        WHEN 'grace' THEN character.grace
+        WHEN 'wit' THEN character.wit
+        WHEN 'heart' THEN character.heart
       END
     INTO NEW.character_name, attribute_value
-    FROM public.characters AS hero
-    WHERE hero.id = NEW.character_id;
+    FROM public.characters AS character
+    WHERE character.id = NEW.character_id;
   ELSE
     SELECT creature.name, (creature.stats ->> NEW.attribute::text)::integer
     INTO NEW.character_name, attribute_value

@@ -45,9 +45,9 @@ BEGIN
   WHERE session_id = ANY (ended);
 
   PERFORM private.lock_characters(character_ids);
-  UPDATE public.characters AS hero
-  SET live_seats = hero.live_seats - played.seats,
-      last_played_at = coalesce(played.last_at, hero.last_played_at)
+  UPDATE public.characters AS character
+  SET live_seats = character.live_seats - played.seats,
+      last_played_at = coalesce(played.last_at, character.last_played_at)
   FROM (
     SELECT
       seat.character_id,
@@ -58,7 +58,7 @@ BEGIN
     WHERE session.id = ANY (ended)
     GROUP BY seat.character_id
   ) AS played
-  WHERE hero.id = played.character_id
+  WHERE character.id = played.character_id
     AND (played.seats > 0 OR played.last_at IS NOT NULL);
 
   PERFORM FROM public.users WHERE id = ANY (user_ids) ORDER BY id FOR NO KEY UPDATE;

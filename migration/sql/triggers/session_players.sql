@@ -266,8 +266,8 @@ BEGIN
       'display_name', profile.display_name,
       'avatar_url', profile.avatar_url,
       'character_id', seat.character_id,
-      'character_name', hero.name,
-      'character_class', hero.class,
+      'character_name', character.name,
+      'character_class', character.class,
       'seats_taken', session.seats_taken,
       'max_players', session.max_players
     )
@@ -280,7 +280,7 @@ BEGIN
   ) AS seat
   JOIN public.sessions AS session ON session.id = seat.session_id
   JOIN public.users AS profile ON profile.id = seat.user_id
-  JOIN public.characters AS hero ON hero.id = seat.character_id
+  JOIN public.characters AS character ON character.id = seat.character_id
   ORDER BY seat.session_id, seat.user_id;
   RETURN NULL;
 END

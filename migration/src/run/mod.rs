@@ -120,6 +120,7 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     }
 }
 
+/// Returns the SQL that `up` would run on a database in this state.
 async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     *subject = None;
     let report = state.report();
@@ -139,6 +140,8 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<S
     Ok(sql)
 }
 
+/// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an error,
+/// `subject` is the object that the failed statement concerns.
 async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut sql = Vec::new();
@@ -195,6 +198,7 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
     Ok(accounts)
 }
 
+/// Runs the command and returns the changes. After an error, `subject` is the object that the failed statement concerns.
 async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,
@@ -222,6 +226,7 @@ async fn run_in_transaction(
     Ok(steps)
 }
 
+/// Applies at most `count` pending migrations, or repairs differences if none are pending.
 async fn up(
     db: &DatabaseTransaction,
     count: u32,
@@ -308,6 +313,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
     Err(PreflightError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
+/// Undoes the last `count` applied migrations.
 async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {

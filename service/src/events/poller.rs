@@ -106,12 +106,15 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
 
 /// What the poller knows of the numbers drawn from the sequence of `session_events.seq`.
 struct SequenceState {
+    /// The last number drawn, by the previous reading.
     drawn: Option<i64>,
+    /// Time of the first reading with that number.
     drawn_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
     /// Once all transactions before this id have ended, the event of every number drawn is visible.
     horizon: Option<i64>,
+    /// Number of polls so far.
     polls: u32,
 }
 
@@ -125,7 +128,9 @@ impl Default for SequenceState {
 struct ClockReading {
     /// The last number drawn from the sequence. On a standby, the replayed log position, which advances with it.
     drawn: i64,
+    /// Id of the oldest transaction that is running.
     oldest_transaction: i64,
+    /// Id of the next transaction that begins.
     next_transaction: i64,
     /// `None` on a standby.
     history: Option<String>,
