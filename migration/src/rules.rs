@@ -60,8 +60,8 @@ ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Returns every statement of these files in the order of their dependencies: functions that check constraints call
-/// come first.
+/// Returns every statement of these files in the order of their dependencies: functions that are called by check
+/// constraints come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }

@@ -67,9 +67,10 @@ $$;
 -- Returns a session, its seats with the name and class of each character, and its adventure; no row if the caller
 -- cannot see the session. Character sheets are private, but participants see names and classes; a visitor sees no
 -- seats, as everywhere. The adventure is included for callers who may read it, and for the Seer and seated players
--- while the session is live. A public session with a draft does not publish the draft: others get what announces the
--- session. An ended session does not keep later drafts readable: others get nothing of it. Who may see the session is
--- decided here exactly as in the table's policy; evaluating the policy as well would look the session up twice.
+-- while the session is live. Other callers get only what announces a live session, so that a public session does not
+-- publish a draft. Of an ended session they get no adventure, so that an adventure that has become a draft again does
+-- not stay readable. Who may see the session is decided here exactly as in the table's policy; evaluating the policy as
+-- well would look the session up twice.
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql

@@ -2,10 +2,10 @@
 -- rolls, and cancels abandoned ones.
 
 -- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
--- stop the job for the others. If it fails for several at once, each half is tried by itself. A session whose attempt
--- ends in a deadlock is tried three times, because a user's statement may lock characters or profiles in another order.
--- The job stops at a serialization failure, when the server has no space or memory, when an administrator stops it, and
--- at an internal error.
+-- stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
+-- session whose attempt ends in a deadlock is tried three times, because a user's statement may lock characters or
+-- profiles in another order. The job stops at a serialization failure, when the server has no space or memory, when an
+-- administrator stops it, and at an internal error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -49,7 +49,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- A seat that is being changed, for example by a removal, is copied as it will be.
+  -- Waits for seats that are being changed, for example by a removal, to copy their new state.
   PERFORM FROM public.session_players WHERE session_id = ANY (session_ids) ORDER BY session_id, user_id FOR UPDATE;
 
   INSERT INTO public.archived_sessions (

@@ -53,7 +53,7 @@ pub(crate) fn create_table_sql(name: &str) -> Option<String> {
     Some(definitions().get(index)?.table.to_string(PostgresQueryBuilder))
 }
 
-/// Pure functions that check constraints call.
+/// Pure functions that are called by check constraints.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
 /// The table of accounts' gates, and the replica identity of seats.
