@@ -31,7 +31,7 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = include_str!("../../sql/manifest/operators_grants.sql").replace("/* recreated */", &rows.join(", "));
+    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* recreated */", &rows.join(", "));
     let grants: Vec<Grant> = query::fetch_all(db, &sql).await?;
     Ok(grants
         .into_iter()

@@ -89,6 +89,7 @@ pub(crate) struct WatchedSessions {
     pub(crate) sessions: Vec<Uuid>,
     /// The `seq` of the newest known event of each session.
     pub(crate) newest_seqs: Vec<i64>,
+    /// Whether a session was added since the last poll.
     pub(crate) has_new_session: bool,
     /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
@@ -99,12 +100,13 @@ pub(crate) struct WatchedSessions {
 }
 
 /// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
-/// first of them, but `newest_seq` is the `seq` of the last.
+/// first of them, but `newest_seq` counts all.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
     /// The newest `seq` known before the poll.
     pub(crate) after_seq: i64,
+    /// The newest `seq` that the poll read.
     pub(crate) newest_seq: i64,
     pub(crate) events: Vec<Event>,
 }
