@@ -238,7 +238,8 @@ fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Ke
         // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
         let ctes = format!(
             "beginning AS MATERIALIZED (
-                SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {FIRST_SCAN_LIMIT}) WHERE {unindexed_filters} LIMIT {limit}
+                SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {FIRST_SCAN_LIMIT})
+                WHERE {unindexed_filters} LIMIT {limit}
               ),
               scanned AS MATERIALIZED (
                 SELECT * FROM private.{list_function}({sort_value}, {id}, {SCAN_LIMIT}) WITH ORDINALITY

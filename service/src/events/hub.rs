@@ -100,7 +100,7 @@ pub(crate) struct WatchedSessions {
 }
 
 /// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
-/// first of them, but `newest_seq` counts all.
+/// first few, but `newest_seq` is still that of the last one.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
