@@ -358,7 +358,7 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                -- It calls a function that only a platform has.
                AND NOT (function.proname = 'broadcast_event' AND found.message LIKE '%realtime%')
                -- They always raise, which a function of another volatility need not do.
-               AND NOT (function.proname IN ('refuse_closed_account', 'refuse_many_rows', 'refuse_save', 'refuse_without_seat') AND found.message LIKE 'routine is marked as VOLATILE%')
+               AND NOT (function.proname IN ('refuse_closed_account', 'refuse_many_rows', 'refuse_heroic_save', 'refuse_without_seat') AND found.message LIKE 'routine is marked as VOLATILE%')
              ORDER BY 1",
         )
         .await

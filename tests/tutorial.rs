@@ -21,7 +21,7 @@ async fn both_paths_are_completed_step_by_step() {
         assert!(me.tutorial().progress().await.unwrap().is_none());
         assert_eq!(me.tutorial().begin(path).await.unwrap().current_step, "welcome");
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
-        let steps = Step::of(path);
+        let steps = Step::of_path(path);
         for (place, step) in steps[..steps.len() - 1].iter().enumerate() {
             assert_fails!(me.tutorial().complete().await, Error::TutorialOutOfOrder, "too early at {step}");
             let progress = me.tutorial().advance(*step).await.unwrap();

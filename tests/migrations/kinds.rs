@@ -69,7 +69,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("ALTER FUNCTION private.is_seer(uuid) SECURITY INVOKER", "function private.is_seer(uuid)"),
     ("ALTER FUNCTION private.is_seer(uuid) SET search_path = public", "function private.is_seer(uuid)"),
     (
-        "CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
         "function private.is_seer(uuid)",
     ),
     (
