@@ -14,7 +14,7 @@ use sparc::{
         sessions::LobbyFilter,
     },
 };
-use testdb::prepared;
+use testdb::prepared_statements;
 use uuid::Uuid;
 
 use crate::world::World;
@@ -89,10 +89,10 @@ impl Explainer {
         F: Future<Output = Result<T, Error>> + 'a,
     {
         let answer = operation.await.unwrap();
-        let mut all = prepared(&self.db).await.unwrap();
+        let mut all = prepared_statements(&self.db).await.unwrap();
         let new = all.split_off(self.known);
         self.known += new.len();
-        let statement = new.iter().rfind(|statement| !statement.is_identity()).expect("a new statement");
+        let statement = new.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, fetched) = self.plan(&statement.prepare_statement("hot"), mode, values).await;
             let mut read = 0;

@@ -63,7 +63,7 @@ async fn a_restored_dump_is_the_same_and_can_be_played_on() {
     let dumped = String::from_utf8(dumped.stdout).unwrap();
     let dumped: String =
         dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
-    let database = server().await.empty().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
     // On a separate connection, because a dump changes settings of the session that loads it.
     let restoring = connect(database.url()).await.unwrap();
     restoring.execute_unprepared(&dumped).await.unwrap();

@@ -7,7 +7,7 @@ use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 use testdb::{Error, Server};
 
 async fn data_directory(server: &Server) -> String {
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = database.connect(1).await.unwrap();
     let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, "SHOW data_directory")).await.unwrap();
     db.close().await.unwrap();
@@ -46,7 +46,7 @@ async fn nothing_is_left_after_a_panic() {
 async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     let server = crate::world::server().await;
     let begun = Instant::now();
-    let database = server.migrated().await.unwrap();
+    let database = server.create_migrated().await.unwrap();
     // Not a measurement; it only checks that nothing waits.
     assert!(begun.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();

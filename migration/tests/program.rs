@@ -19,7 +19,7 @@ async fn server() -> &'static Server {
 }
 
 async fn empty() -> (Database, DatabaseConnection) {
-    let database = server().await.empty().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }

@@ -48,7 +48,7 @@ impl Drop for SmallFileSystem {
 async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     // A separate server, because a tablespace belongs to the whole server and this one disappears with its file system.
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let pool = &db;
     let query = |sql: &'static str| async move {

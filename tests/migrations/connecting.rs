@@ -120,7 +120,7 @@ async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
 #[tokio::test]
 async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     let (before, name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(

@@ -21,7 +21,7 @@ use crate::{
 
 /// Makes replication synchronous: no commit is acknowledged before a standby has it.
 async fn make_synchronous(primary: &Server, world: &World) {
-    primary.set("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
+    primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
