@@ -16,7 +16,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    evening::broken,
+    random_operations::broken_invariants,
     world::{World, at_once, heroic_save},
 };
 
@@ -86,7 +86,7 @@ async fn every_limit_holds_for_concurrent_calls() {
         let seated = clients.min(4);
         assert_eq!(outcomes, expected_outcomes(seated, "session_full", clients - seated));
     }
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
             format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
         assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use testdb::{Binaries, Server};
 use uuid::Uuid;
 
 use crate::{
-    evening::broken,
+    random_operations::broken_invariants,
     world::{GameSession, World, server},
 };
 
@@ -88,7 +88,7 @@ async fn a_restored_dump_is_the_same_and_can_be_played_on() {
     seer.sessions().complete(game.session).await.unwrap();
     let stranger = restored.sparc.as_user(restored.new_account().await);
     assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
-    assert_eq!(broken(&restored).await, [""; 0]);
+    assert_eq!(broken_invariants(&restored).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -171,5 +171,5 @@ async fn a_subscriber_gets_every_row_once() {
     let clean = format!("DROP SUBSCRIPTION {name}");
     copy.db.execute_unprepared(&clean).await.unwrap();
     assert!(there == expected, "the copy differs");
-    assert_eq!(broken(&copy).await, [""; 0]);
+    assert_eq!(broken_invariants(&copy).await, [""; 0]);
 }

@@ -19,7 +19,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::{evening::broken, world::World};
+use crate::{random_operations::broken_invariants, world::World};
 
 /// Texts, each with a description.
 fn texts() -> Vec<(&'static str, String)> {
@@ -175,7 +175,7 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{kept} stored, {refused} refused");
     assert!(kept > 200 && refused > 50);
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
