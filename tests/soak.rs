@@ -24,14 +24,14 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
     let operations = Arc::new(RandomOperations::new(&world, 40).await);
     let options = Options::default().max_connections(clients).acquire_timeout(Duration::from_secs(60));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let ends = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let clients: Vec<_> = (0..clients)
         .map(|client| {
             let (sparc, operations) = (sparc.clone(), operations.clone());
             async move {
                 let mut rng = Rng::with_seed(u64::from(client));
                 let mut outcomes = BTreeMap::<&'static str, usize>::new();
-                while Instant::now() < ends {
+                while Instant::now() < end {
                     let outcome = operations.call_one(&sparc, &mut rng).await;
                     *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
@@ -40,8 +40,8 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
         })
         .collect();
     let mut outcomes = BTreeMap::new();
-    for of_one in at_once(clients).await {
-        for (code, times) in of_one {
+    for outcomes_of_client in at_once(clients).await {
+        for (code, times) in outcomes_of_client {
             *outcomes.entry(code).or_default() += times;
         }
     }

@@ -14,7 +14,7 @@ use testdb::Server;
 use super::{Three, blocking, standby_of, until};
 use crate::{
     faults::{Load, assert_nothing_lost},
-    pooler::pooler_to,
+    pooler::start_pooler,
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
@@ -163,7 +163,7 @@ async fn behind_poolers_the_promoted_server_is_found_too() {
     let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
     let mut poolers = Vec::new();
     for url in [three.world.url(), copies[0].url(), copies[1].url()] {
-        let Some(pooler) = pooler_to(url).await else {
+        let Some(pooler) = start_pooler(url).await else {
             eprintln!("skipped: this machine has no pgbouncer");
             return;
         };
