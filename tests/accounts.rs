@@ -222,8 +222,8 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
         owner.wait_for_lock_waiters(1).await;
-        // Locks the session after the seat, which would deadlock if closing the account locked the session before the
-        // seat.
+        // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
+        // before the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
         leaving.commit().await.unwrap();

@@ -95,9 +95,9 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         world.set(&game, "is_public = true").await;
         let player = world.new_player().await;
         let (seating, retiring) = (player.person.clone(), player.person.clone());
-        let sit = seat(game.session, player.id, player.character);
+        let take_seat = seat(game.session, player.id, player.character);
         let tasks: Vec<BoxedTask<bool>> = vec![
-            Box::pin(async move { seating.exec(&sit).await.is_ok() }),
+            Box::pin(async move { seating.exec(&take_seat).await.is_ok() }),
             Box::pin(async move { retiring.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
         let successes = at_once(tasks).await;

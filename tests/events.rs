@@ -17,7 +17,7 @@ async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_change_writes_its_event_whoever_makes_it() {
+async fn every_change_writes_its_event_regardless_of_who_makes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for change in [

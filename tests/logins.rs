@@ -54,7 +54,7 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
     assert_fails!(ada.adventures().publish(faulty.id).await, Error::AdventureInvalid(_));
-    // The service's login does not see uncommitted rows of the caller's transaction, so this is refused in one.
+    // In a transaction, validation is refused, because the service's login would not see uncommitted changes.
     let tx = ada.begin().await.unwrap();
     assert_fails!(tx.adventures().validate(faulty.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();

@@ -165,7 +165,7 @@ async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
         "not_signed_in"
     );
 
-    // The login of a service owns no table.
+    // This login has the service's roles, but owns no table.
     let role = format!("plain_{}", Uuid::new_v4().simple());
     let create_role =
         format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");

@@ -56,7 +56,7 @@ async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing
 }
 
 #[tokio::test]
-async fn two_nested_transactions_in_one_end_independently() {
+async fn sibling_nested_transactions_end_independently() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();

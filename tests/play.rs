@@ -320,7 +320,7 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_erased_keeps_no_personal_data() {
+async fn a_closed_account_keeps_no_personal_data() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let account =

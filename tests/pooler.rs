@@ -104,8 +104,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
                 match (number + round) % 5 {
-                    // The next caller inherits none of these identities: of a dropped transaction, a failed one, a
-                    // visitor and the service.
+                    // The identity of a dropped transaction, a failed one, a visitor or the service must not reach the
+                    // next caller.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),

@@ -200,7 +200,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // The heroic save waits for an advisory lock when it has locked its seat.
+    // This trigger makes a heroic save wait for an advisory lock after the save has locked its seat.
     world
         .owner()
         .exec(

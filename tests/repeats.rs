@@ -1,4 +1,4 @@
-//! A creation that is repeated with the same id returns the first result, one after the other and concurrently.
+//! A creation that is repeated with the same id returns the first result, in sequence and concurrently.
 
 use std::fmt::Debug;
 

@@ -95,7 +95,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
 }
 
 #[tokio::test]
-async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
+async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let character = game.players[0].character;
@@ -286,7 +286,7 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
+async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_players_roll() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [me, other] = &game.players[..] else { panic!("two players are seated") };

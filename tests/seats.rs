@@ -19,8 +19,8 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         let tasks = players
             .iter()
             .map(|player| {
-                let (person, sit) = (player.person.clone(), seat(game.session, player.id, player.character));
-                async move { person.exec(&sit).await }
+                let (person, take_seat) = (player.person.clone(), seat(game.session, player.id, player.character));
+                async move { person.exec(&take_seat).await }
             })
             .collect();
         let outcomes = at_once(tasks).await;
@@ -89,8 +89,8 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let code: String = world.owner().value(&code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character);
         assert_refused!(newcomer.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
-        let sit = seat(game.session, newcomer.id, newcomer.character);
-        assert_refused!(world.service().exec(&sit).await, "SP004", "session_live");
+        let take_seat = seat(game.session, newcomer.id, newcomer.character);
+        assert_refused!(world.service().exec(&take_seat).await, "SP004", "session_live");
     }
 }
 

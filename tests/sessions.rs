@@ -46,7 +46,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
 }
 
 #[tokio::test]
-async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
+async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
