@@ -182,8 +182,8 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     for (what, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
         assert_eq!(code, "unknown_account", "{what}");
     }
-    let open = world.sparc.as_user(game.seer.uuid());
-    assert!(call_everything(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
+    let open_account = world.sparc.as_user(game.seer.uuid());
+    assert!(call_everything(&open_account, game.session).await.iter().any(|(_, code)| *code == "done"));
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };

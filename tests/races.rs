@@ -95,6 +95,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, hero) = (game.session, game.players[0].character);
+        // The roll is dated a minute ahead, so that the time for a save does not end while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let outcomes = call_concurrently(clients, |_| {
