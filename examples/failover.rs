@@ -29,13 +29,13 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let primary = Server::start_private(Some(&SETTINGS)).await?;
-    let game = DemoGame::on(&primary).await?;
+    let game = DemoGame::start_on(&primary).await?;
     let (first, second) = tokio::try_join!(standby_of(&primary), standby_of(&primary))?;
     let copies = [game.copy_on(&first)?, game.copy_on(&second)?];
     let options = Options::default().replicas(copies.iter().map(|copy| copy.url()));
     let sparc = Sparc::connect_with(game.url(), options).await?;
     // From here on, no commit is acknowledged before a standby has it.
-    primary.set("synchronous_standby_names", "ANY 1 (*)").await?;
+    primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await?;
     show(&sparc, "three servers");
 
     let ada = sparc.as_user(game.player);
@@ -94,7 +94,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
-    Ok(spawn_blocking(move || primary.standby(&SETTINGS)).await??)
+    Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
 async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {

@@ -20,7 +20,7 @@ async fn server() -> &'static Server {
 
 /// Creates an empty database and connects to it as the migration program does.
 async fn empty_database() -> (Database, DatabaseConnection) {
-    let database = server().await.empty().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }

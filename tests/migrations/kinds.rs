@@ -363,7 +363,7 @@ fn every_kind_of_line_is_broken_by_some_test() {
 #[tokio::test]
 async fn an_api_role_that_bypasses_row_security_is_named_and_repaired() {
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     for (sql, object) in [
