@@ -186,12 +186,12 @@ impl From<DbErr> for Error {
                     return carried.clone();
                 }
                 match classify(inner) {
-                    Some(Class::Lost) => Self::ConnectionLost(error),
-                    Some(Class::PoolTimeout) => Self::PoolTimeout,
-                    Some(Class::PoolClosed) => Self::PoolClosed,
-                    Some(Class::DeadlineExceeded) => Self::DeadlineExceeded,
-                    Some(Class::Misconfigured(reason)) => Self::Misconfigured { reason },
-                    Some(Class::Invalid(reason)) => Self::InvalidStatement { reason },
+                    Some(ErrorClass::ConnectionLost) => Self::ConnectionLost(error),
+                    Some(ErrorClass::PoolTimeout) => Self::PoolTimeout,
+                    Some(ErrorClass::PoolClosed) => Self::PoolClosed,
+                    Some(ErrorClass::DeadlineExceeded) => Self::DeadlineExceeded,
+                    Some(ErrorClass::Misconfigured(reason)) => Self::Misconfigured { reason },
+                    Some(ErrorClass::InvalidStatement(reason)) => Self::InvalidStatement { reason },
                     None => Self::Database(error),
                 }
             }
@@ -203,7 +203,7 @@ impl From<DbErr> for Error {
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     sqlx_error(error).is_some_and(|error| match carried(error) {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
-        None => matches!(classify(error), Some(Class::Lost)),
+        None => matches!(classify(error), Some(ErrorClass::ConnectionLost)),
     })
 }
 
@@ -214,8 +214,8 @@ pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
 }
 
-/// Whether the server accepts no writes.
-pub(crate) fn is_read_only(error: &DbErr) -> bool {
+/// Whether the statement failed because the server or the transaction is read-only.
+pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some("25006")
 }
 
@@ -236,18 +236,18 @@ pub fn pg_error(error: &SqlxError) -> Option<&SqlxPostgresError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
 }
 
-enum Class {
-    Lost,
+enum ErrorClass {
+    ConnectionLost,
     PoolTimeout,
     PoolClosed,
     DeadlineExceeded,
     Misconfigured(String),
-    Invalid(String),
+    InvalidStatement(String),
 }
 
 /// Whether the connection is unusable after this error: the network failed, the server closed the connection, or the
 /// protocol is out of sync.
-pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
+pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         error => pg_error(error).is_some_and(is_fatal),
@@ -272,40 +272,40 @@ pub(crate) fn is_from_pooler(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| !is_from_postgres(error))
 }
 
-fn classify(error: &SqlxError) -> Option<Class> {
+fn classify(error: &SqlxError) -> Option<ErrorClass> {
     Some(match error {
-        SqlxError::PoolTimedOut => Class::PoolTimeout,
-        SqlxError::PoolClosed => Class::PoolClosed,
+        SqlxError::PoolTimedOut => ErrorClass::PoolTimeout,
+        SqlxError::PoolClosed => ErrorClass::PoolClosed,
         SqlxError::Protocol(text) if text.contains("CopyInResponse") || text.contains("CopyOutResponse") => {
-            Class::Invalid("COPY must read or write on the server; the connection was closed".to_owned())
+            ErrorClass::InvalidStatement("COPY must read or write on the server; the connection was closed".to_owned())
         }
-        SqlxError::Configuration(source) => Class::Misconfigured(source.to_string()),
-        SqlxError::Encode(source) => Class::Invalid(format!("a value cannot be sent: {source}")),
-        SqlxError::InvalidArgument(text) => Class::Invalid(text.clone()),
-        SqlxError::TypeNotFound { type_name } => Class::Invalid(format!("there is no type {type_name}")),
+        SqlxError::Configuration(source) => ErrorClass::Misconfigured(source.to_string()),
+        SqlxError::Encode(source) => ErrorClass::InvalidStatement(format!("a value cannot be sent: {source}")),
+        SqlxError::InvalidArgument(text) => ErrorClass::InvalidStatement(text.clone()),
+        SqlxError::TypeNotFound { type_name } => ErrorClass::InvalidStatement(format!("there is no type {type_name}")),
         error => match pg_error(error) {
             Some(error) => return classify_server_error(error),
-            None if is_lost(error) => Class::Lost,
+            None if breaks_connection(error) => ErrorClass::ConnectionLost,
             None => return None,
         },
     })
 }
 
-fn classify_server_error(error: &SqlxPostgresError) -> Option<Class> {
+fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
-        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(message())),
+        "28000" | "28P01" | "3D000" => Some(ErrorClass::Misconfigured(message())),
         // The statement has the wrong number of values, or it is more than one statement.
-        "08P01" if !is_fatal(error) => Some(Class::Invalid(message())),
+        "08P01" if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
         "42601" if error.routine() == Some("exec_parse_message") => {
-            Some(Class::Invalid("it must be one statement".to_owned()))
+            Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
         // `statement_timeout`, which is the deadline.
-        "57014" => Some(Class::DeadlineExceeded),
+        "57014" => Some(ErrorClass::DeadlineExceeded),
         // Too many connections. One may become free.
-        "53300" => Some(Class::PoolTimeout),
-        code if code.starts_with("57P") || is_fatal(error) => Some(Class::Lost),
+        "53300" => Some(ErrorClass::PoolTimeout),
+        code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),
         _ => None,
     }
 }

@@ -84,9 +84,9 @@ impl Identity {
         self.0.user_id
     }
 
-    /// Returns the columns with the values of those settings that PostgreSQL may store in another form than they were
-    /// set in: `5000` as `5s`. A setting of an extension or of an application has a dot in its name and is stored as it
-    /// is.
+    /// Returns SQL columns that read back the settings which PostgreSQL may store in another form than the one in which
+    /// they were set: `5000` becomes `5s`. A setting of an extension or of an application has a dot in its name and is
+    /// stored as it is.
     pub(crate) fn normalized_columns(&self) -> String {
         let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
         columns.collect()
@@ -97,11 +97,12 @@ impl Identity {
     }
 
     /// Returns how many columns [`normalized_columns`](Self::normalized_columns) has.
-    pub(crate) fn normalized_count(&self) -> usize {
+    pub(crate) fn normalized_column_count(&self) -> usize {
         self.normalized_settings().count()
     }
 
-    /// Returns the same identity with the values that the server returned for those columns.
+    /// Returns the same identity with the values that the server returned for the
+    /// [`normalized_columns`](Self::normalized_columns).
     pub(crate) fn with_normalized(&self, values: &[Option<String>]) -> Self {
         let names = self.normalized_settings().map(|(name, _)| name.clone());
         let values = values.iter().map(|value| value.clone().unwrap_or_default());
@@ -138,7 +139,8 @@ impl Identity {
     /// SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
     /// would have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
-        // Built for each transaction, so in one allocation. `num_nulls` returns one small column instead of each value.
+        // Every transaction needs this text, so it is built in one allocation. `num_nulls` returns one small column
+        // instead of each value.
         let mut sql = String::with_capacity(512) + "SELECT num_nulls(";
         push_set_config(&mut sql, "role", &self.0.role);
         for (name, value) in &self.0.settings {
@@ -173,8 +175,9 @@ impl Identity {
 
     /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
     /// it in the message do not run: with [`TRANSACTION_ENDED`] if this is another transaction, with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so nothing is evaluated early.)
-    pub(crate) fn require_sql(&self, started_at: &str) -> String {
+    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so the planner evaluates neither
+    /// failing branch early.)
+    pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
             "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
@@ -183,7 +186,8 @@ impl Identity {
     }
 }
 
-/// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a string that is not a number.
+/// SQLSTATEs of the failures of [`Identity::assert_unchanged_sql`]: a division by zero, and a string that is not a
+/// number.
 pub(crate) const TRANSACTION_ENDED: &str = "22012";
 pub(crate) const IDENTITY_CHANGED: &str = "22P02";
 

@@ -9,7 +9,6 @@ mod inherent;
 mod inner;
 #[cfg(test)]
 mod interleavings;
-mod marks;
 mod plain;
 mod pool;
 mod pooler;
@@ -21,6 +20,7 @@ mod shared_transaction;
 mod transaction;
 mod transaction_server;
 pub mod unchecked;
+mod unlocked_state;
 mod wire;
 
 // Imported so that its features select the TLS implementation of the driver under SeaORM.

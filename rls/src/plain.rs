@@ -6,7 +6,7 @@
 //! session cleaned.
 
 /// Words that SeaORM writes before a parenthesis. None of them changes a database session.
-const BEFORE_PARENTHESIS: [&str; 36] = [
+const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
     "ANY",
@@ -45,20 +45,22 @@ const BEFORE_PARENTHESIS: [&str; 36] = [
     "WHERE",
 ];
 
-const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
+const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
 /// Returns whether the statement certainly calls no function that changes the database session.
 pub(crate) fn is_plain(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
-    if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
+    if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
     // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
     if sql.starts_with("SELECT ") && sql.split(|c| !is_part_of_name(c)).any(|word| word.eq_ignore_ascii_case("into")) {
         return false;
     }
-    let body =
-        sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
+    let body = sql
+        .strip_prefix("INSERT INTO ")
+        .and_then(|rest| rest.split_once('('))
+        .filter(|(table, _)| is_quoted_name(table));
     let sql = body.map_or(sql, |(_, body)| body);
     sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
 }
@@ -73,18 +75,18 @@ pub(crate) fn is_plain_read(sql: &str) -> bool {
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn is_commit(sql: &str) -> bool {
-    let word: String = after_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
+    let word: String = skip_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
 }
 
 /// Returns the text after the white space and the comments that it begins with.
-fn after_comments(sql: &str) -> &str {
+fn skip_comments(sql: &str) -> &str {
     let mut rest = sql.trim_start();
     loop {
         if let Some(comment) = rest.strip_prefix("--") {
             rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
         } else if rest.starts_with("/*") {
-            rest = after_block_comment(rest);
+            rest = skip_block_comment(rest);
         } else if let Some(empty) = rest.strip_prefix(';') {
             rest = empty;
         } else {
@@ -95,7 +97,7 @@ fn after_comments(sql: &str) -> &str {
 }
 
 /// Returns the text after the block comment that it begins with. Comments can be nested.
-fn after_block_comment(sql: &str) -> &str {
+fn skip_block_comment(sql: &str) -> &str {
     let (mut depth, mut rest) = (0_usize, sql);
     while let Some(index) = rest.find("/*").into_iter().chain(rest.find("*/")).min() {
         depth = if rest[index..].starts_with("/*") { depth + 1 } else { depth.saturating_sub(1) };
@@ -109,7 +111,7 @@ fn after_block_comment(sql: &str) -> &str {
 
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
 /// insert.
-fn is_name(text: &str) -> bool {
+fn is_quoted_name(text: &str) -> bool {
     text.trim().split('.').all(|part| {
         part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).is_some_and(|name| !name.contains('"'))
     })
@@ -123,7 +125,7 @@ fn may_precede_parenthesis(before: &str) -> bool {
     }
     // `x.count(` calls a function of a schema.
     let rest = &before[..before.len() - word.len()];
-    !rest.trim_end().ends_with('.') && BEFORE_PARENTHESIS.contains(&word)
+    !rest.trim_end().ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
 }
 
 fn is_part_of_name(c: char) -> bool {

@@ -363,8 +363,8 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator = tx.user()?;
     let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
-    let may_take_service_role = tx.may_take_role(SERVICE_ROLE);
-    if may_take_service_role {
+    let can_assume_service_role = tx.can_assume_role(SERVICE_ROLE);
+    if can_assume_service_role {
         find = find.lock_exclusive();
     }
     let Some(adventure) = find.one(tx).await? else {
@@ -381,7 +381,7 @@ async fn validate_and_store(
     }
     let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if may_take_service_role {
+    if can_assume_service_role {
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }

@@ -82,7 +82,7 @@ pub(crate) mod sealed {
 
     impl Drop for Joined {
         fn drop(&mut self) {
-            if !self.has_succeeded && !self.reads && self.transaction.has_written() {
+            if !self.has_succeeded && !self.reads && self.transaction.may_have_written() {
                 self.transaction.fail();
             }
         }
@@ -116,7 +116,7 @@ pub(crate) mod sealed {
         }
 
         fn as_service(&self) -> Option<IdentityConnection> {
-            Some(self.switch_to(supabase::service()))
+            Some(self.with_identity(supabase::service()))
         }
 
         fn has_replicas(&self) -> bool {
