@@ -15,9 +15,9 @@ use crate::{
     error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
     identity::check_role,
     inner::{BeginRequest, OUTERMOST, READ_ONLY},
-    plain::is_plain_read,
     position::{Position, RequiredPosition},
     servers::{Purpose, Servers},
+    statement_kind::only_reads,
     transaction::{impl_transaction_trait, modes_sql},
 };
 
@@ -108,7 +108,7 @@ impl IdentityConnection {
     pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
         // With replicas, the answer to the commit has the log position that the identity has read, so it is awaited.
         let ends_in_background = !self.has_replicas();
-        self.begin_with(self.read_purpose(false), self.begin_request(READ_ONLY, deadline, ends_in_background)).await
+        self.begin_with(self.read_purpose(false), self.new_begin_request(READ_ONLY, deadline, ends_in_background)).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -160,10 +160,10 @@ impl IdentityConnection {
         modes: &str,
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        self.begin_with(purpose, self.begin_request(modes, deadline, false)).await
+        self.begin_with(purpose, self.new_begin_request(modes, deadline, false)).await
     }
 
-    fn begin_request<'a>(
+    fn new_begin_request<'a>(
         &'a self,
         modes: &'a str,
         deadline: Option<Duration>,
@@ -224,7 +224,7 @@ impl IdentityConnection {
     }
 
     fn runs_raw_on_replica(&self, statement: &Statement) -> bool {
-        self.has_replicas() && is_plain_read(&statement.sql)
+        self.has_replicas() && only_reads(&statement.sql)
     }
 }
 
@@ -273,7 +273,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
@@ -284,7 +284,7 @@ impl ConnectionTrait for IdentityConnection {
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }

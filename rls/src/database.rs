@@ -179,9 +179,9 @@ async fn open(
     login_url: Option<&str>,
     positions: &Arc<Positions>,
 ) -> Result<(Servers, Option<String>), Error> {
-    let connect = connect_options(url, options)?;
+    let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
-        let mut servers = vec![connect];
+        let mut servers = vec![pg_options];
         for replica in &options.replicas {
             let replica = connect_options(replica, options)?;
             servers.push(match login_url {
@@ -198,7 +198,7 @@ async fn open(
         return Ok((Servers::Several(cluster), answer));
     }
     // A pool would retry until its timeout; a single connection reports the cause at once.
-    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
+    let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
     let work = async {
         let answer = match query {
             Some(query) => query_scalar(&mut probe, query).await?,
@@ -208,7 +208,7 @@ async fn open(
         Ok(answer)
     };
     let answer = within_acquire_timeout(options, work).await?;
-    Ok((Servers::One(Pool::managed(connect, options.max_connections, options.acquire_timeout)?), answer))
+    Ok((Servers::One(Pool::managed(pg_options, options.max_connections, options.acquire_timeout)?), answer))
 }
 
 async fn within_acquire_timeout<T>(
@@ -221,16 +221,16 @@ async fn within_acquire_timeout<T>(
 
 fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // SeaORM's own options are not used: their trace output contains the URL with the password.
-    let mut connect = connect::options(url)?.disable_statement_logging();
-    if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
-        connect = connect.application_name(name);
+    let mut pg_options = connect::options(url)?.disable_statement_logging();
+    if let (Some(name), None) = (&options.application_name, pg_options.get_application_name()) {
+        pg_options = pg_options.application_name(name);
     }
     if !options.prepared_statements {
         // The driver names prepared statements even without a cache, and then does not remember them. So each
         // transaction begins with DEALLOCATE ALL.
-        connect = connect.statement_cache_capacity(0);
+        pg_options = pg_options.statement_cache_capacity(0);
     }
-    Ok(connect)
+    Ok(pg_options)
 }
 
 /// Options of the connection pool.

@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn claims_without_a_user_or_with_another_role_are_refused() {
         let id = Uuid::new_v4().to_string();
-        let of = |claims: serde_json::Value| match claims {
+        let from_json = |claims: serde_json::Value| match claims {
             serde_json::Value::Object(claims) => supabase::from_claims(claims),
             _ => unreachable!(),
         };
@@ -307,11 +307,11 @@ mod tests {
             json!({ "role": "authenticated", "sub": id, "name": "a\0b" }),
             json!({ "role": "authenticated", "sub": id, "deep": [{ "a\0b": 1 }] }),
         ] {
-            assert!(matches!(of(claims.clone()), Err(Error::InvalidClaims { .. })), "{claims}");
+            assert!(matches!(from_json(claims.clone()), Err(Error::InvalidClaims { .. })), "{claims}");
         }
-        let user = of(json!({ "role": "authenticated", "sub": id.to_uppercase(), "aal": "aal2" })).unwrap();
+        let user = from_json(json!({ "role": "authenticated", "sub": id.to_uppercase(), "aal": "aal2" })).unwrap();
         assert_eq!((user.role(), user.user_id().unwrap().to_string()), ("authenticated", id));
-        assert_eq!(of(json!({ "role": "anon" })).unwrap().role(), "anon");
+        assert_eq!(from_json(json!({ "role": "anon" })).unwrap().role(), "anon");
     }
 
     #[test]
@@ -323,16 +323,16 @@ mod tests {
 
     #[test]
     fn identities_are_equal_if_they_set_the_same_role_and_settings() {
-        let of = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
-        let (shared, other) = (of("app.tenant", "1"), of("app.tenant", "2"));
-        assert_eq!(shared, of("app.tenant", "1"));
-        assert_eq!(shared.key(), of("app.tenant", "1").key());
+        let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
+        let (shared, other) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
+        assert_eq!(shared, with_setting("app.tenant", "1"));
+        assert_eq!(shared.key(), with_setting("app.tenant", "1").key());
         assert!(shared != other && shared.key() != other.key());
         // A builder changes its own copy only.
         assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
         assert_ne!(shared.clone().with_admission("check()"), shared);
-        assert_ne!(of("app.region", "1"), shared);
-        assert_eq!(shared, of("app.tenant", "1"));
+        assert_ne!(with_setting("app.region", "1"), shared);
+        assert_eq!(shared, with_setting("app.tenant", "1"));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl<C: Connection> Inner<C> {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
                 self.has_unread_end = true;
-                self.fail(frame, Failure::Failed);
+                self.mark_failed(frame, Failure::Failed);
             } else {
                 // The driver could not send the request or decode the response, so more of it may follow.
                 self.pending = Some(Pending::Stream);
@@ -107,7 +107,7 @@ impl<C: Connection> Inner<C> {
         outcome
     }
 
-    pub(crate) fn fail(&mut self, frame: u64, failure: Failure) {
+    pub(crate) fn mark_failed(&mut self, frame: u64, failure: Failure) {
         if let Some(frame) = self.frame(frame) {
             frame.failure.get_or_insert(failure);
         }
@@ -182,10 +182,10 @@ impl<C: Connection> Inner<C> {
             };
             (self.pending, self.has_unread_end) = (None, false);
             match pending {
-                Pending::Call(frame) => self.fail(frame, Failure::Failed),
+                Pending::Call(frame) => self.mark_failed(frame, Failure::Failed),
                 Pending::Stream if refused => {
                     let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-                    self.fail(frame, Failure::Failed);
+                    self.mark_failed(frame, Failure::Failed);
                 }
                 Pending::Stream => {}
                 // The nested transaction was never returned to a caller.
@@ -195,7 +195,7 @@ impl<C: Connection> Inner<C> {
                     }
                 }
                 Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.remove_frames_from(frame),
-                Pending::Release(frame) | Pending::RollbackTo(frame) => self.fail(frame, Failure::Failed),
+                Pending::Release(frame) | Pending::RollbackTo(frame) => self.mark_failed(frame, Failure::Failed),
                 // The transaction was never returned to a caller.
                 Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
@@ -205,7 +205,7 @@ impl<C: Connection> Inner<C> {
         }
         for (frame, dropped) in unlocked.take_drops() {
             match dropped {
-                Dropped::Operation => self.fail(frame, Failure::Failed),
+                Dropped::Operation => self.mark_failed(frame, Failure::Failed),
                 Dropped::Handle => {
                     if let Some(frame) = self.frame(frame) {
                         frame.is_abandoned = true;
@@ -239,7 +239,7 @@ impl<C: Connection> Inner<C> {
                 Ok(())
             }
             Some(1) => {
-                self.fail(frame, Failure::IdentityChanged);
+                self.mark_failed(frame, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
             _ => Err(self.record_end_by_statement().into()),

@@ -27,9 +27,9 @@ use crate::{
     Error, Identity,
     identity::set_role_statement,
     inner::{BeginRequest, Inner, OUTERMOST},
-    run::stream_rows,
     runtime::set_deadlines_may_pass,
     shared_transaction::{SharedTransaction, Verification},
+    statements::stream_rows,
     wire::PreparedStatements,
 };
 

@@ -16,9 +16,9 @@ use crate::{
     inner::{
         BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown, end_error, savepoint_name,
     },
-    plain::is_commit,
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    statement_kind::is_commit,
     transaction_server::TransactionServer,
     unlocked_state::{Dropped, UnlockedState, WaiterGuard},
     wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
@@ -170,7 +170,7 @@ impl<C: Connection> SharedTransaction<C> {
             inner.frames.push(Frame::new(id));
             if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
                 inner.remove_frames_from(id);
-                inner.fail(frame, Failure::Failed);
+                inner.mark_failed(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
@@ -217,7 +217,7 @@ impl<C: Connection> SharedTransaction<C> {
                     // If another call gets the connection, it settles this commit first. A savepoint that may have been
                     // released cannot be rolled back alone.
                     if is_sent {
-                        self.fail(OUTERMOST)
+                        self.mark_failed(OUTERMOST)
                     } else {
                         self.abandon(frame)
                     }
@@ -257,7 +257,7 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
-    pub(crate) fn fail(&self, frame: u64) {
+    pub(crate) fn mark_failed(&self, frame: u64) {
         self.unlocked.record_drop(frame, Dropped::Operation);
     }
 

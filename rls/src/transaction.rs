@@ -17,10 +17,10 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream,
     identity::{check_role, set_role_statement},
-    plain::is_plain,
-    run::{self, StatementToRun},
     servers::Pools,
     shared_transaction::{SharedTransaction, Verification},
+    statement_kind::cannot_change_session,
+    statements::{self, StatementToRun},
 };
 
 /// Maps an error of a caller's statement to the error that the caller gets.
@@ -118,8 +118,8 @@ impl UncheckedTransaction {
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
-    pub fn fail(&self) {
-        self.shared.fail(self.frame);
+    pub fn mark_failed(&self) {
+        self.shared.mark_failed(self.frame);
     }
 
     /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
@@ -239,7 +239,8 @@ impl Transaction {
         commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
         let UncheckedTransaction { shared, frame, .. } = &self.unchecked;
-        let rows = self.map_error(run::stream_rows(shared, *frame, statement, verification, commits_at_end).await)?;
+        let rows =
+            self.map_error(statements::stream_rows(shared, *frame, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
@@ -251,7 +252,7 @@ impl Transaction {
     /// Returns when to verify after a statement that SeaORM built. One that calls no functions cannot have changed the
     /// database session.
     fn verification_after(&self, statement: &Statement) -> Verification {
-        if is_plain(&statement.sql) { Verification::Skipped } else { self.verification }
+        if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
 
     async fn execute_verified(
@@ -346,7 +347,8 @@ impl StreamTrait for Transaction {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let verification = if is_plain(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
+            let verification =
+                if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
             self.stream_rows(statement, verification, false).await
         })
     }

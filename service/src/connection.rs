@@ -83,7 +83,7 @@ pub(crate) mod sealed {
     impl Drop for Joined {
         fn drop(&mut self) {
             if !self.has_succeeded && !self.reads && self.transaction.may_have_written() {
-                self.transaction.fail();
+                self.transaction.mark_failed();
             }
         }
     }

@@ -29,7 +29,7 @@ impl<C: Connection> Inner<C> {
         let outcome = self.send_internal(sql, Pending::RollbackTo(frame)).await;
         self.remove_frames_from(frame);
         if outcome.is_err() {
-            self.fail(outer, Failure::Failed);
+            self.mark_failed(outer, Failure::Failed);
         }
         outcome.map(drop)
     }

@@ -1,9 +1,9 @@
-//! Recognizes statements built by SeaORM that cannot have changed the database session.
+//! Recognizes from its text what a statement may do: change the database session, write, commit.
 //!
 //! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
-//! function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
-//! that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the database
-//! session cleaned.
+//! function (`set_config`, `pg_advisory_lock`). So a statement counts as unable to change the database session only if
+//! every parenthesis in it is one that SeaORM writes. This is an allow-list; after any other statement, the identity is
+//! verified and the database session cleaned.
 
 /// Words that SeaORM writes before a parenthesis. None of them changes a database session.
 const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
@@ -47,8 +47,8 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
 
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Returns whether the statement certainly calls no function that changes the database session.
-pub(crate) fn is_plain(sql: &str) -> bool {
+/// Returns whether the statement certainly calls no function that could change the database session.
+pub(crate) fn cannot_change_session(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
@@ -65,11 +65,12 @@ pub(crate) fn is_plain(sql: &str) -> bool {
     sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
 }
 
-/// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
-pub(crate) fn is_plain_read(sql: &str) -> bool {
+/// Whether the statement only reads, locks no rows and cannot change the database session, so that a replica can run
+/// it.
+pub(crate) fn only_reads(sql: &str) -> bool {
     // Each of these can also occur in a name or a string; the statement then runs on the primary. System views (`pg_`)
     // differ between the servers.
-    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
+    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && cannot_change_session(sql)
 }
 
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
@@ -134,7 +135,7 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_commit, is_plain, is_plain_read};
+    use super::{cannot_change_session, is_commit, only_reads};
 
     #[test]
     fn a_commit_is_recognized_by_its_first_word() {
@@ -149,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_locks_or_writes_is_not_a_plain_read() {
-        assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
+    fn a_statement_that_locks_or_writes_does_not_only_read() {
+        assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
             r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
@@ -160,12 +161,12 @@ mod tests {
             r#"INSERT INTO "a" ("id") VALUES ($1)"#,
             r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
         ] {
-            assert!(!is_plain_read(sql), "{sql}");
+            assert!(!only_reads(sql), "{sql}");
         }
     }
 
     #[test]
-    fn statements_built_from_entities_are_plain() {
+    fn statements_built_from_entities_cannot_change_the_session() {
         for sql in [
             r#"SELECT "a"."id", CAST("a"."kind" AS text) FROM "a" WHERE "a"."id" = $1 LIMIT $2"#,
             r#"SELECT COUNT(*) AS num_items FROM (SELECT "a"."id" FROM "a") AS "sub_query""#,
@@ -173,12 +174,12 @@ mod tests {
             r#"UPDATE "a" SET "n" = "n" + ($1) WHERE ("a"."id" IN ($2, $3)) AND ("b" IS NULL)"#,
             r#"DELETE FROM "a" WHERE EXISTS(SELECT 1 FROM "b")"#,
         ] {
-            assert!(is_plain(sql), "{sql}");
+            assert!(cannot_change_session(sql), "{sql}");
         }
     }
 
     #[test]
-    fn statements_with_other_function_calls_are_not_plain() {
+    fn statements_with_other_function_calls_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,
@@ -195,7 +196,7 @@ mod tests {
             "RESET ROLE",
             "SELECT éCOUNT(1)",
         ] {
-            assert!(!is_plain(sql), "{sql}");
+            assert!(!cannot_change_session(sql), "{sql}");
         }
     }
 }

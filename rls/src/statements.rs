@@ -11,9 +11,9 @@ use tokio::{
 
 use crate::{
     inner::OUTERMOST,
-    plain::{is_plain, is_plain_read},
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
+    statement_kind::{cannot_change_session, only_reads},
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
@@ -62,7 +62,7 @@ impl From<Statement> for StatementToRun {
 impl StatementToRun {
     fn may_write(&self) -> bool {
         // A `SELECT` may write through a function that it calls.
-        !(self.statement.sql.starts_with("SELECT ") && is_plain(&self.statement.sql))
+        !(self.statement.sql.starts_with("SELECT ") && cannot_change_session(&self.statement.sql))
     }
 }
 
@@ -213,7 +213,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     let shared = shared.clone();
     spawn(async move {
         // A read has nothing to save, so it is committed however many of its rows the reader takes.
-        let must_be_read = commits_at_end && !is_plain_read(&statement.sql);
+        let must_be_read = commits_at_end && !only_reads(&statement.sql);
         let outcome = send_all(&shared, call, statement, &rows, must_be_read).await;
         let outcome = match outcome {
             Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST).await,
