@@ -115,24 +115,24 @@ impl Error {
 /// Carries an [`Error`] through SeaORM's traits, which return [`DbErr`]: it is wrapped in an error of the driver and
 /// unwrapped as the same variant.
 #[derive(Debug)]
-struct Carried {
+struct CarriedError {
     error: Error,
     text: String,
 }
 
-impl fmt::Display for Carried {
+impl fmt::Display for CarriedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl StdError for Carried {
+impl StdError for CarriedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
     }
 }
 
-impl DatabaseError for Carried {
+impl DatabaseError for CarriedError {
     fn message(&self) -> &str {
         &self.text
     }
@@ -159,15 +159,15 @@ impl From<Error> for DbErr {
         match error {
             Error::Database(error) => error,
             error => {
-                let carried = Carried { text: error.to_string(), error };
+                let carried = CarriedError { text: error.to_string(), error };
                 Self::Exec(RuntimeErr::SqlxError(SqlxError::Database(Box::new(carried)).into()))
             }
         }
     }
 }
 
-fn carried(error: &SqlxError) -> Option<&Error> {
-    let carried = error.as_database_error()?.try_downcast_ref::<Carried>()?;
+fn carried_error(error: &SqlxError) -> Option<&Error> {
+    let carried = error.as_database_error()?.try_downcast_ref::<CarriedError>()?;
     Some(&carried.error)
 }
 
@@ -182,7 +182,7 @@ impl From<DbErr> for Error {
             }
             error => {
                 let Some(inner) = sqlx_error(&error) else { return Self::Database(error) };
-                if let Some(carried) = carried(inner) {
+                if let Some(carried) = carried_error(inner) {
                     return carried.clone();
                 }
                 match classify(inner) {
@@ -201,7 +201,7 @@ impl From<DbErr> for Error {
 
 /// Returns whether the error is an [`Error::ConnectionLost`], or converts to one.
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
-    sqlx_error(error).is_some_and(|error| match carried(error) {
+    sqlx_error(error).is_some_and(|error| match carried_error(error) {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
         None => matches!(classify(error), Some(ErrorClass::ConnectionLost)),
     })
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_text_is_not_taken_for_an_error_of_this_crate() {
+    fn a_custom_text_is_not_mistaken_for_an_error_of_this_crate() {
         let text = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
         assert_eq!(Error::from(text).code(), "database");
     }

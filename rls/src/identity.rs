@@ -16,7 +16,7 @@ use crate::Error;
 
 /// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
 /// it. As text it includes the offset from UTC, so it is understood in any time zone.
-const STARTED_AT: &str = "transaction_timestamp()";
+const STARTED_AT_SQL: &str = "transaction_timestamp()";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
 ///
@@ -158,7 +158,7 @@ impl Identity {
             // A separate statement, because its names are resolved after the role is set.
             sql.extend(["; SELECT ", admission]);
         }
-        sql.extend([extra_columns, ", ", STARTED_AT]);
+        sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
         sql
     }
 
@@ -168,7 +168,7 @@ impl Identity {
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
+            "SELECT CASE WHEN {STARTED_AT_SQL} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
              (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
         )
     }
@@ -180,7 +180,7 @@ impl Identity {
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
+            "SELECT CASE WHEN {STARTED_AT_SQL} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
              ELSE concat('identity changed')::integer END"
         )
     }
@@ -271,7 +271,7 @@ mod tests {
     use serde_json::json;
     use uuid::Uuid;
 
-    use super::{Identity, STARTED_AT, quoted, supabase};
+    use super::{Identity, STARTED_AT_SQL, quoted, supabase};
     use crate::Error;
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_cannot_leave_its_literal() {
+    fn the_value_of_a_setting_cannot_break_out_of_its_sql_literal() {
         assert_eq!(quoted("it's"), "'it''s'");
         assert_eq!(quoted(r"\'; DROP"), r"E'\\''; DROP'");
         assert_eq!(quoted("a\0b"), "'ab'");
@@ -340,10 +340,10 @@ mod tests {
         let timeout = Some(Duration::from_secs(2));
         let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
         let set = "SELECT num_nulls(set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
-        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT}"));
+        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT_SQL}"));
         assert_eq!(
             tenant.with_admission("check()").set_local_sql(timeout, ", 1"),
-            format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT}")
+            format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT_SQL}")
         );
     }
 

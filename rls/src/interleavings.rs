@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::StreamExt;
 use sea_orm::{DbBackend, DbErr, Statement};
-use server::{ModelConnection, Server, USER};
+use server::{ModelConnection, Server, USER_ROLE};
 use shuttle::{
     Runner,
     future::{block_on, spawn, yield_now},
@@ -99,7 +99,7 @@ impl TaskContext {
     async fn insert(&self, frame: u64) {
         let row = self.new_row(frame);
         let verification = if random_below(2) == 0 { Verification::Skipped } else { Verification::Immediate };
-        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER}")), verification);
+        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
         self.record_answer(row, Some(insert.await));
     }
 
@@ -109,7 +109,7 @@ impl TaskContext {
             0 | 1 => self.insert(frame).await,
             2 => {
                 let row = self.new_row(frame);
-                let set = ["service", USER].map(|role| statement(set_role_statement(role)));
+                let set = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
                 let sql = statement(format!("INSERT {row} AS service"));
                 let elevated = self.shared.execute_as_role(frame, set, sql);
                 let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
@@ -117,7 +117,7 @@ impl TaskContext {
             }
             3 => {
                 let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER}"));
+                let sql = statement(format!("INSERT {row} AS {USER_ROLE}"));
                 let answer = poll_and_drop(self.shared.execute(frame, sql, Verification::Immediate)).await;
                 self.record_answer(row, answer);
             }
@@ -128,7 +128,7 @@ impl TaskContext {
             5 => {
                 let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
                 let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
+                let sql = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
                 let switched = self.shared.execute(frame, sql, verification).await;
                 assert!(
                     verification == Verification::Deferred || switched.is_err(),
@@ -205,7 +205,7 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
 
 async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     let server = Server::default();
-    let identity = Identity::new(USER);
+    let identity = Identity::new(USER_ROLE);
     let prepared_statements = PreparedStatements::Cached;
     let request =
         BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, ends_in_background: false };

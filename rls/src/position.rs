@@ -55,11 +55,11 @@ impl FromStr for Position {
 /// Parses a location on a timeline as PostgreSQL prints it: `0/16B3748`.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
-    let half = |part: &str| {
+    let parse_half = |part: &str| {
         let is_hex = !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_hexdigit());
         u32::from_str_radix(part, 16).ok().filter(|_| is_hex).map(u64::from)
     };
-    Some(half(high)? << 32 | half(low)?)
+    Some(parse_half(high)? << 32 | parse_half(low)?)
 }
 
 impl Serialize for Position {
@@ -83,7 +83,7 @@ pub(crate) struct RequiredPosition {
 }
 
 impl RequiredPosition {
-    fn join(self, other: Self) -> Self {
+    fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
             unknown_commit: self.unknown_commit.max(other.unknown_commit),
@@ -91,12 +91,12 @@ impl RequiredPosition {
     }
 
     pub(crate) fn at_least(self, position: Option<Position>) -> Self {
-        self.join(Self { position, unknown_commit: None })
+        self.merge(Self { position, unknown_commit: None })
     }
 }
 
 /// Maximum number of identities in each of the two generations of positions.
-const GENERATION_SIZE: usize = 8192;
+const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
 /// The log position of each identity. When both generations are full, the older one is dropped, and only its highest
 /// position is kept, as `floor`, for all identities without an entry. Replicas have replayed it long before, so nobody
@@ -155,9 +155,9 @@ impl Positions {
 impl RememberedPositions {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
         if !self.recent.contains_key(&key) {
-            if self.recent.len() >= GENERATION_SIZE {
+            if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
                 let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::join);
+                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -170,7 +170,7 @@ impl RememberedPositions {
 
 #[cfg(test)]
 mod tests {
-    use super::{GENERATION_SIZE, Position, Positions, RequiredPosition};
+    use super::{MAX_IDENTITIES_PER_GENERATION, Position, Positions, RequiredPosition};
     use crate::Identity;
 
     fn identity_number(number: usize) -> Identity {
@@ -201,16 +201,16 @@ mod tests {
     fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
         let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
-        let count = GENERATION_SIZE * 5;
+        let count = MAX_IDENTITIES_PER_GENERATION * 5;
         for number in 0..count {
             positions.record(&identity_number(number), at(number));
         }
-        for number in [0, 1, GENERATION_SIZE, count - 1] {
+        for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, count - 1] {
             assert!(positions.get(&identity_number(number)).position >= Some(at(number)), "{number}");
         }
         assert_eq!(positions.get(&identity_number(count - 1)).position, Some(at(count - 1)));
         let remembered = positions.lock();
-        assert!(remembered.recent.len() + remembered.older.len() <= 2 * GENERATION_SIZE);
+        assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_was_sent_earlier_says_nothing_of_one_whose_answer_was_lost_since() {
+    fn the_answer_to_a_commit_does_not_settle_answers_lost_after_it_was_sent() {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
         let at = |lsn| Position { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);

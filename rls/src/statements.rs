@@ -91,10 +91,10 @@ impl<C: Connection> SharedTransaction<C> {
             let mut call = self.begin_call(frame).await?;
             self.count_write();
             call.execute(elevate).await?;
-            let done = call.execute(statement).await?;
+            let result = call.execute(statement).await?;
             call.execute(restore).await?;
             call.complete();
-            Ok(done)
+            Ok(result)
         };
         self.within_deadline(run).await
     }
@@ -126,9 +126,9 @@ impl<C: Connection> Call<C> {
     /// Runs one of several statements. The call is in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = self.connection()?.execute(driver_query(statement, true)).await;
-        let done = self.record_outcome(outcome).map_err(exec_error)?;
+        let result = self.record_outcome(outcome).map_err(exec_error)?;
         self.expect_more_statements();
-        Ok(done.into())
+        Ok(result.into())
     }
 }
 
@@ -136,7 +136,7 @@ impl<C: Connection> Call<C> {
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
 /// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
-const STREAM_BUFFER: usize = if cfg!(test) { 2 } else { 64 };
+const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Sends rows from the task that has the connection to the reader.
 struct RowSender<R> {
@@ -156,7 +156,7 @@ impl<R> RowSender<R> {
     /// memory, so that a reader who runs another statement before the last row does not wait for itself. Returns
     /// `false` if the stream was dropped.
     async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
-        while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER && !shared.has_waiters() {
+        while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
             select! {
                 // Without `biased`, the order would be random, and no schedule could be repeated.
                 biased;

@@ -184,9 +184,9 @@ impl ServerPosition {
     pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
         let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
-        let file = row.0.get(first + 1)?.as_deref();
-        let timeline = file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
-        Some(Self { is_standby: file.is_none(), lsn, timeline })
+        let wal_file = row.0.get(first + 1)?.as_deref();
+        let timeline = wal_file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
+        Some(Self { is_standby: wal_file.is_none(), lsn, timeline })
     }
 }
 

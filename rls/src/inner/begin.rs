@@ -13,7 +13,7 @@ use crate::{
 
 /// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
 /// committed.
-const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
+const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The mode of a transaction that can write nothing.
 pub(crate) const READ_ONLY: &str = " READ ONLY";
@@ -52,7 +52,7 @@ impl BeginColumns<'_> {
     fn sql(&self) -> String {
         let mut sql = self.identity.normalized_columns();
         if self.has_isolation {
-            sql.push_str(IS_SERIALIZABLE);
+            sql.push_str(IS_SERIALIZABLE_COLUMN);
         }
         if self.has_position {
             sql.extend([", ", SERVER_POSITION]);

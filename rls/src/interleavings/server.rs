@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The role of the identity under test.
-pub(super) const USER: &str = "user";
+pub(super) const USER_ROLE: &str = "user";
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server(Arc<Mutex<State>>);
@@ -126,7 +126,7 @@ impl State {
         }
         let is_lost = self.may_be_lost && shuttle::rand::thread_rng().gen_ratio(1, 30);
         if is_lost && shuttle::rand::thread_rng().r#gen() {
-            self.lose();
+            self.lose_connection();
         }
         if self.is_lost {
             return Err(lost_error());
@@ -146,13 +146,13 @@ impl State {
         }
         self.unread = Some(response);
         if is_lost {
-            self.lose();
+            self.lose_connection();
             return Err(lost_error());
         }
         Ok(())
     }
 
-    fn lose(&mut self) {
+    fn lose_connection(&mut self) {
         self.is_lost = true;
         self.transaction = None;
     }
@@ -214,7 +214,7 @@ impl State {
                 response.row = Some(TextRow(vec![Some("started".to_owned())]));
             }
             ["SELECT", "CASE", ..] => {
-                let is_changed = open.role != USER;
+                let is_changed = open.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
                     response.row = Some(number_row([is_changed.into(), 0]));
                 } else if is_changed {
@@ -337,7 +337,7 @@ impl Connection for ModelConnection {
 
     fn discard(mut self) {
         self.is_discarded = true;
-        self.server.state().lose();
+        self.server.state().lose_connection();
     }
 }
 

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Interval between two checks.
-const INTERVAL: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval while no primary is known, and the shortest interval after a caller has asked for a check.
-const SHORT_INTERVAL: Duration = Duration::from_millis(100);
+const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of a check; after it, the server counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A replica that has not replayed what the primary had written this long ago is not used for reads.
@@ -111,15 +111,15 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         {
             break;
         }
-        sleep(SHORT_INTERVAL).await;
+        sleep(SHORT_CHECK_INTERVAL).await;
     }
     let (weak, wake) = (Arc::downgrade(cluster), cluster.monitor_wake.clone());
     Ok(tokio::spawn(async move {
         loop {
-            let interval = if monitor.has_primary { INTERVAL } else { SHORT_INTERVAL };
+            let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
                 // One check serves all callers that asked for one.
-                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL }).await;
+                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
             let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
                 break;
