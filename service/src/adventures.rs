@@ -364,8 +364,8 @@ async fn validate_and_store(
 ) -> Result<Vec<ValidationError>, Error> {
     let creator_id = tx.user_id()?;
     let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
-    let may_take_service_role = tx.may_take_role(SERVICE_ROLE);
-    if may_take_service_role {
+    let can_assume_service_role = tx.can_assume_role(SERVICE_ROLE);
+    if can_assume_service_role {
         query = query.lock_exclusive();
     }
     let Some(adventure) = query.one(tx).await? else {
@@ -382,7 +382,7 @@ async fn validate_and_store(
     }
     let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if may_take_service_role {
+    if can_assume_service_role {
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }

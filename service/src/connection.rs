@@ -81,8 +81,8 @@ pub(crate) mod sealed {
 
     impl Drop for Joined {
         fn drop(&mut self) {
-            if !self.has_succeeded && !self.is_read_only && self.transaction.has_written() {
-                self.transaction.fail();
+            if !self.has_succeeded && !self.is_read_only && self.transaction.may_have_written() {
+                self.transaction.mark_failed();
             }
         }
     }
@@ -119,7 +119,7 @@ pub(crate) mod sealed {
         }
 
         fn as_service(&self) -> Option<IdentityConnection> {
-            Some(self.switch_to(supabase::service()))
+            Some(self.with_identity(supabase::service()))
         }
 
         fn has_replicas(&self) -> bool {

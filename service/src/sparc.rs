@@ -73,10 +73,10 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let connect = options.rls_options();
-        let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA_COMMENT).await?;
+        let (mut database, schema) = Database::connect_and_query_scalar(url, &connect, SCHEMA_COMMENT).await?;
         check_schema(schema.as_deref())?;
         if let Some(service_url) = &options.service_url {
-            database = database.with_role_at(supabase::SERVICE_ROLE, service_url, &connect).await?;
+            database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &connect).await?;
         }
         Ok(Self::new(database))
     }

@@ -132,7 +132,7 @@ mod tests {
             Error::InvalidValue { field: "name", rule: "must have 2 to 50 characters" },
             Error::RuleViolated { constraint: "valid_name".to_owned() },
             Error::Misconfigured { reason: "secret of the server's".to_owned() },
-            Error::ConnectFailed(rls::ConnectError::RootCertificate("secret of the server's".to_owned())),
+            Error::ConnectFailed(rls::ConnectError::InvalidRootCertificate("secret of the server's".to_owned())),
             Error::SchemaOutdated { found: "secret of the server's".to_owned(), needed: "0.17" },
             Error::ConnectionLost(secret_db_error()),
             Error::CommitUnknown(secret_db_error()),

@@ -61,7 +61,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
-            outcome.publish(hub, polled_at, service.seen());
+            outcome.publish(hub, polled_at, service.seen_position());
             Ok(())
         };
         let outcome = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));

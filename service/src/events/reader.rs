@@ -132,7 +132,7 @@ impl Reader {
                 self.has_more = false;
                 if let Some(log_position) = log_position {
                     // A caller that then reads the session's state sees these events, whichever server answers.
-                    self.caller.note_seen(log_position);
+                    self.caller.record_seen_position(log_position);
                 }
                 (events, read_at)
             }

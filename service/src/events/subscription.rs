@@ -247,7 +247,7 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { start, position } = start_point;
     let registration =
-        hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id(), caller.seen())?;
+        hub.register(|| caller.with_identity(supabase::service()), &start, caller.user_id(), caller.seen_position())?;
     let handle = registration.handle();
     let last_seq = position.seq;
     let reader = Reader::new(caller.clone(), registration, &start, position);
