@@ -96,13 +96,13 @@ pub async fn compare(options: &Compare) -> Result<(), Failure> {
 async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let world = World::at_scale(scale);
     let now = Utc::now();
-    let empty = server.empty().await?;
+    let empty = server.create_empty().await?;
     let pool = empty.connect(2).await?;
     let up_empty_ms = up(&pool, None).await?;
     pool.close().await?;
     drop(empty);
 
-    let specification = server.empty().await?;
+    let specification = server.create_empty().await?;
     let pool = specification.connect(2).await?;
     // The first migration is the platform's stand-in: accounts, roles, `auth.uid()`.
     up(&pool, Some(1)).await?;
@@ -110,7 +110,7 @@ async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
     pool.execute_unprepared(SPECIFICATION).await?;
     pool.execute_unprepared(PLATFORM_GRANTS).await?;
     pool.close().await?;
-    let ours = server.empty().await?;
+    let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
     up(&pool, None).await?;
 

@@ -184,7 +184,7 @@ pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
 
 /// Creates and fills a database, without events.
 pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> {
-    let database = server.empty().await?;
+    let database = server.create_empty().await?;
     let pool = database.connect(2).await?;
     up(&pool, None).await?;
     fill(database.url(), Schema::Ours, world, Utc::now()).await?;

@@ -7,7 +7,7 @@ use service::{
     dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
-use testdb::Prepared;
+use testdb::PreparedStatement;
 
 use crate::{
     Failure,
@@ -55,7 +55,7 @@ impl<'a> Reads<'a> {
         role: Role,
         specification: &str,
         prd_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
-        ours: &Prepared,
+        ours: &PreparedStatement,
         own_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
     ) {
         self.measures.push(Measure {
@@ -224,7 +224,7 @@ async fn session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) ->
     reads.add("a character's rolls", Role::Authenticated, sql, player(of), &ours, unfiltered);
 
     let sql = "SELECT count(*) FROM dice_rolls";
-    let count = Prepared { sql: sql.to_owned(), types: String::new() };
+    let count = PreparedStatement { sql: sql.to_owned(), types: String::new() };
     let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
     reads.add("count of all visible rolls", Role::Authenticated, sql, nothing, &count, nothing);
 

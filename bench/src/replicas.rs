@@ -101,7 +101,7 @@ pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
     let (mut standbys, mut urls, mut processes) = (Vec::new(), Vec::new(), vec![postmaster(&primary).await?]);
     for _ in 0..2 {
         let source = primary.clone();
-        let standby = tokio::task::spawn_blocking(move || source.standby(&STANDBY_SETTINGS));
+        let standby = tokio::task::spawn_blocking(move || source.start_standby(&STANDBY_SETTINGS));
         let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
         urls.push(standby.copy_of(&database)?.url().to_owned());
         processes.push(postmaster(&standby).await?);

@@ -96,5 +96,5 @@ async fn query_number(world: &World, sql: &str) -> i64 {
 }
 
 async fn assert_invariants(world: &World) {
-    assert_eq!(crate::evening::broken(world).await, [""; 0]);
+    assert_eq!(crate::random_operations::broken_invariants(world).await, [""; 0]);
 }

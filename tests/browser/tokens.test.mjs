@@ -68,7 +68,7 @@ test("an invalid input is refused with the name of the wrong field", async () =>
 });
 
 test("refusals must not be cached by the browser", async () => {
-  const session = (await program.request("GET", "/api/show")).body;
+  const session = (await program.request("GET", "/api/demo-session")).body;
   const response = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([response.status, (await response.json()).code, response.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });

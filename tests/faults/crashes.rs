@@ -10,7 +10,7 @@ use testdb::Server;
 
 use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, env_number};
 use crate::{
-    evening::{Evening, broken, unexpected},
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
@@ -20,10 +20,10 @@ async fn acknowledged_rows_survive_a_crash() {
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
     let world = World::new_on(&server).await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let mut rng = Rng::with_seed(6);
-    let load = Load::start(&sparc, &evening, 8);
+    let load = Load::start(&sparc, &operations, 8);
     for _ in 0..crashes {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
         let server = server.clone();
@@ -31,15 +31,15 @@ async fn acknowledged_rows_survive_a_crash() {
         // The clients go on in the meantime, and may reconnect before this check does.
         assert_service_works(&sparc).await;
         let fresh = world.reconnect().await;
-        assert_eq!(broken(&fresh).await, [""; 0]);
+        assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     }
     let outcomes = load.stop().await;
     let world = world.reconnect().await;
     assert_nothing_lost(&world, &outcomes.acknowledged).await;
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
     println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.acknowledged.len(), outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(outcomes.codes["done"] > 0);
     sparc.close().await.unwrap();
 }
@@ -48,9 +48,9 @@ async fn acknowledged_rows_survive_a_crash() {
 async fn terminating_random_backends_loses_no_acknowledged_row() {
     let attempts = env_number("SPARC_ENDED", 30);
     let world = World::new().await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
-    let load = Load::start(&sparc, &evening, 8);
+    let load = Load::start(&sparc, &operations, 8);
     // Terminates one backend, if possible one in a transaction, but not the one that runs this statement.
     let terminate_one = "SELECT count(pg_terminate_backend(pid)) FROM (
                  SELECT pid FROM pg_stat_activity
@@ -66,10 +66,10 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
     let outcomes = load.stop().await;
     let fresh = world.reconnect().await;
     assert_nothing_lost(&fresh, &outcomes.acknowledged).await;
-    assert_eq!(broken(&fresh).await, [""; 0]);
+    assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     assert_no_open_transaction(&fresh).await;
     println!("{terminated} backends terminated: {:?}", outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(terminated > 0, "no backend was terminated");
     assert_service_works(&sparc).await;
     sparc.close().await.unwrap();

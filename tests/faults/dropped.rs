@@ -13,7 +13,7 @@ use sparc::{
 };
 
 use super::{assert_no_open_transaction, network::Proxy};
-use crate::{evening::broken, programs::poll_then_drop, world::World};
+use crate::{programs::poll_then_drop, random_operations::broken_invariants, world::World};
 
 /// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
 /// it is dropped.
@@ -26,7 +26,7 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     loop {
         let ended = poll_then_drop(waits, operation()).await;
         assert_no_open_transaction(world).await;
-        assert_eq!(broken(world).await, [""; 0], "{name} dropped at wait {waits}");
+        assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
             // An earlier call may have committed although it was dropped; this one must succeed all the same.

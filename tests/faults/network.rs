@@ -19,7 +19,7 @@ use super::{
     Load, MAX_OPERATION_TIME, assert_no_open_transaction, assert_nothing_lost, assert_service_works, env_number,
 };
 use crate::{
-    evening::{Evening, broken, unexpected},
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
@@ -118,9 +118,9 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     let cuts = env_number("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(8)).await.unwrap();
-    let load = Load::start(&sparc, &evening, 8);
+    let load = Load::start(&sparc, &operations, 8);
     for _ in 0..cuts {
         for state in [OPEN, SLOW, CUT] {
             proxy.set_state(state);
@@ -130,10 +130,10 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     proxy.set_state(OPEN);
     let outcomes = load.stop().await;
     assert_nothing_lost(&world, &outcomes.acknowledged).await;
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
     println!("cut {cuts} times: {:?}", outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(
         outcomes.codes.contains_key("connection_lost") || outcomes.codes.contains_key("commit_unknown"),
         "no client lost its connection"

@@ -27,7 +27,7 @@ use crate::{
 
 /// Creates a database without the schema.
 pub async fn create_empty_database() -> (Database, DatabaseConnection) {
-    let database = server().await.empty().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -36,7 +36,7 @@ pub async fn create_empty_database() -> (Database, DatabaseConnection) {
 async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -141,7 +141,7 @@ async fn eight_concurrent_ups_all_succeed() {
 /// killed` cuts it after each one.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_up_creates_exactly_the_same_schema() {
-    let fresh = server().await.migrated().await.unwrap();
+    let fresh = server().await.create_migrated().await.unwrap();
     let fresh = read_catalog(&connect(fresh.url()).await.unwrap()).await;
     let step = env_number("SPARC_KILLS", 16);
     let mut chunks = 4;
@@ -272,8 +272,8 @@ async fn after_the_triggers_on_accounts_are_restored_missed_changes_are_applied_
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
-    let database = server.empty().await.unwrap();
-    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let database = server.create_empty().await.unwrap();
+    let administrator = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     (database, administrator, owner)
 }

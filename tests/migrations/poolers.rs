@@ -7,12 +7,12 @@ use sparc::migration::{
 };
 
 use super::{Migrator, create_empty_database};
-use crate::pooler::pooler_to;
+use crate::pooler::start_pooler;
 
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let (database, direct) = create_empty_database().await;
-    let Some(pooler) = pooler_to(database.url()).await else { return };
+    let Some(pooler) = start_pooler(database.url()).await else { return };
     // Prepare statements with the driver's names on server connections that the pooler later gives to other clients.
     let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {

@@ -22,7 +22,7 @@ async fn settings_of_the_database_change_nothing() {
     for setting in SETTINGS {
         let (database, db) = create_empty_database().await;
         let name = query_lines(&db, "SELECT current_database()::text").await.concat();
-        let administrator = connect(&database.administrator_url()).await.unwrap();
+        let administrator = connect(&database.superuser_url()).await.unwrap();
         let alter = |setting: &str| format!("ALTER DATABASE {name} SET {setting}");
         administrator.execute_unprepared(&alter(setting)).await.unwrap();
         let db = connect(database.url()).await.unwrap();
@@ -37,8 +37,8 @@ async fn settings_of_the_database_change_nothing() {
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
 
-        let scripted = server().await.empty().await.unwrap();
-        let administrator = connect(&scripted.administrator_url()).await.unwrap();
+        let scripted = server().await.create_empty().await.unwrap();
+        let administrator = connect(&scripted.superuser_url()).await.unwrap();
         let name = query_lines(&administrator, "SELECT current_database()::text").await.concat();
         administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(scripted.url()).await.unwrap();
@@ -58,7 +58,7 @@ async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let name = query_lines(&db, "SELECT current_database()::text").await.concat();
-    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let administrator = connect(&database.superuser_url()).await.unwrap();
     administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
     let db = connect(database.url()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());

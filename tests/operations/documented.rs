@@ -65,7 +65,7 @@ pub fn read_documented() -> Vec<Documented> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/upkeep.rs` test them.
+/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/maintenance.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
 /// Returns the text `aggregate.verb` that stands in quotes in a line.
@@ -204,7 +204,7 @@ fn the_page_of_operations_is_up_to_date() {
         if current != aggregate {
             aggregate = current.to_owned();
             let also = match current {
-                "maintenance" => " and `tests/upkeep.rs`",
+                "maintenance" => " and `tests/maintenance.rs`",
                 "events" => " and `tests/live/`",
                 _ => "",
             };

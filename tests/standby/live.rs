@@ -178,7 +178,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let lsn = super::current_lsn(&cluster.world).await;
     for (copy, standby) in cluster.copies().await.iter().zip(&cluster.standbys) {
         super::wait_until_replayed(copy, &lsn).await;
-        standby.set("primary_conninfo", "").await.unwrap();
+        standby.alter_system("primary_conninfo", "").await.unwrap();
         wait_until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
     cluster.world.new_account().await;

@@ -60,7 +60,7 @@ pub async fn run_blocking<T: Send + 'static>(server: &Server, action: fn(&Server
 }
 
 pub async fn start_standby_of(primary: &Server) -> Server {
-    run_blocking(primary, |primary| primary.standby(&SETTINGS).unwrap()).await
+    run_blocking(primary, |primary| primary.start_standby(&SETTINGS).unwrap()).await
 }
 
 /// Returns the primary's log position.

@@ -8,7 +8,7 @@ use service::{
     dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
-use testdb::Prepared;
+use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ impl Statements {
         let mut all = Vec::new();
         for operation in Operation::ALL {
             run_service(&capture.sparc, operation, sample, Output::Value).await?;
-            let Prepared { sql, types } = capture.last_statement().await?;
+            let PreparedStatement { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(type_of).collect::<Result<_, _>>()?;
             if types != operation.types() {

@@ -82,7 +82,7 @@ impl ApiServer {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.ready("/api/show").await
+        Self { child, port }.ready("/api/demo-session").await
     }
 
     /// Waits until the server answers.
