@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     live::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, event_numbers, new_handle, write_events},
-    world::{World, at_once},
+    world::{World, run_together},
 };
 
 async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)> {
@@ -178,7 +178,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_ses
             }
         }
     });
-    at_once(writing.collect()).await;
+    run_together(writing.collect()).await;
     for reader in reading {
         for (session, seen) in reader.await.unwrap() {
             assert_eq!(seen, event_numbers(&world, session).await.split_off(2), "{session}");

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{heroic_save, insert_character, roll, seat};
+use crate::world::{insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 use super::{
     Attempt, attempt,
@@ -222,8 +222,8 @@ async fn write_seats(scene: &Scene, page: &mut String) {
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = acting_account(scene, actor); seat(*id, account.id, account.spare) },
-            's' => |_| seat(*id, stranger.id, stranger.character),
+            'j' => |actor| { let account = acting_account(scene, actor); insert_seat(*id, account.id, account.spare) },
+            's' => |_| insert_seat(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
             'b' => |_| update("is_active = true", removed.id),
@@ -251,15 +251,15 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
-            'o' => |actor| roll(*id, actor.character),
-            'p' => |_| roll(*id, player.character),
+            'o' => |actor| insert_roll(*id, actor.character),
+            'p' => |_| insert_roll(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
                  VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", acting_account(scene, actor).character),
-            's' => |_| heroic_save(*id, player.character, *roll_id),
+            's' => |_| insert_heroic_save(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
             'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
@@ -282,10 +282,10 @@ async fn write_other_seers_sessions(scene: &Scene, page: &mut String) {
     let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
     for (name, id) in ["waiting", "active"].into_iter().zip(scene.other_seers_sessions) {
         let statements = statements![
-            's' => |_| seat(id, player.id, player.spare),
-            'g' => |_| seat(id, stranger.id, stranger.spare),
-            'p' => |_| roll(id, player.character),
-            'o' => |actor| roll(id, acting_account(scene, actor).spare),
+            's' => |_| insert_seat(id, player.id, player.spare),
+            'g' => |_| insert_seat(id, stranger.id, stranger.spare),
+            'p' => |_| insert_roll(id, player.character),
+            'o' => |actor| insert_roll(id, acting_account(scene, actor).spare),
         ];
         write_attempts(scene, page, name, statements).await;
     }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{Person, Player, World, seat};
+use crate::world::{Person, Player, World, insert_seat};
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
@@ -99,7 +99,7 @@ impl Scene {
         for (is_active, id) in [false, true].into_iter().zip(&mut other_seers_sessions) {
             *id = create_session(&world, other_seer, adventure, true).await;
             let guest = world.new_player().await;
-            owner.exec(&seat(*id, guest.id, guest.character)).await.unwrap();
+            owner.exec(&insert_seat(*id, guest.id, guest.character)).await.unwrap();
             if is_active {
                 owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
             }
@@ -144,10 +144,10 @@ async fn create_game(
     };
     let id = create_session(world, seer.id, adventure, is_public).await;
     for seated in [player, closed] {
-        owner.exec(&seat(id, seated.id, seated.character)).await.unwrap();
+        owner.exec(&insert_seat(id, seated.id, seated.character)).await.unwrap();
     }
     for (former, by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
-        owner.exec(&seat(id, former.id, former.character)).await.unwrap();
+        owner.exec(&insert_seat(id, former.id, former.character)).await.unwrap();
         let leave = format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",
             former.id

@@ -4,7 +4,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::world::{Person, World, heroic_save, insert_character, refused, roll, seat};
+use crate::world::{Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat, refused};
 
 /// Writes that users may send twice, by a second click or from a second device. Each is on rows that no other one
 /// affects.
@@ -40,7 +40,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_session(3).await;
     owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), seat(game.session, player.id, player.character)));
+    writes.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
     let game = world.new_session(3).await;
     let code: String =
         owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
@@ -58,9 +58,9 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), roll(game.session, player.character)));
+    writes.push((player.person.clone(), insert_roll(game.session, player.character)));
     let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
-    writes.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
+    writes.push((player.person.clone(), insert_heroic_save(game.session, player.character, failed)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     writes.push((player.person.clone(), event));

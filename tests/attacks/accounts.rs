@@ -8,7 +8,7 @@ use super::{
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
 };
-use crate::world::{Player, World, insert_character, seat};
+use crate::world::{Player, World, insert_character, insert_seat};
 
 async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
@@ -166,7 +166,7 @@ fn pending_requests(
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
-        seat(public_session, account, player.character),
+        insert_seat(public_session, account, player.character),
         format!(
             "UPDATE session_players SET is_active = true WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
@@ -186,7 +186,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 let (player, public, left) =
                     (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
                 world.set(&public, "is_public = true").await;
-                world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
+                world.owner().exec(&insert_seat(left.session, player.id, player.character)).await.unwrap();
                 let leave = format!(
                     "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
                     player.id, left.session
@@ -269,7 +269,11 @@ async fn deleting_an_account_always_succeeds() {
     // An adventure that a stranger plays, and an archived session.
     let stranger = world.new_account().await;
     let played = open_session(&world, stranger, fixture.published, true).await;
-    world.owner().exec(&seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character)).await.unwrap();
+    world
+        .owner()
+        .exec(&insert_seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character))
+        .await
+        .unwrap();
     world.set(&fixture.finished, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [

@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
-use crate::world::{Person, World, seat};
+use crate::world::{Person, World, insert_seat};
 
 /// Cancels a session, and archives it if `archive`.
 async fn cancel(world: &World, session: Uuid, archive: bool) {
@@ -74,7 +74,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_session(&world, stranger, adventure, true).await;
         if kind != "live" {
-            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
         }
         let set = async |set: &str| {
             assert_eq!(
@@ -145,7 +145,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         let (player, leaver) = (world.new_player().await, world.new_player().await);
         let session = open_session(&world, stranger.uuid(), adventure, true).await;
         for player in [&player, &leaver] {
-            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
         assert_eq!(attempt(&leaver.person, &leave).await, "done");

@@ -10,14 +10,14 @@ use super::{
     assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
     outcome_code,
 };
-use crate::world::{GameSession, Person, World, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
 /// Creates four sessions, each with another Seer, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
         let game = world.new_session(1).await;
-        world.owner().exec(&seat(game.session, player, hero)).await.unwrap();
+        world.owner().exec(&insert_seat(game.session, player, hero)).await.unwrap();
         games.push(game);
     }
     games
@@ -270,9 +270,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {close}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", text("anybody")),
         format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{me}'"),
-        format!("{} RETURNING {close}", seat(fixture.public_session, me, fixture.hero)),
-        format!("{} RETURNING {close}", roll(fixture.joined.session, fixture.hero)),
-        format!("{} RETURNING {close}", roll(live, fixture.live.players[0].character)),
+        format!("{} RETURNING {close}", insert_seat(fixture.public_session, me, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll(fixture.joined.session, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll(live, fixture.live.players[0].character)),
         format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
     ];
     for (statements, codes) in [

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
 };
-use crate::world::{GameSession, Person, World, insert_character, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_seat};
 
 /// A transaction of two statements, each of which locks a row that closing the account changes.
 struct ConflictingWrites {
@@ -29,7 +29,7 @@ fn equip(hero: Uuid) -> String {
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
     let session = open_session(world, game.seer.uuid(), game.adventure, false).await;
     let hero = world.new_character(game.players[0].id).await;
-    world.owner().exec(&seat(session, game.players[0].id, hero)).await.unwrap();
+    world.owner().exec(&insert_seat(session, game.players[0].id, hero)).await.unwrap();
     (session, hero)
 }
 

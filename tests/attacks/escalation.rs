@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{dry_run, exec_in, outcome_code};
-use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
@@ -152,10 +152,10 @@ impl Scene {
             format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.id),
-            seat(waiting.session, player.id, *spare_character),
+            insert_seat(waiting.session, player.id, *spare_character),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            roll(session, hero),
-            heroic_save(session, hero, *failed_roll),
+            insert_roll(session, hero),
+            insert_heroic_save(session, hero, *failed_roll),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT * FROM public.get_session_details('{}')", waiting.session),
@@ -190,7 +190,7 @@ impl Scene {
             format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            roll(session, other_hero),
+            insert_roll(session, other_hero),
             format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
                      VALUES ('{session}', '{creature}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
             format!("SELECT * FROM private.change_hit_points('{other_hero}', -1)"),

@@ -250,7 +250,7 @@ async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
-        let roll = crate::world::roll(game.session, player.character)
+        let roll = crate::world::insert_roll(game.session, player.character)
             .replace("difficulty", "modifiers, difficulty")
             .replace("'might', 10", &format!("'might', '[]', {difficulty}"));
         assert!(roll.contains(&difficulty.to_string()), "{roll}");

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct FullAccount {
@@ -38,7 +38,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     world.set(&finished, "status = 'completed'").await;
     let (joined, left) = (world.new_session(1).await, world.new_session(1).await);
     for game in [&joined, &left] {
-        owner.exec(&seat(game.session, account, hero)).await.unwrap();
+        owner.exec(&insert_seat(game.session, account, hero)).await.unwrap();
     }
     world.set(&joined, "status = 'active'").await;
     let leave = format!(
@@ -112,7 +112,7 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         update_session(live, "status = 'paused'"),
         update_session(finished, "looking_for = 'Anybody'"),
         update_session(finished, "is_public = true"),
-        seat(*public_session, *account, *hero),
+        insert_seat(*public_session, *account, *hero),
         format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(*public_session)),
         format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(left)),
         update_own_seat(left, "is_active = true"),
@@ -122,9 +122,9 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
             "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
             fixture.live.players[0].id
         ),
-        roll(joined, *hero),
-        roll(live, fixture.live.players[0].character),
-        heroic_save(joined, *hero, *failed_roll),
+        insert_roll(joined, *hero),
+        insert_roll(live, fixture.live.players[0].character),
+        insert_heroic_save(joined, *hero, *failed_roll),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{joined}', 'client.wave')"),

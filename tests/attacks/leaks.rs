@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{attempt, close, exec_in, open_session};
-use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, seat};
+use crate::world::{Person, Refused, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
 pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
@@ -60,7 +60,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
             ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
-        .map(|(case, session)| (case, seat(session, me.id, character)))
+        .map(|(case, session)| (case, insert_seat(session, me.id, character)))
         .collect();
         assert_same_answers(&[&me.person], &format!("a seat with {whose}"), &statements, "42501").await;
         let skipping_conflicts: Vec<(&str, String)> =
@@ -71,10 +71,10 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let closed_player = world.new_player().await;
     close(&world, closed_player.id).await;
     let statements = [
-        ("a user with a seat", seat(full.session, full.players[0].id, full.players[0].character)),
-        ("a user without a seat", seat(full.session, other.id, other.character)),
-        ("a closed account", seat(full.session, closed_player.id, closed_player.character)),
-        ("a user that does not exist", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
+        ("a user with a seat", insert_seat(full.session, full.players[0].id, full.players[0].character)),
+        ("a user without a seat", insert_seat(full.session, other.id, other.character)),
+        ("a closed account", insert_seat(full.session, closed_player.id, closed_player.character)),
+        ("a user that does not exist", insert_seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
@@ -86,7 +86,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let (saver, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
     let saved = world.new_roll(theirs.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
     let unsaved = world.new_roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.exec(&heroic_save(theirs.session, saver.character, saved)).await.unwrap();
+    saver.person.exec(&insert_heroic_save(theirs.session, saver.character, saved)).await.unwrap();
     for (session, character, what) in [
         (mine.session, me.character, "in the caller's own session"),
         (theirs.session, me.character, "in another session"),
@@ -96,7 +96,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
             let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
             let statements: Vec<(&str, String)> = originals
                 .into_iter()
-                .map(|(case, original)| (case, heroic_save(session, character, original) + suffix))
+                .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
                 .collect();
             let expected = if session == mine.session { "SP015" } else { "42501" };
             assert_same_answers(&[&me.person], what, &statements, expected).await;
@@ -270,14 +270,14 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     let passed = world.new_roll(active.session, hero, "{6,6}", 10, -3600).await;
     let late = world.new_roll(active.session, hero, "{1,2}", 10, 3600).await;
     let saved = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
-    let save = heroic_save(active.session, active.players[1].character, saved);
+    let save = insert_heroic_save(active.session, active.players[1].character, saved);
     assert_eq!(attempt(&active.players[1].person, &save).await, "done");
     let me = world.new_player().await;
     let sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
 
-    let save_of = |original: Uuid| heroic_save(active.session, hero, original);
+    let save_of = |original: Uuid| insert_heroic_save(active.session, hero, original);
     let statements = [
         ("failed", save_of(failed)),
         ("passed", save_of(passed)),
@@ -287,12 +287,12 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
-        ("a character with a seat", roll(active.session, hero)),
-        ("a character of another session", roll(active.session, waiting.players[0].character)),
-        ("their own character", roll(active.session, me.character)),
-        ("a character that does not exist", roll(active.session, Uuid::new_v4())),
-        ("waiting", roll(waiting.session, waiting.players[0].character)),
-        ("a session that does not exist", roll(Uuid::new_v4(), me.character)),
+        ("a character with a seat", insert_roll(active.session, hero)),
+        ("a character of another session", insert_roll(active.session, waiting.players[0].character)),
+        ("their own character", insert_roll(active.session, me.character)),
+        ("a character that does not exist", insert_roll(active.session, Uuid::new_v4())),
+        ("waiting", insert_roll(waiting.session, waiting.players[0].character)),
+        ("a session that does not exist", insert_roll(Uuid::new_v4(), me.character)),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "a roll", &statements, "42501").await;
     let creature_roll = |creature: Uuid, session: Uuid| {
@@ -335,9 +335,9 @@ async fn another_persons_character_looks_like_one_that_does_not_exist() {
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     close(&world, closed.id).await;
     let statements = [
-        ("living", seat(game.session, me.id, other.character)),
-        ("retired", seat(game.session, me.id, retired)),
-        ("of a closed account", seat(game.session, me.id, closed.character)),
+        ("living", insert_seat(game.session, me.id, other.character)),
+        ("retired", insert_seat(game.session, me.id, retired)),
+        ("of a closed account", insert_seat(game.session, me.id, closed.character)),
     ];
     assert_same_answers(&[&me.person], "another's character in their own seat", &statements, "SP006").await;
     let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
-use crate::world::{Person, World, at_once, insert_character, seat};
+use crate::world::{Person, World, insert_character, insert_seat, run_together};
 
 /// A limit that one more row reaches, and statements that each add one row.
 struct Limit {
@@ -89,13 +89,13 @@ async fn create_limits(world: &World, count: usize) -> Vec<Limit> {
     let adventure = world.new_adventure(seer).await;
     for index in 0..19 {
         let session = open_session(world, if index % 2 == 0 { seer } else { other }, adventure, true).await;
-        owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+        owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
     }
     let mut statements = Vec::new();
     let third_seer = world.new_account().await;
     for _ in 0..count {
         let session = open_session(world, third_seer, adventure, true).await;
-        statements.push((player.person.clone(), seat(session, player.id, player.character)));
+        statements.push((player.person.clone(), insert_seat(session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
@@ -157,7 +157,7 @@ async fn create_limits(world: &World, count: usize) -> Vec<Limit> {
     let mut statements = Vec::new();
     for _ in 0..count {
         let player = world.new_player().await;
-        statements.push((player.person.clone(), seat(game.session, player.id, player.character)));
+        statements.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
@@ -196,7 +196,7 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
     for limit in create_limits(&world, 8).await {
         let tasks: Vec<_> =
             limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
         assert!(
@@ -251,7 +251,7 @@ async fn insert_while_deleting(
     let same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
     deletion.commit().await.unwrap();
-    let mut outcomes = at_once(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
+    let mut outcomes = run_together(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
     for task in same_ids {
         outcomes.push(task.await.unwrap());
     }
@@ -318,11 +318,11 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     let delete =
         format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, seated.id);
     exec_in(&deletion, &delete).await.unwrap();
-    let (person, sql) = (seated.person.clone(), seat(game.session, seated.id, seated.character));
+    let (person, sql) = (seated.person.clone(), insert_seat(game.session, seated.id, seated.character));
     let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
-        let sql = seat(game.session, player.id, player.character);
+        let sql = insert_seat(game.session, player.id, player.character);
         inserts.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;

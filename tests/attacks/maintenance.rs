@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_in, open_session, query_number};
-use crate::world::{World, seat};
+use crate::world::{World, insert_seat};
 
 async fn status(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
@@ -169,7 +169,7 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
         let player = world.new_player().await;
-        world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+        world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
         set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }

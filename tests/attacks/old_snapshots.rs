@@ -5,7 +5,7 @@ use super::{
     full_account::{all_writes, create_full_account},
     is_closed,
 };
-use crate::world::{World, seat};
+use crate::world::{World, insert_seat};
 
 #[tokio::test]
 async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
@@ -51,7 +51,7 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     world.set(&game, "is_public = true").await;
     // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
@@ -60,12 +60,12 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     let joining = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
-    let outcome = exec_and_commit(joining, &seat(game.session, other.id, other.character)).await;
+    let outcome = exec_and_commit(joining, &insert_seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
+    assert_eq!(attempt(&third.person, &insert_seat(game.session, third.id, third.character)).await, "done");
     let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
     assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
@@ -78,7 +78,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     world.set(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
     let player = world.new_player().await;
-    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
     let outcome = exec_and_commit(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code};
-use crate::world::{Player, World, roll, seat};
+use crate::world::{Player, World, insert_roll, insert_seat};
 
 /// Creates two active sessions of one Seer, with the same player.
 async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
@@ -17,7 +17,7 @@ async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
     let first: Uuid = world.owner().value(&sql).await.unwrap();
     let second: Uuid = world.owner().value(&sql).await.unwrap();
     for session in [first, second] {
-        world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+        world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
         let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
         world.owner().exec(&start).await.unwrap();
     }
@@ -47,8 +47,8 @@ fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) 
 async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first, second) = create_two_sessions(&world).await;
-    let insert_roll = |session: Uuid| roll(session, player.character);
-    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_roll] {
+    let insert_players_roll = |session: Uuid| insert_roll(session, player.character);
+    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (one, other) in [(first, second), (second, first)] {
             for sql in insert_into_both(insert, one, other) {
                 assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
@@ -91,10 +91,10 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
 async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
     let (player, free, locked) = create_two_sessions(&world).await;
-    let insert_roll = |session: Uuid| roll(session, player.character);
+    let insert_players_roll = |session: Uuid| insert_roll(session, player.character);
     let holder = world.owner().begin().await;
     exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked}' FOR UPDATE")).await.unwrap();
-    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_roll] {
+    for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for sql in insert_into_both(insert, free, locked) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
             assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");

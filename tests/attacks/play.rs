@@ -5,7 +5,7 @@ use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, dry_run, exec_in, open_session, outcome_code, query_number};
-use crate::world::{Player, World, at_once, heroic_save, seat};
+use crate::world::{Player, World, insert_heroic_save, insert_seat, run_together};
 
 /// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. A statement
 /// ends sessions in the order in which they were created.
@@ -21,7 +21,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
         for pair in &pairs {
             let session = open_session(world, *seer, adventure, true).await;
             for player in *pair {
-                world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+                world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
             }
         }
         pairs.reverse();
@@ -57,7 +57,7 @@ async fn statements_over_many_rows_never_deadlock() {
         }
         let tasks: Vec<_> =
             statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
         assert_invariants(&world).await;
     }
@@ -110,7 +110,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     // The save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, other_failed));
+    let again = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
     assert_eq!(attempt(&player.person, &again).await, "SP011");
     assert_invariants(&world).await;
 }
@@ -163,7 +163,7 @@ async fn sessions_without_players_are_not_counted() {
     // A player who joined and left.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
-    assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
+    assert_eq!(attempt(&guest.person, &insert_seat(*session, guest.id, guest.character)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
@@ -171,7 +171,7 @@ async fn sessions_without_players_are_not_counted() {
     // Only the Seer has a seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
-        attempt(&seer.person, &seat(*session, seer.id, seer.character)).await;
+        attempt(&seer.person, &insert_seat(*session, seer.id, seer.character)).await;
         for status in ["active", "completed"] {
             attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
@@ -198,7 +198,7 @@ async fn a_session_with_players_counts_once_for_each_participant() {
             async move { attempt(&seer, &sql).await }
         })
         .collect();
-    at_once(tasks).await;
+    run_together(tasks).await;
     let counter_of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
     assert_eq!(query_number(&world, &counter_of(game.seer.uuid(), "games_run")).await, 1);
     assert_eq!(query_number(&world, &counter_of(game.players[0].id, "games_played")).await, 1);

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, outcome_code, query_number};
-use crate::world::{World, roll, seat};
+use crate::world::{World, insert_roll, insert_seat};
 
 /// An expression that resets the role in the middle of the statement that contains it.
 const RESET_ROLE: &str = "set_config('role', 'none', true)";
@@ -12,7 +12,7 @@ const RESET_ROLE: &str = "set_config('role', 'none', true)";
 #[tokio::test]
 async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, me) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
@@ -20,7 +20,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
         exec_in(&hiding, &sql).await.unwrap();
         let person = users.user(me.id);
-        let join = format!("{} {returning}", seat(game.session, me.id, me.character));
+        let join = format!("{} {returning}", insert_seat(game.session, me.id, me.character));
         let joining = tokio::spawn(async move { attempt(&person, &join).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
@@ -32,7 +32,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
 #[tokio::test]
 async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let (seer, player) = (users.user(game.seer.uuid()), users.user(game.players[0].id));
     let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
@@ -76,7 +76,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
 #[tokio::test]
 async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
     let seer = users.user(game.seer.uuid());
@@ -98,7 +98,7 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 #[tokio::test]
 async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let stranger = users.user(world.new_account().await);
     let holder = world.owner().begin().await;
@@ -183,7 +183,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         let holder = world.owner().begin().await;
         exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
         exec_in(&holder, &format!("UPDATE {change} = '{}'", game.session)).await.unwrap();
-        let (person, sql) = (player.person.clone(), roll(game.session, player.character));
+        let (person, sql) = (player.person.clone(), insert_roll(game.session, player.character));
         let rolling = tokio::spawn(async move { attempt(&person, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         holder.commit().await.unwrap();

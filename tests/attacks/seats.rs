@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number};
-use crate::world::{GameSession, Player, World, roll, seat};
+use crate::world::{GameSession, Player, World, insert_roll, insert_seat};
 
 fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
@@ -18,7 +18,7 @@ async fn create_session_and_stranger(world: &World) -> (GameSession, Player) {
     let (mine, theirs) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;
     world.set(&theirs, "is_public = true").await;
-    assert_eq!(attempt(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
+    assert_eq!(attempt(&victim.person, &insert_seat(theirs.session, victim.id, victim.character)).await, "done");
     let visible = format!("session_players WHERE character_id = '{}'", victim.character);
     assert_eq!(mine.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
     (mine, victim)
@@ -39,7 +39,7 @@ async fn nobody_seats_another_user() {
                 let values = format!("('{}', '{}', '{}')", mine.session, victim.id, victim.character);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
-                    seat(mine.session, victim.id, victim.character),
+                    insert_seat(mine.session, victim.id, victim.character),
                     format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
                     format!(
                         "INSERT INTO {columns} VALUES {values}
@@ -81,7 +81,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let (mine, victim) = create_session_and_stranger(&world).await;
     world.set(&mine, "status = 'active'").await;
     for person in [&mine.seer, &mine.players[0].person] {
-        assert_eq!(dry_run(person, &roll(mine.session, victim.character)).await, "42501");
+        assert_eq!(dry_run(person, &insert_roll(mine.session, victim.character)).await, "42501");
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
         assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
@@ -95,7 +95,7 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     assert_eq!(attempt(&former.person, &update_seat(mine.session, former.id, "is_active = false")).await, "done");
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
     assert_eq!(dry_run(&mine.seer, &wound).await, "no row");
-    assert_eq!(dry_run(&mine.seer, &roll(mine.session, former.character)).await, "42501");
+    assert_eq!(dry_run(&mine.seer, &insert_roll(mine.session, former.character)).await, "42501");
     close(&world, victim.id).await;
     assert_invariants(&world).await;
 }
@@ -106,7 +106,7 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     let (mine, victim) = create_session_and_stranger(&world).await;
     world.set(&mine, "is_public = true").await;
     let stranger = world.new_player().await;
-    let sql = seat(mine.session, stranger.id, victim.character);
+    let sql = insert_seat(mine.session, stranger.id, victim.character);
     assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
     let join = format!(
         "SELECT * FROM private.join_by_code('{}', '{}')",
@@ -192,7 +192,7 @@ async fn a_seer_cannot_give_a_seat_back() {
         }
         // Nor can the Seer give it back after the session has begun.
         let other = world.new_player().await;
-        world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
+        world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
         assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await, "SP018");
     }
@@ -231,11 +231,11 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             (update("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
             (update("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
             (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
-            (seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (insert_seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
-                    seat(game.session, player.id, player.character)
+                    insert_seat(game.session, player.id, player.character)
                 ),
                 &["42501", "SP028", "SP005"],
             ),
@@ -340,7 +340,7 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
         if !setting.is_empty() {
             exec_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session)).await.unwrap();
         }
-        let sql = seat(game.session, player.id, player.character);
+        let sql = insert_seat(game.session, player.id, player.character);
         let waiting = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();

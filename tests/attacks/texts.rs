@@ -217,7 +217,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
     let player = &game.players[0];
     let roll_with = |source: &str| {
         let modifiers = serde_json::json!([{ "type": "flat", "value": 1, "source": source }]).to_string();
-        crate::world::roll(game.session, player.character)
+        crate::world::insert_roll(game.session, player.character)
             .replace("roll_type)", "roll_type, modifiers)")
             .replace("'attribute_check')", &format!("'attribute_check', {})", literal(&modifiers)))
     };

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{attempt, exec_in};
-use crate::world::{World, insert_character, roll, seat};
+use crate::world::{World, insert_character, insert_roll, insert_seat};
 
 #[tokio::test]
 async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number() {
@@ -48,11 +48,11 @@ async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number
     // Participants can still send events, and rolls and new seats still write theirs.
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     assert_eq!(attempt(participant, &send).await, "done");
-    assert_eq!(attempt(participant, &roll(game.session, game.players[0].character)).await, "done");
+    assert_eq!(attempt(participant, &insert_roll(game.session, game.players[0].character)).await, "done");
     let joined = world.new_session(0).await;
     world.set(&joined, "is_public = true").await;
     let hero = world.new_character(stranger.uuid()).await;
-    assert_eq!(attempt(&stranger, &seat(joined.session, stranger.uuid(), hero)).await, "done");
+    assert_eq!(attempt(&stranger, &insert_seat(joined.session, stranger.uuid(), hero)).await, "done");
     for (session, kind) in [(game.session, "dice_rolled"), (joined.session, "player_joined")] {
         let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}' AND seq > 0");
         assert!(world.owner().count(&events).await >= 1, "{kind}");

@@ -13,7 +13,7 @@ use super::{
     all_callers, event_numbers, insert_events, is_silent, new_handle, next_event, read_to_error, read_until, wave,
     write_events,
 };
-use crate::world::{BoxedTask, World, at_once, roll};
+use crate::world::{BoxedTask, World, insert_roll, run_together};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
@@ -30,7 +30,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let sent = theirs.as_user(player.id).events().send(wave(game.session)).await.unwrap();
     assert_eq!(read_until(&mut from_now, sent.seq).await.len(), 2, "both arrive before any other event is written");
     write_events(&player.person, game.session, 3).await;
-    world.owner().exec(&roll(game.session, player.character)).await.unwrap();
+    world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
 
     let all = event_numbers(&world, game.session).await;
     let last = *all.last().unwrap();
@@ -81,7 +81,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
             })
         })
         .collect();
-    at_once(writers).await;
+    run_together(writers).await;
     for reader in readers {
         let (session, seen, mut stream) = reader.await.unwrap();
         let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();

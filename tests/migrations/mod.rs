@@ -22,7 +22,7 @@ use testdb::{Database, Server};
 
 use crate::{
     faults::{env_number, network::Proxy},
-    world::{at_once, server},
+    world::{run_together, server},
 };
 
 /// Creates a database without the schema.
@@ -129,7 +129,7 @@ async fn eight_concurrent_ups_all_succeed() {
             async move { Migrator::up(&connect(&url).await.unwrap(), None).await.map_err(|error| error.to_string()) }
         })
         .collect();
-    let outcomes = at_once(migrating).await;
+    let outcomes = run_together(migrating).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(
         query_lines(&db, "SELECT version::text FROM sparc_migrations").await.len(),

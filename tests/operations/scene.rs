@@ -3,7 +3,7 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
-use crate::world::{Player, World, roll, seat};
+use crate::world::{Player, World, insert_roll, insert_seat};
 
 /// The caller of an operation. Each list of outcomes is in the order of the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Scene {
             );
             let session: Uuid = owner.value(&sql).await.unwrap();
             for participant in [&leaver, &player] {
-                owner.exec(&seat(session, participant.id, participant.character)).await.unwrap();
+                owner.exec(&insert_seat(session, participant.id, participant.character)).await.unwrap();
             }
             let leave = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
@@ -160,7 +160,7 @@ impl Scene {
         let &[waiting, private, starting_soon, active, paused, completed, save_used, archived] = &sessions[..] else {
             unreachable!()
         };
-        owner.exec(&roll(archived, player.character)).await.unwrap();
+        owner.exec(&insert_roll(archived, player.character)).await.unwrap();
         let long_ago = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived}'");
         owner.exec(&long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
@@ -172,20 +172,20 @@ impl Scene {
         let (one_seat_free, no_seat_free): (Uuid, Uuid) =
             (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
         for session in [one_seat_free, no_seat_free] {
-            owner.exec(&seat(session, leaver.id, leaver.character)).await.unwrap();
+            owner.exec(&insert_seat(session, leaver.id, leaver.character)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
         let only_player = world.new_player().await;
-        owner.exec(&seat(without_player, only_player.id, only_player.character)).await.unwrap();
+        owner.exec(&insert_seat(without_player, only_player.id, only_player.character)).await.unwrap();
         for (session, others) in [(one_seat_free, 2), (no_seat_free, 1)] {
-            owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+            owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
                 let other = world.new_player().await;
-                owner.exec(&seat(session, other.id, other.character)).await.unwrap();
+                owner.exec(&insert_seat(session, other.id, other.character)).await.unwrap();
             }
         }
-        owner.exec(&seat(one_seat_free, closed, closed_living)).await.unwrap();
+        owner.exec(&insert_seat(one_seat_free, closed, closed_living)).await.unwrap();
         owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{no_seat_free}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{without_player}'")).await.unwrap();
@@ -233,7 +233,7 @@ impl Scene {
         let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
         let saved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
         let unsaved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::heroic_save(save_used, hero, saved)).await.unwrap();
+        owner.exec(&crate::world::insert_heroic_save(save_used, hero, saved)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
             .await

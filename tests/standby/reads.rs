@@ -20,7 +20,7 @@ use sparc::{
 use super::{Cluster, current_lsn, wait_until, wait_until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
-    world::{World, at_once},
+    world::{World, run_together},
 };
 
 /// Returns whether a read-only transaction of this caller runs on a standby.
@@ -88,7 +88,7 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
             }
         });
     }
-    at_once(clients).await;
+    run_together(clients).await;
     sparc.close().await.unwrap();
 }
 
