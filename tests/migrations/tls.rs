@@ -7,7 +7,7 @@ use sea_orm::DatabaseConnection;
 use sparc::migration::{ConnectError, connect};
 use testdb::Server;
 
-use super::lines;
+use super::query_lines;
 
 /// Certificates in a folder that is removed when the handle is dropped.
 struct Certificates {
