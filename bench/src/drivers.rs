@@ -110,8 +110,11 @@ impl Output {
 
 /// One of the compared programs.
 enum Program {
+    /// The service.
     Service(Sparc),
+    /// Plain sqlx.
     Plain(Plain),
+    /// tokio-postgres with pipelining.
     Pipelined(Pipelined),
 }
 

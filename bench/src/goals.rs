@@ -41,7 +41,7 @@ fn live_goals(report: &Report) -> Vec<Goal> {
         delay.p95_ms <= 100.0,
     ));
     let idle = live.idle;
-    for (process, percent) in [("the server", idle.server_percent), ("their own process", idle.process_percent)] {
+    for (process, percent) in [("the server", idle.server_percent), ("their own process", idle.subscribers_percent)] {
         let Some(percent) = percent else { continue };
         goals.push(goal(
             format!("a thousand idle subscribers of 250 sessions, in {process}"),

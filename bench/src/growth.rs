@@ -52,12 +52,12 @@ pub async fn bytes_per_session(url: &str, world: &World) -> Result<f64, Failure>
 /// Applies `steps` migrations, or all, and returns the milliseconds that this took.
 pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
     let start = Instant::now();
-    Migrator::migrate(pool, steps).await?;
+    Migrator::up(pool, steps).await?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Migrates while watching locks. Returns the milliseconds that this took, how long the ACCESS EXCLUSIVE lock that was
-/// held longest was held, and its table.
+/// Migrates while watching locks. Returns the milliseconds that this took, the longest time that an ACCESS EXCLUSIVE lock
+/// was held, and the table that it locked.
 pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let is_done = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
@@ -67,8 +67,8 @@ pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Res
     Ok((up_ms?, longest, table))
 }
 
-/// Polls for ACCESS EXCLUSIVE locks until `is_done`, and returns how long the one that was held longest was held, and
-/// its table.
+/// Polls for ACCESS EXCLUSIVE locks until `is_done`. Returns the longest time that one was held, and the table that it
+/// locked.
 async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
     let mut locked_since: HashMap<String, Instant> = HashMap::new();

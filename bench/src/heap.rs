@@ -21,8 +21,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Profiled executions of each operation.
 const EXECUTIONS: u32 = 1000;
 
-/// Runs the command `heap`: profiles rolls and full pages, after warming the pool. Prints the allocations
-/// and bytes of each, and writes the profiles into the folder.
+/// Runs the command `heap`: profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of
+/// each operation, and writes the profiles into the folder.
 pub async fn run(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     let game = DemoGame::start().await?;

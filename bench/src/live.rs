@@ -103,8 +103,8 @@ pub struct WriterComparison {
     /// The server's processor time per roll with the load, including the load's.
     pub with_cpu_ms: Option<f64>,
     /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if the server adds it.
-    #[serde(default)]
-    pub process_cpu_ms: Option<f64>,
+    #[serde(default, alias = "process_cpu_ms")]
+    pub load_cpu_ms: Option<f64>,
 }
 
 /// Delays in milliseconds.
@@ -129,7 +129,8 @@ pub struct IdleUse {
     #[serde(alias = "server_alone_percent")]
     pub server_baseline_percent: Option<f64>,
     /// That of the subscribers' process.
-    pub process_percent: Option<f64>,
+    #[serde(alias = "process_percent")]
+    pub subscribers_percent: Option<f64>,
 }
 
 /// Runs the command `live`.
@@ -203,13 +204,13 @@ async fn compare_writers(
     load_pid: Option<u32>,
     mut switch_load: impl AsyncFnMut(bool) -> Result<(), Failure>,
 ) -> Result<Vec<WriterComparison>, Failure> {
-    let mut all = Vec::new();
+    let mut comparisons = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
         operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
         // Without the load, and with it.
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
-        let mut load_cpu_ms = Vec::new();
+        let mut load_cpu_ms_by_run = Vec::new();
         for pair in 0..pairs {
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
@@ -221,7 +222,7 @@ async fn compare_writers(
                     operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
                 if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
                     let rolls = run.ops_s * RUN_LENGTH.as_secs_f64();
-                    load_cpu_ms.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
+                    load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
                 }
                 runs[usize::from(is_on)].push(run);
             }
@@ -241,15 +242,16 @@ async fn compare_writers(
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
             without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
             with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
-            process_cpu_ms: (!load_cpu_ms.is_empty())
-                .then(|| load_cpu_ms.iter().sum::<f64>() / load_cpu_ms.len() as f64),
+            load_cpu_ms: (!load_cpu_ms_by_run.is_empty())
+                .then(|| load_cpu_ms_by_run.iter().sum::<f64>() / load_cpu_ms_by_run.len() as f64),
         };
         println!("{comparison:?}");
-        all.push(comparison);
+        comparisons.push(comparison);
     }
-    Ok(all)
+    Ok(comparisons)
 }
 
+/// Measures the processor use of the server and of the subscribers' process while no event is written.
 async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
     let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {
@@ -261,11 +263,11 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
     subscribers.subscribe().await?;
     let before = subscribers.cpu_times();
     let with_subscribers = server_cpu_during(IDLE_LENGTH).await;
-    let process = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
+    let used_by_subscribers = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
     let idle = IdleUse {
         server_percent: percent(with_subscribers, IDLE_LENGTH),
         server_baseline_percent: percent(baseline, IDLE_LENGTH / 2),
-        process_percent: percent(process, IDLE_LENGTH),
+        subscribers_percent: percent(used_by_subscribers, IDLE_LENGTH),
     };
     println!("{idle:?}");
     Ok(idle)
@@ -299,7 +301,7 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// Returns a session and one of its participants: 0 is the Seer, the other numbers are players.
+/// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
 fn session_and_user(world: &World, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { world.session(number).seer } else { world.player(number, participant - 1) };
     (id(Kind::Session, number), id(Kind::User, user))

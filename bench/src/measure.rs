@@ -78,7 +78,7 @@ pub struct StatementResult {
 }
 
 /// The time for measuring one pair of statements.
-const BUDGET: Duration = Duration::from_secs(4);
+const TIME_BUDGET: Duration = Duration::from_secs(4);
 /// The maximum number of executions in this schema per round.
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches. In
@@ -88,7 +88,7 @@ const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// Executions per sample when this schema is measured alone.
 const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
 /// The time for measuring one statement in this schema alone.
-const ISOLATED_BUDGET: Duration = Duration::from_millis(1500);
+const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between custom and generic plans after five executions; for the
 /// statements inside a function, after five executions of the function.
 const WARM_UP_EXECUTIONS: usize = 16;
@@ -100,7 +100,7 @@ impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: more than once if it
     /// is short.
     async fn warm_up(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
-        let mut fastest = BUDGET;
+        let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
             let Some((time, _)) = workload.execute(client, self.role, index, 1).await? else { return Ok(1) };
             fastest = fastest.min(time);
@@ -120,13 +120,13 @@ impl StatementPair {
         let start = Instant::now();
         for index in 0..samples {
             self.ours.execute(ours, self.role, index, repeats).await?;
-            if start.elapsed() > ISOLATED_BUDGET / 2 {
+            if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
         while times.len() < *ROUNDS.start()
-            || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_BUDGET
+            || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(ours, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Timeout(self.name));
@@ -154,7 +154,7 @@ impl StatementPair {
         let specification_repeats = self.warm_up(&self.specification, specification).await?;
         let start = Instant::now();
         for round in 0..*ROUNDS.end() {
-            if round >= *ROUNDS.start() && start.elapsed() > BUDGET {
+            if round >= *ROUNDS.start() && start.elapsed() > TIME_BUDGET {
                 break;
             }
             if !specification_timed_out {
@@ -166,7 +166,7 @@ impl StatementPair {
                     None => specification_timed_out = true,
                 }
             }
-            let specification_time = specification_times.last().copied().unwrap_or(BUDGET);
+            let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
                     self.ours.execute(ours, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats).await?;

@@ -296,7 +296,7 @@ fn write_days(page: &mut String, report: &Report, plots: &str) {
             page,
             "\n## Simulated days\n\n![Size of the table of events]({plots}days.svg)\n\nEvents expire after a simulated \
              day, which passes in a minute; the clean-up that runs with each new event deletes the expired ones. A \
-             long run is separate: `--no-statements --operations 0 --no-evening --days 60`.\n\n\
+             longer run is a command of its own: `--no-statements --operations 0 --no-evening --days 60`.\n\n\
              | day | written | rows | dead | table MiB | indexes MiB | vacuums |\n| --- | --- | --- | --- | --- | --- \
              | --- |\n"
         );

@@ -147,6 +147,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     sections::write(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
+/// Returns the process id of the server's postmaster.
 async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
     let mut client = Client::open(server.url()).await?;
     let pid = client.postmaster_pid().await?;

@@ -9,6 +9,8 @@ use crate::{
     world::{EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, World, child_id, draw, id, join_code},
 };
 
+const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
+
 /// What a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
@@ -19,8 +21,6 @@ pub struct FillContext {
     /// The moment to which all times are relative.
     pub now: DateTime<Utc>,
 }
-
-const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 
 impl FillContext {
     /// Returns the time `minutes` before `now`.

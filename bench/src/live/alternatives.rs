@@ -75,7 +75,7 @@ impl RepeatedStatement {
 
 /// Measures each alternative.
 pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<Alternative>, Failure> {
-    let mut all = Vec::new();
+    let mut alternatives = Vec::new();
     for (name, setup, repeated) in [
         ("`pg_notify` in the writer's transaction", Some(NOTIFY), None),
         ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED, 25))),
@@ -102,7 +102,7 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
         })
         .await?;
         client.close().await?;
-        all.push(Alternative { name: name.to_owned(), writers });
+        alternatives.push(Alternative { name: name.to_owned(), writers });
     }
-    Ok(all)
+    Ok(alternatives)
 }

@@ -32,7 +32,7 @@ pub fn section(report: &Report) -> Option<String> {
             writers.loss_percent,
             two_decimals(writers.without_cpu_ms),
             two_decimals(writers.with_cpu_ms),
-            two_decimals(writers.process_cpu_ms)
+            two_decimals(writers.load_cpu_ms)
         );
     }
     page.push_str(
@@ -59,7 +59,7 @@ pub fn section(report: &Report) -> Option<String> {
          without them; the subscribers' process takes {}.\n",
         two_decimals(live.idle.server_percent),
         two_decimals(live.idle.server_baseline_percent),
-        two_decimals(live.idle.process_percent)
+        two_decimals(live.idle.subscribers_percent)
     );
     if let Some(cost) = live.broadcast {
         let _ = write!(
