@@ -56,8 +56,8 @@ pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f6
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Migrates while watching locks. Returns the milliseconds that this took, the longest time that an ACCESS EXCLUSIVE lock
-/// was held, and the table that it locked.
+/// Migrates while watching locks. Returns the milliseconds that this took, the longest time that an ACCESS EXCLUSIVE
+/// lock was held, and the table that it locked.
 pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let is_done = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));

@@ -128,7 +128,7 @@ machine a round trip costs mostly the processor time of waking the other side, s
 operations per second: this is what pipelining saves. It saves little where the statement or the disk takes the time.
 
 The phases of each operation, one after the other on one connection, show what limits it (medians in milliseconds). A
-round trip is a prepared `SELECT 1`; each other phase includes one; the rest of its time is PostgreSQL's work.
+round trip is a prepared `SELECT 1`. Every other phase includes a round trip; the rest of its time is PostgreSQL's work.
 
 | operation | round trip | the service's opening | BEGIN | identity | statement | as the owner, without row security \
 | COMMIT | service, p50 |
