@@ -29,14 +29,14 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let primary = Server::start_private(Some(&SETTINGS)).await?;
-    let game = DemoGame::on(&primary).await?;
+    let game = DemoGame::start_on(&primary).await?;
     let (first, second) = tokio::try_join!(standby_of(&primary), standby_of(&primary))?;
     let copies = [game.copy_on(&first)?, game.copy_on(&second)?];
     let options = Options::default().replicas(copies.iter().map(|copy| copy.url()));
     let sparc = Sparc::connect_with(game.url(), options).await?;
     // From here on, no commit is acknowledged before a standby has it.
-    primary.set("synchronous_standby_names", "ANY 1 (*)").await?;
-    show(&sparc, "three servers");
+    primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await?;
+    print_servers(&sparc, "three servers");
 
     let ada = sparc.as_user(game.player);
     let mut events = ada.events().subscribe(game.session, None).await?;
@@ -44,12 +44,16 @@ async fn main() -> anyhow::Result<()> {
     for _ in 0..5 {
         rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
     }
-    println!("Ada rolled {} times and read each roll at once; her log position is {}", rolled.len(), position(&ada));
+    println!(
+        "Ada rolled {} times and read each roll at once; her log position is {}",
+        rolled.len(),
+        position_text(&ada)
+    );
 
     println!("{}", "the primary is killed".red());
     let killed = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
-    println!("meanwhile a standby still serves reads: {} rolls", history(&ada, &game).await?);
+    println!("meanwhile a standby still serves reads: {} rolls", count_rolls(&ada, &game).await?);
     let promoting = first.clone();
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
@@ -75,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
-    show(&sparc, "the other standby follows the promoted one");
+    print_servers(&sparc, "the other standby follows the promoted one");
 
     for _ in 0..5 {
         rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
@@ -83,7 +87,7 @@ async fn main() -> anyhow::Result<()> {
     for id in &rolled {
         ada.dice().get(*id).await?;
     }
-    println!("all {} rolls are there; her log position is {}", rolled.len(), position(&ada));
+    println!("all {} rolls are there; her log position is {}", rolled.len(), position_text(&ada));
     for _ in &rolled {
         events.try_next().await?;
     }
@@ -94,7 +98,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
-    Ok(spawn_blocking(move || primary.standby(&SETTINGS)).await??)
+    Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
 async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
@@ -105,17 +109,17 @@ async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uui
     Ok(ada.dice().get(id).await?.id)
 }
 
-async fn history(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
+async fn count_rolls(ada: &IdentityConnection, game: &DemoGame) -> Result<usize, sparc::service::Error> {
     let scope = RollScope::Session(game.session);
     Ok(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items.len())
 }
 
-fn position(ada: &IdentityConnection) -> String {
+fn position_text(ada: &IdentityConnection) -> String {
     ada.position().map(|position| position.to_string()).unwrap_or_default()
 }
 
-fn show(sparc: &Sparc, what: &str) {
-    println!("{}", what.bold());
+fn print_servers(sparc: &Sparc, heading: &str) {
+    println!("{}", heading.bold());
     for server in sparc.servers() {
         let position = server.position.map(|position| position.to_string()).unwrap_or_default();
         println!("  {} {:<8} {position}", server.address, format!("{:?}", server.role).to_lowercase());

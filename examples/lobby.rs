@@ -26,19 +26,20 @@ async fn main() -> anyhow::Result<()> {
     let database = testdb::Database::open_migrated().await?;
     let sparc = Sparc::connect(database.url()).await?;
     if env::var_os("DATABASE_URL").is_none() {
-        open_sessions(&sparc).await?;
+        create_sample_sessions(&sparc).await?;
     }
 
-    let words: Vec<String> = env::args().skip(1).collect();
-    let filter = LobbyFilter { search: (!words.is_empty()).then(|| words.join(" ")), ..Default::default() };
+    let search_words: Vec<String> = env::args().skip(1).collect();
+    let filter =
+        LobbyFilter { search: (!search_words.is_empty()).then(|| search_words.join(" ")), ..Default::default() };
     let visitor = sparc.as_anon();
-    let (mut after, mut number) = (None, 0);
+    let (mut after, mut page_number) = (None, 0);
     loop {
         let page = visitor.sessions().lobby(&filter, after.as_ref()).await?;
-        number += 1;
-        println!("{}\n{}", format!("page {number}").bold(), table(&page.items));
+        page_number += 1;
+        println!("{}\n{}", format!("page {page_number}").bold(), sessions_table(&page.items));
         match page.next {
-            Some(next) if wants_more()? => after = Some(next),
+            Some(next) if wants_next_page()? => after = Some(next),
             _ => break,
         }
     }
@@ -46,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// Asks whether to show the next page; if the input is not a terminal, all pages are shown.
-fn wants_more() -> io::Result<bool> {
+fn wants_next_page() -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(true);
     }
@@ -55,7 +56,7 @@ fn wants_more() -> io::Result<bool> {
     Ok(io::stdin().read_line(&mut line)? > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
 
-fn table(rows: &[SessionSummary]) -> Table {
+fn sessions_table(rows: &[SessionSummary]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header([
         "adventure",
@@ -94,7 +95,7 @@ fn table(rows: &[SessionSummary]) -> Table {
 }
 
 /// Creates two Seers with fifteen sessions each.
-async fn open_sessions(sparc: &Sparc) -> Result<(), Error> {
+async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer, adventure, difficulty) in
         [("Morgan", "The Drowned Ford", DifficultyLevel::Hard), ("Edda", "The Quiet Mill", DifficultyLevel::Easy)]

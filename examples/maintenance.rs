@@ -30,39 +30,39 @@ async fn main() -> anyhow::Result<()> {
     let backlog = sparc.as_service().maintenance().backlog().await?;
     let options = JobOptions { batch_size: 500, time_limit: Duration::from_secs(60) };
     // In a background task, as in a service.
-    let working = tokio::spawn(async move {
+    let maintenance = tokio::spawn(async move {
         let service = sparc.as_service();
-        let events = bar("events deleted", backlog.events);
-        let done = service.maintenance().clean_events(options, |so_far| events.set_position(so_far)).await?;
-        end(&events, "events deleted", done);
-        let abandoned = bar("sessions cancelled", backlog.abandoned);
-        let done = service.maintenance().cancel_abandoned(options, |so_far| abandoned.set_position(so_far)).await?;
-        end(&abandoned, "sessions cancelled", done);
-        let moved = bar("sessions archived", backlog.sessions);
-        let done = service.maintenance().archive_sessions(options, |so_far| moved.set_position(so_far)).await?;
-        end(&moved, "sessions archived", done);
-        let tables = bar("tables vacuumed", 4);
+        let events = progress_bar("events deleted", backlog.events);
+        let report = service.maintenance().clean_events(options, |so_far| events.set_position(so_far)).await?;
+        finish_bar(&events, "events deleted", report);
+        let abandoned = progress_bar("sessions cancelled", backlog.abandoned);
+        let report = service.maintenance().cancel_abandoned(options, |so_far| abandoned.set_position(so_far)).await?;
+        finish_bar(&abandoned, "sessions cancelled", report);
+        let archived = progress_bar("sessions archived", backlog.sessions);
+        let report = service.maintenance().archive_sessions(options, |so_far| archived.set_position(so_far)).await?;
+        finish_bar(&archived, "sessions archived", report);
+        let tables = progress_bar("tables vacuumed", 4);
         match service.maintenance().vacuum(options, |so_far| tables.set_position(so_far)).await {
-            Ok(done) => end(&tables, "tables vacuumed", done),
+            Ok(report) => finish_bar(&tables, "tables vacuumed", report),
             Err(Error::NotAllowed { rule }) => tables.abandon_with_message(rule),
             Err(other) => return Err(other),
         }
         sparc.close().await
     });
-    Ok(working.await??)
+    Ok(maintenance.await??)
 }
 
-fn bar(what: &'static str, length: i64) -> ProgressBar {
+fn progress_bar(label: &'static str, length: i64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:20} {wide_bar} {pos}/{len} {elapsed}");
-    let bar = ProgressBar::new(length.unsigned_abs()).with_message(what);
+    let bar = ProgressBar::new(length.unsigned_abs()).with_message(label);
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
 /// Leaves the bar as it is; if the output is not a terminal, prints the result as a line.
-fn end(bar: &ProgressBar, what: &str, done: JobReport) {
+fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {
-        println!("{} {what}{}", done.rows, if done.is_finished { "" } else { ", more to do" });
+        println!("{} {label}{}", report.rows, if report.is_finished { "" } else { ", more to do" });
     }
 }
 
@@ -74,15 +74,15 @@ async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
     let adventure = sparc.as_user(seer).adventures().create(adventure).await?.id;
     let session = NewSession { adventure_id: adventure, ..Default::default() };
     let session = sparc.as_user(seer).sessions().create(session).await?.id;
-    let ago = |days| DateTimeWithTimeZone::from(Utc::now() - TimeDelta::days(days));
-    let (last_year, two_days_ago) = (ago(365), ago(2));
+    let days_ago = |days| DateTimeWithTimeZone::from(Utc::now() - TimeDelta::days(days));
+    let (a_year_ago, two_days_ago) = (days_ago(365), days_ago(2));
     for _ in 0..3 {
         let old = (0..1000).map(|_| sessions::ActiveModel {
             id: Set(Uuid::new_v4()),
             seer_id: Set(seer),
             adventure_id: Set(adventure),
             status: Set(SessionStatus::Completed),
-            ended_at: Set(Some(last_year)),
+            ended_at: Set(Some(a_year_ago)),
             ..Default::default()
         });
         sessions::Entity::insert_many(old).exec_without_returning(&service).await?;

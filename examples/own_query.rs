@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
 
     // A query returns only what its user may see.
     for (name, who) in [("Ada", &ada), ("Ben", &ben)] {
-        let mine = characters::Entity::find().order_by_asc(characters::Column::Name).all(who).await?;
-        println!("{name} sees {} character: {}", mine.len(), mine[0].name);
+        let visible = characters::Entity::find().order_by_asc(characters::Column::Name).all(who).await?;
+        println!("{name} sees {} character: {}", visible.len(), visible[0].name);
     }
 
     // Loaders, counts and streams.
@@ -63,12 +63,12 @@ async fn main() -> anyhow::Result<()> {
     println!("{}", reset.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
 
     // An update does not reach the rows of other users.
-    let stolen = characters::Entity::update_many()
+    let renamed = characters::Entity::update_many()
         .col_expr(characters::Column::Name, sea_orm::sea_query::Expr::value("Mine now"))
         .filter(characters::Column::UserId.ne(ben.user_id()))
         .exec(&ben)
         .await?;
-    println!("Ben changed {} of Ada's characters", stolen.rows_affected);
+    println!("Ben changed {} of Ada's characters", renamed.rows_affected);
     Ok(sparc.close().await?)
 }
 

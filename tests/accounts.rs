@@ -126,15 +126,15 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     ] {
         assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
     }
-    let again = format!(
+    let reopen_and_close = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
         player.id
     );
-    world.owner().exec(&again).await.unwrap();
+    world.owner().exec(&reopen_and_close).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_draft_with_a_history_is_archived_instead() {
+async fn closing_an_account_archives_a_draft_that_was_played() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft = world.new_draft(seer.uuid()).await;
@@ -212,7 +212,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
 }
 
 #[tokio::test]
-async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_session() {
+async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (owner, ada) = (world.owner(), game.players[0].id);
@@ -222,7 +222,8 @@ async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_sessio
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
         owner.wait_for_lock_waiters(1).await;
-        // Locks the session after the seat, which would deadlock if the deletion locked the session before the seat.
+        // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
+        // before the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
         leaving.execute_unprepared(&leave).await.unwrap();
         leaving.commit().await.unwrap();
@@ -231,21 +232,26 @@ async fn an_account_that_closes_waits_for_a_locked_seat_without_holding_a_sessio
 }
 
 #[tokio::test]
-async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
+async fn two_seers_with_seats_in_each_others_session_close_their_accounts_without_a_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     let [first, second] = &games;
-    // A deletion that locked sessions as it found them would lock the one with the seat before the Seer's own.
+    // Closing an account locks its sessions in the order of their ids. If it locked them as it finds them, each account
+    // would lock the session of its seat first and then the session that it runs, and the two would deadlock.
     for (game, other) in [(first, second), (second, first)] {
         let hero = world.new_character(other.seer.uuid()).await;
         owner.exec(&seat(game.session, other.seer.uuid(), hero)).await.unwrap();
     }
-    let held = owner.begin().await;
-    held.execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session)).await.unwrap();
+    let holder = owner.begin().await;
+    holder
+        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session))
+        .await
+        .unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which is locked, so this deletion waits before the other starts.
+    // The first Seer has a seat in the second session, which is locked, so closing this account waits before closing
+    // the other starts.
     let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
     let (one, other, ()) = tokio::join!(
         owner.exec(&one),
@@ -255,7 +261,7 @@ async fn two_seers_who_close_and_sit_in_each_others_session_do_not_deadlock() {
         },
         async {
             owner.wait_for_lock_waiters(2).await;
-            held.commit().await.unwrap();
+            holder.commit().await.unwrap();
         }
     );
     assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::world::World;
 
 #[tokio::test]
-async fn a_published_adventure_is_valid_and_has_its_time_of_publication() {
+async fn publishing_requires_validation_and_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft = world.new_draft(creator.uuid()).await;
@@ -97,7 +97,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let draft = world.new_draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
-    // Without RETURNING, so that it is the insert that is refused and not the reading of the new row.
+    // The statement has no RETURNING, so that the insert itself is refused and not the reading of the new row.
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
     assert_refused!(stranger.exec(&insert).await, forbidden);
     assert_refused!(world.visitor().exec(&insert).await, forbidden);

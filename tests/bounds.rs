@@ -5,8 +5,8 @@ use sparc::service::{Error, Operations, events::NewEvent, sessions::NewSession};
 
 use crate::world::{Person, World};
 
-/// Asserts that the constraint refuses the statement.
-pub async fn assert_refused(person: &Person, sql: &str, constraint: &str) {
+/// Asserts that the check constraint refuses the statement.
+pub async fn assert_check_violation(person: &Person, sql: &str, constraint: &str) {
     assert_refused!(person.exec(sql).await, "23514", constraint, "{sql}");
 }
 
@@ -14,30 +14,37 @@ pub async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
 
-/// Asserts the lowest and the highest value of an integer column.
-pub async fn whole_number(person: &Person, table: &str, column: &str, low: i32, high: i32) {
+/// Asserts that an integer column accepts `low` and `high`, but no value below or above.
+pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
     for value in [low, high] {
         assert_accepted(person, &set(value)).await;
     }
-    assert_refused(person, &set(low - 1), &constraint).await;
+    assert_check_violation(person, &set(low - 1), &constraint).await;
     if high < i32::MAX {
-        assert_refused(person, &set(high + 1), &constraint).await;
+        assert_check_violation(person, &set(high + 1), &constraint).await;
     }
 }
 
-/// Asserts the lowest and the highest number that a statement may contain, for example as the length of a text.
-async fn within(person: &Person, low: u32, high: u32, constraint: &str, statement: impl Fn(u32) -> String) {
-    assert_refused(person, &statement(low - 1), constraint).await;
+/// Asserts that a statement succeeds with the numbers `low` and `high`, but not below or above. The number may be the
+/// length of a text.
+async fn assert_number_bounds(
+    person: &Person,
+    low: u32,
+    high: u32,
+    constraint: &str,
+    statement: impl Fn(u32) -> String,
+) {
+    assert_check_violation(person, &statement(low - 1), constraint).await;
     assert_accepted(person, &statement(low)).await;
     assert_accepted(person, &statement(high)).await;
-    assert_refused(person, &statement(high + 1), constraint).await;
+    assert_check_violation(person, &statement(high + 1), constraint).await;
 }
 
-async fn name_length(person: &Person, table: &str, low: u32, high: u32) {
+async fn assert_name_length(person: &Person, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
-    within(person, low, high, "valid_name", set).await;
+    assert_number_bounds(person, low, high, "valid_name", set).await;
 }
 
 #[tokio::test]
@@ -46,13 +53,13 @@ async fn the_bounds_of_characters_hold() {
     world.new_player().await;
     let owner = world.owner();
     for attribute in ["might", "grace", "wit", "heart"] {
-        whole_number(&owner, "characters", attribute, 1, 6).await;
+        assert_integer_bounds(&owner, "characters", attribute, 1, 6).await;
     }
-    whole_number(&owner, "characters", "level", 1, 10).await;
-    whole_number(&owner, "characters", "experience", 0, i32::MAX).await;
+    assert_integer_bounds(&owner, "characters", "level", 1, 10).await;
+    assert_integer_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
-    whole_number(&owner, "characters", "max_hit_points", 1, 10).await;
-    name_length(&owner, "characters", 2, 50).await;
+    assert_integer_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
+    assert_name_length(&owner, "characters", 2, 50).await;
 }
 
 #[tokio::test]
@@ -61,17 +68,17 @@ async fn the_bounds_of_adventures_hold() {
     world.new_draft(world.new_account().await).await;
     let owner = world.owner();
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
-    whole_number(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
-    whole_number(&owner, "adventures", "times_played", 0, i32::MAX).await;
+    assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
+    assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
     for (players, constraint) in [
         ("min_players = 0", "adventures_min_players_check"),
         ("max_players = 7", "adventures_max_players_check"),
         ("min_players = 4, max_players = 3", "valid_player_range"),
     ] {
-        assert_refused(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
+        assert_check_violation(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
     }
     assert_accepted(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
-    name_length(&owner, "adventures", 3, 100).await;
+    assert_name_length(&owner, "adventures", 3, 100).await;
 }
 
 #[tokio::test]
@@ -80,9 +87,9 @@ async fn the_bounds_of_creatures_hold() {
     let adventure = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
-    whole_number(&owner, "creatures", "hit_points", 0, 1000).await;
-    whole_number(&owner, "creatures", "armor", 0, 100).await;
-    name_length(&owner, "creatures", 1, 100).await;
+    assert_integer_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
+    assert_integer_bounds(&owner, "creatures", "armor", 0, 100).await;
+    assert_name_length(&owner, "creatures", 1, 100).await;
 }
 
 #[tokio::test]
@@ -90,13 +97,13 @@ async fn the_bounds_of_sessions_and_seats_hold() {
     let world = World::new().await;
     world.new_session(1).await;
     let owner = world.owner();
-    whole_number(&owner, "sessions", "max_players", 2, 6).await;
-    whole_number(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
-    whole_number(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
-    whole_number(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
-    assert_refused(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
+    assert_integer_bounds(&owner, "sessions", "max_players", 2, 6).await;
+    assert_integer_bounds(&owner, "sessions", "encounters_begun", 0, i32::MAX).await;
+    assert_integer_bounds(&owner, "session_players", "heroic_saves_used", 0, i32::MAX).await;
+    assert_integer_bounds(&owner, "session_players", "heroic_saves_encounter", 0, i32::MAX).await;
+    assert_check_violation(&owner, "UPDATE sessions SET seats_taken = -1", "sessions_seats_taken_check").await;
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
-        assert_refused(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
+        assert_check_violation(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
     }
     assert_accepted(&owner, "UPDATE sessions SET code = 'ABC019'").await;
 }
@@ -113,16 +120,16 @@ async fn the_bounds_of_rolls_and_events_hold() {
             game.session, game.players[0].character
         )
     };
-    within(&owner, 3, 18, "dice_rolls_difficulty_check", roll).await;
-    let both = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
-    assert_refused(&owner, both, "valid_roller").await;
-    assert_refused(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
+    assert_number_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", roll).await;
+    let two_rollers = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
+    assert_check_violation(&owner, two_rollers, "valid_roller").await;
+    assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
     let event =
         |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {kind})", game.session);
-    within(&owner, 1, 64, "valid_event_type", |length| event(&format!("repeat('x', {length})"))).await;
+    assert_number_bounds(&owner, 1, 64, "valid_event_type", |length| event(&format!("repeat('x', {length})"))).await;
     for code in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
         let sql = event(&format!("'client.a' || chr({code}) || 'b'"));
-        assert_refused(&owner, &sql, "valid_event_type").await;
+        assert_check_violation(&owner, &sql, "valid_event_type").await;
     }
 }
 
@@ -131,7 +138,7 @@ async fn games_played_and_games_run_are_not_negative() {
     let world = World::new().await;
     world.new_account().await;
     for counter in ["games_played", "games_run"] {
-        whole_number(&world.owner(), "users", counter, 0, i32::MAX).await;
+        assert_integer_bounds(&world.owner(), "users", counter, 0, i32::MAX).await;
     }
 }
 
@@ -140,18 +147,18 @@ async fn unique_values_cannot_be_repeated() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let is_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
+    let assert_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
         assert_refused!(outcome, "23505", constraint, "{constraint}");
     };
     world.new_character(game.players[0].id).await;
-    is_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    assert_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let again = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session
     );
-    is_taken(world.service().exec(&again).await, "sessions_code_key");
+    assert_taken(world.service().exec(&again).await, "sessions_code_key");
     let first = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
-    // With triggers disabled, as when a dump is restored, so that the unique index itself refuses.
+    // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let saves = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
@@ -160,14 +167,14 @@ async fn unique_values_cannot_be_repeated() {
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
     );
-    is_taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
+    assert_taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
     let events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session
     );
-    is_taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
+    assert_taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
@@ -175,37 +182,45 @@ async fn an_extreme_date_is_refused() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    for end in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
-        let change = format!("UPDATE sessions SET scheduled_start = '{end}'");
-        if !end.contains("-infinity") && !end.contains("BC") && !end.starts_with("1999") {
-            assert_refused!(game.seer.exec(&change).await, "23514", "bounded_schedule", "{end}");
+    for date in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
+        let change = format!("UPDATE sessions SET scheduled_start = '{date}'");
+        if !date.contains("-infinity") && !date.contains("BC") && !date.starts_with("1999") {
+            assert_refused!(game.seer.exec(&change).await, "23514", "bounded_schedule", "{date}");
         } else {
-            assert_refused!(game.seer.exec(&change).await, "SP030", "scheduled_in_future", "{end}");
+            assert_refused!(game.seer.exec(&change).await, "SP030", "scheduled_in_future", "{date}");
         }
         let refused = world.service().exec(&change).await;
-        assert_refused!(refused, "23514", "bounded_schedule", "{end}");
+        assert_refused!(refused, "23514", "bounded_schedule", "{date}");
     }
     game.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
     assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
-/// Asserts that a text or URL of `most` characters is accepted and one more is not, through the API.
-async fn text(person: &Person, table: &str, column: &str, most: usize, constraint: &str) {
+/// Asserts that a text or URL of `maximum` characters is accepted and one more is not, through the API.
+async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
     let start = if column.ends_with("_url") { "https://" } else { "" };
     let set =
         |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
-    person.exec(&set(most)).await.unwrap();
-    assert_refused(person, &set(most + 1), constraint).await;
+    person.exec(&set(maximum)).await.unwrap();
+    assert_check_violation(person, &set(maximum + 1), constraint).await;
 }
 
-/// Asserts that a document of `most` bytes is accepted and a slightly larger one is not.
-async fn document(person: &Person, table: &str, column: &str, most: usize, constraint: &str, of: &str) {
+/// Asserts that a document of slightly less than `maximum` bytes is accepted and a slightly larger one is not. `FILL`
+/// in the template becomes a text of the size that is needed.
+async fn assert_maximum_document_size(
+    person: &Person,
+    table: &str,
+    column: &str,
+    maximum: usize,
+    constraint: &str,
+    template: &str,
+) {
     let set = |length: usize| {
-        let filled = of.replace("FILL", &format!("' || repeat('x', {length}) || '"));
+        let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    person.exec(&set(most - 200)).await.unwrap();
-    assert_refused(person, &set(most + 1), constraint).await;
+    person.exec(&set(maximum - 200)).await.unwrap();
+    assert_check_violation(person, &set(maximum + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -213,28 +228,38 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
-    text(ada, "users", "display_name", 100, "bounded_display_name").await;
-    assert_refused(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
-    text(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
-    text(ada, "users", "bio", 2000, "bounded_bio").await;
-    document(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
-    document(ada, "characters", "special_ability", 16384, "bounded_special_ability", r#"{"name": "FILL"}"#).await;
+    assert_maximum_text_length(ada, "users", "display_name", 100, "bounded_display_name").await;
+    assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
+    assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
+    assert_maximum_text_length(ada, "users", "bio", 2000, "bounded_bio").await;
+    assert_maximum_document_size(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
+    assert_maximum_document_size(
+        ada,
+        "characters",
+        "special_ability",
+        16384,
+        "bounded_special_ability",
+        r#"{"name": "FILL"}"#,
+    )
+    .await;
     seer.exec("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
     let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
-    text(seer, "adventures", "description", 10_000, "bounded_description").await;
-    text(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
-    text(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    assert_maximum_text_length(seer, "adventures", "description", 10_000, "bounded_description").await;
+    assert_maximum_text_length(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
+    assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
     seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
-    document(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#).await;
-    text(seer, "creatures", "description", 5000, "bounded_description").await;
+    assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
+        .await;
+    assert_maximum_text_length(seer, "creatures", "description", 5000, "bounded_description").await;
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": "FILL"}"#;
-    document(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
-    document(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
-    text(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
-    text(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
-    text(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
-    document(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#).await;
+    assert_maximum_document_size(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
+    assert_maximum_document_size(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
+    assert_maximum_text_length(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
+    assert_maximum_text_length(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
+    assert_maximum_text_length(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
+    assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
+        .await;
 
     let me = world.sparc.as_user(game.players[0].id);
     let send = |length: usize| {
@@ -256,9 +281,9 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         )
     };
     ada.exec(&roll(8000)).await.unwrap();
-    assert_refused(ada, &roll(9000), "bounded_modifiers").await;
+    assert_check_violation(ada, &roll(9000), "bounded_modifiers").await;
     let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
-    assert_refused(ada, &described, "bounded_description").await;
+    assert_check_violation(ada, &described, "bounded_description").await;
 }
 
 #[tokio::test]
@@ -267,8 +292,8 @@ async fn dates_that_the_service_accepts_are_bounded() {
     let seer = world.new_account().await;
     let adventure_id = world.new_adventure(seer).await;
     let me = world.sparc.as_user(seer);
-    for end in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
-        let new = NewSession { adventure_id, scheduled_start: Some(end), ..Default::default() };
+    for extreme in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
+        let new = NewSession { adventure_id, scheduled_start: Some(extreme), ..Default::default() };
         let refused = me.sessions().create(new).await.unwrap_err();
         assert!(matches!(refused, Error::InvalidValue { .. }), "{refused:?}");
     }
@@ -293,27 +318,32 @@ async fn documents_that_no_client_could_read_are_refused() {
     ] {
         person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
         for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
-            assert_refused(person, &format!("UPDATE {what} SET {column} = '{unreadable}'"), "readable_document").await;
+            assert_check_violation(
+                person,
+                &format!("UPDATE {what} SET {column} = '{unreadable}'"),
+                "readable_document",
+            )
+            .await;
         }
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
-    assert_refused(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
+    assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
     let event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session
         )
     };
-    assert_refused(ada, &event(&deep(101)), "readable_document").await;
-    assert_refused(ada, &event("1e400"), "readable_document").await;
+    assert_check_violation(ada, &event(&deep(101)), "readable_document").await;
+    assert_check_violation(ada, &event("1e400"), "readable_document").await;
     ada.exec(&event(&deep(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
     let roll = crate::world::roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
-    assert_refused(ada, &roll, "readable_document").await;
+    assert_check_violation(ada, &roll, "readable_document").await;
 
-    // Every participant can read whatever was accepted.
+    // Participants can read every document that was accepted.
     let me = world.sparc.as_user(game.players[0].id);
     me.events().after(game.session, 0).await.unwrap();
     let details = me.sessions().details(game.session).await.unwrap();
@@ -334,7 +364,7 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     world.set(&game, "status = 'paused'").await;
     owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
-    for (table, column, most, rest) in [
+    for (table, column, maximum, minimal) in [
         ("adventures", "content", 1_048_576, "{}"),
         ("characters", "equipment", 65_536, "[]"),
         ("characters", "special_ability", 16_384, "{}"),
@@ -343,16 +373,16 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         ("session_events", "payload", 16_384, "{}"),
         ("sessions", "game_state", 262_144, "{}"),
     ] {
-        // Pads a text so that the document has exactly the given number of bytes.
-        let document = |text: &str| match rest {
-            "[]" => format!("jsonb_build_array(repeat('x', {text}))"),
-            _ => format!("'{rest}'::jsonb || jsonb_build_object('longest', repeat('x', {text}))"),
+        // Returns a document with a text of the given length.
+        let document = |length: &str| match minimal {
+            "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
+            _ => format!("'{minimal}'::jsonb || jsonb_build_object('longest', repeat('x', {length}))"),
         };
-        let around = format!("SELECT pg_column_size({}) - 1000", document("1000"));
-        let around: i32 = owner.value(&around).await.unwrap();
-        let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - around).to_string()));
-        assert_accepted(&owner, &set(most)).await;
-        assert_refused(&owner, &set(most + 1), &format!("bounded_{column}")).await;
+        let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
+        let overhead: i32 = owner.value(&measure).await.unwrap();
+        let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
+        assert_accepted(&owner, &set(maximum)).await;
+        assert_check_violation(&owner, &set(maximum + 1), &format!("bounded_{column}")).await;
     }
 }
 
@@ -376,7 +406,7 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
             "jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'longest', repeat('x', {length})))"
         )
     }
-    let around: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
-    assert_accepted(&owner, &insert(8192 - around)).await;
-    assert_refused(&owner, &insert(8193 - around), "bounded_modifiers").await;
+    let overhead: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
+    assert_accepted(&owner, &insert(8192 - overhead)).await;
+    assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;
 }

@@ -1,4 +1,4 @@
-//! Broadcasts: on the platform each event of a session is broadcast, and only its participants receive it.
+//! Broadcasts: on the platform each event of a session is broadcast, and only the session's participants receive it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
@@ -8,8 +8,8 @@ use crate::{
     world::{GameSession, Person, World, refused, roll},
 };
 
-/// Creates a migrated project of the platform; returns it and a connection of its administrator.
-async fn project() -> (World, DatabaseConnection) {
+/// Creates a migrated Supabase project, and returns it with a connection of its superuser.
+async fn new_project() -> (World, DatabaseConnection) {
     let (database, administrator, owner) = platform().await;
     Migrator::up(&owner, None).await.unwrap();
     (World::from_database(database, owner), administrator)
@@ -20,15 +20,15 @@ fn topic(game: &GameSession) -> String {
 }
 
 async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
-    let of = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(game));
-    world.owner().count(&of).await
+    let messages = format!("realtime.messages WHERE topic = '{}' AND extension = 'broadcast'", topic(game));
+    world.owner().count(&messages).await
 }
 
 /// Returns what a person who joins a topic may do there, checked as the platform's server checks it: read, write a
-/// broadcast, track presence. Any error other than a refusal fails the test.
+/// broadcast, track presence. Panics if a statement fails for any other reason than a missing permission.
 async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
-    let mut may = [false; 3];
-    for (place, sql) in [
+    let mut allowed = [false; 3];
+    for (index, sql) in [
         format!("SELECT FROM realtime.messages WHERE topic = '{topic}'"),
         format!(
             "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
@@ -40,40 +40,40 @@ async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
     {
         let transaction = person.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
-        may[place] = match transaction.execute_unprepared(&sql).await {
+        allowed[index] = match transaction.execute_unprepared(&sql).await {
             Ok(result) => result.rows_affected() > 0,
             Err(error) => {
-                let no = refused(error);
-                assert!(no.is_forbidden(), "{topic}: {no:?}");
+                let forbidden = refused(error);
+                assert!(forbidden.is_forbidden(), "{topic}: {forbidden:?}");
                 false
             }
         };
         transaction.rollback().await.unwrap();
     }
-    may
+    allowed
 }
 
 #[tokio::test]
-async fn every_event_is_a_private_broadcast_with_its_number() {
-    let (world, _administrator) = project().await;
+async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
+    let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.exec(&roll(game.session, player.character)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
     assert_eq!(count_broadcasts(&world, &game).await, events);
-    let same = format!(
+    let matching = format!(
         "realtime.messages AS message
          JOIN session_events AS event ON event.id::text = message.payload ->> 'id'
          WHERE message.topic = '{}' AND message.private AND message.event = event.event_type
            AND (message.payload ->> 'seq')::bigint = event.seq AND message.payload -> 'payload' = event.payload",
         topic(&game)
     );
-    assert_eq!(world.owner().count(&same).await, events);
+    assert_eq!(world.owner().count(&matching).await, events);
 }
 
 #[tokio::test]
 async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_another() {
-    let (world, _administrator) = project().await;
+    let (world, _administrator) = new_project().await;
     let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &other.players[0];
     player.person.exec(&roll(other.session, player.character)).await.unwrap();
@@ -88,8 +88,8 @@ async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_anoth
         let transaction = me.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
         let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
-        let no = refused(transaction.execute_unprepared(&insert).await.unwrap_err());
-        assert!(no.is_forbidden(), "{columns}: {no:?}");
+        let forbidden = refused(transaction.execute_unprepared(&insert).await.unwrap_err());
+        assert!(forbidden.is_forbidden(), "{columns}: {forbidden:?}");
     }
     let transaction = me.begin().await;
     transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
@@ -98,8 +98,8 @@ async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_anoth
 }
 
 #[tokio::test]
-async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
-    let (world, _administrator) = project().await;
+async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
+    let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for setting in [
@@ -129,8 +129,8 @@ async fn nobody_suppresses_the_broadcast_of_their_own_roll() {
 }
 
 #[tokio::test]
-async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
-    let (world, _administrator) = project().await;
+async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_broadcast() {
+    let (world, _administrator) = new_project().await;
     let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let mine = topic(&game);
     for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
@@ -139,14 +139,14 @@ async fn participants_read_and_track_presence_and_nobody_writes_a_broadcast() {
     }
     assert_eq!(permissions(&world.new_user().await, &mine).await, [false; 3], "a stranger");
     assert_eq!(permissions(&world.visitor(), &mine).await, [false; 3], "a visitor");
-    let left = &game.players[1];
-    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", left.id)).await.unwrap();
-    assert_eq!(permissions(&left.person, &mine).await, [false; 3], "a closed account");
+    let closed = &game.players[1];
+    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed.id)).await.unwrap();
+    assert_eq!(permissions(&closed.person, &mine).await, [false; 3], "a closed account");
 }
 
 #[tokio::test]
-async fn a_malformed_topic_neither_passes_nor_raises() {
-    let (world, _administrator) = project().await;
+async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
+    let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let id = game.session.to_string();
     let upper = id.to_uppercase();
@@ -172,9 +172,9 @@ async fn a_malformed_topic_neither_passes_nor_raises() {
 }
 
 #[tokio::test]
-async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
+async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
     for broken in [
-        // As on a day on which no client connected.
+        // There is no partition for a day on which no client has connected.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
@@ -185,15 +185,15 @@ async fn a_broadcast_that_cannot_be_sent_fails_no_roll() {
          RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
-        let (world, administrator) = project().await;
+        let (world, administrator) = new_project().await;
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let before = count_broadcasts(&world, &game).await;
         let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
-        // A connection may have cached a partition that is gone, so use new ones.
-        let again = world.reconnect().await;
-        assert_eq!(again.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
+        // An open connection may have cached the partition that was dropped, so the roll uses a new one.
+        let reconnected = world.reconnect().await;
+        assert_eq!(reconnected.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
         let after = administrator.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,

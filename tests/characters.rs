@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::world::{BoxedTask, World, at_once, insert_character, seat};
 
 #[tokio::test]
-async fn of_eight_concurrent_tenth_characters_one_is_created() {
+async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
     let world = World::new().await;
     for _ in 0..100 {
         let user = world.new_account().await;
@@ -22,7 +22,8 @@ async fn of_eight_concurrent_tenth_characters_one_is_created() {
         assert!(
             refused
                 .iter()
-                .all(|no| no.is("SP001", "character_limit") && no.message == "Character limit reached (maximum 10)"),
+                .all(|error| error.is("SP001", "character_limit")
+                    && error.message == "Character limit reached (maximum 10)"),
             "{refused:?}"
         );
     }
@@ -40,7 +41,7 @@ async fn a_character_that_changes_owner_counts_for_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_retired_character_does_not_count_and_unretiring_is_checked() {
+async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unretired() {
     let world = World::new().await;
     let user = world.new_user().await;
     let first = world.new_character(user.uuid()).await;
@@ -93,11 +94,11 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
         let player = world.new_player().await;
-        let (sits, retires) = (player.person.clone(), player.person.clone());
-        let sit = seat(game.session, player.id, player.character);
+        let (seating, retiring) = (player.person.clone(), player.person.clone());
+        let take_seat = seat(game.session, player.id, player.character);
         let tasks: Vec<BoxedTask<bool>> = vec![
-            Box::pin(async move { sits.exec(&sit).await.is_ok() }),
-            Box::pin(async move { retires.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
+            Box::pin(async move { seating.exec(&take_seat).await.is_ok() }),
+            Box::pin(async move { retiring.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
         let successes = at_once(tasks).await;
         assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");

@@ -1,4 +1,4 @@
-//! Connections from opening to closing: the handle's own pool, an application's existing pool, and abandoned
+//! Connections from opening to closing: the pool that a handle opens, an application's existing pool, and abandoned
 //! transactions.
 
 use std::{collections::HashSet, time::Duration};
@@ -15,7 +15,7 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-async fn backend(who: &IdentityConnection) -> i32 {
+async fn backend_pid(who: &IdentityConnection) -> i32 {
     who.query_one_raw(sql("SELECT pg_backend_pid()")).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
@@ -23,7 +23,7 @@ async fn backend(who: &IdentityConnection) -> i32 {
 async fn sequential_callers_share_the_most_recently_used_connection() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    // Ten connections are open and idle.
+    // Opens ten connections and leaves them idle.
     let held: Vec<_> =
         futures_util::future::join_all((0..10).map(|_| async { sparc.as_service().begin().await })).await;
     for tx in held {
@@ -31,7 +31,7 @@ async fn sequential_callers_share_the_most_recently_used_connection() {
     }
     let mut backends = HashSet::new();
     for _ in 0..10 {
-        backends.insert(backend(&sparc.as_anon()).await);
+        backends.insert(backend_pid(&sparc.as_anon()).await);
     }
     assert_eq!(backends.len(), 1);
     sparc.close().await.unwrap();
@@ -58,7 +58,7 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
 }
 
 #[tokio::test]
-async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean() {
+async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_clean() {
     let world = World::new().await;
     let id = world.new_account().await;
     let db = sparc::migration::connect(world.url()).await.unwrap();
@@ -68,11 +68,11 @@ async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean
     let row = db.query_one_raw(sql("SELECT current_user = session_user")).await.unwrap().unwrap();
     assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity is left on the connection");
     sparc.close().await.unwrap();
-    let nowhere = Sparc::from_connection(DatabaseConnection::default());
-    let none = nowhere.as_user(id).users().me().await.unwrap_err();
+    let without_pool = Sparc::from_connection(DatabaseConnection::default());
+    let error = without_pool.as_user(id).users().me().await.unwrap_err();
     assert!(
-        matches!(none, Error::Misconfigured { .. }) && !none.is_retryable(),
-        "a pool of no connections is a configuration error: {none:?}"
+        matches!(error, Error::Misconfigured { .. }) && !error.is_retryable(),
+        "a pool of no connections is a configuration error: {error:?}"
     );
 }
 
@@ -80,32 +80,32 @@ async fn an_applications_own_pool_is_used_and_its_connections_are_returned_clean
 async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connection() {
     let world = World::new().await;
     let id = world.new_account().await;
-    let given = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
-    let own = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    for sparc in [own, given] {
+    let external = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
+    let managed = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    for sparc in [managed, external] {
         let tx = sparc.as_user(id).begin().await.unwrap();
         set_bio(&tx, id, "left").await;
         std::thread::spawn(move || drop(tx)).join().expect("dropping outside of a runtime must not panic");
 
-        // A runtime that shuts down before the rollback has finished.
+        // Drops the transaction in a runtime that shuts down before the rollback has finished.
         let tx = sparc.as_user(id).begin().await.unwrap();
         set_bio(&tx, id, "left").await;
-        let ending = move || {
+        let drop_in_ending_runtime = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _inside = runtime.enter();
             drop(tx);
         };
-        std::thread::spawn(ending).join().unwrap();
+        std::thread::spawn(drop_in_ending_runtime).join().unwrap();
 
         let tx = sparc.as_user(id).begin().await.unwrap();
-        assert_eq!(bio(&tx).await, None, "rolled back, and the next caller does not get its connection");
+        assert_eq!(bio(&tx).await, None, "the change is rolled back, and the next caller gets another connection");
         tx.commit().await.unwrap();
         sparc.close().await.unwrap();
     }
 }
 
-async fn set_bio(tx: &Transaction, id: Uuid, name: &str) {
-    let statement = format!("UPDATE users SET bio = '{name}' WHERE id = '{id}'");
+async fn set_bio(tx: &Transaction, id: Uuid, bio: &str) {
+    let statement = format!("UPDATE users SET bio = '{bio}' WHERE id = '{id}'");
     assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);
 }
 
@@ -132,7 +132,7 @@ async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues
     let inner = tx.begin().await.unwrap();
     set_bio(&inner, id, "kept").await;
     inner.commit().await.unwrap();
-    // So is one that is dropped after a statement failed.
+    // A nested transaction that is dropped after a failed statement is rolled back too.
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
     drop(inner);
@@ -165,11 +165,11 @@ async fn a_dropped_stream_ends_before_the_transaction_continues() {
     assert_eq!((all.len(), last.as_str()), (100_000, "authenticated"));
 }
 
-/// Terminates the service's connections, except the one that asks.
-async fn end_idle(world: &World) -> i64 {
-    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+/// Terminates the service's connections, and returns how many there were.
+async fn terminate_connections(world: &World) -> i64 {
+    let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";
-    world.owner().value(end).await.unwrap()
+    world.owner().value(terminate).await.unwrap()
 }
 
 #[tokio::test]
@@ -179,15 +179,15 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
         let ada = sparc.as_user(id);
-        for way in 0..5 {
+        for variant in 0..5 {
             let held = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
             drop(held.into_iter().map(Result::unwrap).collect::<Vec<_>>());
             world.owner().wait_for_rollbacks().await;
-            assert_eq!(end_idle(&world).await, i64::from(size));
-            match way {
+            assert_eq!(terminate_connections(&world).await, i64::from(size));
+            match variant {
                 0 => assert_eq!(ada.users().me().await.unwrap().id, id),
                 1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
-                2 => assert!(backend(&ada).await > 0),
+                2 => assert!(backend_pid(&ada).await > 0),
                 3 => ada.begin().await.unwrap().commit().await.unwrap(),
                 _ => {
                     let rows = ada.stream_raw(sql("SELECT 1")).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
@@ -197,13 +197,13 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
         }
         sparc.close().await.unwrap();
     }
-    // So are those of an application's existing pool.
+    // The connections of an application's existing pool are replaced too.
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let ada = Sparc::from_connection(db).as_user(id);
     ada.users().me().await.unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
+    let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc migration'";
-    assert!(world.owner().value::<i64>(end).await.unwrap() > 0);
+    assert!(world.owner().value::<i64>(terminate).await.unwrap() > 0);
     assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0);
 }
 
@@ -215,7 +215,7 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let ada = sparc.as_user(id);
     let tx = ada.begin().await.unwrap();
     set_bio(&tx, id, "lost").await;
-    assert_eq!(end_idle(&world).await, 1);
+    assert_eq!(terminate_connections(&world).await, 1);
     let lost = tx.users().me().await.unwrap_err();
     assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
     assert!(lost.to_string().contains("nothing was done"), "{lost}");
@@ -227,12 +227,13 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     );
     let tx = ada.begin().await.unwrap();
     assert_eq!(bio(&tx).await, None);
-    end_idle(&world).await;
-    // If the commit had been sent, its outcome is unknown. A rollback's is not.
+    terminate_connections(&world).await;
+    // This time the commit is sent, so its outcome is unknown. A rollback succeeds, because a transaction whose
+    // connection is lost is rolled back in any case.
     let outcome = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(outcome, Error::CommitUnknown(_)) && !outcome.is_retryable(), "{outcome:?}");
     let tx = ada.begin().await.unwrap();
-    end_idle(&world).await;
+    terminate_connections(&world).await;
     tx.rollback().await.unwrap();
     assert!(ada.users().me().await.is_ok());
 }

@@ -3,14 +3,14 @@
 use sea_orm::ConnectionTrait;
 
 use crate::{
-    bounds::{assert_accepted, assert_refused, whole_number},
+    bounds::{assert_accepted, assert_check_violation, assert_integer_bounds},
     world::{World, refused},
 };
 
-/// The triggers refuse more rows with a message of their own. The constraint holds for every writer of the counter, at
-/// every isolation level.
+/// For rows beyond a limit, triggers raise an error that explains it. The constraint holds for every writer of the
+/// counter, at every isolation level.
 #[tokio::test]
-async fn each_limit_of_rows_is_a_constraint_on_their_counter() {
+async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -26,37 +26,36 @@ async fn each_limit_of_rows_is_a_constraint_on_their_counter() {
     ] {
         let set = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
         assert_accepted(&owner, &set(limit)).await;
-        assert_refused(&owner, &set(limit + 1), constraint).await;
+        assert_check_violation(&owner, &set(limit + 1), constraint).await;
         assert_accepted(&owner, &set(0)).await;
-        assert_refused(&owner, &set(-1), &format!("{table}_{column}_check")).await;
+        assert_check_violation(&owner, &set(-1), &format!("{table}_{column}_check")).await;
     }
     let set = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
     assert_accepted(&owner, &set("0")).await;
     assert_accepted(&owner, &set("5")).await;
-    assert_refused(&owner, &set("-0.01"), "adventures_average_rating_check").await;
-    assert_refused(&owner, &set("5.01"), "adventures_average_rating_check").await;
+    assert_check_violation(&owner, &set("-0.01"), "adventures_average_rating_check").await;
+    assert_check_violation(&owner, &set("5.01"), "adventures_average_rating_check").await;
     let set =
         |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
     assert_accepted(&owner, &set(0)).await;
-    assert_refused(&owner, &set(-1), "characters_live_seats_check").await;
+    assert_check_violation(&owner, &set(-1), "characters_live_seats_check").await;
 }
 
 /// The API's roles cannot write such rows, but the constraints hold for the owner too.
 #[tokio::test]
-async fn the_owner_stores_no_row_that_contradicts_itself() {
+async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
-    let (game, over) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let (owner, spare) = (world.owner(), world.new_player().await);
-    world.set(&over, "status = 'completed'").await;
-    world.set(&over, "ended_at = now() - INTERVAL '1 year'").await;
+    let (game, completed) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (owner, other_player) = (world.owner(), world.new_player().await);
+    world.set(&completed, "status = 'completed'").await;
+    world.set(&completed, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    // Its trigger would clear `is_active`.
+    // A trigger of the table would clear `is_active`.
     owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
-    let user = format!("UPDATE users SET {{}} WHERE id = '{}'", spare.id);
-    let user = |set: &str| user.replace("{}", set);
+    let update_user = |set: &str| format!("UPDATE users SET {set} WHERE id = '{}'", other_player.id);
     for (sql, constraint) in [
         (
-            format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", spare.character),
+            format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", other_player.character),
             "character_not_seated",
         ),
         ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
@@ -64,15 +63,15 @@ async fn the_owner_stores_no_row_that_contradicts_itself() {
             format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session),
             "removed_is_inactive",
         ),
-        (user(&format!("account_id = '{}'", game.seer.uuid())), "account_is_own"),
-        (user("display_name = E'two\\nlines'"), "clean_name"),
-        (user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
-        (user(&format!("email = '{}@deleted.invalid'", game.seer.uuid())), "reserved_email_is_own"),
+        (update_user(&format!("account_id = '{}'", game.seer.uuid())), "account_is_own"),
+        (update_user("display_name = E'two\\nlines'"), "clean_name"),
+        (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
+        (update_user(&format!("email = '{}@deleted.invalid'", game.seer.uuid())), "reserved_email_is_own"),
         (
             format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
             "account_gates_account_id_fkey",
         ),
-        (format!("INSERT INTO private.account_gates VALUES ('{}')", spare.id), "account_gates_pkey"),
+        (format!("INSERT INTO private.account_gates VALUES ('{}')", other_player.id), "account_gates_pkey"),
     ] {
         let code = match constraint.rsplit('_').next() {
             Some("fkey") => "23503",
@@ -84,7 +83,7 @@ async fn the_owner_stores_no_row_that_contradicts_itself() {
 }
 
 #[tokio::test]
-async fn whoever_closes_a_gate_waits_for_the_writes_that_passed_it() {
+async fn closing_an_account_gate_waits_for_writes_in_progress() {
     let world = World::new().await;
     let player = world.new_player().await;
     let write = player.person.begin().await;
@@ -101,14 +100,14 @@ async fn counters_that_the_server_maintains_are_not_negative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    whole_number(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
+    assert_integer_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
     world.set(&game, "game_state_version = 0, status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     for column in ["seats_taken", "encounters_begun", "game_state_version"] {
-        whole_number(&owner, "archived_sessions", column, 0, i32::MAX).await;
+        assert_integer_bounds(&owner, "archived_sessions", column, 0, i32::MAX).await;
     }
     for column in ["heroic_saves_used", "heroic_saves_encounter"] {
-        whole_number(&owner, "archived_session_players", column, 0, i32::MAX).await;
+        assert_integer_bounds(&owner, "archived_session_players", column, 0, i32::MAX).await;
     }
 }

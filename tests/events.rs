@@ -17,7 +17,7 @@ async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_change_writes_its_event_whoever_makes_it() {
+async fn every_change_writes_its_event_regardless_of_who_makes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for change in [
@@ -174,19 +174,19 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            let is_over = writers.load(Ordering::SeqCst) == 0;
+            let writers_are_done = writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
                 "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
             let new: Vec<i64> = reader.values(&sql).await.unwrap();
-            if new.is_empty() && is_over {
+            if new.is_empty() && writers_are_done {
                 break;
             }
             seen.extend(new);
         }
-        assert_eq!(seen.len(), 200, "no event may appear with a number below one already seen");
+        assert_eq!(seen.len(), 200, "no event may appear with a lower number than an event that was already read");
     }));
     at_once(tasks).await;
 }
@@ -199,10 +199,11 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While it is open, no other transaction can draw a number, which could become visible first.
+    // While this transaction is open, no other can draw a number in the session, because its event could become visible
+    // first.
     let second = &game.players[1].person;
-    let hasty = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
-    assert_eq!(hasty.unwrap_err().code, "55P03");
+    let blocked = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
+    assert_eq!(blocked.unwrap_err().code, "55P03");
     first.commit().await.unwrap();
     assert_eq!(second.exec(&send).await, Ok(1));
 }
@@ -211,7 +212,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
 async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    // With triggers disabled, because this statement itself would delete old events.
+    // Triggers are disabled, because otherwise this statement itself would delete old events.
     let old = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
@@ -289,7 +290,7 @@ async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     // The statistics say that the table is empty, as after its first vacuum.
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
-    // The connection caches the plan, so it would still read the table sequentially once that is large.
+    // The connection caches the plan, so a sequential scan would still be used when the table has become large.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
     let scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
     let scans = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, scans)).await.unwrap().unwrap();

@@ -39,14 +39,14 @@ async fn every_table_that_users_write_refuses_closed_accounts() {
 #[tokio::test]
 async fn one_statement_writes_a_limited_number_of_rows_of_every_table() {
     let restricted = has_restriction("refuse_many_rows");
-    // Each user has one row of these.
-    let single = "relation IN ('users', 'tutorial_progress')";
+    // Each user has one row in these tables.
+    let one_row_per_user = "relation IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
-        "{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {single} AND NOT {restricted}"
+        "{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {one_row_per_user} AND NOT {restricted}"
     ))
     .await;
-    // What the policies miss is refused at the end of the statement, by a trigger that sees all rows and checks the
-    // account again.
+    // At the end of the statement, a trigger that sees all its rows refuses those that the policies missed, and checks
+    // the account again.
     assert_no_rows(&format!(
         "{WRITES}
          SELECT command || ' ' || relation
@@ -55,7 +55,7 @@ async fn one_statement_writes_a_limited_number_of_rows_of_every_table() {
              SELECT
              FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
              WHERE tgrelid = id
-               -- Once per statement, and for this command.
+               -- It fires once per statement, and for this command.
                AND tgtype & 1 = 0
                AND tgtype & CASE command WHEN 'INSERT' THEN 4 WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
                AND coalesce(tgnewtable, tgoldtable) = 'written_rows'
@@ -77,7 +77,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
            AND attnum > 0
            AND NOT attisdropped
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
-           -- A type without a limit of its own: varchar(n) and char(n) have one.
+           -- Types without a limit; varchar(n) and char(n) have one.
            AND (
              atttypid IN ('text'::regtype, 'jsonb'::regtype, 'json'::regtype, 'bytea'::regtype)
              OR atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod = -1
@@ -91,7 +91,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
                AND attnum = ANY (conkey)
                AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
            )
-           -- Both contain only known steps, and a trigger removes duplicates.
+           -- Both columns contain only known steps, and a trigger removes duplicates.
            AND class.relname || '.' || attname NOT IN (
              'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
            )",
@@ -115,5 +115,5 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
             !has_interleaving_cases(command, table)
         })
         .collect();
-    assert!(missing.is_empty(), "tests/interleavings/ must try: {missing:#?}");
+    assert!(missing.is_empty(), "tests/interleavings/ has no statement for {missing:#?}");
 }

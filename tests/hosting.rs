@@ -30,7 +30,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn to(world: &World) -> Self {
+    async fn start(world: &World) -> Self {
         let (before, rest) = world.url().rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let (server, database) = (server.to_owned(), database.split('?').next().unwrap());
@@ -64,7 +64,7 @@ fn code<T>(outcome: Result<T, Error>) -> &'static str {
 async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
     let ada = world.new_account().await;
-    let proxy = Proxy::to(&world).await;
+    let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(4)).await.unwrap();
     // Some connections are idle and one is in use.
     let held = sparc.as_user(ada).begin().await.unwrap();
@@ -72,34 +72,34 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
     assert!(sparc.ping().await.is_ok());
     proxy.close().await;
     for _ in 0..3 {
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(code(sparc.as_user(ada).users().me().await), "connection_lost");
         assert_eq!(code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
         let found = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
         assert_eq!(code(found), "connection_lost");
         assert_eq!(code(sparc.ping().await), "connection_lost");
         assert!(
-            begun.elapsed() < Duration::from_secs(3),
+            started.elapsed() < Duration::from_secs(3),
             "four calls must take less than 3 s, and took {:?}",
-            begun.elapsed()
+            started.elapsed()
         );
     }
     drop(held);
-    // More concurrent calls than the pool has connections.
-    let begun = Instant::now();
+    // There are more concurrent calls than the pool has connections.
+    let started = Instant::now();
     let many = futures_util::future::join_all((0..50).map(|_| async { code(sparc.as_user(ada).users().me().await) }));
     assert_eq!(many.await, ["connection_lost"; 50]);
     assert!(
-        begun.elapsed() < Duration::from_secs(4),
+        started.elapsed() < Duration::from_secs(4),
         "fifty calls must take less than 4 s, and took {:?}",
-        begun.elapsed()
+        started.elapsed()
     );
 }
 
 #[tokio::test]
-async fn an_applications_own_pool_reports_an_unreachable_server_too() {
+async fn an_applications_existing_pool_reports_an_unreachable_server_too() {
     let world = World::new().await;
-    let proxy = Proxy::to(&world).await;
+    let proxy = Proxy::start(&world).await;
     let mut options = sea_orm::ConnectOptions::new(proxy.url.clone());
     options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
     let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
@@ -119,11 +119,11 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     held.rollback().await.unwrap();
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
-    // The connection of a read is in use until its commit is answered. `ping` waits for that.
+    // The connection of a read is in use until the server has answered its commit. `ping` waits for that.
     sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
-    assert_eq!(sparc.service_pool_status(), status, "one pool serves both");
+    assert_eq!(sparc.service_pool_status(), status, "users and the service share one pool");
     sparc.close().await.unwrap();
 }
 
@@ -182,8 +182,8 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     for (what, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
         assert_eq!(code, "unknown_account", "{what}");
     }
-    let open = world.sparc.as_user(game.seer.uuid());
-    assert!(call_everything(&open, game.session).await.iter().any(|(_, code)| *code == "done"));
+    let open_account = world.sparc.as_user(game.seer.uuid());
+    assert!(call_everything(&open_account, game.session).await.iter().any(|(_, code)| *code == "done"));
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
@@ -305,7 +305,7 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let new = NewInitiative { id, session_id: game.session, creatures };
     let turns = seer.dice().initiative(new.clone()).await.unwrap();
     assert_eq!(turns.len(), 151);
-    assert!(turns.is_sorted_by(|one, next| one.die >= next.die));
+    assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
     assert_eq!(seer.dice().initiative(new).await.unwrap(), turns, "repeated with the same id");
 }
 
@@ -328,12 +328,13 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
 
 /// A client that disconnects drops its handler's future. The service must log no warning for that.
 #[tokio::test]
-async fn three_hundred_clients_that_disconnect_cause_no_warning() {
+async fn clients_that_disconnect_cause_no_warning() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let log = Log::default();
     let writer = log.clone();
-    // With only one subscriber, a thread of another test that has none would disable a callsite for all.
+    // If this were the only subscriber, a thread of another test, which has none, would disable tracing for all
+    // threads.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
@@ -341,7 +342,7 @@ async fn three_hundred_clients_that_disconnect_cause_no_warning() {
         .with_writer(move || writer.clone())
         .finish();
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
-    let proxy = Proxy::to(&world).await;
+    let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     for client in 0..300 {

@@ -79,13 +79,13 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         assert_fails!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing was committed");
     }
-    let theft =
+    let change_and_write =
         format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
-    let refused = ada.execute_unprepared(&theft).await.map_err(Error::from);
+    let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_fails!(refused, Error::IdentityChanged);
     assert!(!ada.users().profile(other).await.unwrap().is_verified);
-    let custom = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
-    let refused = custom.into_tuple::<String>().one(&ada).await.map_err(Error::from);
+    let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
+    let refused = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
     assert_fails!(refused, Error::IdentityChanged, "in an expression");
 }
 
@@ -113,13 +113,13 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     for (end, bio) in [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))] {
-        let nothing = ProfileChanges { bio: Some(None), ..Default::default() };
-        ada.users().edit(nothing).await.unwrap();
+        let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
+        ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
         assert_fails!(ended, Error::TransactionEnded, "{end}");
-        assert_fails!(tx.users().me().await, Error::TransactionEnded, "no later statement runs as the login");
+        assert_fails!(tx.users().me().await, Error::TransactionEnded, "a later statement would run as the login");
         assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionEnded);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
         assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::TransactionEnded);
@@ -164,9 +164,9 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
         Some("mine"),
         "a failure rolled back to a savepoint does not fail the transaction"
     );
-    let refused = ada.begin().await.unwrap();
-    assert!(refused.characters().create(NewCharacter::default()).await.is_err());
-    assert!(refused.commit().await.is_err(), "a refused operation fails the transaction too");
+    let tx = ada.begin().await.unwrap();
+    assert!(tx.characters().create(NewCharacter::default()).await.is_err());
+    assert!(tx.commit().await.is_err(), "a refused operation fails the transaction too");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn an_identity_is_a_seaorm_connection() {
     let raw: Vec<_> = ada.stream_raw(raw).await.unwrap().try_collect().await.unwrap();
     assert_eq!(raw.len(), 1, "raw statements");
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
-    assert_eq!(profiles.len(), 4, "partial models where a column is not granted");
+    assert_eq!(profiles.len(), 4, "partial models, because one column is not granted");
 }
 
 #[tokio::test]

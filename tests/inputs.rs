@@ -15,13 +15,13 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// Deserializes the smallest document of an input, serializes the result, and asserts that this deserializes to the
-/// same.
+/// Asserts that the smallest document of an input is read with the expected defaults, and that the input survives being
+/// written and read again.
 macro_rules! round_trip {
-    ($type:ty, $smallest:expr, $written:expr) => {{
+    ($type:ty, $smallest:expr, $expected:expr) => {{
         let read: $type = from_value($smallest).unwrap();
         let written = to_value(&read).unwrap();
-        assert_eq!(written, $written, stringify!($type));
+        assert_eq!(written, $expected, stringify!($type));
         let again: $type = from_value(written.clone()).unwrap();
         assert_eq!(to_value(&again).unwrap(), written, stringify!($type));
     }};
@@ -62,14 +62,12 @@ fn an_absent_field_has_the_documented_default() {
     round_trip!(NewInitiative, json!({ "session_id": id }), json!({ "id": null, "session_id": id, "creatures": [] }));
     round_trip!(NewAccount, json!({}), json!({ "id": null, "email": null, "display_name": null }));
     assert_eq!(from_value::<HistoryFilter>(json!({})).unwrap().page_size, PageSize::default());
-    for filter in [from_value::<LobbyFilter>(json!({})).is_ok(), from_value::<CatalogueFilter>(json!({})).is_ok()] {
-        assert!(filter);
-    }
+    assert!(from_value::<LobbyFilter>(json!({})).is_ok() && from_value::<CatalogueFilter>(json!({})).is_ok());
     assert_eq!(from_value::<ExpectedVersion>(json!({ "version": 3 })).unwrap(), ExpectedVersion::Version(3));
 }
 
 #[test]
-fn in_a_change_an_absent_field_stays_and_null_empties_it() {
+fn in_changes_an_absent_field_keeps_its_value_and_null_clears_it() {
     let changes: ProfileChanges = from_value(json!({ "bio": null })).unwrap();
     assert_eq!((changes.display_name, changes.avatar_url, changes.bio), (None, None, Some(None)));
     let changes: SessionChanges = from_value(json!({ "looking_for": "a healer", "scheduled_start": null })).unwrap();
@@ -104,10 +102,10 @@ fn numbers_and_codes_are_parsed_from_text_and_displayed() {
     assert_eq!("abc 234".parse::<JoinCode>().unwrap().to_string(), "ABC234");
 }
 
-/// The query type of a handler that lists: the filter and the cursor.
+/// The query parameters of a handler that returns a list: the filter and the cursor.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct List<F> {
+struct ListParameters<F> {
     #[serde(flatten)]
     filter: F,
     after: Option<Cursor>,
@@ -119,19 +117,19 @@ fn query<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 #[test]
-fn filters_are_read_from_query_strings_alone_and_beside_a_cursor() {
+fn filters_are_read_from_query_strings_with_and_without_a_cursor() {
     for cursor in ["", "&after=xyz"] {
         let text = format!("difficulty=hard&max_minutes=90&free_seats=2&search=mill+pond{cursor}");
-        let lobby: List<LobbyFilter> = query(&text).unwrap();
+        let lobby: ListParameters<LobbyFilter> = query(&text).unwrap();
         assert_eq!((lobby.filter.max_minutes, lobby.filter.free_seats), (Some(90), Some(2)));
         assert_eq!((lobby.filter.search.as_deref(), lobby.after.is_some()), (Some("mill pond"), !cursor.is_empty()));
-        let catalogue: List<CatalogueFilter> =
+        let catalogue: ListParameters<CatalogueFilter> =
             query(&format!("min_minutes=30&max_minutes=60&players=4{cursor}")).unwrap();
         let CatalogueFilter { min_minutes, max_minutes, players, .. } = catalogue.filter;
         assert_eq!((min_minutes, max_minutes, players), (Some(30), Some(60), Some(4)));
-        let history: List<HistoryFilter> = query(&format!("kind=attack&page_size=200{cursor}")).unwrap();
+        let history: ListParameters<HistoryFilter> = query(&format!("kind=attack&page_size=200{cursor}")).unwrap();
         assert_eq!(history.filter.page_size.get(), 200);
-        assert_eq!(query::<List<HistoryFilter>>(cursor).unwrap().filter.page_size, PageSize::default());
+        assert_eq!(query::<ListParameters<HistoryFilter>>(cursor).unwrap().filter.page_size, PageSize::default());
     }
     assert_eq!(query::<LobbyFilter>("free_seats=2&max_minutes=90").unwrap().free_seats, Some(2));
     assert_eq!(query::<HistoryFilter>("page_size=7").unwrap().page_size.get(), 7);
@@ -141,15 +139,17 @@ fn filters_are_read_from_query_strings_alone_and_beside_a_cursor() {
         ("max_minutes=1.5", "whole number"),
         ("colour=red", "colour"),
     ] {
-        for refused in [query::<List<LobbyFilter>>(wrong).unwrap_err(), query::<LobbyFilter>(wrong).unwrap_err()] {
+        for refused in
+            [query::<ListParameters<LobbyFilter>>(wrong).unwrap_err(), query::<LobbyFilter>(wrong).unwrap_err()]
+        {
             assert!(refused.contains(named), "{wrong}: {refused}");
         }
     }
     for size in ["0", "201", "many", "-1"] {
-        let wrong = query::<List<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
+        let wrong = query::<ListParameters<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
         assert!(wrong.contains("page_size") || wrong.contains("whole number"), "{size}: {wrong}");
     }
-    // In a document, a number is a number, and `null` is no filter.
+    // In a JSON document, unlike a query string, numbers are not text, and `null` means no filter.
     let document = json!({ "free_seats": 2, "max_minutes": null });
     assert_eq!(from_value::<LobbyFilter>(document).unwrap().free_seats, Some(2));
     for wrong in [json!(3_000_000_000_i64), json!(-3_000_000_000_i64), json!(1.5), json!(true), json!([2])] {

@@ -1,5 +1,5 @@
-//! Mechanical checks of the text: links, references to decisions, line width, messages about inputs, and words that the
-//! project has replaced.
+//! Checks of the repository's text: links, references to decisions, line width, messages about inputs, and words that
+//! the project has replaced.
 
 use std::{
     fs,
@@ -44,10 +44,10 @@ const RETIRED: &[(&str, &str)] = &[
     ("the own ", "their own, the caller's"),
 ];
 
-/// Returns the repository's files with one of the extensions, as Git lists them.
-fn files(extensions: &[&str]) -> Vec<PathBuf> {
+/// Returns the files with one of the extensions that Git tracks.
+fn tracked_files(extensions: &[&str]) -> Vec<PathBuf> {
     let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().unwrap();
-    // A copy without `.git` has no list; then nothing is checked.
+    // In a copy without `.git`, Git lists nothing, so nothing is checked.
     String::from_utf8(listed.stdout)
         .unwrap()
         .split('\0')
@@ -83,7 +83,7 @@ fn targets(line: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     let mut wrong = Vec::new();
-    for path in files(&[".md"]) {
+    for path in tracked_files(&[".md"]) {
         let text = read(&path);
         let crate_page = relative(&path).ends_with("README.md") && relative(&path) != "README.md";
         for (number, line) in text.lines().enumerate() {
@@ -97,10 +97,10 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
                 if relative(&path).starts_with("docs/generated/") && !file.contains('.') {
                     continue;
                 }
-                let there = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-                let heading_is_there =
-                    || heading.is_empty() || anchors(&read(&there)).iter().any(|anchor| anchor == heading);
-                if !there.exists() || (there.is_file() && !heading_is_there()) {
+                let target_path = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+                let has_heading =
+                    || heading.is_empty() || anchors(&read(&target_path)).iter().any(|anchor| anchor == heading);
+                if !target_path.exists() || (target_path.is_file() && !has_heading()) {
                     wrong.push(format!("{}:{}: {target}", relative(&path), number + 1));
                 }
             }
@@ -118,7 +118,7 @@ fn every_decision_that_is_cited_has_its_heading() {
         .map(|line| line.trim_start_matches('#').trim())
         .collect();
     let mut wrong = Vec::new();
-    for path in files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
+    for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         // A citation may be broken between two lines of a comment.
         let text = read(&path);
         let lines = text.lines().map(|line| line.trim().trim_start_matches(['/', '!', '-', '#']).trim());
@@ -133,9 +133,9 @@ fn every_decision_that_is_cited_has_its_heading() {
 }
 
 #[test]
-fn comments_and_documents_wrap() {
+fn comments_and_documents_wrap_at_120_characters() {
     let mut wrong = Vec::new();
-    for path in files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
+    for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative(&path);
         let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
         if is_generated || name.ends_with("docs/performance.md") || name.starts_with("entity/src/tables/") {
@@ -161,7 +161,7 @@ fn comments_and_documents_wrap() {
 #[test]
 fn a_message_about_an_input_says_what_it_must_be() {
     let mut wrong = Vec::new();
-    for path in files(&[".rs"]).into_iter().filter(|path| relative(path).starts_with("service/src/")) {
+    for path in tracked_files(&[".rs"]).into_iter().filter(|path| relative(path).starts_with("service/src/")) {
         let text = read(&path);
         let inputs = text.lines().enumerate().filter(|(_, line)| line.contains("field: \""));
         for (number, line) in inputs {
@@ -177,7 +177,7 @@ fn a_message_about_an_input_says_what_it_must_be() {
 #[test]
 fn no_retired_word_is_left() {
     let mut wrong = Vec::new();
-    for path in files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
+    for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative(&path);
         if ["tests/language.rs", "CHANGELOG.md"].contains(&name.as_str()) || name.starts_with("bench/sql/specification")
         {

@@ -16,7 +16,7 @@ async fn value(who: &IdentityConnection, sql: &str) -> String {
 }
 
 /// Everything about a database session that a statement may change, in one line.
-const STATE: &str = "SELECT concat_ws('|', session_user::text,
+const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
     current_setting('TimeZone'), current_setting('default_transaction_read_only'), current_setting('search_path'),
@@ -26,6 +26,7 @@ const STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
     (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
 
+/// Statements that change a database session.
 const STATEMENTS: [&str; 20] = [
     "SET TIME ZONE 'Asia/Tokyo'",
     "SET default_transaction_read_only = on",
@@ -50,20 +51,20 @@ const STATEMENTS: [&str; 20] = [
 ];
 
 #[tokio::test]
-async fn what_a_statement_changes_in_a_database_session_is_undone_for_the_next_caller() {
+async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (_, db) = world.single_connection().await;
     for sparc in [pooled, Sparc::from_connection(db)] {
         let ben = sparc.as_user(ben.id);
-        let fresh = value(&ben, STATE).await;
+        let clean_state = value(&ben, SESSION_STATE).await;
         for statement in STATEMENTS {
-            // By itself, and in a transaction that is committed, rolled back, dropped, or fails.
-            for way in 0..5 {
+            // The statement runs by itself, and in a transaction that is committed, rolled back, dropped, or fails.
+            for ending in 0..5 {
                 let ada = sparc.as_user(ada.id);
                 let tx = ada.begin().await.unwrap();
-                let _ = match way {
+                let _ = match ending {
                     0 => {
                         drop(tx);
                         ada.execute_unprepared(statement).await.map(drop)
@@ -89,22 +90,22 @@ async fn what_a_statement_changes_in_a_database_session_is_undone_for_the_next_c
                 };
                 for _ in 0..2 {
                     let mine = ben.characters().list().await;
-                    assert!(mine.as_ref().is_ok_and(|mine| mine.len() == 1), "{statement}, {way}: {mine:?}");
-                    assert!(ben.users().me().await.is_ok(), "{statement}, {way}");
+                    assert!(mine.as_ref().is_ok_and(|mine| mine.len() == 1), "{statement}, {ending}: {mine:?}");
+                    assert!(ben.users().me().await.is_ok(), "{statement}, {ending}");
                 }
-                assert_eq!(value(&ben, STATE).await, fresh, "{statement}, {way}");
+                assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{statement}, {ending}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn what_an_expression_in_a_query_builder_changes_is_undone_too() {
+async fn changes_that_an_expression_in_a_query_makes_are_undone_too() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ben = sparc.as_user(ben.id);
-    let fresh = value(&ben, STATE).await;
+    let clean_state = value(&ben, SESSION_STATE).await;
     for expression in [
         "set_config('TimeZone', 'Asia/Tokyo', false)",
         "pg_advisory_lock(7)::text",
@@ -113,7 +114,7 @@ async fn what_an_expression_in_a_query_builder_changes_is_undone_too() {
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.id)).await;
-        assert_eq!(value(&ben, STATE).await, fresh, "{expression}");
+        assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
     }
 }
@@ -126,15 +127,15 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(ada.id);
     ada.characters().list().await.unwrap();
-    let backend = value(&ada, "SELECT pg_backend_pid()::text").await;
+    let backend_pid = value(&ada, "SELECT pg_backend_pid()::text").await;
     ada.characters().list().await.unwrap();
-    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend, "the connection is kept");
+    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection is kept");
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(value(&ada, count).await, "2", "the statement of the list, and this one");
+    assert_eq!(value(&ada, count).await, "2", "that of `list`, and this query");
 }
 
 #[tokio::test]
-async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
+async fn copy_closes_its_connection_and_no_call_waits_for_a_deadline() {
     let world = World::new().await;
     let player = world.new_player().await;
     world
@@ -163,10 +164,10 @@ async fn copy_from_stdin_closes_its_connection_and_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_setting_that_the_platform_reads_cannot_come_from_the_login() {
+async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    // As the login's own settings, or another client of a pooler, would set it.
+    // Settings of the login, or of another client of a pooler, have the same effect as these of the database.
     world
         .administrator()
         .await

@@ -9,22 +9,22 @@ use sparc::service::{
 use crate::world::World;
 
 /// Connects the service with the two logins of the recommended set-up.
-async fn two_logins(world: &World) -> Sparc {
-    let name = format!("l{}", uuid::Uuid::new_v4().simple());
+async fn connect_with_two_logins(world: &World) -> Sparc {
+    let suffix = uuid::Uuid::new_v4().simple();
     let sql = format!(
-        "CREATE ROLE users_{name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon, authenticated TO users_{name};
-         CREATE ROLE service_{name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT service_role TO service_{name}"
+        "CREATE ROLE users_{suffix} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon, authenticated TO users_{suffix};
+         CREATE ROLE service_{suffix} LOGIN NOINHERIT PASSWORD 'pw'; GRANT service_role TO service_{suffix}"
     );
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
-    let of = |role: &str| format!("postgres://{role}_{name}:pw@{address}");
-    Sparc::connect_with(&of("users"), Options::default().service_url(of("service"))).await.unwrap()
+    let url = |role: &str| format!("postgres://{role}_{suffix}:pw@{address}");
+    Sparc::connect_with(&url("users"), Options::default().service_url(url("service"))).await.unwrap()
 }
 
 #[tokio::test]
-async fn no_raw_sql_of_a_user_can_become_the_server() {
+async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
     let world = World::new().await;
-    let sparc = two_logins(&world).await;
+    let sparc = connect_with_two_logins(&world).await;
     let ada = sparc.as_user(world.new_account().await);
     for text in
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
@@ -45,7 +45,7 @@ async fn no_raw_sql_of_a_user_can_become_the_server() {
 #[tokio::test]
 async fn an_adventure_is_validated_and_published_over_two_logins() {
     let world = World::new().await;
-    let sparc = two_logins(&world).await;
+    let sparc = connect_with_two_logins(&world).await;
     let ada = sparc.as_user(world.new_account().await);
     let content = AdventureContent::single_scene("It rains.");
     let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
@@ -54,7 +54,7 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
     assert_fails!(ada.adventures().publish(faulty.id).await, Error::AdventureInvalid(_));
-    // The service's login does not see what the caller's transaction has not committed.
+    // In a transaction, validation is refused, because the service's login would not see uncommitted changes.
     let tx = ada.begin().await.unwrap();
     assert_fails!(tx.adventures().validate(faulty.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();

@@ -2,8 +2,8 @@
 
 #![allow(missing_docs)]
 
-/// Asserts that plain SQL is refused, `forbidden` or with this SQLSTATE and constraint, and prints the answer if it is
-/// not.
+/// Asserts that the database refused plain SQL, either for a missing permission (`forbidden`) or with the given
+/// SQLSTATE and constraint; otherwise panics with the answer.
 macro_rules! assert_refused {
     ($answer:expr, forbidden $(, $($why:tt)+)?) => {{
         let answer = $answer;
@@ -25,7 +25,7 @@ macro_rules! assert_refused {
     }};
 }
 
-/// Asserts that a call of the service fails with an error of this pattern, and prints the answer if it does not.
+/// Asserts that a call of the service failed with an error of the given pattern; otherwise panics with the answer.
 macro_rules! assert_fails {
     ($answer:expr, $error:pat $(, $($why:tt)+)?) => {{
         let answer = $answer;
@@ -50,11 +50,9 @@ mod columns;
 mod connections;
 mod counters;
 mod documents;
-mod evening;
 mod events;
 mod every_table;
 mod faults;
-mod gateway;
 mod hosting;
 mod identities;
 mod inputs;
@@ -63,8 +61,9 @@ mod language;
 mod leftovers;
 mod live;
 mod logins;
+mod maintenance;
 mod migrations;
-mod misleading;
+mod misleading_errors;
 mod model;
 mod nesting;
 mod operations;
@@ -75,6 +74,7 @@ mod pooler;
 mod privacy;
 mod programs;
 mod races;
+mod random_operations;
 mod refusals;
 mod repeats;
 mod replicas;
@@ -88,8 +88,8 @@ mod soak;
 mod spans;
 mod standby;
 mod streams;
+mod subscribe_many;
 mod testdb_server;
 mod texts;
 mod tutorial;
-mod upkeep;
 mod world;

@@ -1,4 +1,5 @@
-//! Nested transactions: they form a stack, only the innermost may be used, and a commit never reports success wrongly.
+//! Nested transactions: they form a stack, only the innermost may be used, and a commit reports success only if it
+//! committed.
 
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
@@ -39,12 +40,12 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
 async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    for fails in [false, true] {
+    for inner_fails in [false, true] {
         let outer = ada.begin().await.unwrap();
         write(&outer, "outer").await.unwrap();
         let inner = outer.begin().await.unwrap();
         write(&inner, "inner").await.unwrap();
-        if fails {
+        if inner_fails {
             assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
         }
         assert_eq!(code(outer.commit().await), "nested_transaction_open");
@@ -55,7 +56,7 @@ async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing
 }
 
 #[tokio::test]
-async fn two_nested_transactions_in_one_end_independently() {
+async fn sibling_nested_transactions_end_independently() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
@@ -128,7 +129,7 @@ async fn dropping_an_outer_transaction_ends_nested_transactions() {
 }
 
 #[tokio::test]
-async fn a_mode_that_a_nested_transaction_cannot_have_is_refused() {
+async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
@@ -149,21 +150,21 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
     world
         .db
         .execute_unprepared(
-            "CREATE TABLE later (id integer PRIMARY KEY, of integer REFERENCES later DEFERRABLE INITIALLY DEFERRED);
-             GRANT ALL ON later TO authenticated",
+            "CREATE TABLE nodes (id integer PRIMARY KEY, parent integer REFERENCES nodes DEFERRABLE INITIALLY DEFERRED);
+             GRANT ALL ON nodes TO authenticated",
         )
         .await
         .unwrap();
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
-    tx.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.unwrap();
+    tx.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.unwrap();
     assert!(tx.commit().await.is_err());
     assert!(
-        ada.execute_unprepared("INSERT INTO later VALUES (1, 2)").await.is_err(),
-        "not outside of a transaction either"
+        ada.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.is_err(),
+        "without an explicit transaction, it is refused too"
     );
-    assert_eq!(world.owner().count("later").await, 0);
-    assert!(ada.execute_unprepared("INSERT INTO later VALUES (1, 1)").await.is_ok());
+    assert_eq!(world.owner().count("nodes").await, 0);
+    assert!(ada.execute_unprepared("INSERT INTO nodes VALUES (1, 1)").await.is_ok());
 }
 
 /// In a caller's transaction, an operation that wrote something before it was refused must not be partly committed.
@@ -174,10 +175,10 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
     // One of the rolls that the initiative would create already exists.
-    let taken = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
+    let existing_id = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
-         VALUES ('{taken}', '{}', '{}', 'grace', 3, 'attack')",
+         VALUES ('{existing_id}', '{}', '{}', 'grace', 3, 'attack')",
         game.session, game.players[0].character
     );
     world.owner().exec(&attack).await.unwrap();

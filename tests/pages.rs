@@ -14,18 +14,18 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Reads a list to its end, and does something between two pages.
+/// Reads a list to its end, and calls `between` after each page.
 async fn read_all<T, K: Hash + Eq + Clone + Debug>(
-    mut page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
+    mut fetch_page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut between: impl AsyncFnMut(),
     key: impl Fn(&T) -> K,
 ) -> Vec<K> {
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let got = page(after).await.unwrap();
-        seen.extend(got.items.iter().map(&key));
+        let page = fetch_page(after).await.unwrap();
+        seen.extend(page.items.iter().map(&key));
         between().await;
-        match got.next {
+        match page.next {
             Some(next) => after = Some(next),
             None => break,
         }
@@ -35,14 +35,14 @@ async fn read_all<T, K: Hash + Eq + Clone + Debug>(
 }
 
 /// Creates adventures of one creator, some with equal sort keys.
-async fn create_adventures(world: &World, creator: Uuid, how_many: u32) {
+async fn create_adventures(world: &World, creator: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
            average_rating, estimated_duration, min_players, max_players, created_at)
          SELECT '{creator}', 'Adventure ' || i, 'no. ' || i, 'published', true,
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day', i / 9, CASE WHEN i % 3 > 0 THEN (i % 5)::numeric END,
            30 * (1 + i % 4), 1 + i % 3, 4 + i % 3, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day'
-         FROM generate_series(1, {how_many}) AS i"
+         FROM generate_series(1, {count}) AS i"
     );
     world.owner().exec(&sql).await.unwrap();
 }
@@ -53,7 +53,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let creator = world.new_account().await;
     create_adventures(&world, creator, 70).await;
     world.new_draft(creator).await;
-    let there: HashSet<Uuid> =
+    let existing: HashSet<Uuid> =
         world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
     for (order, by) in [
@@ -82,20 +82,20 @@ async fn the_catalogue_is_paginated_in_each_order() {
             |row| row.id,
         )
         .await;
-        assert!(there.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
+        assert!(existing.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
     }
     // The function that finds the best rated adventures sees drafts, but must not return them.
     world.new_draft(creator).await;
-    let rated = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
-    assert_eq!(world.owner().exec(rated).await, Ok(2));
+    let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
+    assert_eq!(world.owner().exec(rate_drafts).await, Ok(2));
     let found = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
     let found: HashSet<Uuid> = world.visitor().values(found).await.unwrap().into_iter().collect();
     let published = world.owner().values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(found, published.into_iter().collect());
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
-    let wrong = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert_fails!(wrong.await, Error::InvalidCursor, "a cursor of another order must be refused");
+    let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
+    assert_fails!(outcome.await, Error::InvalidCursor, "a cursor of another order must be refused");
 }
 
 #[tokio::test]
@@ -195,14 +195,14 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     world.owner().exec(&fill).await.unwrap();
     let me = world.sparc.as_user(ada.id);
     let filter = HistoryFilter::default();
-    let of = RollScope::Session(game.session);
-    let first = me.dice().history(of, &filter, None).await.unwrap();
+    let scope = RollScope::Session(game.session);
+    let first = me.dice().history(scope, &filter, None).await.unwrap();
     assert_eq!(first.items.len(), 50);
     assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
-    let most = HistoryFilter { page_size: PageSize::MAX, ..filter };
-    assert_eq!(me.dice().history(of, &most, None).await.unwrap().items.len(), 200);
+    let largest_page = HistoryFilter { page_size: PageSize::MAX, ..filter };
+    assert_eq!(me.dice().history(scope, &largest_page, None).await.unwrap().items.len(), 200);
     let seen = read_all(
-        async |after| me.dice().history(of, &filter, after.as_ref()).await,
+        async |after| me.dice().history(scope, &filter, after.as_ref()).await,
         async || {
             world.owner().exec(&crate::world::roll(game.session, ada.character)).await.unwrap();
         },
@@ -211,45 +211,45 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     .await;
     assert_eq!(seen.len(), 230, "rolls made meanwhile come before the first page");
 
-    let count = async |of: RollScope, filter: HistoryFilter| {
+    let count = async |scope: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
-        me.dice().history(of, &filter, None).await.unwrap().items.len()
+        me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
-    assert_eq!(count(of, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    assert_eq!(count(scope, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
     let attacks = Some(RollType::Attack);
-    assert_eq!(count(of, HistoryFilter { kind: attacks, ..filter }).await, 115);
+    assert_eq!(count(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(of, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
+    assert_eq!(count(scope, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
     let stranger = world.sparc.as_user(world.new_account().await);
-    assert!(stranger.dice().history(of, &filter, None).await.unwrap().items.is_empty());
+    assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
-    let hers = RollScope::Character(ben.character);
-    assert_eq!(count(hers, filter).await, 76);
-    assert_eq!(count(hers, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count(hers, HistoryFilter { from, ..filter }).await, 2);
-    assert_eq!(count(hers, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
-    assert_eq!(count(hers, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
-    assert!(stranger.dice().history(hers, &filter, None).await.unwrap().items.is_empty());
+    let of_character = RollScope::Character(ben.character);
+    assert_eq!(count(of_character, filter).await, 76);
+    assert_eq!(count(of_character, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    assert_eq!(count(of_character, HistoryFilter { from, ..filter }).await, 2);
+    assert_eq!(count(of_character, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    assert_eq!(count(of_character, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
+    assert!(stranger.dice().history(of_character, &filter, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
 async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in() {
     let world = World::new().await;
-    let (here, there) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (ada, ben) = (&here.players[0], &here.players[1]);
+    let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let (ada, ben) = (&game.players[0], &game.players[1]);
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
-        here.session, there.session, ada.character
+        game.session, other_game.session, ada.character
     );
     world.owner().exec(&fill).await.unwrap();
-    let seen = async |caller: &IdentityConnection| {
+    let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
-                let (of, all) = (RollScope::Character(ada.character), HistoryFilter::default());
-                let page = caller.dice().history(of, &all, after.as_ref()).await?;
+                let (scope, all) = (RollScope::Character(ada.character), HistoryFilter::default());
+                let page = caller.dice().history(scope, &all, after.as_ref()).await?;
                 assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
                 Ok(page)
             },
@@ -258,11 +258,14 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
         )
         .await
     };
-    let mates = seen(&world.sparc.as_user(ben.id)).await;
-    assert_eq!(mates.len(), 115);
-    assert!(mates.iter().all(|(_, session)| *session == here.session), "only of the session that both are in");
-    assert_eq!(seen(&world.sparc.as_user(there.seer.uuid())).await.len(), 115);
-    assert_eq!(seen(&world.sparc.as_service()).await.len(), 230);
+    let seen_by_participant = read_as(&world.sparc.as_user(ben.id)).await;
+    assert_eq!(seen_by_participant.len(), 115);
+    assert!(
+        seen_by_participant.iter().all(|(_, session)| *session == game.session),
+        "only those of the session that both are in"
+    );
+    assert_eq!(read_as(&world.sparc.as_user(other_game.seer.uuid())).await.len(), 115);
+    assert_eq!(read_as(&world.sparc.as_service()).await.len(), 230);
 }
 
 #[tokio::test]
@@ -270,29 +273,29 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
-    let fill = |status: &str, ended: &str, how_many: u32| {
+    let fill = |status: &str, ended: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
              SELECT '{seer}', '{adventure}', '{status}', {ended}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
-             FROM generate_series(1, {how_many}) AS i"
+             FROM generate_series(1, {count}) AS i"
         )
     };
     world.owner().exec(&fill("completed", "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'", 40)).await.unwrap();
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, ended, how_many) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)]
-    {
-        world.owner().exec(&fill(status, ended, how_many)).await.unwrap();
+    for (status, ended, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+        world.owner().exec(&fill(status, ended, count)).await.unwrap();
     }
     let other = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
-    let more = async || {
+    let end_another = async || {
         world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);
     let past =
-        read_all(async |after| me.sessions().past(after.as_ref()).await, more, |row| (row.id, row.is_archived)).await;
+        read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
+            .await;
     assert_eq!(past.len(), 160, "completed, cancelled, archived");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended first");
@@ -304,14 +307,18 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     player.sessions().leave(other.session).await.unwrap();
     assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "a player who left has no seat");
     world.set(&other, "status = 'cancelled'").await;
-    assert_eq!(player.sessions().past(None).await.unwrap().items.len(), 1, "but took part");
+    assert_eq!(
+        player.sessions().past(None).await.unwrap().items.len(),
+        1,
+        "a player who left still sees the session when it has ended"
+    );
 }
 
 #[tokio::test]
 async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
-    let (here, there) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let seer = here.seer.uuid();
+    let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let seer = game.seer.uuid();
     let fill = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          SELECT '{session}', '{hero}', 'might', 10, 'attack' FROM generate_series(1, 60);
@@ -321,57 +328,57 @@ async fn a_cursor_works_only_in_its_own_list() {
          INSERT INTO sessions (seer_id, adventure_id, is_public) SELECT id, '{adventure}', true FROM users;
          INSERT INTO adventures (creator_id, name, status, is_valid)
          SELECT '{seer}', 'The Ford', 'published', true FROM generate_series(1, 30)",
-        session = here.session,
-        hero = here.players[0].character,
-        adventure = here.adventure
+        session = game.session,
+        hero = game.players[0].character,
+        adventure = game.adventure
     );
     world.db.execute_unprepared(&fill).await.unwrap();
     let me = world.sparc.as_user(seer);
-    let other = world.sparc.as_user(there.seer.uuid());
+    let other = world.sparc.as_user(other_game.seer.uuid());
     let all = HistoryFilter::default();
-    let (lobby, easy) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
-    let (catalogue, short) =
+    let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
+    let (catalogue, short_catalogue) =
         (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
-    let (newest, played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
-    let of_here = RollScope::Session(here.session);
+    let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
+    let scope = RollScope::Session(game.session);
     let cursors = [
         me.sessions().past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
-        me.dice().history(of_here, &all, None).await.unwrap().next.unwrap(),
+        me.dice().history(scope, &all, None).await.unwrap().next.unwrap(),
         me.sessions().lobby(&lobby, None).await.unwrap().next.unwrap(),
-        me.sessions().lobby(&easy, None).await.unwrap().next.unwrap(),
+        me.sessions().lobby(&short_lobby, None).await.unwrap().next.unwrap(),
         me.adventures().catalogue(&catalogue, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&short, newest, None).await.unwrap().next.unwrap(),
-        me.adventures().catalogue(&catalogue, played, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&short_catalogue, newest, None).await.unwrap().next.unwrap(),
+        me.adventures().catalogue(&catalogue, most_played, None).await.unwrap().next.unwrap(),
     ];
-    for (own, cursor) in cursors.iter().enumerate() {
+    for (issuer, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
-        let kind = HistoryFilter { kind: Some(RollType::Attack), ..all };
+        let attacks = HistoryFilter { kind: Some(RollType::Attack), ..all };
         let outcomes = [
             me.sessions().past(after).await.map(drop),
             me.adventures().mine(after).await.map(drop),
-            me.dice().history(of_here, &all, after).await.map(drop),
+            me.dice().history(scope, &all, after).await.map(drop),
             me.sessions().lobby(&lobby, after).await.map(drop),
-            me.sessions().lobby(&easy, after).await.map(drop),
+            me.sessions().lobby(&short_lobby, after).await.map(drop),
             me.adventures().catalogue(&catalogue, newest, after).await.map(drop),
-            me.adventures().catalogue(&short, newest, after).await.map(drop),
-            me.adventures().catalogue(&catalogue, played, after).await.map(drop),
+            me.adventures().catalogue(&short_catalogue, newest, after).await.map(drop),
+            me.adventures().catalogue(&catalogue, most_played, after).await.map(drop),
             me.sessions().mine(after).await.map(drop),
             other.sessions().past(after).await.map(drop),
             other.adventures().mine(after).await.map(drop),
-            me.dice().history(RollScope::Session(there.session), &all, after).await.map(drop),
-            me.dice().history(RollScope::Character(here.players[0].character), &all, after).await.map(drop),
-            me.dice().history(of_here, &kind, after).await.map(drop),
-            me.sessions().archived_rolls(here.session, PageSize::default(), after).await.map(drop),
+            me.dice().history(RollScope::Session(other_game.session), &all, after).await.map(drop),
+            me.dice().history(RollScope::Character(game.players[0].character), &all, after).await.map(drop),
+            me.dice().history(scope, &attacks, after).await.map(drop),
+            me.sessions().archived_rolls(game.session, PageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(()) => assert_eq!(list, own, "the cursor of list {own} was accepted in list {list}"),
-                Err(error) => assert!(list != own && error.code() == "bad_cursor", "{own} in {list}: {error:?}"),
+                Ok(()) => assert_eq!(list, issuer, "the cursor of list {issuer} was accepted in list {list}"),
+                Err(error) => assert!(list != issuer && error.code() == "bad_cursor", "{issuer} in {list}: {error:?}"),
             }
         }
     }
     // Pages of another size are pages of the same list.
     let small = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
-    assert_eq!(me.dice().history(of_here, &small, Some(&cursors[2])).await.unwrap().items.len(), 5);
+    assert_eq!(me.dice().history(scope, &small, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

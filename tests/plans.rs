@@ -14,15 +14,15 @@ use sparc::{
         sessions::LobbyFilter,
     },
 };
-use testdb::prepared;
+use testdb::prepared_statements;
 use uuid::Uuid;
 
 use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
 /// five are full) and 20,000 that have ended, two seats each, a few rolls and events, and one session with thousands.
-/// Thousands begin at the same moment, and adventures come in groups of a thousand with equal keys in each order of the
-/// catalogue.
+/// Thousands of sessions begin at the same moment, and adventures come in groups of a thousand with equal keys in each
+/// order of the catalogue.
 const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
@@ -64,14 +64,14 @@ const FILL: &str = "SET LOCAL session_replication_role = replica;
     SELECT md5('s' || i)::uuid, 'dice_rolled' FROM generate_series(0, 19999) AS i, generate_series(1, 2) WHERE i % 50 {part} 0";
 
 /// The tables that grow with use.
-const BIG: [&str; 7] =
+const LARGE_TABLES: [&str; 7] =
     ["users", "characters", "adventures", "sessions", "session_players", "dice_rolls", "session_events"];
 
 /// Explains the statements that the service has prepared on one connection.
 struct Explainer {
     db: DatabaseConnection,
     user: Uuid,
-    known: usize,
+    known_statements: usize,
     random_page_cost: &'static str,
 }
 
@@ -83,73 +83,81 @@ const SSD_PAGE_COST: &str = "1.1";
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains its statement; no plan may read more than `most` rows of [`BIG`] tables.
-    async fn explain<'a, T, F>(&mut self, what: &str, most: u64, values: &[&str], operation: F) -> T
+    /// Runs an operation and explains its statement; no plan may read more than `max_rows` rows of [`LARGE_TABLES`].
+    async fn explain<'a, T, F>(&mut self, what: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
     {
         let answer = operation.await.unwrap();
-        let mut all = prepared(&self.db).await.unwrap();
+        let mut all = prepared_statements(&self.db).await.unwrap();
         let new = all.split_off(self.known);
         self.known += new.len();
-        let statement = new.iter().rfind(|statement| !statement.is_identity()).expect("a new statement");
+        let statement = new.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let (plan, fetched) = self.plan(&statement.prepare_statement("hot"), mode, values).await;
+            let (plan, fetched) = self.explain_analyze(&statement.prepare_statement("hot"), mode, values).await;
             let mut read = 0;
-            walk(&plan, what, mode, most, &mut read);
-            assert!(read <= most, "{what}, {mode}: {read} rows are read\n{plan:#}");
+            check_node(&plan, what, mode, max_rows, &mut read);
+            assert!(read <= max_rows, "{what}, {mode}: {read} rows are read\n{plan:#}");
             // The planner itself reads the ends of an index.
-            assert!(fetched <= most as i64 + 10, "{what}, {mode}: {fetched} rows are read, by functions too\n{plan:#}");
+            assert!(
+                fetched <= max_rows as i64 + 10,
+                "{what}, {mode}: {fetched} rows are read, by functions too\n{plan:#}"
+            );
         }
         answer
     }
 
-    /// Returns the plan, and how many rows of the long lists were read, including by functions, which plans do not
-    /// show.
-    async fn plan(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
+    /// Returns the plan, and how many rows of adventures, rolls and events were read, including in functions, whose
+    /// reads plans do not show.
+    async fn explain_analyze(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
         let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user);
-        let wear = format!("{prepare}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
-        transaction.execute_unprepared(&wear).await.unwrap();
+        let set_identity =
+            format!("{prepare}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
+        transaction.execute_unprepared(&set_identity).await.unwrap();
         let cost = self.random_page_cost;
-        let host = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
-        transaction.execute_unprepared(&host).await.unwrap();
+        let set_planner = format!("SET LOCAL plan_cache_mode = {mode}; SET LOCAL random_page_cost = {cost}");
+        transaction.execute_unprepared(&set_planner).await.unwrap();
         let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-        let before = fetched(&transaction).await;
+        let before = count_rows_read(&transaction).await;
         let explain = format!("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE hot{values}");
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, explain)).await;
         let plan: Value = row.unwrap().unwrap().try_get_by_index(0).unwrap();
         transaction.execute_unprepared("DEALLOCATE hot").await.unwrap();
-        let after = fetched(&transaction).await;
+        let after = count_rows_read(&transaction).await;
         transaction.rollback().await.unwrap();
         (plan[0]["Plan"].clone(), after - before)
     }
 }
 
-async fn fetched(transaction: &DatabaseTransaction) -> i64 {
+/// Returns how many rows of adventures, rolls and events the transaction has read, including in functions.
+async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
     let sql = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables
         WHERE relname IN ('adventures', 'dice_rolls', 'session_events')";
     let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await;
     row.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// Counts the rows that scans read; fails on a sequential scan of a [`BIG`] table and on a sort of more than `most`
-/// rows.
-fn walk(node: &Value, what: &str, mode: &str, most: u64, read: &mut u64) {
+/// Counts the rows that scans read; fails on a sequential scan of one of [`LARGE_TABLES`] and on a sort of more than
+/// `max_rows` rows.
+fn check_node(node: &Value, what: &str, mode: &str, max_rows: u64, read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
     if let Some(table) = node["Relation Name"].as_str() {
-        assert!(kind != "Seq Scan" || !BIG.contains(&table), "{what}, {mode}: sequential scan of {table}\n{node:#}");
+        assert!(
+            kind != "Seq Scan" || !LARGE_TABLES.contains(&table),
+            "{what}, {mode}: sequential scan of {table}\n{node:#}"
+        );
         let rows = number("Actual Rows") + number("Rows Removed by Filter") + number("Rows Removed by Index Recheck");
         *read += (rows * loops) as u64;
     }
     if kind.contains("Sort") {
         let rows = number("Actual Rows") * loops;
-        assert!(rows <= most as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
+        assert!(rows <= max_rows as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        walk(child, what, mode, most, read);
+        check_node(child, what, mode, max_rows, read);
     }
 }
 
@@ -158,120 +166,138 @@ fn quoted(value: impl std::fmt::Display) -> String {
 }
 
 #[tokio::test]
-async fn frequent_statements_read_little_more_than_they_return_whatever_the_statistics() {
+async fn frequent_statements_read_little_more_than_they_return_with_outdated_and_current_statistics() {
     let world = World::new().await;
     let (owner, administrator) = (world.owner(), world.administrator().await);
-    // Statistics from when a fiftieth of the rows existed, then current ones.
+    // The first statistics are from a time when a fiftieth of the rows existed.
     administrator.exec(&FILL.replace("{part}", "=")).await.unwrap();
     owner.exec("ANALYZE").await.unwrap();
     administrator.exec(&FILL.replace("{part}", "<>")).await.unwrap();
     let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
-    for moment in ["before ANALYZE", "after it"] {
-        // A separate connection each time, because the driver caches prepared statements.
-        let (alone, db) = world.single_connection().await;
-        let mut explainer = Explainer { db, user, known: 0, random_page_cost: SSD_PAGE_COST };
-        let ada = alone.sparc.as_user(user);
-        let scout = world.sparc.as_user(user);
-        lobby(&mut explainer, &ada, &scout, moment).await;
-        session_lists(&mut explainer, &ada, moment).await;
-        catalogue(&mut explainer, &ada, &scout, moment).await;
+    for statistics in ["outdated statistics", "current statistics"] {
+        // Each pass has a new connection, because the driver caches prepared statements.
+        let (single, db) = world.single_connection().await;
+        let mut explainer = Explainer { db, user, known_statements: 0, random_page_cost: SSD_PAGE_COST };
+        let ada = single.sparc.as_user(user);
+        let other_connection = world.sparc.as_user(user);
+        lobby(&mut explainer, &ada, &other_connection, statistics).await;
+        session_lists(&mut explainer, &ada, statistics).await;
+        catalogue(&mut explainer, &ada, &other_connection, statistics).await;
         owner.exec("ANALYZE").await.unwrap();
     }
 }
 
 /// Returns the last row of page number `pages` and the cursor after it, among rows with equal sort keys.
 async fn nth_page<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
-    let mut there = page(None).await.unwrap();
+    let mut current = page(None).await.unwrap();
     for _ in 1..pages {
-        there = page(there.next).await.unwrap();
+        current = page(current.next).await.unwrap();
     }
-    (there.items.pop().unwrap(), there.next.unwrap())
+    (current.items.pop().unwrap(), current.next.unwrap())
 }
 
-async fn lobby(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+async fn lobby(
+    explainer: &mut Explainer,
+    ada: &IdentityConnection,
+    other_connection: &IdentityConnection,
+    statistics: &str,
+) {
     // A page and one more row, each with its Seer and its adventure.
-    let page = 3 * 21;
+    let page_rows = 3 * 21;
     let all = LobbyFilter::default();
-    // The scan of undated sessions also begins: one row.
-    explainer.explain(&format!("lobby, {moment}"), page + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) = nth_page(8, async |after| scout.sessions().lobby(&all, after.as_ref()).await).await;
+    // The scan of sessions without a date begins too, and reads one row.
+    explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&all, None)).await;
+    let (last, next) = nth_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     // Sessions with the same start, later ones and undated ones: up to a page of each may be scanned.
     let ninth = ada.sessions().lobby(&all, Some(&next));
-    explainer.explain(&format!("lobby, ninth page, {moment}"), page + 2 * 21, &key, ninth).await;
+    explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &key, ninth).await;
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     explainer
-        .explain(&format!("lobby, one in three, {moment}"), 6 * page, &["'hard'"], ada.sessions().lobby(&hard, None))
+        .explain(
+            &format!("lobby, one in three, {statistics}"),
+            6 * page_rows,
+            &["'hard'"],
+            ada.sessions().lobby(&hard, None),
+        )
         .await;
-    let nowhere = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
-    let missed = ada.sessions().lobby(&nowhere, None);
-    explainer.explain(&format!("lobby, without a hit, {moment}"), 4 * 1000 + 2, &["'%nowhere%'"], missed).await;
+    let no_match = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
+    let no_hit = ada.sessions().lobby(&no_match, None);
+    explainer.explain(&format!("lobby, without a hit, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], no_hit).await;
     let seer = LobbyFilter { seer_id: Some(explainer.user), ..Default::default() };
     let user = quoted(explainer.user);
-    explainer.explain(&format!("lobby, of a Seer, {moment}"), page, &[&user], ada.sessions().lobby(&seer, None)).await;
+    explainer
+        .explain(&format!("lobby, of a Seer, {statistics}"), page_rows, &[&user], ada.sessions().lobby(&seer, None))
+        .await;
 }
 
-async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, moment: &str) {
-    let (session, mate) = (md5(&explainer.db, "s20006").await, md5(&explainer.db, "c8").await);
+async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
+    let (session, other_character) = (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
     let all = HistoryFilter::default();
     let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
-    explainer.explain(&format!("a session's rolls, {moment}"), 51, &[&quoted(session), "51"], rolls()).await;
-    let kind = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
+    explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session), "51"], rolls()).await;
+    let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
     // is full.
     let values = [&quoted(session), "'attack'", "51"];
-    let attacks = ada.dice().history(RollScope::Session(session), &kind, None);
-    explainer.explain(&format!("a session's attacks, {moment}"), 9 * 51, &values, attacks).await;
+    let attacks = ada.dice().history(RollScope::Session(session), &attacks_only, None);
+    explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
     // Another participant's character with thousands of rolls, in the caller's own session.
-    let values = [&quoted(mate), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
-    let rolls = ada.dice().history(RollScope::Character(mate), &all, None);
-    explainer.explain(&format!("a character's rolls, {moment}"), 51, &values, rolls).await;
+    let values = [&quoted(other_character), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
+    let rolls = ada.dice().history(RollScope::Character(other_character), &all, None);
+    explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
     let events = ada.events().after(session, 0);
-    explainer.explain(&format!("events, {moment}"), 200, &[&quoted(session), "0", "200"], events).await;
+    explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session), "0", "200"], events).await;
     let newest = ada.events().newest(session);
-    explainer.explain(&format!("the newest event, {moment}"), 1, &[&quoted(session), "1"], newest).await;
+    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session), "1"], newest).await;
     // Thirty sessions, each with its Seer, its adventure and the caller's seat.
     let user = quoted(explainer.user);
-    explainer.explain(&format!("own sessions, {moment}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
+    explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
     // The plan does not show what the function reads; outside it, only the Seer is looked up.
     let details = ada.sessions().details(session);
-    explainer.explain(&format!("details, {moment}"), 1, &[&quoted(session)], details).await;
-    explainer.explain(&format!("a profile, {moment}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
+    explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session)], details).await;
+    explainer.explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
 }
 
-async fn catalogue(explainer: &mut Explainer, ada: &IdentityConnection, scout: &IdentityConnection, moment: &str) {
+async fn catalogue(
+    explainer: &mut Explainer,
+    ada: &IdentityConnection,
+    other_connection: &IdentityConnection,
+    statistics: &str,
+) {
     let all = CatalogueFilter::default();
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
-        let what = format!("catalogue, {order:?}, {moment}");
+        let what = format!("catalogue, {order:?}, {statistics}");
         explainer.explain(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
-        let pages = async |after: Option<Cursor>| scout.adventures().catalogue(&all, order, after.as_ref()).await;
+        let pages =
+            async |after: Option<Cursor>| other_connection.adventures().catalogue(&all, order, after.as_ref()).await;
         let (last, next) = nth_page(30, pages).await;
-        let place = match order {
+        let sort_key = match order {
             CatalogueOrder::MostPlayed => last.times_played.to_string(),
             CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),
             _ => quoted(last.published_at.unwrap()),
         };
         let next = ada.adventures().catalogue(&all, order, Some(&next));
-        let values = [place.as_str(), &quoted(last.id)];
+        let values = [sort_key.as_str(), &quoted(last.id)];
         // The best rated adventures are found by id first and then looked up.
         explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, next).await;
-        // A function forces the index scan, whatever the disk, and a single one even if the page does not fill.
+        // Even at this cost, a function forces an index scan, and only one scan even if the page is not full.
         explainer.random_page_cost = HIGH_PAGE_COST;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer
             .explain(&format!("{what}, hard"), 100, &["'hard'"], ada.adventures().catalogue(&hard, order, None))
             .await;
-        let nowhere = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
-        let missed = ada.adventures().catalogue(&nowhere, order, None);
-        // A short scan, and the long one.
-        explainer.explain(&format!("{what}, without a hit"), 1100, &["'%nowhere%'"], missed).await;
+        let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
+        let no_hit = ada.adventures().catalogue(&no_match, order, None);
+        // A scan of a hundred rows is followed by one of a thousand.
+        explainer.explain(&format!("{what}, without a hit"), 1100, &["'%nowhere%'"], no_hit).await;
         explainer.random_page_cost = SSD_PAGE_COST;
     }
 }
 
-async fn md5(db: &DatabaseConnection, of: &str) -> Uuid {
-    let sql = format!("SELECT md5('{of}')::uuid");
+async fn md5_uuid(db: &DatabaseConnection, text: &str) -> Uuid {
+    let sql = format!("SELECT md5('{text}')::uuid");
     let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await;
     row.unwrap().unwrap().try_get_by_index(0).unwrap()
 }

@@ -44,12 +44,11 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     }
     assert!(ties > 0, "the test must include a tie");
     // A caller who sees neither the session nor the character sheets learns no order.
-    let rolls = "ARRAY(SELECT id FROM dice_rolls)";
     let all: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
     let list = all.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
     let stranger = world.new_user().await;
     let query = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
-    assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "{rolls}");
+    assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "a stranger");
     assert_refused!(world.visitor().value::<i32>(&query).await, forbidden);
 }
 
@@ -61,7 +60,7 @@ async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
     let service = world.sparc.as_service();
     let new = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
     let turns = seer.dice().initiative(new(game.session)).await.unwrap();
-    let elsewhere = service.dice().initiative(new(other.session)).await.unwrap();
+    let other_turns = service.dice().initiative(new(other.session)).await.unwrap();
     let attack = world.new_roll(game.session, game.players[0].character, "{1}", 3, 0).await;
     let order = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
@@ -70,7 +69,7 @@ async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
     let mine: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
     assert_eq!(game.seer.values::<Uuid>(&order(&mine)).await, Ok(mine.clone()));
     assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "no initiative");
-    let both = order(&[mine[0], elsewhere[0].roll.id]);
+    let both = order(&[mine[0], other_turns[0].roll.id]);
     for person in [&game.seer, &other.seer, &world.service()] {
         assert_eq!(person.values::<Uuid>(&both).await, Ok(Vec::new()), "of two sessions");
     }
@@ -81,10 +80,10 @@ async fn an_id_that_a_client_chooses_does_not_decide_a_tie() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let hero = game.players[0].character;
-    let low = || Uuid::new_v4().as_u128() >> 64;
-    let (mut ties, mut first) = (0, 0);
+    let small_number = || Uuid::new_v4().as_u128() >> 64;
+    let (mut ties, mut lower_id_first) = (0, 0);
     for _ in 0..150 {
-        let ids = [Uuid::from_u128(low()), Uuid::from_u128(u128::MAX - low())];
+        let ids = [Uuid::from_u128(small_number()), Uuid::from_u128(u128::MAX - small_number())];
         for id in ids {
             let insert = format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
@@ -98,14 +97,14 @@ async fn an_id_that_a_client_chooses_does_not_decide_a_tie() {
         if game.seer.value::<i64>(&totals).await.unwrap() == 1 {
             ties += 1;
             let order = format!("SELECT unnest(private.initiative_order({list}))");
-            first += usize::from(game.seer.values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
+            lower_id_first += usize::from(game.seer.values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
         }
     }
-    assert!(0 < first && first < ties, "the lower id is first in {first} of {ties} ties");
+    assert!(0 < lower_id_first && lower_id_first < ties, "the lower id is first in {lower_id_first} of {ties} ties");
 }
 
 #[tokio::test]
-async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
+async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let hero = game.players[0].character;
@@ -115,48 +114,48 @@ async fn hit_points_stay_between_0_and_the_maximum_also_under_concurrency() {
     assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
     assert!(seer.characters().damage(hero, 255).await.unwrap().is_down());
     assert_eq!(ada.characters().rest(hero).await.unwrap().hit_points, 6);
-    let blows = (0..5)
+    let tasks = (0..5)
         .map(|_| {
             let seer = seer.clone();
-            async move { seer.characters().damage(hero, 1).await.map(|left| left.hit_points) }
+            async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
         })
         .collect();
-    let mut left: Vec<i32> = at_once(blows).await.into_iter().map(Result::unwrap).collect();
-    left.sort_unstable();
-    assert_eq!(left, [1, 2, 3, 4, 5], "no change is lost");
+    let mut hit_points_left: Vec<i32> = at_once(tasks).await.into_iter().map(Result::unwrap).collect();
+    hit_points_left.sort_unstable();
+    assert_eq!(hit_points_left, [1, 2, 3, 4, 5], "no change is lost");
     // The Seer may change only characters seated in their session, and only while it is live.
     world.set(&game, "status = 'completed'").await;
     assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
-    let huge = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
-    assert_eq!(game.players[0].person.value::<i32>(&huge).await, Ok(0), "no overflow");
+    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
+    assert_eq!(game.players[0].person.value::<i32>(&huge_damage).await, Ok(0), "no overflow");
     let stranger = world.new_user().await;
-    let none = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
-    assert_eq!(stranger.value::<i64>(&none).await, Ok(0));
+    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
+    assert_eq!(stranger.value::<i64>(&by_stranger).await, Ok(0));
 }
 
 #[tokio::test]
-async fn two_devices_of_one_seer_do_not_overwrite_each_others_game_state() {
+async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
-    let screens = (0..8)
-        .map(|screen| {
+    let tasks = (0..8)
+        .map(|device| {
             let (seer, session) = (seer.clone(), game.session);
             async move {
-                seer.sessions().set_game_state(session, json!({ "screen": screen }), ExpectedVersion::Version(0)).await
+                seer.sessions().set_game_state(session, json!({ "device": device }), ExpectedVersion::Version(0)).await
             }
         })
         .collect();
-    let outcomes = at_once(screens).await;
+    let outcomes = at_once(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::GameStateChanged))).count(), 7);
     let session = seer.sessions().get(game.session).await.unwrap();
     assert_eq!(session.game_state_version, 1);
-    let same =
+    let unchanged =
         seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
-    assert_eq!(same.game_state_version, 1, "the same state must not change the version");
-    let sure = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
-    assert_eq!(sure.game_state_version, 2);
+    assert_eq!(unchanged.game_state_version, 1, "the same state must not change the version");
+    let unconditional = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
+    assert_eq!(unconditional.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].id);
     let events = ada.events().after(game.session, 0).await.unwrap();
     let states: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
@@ -174,9 +173,9 @@ async fn a_code_shows_its_session_before_the_player_joins() {
     let game = world.new_session(1).await;
     let code = world.owner().value::<String>("SELECT code::text FROM sessions").await.unwrap().parse().unwrap();
     let stranger = world.sparc.as_user(world.new_account().await);
-    let card = stranger.sessions().by_code(&code).await.unwrap();
-    assert_eq!((card.id, card.status, card.seats_taken), (game.session, SessionStatus::Waiting, 1));
-    assert_eq!(card.adventure.unwrap().name, "The Drowned Ford");
+    let summary = stranger.sessions().by_code(&code).await.unwrap();
+    assert_eq!((summary.id, summary.status, summary.seats_taken), (game.session, SessionStatus::Waiting, 1));
+    assert_eq!(summary.adventure.unwrap().name, "The Drowned Ford");
     assert!(stranger.sessions().get(game.session).await.is_err(), "the code reveals only the summary");
     assert_refused!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await, forbidden);
 }
@@ -216,8 +215,8 @@ async fn a_session_is_edited_announced_paused_and_resumed() {
     assert!(edited.is_public && edited.scheduled_start.is_some());
     let emptied = SessionChanges { looking_for: Some(None), ..Default::default() };
     assert_eq!(seer.sessions().edit(game.session, emptied).await.unwrap().looking_for, None);
-    let as_it_is = seer.sessions().edit(game.session, SessionChanges::default()).await.unwrap();
-    assert!(as_it_is.scheduled_start.is_some());
+    let unchanged = seer.sessions().edit(game.session, SessionChanges::default()).await.unwrap();
+    assert!(unchanged.scheduled_start.is_some());
     let sessions = || seer.sessions();
     assert_eq!(sessions().announce(game.session).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw(game.session).await.unwrap().status, SessionStatus::Waiting);
@@ -232,10 +231,13 @@ async fn a_session_is_edited_announced_paused_and_resumed() {
     );
     assert_eq!(sessions().resume(game.session).await.unwrap().started_at, started);
     sessions().complete(game.session).await.unwrap();
-    let run = seer.users().statistics().await.unwrap();
-    assert_eq!((run.games_run, run.adventures_played, run.adventures_published), (1, 1, 1));
-    let played = world.sparc.as_user(game.players[0].id).users().statistics().await.unwrap();
-    assert_eq!((played.games_played, played.characters), (1, 1));
+    let seer_statistics = seer.users().statistics().await.unwrap();
+    assert_eq!(
+        (seer_statistics.games_run, seer_statistics.adventures_played, seer_statistics.adventures_published),
+        (1, 1, 1)
+    );
+    let player_statistics = world.sparc.as_user(game.players[0].id).users().statistics().await.unwrap();
+    assert_eq!((player_statistics.games_played, player_statistics.characters), (1, 1));
 }
 
 #[tokio::test]
@@ -249,27 +251,27 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.id);
     me.dice().roll(check).await.unwrap();
-    let numbers = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
-    assert_eq!(numbers.rolls, 5);
-    let attacks = numbers.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
+    let statistics = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
+    assert_eq!(statistics.rolls, 5);
+    let attacks = statistics.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
-    assert_eq!(numbers.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), numbers.rolls);
+    assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
     let stranger = world.sparc.as_user(world.new_account().await);
-    let none = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
-    assert_eq!((none.rolls, none.mean_total, none.by_kind.len()), (0, None, 0));
-    let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
-    assert!(left.len() == 2 && left.iter().all(|seat| seat.remaining == 1));
+    let no_rolls = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
+    assert_eq!((no_rolls.rolls, no_rolls.mean_total, no_rolls.by_kind.len()), (0, None, 0));
+    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
     let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
-    let left = me.dice().heroic_saves_remaining(game.session).await.unwrap();
-    assert_eq!(left.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
+    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    assert_eq!(saves.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
     world.sparc.as_user(game.seer.uuid()).sessions().set_encounter(game.session, Some("next")).await.unwrap();
     assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.remaining == 1));
 }
 
 #[tokio::test]
-async fn a_player_edits_a_character_and_only_the_server_lets_it_grow() {
+async fn a_player_edits_a_character_and_only_the_server_changes_its_progression() {
     let world = World::new().await;
     let id = world.new_account().await;
     let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
@@ -318,7 +320,7 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_erased_keeps_no_personal_data() {
+async fn a_closed_account_keeps_no_personal_data() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let account =
@@ -334,11 +336,12 @@ async fn an_account_that_is_erased_keeps_no_personal_data() {
     service.users().close_account(id).await.unwrap();
     let profile = service.users().profile(id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.bio), ("Former player", None));
-    let left = "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
-    assert_eq!(world.owner().value::<i64>(left).await, Ok(0));
+    let personal_data =
+        "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
+    assert_eq!(world.owner().value::<i64>(personal_data).await, Ok(0));
     assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
     let other = world.new_account().await;
-    let theft = format!("SELECT private.close_account('{other}')");
-    assert_refused!(world.new_user().await.exec(&theft).await, forbidden);
-    assert_refused!(world.visitor().exec(&theft).await, forbidden);
+    let close_other = format!("SELECT private.close_account('{other}')");
+    assert_refused!(world.new_user().await.exec(&close_other).await, forbidden);
+    assert_refused!(world.visitor().exec(&close_other).await, forbidden);
 }

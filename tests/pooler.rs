@@ -1,5 +1,4 @@
-//! Behind PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own
-//! rows.
+//! PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own rows.
 
 use std::{
     fs,
@@ -34,30 +33,30 @@ impl Drop for Pooler {
 }
 
 fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout == b"0\n")
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
 /// Starts a pooler to a world's database; returns `None` if PgBouncer is not installed.
-async fn pooler(world: &World) -> Option<Pooler> {
-    pooler_to(world.url()).await
+async fn start_pooler_to_world(world: &World) -> Option<Pooler> {
+    start_pooler(world.url()).await
 }
 
 /// Starts a pooler to a database; returns `None` if PgBouncer is not installed.
-pub async fn pooler_to(url: &str) -> Option<Pooler> {
+pub async fn start_pooler(url: &str) -> Option<Pooler> {
     let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
         .into_iter()
         .find(|path| fs::exists(path).unwrap_or_default())?;
     // postgres://USER:PASSWORD@HOST:PORT/DATABASE
     let parts: Vec<&str> = url.split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
     let [_, user, password, host, port, database] = parts[..6] else { panic!("{} parts", parts.len()) };
-    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let pooler_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
     fs::create_dir(&folder).unwrap();
     let settings = folder.join("pgbouncer.ini");
-    // Nothing is reset between two clients, so whatever an identity leaves behind would be seen.
+    // PgBouncer resets nothing between two clients, so the next client would see what an identity leaves behind.
     let text = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\nauth_type = any\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
          pool_mode = transaction\ndefault_pool_size = 4\nserver_reset_query =\nmax_client_conn = 200\n\
          ignore_startup_parameters = extra_float_digits\n"
     );
@@ -72,9 +71,9 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
     };
     command.arg(&settings).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn().unwrap();
-    let pooler = Pooler { process, folder, url: format!("postgres://{user}@127.0.0.1:{listen}/{database}") };
+    let pooler = Pooler { process, folder, url: format!("postgres://{user}@127.0.0.1:{pooler_port}/{database}") };
     for _ in 0..200 {
-        if tokio::net::TcpStream::connect(("127.0.0.1", listen)).await.is_ok() {
+        if tokio::net::TcpStream::connect(("127.0.0.1", pooler_port)).await.is_ok() {
             return Some(pooler);
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -85,7 +84,7 @@ pub async fn pooler_to(url: &str) -> Option<Pooler> {
 #[tokio::test]
 async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let world = World::new().await;
-    let Some(pooler) = pooler(&world).await else {
+    let Some(pooler) = start_pooler_to_world(&world).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
@@ -105,8 +104,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
                 match (number + round) % 5 {
-                    // A dropped transaction, a failed one, a visitor, the service: the next caller inherits none of
-                    // these identities.
+                    // The identity of a dropped transaction, a failed one, a visitor or the service must not reach the
+                    // next caller.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
@@ -122,9 +121,9 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
 }
 
 #[tokio::test]
-async fn a_statement_of_another_client_never_runs_in_the_place_of_ones_own() {
+async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_callers() {
     let world = World::new().await;
-    let Some(pooler) = pooler(&world).await else {
+    let Some(pooler) = start_pooler_to_world(&world).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
@@ -159,5 +158,5 @@ async fn a_statement_of_another_client_never_runs_in_the_place_of_ones_own() {
         }
     }
     let refused: i32 = at_once(tasks).await.into_iter().sum();
-    assert!(refused > 0, "the two clients never met in a server process");
+    assert!(refused > 0, "the two clients never shared a server connection");
 }

@@ -43,21 +43,21 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     ] {
         assert_refused!(me.exec(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
     }
-    let others = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.uuid());
-    assert_eq!(me.exec(&others).await, Ok(0));
+    let update_other = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.uuid());
+    assert_eq!(me.exec(&update_other).await, Ok(0));
     assert_refused!(me.exec("DELETE FROM users").await, forbidden);
     let forged = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
     assert_refused!(me.exec(forged).await, forbidden);
 }
 
 #[tokio::test]
-async fn updated_at_is_maintained_whoever_writes() {
+async fn an_update_sets_updated_at() {
     let world = World::new().await;
     let me = world.new_user().await;
-    let later = "SELECT updated_at > created_at FROM users";
-    assert_eq!(me.value::<bool>(later).await, Ok(false));
+    let was_updated = "SELECT updated_at > created_at FROM users";
+    assert_eq!(me.value::<bool>(was_updated).await, Ok(false));
     me.exec("UPDATE users SET bio = 'x'").await.unwrap();
-    assert_eq!(me.value::<bool>(later).await, Ok(true));
+    assert_eq!(me.value::<bool>(was_updated).await, Ok(true));
 }
 
 #[tokio::test]
@@ -67,8 +67,8 @@ async fn users_see_and_change_only_their_own_tutorial() {
     let start =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
     assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
-    let others = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.uuid());
-    assert_refused!(me.exec(&others).await, forbidden);
+    let insert_other = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.uuid());
+    assert_refused!(me.exec(&insert_other).await, forbidden);
     assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other.count("tutorial_progress").await, 0);
     assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
@@ -87,8 +87,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
-    let (mine, others) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
-    // Columns without a privilege for users: the policies alone must protect them, in case one is granted by mistake.
+    let (own_draft, others_adventure) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
+    // Users have no privilege on these columns. If one is granted by mistake, the policies alone must protect the rows.
     owner
         .exec(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -101,18 +101,21 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         )
         .await
         .unwrap();
-    let foreign = world.new_session(0).await.session;
-    let spare = world.new_character(ada.uuid()).await;
+    let other_session = world.new_session(0).await.session;
+    let unseated = world.new_character(ada.uuid()).await;
     for (who, sql) in [
-        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{mine}'", other.id)),
-        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{spare}'", other.id)),
-        // SELECT policies do not restrict a statement that reads no column.
+        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft}'", other.id)),
+        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated}'", other.id)),
+        // These statements read no column, so SELECT policies do not restrict them.
         (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),
-        (seer, format!("UPDATE creatures SET adventure_id = '{others}'")),
+        (seer, format!("UPDATE creatures SET adventure_id = '{others_adventure}'")),
         (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.id, game.session)),
-        (seer, format!("UPDATE session_players SET session_id = '{foreign}' WHERE session_id = '{}'", game.session)),
+        (
+            seer,
+            format!("UPDATE session_players SET session_id = '{other_session}' WHERE session_id = '{}'", game.session),
+        ),
         (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other.id)),
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.uuid())),
     ] {

@@ -1,4 +1,4 @@
-//! Every limit, uniqueness and state change, and every creation with an id, under 2, 8 and 32 concurrent calls.
+//! Limits, uniqueness, state changes and creations with an id, under 2, 8 and 32 concurrent calls.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{
-        Difficulty, Error, IdentityConnection, JoinCode, Operations,
+        Difficulty, Error, JoinCode, Operations,
         characters::NewCharacter,
         dice::{NewRoll, Roller},
         sessions::{ExpectedVersion, NewSession},
@@ -16,20 +16,20 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    evening::broken,
+    random_operations::broken_invariants,
     world::{World, at_once, heroic_save},
 };
 
-const CROWDS: [usize; 3] = [2, 8, 32];
+const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
 
 /// Makes `clients` concurrent calls and returns how often each outcome occurred.
-async fn call_concurrently<T, F>(clients: usize, ask: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
+async fn call_concurrently<T, F>(clients: usize, call: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let mut outcomes = BTreeMap::new();
-    for outcome in at_once((0..clients).map(ask).collect()).await {
+    for outcome in at_once((0..clients).map(call).collect()).await {
         *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
     }
     outcomes
@@ -39,7 +39,7 @@ fn expected_outcomes(successes: usize, refused: &'static str, others: usize) -> 
     [("done", successes), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
-async fn code(world: &World, session: Uuid) -> JoinCode {
+async fn join_code(world: &World, session: Uuid) -> JoinCode {
     let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
     world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
 }
@@ -47,13 +47,13 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 #[tokio::test]
 async fn every_limit_holds_for_concurrent_calls() {
     let world = World::new().await;
-    for clients in CROWDS {
-        // Nine characters, so there is room for one.
-        let crowded = world.new_account().await;
+    for clients in CLIENT_COUNTS {
+        // The account has nine characters, so there is room for one.
+        let account = world.new_account().await;
         for _ in 0..9 {
-            world.new_character(crowded).await;
+            world.new_character(account).await;
         }
-        let me = world.sparc.as_user(crowded);
+        let me = world.sparc.as_user(account);
         let outcomes = call_concurrently(clients, |number| {
             let me = me.clone();
             async move {
@@ -64,20 +64,20 @@ async fn every_limit_holds_for_concurrent_calls() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
 
-        // Four seats, joined by code and from the lobby.
+        // A session has four seats; players join by code and from the lobby.
         let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
-        let (session, code) = (game.session, code(&world, game.session).await);
+        let (session, join_code) = (game.session, join_code(&world, game.session).await);
         let mut players = Vec::new();
         for _ in 0..clients {
             let player = world.new_player().await;
             players.push((world.sparc.as_user(player.id), player.character));
         }
         let outcomes = call_concurrently(clients, |number| {
-            let ((me, hero), code) = (players[number].clone(), code.clone());
+            let ((me, hero), join_code) = (players[number].clone(), join_code.clone());
             async move {
                 match number % 2 {
-                    0 => me.sessions().join(&code, hero).await,
+                    0 => me.sessions().join(&join_code, hero).await,
                     _ => me.sessions().join_public(session, hero).await,
                 }
             }
@@ -86,20 +86,20 @@ async fn every_limit_holds_for_concurrent_calls() {
         let seated = clients.min(4);
         assert_eq!(outcomes, expected_outcomes(seated, "session_full", clients - seated));
     }
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
+async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
     let world = World::new().await;
-    for clients in CROWDS {
+    for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, hero) = (game.session, game.players[0].character);
+        // The roll is dated a minute ahead, so that the time for a save does not end while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
-        let asking = |me: &IdentityConnection| me.clone();
         let outcomes = call_concurrently(clients, |_| {
-            let me = asking(&me);
+            let me = me.clone();
             async move { me.dice().heroic_save(failed).await }
         })
         .await;
@@ -109,18 +109,18 @@ async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
             "{outcomes:?}"
         );
 
-        // One character of a name per account.
+        // An account has one character of a name.
         let outcomes = call_concurrently(clients, |_| {
-            let me = asking(&me);
+            let me = me.clone();
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
         })
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
-        // One new game state for a version.
+        // A version of the game state is replaced once.
         let seer = world.sparc.as_user(game.seer.uuid());
         let outcomes = call_concurrently(clients, |number| {
-            let seer = asking(&seer);
+            let seer = seer.clone();
             async move {
                 let state = serde_json::json!({ "screen": number });
                 seer.sessions().set_game_state(session, state, ExpectedVersion::Version(0)).await
@@ -129,9 +129,9 @@ async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
-        // One end of a session.
+        // A session ends once.
         let outcomes = call_concurrently(clients, |number| {
-            let seer = asking(&seer);
+            let seer = seer.clone();
             async move {
                 match number % 2 {
                     0 => seer.sessions().complete(session).await,
@@ -148,19 +148,19 @@ async fn of_concurrent_calls_that_may_succeed_once_one_succeeds() {
             format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
         assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
 async fn every_creation_with_an_id_creates_once() {
     let world = World::new().await;
-    for clients in CROWDS {
+    for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
         let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
-        let all = expected_outcomes(clients, "", 0);
+        let all_succeed = expected_outcomes(clients, "", 0);
         let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move {
@@ -170,7 +170,7 @@ async fn every_creation_with_an_id_creates_once() {
             }
         })
         .await;
-        assert_eq!(outcomes, all, "roll");
+        assert_eq!(outcomes, all_succeed, "roll");
         let outcomes = call_concurrently(clients, |_| {
             let seer = seer.clone();
             async move {
@@ -178,19 +178,19 @@ async fn every_creation_with_an_id_creates_once() {
             }
         })
         .await;
-        assert_eq!(outcomes, all, "session");
+        assert_eq!(outcomes, all_succeed, "session");
         let outcomes = call_concurrently(clients, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
-        assert_eq!(outcomes, all, "account");
+        assert_eq!(outcomes, all_succeed, "account");
         let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move { me.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
-        assert_eq!(outcomes, all, "tutorial");
+        assert_eq!(outcomes, all_succeed, "tutorial");
         let one = format!("dice_rolls WHERE id = '{id}'");
         assert_eq!(world.owner().count(&one).await, 1);
     }
@@ -201,7 +201,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // The save stops after it has locked its seat.
+    // This trigger makes a heroic save wait for an advisory lock after the save has locked its seat.
     world
         .owner()
         .exec(

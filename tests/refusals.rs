@@ -21,7 +21,7 @@ async fn service_error(world: &World, code: &str, constraint: &str, table: &str,
 fn is_actionable(error: &Error) -> bool {
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
-    // An input's field may be named, a constraint may not.
+    // The message may name an input's field, but no constraint.
     !is_generic && !error.to_string().contains("_check") && error.to_string().contains(' ')
 }
 
@@ -42,10 +42,10 @@ async fn every_constraint_says_what_was_wrong() {
         .await
         .unwrap();
     assert!(constraints.len() > 80, "{}", constraints.len());
-    let mut unclear = Vec::new();
+    let mut unexplained = Vec::new();
     for line in constraints {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        let answers = match kind {
+        let errors = match kind {
             "c" => vec![service_error(&world, "23514", constraint, table, "new row violates").await],
             "f" => vec![
                 service_error(&world, "23503", constraint, table, "insert or update violates").await,
@@ -53,11 +53,11 @@ async fn every_constraint_says_what_was_wrong() {
             ],
             _ => vec![service_error(&world, "23505", constraint, table, "duplicate key").await],
         };
-        if !answers.iter().all(is_actionable) {
-            unclear.push(format!("{line}: {answers:?}"));
+        if !errors.iter().all(is_actionable) {
+            unexplained.push(format!("{line}: {errors:?}"));
         }
     }
-    assert!(unclear.is_empty(), "{}", unclear.join("\n"));
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
 }
 
 #[tokio::test]
@@ -71,8 +71,8 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
         )
         .await
         .unwrap();
-    let ours = codes.iter().filter(|code| code.starts_with("SP")).count();
-    assert_eq!(ours, 34, "{codes:?}");
+    let count = codes.iter().filter(|code| code.starts_with("SP")).count();
+    assert_eq!(count, 34, "{codes:?}");
     let mut messages = Vec::new();
     for code in codes.iter().filter(|code| code.starts_with("SP")) {
         let error = service_error(&world, code, "", "", "no").await;
@@ -81,11 +81,11 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
     }
     messages.sort();
     messages.dedup();
-    assert_eq!(messages.len(), ours, "every refusal must have its own message");
+    assert_eq!(messages.len(), count, "every refusal must have its own message");
 }
 
 #[tokio::test]
-async fn every_policy_says_who_may() {
+async fn every_policy_has_an_error_that_says_who_may_write() {
     let world = World::new().await;
     let tables = world
         .owner()
@@ -128,7 +128,7 @@ async fn every_rule_of_a_policy_has_its_own_error() {
 #[tokio::test]
 async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
     let world = World::new().await;
-    for (state, code, status, passing) in [
+    for (state, code, status, is_retryable) in [
         ("40001", "busy", 503, true),
         ("40P01", "busy", 503, true),
         ("57014", "deadline_exceeded", 504, true),
@@ -142,7 +142,7 @@ async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
         ("22P05", "invalid_value", 422, false),
     ] {
         let error = service_error(&world, state, "", "", "no").await;
-        assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, passing), "{state}");
+        assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, is_retryable), "{state}");
     }
 }
 
@@ -151,14 +151,14 @@ async fn a_column_that_is_not_granted_is_explained() {
     let world = World::new().await;
     let player = world.new_player().await;
     let ada = world.sparc.as_user(player.id);
-    let closed = users::Entity::find().all(&ada).await.unwrap_err();
-    assert!(closed.to_string().contains("into_partial_model::<service::users::Profile>()"), "{closed}");
-    let closed = Error::from(closed);
-    assert!(matches!(closed, Error::ColumnNotGranted { table: "users", .. }), "{closed:?}");
+    let error = users::Entity::find().all(&ada).await.unwrap_err();
+    assert!(error.to_string().contains("into_partial_model::<service::users::Profile>()"), "{error}");
+    let error = Error::from(error);
+    assert!(matches!(error, Error::ColumnNotGranted { table: "users", .. }), "{error:?}");
     let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
-    let closed = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
-    let closed = Error::from(closed);
-    assert!(matches!(closed, Error::ColumnNotGranted { table: "characters", .. }), "{closed:?}");
+    let error = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
+    let error = Error::from(error);
+    assert!(matches!(error, Error::ColumnNotGranted { table: "characters", .. }), "{error:?}");
     // A visitor has no privilege on any column, so the error does not name one.
     let refused = session_players::Entity::find().all(&world.sparc.as_anon()).await.map_err(Error::from);
     assert_fails!(refused, Error::NotAllowed { .. });

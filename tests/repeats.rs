@@ -1,4 +1,4 @@
-//! Creations repeated with the same id return the first result, one after the other and concurrently.
+//! A creation that is repeated with the same id returns the first result, in sequence and concurrently.
 
 use std::fmt::Debug;
 
@@ -91,11 +91,11 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
     let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
     let seer = world.sparc.as_user(game.seer.uuid());
     let (session, hero, id) = (game.session, player.character, player.id);
-    let all = (0..8)
-        .map(|place| {
+    let tasks = (0..8)
+        .map(|index| {
             let (me, service) = (me.clone(), service.clone());
             async move {
-                if place % 2 == 0 {
+                if index % 2 == 0 {
                     me.sessions().join_public(session, hero).await
                 } else {
                     service.sessions().seat(session, id, hero).await
@@ -103,7 +103,7 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
             }
         })
         .collect();
-    for outcome in at_once(all).await {
+    for outcome in at_once(tasks).await {
         assert!(outcome.unwrap().is_active);
     }
     assert_eq!(world.owner().value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));
@@ -118,8 +118,8 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
-/// Asserts an id conflict: the same id with other content or by another user. The same request is no conflict, even if
-/// the row has changed since.
+/// Asserts an id conflict, which is the answer to an id that was used with other content or by another user. The same
+/// request is no conflict, even if the row has changed since.
 pub async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
     assert_fails!(outcome, Error::IdConflict { .. }, "{what}");
 }
@@ -129,7 +129,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (session, adventure) = (game.session, game.adventure);
-    let (hero, twin) = (game.players[0].character, game.players[1].character);
+    let (hero, other_hero) = (game.players[0].character, game.players[1].character);
     let seer = world.sparc.as_user(game.seer.uuid());
     let ada = world.sparc.as_user(game.players[0].id);
     let ben = world.sparc.as_user(game.players[1].id);
@@ -152,7 +152,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     assert!(seer.dice().roll(roll.clone()).await.is_ok());
     assert_id_conflict(
         "another roller",
-        seer.dice().roll(NewRoll { roller: Roller::Character(twin), ..roll.clone() }).await,
+        seer.dice().roll(NewRoll { roller: Roller::Character(other_hero), ..roll.clone() }).await,
     )
     .await;
     assert_id_conflict("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await)
@@ -247,30 +247,33 @@ async fn numbers_are_returned_as_they_were_stored() {
     let mut rng = fastrand::Rng::with_seed(17);
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
-        let double = f64::from_bits(rng.u64(..));
+        let float = f64::from_bits(rng.u64(..));
         // The checks accept no smaller numbers in a client's document.
-        if double.is_finite() && double.abs() > 1e-300 && double.abs() < 1e300 {
-            numbers.push(json!(double));
+        if float.is_finite() && float.abs() > 1e-300 && float.abs() < 1e300 {
+            numbers.push(json!(float));
         }
         numbers.push(json!(rng.f64()));
         numbers.push(json!(rng.u64(..)));
         numbers.push(json!(rng.i64(..)));
     }
-    for some in numbers.chunks(50) {
-        let state = json!({ "numbers": some });
-        let set = seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
-        let stored = set.game_state["numbers"].as_array().unwrap().clone();
-        for (sent, stored) in some.iter().zip(&stored) {
+    for sent_numbers in numbers.chunks(50) {
+        let state = json!({ "numbers": sent_numbers });
+        let updated = seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
+        let stored = updated.game_state["numbers"].as_array().unwrap().clone();
+        for (sent, stored) in sent_numbers.iter().zip(&stored) {
             let same = match (sent.as_u64(), sent.as_i64()) {
                 (None, None) => sent.as_f64() == stored.as_f64(),
                 whole => whole == (stored.as_u64(), stored.as_i64()),
             };
             assert!(same, "{sent} came back as {stored}");
         }
-        // Sent again as it was returned: nothing changes, so the version stays.
-        let again =
-            seer.sessions().set_game_state(game.session, set.game_state.clone(), ExpectedVersion::Any).await.unwrap();
-        assert_eq!((again.game_state_version, &again.game_state), (set.game_state_version, &set.game_state));
+        // The state is sent again as it was returned: nothing changes, so the version stays.
+        let again = seer
+            .sessions()
+            .set_game_state(game.session, updated.game_state.clone(), ExpectedVersion::Any)
+            .await
+            .unwrap();
+        assert_eq!((again.game_state_version, &again.game_state), (updated.game_state_version, &updated.game_state));
     }
 }
 
@@ -326,7 +329,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
     assert_id_conflict("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
 
-    // A timestamp with more digits than PostgreSQL stores.
+    // This timestamp has more digits than PostgreSQL stores.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
     let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();

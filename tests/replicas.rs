@@ -19,7 +19,7 @@ use testdb::{Binaries, Server};
 use uuid::Uuid;
 
 use crate::{
-    evening::broken,
+    random_operations::broken_invariants,
     world::{GameSession, World, server},
 };
 
@@ -29,13 +29,13 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 }
 
 /// A query for all rows of all tables, one line per row.
-const ROWS: &str = "
+const ALL_ROWS: &str = "
     SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
 /// Creates a session that was played, with a roll.
-async fn played_session(world: &World) -> GameSession {
+async fn play_session(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].id);
@@ -45,94 +45,94 @@ async fn played_session(world: &World) -> GameSession {
     game
 }
 
-fn ran(output: std::io::Result<Output>) -> Output {
+fn assert_success(output: std::io::Result<Output>) -> Output {
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
 #[tokio::test]
-async fn a_restored_dump_is_the_same_and_can_be_played_on() {
+async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let world = World::new().await;
     let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
         eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
-    let game = played_session(&world).await;
-    let dumped = ran(Command::new(dump).args(["--inserts", world.url()]).output());
+    let game = play_session(&world).await;
+    let dumped = assert_success(Command::new(dump).args(["--inserts", world.url()]).output());
     let dumped = String::from_utf8(dumped.stdout).unwrap();
     let dumped: String =
         dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
-    let database = server().await.empty().await.unwrap();
-    // On a separate connection, because a dump changes settings of the session that loads it.
-    let restoring = connect(database.url()).await.unwrap();
-    restoring.execute_unprepared(&dumped).await.unwrap();
-    restoring.close().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
+    // A separate connection is used, because a dump changes settings of the session that loads it.
+    let restoring_connection = connect(database.url()).await.unwrap();
+    restoring_connection.execute_unprepared(&dumped).await.unwrap();
+    restoring_connection.close().await.unwrap();
     let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
-    assert_eq!(lines(&restored.db, ROWS).await, lines(&world.db, ROWS).await);
-    let unsaid = |line: String| match line.rsplit_once(" {postgres=") {
+    assert_eq!(lines(&restored.db, ALL_ROWS).await, lines(&world.db, ALL_ROWS).await);
+    let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
         // A dump leaves out privileges that only the owner has.
         Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
         _ => line,
     };
     let catalog = async |db: &DatabaseConnection| {
-        lines(db, include_str!("catalog.sql")).await.into_iter().map(unsaid).collect::<Vec<_>>()
+        lines(db, include_str!("catalog.sql")).await.into_iter().map(without_owner_privileges).collect::<Vec<_>>()
     };
-    let (there, here) = (catalog(&restored.db).await, catalog(&world.db).await);
-    let differing: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
-    let missing: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
-    assert!(differing.is_empty() && missing.is_empty(), "{differing:#?} instead of {missing:#?}");
+    let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
+    let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
+    let missing: Vec<_> = original_catalog.iter().filter(|line| !restored_catalog.contains(line)).collect();
+    assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} instead of {missing:#?}");
 
     let seer = restored.sparc.as_user(game.seer.uuid());
     seer.sessions().complete(game.session).await.unwrap();
     let stranger = restored.sparc.as_user(restored.new_account().await);
     assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
-    assert_eq!(broken(&restored).await, [""; 0]);
+    assert_eq!(broken_invariants(&restored).await, [""; 0]);
 }
 
 #[tokio::test]
 async fn a_standby_answers_reads_as_its_primary_does() {
-    // A separate server, because a standby copies all of its databases and follows all changes.
+    // A separate server is used, because a standby copies all of its databases and follows all changes.
     let server = Server::start_private(None).await.unwrap();
     let world = World::new_on(&server).await;
     if Binaries::find().unwrap().program("pg_basebackup").is_none() {
         eprintln!("skipped: the server's installation has no pg_basebackup");
         return;
     }
-    let game = played_session(&world).await;
+    let game = play_session(&world).await;
     let standby = crate::standby::standby_of(&server).await;
     let url = world.copy_on(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
     // Changes from now on are streamed.
-    let later = played_session(&world).await;
+    let later_game = play_session(&world).await;
     let stranger = world.new_account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
-    let there = connect(&url).await.unwrap();
+    let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
         let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{wal}')::text");
-        if lines(&there, &caught_up).await == ["true"] {
+        if lines(&standby_db, &caught_up).await == ["true"] {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(lines(&there, ROWS).await == lines(&world.db, ROWS).await, "rows differ");
+    assert!(lines(&standby_db, ALL_ROWS).await == lines(&world.db, ALL_ROWS).await, "rows differ");
     let catalog = include_str!("catalog.sql");
-    assert!(lines(&there, catalog).await == lines(&world.db, catalog).await, "catalogs differ");
-    for game in [&game, &later] {
+    assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "catalogs differ");
+    for game in [&game, &later_game] {
         let ada = sparc.as_user(game.players[0].id);
-        let of = RollScope::Session(game.session);
-        assert_eq!(ada.dice().history(of, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
+        let scope = RollScope::Session(game.session);
+        assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
-        let closed = sparc.as_user(stranger).dice().history(of, &HistoryFilter::default(), None).await.unwrap();
-        assert!(closed.items.is_empty(), "row security applies there too");
+        let hidden = sparc.as_user(stranger).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
+        assert!(hidden.items.is_empty(), "row security applies on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
-        let late = ada.events().subscribe(game.session, None).await.unwrap_err();
-        assert_eq!(late.code(), "read_only", "a standby lags, so a stream there is refused");
+        let refused = ada.events().subscribe(game.session, None).await.unwrap_err();
+        assert_eq!(refused.code(), "read_only", "a standby lags, so it refuses a stream");
     }
     sparc.close().await.unwrap();
-    there.close().await.unwrap();
+    standby_db.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -144,8 +144,8 @@ async fn a_subscriber_gets_every_row_once() {
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
-    // Within one cluster the slot must be created first: a subscription that creates it would wait for its own
-    // transaction.
+    // Within one cluster, the replication slot must be created first: a subscription that creates it would wait for its
+    // own transaction.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     lines(&world.db, &slot).await;
     let subscribe = format!(
@@ -153,23 +153,22 @@ async fn a_subscriber_gets_every_row_once() {
         world.url()
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
-    let game = played_session(&world).await;
+    let game = play_session(&world).await;
     world.sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
-    let old = format!("ended_at = now() - INTERVAL '1 year' WHERE id = '{}' --", game.session);
-    world.set(&game, &old).await;
+    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    played_session(&world).await;
-    let expected = lines(&world.db, ROWS).await;
-    let mut there = Vec::new();
+    play_session(&world).await;
+    let expected = lines(&world.db, ALL_ROWS).await;
+    let mut copied = Vec::new();
     for _ in 0..600 {
-        there = lines(&copy.db, ROWS).await;
-        if there == expected {
+        copied = lines(&copy.db, ALL_ROWS).await;
+        if copied == expected {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let clean = format!("DROP SUBSCRIPTION {name}");
-    copy.db.execute_unprepared(&clean).await.unwrap();
-    assert!(there == expected, "the copy differs");
-    assert_eq!(broken(&copy).await, [""; 0]);
+    let unsubscribe = format!("DROP SUBSCRIPTION {name}");
+    copy.db.execute_unprepared(&unsubscribe).await.unwrap();
+    assert!(copied == expected, "the copy differs");
+    assert_eq!(broken_invariants(&copy).await, [""; 0]);
 }

@@ -23,7 +23,7 @@ async fn attempts(world: &World) -> i64 {
     world.owner().value("SELECT last_value FROM attempts").await.unwrap()
 }
 
-fn brunhild() -> NewCharacter {
+fn new_character() -> NewCharacter {
     NewCharacter { name: "Brunhild".into(), ..Default::default() }
 }
 
@@ -33,7 +33,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
         let world = World::new().await;
         fail_inserts(&world, sqlstate, 3).await;
         let ada = world.sparc.as_user(world.new_account().await);
-        ada.characters().create(brunhild()).await.unwrap();
+        ada.characters().create(new_character()).await.unwrap();
         assert_eq!(attempts(&world).await, 4);
         assert_eq!(world.owner().count("characters").await, 1);
     }
@@ -44,7 +44,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
     fail_inserts(&world, "40P01", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
-    assert_fails!(ada.characters().create(brunhild()).await, Error::Busy);
+    assert_fails!(ada.characters().create(new_character()).await, Error::Busy);
     assert_eq!(attempts(&world).await, 5);
 }
 
@@ -54,7 +54,7 @@ async fn a_callers_transaction_is_not_retried() {
     fail_inserts(&world, "40001", 1).await;
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
-    assert_fails!(tx.characters().create(brunhild()).await, Error::Busy);
+    assert_fails!(tx.characters().create(new_character()).await, Error::Busy);
     assert_eq!(attempts(&world).await, 1);
 }
 
@@ -63,6 +63,6 @@ async fn a_refusal_is_not_retried() {
     let world = World::new().await;
     fail_inserts(&world, "SP001", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
-    assert_fails!(ada.characters().create(brunhild()).await, Error::CharacterLimitReached);
+    assert_fails!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
     assert_eq!(attempts(&world).await, 1);
 }

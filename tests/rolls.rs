@@ -95,7 +95,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
 }
 
 #[tokio::test]
-async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
+async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let character = game.players[0].character;
@@ -112,7 +112,7 @@ async fn all_six_is_always_a_success_and_all_one_always_a_failure() {
 }
 
 #[tokio::test]
-async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
+async fn the_sheet_and_the_modifiers_give_from_1_to_10_dice() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -125,16 +125,16 @@ async fn the_dice_come_from_sheet_and_modifiers_and_number_from_1_to_10() {
         let person = player.person.clone();
         async move { person.value::<i32>(&sql).await.unwrap() }
     };
-    let more = |n| format!(r#"[{{"type": "dice", "value": {n}, "source": "luck"}}]"#);
+    let dice_modifier = |n| format!(r#"[{{"type": "dice", "value": {n}, "source": "luck"}}]"#);
     assert_eq!(dice("attack", "might", "[]").await, 5);
-    assert_eq!(dice("attack", "grace", &more(2)).await, 5);
+    assert_eq!(dice("attack", "grace", &dice_modifier(2)).await, 5);
     assert_eq!(
         dice("attack", "might", r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#)
             .await,
         10
     );
-    assert_eq!(dice("attack", "wit", &more(-5)).await, 1);
-    assert_eq!(dice("initiative", "might", &more(3)).await, 1, "initiative is one die");
+    assert_eq!(dice("attack", "wit", &dice_modifier(-5)).await, 1);
+    assert_eq!(dice("initiative", "might", &dice_modifier(3)).await, 1, "initiative is one die");
 }
 
 #[tokio::test]
@@ -142,44 +142,44 @@ async fn a_modifier_must_be_within_its_bounds() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let with = |modifiers: &str| {
+    let insert_with = |modifiers: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '{modifiers}')",
             game.session, player.character
         )
     };
-    let one = |kind: &str, value: &str, source: &str| {
+    let modifier = |kind: &str, value: &str, source: &str| {
         format!(r#"[{{"type": "{kind}", "value": {value}, "source": "{source}"}}]"#)
     };
-    for fine in [
-        one("flat", "10", "bless"),
-        one("flat", "-10", "curse"),
-        one("dice", "5", "x"),
-        one("dice", "-5", "x"),
+    for valid in [
+        modifier("flat", "10", "bless"),
+        modifier("flat", "-10", "curse"),
+        modifier("dice", "5", "x"),
+        modifier("dice", "-5", "x"),
         "[]".into(),
     ] {
-        assert_eq!(player.person.exec(&with(&fine)).await, Ok(1), "{fine}");
+        assert_eq!(player.person.exec(&insert_with(&valid)).await, Ok(1), "{valid}");
     }
     let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
-    for bad in [
-        one("flat", "11", "x"),
-        one("flat", "-11", "x"),
-        one("dice", "6", "x"),
-        one("dice", "-6", "x"),
-        one("flat", "1.5", "x"),
-        one("flat", "1", ""),
-        one("flat", "1", "  "),
-        one("luck", "1", "x"),
-        one("flat", "\"1\"", "x"),
-        one("flat", "1e400", "x"),
+    for invalid in [
+        modifier("flat", "11", "x"),
+        modifier("flat", "-11", "x"),
+        modifier("dice", "6", "x"),
+        modifier("dice", "-6", "x"),
+        modifier("flat", "1.5", "x"),
+        modifier("flat", "1", ""),
+        modifier("flat", "1", "  "),
+        modifier("luck", "1", "x"),
+        modifier("flat", "\"1\"", "x"),
+        modifier("flat", "1e400", "x"),
         eleven,
         "{}".into(),
         "[1]".into(),
         "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
-        assert_refused!(player.person.exec(&with(&bad)).await, "23514", "valid_modifiers", "{bad}");
+        assert_refused!(player.person.exec(&insert_with(&invalid)).await, "23514", "valid_modifiers", "{invalid}");
     }
 }
 
@@ -187,10 +187,10 @@ async fn a_modifier_must_be_within_its_bounds() {
 async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
+    let [me, other] = &game.players[..] else { panic!("two players are seated") };
     assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
     assert_refused!(
-        me.person.exec(&roll(game.session, mate.character)).await,
+        me.person.exec(&roll(game.session, other.character)).await,
         forbidden,
         "another participant's character"
     );
@@ -203,7 +203,7 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     assert_refused!(me.person.exec(&roll(game.session, me.character)).await, forbidden, "a player who left");
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
-        assert_refused!(mate.person.exec(&roll(game.session, mate.character)).await, forbidden, "{status}");
+        assert_refused!(other.person.exec(&roll(game.session, other.character)).await, forbidden, "{status}");
     }
 }
 
@@ -260,7 +260,11 @@ async fn only_participants_see_rolls() {
     game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
-    assert_eq!(world.new_user().await.count("dice_rolls").await, 0, "not even of a public session");
+    assert_eq!(
+        world.new_user().await.count("dice_rolls").await,
+        0,
+        "a stranger sees no rolls, even of a public session"
+    );
     assert_refused!(world.visitor().exec("SELECT FROM dice_rolls").await, forbidden);
 }
 
@@ -282,17 +286,17 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 }
 
 #[tokio::test]
-async fn a_heroic_save_is_refused_after_a_success_too_late_twice_or_for_others() {
+async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_players_roll() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let [me, mate] = &game.players[..] else { panic!("two players are seated") };
+    let [me, other] = &game.players[..] else { panic!("two players are seated") };
     let save = |original| heroic_save(game.session, me.character, original);
     let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert_refused!(me.person.exec(&save(good)).await, "SP012", "heroic_save_after_failure");
     let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
     assert_refused!(me.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
-    let mates = world.new_roll(game.session, mate.character, "{1,2}", 10, 0).await;
-    assert_refused!(me.person.exec(&save(mates)).await, "SP015", "heroic_save_of_own_roll");
+    let others_roll = world.new_roll(game.session, other.character, "{1,2}", 10, 0).await;
+    assert_refused!(me.person.exec(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
     let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
     assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
     world.set(&game, "current_encounter_id = 'next'").await;
@@ -351,12 +355,12 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
         let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {
-            let active = round % 2 == 1;
+            let is_active = round % 2 == 1;
             let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,
-                    format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id),
+                    format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.id),
                 ),
                 (&player.person, heroic_save(game.session, player.character, failed)),
                 (&game.seer, roll(game.session, player.character)),
@@ -370,14 +374,15 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
         tasks.push(Box::pin(async move { seer.exec(&sql).await }));
         for outcome in at_once(tasks).await {
             // Only a roll for a player who has just left and a save before the new encounter are refused.
-            let fine = outcome.as_ref().map_or_else(|no| no.is_forbidden() || no.code == "SP011", |_| true);
-            assert!(fine, "round {round}: {outcome:?}");
+            let is_allowed =
+                outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);
+            assert!(is_allowed, "round {round}: {outcome:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn drawing_impossible_numbers_returns_none_at_once() {
+async fn a_request_for_impossible_random_numbers_returns_none_at_once() {
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();

@@ -19,15 +19,15 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         let tasks = players
             .iter()
             .map(|player| {
-                let (person, sit) = (player.person.clone(), seat(game.session, player.id, player.character));
-                async move { person.exec(&sit).await }
+                let (person, take_seat) = (player.person.clone(), seat(game.session, player.id, player.character));
+                async move { person.exec(&take_seat).await }
             })
             .collect();
         let outcomes = at_once(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 14, "only two get a seat");
+        assert_eq!(refused.len(), 14, "all but two are refused");
         assert!(
-            refused.iter().all(|no| no.is("SP002", "session_capacity") && no.message == "Session is full"),
+            refused.iter().all(|error| error.is("SP002", "session_capacity") && error.message == "Session is full"),
             "{refused:?}"
         );
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
@@ -46,13 +46,13 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
-    let away = &game.players[0];
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", away.id);
-    let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", away.id);
-    assert_eq!(away.person.exec(&leave).await, Ok(1));
-    let late = world.new_player().await;
-    late.person.exec(&seat(game.session, late.id, late.character)).await.unwrap();
-    assert_refused!(away.person.exec(&back).await, "SP002", "session_capacity");
+    let leaver = &game.players[0];
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
+    let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", leaver.id);
+    assert_eq!(leaver.person.exec(&leave).await, Ok(1));
+    let newcomer = world.new_player().await;
+    newcomer.person.exec(&seat(game.session, newcomer.id, newcomer.character)).await.unwrap();
+    assert_refused!(leaver.person.exec(&rejoin).await, "SP002", "session_capacity");
 }
 
 #[tokio::test]
@@ -71,26 +71,26 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
 #[tokio::test]
 async fn completed_and_cancelled_sessions_accept_no_player() {
     let world = World::new().await;
-    for end in ["completed", "cancelled"] {
+    for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
         player.person.exec(&leave).await.unwrap();
-        world.set(&game, &format!("status = '{end}'")).await;
-        let back = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
-        assert_refused!(player.person.exec(&back).await, "SP004", "session_live");
-        let late = world.new_player().await;
+        world.set(&game, &format!("status = '{status}'")).await;
+        let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
+        assert_refused!(player.person.exec(&rejoin).await, "SP004", "session_live");
+        let newcomer = world.new_player().await;
         assert_refused!(
-            game.seer.exec(&seat(game.session, late.id, late.character)).await,
+            game.seer.exec(&seat(game.session, newcomer.id, newcomer.character)).await,
             forbidden,
             "nobody seats another user"
         );
         let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
         let code: String = world.owner().value(&code).await.unwrap();
-        let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", late.character);
-        assert_refused!(late.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
-        let sit = seat(game.session, late.id, late.character);
-        assert_refused!(world.service().exec(&sit).await, "SP004", "session_live");
+        let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character);
+        assert_refused!(newcomer.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
+        let take_seat = seat(game.session, newcomer.id, newcomer.character);
+        assert_refused!(world.service().exec(&take_seat).await, "SP004", "session_live");
     }
 }
 
@@ -127,11 +127,15 @@ async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     world.set(&game, "is_public = true").await;
     let (stranger, victim) = (world.new_user().await, world.new_player().await);
     assert_refused!(stranger.exec(&seat(game.session, victim.id, victim.character)).await, forbidden);
-    let ghost = format!(
+    let inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session, victim.id, victim.character
     );
-    assert_refused!(victim.person.exec(&ghost).await, forbidden, "an inactive seat would make the user a participant");
+    assert_refused!(
+        victim.person.exec(&inactive_seat).await,
+        forbidden,
+        "an inactive seat would make the user a participant"
+    );
 }
 
 #[tokio::test]
@@ -157,7 +161,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         game.seer.exec(&set("is_active = true")).await,
         "SP018",
         "own_choice",
-        "not after readmission either"
+        "the Seer may not reseat a readmitted player"
     );
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
 }
@@ -209,7 +213,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let game = world.new_session(2).await;
     let seats = format!("session_players WHERE session_id = '{}'", game.session);
     let stranger = world.new_user().await;
-    assert_eq!(stranger.count(&seats).await, 0, "private");
+    assert_eq!(stranger.count(&seats).await, 0, "a private session");
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
     world.set(&game, "is_public = true").await;
@@ -244,13 +248,13 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let other = world.new_character(player.id).await;
-    let mate = world.new_player().await;
-    world.owner().exec(&seat(game.session, mate.id, mate.character)).await.unwrap();
-    let seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
-    player.person.exec(&format!("UPDATE session_players SET is_active = false {seat}")).await.unwrap();
+    let other_player = world.new_player().await;
+    world.owner().exec(&seat(game.session, other_player.id, other_player.character)).await.unwrap();
+    let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
+    player.person.exec(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
     world.set(&game, "status = 'active'").await;
-    let back = player.person.begin().await;
-    back.execute_unprepared(&format!("UPDATE session_players SET is_active = true {seat}")).await.unwrap();
+    let rejoining = player.person.begin().await;
+    rejoining.execute_unprepared(&format!("UPDATE session_players SET is_active = true {own_seat}")).await.unwrap();
     let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
     let code: String = world.owner().value(&code).await.unwrap();
     let person = player.person.clone();
@@ -258,12 +262,12 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
     });
     world.owner().wait_for_lock_waiters(1).await;
-    back.commit().await.unwrap();
+    rejoining.commit().await.unwrap();
     assert_eq!(joining.await.unwrap(), Ok(player.character), "the character of the existing seat stays");
 }
 
 #[tokio::test]
-async fn a_seat_without_its_player_has_a_character_of_that_player_too() {
+async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (player, other) = (&game.players[0], world.new_player().await);

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once, seat};
 
-async fn code(world: &World, session: Uuid) -> JoinCode {
+async fn join_code(world: &World, session: Uuid) -> JoinCode {
     world
         .owner()
         .value::<String>(&format!("SELECT code::text FROM sessions WHERE id = '{session}'"))
@@ -29,7 +29,7 @@ async fn code(world: &World, session: Uuid) -> JoinCode {
 }
 
 #[tokio::test]
-async fn concurrent_creations_with_one_id_return_one_row_also_at_the_limit() {
+async fn concurrent_creations_with_one_id_return_one_row_even_at_the_limit() {
     let world = World::new().await;
     let user = world.new_account().await;
     for _ in 0..9 {
@@ -51,11 +51,11 @@ async fn concurrent_creations_with_one_id_return_one_row_also_at_the_limit() {
 async fn joining_by_code_takes_one_seat_and_rejoins() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let code = code(&world, game.session).await;
+    let join_code = join_code(&world, game.session).await;
     let player = world.new_player().await;
     let me = world.sparc.as_user(player.id);
     for _ in 0..2 {
-        let seat = me.sessions().join(&code, player.character).await.unwrap();
+        let seat = me.sessions().join(&join_code, player.character).await.unwrap();
         assert!(seat.is_active && seat.session_id == game.session, "idempotent");
     }
     me.sessions().leave(game.session).await.unwrap();
@@ -63,18 +63,18 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
     world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
     world.set(&game, "status = 'active'").await;
     assert!(
-        me.sessions().join(&code, player.character).await.unwrap().is_active,
+        me.sessions().join(&join_code, player.character).await.unwrap().is_active,
         "rejoining while the session is live"
     );
     let late = world.new_player().await;
-    let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
     assert_fails!(refused, Error::SessionStarted);
     world.set(&game, "status = 'completed'").await;
-    let refused = world.sparc.as_user(late.id).sessions().join(&code, late.character).await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
     assert_fails!(refused, Error::SessionOver);
     let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character).await;
     assert_fails!(refused, Error::UnknownJoinCode);
-    let refused = world.sparc.as_anon().sessions().join(&code, player.character).await;
+    let refused = world.sparc.as_anon().sessions().join(&join_code, player.character).await;
     assert_fails!(refused, Error::NotSignedIn);
 }
 
@@ -82,12 +82,12 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
 async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let code = Arc::new(code(&world, game.session).await);
+    let join_code = Arc::new(join_code(&world, game.session).await);
     let mut tasks = Vec::new();
     for _ in 0..16 {
         let player = world.new_player().await;
-        let (me, code) = (world.sparc.as_user(player.id), code.clone());
-        tasks.push(async move { me.sessions().join(&code, player.character).await });
+        let (me, join_code) = (world.sparc.as_user(player.id), join_code.clone());
+        tasks.push(async move { me.sessions().join(&join_code, player.character).await });
     }
     let outcomes = at_once(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
@@ -99,7 +99,7 @@ async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full()
 }
 
 #[tokio::test]
-async fn refusals_are_typed() {
+async fn each_refusal_has_its_own_error() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
@@ -149,15 +149,15 @@ async fn only_a_valid_adventure_is_published() {
     let world = World::new().await;
     let me = world.sparc.as_user(world.new_account().await);
     let draft = me.adventures().create(NewAdventure { name: "Empty".into(), ..Default::default() }).await.unwrap();
-    let faults = me.adventures().validate(draft.id).await.unwrap();
-    assert!(!faults.is_empty());
+    let errors = me.adventures().validate(draft.id).await.unwrap();
+    assert!(!errors.is_empty());
     assert_eq!(
         me.adventures().get(draft.id).await.unwrap().validation_errors,
-        serde_json::json!(faults),
+        serde_json::json!(errors),
         "the validation result is stored"
     );
     let refused = me.adventures().publish(draft.id).await;
-    assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == faults), "{refused:?}");
+    assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == errors), "{refused:?}");
     let story = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
     me.adventures().set_content(draft.id, &serde_json::from_value(story).unwrap()).await.unwrap();
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
@@ -173,7 +173,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
     let seers = world.new_accounts(5).await;
-    // Equal dates, no dates, and equal times of creation.
+    // Some sessions have equal dates, some none, and many have equal times of creation.
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seers}'::uuid[])[1 + i % 5], '{adventure}', true,
@@ -182,15 +182,15 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
          FROM generate_series(1, 95) AS i"
     );
     world.owner().exec(&fill).await.unwrap();
-    let there: HashSet<Uuid> = world.owner().values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
+    let existing: HashSet<Uuid> = world.owner().values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
         let page = visitor.sessions().lobby(&LobbyFilter::default(), after.as_ref()).await.unwrap();
         seen.extend(page.items.iter().map(|row| (row.id, row.scheduled_start)));
         pages += 1;
-        let more = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
-        world.sparc.as_user(seer).sessions().create(more).await.unwrap();
+        let another = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
+        world.sparc.as_user(seer).sessions().create(another).await.unwrap();
         match page.next {
             Some(next) => after = Some(next),
             None => break,
@@ -198,7 +198,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     }
     let ids: Vec<Uuid> = seen.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row appears twice");
-    assert!(there.iter().all(|id| ids.contains(id)), "no row is missing");
+    assert!(existing.iter().all(|id| ids.contains(id)), "no row is missing");
     assert!(pages >= 5);
     let dated: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
     assert!(dated.is_sorted() && dated.len() == 64, "soonest first, undated last");
@@ -281,7 +281,7 @@ async fn a_lobby_page_is_a_scan_of_its_index() {
     );
     world.owner().exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE").await.unwrap();
-    // As a client of the API asks, without a condition on seats, and as the service does.
+    // A client of the API asks without a condition on seats; the service adds one.
     for (seats, index) in
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {
@@ -332,15 +332,15 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
 #[tokio::test]
 async fn a_server_that_cannot_be_connected_to_is_reported_at_once() {
     let world = World::new().await;
-    let begun = std::time::Instant::now();
-    let nobody = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
-    assert_eq!(nobody.code(), "connect_failed");
+    let started_at = std::time::Instant::now();
+    let unreachable = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
+    assert_eq!(unreachable.code(), "connect_failed");
     let (before, _) = world.url().rsplit_once('/').unwrap();
-    let nowhere = Sparc::connect(&format!("{before}/nowhere")).await.unwrap_err();
-    assert_eq!(nowhere.code(), "connect_failed");
-    let garbled = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
-    for error in [nobody, nowhere, garbled] {
+    let unknown_database = Sparc::connect(&format!("{before}/nowhere")).await.unwrap_err();
+    assert_eq!(unknown_database.code(), "connect_failed");
+    let invalid_url = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
+    for error in [unreachable, unknown_database, invalid_url] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "no timeout must be involved");
+    assert!(started_at.elapsed() < std::time::Duration::from_secs(5), "no timeout must be involved");
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::world::{World, at_once, row, seat};
 
-const STATES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
+const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
 fn is_legal(from: &str, to: &str) -> bool {
     matches!(
@@ -22,10 +22,10 @@ fn is_legal(from: &str, to: &str) -> bool {
 #[tokio::test]
 async fn only_the_listed_transitions_of_status_are_allowed() {
     let world = World::new().await;
-    for from in STATES {
+    for from in STATUSES {
         let seer = world.new_user().await;
         let adventure = world.new_adventure(seer.uuid()).await;
-        for to in STATES.into_iter().filter(|to| *to != from) {
+        for to in STATUSES.into_iter().filter(|to| *to != from) {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
                 seer.uuid()
@@ -35,18 +35,18 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
                 let player = world.new_player().await;
                 world.owner().exec(&seat(id, player.id, player.character)).await.unwrap();
             }
-            let step = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
+            let outcome = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
             if is_legal(from, to) {
-                assert_eq!(step, Ok(1), "{from} -> {to}");
+                assert_eq!(outcome, Ok(1), "{from} -> {to}");
             } else {
-                assert_refused!(step, "SP003", "session_status_transition", "{from} -> {to}");
+                assert_refused!(outcome, "SP003", "session_status_transition", "{from} -> {to}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
+async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
@@ -55,17 +55,17 @@ async fn started_at_is_set_at_the_first_start_and_ended_at_at_the_end() {
     world.set(&game, "status = 'paused'").await;
     world.set(&game, "status = 'active'").await;
     world.set(&game, "status = 'completed'").await;
-    let over = row(&world.owner(), &sql).await;
-    assert_eq!(over["started_at"], active["started_at"], "the start is set only once");
-    assert!(over["ended_at"].is_string());
+    let ended = row(&world.owner(), &sql).await;
+    assert_eq!(ended["started_at"], active["started_at"], "the start is set only once");
+    assert!(ended["ended_at"].is_string());
 }
 
 #[tokio::test]
 async fn completing_a_session_counts_once_for_seer_players_adventure_and_characters() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let gone = &game.players[2];
-    gone.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    let leaver = &game.players[2];
+    leaver.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     world.set(&game, "status = 'completed'").await;
     let owner = world.owner();
     let seer = game.seer.uuid();
@@ -95,15 +95,15 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
     let adventure = world.new_adventure(seers[0].uuid()).await;
     for round in 0..100 {
         let mut tasks = Vec::new();
-        for (turn, seer) in seers.iter().enumerate() {
+        for (index, seer) in seers.iter().enumerate() {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // Seated in opposite orders, so that scans would meet the rows in opposite orders.
+            // Players take their seats in opposite orders, so that scans meet the rows in opposite orders.
             let mut order: Vec<_> = players.iter().collect();
-            if turn == 1 {
+            if index == 1 {
                 order.reverse();
             }
             let seats: Vec<String> = order.iter().map(|p| seat(session, p.id, p.character)).collect();
@@ -152,46 +152,48 @@ async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
 #[tokio::test]
 async fn every_character_of_the_alphabet_is_drawn_equally_often() {
     let world = World::new().await;
-    let shares: Vec<i64> = world
+    // `0 * i` makes PostgreSQL call the function once per row.
+    let counts: Vec<i64> = world
         .owner()
         .values("SELECT count(*) FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS n GROUP BY n")
         .await
         .unwrap();
-    assert_eq!(shares.len(), 31);
-    // 62,000 draws: 2,000 each, with a standard deviation of 44; a deviation of six does not happen by chance.
-    assert!(shares.iter().all(|share| (1736..=2264).contains(share)), "{shares:?}");
+    assert_eq!(counts.len(), 31);
+    // Of 62,000 draws, 2,000 are expected for each, with a standard deviation of 44. A difference of six standard
+    // deviations does not happen by chance.
+    assert!(counts.iter().all(|count| (1736..=2264).contains(count)), "{counts:?}");
 }
 
 #[tokio::test]
 async fn a_session_needs_a_published_adventure_or_the_seers_own() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.new_account().await);
-    let open =
+    let create_session =
         |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
-    assert_eq!(seer.exec(&open(world.new_draft(seer.uuid()).await)).await, Ok(1));
-    assert_eq!(seer.exec(&open(world.new_adventure(other).await)).await, Ok(1));
-    assert_refused!(seer.exec(&open(world.new_draft(other).await)).await, "SP009", "adventure_playable");
+    assert_eq!(seer.exec(&create_session(world.new_draft(seer.uuid()).await)).await, Ok(1));
+    assert_eq!(seer.exec(&create_session(world.new_adventure(other).await)).await, Ok(1));
+    assert_refused!(seer.exec(&create_session(world.new_draft(other).await)).await, "SP009", "adventure_playable");
 }
 
 #[tokio::test]
 async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let one = format!("sessions WHERE id = '{}'", game.session);
+    let this_session = format!("sessions WHERE id = '{}'", game.session);
     let stranger = world.new_user().await;
     for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
-        assert_eq!(person.count(&one).await, sees);
+        assert_eq!(person.count(&this_session).await, sees);
     }
     world.set(&game, "is_public = true").await;
-    assert_eq!(world.visitor().count(&one).await, 1);
-    assert_eq!(stranger.count(&one).await, 1);
+    assert_eq!(world.visitor().count(&this_session).await, 1);
+    assert_eq!(stranger.count(&this_session).await, 1);
 }
 
 #[tokio::test]
 async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let one = format!("WHERE id = '{}'", game.session);
+    let this_session = format!("WHERE id = '{}'", game.session);
     for change in [
         "is_public = true",
         "max_players = 6",
@@ -203,11 +205,11 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {one}")).await,
+            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {this_session}")).await,
             Ok(0),
             "{change}"
         );
-        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, Ok(1), "{change}");
+        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {this_session}")).await, Ok(1), "{change}");
     }
     for change in [
         "seer_id = gen_random_uuid()",
@@ -219,10 +221,17 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
         "seats_taken = 0",
         "encounters_begun = 0",
     ] {
-        assert_refused!(game.seer.exec(&format!("UPDATE sessions SET {change} {one}")).await, forbidden, "{change}");
+        assert_refused!(
+            game.seer.exec(&format!("UPDATE sessions SET {change} {this_session}")).await,
+            forbidden,
+            "{change}"
+        );
     }
-    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {one}")).await, forbidden);
-    assert_refused!(world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {one}")).await, forbidden);
+    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {this_session}")).await, forbidden);
+    assert_refused!(
+        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {this_session}")).await,
+        forbidden
+    );
 }
 
 #[tokio::test]
@@ -247,20 +256,24 @@ async fn a_seer_opens_a_session_and_the_insert_returns_it() {
 async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let ask = format!("get_session_details('{}')", game.session);
+    let query = format!("get_session_details('{}')", game.session);
     let stranger = world.new_user().await;
-    assert_eq!(stranger.count(&ask).await, 0);
-    assert_eq!(world.visitor().count(&ask).await, 0);
-    let details = row(&game.players[0].person, &format!("SELECT * FROM {ask}")).await;
+    assert_eq!(stranger.count(&query).await, 0);
+    assert_eq!(world.visitor().count(&query).await, 0);
+    let details = row(&game.players[0].person, &format!("SELECT * FROM {query}")).await;
     assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
-    let mate = &details["players"][1];
-    assert_eq!(mate["characterId"], game.players[1].character.to_string(), "participants see each other's characters");
-    assert_eq!(mate["characterClass"], "warrior");
+    let other_player = &details["players"][1];
+    assert_eq!(
+        other_player["characterId"],
+        game.players[1].character.to_string(),
+        "participants see each other's characters"
+    );
+    assert_eq!(other_player["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.set(&game, "is_public = true").await;
-    assert_eq!(stranger.count(&ask).await, 1);
-    assert_eq!(row(&world.service(), &format!("SELECT * FROM {ask}")).await["players"].as_array().unwrap().len(), 2);
+    assert_eq!(stranger.count(&query).await, 1);
+    assert_eq!(row(&world.service(), &format!("SELECT * FROM {query}")).await["players"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -277,19 +290,19 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let game = world.new_session(1).await;
     world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
     world.set(&game, "is_public = true").await;
-    let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
-    let seen = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
-    let announced = row(&world.visitor(), &ask).await;
-    let fields: Vec<&str> = announced["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
+    let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
+    let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
+    let for_visitor = row(&world.visitor(), &query).await;
+    let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
     let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, allowed, "what announces the session");
-    assert!(!seen(row(&world.new_user().await, &ask).await), "a stranger");
-    assert!(seen(row(&game.seer, &ask).await), "the Seer");
+    assert_eq!(fields, allowed, "a visitor sees only what announces the session");
+    assert!(!shows_content(row(&world.new_user().await, &query).await), "a stranger");
+    assert!(shows_content(row(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
-    assert!(seen(row(&player.person, &ask).await), "a player");
-    let stood = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-    player.person.exec(&stood).await.unwrap();
-    assert!(!seen(row(&player.person, &ask).await), "a player who left");
+    assert!(shows_content(row(&player.person, &query).await), "a player");
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+    player.person.exec(&leave).await.unwrap();
+    assert!(!shows_content(row(&player.person, &query).await), "a player who left");
 }
 
 #[tokio::test]
@@ -305,19 +318,19 @@ async fn an_ended_session_shows_nothing_of_a_later_draft() {
             game.adventure
         );
         world.owner().exec(&publish).await.unwrap();
-        let ask = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
+        let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
         let people = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
         for person in &people {
-            assert_eq!(row(person, &ask).await["adventure_data"]["status"], "published");
+            assert_eq!(row(person, &query).await["adventure_data"]["status"], "published");
         }
         let draft = format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure);
         world.owner().exec(&draft).await.unwrap();
         for person in &people {
-            let seen = row(person, &ask).await["adventure_data"].clone();
+            let seen = row(person, &query).await["adventure_data"].clone();
             assert!(seen.is_null(), "{status} {:?}: {seen}", person.id);
         }
         for person in [world.user(creator.unwrap()), world.service()] {
-            assert_eq!(row(&person, &ask).await["adventure_data"]["name"], "Later");
+            assert_eq!(row(&person, &query).await["adventure_data"]["name"], "Later");
         }
     }
 }

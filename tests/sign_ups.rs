@@ -13,60 +13,60 @@ use crate::{repeats::assert_id_conflict, world::World};
 async fn a_sign_up_is_recognized_by_its_original_request() {
     let world = World::new().await;
     let (service, owner) = (world.sparc.as_service(), world.owner());
-    let again = |account: &NewAccount| service.users().sign_up(account.clone());
+    let sign_up = |request: &NewAccount| service.users().sign_up(request.clone());
     let new = |email: Option<&str>, name: Option<&str>| NewAccount {
         id: Some(Uuid::new_v4()),
         email: email.map(Into::into),
         display_name: name.map(Into::into),
     };
-    let asked =
+    let accounts =
         [new(Some("a@x.org"), Some("Ada")), new(Some("b@x.org"), None), new(None, Some("Ben")), new(None, None)];
-    for asked in asked {
-        let id = again(&asked).await.unwrap().id;
+    for account in accounts {
+        let id = sign_up(&account).await.unwrap().id;
         let changes = ProfileChanges { display_name: Some("Edited".into()), ..Default::default() };
         world.sparc.as_user(id).users().edit(changes).await.unwrap();
-        assert_eq!(again(&asked).await.unwrap().display_name, "Edited");
+        assert_eq!(sign_up(&account).await.unwrap().display_name, "Edited");
         assert_id_conflict(
             "as it is now",
-            again(&NewAccount { display_name: Some("Edited".into()), ..asked.clone() }).await,
+            sign_up(&NewAccount { display_name: Some("Edited".into()), ..account.clone() }).await,
         )
         .await;
 
         // The platform changes the e-mail address and the metadata.
-        let to = format!("{id}@new.org");
+        let new_email = format!("{id}@new.org");
         let update = format!(
-            "UPDATE auth.users SET email = '{to}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}' WHERE id = '{id}'"
+            "UPDATE auth.users SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}' WHERE id = '{id}'"
         );
         owner.exec(&update).await.unwrap();
-        assert_eq!(again(&asked).await.unwrap().id, id);
+        assert_eq!(sign_up(&account).await.unwrap().id, id);
         for other in [
-            NewAccount { email: Some(to.clone()), display_name: Some("Anna".into()), ..asked.clone() },
-            NewAccount { email: Some(to), ..asked.clone() },
-            NewAccount { display_name: Some("Anna".into()), ..asked.clone() },
+            NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..account.clone() },
+            NewAccount { email: Some(new_email), ..account.clone() },
+            NewAccount { display_name: Some("Anna".into()), ..account.clone() },
         ] {
-            assert_id_conflict("as the platform says", again(&other).await).await;
+            assert_id_conflict("as the platform changed it", sign_up(&other).await).await;
         }
 
-        // In the caller's transactions.
+        // The same holds in a caller's transaction.
         let tx = service.begin().await.unwrap();
-        assert_eq!(tx.users().sign_up(asked.clone()).await.unwrap().id, id);
+        assert_eq!(tx.users().sign_up(account.clone()).await.unwrap().id, id);
         tx.commit().await.unwrap();
         let tx = service.begin().await.unwrap();
-        let other = NewAccount { email: Some("other@x.org".into()), ..asked.clone() };
+        let other = NewAccount { email: Some("other@x.org".into()), ..account.clone() };
         assert_id_conflict("another e-mail address", tx.users().sign_up(other.clone()).await).await;
         tx.rollback().await.unwrap();
 
         service.users().close_account(id).await.unwrap();
-        assert_id_conflict("a closed account", again(&asked).await).await;
-        assert_id_conflict("empty", again(&NewAccount { id: Some(id), ..Default::default() }).await).await;
+        assert_id_conflict("a closed account", sign_up(&account).await).await;
+        assert_id_conflict("empty", sign_up(&NewAccount { id: Some(id), ..Default::default() }).await).await;
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
         assert_eq!(owner.count("private.requests").await, 0, "no digest of personal data");
 
         // Once the platform has deleted the account, its id can sign up again with another request.
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-        again(&other).await.unwrap();
-        assert!(again(&other).await.is_ok());
-        assert_id_conflict("the one before", again(&asked).await).await;
+        sign_up(&other).await.unwrap();
+        assert!(sign_up(&other).await.is_ok());
+        assert_id_conflict("the request of the deleted account", sign_up(&account).await).await;
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         assert_eq!(owner.count("private.requests").await, 0, "no digest of a deleted account");
     }
@@ -89,8 +89,8 @@ async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
         "SELECT private.is_same_request('users', \
            jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
     );
-    let right = world.service().value::<bool>(&guess).await;
-    assert_eq!(right, Ok(true));
+    let by_service = world.service().value::<bool>(&guess).await;
+    assert_eq!(by_service, Ok(true));
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();

@@ -12,27 +12,27 @@ use fastrand::Rng;
 use sparc::service::{Options, Sparc};
 
 use crate::{
-    evening::{Evening, broken, unexpected},
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::{World, at_once},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_evening_breaks_no_invariant_and_returns_no_deadlock() {
+async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_deadlock() {
     let seconds = std::env::var("SPARC_SOAK").map_or(3, |seconds| seconds.parse().unwrap());
     let clients = if seconds > 10 { 64 } else { 16 };
     let world = World::new().await;
-    let evening = Arc::new(Evening::new(&world, 40).await);
+    let operations = Arc::new(RandomOperations::new(&world, 40).await);
     let options = Options::default().max_connections(clients).acquire_timeout(Duration::from_secs(60));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let ends = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let clients: Vec<_> = (0..clients)
         .map(|client| {
-            let (sparc, evening) = (sparc.clone(), evening.clone());
+            let (sparc, operations) = (sparc.clone(), operations.clone());
             async move {
                 let mut rng = Rng::with_seed(u64::from(client));
                 let mut outcomes = BTreeMap::<&'static str, usize>::new();
-                while Instant::now() < ends {
-                    let outcome = evening.act(&sparc, &mut rng).await;
+                while Instant::now() < end {
+                    let outcome = operations.call_one(&sparc, &mut rng).await;
                     *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
                 outcomes
@@ -40,16 +40,16 @@ async fn a_busy_evening_breaks_no_invariant_and_returns_no_deadlock() {
         })
         .collect();
     let mut outcomes = BTreeMap::new();
-    for of_one in at_once(clients).await {
-        for (code, times) in of_one {
+    for outcomes_of_client in at_once(clients).await {
+        for (code, times) in outcomes_of_client {
             *outcomes.entry(code).or_default() += times;
         }
     }
     sparc.close().await.unwrap();
     println!("{seconds} s, {} operations: {outcomes:?}", outcomes.values().sum::<usize>());
-    assert_eq!(unexpected(&outcomes, &[]), [""; 0], "{outcomes:?}");
+    assert_eq!(unexpected_errors(&outcomes, &[]), [""; 0], "{outcomes:?}");
     assert!(outcomes["done"] > outcomes.values().sum::<usize>() / 10, "too few operations succeed: {outcomes:?}");
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     let deadlocks: i64 =
         world.owner().value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await.unwrap();
     println!("{deadlocks} deadlocks, all retried");

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// What a subscriber writes.
+/// Collects what a tracing subscriber writes.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -48,8 +48,8 @@ impl Log {
 async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // A second dispatcher. With only one subscriber, a thread of another test that has none would disable a callsite
-    // for all.
+    // If this were the only subscriber, a thread of another test, which has none, would disable tracing for all
+    // threads.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -1,4 +1,4 @@
-//! Row streams that are read slowly, interleaved with other statements, or not at all: nobody waits for ever.
+//! Row streams that are read slowly, interleaved with other statements, or not at all: no caller waits forever.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn rows(count: u32) -> Statement {
     Statement::from_string(DbBackend::Postgres, sql)
 }
 
-fn number(row: Result<QueryResult, DbErr>) -> i32 {
+fn first_column(row: Result<QueryResult, DbErr>) -> i32 {
     row.unwrap().try_get_by_index(0).unwrap()
 }
 
@@ -27,18 +27,18 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let id = world.new_account().await;
     let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(id);
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let tx = ada.begin().await.unwrap();
         let mut stream = tx.stream_raw(rows(count)).await.unwrap();
         assert_eq!(tx.users().me().await.unwrap().id, id, "{count}");
-        assert_eq!(number(stream.next().await.unwrap()), 1);
+        assert_eq!(first_column(stream.next().await.unwrap()), 1);
         let inner = tx.begin().await.unwrap();
         assert_eq!(inner.users().me().await.unwrap().id, id);
         inner.commit().await.unwrap();
-        let rest: Vec<_> = stream.map(number).collect().await;
+        let rest: Vec<_> = stream.map(first_column).collect().await;
         assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream is lost");
         tx.commit().await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(10), "{count}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{count}");
     }
 }
 
@@ -54,8 +54,8 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
         tries += 1;
         assert!(tries < 20, "the stream keeps the only connection");
     }
-    let end = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
-    assert_fails!(end, Error::DeadlineExceeded, "its reader gets an error");
+    let outcome = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
+    assert_fails!(outcome, Error::DeadlineExceeded, "its reader gets an error");
 
     let tx = ada.begin().await.unwrap();
     let unread = tx.stream_raw(rows(1_000_000)).await.unwrap();
@@ -76,8 +76,8 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
         let sql = format!("UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id", player.id);
         Statement::from_string(DbBackend::Postgres, sql)
     };
-    let all: Vec<_> = ada.stream_raw(write("read")).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(all.len(), 1);
+    let returned: Vec<_> = ada.stream_raw(write("read")).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(returned.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
     // A stream that changes the identity is not committed.
     let sql = format!(
@@ -100,7 +100,7 @@ async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let read = tx.stream_raw(failing()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(read.is_err());
     assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
-    // Dropped before it failed.
+    // The stream is dropped before its failing row is read.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());

@@ -1,4 +1,4 @@
-//! The private server of `testdb`: it gives migrated databases, leaves nothing behind, and reports failed commands.
+//! The private server of `testdb`: it creates migrated databases, leaves nothing behind, and reports failed commands.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 use testdb::{Error, Server};
 
 async fn data_directory(server: &Server) -> String {
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = database.connect(1).await.unwrap();
     let row = db.query_one_raw(Statement::from_string(DbBackend::Postgres, "SHOW data_directory")).await.unwrap();
     db.close().await.unwrap();
@@ -45,10 +45,10 @@ async fn nothing_is_left_after_a_panic() {
 #[tokio::test]
 async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     let server = crate::world::server().await;
-    let begun = Instant::now();
-    let database = server.migrated().await.unwrap();
-    // Not a measurement; it only checks that nothing waits.
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    let started = Instant::now();
+    let database = server.create_migrated().await.unwrap();
+    // This is no measurement; it only checks that nothing waits for a timeout.
+    assert!(started.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();
     let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
     let count: i64 = db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
@@ -72,18 +72,21 @@ fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
 
 #[tokio::test]
 async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
-    for (turn, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
+    for (index, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
         for signal in ["-INT", "-KILL"] {
-            let folder = std::env::temp_dir().join(format!("sparc-left-{}-{turn}{signal}", std::process::id()));
+            let folder = std::env::temp_dir().join(format!("sparc-left-{}-{index}{signal}", std::process::id()));
             let mut program = spawn_test_program(&folder);
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
             program.wait().unwrap();
             // The supervisor finishes its current step and cleans up. It may not have created its folder yet.
-            let begun = Instant::now();
+            let started = Instant::now();
             while is_running_in(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
-                assert!(begun.elapsed() < Duration::from_secs(60), "{signal} after {milliseconds} ms leaves something");
+                assert!(
+                    started.elapsed() < Duration::from_secs(60),
+                    "{signal} after {milliseconds} ms leaves something"
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();

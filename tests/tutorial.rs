@@ -9,7 +9,7 @@ use crate::world::{Person, World};
 
 const OUT_OF_ORDER: (&str, &str) = ("SP021", "tutorial_in_order");
 
-async fn refused(person: &Person, sql: &str) -> bool {
+async fn is_out_of_order(person: &Person, sql: &str) -> bool {
     person.exec(sql).await.unwrap_err().is(OUT_OF_ORDER.0, OUT_OF_ORDER.1)
 }
 
@@ -21,12 +21,12 @@ async fn both_paths_are_completed_step_by_step() {
         assert!(me.tutorial().progress().await.unwrap().is_none());
         assert_eq!(me.tutorial().begin(path).await.unwrap().current_step, "welcome");
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
-        let steps = Step::of(path);
-        for (place, step) in steps[..steps.len() - 1].iter().enumerate() {
+        let steps = Step::of_path(path);
+        for (index, step) in steps[..steps.len() - 1].iter().enumerate() {
             assert_fails!(me.tutorial().complete().await, Error::TutorialOutOfOrder, "too early at {step}");
             let progress = me.tutorial().advance(*step).await.unwrap();
-            assert_eq!(progress.current_step, steps[place + 1].to_string());
-            assert_eq!(progress.completed_steps.len(), place + 1);
+            assert_eq!(progress.current_step, steps[index + 1].to_string());
+            assert_eq!(progress.completed_steps.len(), index + 1);
             assert_fails!(me.tutorial().advance(*step).await, Error::TutorialOutOfOrder, "{step} again");
         }
         let completed = me.tutorial().complete().await.unwrap();
@@ -34,8 +34,11 @@ async fn both_paths_are_completed_step_by_step() {
         let again = me.tutorial().complete().await.unwrap();
         assert_eq!(again.completed_at, completed.completed_at, "completing again is idempotent and keeps completed_at");
         assert_fails!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
-        let back = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
-        assert_eq!((back.current_step.as_str(), back.completed_at, back.completed_steps.len()), ("welcome", None, 0));
+        let restarted = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
+        assert_eq!(
+            (restarted.current_step.as_str(), restarted.completed_at, restarted.completed_steps.len()),
+            ("welcome", None, 0)
+        );
     }
 }
 
@@ -66,7 +69,7 @@ async fn a_client_of_the_api_cannot_skip_steps() {
                  VALUES ('{id}', 'player', '{{welcome,character-basics}}')"
         ),
     ] {
-        assert!(refused(&me, &forged).await, "{forged}");
+        assert!(is_out_of_order(&me, &forged).await, "{forged}");
     }
     me.exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
     for forged in [
@@ -76,9 +79,9 @@ async fn a_client_of_the_api_cannot_skip_steps() {
         "completed_steps = '{welcome,character-basics,dice-rolling}'",
         "path = 'seer', current_step = 'seer-complete'",
     ] {
-        assert!(refused(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
+        assert!(is_out_of_order(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
     }
-    // One step further, in each form that a client may send.
+    // Each form in which a client may go one step further is accepted.
     me.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
     me.exec(
@@ -89,20 +92,24 @@ async fn a_client_of_the_api_cannot_skip_steps() {
     let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
     assert_eq!(me.value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(
-        refused(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
+        is_out_of_order(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back is refused"
     );
-    assert!(refused(&me, "UPDATE tutorial_progress SET path = 'seer'").await, "another path is refused half way");
+    assert!(
+        is_out_of_order(&me, "UPDATE tutorial_progress SET path = 'seer'").await,
+        "another path is refused half way"
+    );
     me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
-    let long_ago = "UPDATE tutorial_progress SET completed_at = '2000-01-01'";
-    me.exec(long_ago).await.unwrap();
+    let complete_long_ago = "UPDATE tutorial_progress SET completed_at = '2000-01-01'";
+    me.exec(complete_long_ago).await.unwrap();
     assert_eq!(
         me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
         1,
         "the server sets completed_at"
     );
-    let put = "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
-    assert_eq!(world.service().exec(put).await, Ok(1), "the service may set any step");
+    let set_last_step =
+        "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
+    assert_eq!(world.service().exec(set_last_step).await, Ok(1), "the service may set any step");
 }

@@ -2,7 +2,7 @@
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
-use testdb::{Prepared, prepared};
+use testdb::{PreparedStatement, prepared_statements};
 
 use crate::Failure;
 
@@ -26,16 +26,16 @@ impl StatementCapture {
     }
 
     /// Returns the last statement prepared since the previous call, other than the one that sets the identity.
-    pub async fn last_statement(&mut self) -> Result<Prepared, Failure> {
+    pub async fn last_statement(&mut self) -> Result<PreparedStatement, Failure> {
         let all = self.new_statements().await?;
         all.into_iter()
-            .rfind(|statement| !statement.is_identity())
+            .rfind(|statement| !statement.sets_identity())
             .ok_or(Failure::Message("no new statement was prepared".into()))
     }
 
     /// Returns all statements prepared since the previous call.
-    pub async fn new_statements(&mut self) -> Result<Vec<Prepared>, Failure> {
-        let mut all = prepared(&self.pool).await?;
+    pub async fn new_statements(&mut self) -> Result<Vec<PreparedStatement>, Failure> {
+        let mut all = prepared_statements(&self.pool).await?;
         let new = all.split_off(self.returned.min(all.len()));
         self.returned += new.len();
         Ok(new)

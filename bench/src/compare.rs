@@ -99,13 +99,13 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let world = World::at_scale(scale);
     let now = Utc::now();
-    let empty = server.empty().await?;
+    let empty = server.create_empty().await?;
     let pool = empty.connect(2).await?;
     let up_empty_ms = migrate(&pool, None).await?;
     pool.close().await?;
     drop(empty);
 
-    let specification = server.empty().await?;
+    let specification = server.create_empty().await?;
     let pool = specification.connect(2).await?;
     // The first migration is the platform's stand-in: accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
@@ -113,7 +113,7 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     pool.execute_unprepared(SPECIFICATION).await?;
     pool.execute_unprepared(PLATFORM_GRANTS).await?;
     pool.close().await?;
-    let ours = server.empty().await?;
+    let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
     migrate(&pool, None).await?;
 

@@ -187,7 +187,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
 
 /// Creates and fills a database, without events.
 pub async fn create_filled_database(server: &Server, world: World) -> Result<Database, Failure> {
-    let database = server.empty().await?;
+    let database = server.create_empty().await?;
     let pool = database.connect(2).await?;
     migrate(&pool, None).await?;
     fill(database.url(), Schema::Ours, world, Utc::now()).await?;

@@ -7,7 +7,7 @@ use service::{
     dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
-use testdb::Prepared;
+use testdb::PreparedStatement;
 
 use crate::{
     Failure,
@@ -56,7 +56,7 @@ impl<'a> Reads<'a> {
         role: Role,
         specification: &str,
         specification_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
-        ours: &Prepared,
+        ours: &PreparedStatement,
         ours_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
     ) {
         self.pairs.push(StatementPair {
@@ -245,7 +245,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     reads.add("a character's rolls", Role::Authenticated, sql, with_value(character), &ours, unfiltered);
 
     let sql = "SELECT count(*) FROM dice_rolls";
-    let count = Prepared { sql: sql.to_owned(), types: String::new() };
+    let count = PreparedStatement { sql: sql.to_owned(), types: String::new() };
     let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
     reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count, no_values);
 

@@ -102,7 +102,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
         let source = primary.clone();
-        let standby = tokio::task::spawn_blocking(move || source.standby(&STANDBY_SETTINGS));
+        let standby = tokio::task::spawn_blocking(move || source.start_standby(&STANDBY_SETTINGS));
         let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
         replica_urls.push(standby.copy_of(&database)?.url().to_owned());
         postmaster_pids.push(postmaster_pid(&standby).await?);

@@ -35,12 +35,12 @@ async fn main() -> ExitCode {
 
 async fn play() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open().await?;
-    let migrating = migration::connect(database.url()).await?;
-    Migrator::up(&migrating, None).await.map_err(|error| migration::user_message(&error))?;
-    migrating.close().await?;
+    let migration_connection = migration::connect(database.url()).await?;
+    Migrator::up(&migration_connection, None).await.map_err(|error| migration::user_message(&error))?;
+    migration_connection.close().await?;
     let sparc = Sparc::connect(database.url()).await?;
 
-    act("Six people sign up, and five of them create a character");
+    print_heading("Six people sign up, and five of them create a character");
     let seer = sign_up(&sparc, "Morgan").await?;
     let mut party = Vec::new();
     let mut sheets = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
@@ -60,7 +60,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     println!("{sheets}");
 
-    act("Morgan writes an adventure, which can be published once it is valid");
+    print_heading("Morgan writes an adventure, which can be published once it is valid");
     let mut story: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
     let draft = NewAdventure { name: "The Drowned Ford".into(), content: story.clone(), ..Default::default() };
     let adventure = seer.adventures().create(draft).await?;
@@ -76,7 +76,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let horror = seer.creatures().add(adventure.id, horror).await?;
     println!("published: {}", adventure.name.green());
 
-    act("Two sessions: a public one for next week, a private one for tonight");
+    print_heading("Two sessions: a public one for next week, a private one for tonight");
     let next_week = NewSession {
         adventure_id: adventure.id,
         visibility: Visibility::Public,
@@ -104,7 +104,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         }
     }
 
-    act("They play");
+    print_heading("They play");
     let (ada, cleo, ambrose) = (&party[0].0, &party[2].0, &party[2].1);
     seer.sessions().start(tonight.id).await?;
     seer.sessions().set_scene(tonight.id, Some("ford")).await?;
@@ -114,8 +114,11 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
             let claws = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
             if seer.dice().roll(claws).await?.success {
-                let left = seer.characters().damage(ambrose.id, 2).await?;
-                println!("the claws find {}: {} of {} left", ambrose.name, left.hit_points, left.max_hit_points);
+                let remaining = seer.characters().damage(ambrose.id, 2).await?;
+                println!(
+                    "the claws find {}: {} of {} left",
+                    ambrose.name, remaining.hit_points, remaining.max_hit_points
+                );
             }
             continue;
         };
@@ -125,7 +128,9 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let seq = print_events(ada, tonight.id, 0).await?;
 
-    act("Old Ambrose, with a might of one die, pulls at the rope until he has rolled a critical and a failure");
+    print_heading(
+        "Old Ambrose, with a might of one die, pulls at the rope until he has rolled a critical and a failure",
+    );
     let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
     let (mut failed, mut had_critical) = (None, false);
     while failed.is_none() || !had_critical {
@@ -140,7 +145,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         println!("a second save is refused: {} ({spent})", spent.code().red());
     }
 
-    act("The bell rings, and the night ends");
+    print_heading("The bell rings, and the night ends");
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
     print_events(ada, tonight.id, seq).await?;
@@ -152,8 +157,8 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];
         result.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
     }
-    let run = seer.users().me().await?.games_run;
-    println!("{result}\nMorgan has run {run} game(s).");
+    let games_run = seer.users().me().await?.games_run;
+    println!("{result}\nMorgan has run {games_run} game(s).");
     Ok(sparc.close().await?)
 }
 
@@ -169,24 +174,32 @@ async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error>
 async fn print_events(participant: &IdentityConnection, session: Uuid, mut seq: i64) -> Result<i64, Error> {
     for event in participant.events().after(session, seq).await? {
         seq = event.seq;
-        let p = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
+        let field = |key: &str| event.payload[key].to_string().replace('"', "").replace("null", "none");
         let text = match event.event_type.as_str() {
             "dice_rolled" if event.payload["roll_type"] == "initiative" => {
-                format!("{} rolls {} for initiative", p("character_name"), p("total"))
+                format!("{} rolls {} for initiative", field("character_name"), field("total"))
             }
             "dice_rolled" => {
-                let roll = [p("character_name"), p("results"), p("modified_total"), p("difficulty"), p("outcome")];
+                let roll = [
+                    field("character_name"),
+                    field("results"),
+                    field("modified_total"),
+                    field("difficulty"),
+                    field("outcome"),
+                ];
                 format!("{} rolls {}: {} against {}, {}", roll[0], roll[1], roll[2], roll[3], roll[4])
             }
-            "player_joined" => format!("{} as {}, seat {}", p("display_name"), p("character_name"), p("seats_taken")),
-            _ => format!("{} -> {}", p("from"), p("to")),
+            "player_joined" => {
+                format!("{} as {}, seat {}", field("display_name"), field("character_name"), field("seats_taken"))
+            }
+            _ => format!("{} -> {}", field("from"), field("to")),
         };
         println!("  {} {text}", format!("{:<18}", event.event_type).cyan());
     }
     Ok(seq)
 }
 
-fn act(title: &str) {
+fn print_heading(title: &str) {
     println!("\n{}", title.bold());
 }
 

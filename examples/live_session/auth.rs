@@ -62,7 +62,7 @@ impl Tokens {
 
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
-        let mut failure = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
+        let mut last_error = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
         for (id, algorithm, key) in &self.verifying {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
@@ -74,28 +74,29 @@ impl Tokens {
             validation.set_required_spec_claims(&["exp", "aud", "sub"]);
             match decode::<Claims>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
-                Err(error) => failure = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(failure)
+        Err(last_error)
     }
 }
 
 /// A signed-in user. A request without a token is refused.
 pub struct User(pub IdentityConnection);
 
-/// A signed-in user with the expiry of the token, or a caller without a token. A token that is present must be valid.
+/// A signed-in user with the expiry of the token (seconds since 1970), or a caller without a token. A token that is
+/// present must be valid.
 pub struct Viewer(pub IdentityConnection, pub Option<u64>);
 
 impl FromRequestParts<App> for Viewer {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let (mut caller, mut expires) = (app.sparc.as_anon(), None);
+        let (mut caller, mut expires_at) = (app.sparc.as_anon(), None);
         if let Some(header) = parts.headers.get("authorization") {
             let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
             let claims = app.tokens.verify(token).map_err(|error| ApiError::invalid_token(&error))?;
-            (caller, expires) = (app.sparc.as_user(claims.sub), Some(claims.exp));
+            (caller, expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
         if let Some(position) = parts.headers.get(POSITION) {
             caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
@@ -103,7 +104,7 @@ impl FromRequestParts<App> for Viewer {
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());
         }
-        Ok(Self(caller, expires))
+        Ok(Self(caller, expires_at))
     }
 }
 
@@ -128,8 +129,8 @@ impl FromRequestParts<App> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Viewer(caller, expires) = Viewer::from_request_parts(parts, app).await?;
-        expires.ok_or(sparc::service::Error::NotSignedIn)?;
+        let Viewer(caller, expires_at) = Viewer::from_request_parts(parts, app).await?;
+        expires_at.ok_or(sparc::service::Error::NotSignedIn)?;
         Ok(Self(caller))
     }
 }

@@ -27,7 +27,7 @@ use uuid::Uuid;
 /// An action in a scene: an element of the field `beats` of a node, which the data layer stores unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Beat {
+struct Action {
     /// Key of the player who acts.
     by: String,
     say: Option<String>,
@@ -72,7 +72,7 @@ struct Demo {
 }
 
 /// Returns one of the demo's ids, which are fixed: after a restart, the same requests return the existing rows.
-fn id(number: u128) -> Uuid {
+fn fixed_id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
@@ -103,7 +103,7 @@ impl Demo {
         ] {
             let user = sign_up(sparc, number, player).await?;
             let new = NewCharacter {
-                id: Some(id(number + 100)),
+                id: Some(fixed_id(number + 100)),
                 name: name.into(),
                 class,
                 equipment: vec![Item { name: item.into(), ..Default::default() }],
@@ -116,31 +116,33 @@ impl Demo {
         let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
             .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
         let about = "A lantern nobody holds, and the way home";
-        let adventure = publish(&seer, 10, "The Lantern Road", about, content.clone()).await?;
+        let adventure = create_and_publish(&seer, 10, "The Lantern Road", about, content.clone()).await?;
         let stats = Stats { might: 4, grace: 2, ..Default::default() };
-        let foe = NewCreature { id: Some(id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
+        let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
         let foe = seer.creatures().add(adventure.id, foe).await?;
-        for (players, (number, name, title, about, looking_for, hours)) in (1..).zip([
+        for (player_count, (number, name, title, about, looking_for, hours)) in (1..).zip([
             (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
         ]) {
-            let other = sign_up(sparc, number, name).await?;
-            let adventure = publish(&other, number + 1, title, about, AdventureContent::single_scene(about)).await?;
+            let other_seer = sign_up(sparc, number, name).await?;
+            let adventure =
+                create_and_publish(&other_seer, number + 1, title, about, AdventureContent::single_scene(about))
+                    .await?;
             let session = NewSession {
-                id: Some(id(number + 2)),
+                id: Some(fixed_id(number + 2)),
                 adventure_id: adventure.id,
                 visibility: Visibility::Public,
                 looking_for: Some(looking_for.into()),
                 scheduled_start: Some(Utc::now() + TimeDelta::hours(hours)),
                 ..Default::default()
             };
-            let session = match other.sessions().create(session).await {
+            let session = match other_seer.sessions().create(session).await {
                 // An earlier run of the program created it, with another start time.
-                Err(Error::IdConflict { .. }) => other.sessions().get(id(number + 2)).await?,
+                Err(Error::IdConflict { .. }) => other_seer.sessions().get(fixed_id(number + 2)).await?,
                 outcome => outcome?,
             };
-            for player in party.values().take(players) {
+            for player in party.values().take(player_count) {
                 player.user.sessions().join_public(session.id, player.hero).await?;
             }
         }
@@ -155,12 +157,12 @@ impl Demo {
             let first = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
             for node in &self.content.nodes[first..] {
                 self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
-                let beats = node.extra.get("beats").cloned().unwrap_or_default();
-                let beats: Vec<Beat> = serde_json::from_value(beats).unwrap_or_default();
+                let actions = node.extra.get("beats").cloned().unwrap_or_default();
+                let actions: Vec<Action> = serde_json::from_value(actions).unwrap_or_default();
                 if node.enemies.is_empty() {
-                    self.scene(session.id, &beats).await?;
+                    self.play_scene(session.id, &actions).await?;
                 } else {
-                    self.fight(session.id, &node.id, &beats).await?;
+                    self.play_combat(session.id, &node.id, &actions).await?;
                 }
             }
             self.seer.sessions().complete(session.id).await?;
@@ -188,64 +190,64 @@ impl Demo {
         for player in self.party.values() {
             player.user.sessions().join_public(session.id, player.hero).await?;
             let hero = player.user.characters().rest(player.hero).await?;
-            show_hit_points(&self.seer, session.id, hero).await?;
+            publish_hit_points(&self.seer, session.id, hero).await?;
         }
         self.seer.sessions().start(session.id).await
     }
 
-    async fn fight(&self, session: Uuid, encounter: &str, beats: &[Beat]) -> Result<(), Error> {
+    async fn play_combat(&self, session: Uuid, encounter: &str, actions: &[Action]) -> Result<(), Error> {
         self.seer.sessions().set_encounter(session, Some(encounter)).await?;
         let points = json!([self.foe.hit_points, self.foe.hit_points]);
         let foe = json!({ "name": self.foe.name, "hit_points": points });
         change_game_state(&self.seer, session, |state| state["foe"] = foe).await?;
-        self.scene(session, beats).await?;
+        self.play_scene(session, actions).await?;
         change_game_state(&self.seer, session, |state| state["foe"] = Value::Null).await?;
         self.seer.sessions().set_encounter(session, None).await?;
         Ok(())
     }
 
-    async fn scene(&self, session: Uuid, beats: &[Beat]) -> Result<(), Error> {
+    async fn play_scene(&self, session: Uuid, actions: &[Action]) -> Result<(), Error> {
         sleep(self.pace).await;
-        for beat in beats {
-            self.beat(session, beat).await?;
+        for action in actions {
+            self.perform(session, action).await?;
             sleep(self.pace).await;
         }
         Ok(())
     }
 
-    async fn beat(&self, session: Uuid, beat: &Beat) -> Result<(), Error> {
-        if beat.initiative {
+    async fn perform(&self, session: Uuid, action: &Action) -> Result<(), Error> {
+        if action.initiative {
             let creatures = vec![self.foe.id];
             self.seer.dice().initiative(NewInitiative { id: None, session_id: session, creatures }).await?;
             return Ok(());
         }
-        let difficulty = beat.difficulty.unwrap_or(Difficulty::MIN);
-        let damaged = beat.damaged.as_deref().and_then(|key| self.party.get(key));
-        if let (Some(attribute), Some(damaged)) = (beat.foe_attack, damaged) {
+        let difficulty = action.difficulty.unwrap_or(Difficulty::MIN);
+        let damaged = action.damaged.as_deref().and_then(|key| self.party.get(key));
+        if let (Some(attribute), Some(damaged)) = (action.foe_attack, damaged) {
             let mut attack = NewRoll::attack(session, Roller::Creature(self.foe.id), attribute, difficulty);
-            attack.description = beat.description.clone();
+            attack.description = action.description.clone();
             if self.seer.dice().roll(attack).await?.success {
                 sleep(self.pace / 2).await;
                 let hit_points = self.seer.characters().damage(damaged.hero, 2).await?;
-                show_hit_points(&self.seer, session, hit_points).await?;
+                publish_hit_points(&self.seer, session, hit_points).await?;
             }
             return Ok(());
         }
-        let Some(player) = self.party.get(beat.by.as_str()) else { return Ok(()) };
-        if let Some(text) = &beat.say {
+        let Some(player) = self.party.get(action.by.as_str()) else { return Ok(()) };
+        if let Some(text) = &action.say {
             return say(&player.user, session, text).await;
         }
         let roller = Roller::Character(player.hero);
-        let mut roll = match (beat.attack, beat.roll) {
+        let mut roll = match (action.attack, action.roll) {
             (Some(attribute), _) => NewRoll::attack(session, roller, attribute, difficulty),
             (None, attribute) => {
                 NewRoll::check(session, roller, attribute.unwrap_or(player.best_attribute), difficulty)
             }
         };
-        roll.description = beat.description.clone();
-        roll.modifiers.extend(beat.bonus.iter().map(|source| Modifier::flat(1, source)));
+        roll.description = action.description.clone();
+        roll.modifiers.extend(action.bonus.iter().map(|source| Modifier::flat(1, source)));
         let mut rolled = player.user.dice().roll(roll).await?;
-        if !rolled.success && beat.attack.is_some() {
+        if !rolled.success && action.attack.is_some() {
             sleep(self.pace).await;
             match player.user.dice().heroic_save(rolled.id).await {
                 Ok(saved) => rolled = saved,
@@ -258,16 +260,16 @@ impl Demo {
             return Ok(());
         }
         sleep(self.pace / 2).await;
-        if beat.attack.is_some() {
+        if action.attack.is_some() {
             change_game_state(&self.seer, session, |state| {
                 let hit_points = state["foe"]["hit_points"][0].as_i64().unwrap_or(0);
                 state["foe"]["hit_points"][0] = (hit_points - 2).max(0).into();
             })
             .await?;
         }
-        if let Some(healed) = beat.healed.as_deref().and_then(|key| self.party.get(key)) {
+        if let Some(healed) = action.healed.as_deref().and_then(|key| self.party.get(key)) {
             let hit_points = self.seer.characters().heal(healed.hero, 2).await?;
-            show_hit_points(&self.seer, session, hit_points).await?;
+            publish_hit_points(&self.seer, session, hit_points).await?;
         }
         Ok(())
     }
@@ -275,13 +277,13 @@ impl Demo {
     /// Ada and Ben join every session that a visitor opens, and roll in each scene.
     async fn join_visitors(&self) -> Result<(), Error> {
         // The demo's own sessions in the lobby.
-        let mut known = vec![id(22), id(25), id(28)];
+        let mut seen_sessions = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
-                if known.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
+                if seen_sessions.contains(&session.id) || Some(session.seer_id) == self.seer.user_id() {
                     continue;
                 }
-                known.push(session.id);
+                seen_sessions.push(session.id);
                 for (seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
                     match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
@@ -324,12 +326,12 @@ async fn roll_in_each_scene(
 }
 
 async fn sign_up(sparc: &Sparc, number: u128, name: &str) -> Result<IdentityConnection, Error> {
-    let account = NewAccount { id: Some(id(number)), display_name: Some(name.into()), ..Default::default() };
+    let account = NewAccount { id: Some(fixed_id(number)), display_name: Some(name.into()), ..Default::default() };
     let profile = sparc.as_service().users().sign_up(account).await?;
     Ok(sparc.as_user(profile.id))
 }
 
-async fn publish(
+async fn create_and_publish(
     author: &IdentityConnection,
     number: u128,
     name: &str,
@@ -337,7 +339,8 @@ async fn publish(
     content: AdventureContent,
 ) -> Result<adventures::Model, Error> {
     let (name, description) = (name.to_owned(), Some(about.to_owned()));
-    let new = NewAdventure { id: Some(id(number)), name, description, content, max_players: 6, ..Default::default() };
+    let new =
+        NewAdventure { id: Some(fixed_id(number)), name, description, content, max_players: 6, ..Default::default() };
     let draft = author.adventures().create(new).await?;
     if draft.status == AdventureStatus::Published { Ok(draft) } else { author.adventures().publish(draft.id).await }
 }
@@ -350,7 +353,7 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
 
 /// Writes hit points into the game state of the session. Only owners can read character sheets, so this is how the
 /// other participants see them.
-pub async fn show_hit_points(seer: &IdentityConnection, session: Uuid, new: HitPoints) -> Result<HitPoints, Error> {
+pub async fn publish_hit_points(seer: &IdentityConnection, session: Uuid, new: HitPoints) -> Result<HitPoints, Error> {
     let points = json!([new.hit_points, new.max_hit_points]);
     change_game_state(seer, session, |state| state["hit_points"][new.character_id.to_string()] = points).await?;
     Ok(new)

@@ -4,12 +4,12 @@
 //! can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
 //!
 //! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
-//! demo game, `show.rs` what its visitors do.
+//! demo game, `demo_session.rs` what its visitors do.
 
 mod auth;
 mod demo;
+mod demo_session;
 mod openapi;
-mod show;
 
 use std::{fs, future::ready, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ struct Arguments {
 struct App {
     sparc: Sparc,
     tokens: Arc<Tokens>,
-    show: show::Show,
+    demo_session: demo_session::DemoSession,
 }
 
 #[tokio::main]
@@ -98,21 +98,25 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
-    let show = if arguments.no_demo { show::Show::none(&sparc) } else { show::Show::start(&sparc, pace).await };
+    let demo_session = if arguments.no_demo {
+        demo_session::DemoSession::none(&sparc)
+    } else {
+        demo_session::DemoSession::start(&sparc, pace).await
+    };
 
-    let what = if arguments.no_demo { "The service listens" } else { "A game is being played" };
-    println!("{what} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
-    let app = App { sparc: sparc.clone(), tokens, show };
-    let end = async move {
-        stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
+    let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
+    println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
+    let app = App { sparc: sparc.clone(), tokens, demo_session };
+    let stop = async move {
+        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
         // Ends the live streams, which the server would otherwise wait for.
         let _ = sparc.close().await;
     };
-    Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(end).await?)
+    Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(stop).await?)
 }
 
 /// Waits for Ctrl-C, SIGTERM, or the end of `time`.
-async fn stop_signal(time: Duration) {
+async fn wait_for_stop_signal(time: Duration) {
     #[cfg(unix)]
     let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     let terminated = async {
@@ -127,82 +131,102 @@ async fn stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .at::<NewAccount, show::Visitor, _>(Method::POST, "/api/visitors", "Signs up a demo visitor", show::sign_up)
-        .at::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
-        .at::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
-        .at::<(), Vec<characters::Model>, _>(Method::GET, "/api/characters", "The caller's characters", my_characters)
-        .at::<NewCharacter, characters::Model, _>(
+        .route::<NewAccount, demo_session::Visitor, _>(
+            Method::POST,
+            "/api/visitors",
+            "Signs up a demo visitor",
+            demo_session::sign_up,
+        )
+        .route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
+        .route::<ProfileChanges, Profile, _>(Method::PATCH, "/api/me", "Changes the caller's profile", edit_me)
+        .route::<(), Vec<characters::Model>, _>(
+            Method::GET,
+            "/api/characters",
+            "The caller's characters",
+            my_characters,
+        )
+        .route::<NewCharacter, characters::Model, _>(
             Method::POST,
             "/api/characters",
             "Creates a character",
             create_character,
         )
-        .at::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
-        .at::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
-        .at::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
-        .at::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
-        .at::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
-        .at::<(), Page<dice_rolls::Model>, _>(
+        .route::<(), Page<AdventureSummary>, _>(Method::GET, "/api/adventures", "The published adventures", adventures)
+        .route::<(), Page<SessionSummary>, _>(Method::GET, "/api/lobby", "Sessions with a free seat", lobby)
+        .route::<(), Page<MySession>, _>(Method::GET, "/api/sessions", "The caller's sessions", my_sessions)
+        .route::<NewSession, sessions::Model, _>(Method::POST, "/api/sessions", "Opens a session", create_session)
+        .route::<(), SessionDetails, _>(Method::GET, "/api/sessions/{id}", "A session with its participants", details)
+        .route::<(), Page<dice_rolls::Model>, _>(
             Method::GET,
             "/api/sessions/{id}/rolls",
             "The session's newest rolls",
             rolls,
         )
-        .at::<Seat, session_players::Model, _>(Method::POST, "/api/sessions/{id}/seat", "Takes a seat", sit_down)
-        .at::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives up the seat", leave)
-        .at::<Join, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
-        .at::<(), sessions::Model, _>(
+        .route::<SeatRequest, session_players::Model, _>(
             Method::POST,
-            "/api/sessions/{id}/{step}",
+            "/api/sessions/{id}/seat",
+            "Takes a seat",
+            take_seat,
+        )
+        .route::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives up the seat", leave)
+        .route::<JoinRequest, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
+        .route::<(), sessions::Model, _>(
+            Method::POST,
+            "/api/sessions/{id}/{action}",
             "Starts, pauses, resumes or ends the session (Seer)",
             change_status,
         )
-        .at::<(), sessions::Model, _>(
+        .route::<(), sessions::Model, _>(
             Method::PUT,
             "/api/sessions/{id}/scene/{scene}",
             "Changes the scene (Seer)",
             set_scene,
         )
-        .at::<Wound, HitPoints, _>(
+        .route::<HitPointChange, HitPoints, _>(
             Method::POST,
-            "/api/sessions/{id}/wound",
+            "/api/sessions/{id}/hit-points",
             "Damages or heals a character (Seer)",
-            wound,
+            change_hit_points,
         )
-        .at::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls dice", roll)
-        .at::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "Makes a heroic save", save)
-        .at::<NewEvent, session_events::Model, _>(
+        .route::<NewRoll, dice_rolls::Model, _>(Method::POST, "/api/rolls", "Rolls dice", roll)
+        .route::<(), dice_rolls::Model, _>(Method::POST, "/api/rolls/{id}/save", "Makes a heroic save", heroic_save)
+        .route::<NewEvent, session_events::Model, _>(
             Method::POST,
             "/api/events",
             "Sends an event to the session",
             send_event,
         )
-        .at::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Streams live events", events)
-        .at::<(), Option<Uuid>, _>(Method::GET, "/api/show", "The session that the demo plays", show::current_session)
+        .route::<(), session_events::Model, _>(Method::GET, "/api/sessions/{id}/events", "Streams live events", events)
+        .route::<(), Option<Uuid>, _>(
+            Method::GET,
+            "/api/demo-session",
+            "The session that the demo plays",
+            demo_session::current_session,
+        )
         .router()
         .layer(axum::middleware::from_fn(auth::add_position))
         .route("/", axum::routing::get(page))
 }
 
-type Answer<T> = Result<Json<T>, ApiError>;
+type ApiResult<T> = Result<Json<T>, ApiError>;
 
-async fn me(User(user): User) -> Answer<Profile> {
+async fn me(User(user): User) -> ApiResult<Profile> {
     Ok(Json(user.users().me().await?))
 }
 
-async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> Answer<Profile> {
+async fn edit_me(User(user): User, Input(changes): Input<ProfileChanges>) -> ApiResult<Profile> {
     Ok(Json(user.users().edit(changes).await?))
 }
 
-async fn my_characters(User(user): User) -> Answer<Vec<characters::Model>> {
+async fn my_characters(User(user): User) -> ApiResult<Vec<characters::Model>> {
     Ok(Json(user.characters().list().await?))
 }
 
-async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> Answer<characters::Model> {
+async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> ApiResult<characters::Model> {
     Ok(Json(user.characters().create(new).await?))
 }
 
-async fn adventures(Viewer(viewer, _): Viewer) -> Answer<Page<AdventureSummary>> {
+async fn adventures(Viewer(viewer, _): Viewer) -> ApiResult<Page<AdventureSummary>> {
     Ok(Json(viewer.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
 }
 
@@ -215,97 +239,103 @@ struct LobbyQuery {
     after: Option<Cursor>,
 }
 
-async fn lobby(Viewer(viewer, _): Viewer, Query(query): Query<LobbyQuery>) -> Answer<Page<SessionSummary>> {
+async fn lobby(Viewer(viewer, _): Viewer, Query(query): Query<LobbyQuery>) -> ApiResult<Page<SessionSummary>> {
     Ok(Json(viewer.sessions().lobby(&query.filter, query.after.as_ref()).await?))
 }
 
-async fn my_sessions(User(user): User) -> Answer<Page<MySession>> {
+async fn my_sessions(User(user): User) -> ApiResult<Page<MySession>> {
     Ok(Json(user.sessions().mine(None).await?))
 }
 
-async fn create_session(User(user): User, Input(new): Input<NewSession>) -> Answer<sessions::Model> {
+async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiResult<sessions::Model> {
     Ok(Json(user.sessions().create(new).await?))
 }
 
-async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> Answer<SessionDetails> {
-    Ok(Json(app.show.visible_to(viewer.0, id).sessions().details(id).await?))
+async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> ApiResult<SessionDetails> {
+    Ok(Json(app.demo_session.reading_identity(viewer.0, id).sessions().details(id).await?))
 }
 
-async fn rolls(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> Answer<Page<dice_rolls::Model>> {
+async fn rolls(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
     Ok(Json(viewer.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Seat {
+struct SeatRequest {
     character_id: Uuid,
 }
 
-async fn sit_down(
+async fn take_seat(
     State(app): State<App>,
     User(user): User,
     Path(id): Path<Uuid>,
-    Input(seat): Input<Seat>,
-) -> Answer<session_players::Model> {
-    match app.show.seat_latecomer(&user, id, seat.character_id).await? {
+    Input(seat): Input<SeatRequest>,
+) -> ApiResult<session_players::Model> {
+    match app.demo_session.seat_latecomer(&user, id, seat.character_id).await? {
         Some(seat) => Ok(Json(seat)),
         None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
     }
 }
 
-async fn leave(User(user): User, Path(id): Path<Uuid>) -> Answer<session_players::Model> {
+async fn leave(User(user): User, Path(id): Path<Uuid>) -> ApiResult<session_players::Model> {
     Ok(Json(user.sessions().leave(id).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Join {
+struct JoinRequest {
     code: JoinCode,
     character_id: Uuid,
 }
 
-async fn join(User(user): User, Input(join): Input<Join>) -> Answer<session_players::Model> {
+async fn join(User(user): User, Input(join): Input<JoinRequest>) -> ApiResult<session_players::Model> {
     Ok(Json(user.sessions().join(&join.code, join.character_id).await?))
 }
 
-async fn change_status(User(seer): User, Path((id, step)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
-    Ok(Json(match step.as_str() {
+async fn change_status(User(seer): User, Path((id, action)): Path<(Uuid, String)>) -> ApiResult<sessions::Model> {
+    Ok(Json(match action.as_str() {
         "start" => seer.sessions().start(id).await?,
         "pause" => seer.sessions().pause(id).await?,
         "resume" => seer.sessions().resume(id).await?,
         "complete" => seer.sessions().complete(id).await?,
         "cancel" => seer.sessions().cancel(id).await?,
-        _ => return Err(ApiError::new(404, "not_found", "the step must be start, pause, resume, complete or cancel")),
+        _ => {
+            return Err(ApiError::new(404, "not_found", "the action must be start, pause, resume, complete or cancel"));
+        }
     }))
 }
 
-async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) -> Answer<sessions::Model> {
+async fn set_scene(User(seer): User, Path((id, scene)): Path<(Uuid, String)>) -> ApiResult<sessions::Model> {
     Ok(Json(seer.sessions().set_scene(id, Some(&scene)).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Wound {
+struct HitPointChange {
     character_id: Uuid,
     /// Points of damage; negative to heal.
     points: i8,
 }
 
-async fn wound(User(seer): User, Path(id): Path<Uuid>, Input(wound): Input<Wound>) -> Answer<HitPoints> {
-    let (characters, points) = (seer.characters(), wound.points.unsigned_abs());
-    let new = match wound.points {
-        ..0 => characters.heal(wound.character_id, points).await?,
-        0.. => characters.damage(wound.character_id, points).await?,
+async fn change_hit_points(
+    User(seer): User,
+    Path(id): Path<Uuid>,
+    Input(change): Input<HitPointChange>,
+) -> ApiResult<HitPoints> {
+    let (characters, points) = (seer.characters(), change.points.unsigned_abs());
+    let new = match change.points {
+        ..0 => characters.heal(change.character_id, points).await?,
+        0.. => characters.damage(change.character_id, points).await?,
     };
-    Ok(Json(demo::show_hit_points(&seer, id, new).await?))
+    Ok(Json(demo::publish_hit_points(&seer, id, new).await?))
 }
 
-async fn roll(User(user): User, Input(new): Input<NewRoll>) -> Answer<dice_rolls::Model> {
+async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {
     Ok(Json(user.dice().roll(new).await?))
 }
 
-async fn save(User(user): User, Path(id): Path<Uuid>) -> Answer<dice_rolls::Model> {
+async fn heroic_save(User(user): User, Path(id): Path<Uuid>) -> ApiResult<dice_rolls::Model> {
     Ok(Json(user.dice().heroic_save(id).await?))
 }
 
-async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> Answer<session_events::Model> {
+async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<session_events::Model> {
     Ok(Json(user.events().send(new).await?))
 }
 
@@ -313,21 +343,23 @@ async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> Answer<ses
 /// ends when the token expires. If it fails, its last event is `ended`, with the error.
 async fn events(
     State(app): State<App>,
-    Viewer(viewer, expires): Viewer,
+    Viewer(viewer, expires_at): Viewer,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
     let last_seen = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
     let last_seen = last_seen.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
     // Without an id, the stream begins with the oldest event that is kept, because the page shows them all.
-    let events = app.show.visible_to(viewer, id).events().subscribe(id, Some(last_seen.unwrap_or(0))).await?;
+    let events =
+        app.demo_session.reading_identity(viewer, id).events().subscribe(id, Some(last_seen.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
-    let valid_for = expires.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
-    let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for))));
+    let valid_for_seconds =
+        expires_at.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+    let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for_seconds))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
 

@@ -26,7 +26,7 @@ impl Default for Api {
 
 impl Api {
     /// Adds a route with the request body `I` (`()` for none) and the response `O`.
-    pub fn at<I: JsonSchema, O: JsonSchema, T: 'static>(
+    pub fn route<I: JsonSchema, O: JsonSchema, T: 'static>(
         mut self,
         method: Method,
         path: &str,
@@ -37,9 +37,9 @@ impl Api {
         let output = self.schemas.subschema_for::<O>();
         let error = self.schemas.subschema_for::<ApiError>();
         let json = |schema: Schema| json!({ "application/json": { "schema": schema } });
-        let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-        let parameters =
-            in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+        let path_parameters = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let parameters = path_parameters
+            .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
         let mut operation = json!({
             "summary": summary,
             "parameters": parameters.collect::<Vec<_>>(),

@@ -55,14 +55,14 @@ CROSS JOIN LATERAL (
 WHERE counters <> actual
   OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
 UNION ALL
-SELECT 'characters.live_seats is the number of active seats in live sessions', hero.id::text, format('counter %s, actual %s', hero.live_seats, actual.seats)
-FROM public.characters AS hero
+SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text, format('counter %s, actual %s', character.live_seats, actual.seats)
+FROM public.characters AS character
 CROSS JOIN LATERAL (
   SELECT count(*) AS seats
   FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
-  WHERE seat.character_id = hero.id AND seat.is_active
+  WHERE seat.character_id = character.id AND seat.is_active
 ) AS actual
-WHERE hero.live_seats <> actual.seats
+WHERE character.live_seats <> actual.seats
 UNION ALL
 SELECT 'adventures.creature_count is the number of creatures', adventure.id::text, format('counter %s, actual %s', adventure.creature_count, actual.creatures)
 FROM public.adventures AS adventure
@@ -79,8 +79,8 @@ UNION ALL
 SELECT 'an active seat in a live session has a living character of its player', seat.session_id::text, seat.user_id::text
 FROM public.session_players AS seat
 JOIN live ON live.id = seat.session_id
-JOIN public.characters AS hero ON hero.id = seat.character_id
-WHERE seat.is_active AND (hero.user_id <> seat.user_id OR hero.retired_at IS NOT NULL)
+JOIN public.characters AS character ON character.id = seat.character_id
+WHERE seat.is_active AND (character.user_id <> seat.user_id OR character.retired_at IS NOT NULL)
 UNION ALL
 SELECT 'a seat has left_at exactly if it is inactive', session_id::text, user_id::text
 FROM public.session_players
@@ -173,7 +173,7 @@ UNION ALL
 SELECT 'a roll is not in both dice_rolls and archived_dice_rolls', roll.id::text, archived.session_id::text
 FROM public.dice_rolls AS roll JOIN public.archived_dice_rolls AS archived ON archived.id = roll.id
 UNION ALL
-SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, what.remains
+SELECT 'a closed account has no live seat, live session, draft or personal data', profile.id::text, leftover.remains
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT 'seat ' || seat.session_id AS remains
@@ -186,7 +186,7 @@ CROSS JOIN LATERAL (
   WHERE draft.creator_id = profile.id AND draft.status = 'draft'
   UNION ALL
   SELECT 'name' WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
-) AS what
+) AS leftover
 WHERE profile.closed_at IS NOT NULL
 UNION ALL
 SELECT 'every account has a profile', account.id::text, account.created_at::text

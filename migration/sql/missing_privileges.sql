@@ -6,7 +6,7 @@ WITH
     FROM pg_catalog.pg_roles
     WHERE rolname = current_user
   ),
-  api AS (
+  api_role AS (
     SELECT
       wanted.name,
       EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) AS is_there
@@ -21,16 +21,16 @@ UNION ALL
 SELECT 'CREATEROLE (to create the roles anon, authenticated and service_role)'
 FROM role_attributes
 WHERE NOT rolcreaterole
-  AND EXISTS (SELECT FROM api WHERE NOT is_there)
+  AND EXISTS (SELECT FROM api_role WHERE NOT is_there)
 UNION ALL
 SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to create service_role, which bypasses row security)'
 FROM role_attributes
-WHERE EXISTS (SELECT FROM api WHERE name = 'service_role' AND NOT is_there)
+WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT is_there)
   AND (version < 160000 OR NOT rolbypassrls)
 UNION ALL
-SELECT 'membership in role ' || api.name
-FROM api, role_attributes
-WHERE CASE WHEN api.is_there THEN NOT pg_has_role(api.name, 'MEMBER') END
+SELECT 'membership in role ' || api_role.name
+FROM api_role, role_attributes
+WHERE CASE WHEN api_role.is_there THEN NOT pg_has_role(api_role.name, 'MEMBER') END
   AND NOT (rolcreaterole AND version < 160000)
 UNION ALL
 SELECT 'USAGE on schema auth'

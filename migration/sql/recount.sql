@@ -25,18 +25,18 @@ FROM (
 WHERE actual.id = session.id
   AND session.seats_taken <> actual.seats;
 
-UPDATE public.characters AS hero
+UPDATE public.characters AS character
 SET live_seats = actual.seats
 FROM (
-  SELECT hero.id, count(session.id) AS seats
-  FROM public.characters AS hero
-  LEFT JOIN public.session_players AS seat ON seat.character_id = hero.id AND seat.is_active
+  SELECT character.id, count(session.id) AS seats
+  FROM public.characters AS character
+  LEFT JOIN public.session_players AS seat ON seat.character_id = character.id AND seat.is_active
   LEFT JOIN public.sessions AS session
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
-  GROUP BY hero.id
+  GROUP BY character.id
 ) AS actual
-WHERE actual.id = hero.id
-  AND hero.live_seats <> actual.seats;
+WHERE actual.id = character.id
+  AND character.live_seats <> actual.seats;
 
 UPDATE public.adventures AS adventure
 SET creature_count = actual.creatures
@@ -50,8 +50,8 @@ WHERE actual.id = adventure.id
   AND adventure.creature_count <> actual.creatures;
 
 UPDATE public.users AS profile
-SET living_characters = coalesce(heroes.living, 0),
-    retired_characters = coalesce(heroes.retired, 0),
+SET living_characters = coalesce(character_counts.living, 0),
+    retired_characters = coalesce(character_counts.retired, 0),
     live_seats = coalesce(seats.held, 0),
     live_sessions = coalesce(seer_sessions.live, 0),
     adventure_count = coalesce(written.adventures, 0)
@@ -63,7 +63,7 @@ LEFT JOIN (
     count(*) FILTER (WHERE retired_at IS NOT NULL) AS retired
   FROM public.characters
   GROUP BY user_id
-) AS heroes ON heroes.user_id = owner.id
+) AS character_counts ON character_counts.user_id = owner.id
 LEFT JOIN (
   SELECT seat.user_id, count(*) AS held
   FROM public.session_players AS seat
@@ -86,6 +86,6 @@ LEFT JOIN (
 WHERE owner.id = profile.id
   AND (profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions, profile.adventure_count)
     IS DISTINCT FROM (
-      coalesce(heroes.living, 0), coalesce(heroes.retired, 0), coalesce(seats.held, 0), coalesce(seer_sessions.live, 0),
-      coalesce(written.adventures, 0)
+      coalesce(character_counts.living, 0), coalesce(character_counts.retired, 0), coalesce(seats.held, 0),
+      coalesce(seer_sessions.live, 0), coalesce(written.adventures, 0)
     );

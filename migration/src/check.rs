@@ -28,8 +28,8 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = &self.object;
-        if let Some(now) = &self.renamed_to {
-            return write!(f, "renamed: {object}, to {now}");
+        if let Some(current_name) = &self.renamed_to {
+            return write!(f, "renamed: {object}, to {current_name}");
         }
         match (&self.found, &self.expected) {
             (None, Some(expected)) => write!(f, "missing: {object} ({expected})"),
@@ -75,15 +75,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads the state, in a transaction. It leaves `search_path` set to `pg_catalog`.
+    /// Reads the state. It must run in a transaction, and leaves `search_path` set to `pg_catalog`.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
         let mut unlisted = Vec::new();
-        let applied = match record::applied(db).await? {
+        let applied = match record::read_applied(db).await? {
             Applied::Unreadable => None,
             Applied::Listed(mut listed) => {
-                preflight::check_known(&listed, record.version.as_deref())?;
+                preflight::check_migrations_known(&listed, record.version.as_deref())?;
                 unlisted.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
                 listed.extend(unlisted.iter().cloned());
                 listed.sort_unstable();
@@ -116,6 +116,7 @@ impl State {
         }
     }
 
+    /// Compares the database with the manifest, unless migrations are pending.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report { pending: self.pending(), ..Report::default() };
         if !report.pending.is_empty() {
@@ -141,7 +142,7 @@ impl State {
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
-                    (Some(("table" | "type", now)), Some((_, name))) => definition.replace(now, name),
+                    (Some(("table" | "type", current_name)), Some((_, name))) => definition.replace(current_name, name),
                     _ => definition,
                 }
             })
@@ -180,13 +181,14 @@ impl State {
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
                 report.differences.push(difference(object, Some(actual), None));
             } else if self.is_worth_a_hint(object) && !renames.iter().any(|rename| rename.renamed_to == *object) {
-                report.hints.push(format!("{object} is not part of the schema; it is left alone"));
+                report.hints.push(format!("{object} is not part of the schema; up does not change it"));
             }
         }
         report
     }
 
-    /// Returns the database's objects, with the jobs from the committed file and not from the database.
+    /// Returns the database's objects. The jobs are those of the committed file, because the database may lack
+    /// `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut lines: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
@@ -194,7 +196,7 @@ impl State {
         lines
     }
 
-    /// Returns the database's objects, and the committed lines of objects that this database cannot have.
+    /// Returns the manifest of the database, with the committed lines of objects that this database cannot have.
     pub(crate) fn manifest(&self) -> String {
         let mut lines = self.definitions_for_manifest();
         lines.extend(
@@ -225,9 +227,10 @@ impl State {
             || name.strip_prefix("table ").is_some_and(|view| self.expected.contains_key(&format!("view {view}")))
     }
 
+    /// Whether an operator should know of an object that is not part of the schema.
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Only on the schema's own tables and views: objects of an operator's table need no hint.
+            // Only on the schema's tables and views: the operator knows what their own tables have.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
             | "parent" => manifest::name_and_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))

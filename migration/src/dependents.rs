@@ -31,9 +31,12 @@ pub(crate) async fn check_cascade<C: ConnectionTrait>(
     let sql = include_str!("../sql/manifest/dependents.sql")
         .replace("/* dropped */", &values(dropped))
         .replace("/* ours */", &values(&ours));
-    let reached: Vec<Reached> = query::fetch_all(db, &sql).await?;
-    let mut not_ours: Vec<String> =
-        reached.iter().filter(|reached| !reached.is_ours).map(|reached| reached.description.clone()).collect();
+    let dependents: Vec<DependentObject> = query::fetch_all(db, &sql).await?;
+    let mut not_ours: Vec<String> = dependents
+        .iter()
+        .filter(|dependent| !dependent.is_ours)
+        .map(|dependent| dependent.description.clone())
+        .collect();
     // The catalog records no dependency for an operator's column, which is dropped with its table.
     let tables: Vec<&str> = dropped.iter().filter_map(|found| found.object.strip_prefix("table ")).collect();
     let is_operators_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
@@ -46,7 +49,8 @@ pub(crate) async fn check_cascade<C: ConnectionTrait>(
     if !not_ours.is_empty() {
         return Err(PreflightError::Dependents { found: not_ours }.into());
     }
-    let oids: Vec<(&str, i64)> = reached.iter().map(|reached| (reached.class.as_str(), reached.objid)).collect();
+    let oids: Vec<(&str, i64)> =
+        dependents.iter().map(|dependent| (dependent.class.as_str(), dependent.objid)).collect();
     Ok(ours
         .iter()
         .filter(|found| oids.contains(&(found.class.as_deref().unwrap_or_default(), found.objid)))
@@ -55,7 +59,7 @@ pub(crate) async fn check_cascade<C: ConnectionTrait>(
 }
 
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
-struct Reached {
+struct DependentObject {
     class: String,
     objid: i64,
     description: String,

@@ -5,27 +5,27 @@ use sea_orm_migration::prelude::*;
 
 mod check;
 pub mod connect;
+mod db_error;
 mod dependents;
-mod failure;
 mod manifest;
 mod preflight;
 mod query;
 mod record;
 mod renames;
 mod repair;
-mod rows;
 mod rules;
 mod run;
 mod script;
 mod statements;
 mod tables;
+mod violations;
 
 mod m20261101_000001_platform;
 mod m20261101_000002_tables;
 
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
-pub use failure::user_message;
+pub use db_error::user_message;
 pub use manifest::{MANIFEST, object_of_line};
 pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, count_accounts, dry_run, run, status};
@@ -34,8 +34,8 @@ pub use script::sql;
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
 pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 
-/// SQL that recomputes every counter from the rows, for rows that were written while triggers were disabled. Run it in
-/// a transaction.
+/// SQL that recomputes every counter from the rows, to be run in one transaction after rows were written while triggers
+/// were disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
 /// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges,

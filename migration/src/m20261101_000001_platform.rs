@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::rules::{execute_all, privileges_on_platform};
+use crate::rules::{execute_all, privileges_on_platform_sql};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -10,7 +10,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute_all(manager.get_connection(), &up()).await
+        execute_all(manager.get_connection(), &up_sql()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -18,7 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-pub(crate) fn up() -> Vec<String> {
+/// Returns the SQL that creates what the platform lacks.
+pub(crate) fn up_sql() -> Vec<String> {
     let stand_in = format!(
         "CREATE SCHEMA auth;
 COMMENT ON SCHEMA auth IS 'made by sparc: stand-in for the platform';
@@ -43,7 +44,7 @@ END
 $do$"
         ),
     ];
-    sql.extend(privileges_on_platform());
+    sql.extend(privileges_on_platform_sql());
     sql
 }
 

@@ -13,18 +13,21 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute_all(manager.get_connection(), &up()).await
+        execute_all(manager.get_connection(), &up_sql()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute_all(manager.get_connection(), &down()).await
+        execute_all(manager.get_connection(), &down_sql()).await
     }
 }
 
-pub(crate) fn up() -> Vec<String> {
-    let mut sql =
-        vec![tables::CHECK_FUNCTIONS.to_owned(), rules::revoke_defaults(&statements::parse(tables::CHECK_FUNCTIONS))];
-    sql.extend(tables::create());
+/// Returns the SQL that creates the types, tables and indexes.
+pub(crate) fn up_sql() -> Vec<String> {
+    let mut sql = vec![
+        tables::CHECK_FUNCTIONS.to_owned(),
+        rules::revoke_defaults_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
+    ];
+    sql.extend(tables::create_sql());
     sql.extend(
         [
             tables::GATES,
@@ -40,10 +43,10 @@ pub(crate) fn up() -> Vec<String> {
     sql
 }
 
-fn down() -> Vec<String> {
-    let mut sql = vec![rules::unschedule(), include_str!("../sql/publication/down.sql").to_owned()];
+fn down_sql() -> Vec<String> {
+    let mut sql = vec![rules::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
-    sql.extend(tables::drop());
+    sql.extend(tables::drop_sql());
     sql
 }

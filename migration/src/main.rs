@@ -56,22 +56,22 @@ enum Task {
         #[arg(short, long, default_value_t = 1)]
         num: u32,
         #[command(flatten)]
-        consent: Consent,
+        consent: DeleteConsent,
     },
     /// Undo all migrations
     Reset {
         #[command(flatten)]
-        consent: Consent,
+        consent: DeleteConsent,
     },
     /// Same as refresh, which keeps objects that these migrations did not create
     Fresh {
         #[command(flatten)]
-        consent: Consent,
+        consent: DeleteConsent,
     },
     /// Undo all migrations, then apply them again
     Refresh {
         #[command(flatten)]
-        consent: Consent,
+        consent: DeleteConsent,
     },
     /// Add a new, empty migration to this crate
     Generate {
@@ -81,7 +81,7 @@ enum Task {
 }
 
 #[derive(clap::Args)]
-struct Consent {
+struct DeleteConsent {
     /// Do not ask before deleting accounts' data
     #[arg(long)]
     yes: bool,
@@ -110,21 +110,24 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         .filter(|url| !url.is_empty())
         .ok_or("No database URL: pass --database-url or set the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
-    let result = perform(&db, task).await;
-    // An error while closing the connection is irrelevant now.
+    let result = run_task(&db, task).await;
+    // The command has ended, so an error while closing the connection does not matter.
     let _ = db.close().await;
     result
 }
 
-async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
+fn user_message(error: DbErr) -> String {
+    migration::user_message(&error)
+}
+
+async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
-    let message = |error: DbErr| migration::user_message(&error);
     let command = match task {
         Task::Check => return check(db).await,
         Task::Status => return status(&executor).await,
-        Task::Manifest => return print(&migration::manifest(db).await.map_err(message)?),
+        Task::Manifest => return print(&migration::manifest(db).await.map_err(user_message)?),
         Task::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(message)?;
+            let sql = migration::dry_run(&executor).await.map_err(user_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         Task::Up { num, .. } => Command::Up(num),
@@ -133,16 +136,16 @@ async fn perform(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String
         Task::Fresh { consent } | Task::Refresh { consent } => confirm(&executor, &consent, Command::Refresh).await?,
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let steps = migration::run(&executor, command).await.map_err(message)?;
+    let steps = migration::run(&executor, command).await.map_err(user_message)?;
     let mut text = String::new();
     for step in &steps {
         let line = match step {
             Step::Applied(name) => format!("applied {name}"),
             Step::Undone(name) => format!("undone  {name}"),
-            Step::Installed(number) => {
-                format!("created {number} functions, triggers, policies and views, and their privileges")
+            Step::Installed(count) => {
+                format!("created {count} functions, triggers, policies and views, and their privileges")
             }
-            Step::Renamed(now, object) => format!("renamed {now} to {object}"),
+            Step::Renamed(current_name, object) => format!("renamed {current_name} to {object}"),
             Step::Created(object) => format!("created {object}"),
             Step::Changed(object) => format!("changed {object}"),
             Step::Dropped(object) => format!("dropped {object}"),
@@ -165,11 +168,15 @@ fn print(text: &str) -> Result<ExitCode, String> {
 }
 
 /// Returns the command if it deletes no account's data, or if the operator agrees.
-async fn confirm(db: &SchemaManagerConnection<'_>, consent: &Consent, command: Command) -> Result<Command, String> {
+async fn confirm(
+    db: &SchemaManagerConnection<'_>,
+    consent: &DeleteConsent,
+    command: Command,
+) -> Result<Command, String> {
     if consent.yes {
         return Ok(command);
     }
-    let accounts = migration::count_accounts(db).await.map_err(|error| migration::user_message(&error))?;
+    let accounts = migration::count_accounts(db).await.map_err(user_message)?;
     if accounts == 0 {
         return Ok(command);
     }
@@ -187,7 +194,7 @@ async fn confirm(db: &SchemaManagerConnection<'_>, consent: &Consent, command: C
 }
 
 async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
-    let report = migration::check(db).await.map_err(|error| migration::user_message(&error))?;
+    let report = migration::check(db).await.map_err(user_message)?;
     let mut text = String::new();
     for name in &report.pending {
         text += &format!("missing: migration {name}\n");
@@ -206,7 +213,7 @@ async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
 }
 
 async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
-    let status = migration::status(db).await.map_err(|error| migration::user_message(&error))?;
+    let status = migration::status(db).await.map_err(user_message)?;
     let mut text = String::new();
     for (name, is_applied) in &status.migrations {
         text += &format!("{:8} {name}\n", if *is_applied { "applied" } else { "pending" });
@@ -215,7 +222,7 @@ async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
         text += &match status.report.differences.len() {
             0 => "no differences from the manifest\n".to_owned(),
             1 => "1 difference from the manifest: `check` shows it, `up` repairs it\n".to_owned(),
-            number => format!("{number} differences from the manifest: `check` shows them, `up` repairs them\n"),
+            count => format!("{count} differences from the manifest: `check` shows them, `up` repairs them\n"),
         };
     }
     print(&text)

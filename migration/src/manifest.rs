@@ -26,13 +26,13 @@ pub(crate) struct CatalogObject {
 /// Properties of a database that decide which lines of the manifest apply to it.
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Environment {
-    /// Schema `auth` is the stand-in created by these migrations, or was until somebody dropped it.
+    /// These migrations created schema `auth` as a stand-in for the platform's, even if somebody has dropped it since.
     pub(crate) has_stand_in: bool,
     /// The platform's realtime broadcast exists.
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may read its schema.
     pub(crate) has_cron: bool,
-    /// Schema `private` is created by these migrations: it did not exist before.
+    /// These migrations create schema `private`, because it did not exist before.
     pub(crate) creates_private: bool,
 }
 
@@ -49,7 +49,7 @@ impl Environment {
                EXISTS (
                  SELECT
                  FROM pg_catalog.pg_class
-                 JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+                 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
                  WHERE nspname = 'realtime' AND relname = 'messages'
                ) AS has_realtime,
                EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron')
@@ -63,7 +63,7 @@ impl Environment {
                  AS creates_private",
         )
         .await?;
-        // Comments and schemas can be lost, but the record still knows them.
+        // Even if a schema or its comment was dropped, the record says that these migrations created it.
         environment.has_stand_in |= record.schemas.contains("auth");
         environment.creates_private |= record.schemas.contains("private");
         Ok(environment)
@@ -125,8 +125,8 @@ pub(crate) fn committed() -> Definitions {
     parse(MANIFEST)
 }
 
-/// Reads all objects in the database that a manifest covers. Runs in a transaction, and leaves `search_path` set to
-/// `pg_catalog`.
+/// Reads all objects in the database that a manifest covers. It must run in a transaction, and leaves `search_path` set
+/// to `pg_catalog`.
 pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) -> Result<Vec<CatalogObject>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
     let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
@@ -179,13 +179,13 @@ pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
 
 /// Returns the table that the object is or belongs to.
 pub(crate) fn table_of(object: &str) -> Option<&str> {
-    let after = |prefix: &str| object.strip_prefix(prefix);
-    let grant = || after("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
-    let comment = || after("comment on column ")?.rsplit_once(" of ").map(|(_, table)| table);
-    after("table ")
-        .or_else(|| after("row security on "))
-        .or_else(|| after("comment on table "))
-        .or_else(|| after("publication supabase_realtime of "))
+    let without = |prefix: &str| object.strip_prefix(prefix);
+    let grant = || without("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
+    let comment = || without("comment on column ")?.rsplit_once(" of ").map(|(_, table)| table);
+    without("table ")
+        .or_else(|| without("row security on "))
+        .or_else(|| without("comment on table "))
+        .or_else(|| without("publication supabase_realtime of "))
         .or_else(comment)
         .or_else(grant)
         .or_else(|| name_and_table(object).map(|(_, table)| table))

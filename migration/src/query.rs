@@ -1,4 +1,4 @@
-//! Catalog queries.
+//! Runs queries of the catalog, and quotes their literals.
 
 use sea_orm_migration::{
     prelude::*,

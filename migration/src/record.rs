@@ -41,9 +41,9 @@ impl Record {
         }
         let mut record = Self { is_readable: true, ..Self::default() };
         // As JSON, so that a missing column is not an error.
-        let rows = "SELECT to_jsonb(row) ->> 'name' AS name, to_jsonb(row) ->> 'value' AS value
+        let sql = "SELECT to_jsonb(row) ->> 'name' AS name, to_jsonb(row) ->> 'value' AS value
                     FROM private.sparc_record AS row";
-        for row in query::fetch_all::<_, Row>(db, rows).await? {
+        for row in query::fetch_all::<_, Row>(db, sql).await? {
             let (Some(name), Some(value)) = (row.name, row.value) else { continue };
             match name.as_str() {
                 "version" => record.version = Some(value),
@@ -62,22 +62,22 @@ impl Record {
 pub(crate) enum Applied {
     /// The role may not read it.
     Unreadable,
-    /// Each listed version.
+    /// The name of each listed migration.
     Listed(Vec<String>),
 }
 
 /// Reads `public.sparc_migrations`. The list is empty if the table or its column does not exist.
-pub(crate) async fn applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr> {
+pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr> {
     if !preflight::has_migrations_table(db).await? {
         return Ok(Applied::Listed(Vec::new()));
     }
     if !preflight::can_read(db, "public", "sparc_migrations").await? {
         return Ok(Applied::Unreadable);
     }
-    let rows = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
+    let sql = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
                 FROM public.sparc_migrations AS row
                 ORDER BY 1";
-    let rows: Vec<Row> = query::fetch_all(db, rows).await?;
+    let rows: Vec<Row> = query::fetch_all(db, sql).await?;
     Ok(Applied::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn migration_names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// Returns the comment that the service reads when it connects, to know the schema's version.
+/// Returns the comment on the list of migrations, from which the service learns the schema's version when it connects.
 pub(crate) fn schema_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
@@ -100,7 +100,7 @@ pub(crate) fn record_sql() -> Vec<String> {
 VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            lines(objects()),
+            lines(rule_objects()),
             lines(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
@@ -121,13 +121,14 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// Clears the recorded migrations and the schema's version after some migrations were undone, so that nobody takes the
-/// partial schema for a complete one.
+/// Clears the recorded migrations and the schema's version after some migrations were undone, so that the partial
+/// schema is not taken for a complete one.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 
-/// Returns the objects that a later version may drop if it no longer has them.
-pub(crate) fn objects() -> Vec<String> {
+/// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
+/// longer has.
+pub(crate) fn rule_objects() -> Vec<String> {
     let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
     manifest::committed().into_keys().filter(is_rule).collect()
 }

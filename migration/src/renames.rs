@@ -31,16 +31,18 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     let mut renames = Vec::new();
     for object in state.expected.keys().filter(is_missing) {
         let candidates: Vec<&CatalogObject> = match manifest::kind(object) {
-            "schema" | "table" => by_comment(state, object, |_| true),
+            "schema" | "table" => candidates_by_comment(state, object, |_| true),
             "column" => {
                 let table = manifest::table_of(object);
-                by_comment(state, object, |candidate| manifest::table_of(candidate) == table)
+                candidates_by_comment(state, object, |candidate| manifest::table_of(candidate) == table)
             }
-            "type" | "sequence" | "function" | "trigger" | "policy" | "constraint" => by_definition(state, object),
+            "type" | "sequence" | "function" | "trigger" | "policy" | "constraint" => {
+                candidates_by_definition(state, object)
+            }
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // Another object has the name now. The preflight checks report it.
+        // Another object has taken the name. The preflight checks report it.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
@@ -55,9 +57,9 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             .filter(|(_, definition)| **definition == state.expected[object])
             .count()
             == 1;
-        let is_by_comment = matches!(manifest::kind(object), "schema" | "table" | "column");
+        let is_identified_by_comment = matches!(manifest::kind(object), "schema" | "table" | "column");
         let renamed_to = candidate.object.strip_prefix("comment on ").unwrap_or(&candidate.object);
-        if let (true, Some(sql)) = (is_unique || is_by_comment, restore_statement(object, renamed_to)) {
+        if let (true, Some(sql)) = (is_unique || is_identified_by_comment, restore_statement(object, renamed_to)) {
             renames.push(Rename { object: object.clone(), renamed_to: renamed_to.to_owned(), sql });
         }
     }
@@ -94,7 +96,7 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         let is_in_table = |candidate: &str| {
             manifest::kind(named) == "table" || manifest::table_of(candidate) == manifest::table_of(named)
         };
-        if let (true, [renamed]) = (found.contains_key(named), &by_comment(state, named, is_in_table)[..]) {
+        if let (true, [renamed]) = (found.contains_key(named), &candidates_by_comment(state, named, is_in_table)[..]) {
             let renamed = renamed.object.trim_start_matches("comment on ");
             let kind = manifest::kind(named);
             swapped.push(format!("{renamed} is {named} according to its comment, and another {kind} has that name"));
@@ -105,7 +107,11 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
 
 /// Returns the comments of objects of the same kind that have the missing object's comment and a name that is not in
 /// the manifest.
-fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) -> bool) -> Vec<&'a CatalogObject> {
+fn candidates_by_comment<'a>(
+    state: &'a State,
+    object: &str,
+    is_candidate: impl Fn(&str) -> bool,
+) -> Vec<&'a CatalogObject> {
     let Some(comment) = state.expected.get(&format!("comment on {object}")) else { return Vec::new() };
     let kind = manifest::kind(object);
     state
@@ -122,7 +128,7 @@ fn by_comment<'a>(state: &'a State, object: &str, is_candidate: impl Fn(&str) ->
 
 /// Returns objects of the same kind that have the missing object's definition and are not the schema's. Their scope is
 /// the same, or their names differ only in the PostgreSQL schema.
-fn by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
+fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
     // A renamed primary key prevents the creation of another; any other renamed constraint does not.
     if manifest::kind(object) == "constraint" && !definition.starts_with("PRIMARY KEY") {
@@ -150,15 +156,18 @@ fn scope(object: &str) -> (&str, &str, &str) {
 
 /// Whether the two names differ only in the PostgreSQL schema.
 fn is_moved(found: &str, object: &str) -> bool {
-    let bare = |object: &str| {
+    let unqualified = |object: &str| {
         let (_, name) = object.split_once(' ')?;
         let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
         Some((qualified.split_once('.')?.1.to_owned(), arguments.to_owned()))
     };
     let kind = manifest::kind(object);
-    matches!(kind, "type" | "function" | "sequence") && manifest::kind(found) == kind && bare(found) == bare(object)
+    matches!(kind, "type" | "function" | "sequence")
+        && manifest::kind(found) == kind
+        && unqualified(found) == unqualified(object)
 }
 
+/// Returns the statement that restores the name, or first the PostgreSQL schema.
 fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
     let (_, current) = renamed_to.split_once(' ')?;
     let (_, name) = object.split_once(' ')?;
@@ -174,12 +183,12 @@ fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
     if kind == "schema" {
         return Some(format!("ALTER SCHEMA {current} RENAME TO {name}"));
     }
-    let bare = name.split('(').next()?.rsplit_once('.')?.1;
+    let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
     let (schema, _) = current.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{schema}.")) {
-        // The schema is restored first; the next round restores the name.
+        // This round restores the schema, the next one the name.
         let target = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }
-    Some(format!("ALTER {kind} {current} RENAME TO {bare}"))
+    Some(format!("ALTER {kind} {current} RENAME TO {unqualified}"))
 }

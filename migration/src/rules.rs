@@ -8,7 +8,7 @@ use crate::{
     tables,
 };
 
-/// Functions and triggers, the shared ones first, then policies and grants.
+/// The files of functions and triggers, the shared ones first, then those of policies and grants.
 const FILES: [&str; 31] = [
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/documents.sql"),
@@ -52,28 +52,28 @@ pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 /// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// Creates the gate of each account after the table of gates was created again.
-pub(crate) const GATES_OF_ACCOUNTS: &str = "INSERT INTO private.account_gates (account_id, is_open)
+/// Creates the gates of all accounts, after a repair has created their table again.
+pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
 ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Returns every statement of these files in the order of their dependencies: functions that check constraints call
-/// come first.
+/// Returns every statement of these files in the order of their dependencies: functions that are called by check
+/// constraints come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
 /// Returns the statements that create the stand-in for the platform's `auth`, except its table.
-pub(crate) fn stand_in() -> Vec<Statement> {
+pub(crate) fn stand_in_statements() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
 /// Returns the SQL that corrects every counter, as the owner of the tables. It disables triggers one by one, because
 /// only a superuser can disable all of them for a database session.
-pub(crate) fn recount() -> String {
+pub(crate) fn recount_sql() -> String {
     let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
         "DO $do$
@@ -113,7 +113,7 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
 }
 
 /// Returns the SQL that creates or replaces all rules, revokes all privileges on them, and grants those of the files.
-pub(crate) fn install() -> Vec<String> {
+pub(crate) fn install_sql() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
     let mut sql = Vec::new();
@@ -123,15 +123,15 @@ pub(crate) fn install() -> Vec<String> {
         }
         sql.push(statement.sql.to_owned());
     }
-    sql.push(revoke_defaults(&created));
-    sql.extend(privileges_on_types());
+    sql.push(revoke_defaults_sql(&created));
+    sql.extend(privileges_on_types_sql());
     sql.extend(privileges.into_iter().map(|statement| statement.sql.to_owned()));
     sql
 }
 
 /// Returns the SQL that revokes what default privileges grant to PUBLIC or the API roles on every new function and
 /// view.
-pub(crate) fn revoke_defaults(created: &[Statement]) -> String {
+pub(crate) fn revoke_defaults_sql(created: &[Statement]) -> String {
     let mut functions = Vec::new();
     let mut sql = String::new();
     for statement in created {
@@ -145,17 +145,17 @@ pub(crate) fn revoke_defaults(created: &[Statement]) -> String {
     sql + &format!(
         "DO $$
 DECLARE
-  made regprocedure;
+  created_function regprocedure;
 BEGIN
-  FOR made IN
-    SELECT proc.oid
-    FROM pg_catalog.pg_proc AS proc
-    JOIN pg_catalog.pg_namespace AS space ON space.oid = proc.pronamespace
-    WHERE format('%I.%I', space.nspname, proc.proname) IN (
+  FOR created_function IN
+    SELECT pg_proc.oid
+    FROM pg_catalog.pg_proc
+    JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pronamespace
+    WHERE format('%I.%I', nspname, proname) IN (
       {}
     )
   LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {API_ROLES}', made);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {API_ROLES}', created_function);
   END LOOP;
 END
 $$",
@@ -164,15 +164,16 @@ $$",
 }
 
 /// Returns the SQL that gives the schema's types the privileges of the manifest, whatever the role's default privileges
-/// granted or revoked when these were created.
-fn privileges_on_types() -> Vec<String> {
-    privileges_of_manifest(|object| matches!(manifest::kind(object), "type" | "domain"))
+/// granted or revoked when they were created.
+fn privileges_on_types_sql() -> Vec<String> {
+    privileges_of_manifest_sql(|object| matches!(manifest::kind(object), "type" | "domain"))
 }
 
-/// The same for schema `private`, and for the stand-in's schema and functions if it was created.
-pub(crate) fn privileges_on_platform() -> Vec<String> {
-    let mut sql = privileges_of_manifest(|object| object == "schema private");
-    let stand_in = privileges_of_manifest(|object| object == "schema auth" || object.starts_with("function auth."));
+/// Returns the SQL that gives schema `private` the privileges of the manifest and, if the stand-in was created, its
+/// schema and functions, too.
+pub(crate) fn privileges_on_platform_sql() -> Vec<String> {
+    let mut sql = privileges_of_manifest_sql(|object| object == "schema private");
+    let stand_in = privileges_of_manifest_sql(|object| object == "schema auth" || object.starts_with("function auth."));
     sql.push(format!(
         "DO $$
 BEGIN
@@ -186,10 +187,11 @@ $$",
     sql
 }
 
-fn privileges_of_manifest(is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+/// Returns the SQL that gives the selected objects exactly the privileges of the manifest.
+fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String> {
     let manifest = manifest::committed();
     let mut sql = Vec::new();
-    for object in manifest.keys().filter(|object| is_wanted(object)) {
+    for object in manifest.keys().filter(|object| is_selected(object)) {
         sql.push(format!("REVOKE ALL ON {object} FROM {API_ROLES}"));
         let start = format!("grant on {object} to ");
         let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&start)?, privileges)));
@@ -199,7 +201,7 @@ fn privileges_of_manifest(is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// Returns the SQL that unschedules the jobs.
-pub(crate) fn unschedule() -> String {
+pub(crate) fn unschedule_jobs_sql() -> String {
     let names: Vec<String> = jobs().into_iter().map(|(name, _)| format!("'{name}'")).collect();
     format!(
         "DO $$
@@ -248,8 +250,7 @@ mod tests {
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A DO block may create triggers and policies, but functions and views are found by the statement that creates
-    /// them.
+    /// A DO block may create triggers and policies, but the repair finds a function or view by its own statement.
     #[test]
     fn functions_are_created_by_plain_statements() {
         for statement in statements() {

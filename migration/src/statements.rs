@@ -1,13 +1,13 @@
 //! Splits an SQL file into statements, and finds what each one creates.
 
-/// What a statement creates, with the name as written in the file.
+/// What a statement creates. Names are as written in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A function, with its qualified name.
     Function(String),
-    /// A trigger, and the qualified name of its table.
+    /// A trigger, with its name, and the qualified name of its table.
     Trigger(String, String),
-    /// A policy, unquoted, and the qualified name of its table.
+    /// A policy, with its unquoted name, and the qualified name of its table.
     Policy(String, String),
     /// A view, with its qualified name.
     View(String),
@@ -33,7 +33,7 @@ pub(crate) fn parse(file: &'static str) -> Vec<Statement> {
 /// Splits at semicolons outside quotes, dollar quotes and comments.
 fn split(file: &str) -> Vec<&str> {
     let mut statements = Vec::new();
-    let mut begin = 0;
+    let mut start = 0;
     let mut at = 0;
     while let Some(rest) = file.get(at..).filter(|rest| !rest.is_empty()) {
         let skipped = if rest.starts_with("--") {
@@ -46,15 +46,15 @@ fn split(file: &str) -> Vec<&str> {
         } else if let Some(tag) = dollar_tag(rest) {
             rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len())
         } else if rest.starts_with(';') {
-            statements.push(&file[begin..at]);
-            begin = at + 1;
+            statements.push(&file[start..at]);
+            start = at + 1;
             1
         } else {
             rest.chars().next().map_or(1, char::len_utf8)
         };
         at += skipped;
     }
-    statements.push(&file[begin..]);
+    statements.push(&file[start..]);
     statements.into_iter().map(without_leading_comments).filter(|sql| !sql.is_empty()).collect()
 }
 
@@ -130,18 +130,21 @@ mod tests {
 
     #[test]
     fn the_target_of_each_statement_is_found() {
-        let of = |sql: &'static str| parse(sql).remove(0).target;
-        assert_eq!(of("CREATE OR REPLACE FUNCTION private.a(b uuid) RETURNS"), Target::Function("private.a".into()));
-        assert_eq!(of("CREATE VIEW public.v\nWITH (x) AS"), Target::View("public.v".into()));
+        let target_of = |sql: &'static str| parse(sql).remove(0).target;
         assert_eq!(
-            of("CREATE OR REPLACE TRIGGER t\n AFTER UPDATE OF a, b ON public.users\n FOR EACH ROW"),
+            target_of("CREATE OR REPLACE FUNCTION private.a(b uuid) RETURNS"),
+            Target::Function("private.a".into())
+        );
+        assert_eq!(target_of("CREATE VIEW public.v\nWITH (x) AS"), Target::View("public.v".into()));
+        assert_eq!(
+            target_of("CREATE OR REPLACE TRIGGER t\n AFTER UPDATE OF a, b ON public.users\n FOR EACH ROW"),
             Target::Trigger("t".into(), "public.users".into())
         );
         assert_eq!(
-            of("CREATE POLICY \"Users on tour\"\nON public.users FOR SELECT"),
+            target_of("CREATE POLICY \"Users on tour\"\nON public.users FOR SELECT"),
             Target::Policy("Users on tour".into(), "public.users".into())
         );
-        assert_eq!(of("GRANT SELECT ON t TO anon"), Target::Privilege);
-        assert_eq!(of("DO $$ BEGIN END $$"), Target::Other);
+        assert_eq!(target_of("GRANT SELECT ON t TO anon"), Target::Privilege);
+        assert_eq!(target_of("DO $$ BEGIN END $$"), Target::Other);
     }
 }

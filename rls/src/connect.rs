@@ -12,7 +12,7 @@ mod failure;
 
 pub use failure::{ConnectError, explain};
 
-use failure::{explain_with_timeout, is_tls_message, server};
+use failure::{explain_with_timeout, is_tls_message, server_address};
 
 /// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     }
     let given_mode = parameter(url, "sslmode").or_else(|| env::var("PGSSLMODE").ok()).filter(|mode| !mode.is_empty());
     if let Some(mode) = given_mode.as_ref().filter(|mode| mode.parse::<PgSslMode>().is_err()) {
-        return Err(ConnectError::SslMode(mode.clone()));
+        return Err(ConnectError::InvalidSslMode(mode.clone()));
     }
     let options: PgConnectOptions = url.parse().map_err(|_| ConnectError::InvalidUrl)?;
     // Unix sockets have no TLS, whatever the mode.
@@ -42,7 +42,7 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         parameter(url, "sslrootcert").or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
     if given_root.as_deref() == Some("system") {
         if given_mode.is_some_and(|mode| mode != "verify-full") {
-            return Err(ConnectError::WeakMode);
+            return Err(ConnectError::WeakSslMode);
         }
         return Ok(options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(Vec::new()));
     }
@@ -51,9 +51,10 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
         default.is_file().then_some(default)
     });
     let Some(root) = root else { return Ok(options) };
-    let pem = fs::read(&root).map_err(|error| ConnectError::RootCertificate(format!("{}: {error}", root.display())))?;
+    let pem = fs::read(&root)
+        .map_err(|error| ConnectError::InvalidRootCertificate(format!("{}: {error}", root.display())))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(ConnectError::RootCertificate(format!("{} contains none", root.display())));
+        return Err(ConnectError::InvalidRootCertificate(format!("{} contains none", root.display())));
     }
     let mode = match options.get_ssl_mode() {
         PgSslMode::Require => PgSslMode::VerifyCa,
@@ -72,13 +73,13 @@ pub async fn open(
     options: &PgConnectOptions,
     timeout: Duration,
 ) -> Result<(PgConnection, PgConnectOptions), ConnectError> {
-    let with = |mode: PgSslMode| options.clone().ssl_mode(mode);
+    let with_mode = |mode: PgSslMode| options.clone().ssl_mode(mode);
     let attempts = match options.get_ssl_mode() {
-        PgSslMode::Allow => vec![with(PgSslMode::Disable), with(PgSslMode::Require)],
-        PgSslMode::Prefer => vec![with(PgSslMode::Prefer), with(PgSslMode::Disable)],
+        PgSslMode::Allow => vec![with_mode(PgSslMode::Disable), with_mode(PgSslMode::Require)],
+        PgSslMode::Prefer => vec![with_mode(PgSslMode::Prefer), with_mode(PgSslMode::Disable)],
         _ => vec![options.clone()],
     };
-    let mut reason = None;
+    let mut first_error = None;
     for attempt in attempts {
         match connect_once(&attempt, timeout).await {
             Ok(connection) => return Ok((connection, attempt)),
@@ -86,20 +87,20 @@ pub async fn open(
             Err(sqlx::Error::Protocol(text))
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
             // The first error is more informative than that of the second attempt.
-            Err(error) if reason.is_none() && depends_on_tls(&error) => reason = Some(error),
-            Err(error) => return Err(explain_with_timeout(options, reason.as_ref().unwrap_or(&error), timeout)),
+            Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
+            Err(error) => return Err(explain_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout)),
         }
     }
-    let reason = reason.unwrap_or(sqlx::Error::PoolTimedOut);
-    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused(&reason) {
+    let error = first_error.unwrap_or(sqlx::Error::PoolTimedOut);
+    if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused_before_password(&error) {
         // An attempt with TLS shows whether the server requires it. It exposes the password no more than the attempt
-        // without.
-        let encrypted = connect_once(&with(PgSslMode::Require), timeout).await;
-        if encrypted.is_ok() || encrypted.is_err_and(|error| reached_authentication(&error)) {
-            return Err(ConnectError::TlsRequired { server: server(options) });
+        // without TLS did.
+        let encrypted = connect_once(&with_mode(PgSslMode::Require), timeout).await;
+        if encrypted.is_ok() || encrypted.is_err_and(|error| reached_password_check(&error)) {
+            return Err(ConnectError::TlsRequired { server: server_address(options) });
         }
     }
-    Err(explain_with_timeout(options, &reason, timeout))
+    Err(explain_with_timeout(options, &error, timeout))
 }
 
 async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
@@ -115,19 +116,19 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
         sqlx::Error::Tls(_) => true,
-        other => is_refused(other),
+        other => is_refused_before_password(other),
     }
 }
 
 /// Whether the server refused before it asked for a password: because of `pg_hba.conf`, or because a pooler requires
 /// TLS.
-fn is_refused(error: &sqlx::Error) -> bool {
+fn is_refused_before_password(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
 }
 
 /// Whether the server admitted the connection, and then rejected the password or the database.
-fn reached_authentication(error: &sqlx::Error) -> bool {
+fn reached_password_check(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
 
@@ -166,9 +167,9 @@ mod tests {
     #[test]
     fn invalid_parameters_are_refused() {
         let error = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
-        assert!(matches!(error("sslmode=maybe"), ConnectError::SslMode(_)));
-        assert!(matches!(error("sslrootcert=/no/such/file"), ConnectError::RootCertificate(_)));
-        assert!(matches!(error("sslrootcert=system&sslmode=require"), ConnectError::WeakMode));
+        assert!(matches!(error("sslmode=maybe"), ConnectError::InvalidSslMode(_)));
+        assert!(matches!(error("sslrootcert=/no/such/file"), ConnectError::InvalidRootCertificate(_)));
+        assert!(matches!(error("sslrootcert=system&sslmode=require"), ConnectError::WeakSslMode));
         assert!(options("postgres://a:b@h/d?sslrootcert=system").is_ok());
     }
 }

@@ -12,13 +12,13 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream, Transaction, UncheckedTransaction,
     database::Database,
-    error::{is_connection_lost, is_read_only, may_succeed_on_primary},
+    error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
     identity::check_role,
     inner::{BeginRequest, OUTERMOST, READ_ONLY},
-    plain::is_plain_read,
     position::{Position, RequiredPosition},
     servers::{Purpose, Servers},
-    transaction::{modes, transaction_trait},
+    statement_kind::only_reads,
+    transaction::{impl_transaction_trait, modes_sql},
 };
 
 /// The maximum number of attempts of one statement; see `may_retry`.
@@ -107,8 +107,8 @@ impl IdentityConnection {
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
         // With replicas, the answer to the commit has the log position that the identity has read, so it is awaited.
-        let ends_unawaited = !self.has_replicas();
-        self.begin_with(self.read_purpose(false), self.request(READ_ONLY, deadline, ends_unawaited)).await
+        let ends_in_background = !self.has_replicas();
+        self.begin_with(self.read_purpose(false), self.new_begin_request(READ_ONLY, deadline, ends_in_background)).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -121,25 +121,25 @@ impl IdentityConnection {
         options: TransactionOptions,
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        let is_one_snapshot = match options.isolation_level {
-            // A standby accepts no writes.
+        let uses_one_snapshot = match options.isolation_level {
+            // A standby cannot run SERIALIZABLE transactions.
             Some(IsolationLevel::Serializable) => None,
             Some(IsolationLevel::RepeatableRead) => Some(true),
             _ => Some(false),
         };
-        let purpose = match (options.access_mode, is_one_snapshot) {
-            (Some(AccessMode::ReadOnly), Some(is_one_snapshot)) => self.read_purpose(is_one_snapshot),
+        let purpose = match (options.access_mode, uses_one_snapshot) {
+            (Some(AccessMode::ReadOnly), Some(uses_one_snapshot)) => self.read_purpose(uses_one_snapshot),
             _ => Purpose::Write,
         };
-        self.begin_for(purpose, &modes(&options), deadline).await
+        self.begin_with_modes(purpose, &modes_sql(&options), deadline).await
     }
 
-    fn read_purpose(&self, is_one_snapshot: bool) -> Purpose {
-        Purpose::Read { required: self.required_position(), is_one_snapshot }
+    fn read_purpose(&self, uses_one_snapshot: bool) -> Purpose {
+        Purpose::Read { required: self.required_position(), uses_one_snapshot }
     }
 
     fn servers(&self) -> &Servers {
-        self.database.pools.of(self.identity.role())
+        self.database.pools.for_role(self.identity.role())
     }
 
     fn recorded_position(&self) -> RequiredPosition {
@@ -150,21 +150,32 @@ impl IdentityConnection {
         self.recorded_position().at_least(self.at_least)
     }
 
-    pub(crate) fn seen(&self) -> Option<Position> {
+    pub(crate) fn seen_position(&self) -> Option<Position> {
         self.recorded_position().position
     }
 
-    async fn begin_for(
+    async fn begin_with_modes(
         &self,
         purpose: Purpose,
         modes: &str,
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        self.begin_with(purpose, self.request(modes, deadline, false)).await
+        self.begin_with(purpose, self.new_begin_request(modes, deadline, false)).await
     }
 
-    fn request<'a>(&'a self, modes: &'a str, deadline: Option<Duration>, ends_unawaited: bool) -> BeginRequest<'a> {
-        BeginRequest { identity: &self.identity, modes, deadline, statements: self.database.statements, ends_unawaited }
+    fn new_begin_request<'a>(
+        &'a self,
+        modes: &'a str,
+        deadline: Option<Duration>,
+        ends_in_background: bool,
+    ) -> BeginRequest<'a> {
+        BeginRequest {
+            identity: &self.identity,
+            modes,
+            deadline,
+            prepared_statements: self.database.prepared_statements,
+            ends_in_background,
+        }
     }
 
     async fn begin_with(&self, purpose: Purpose, request: BeginRequest<'_>) -> Result<UncheckedTransaction, DbErr> {
@@ -174,62 +185,63 @@ impl IdentityConnection {
         Ok(UncheckedTransaction::new(transaction, OUTERMOST, self.database.pools.clone()))
     }
 
-    async fn begin_checked(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+    async fn begin_transaction(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
         let unchecked = self.begin_unchecked(options, self.deadline).await?;
         Ok(Transaction::new(unchecked, self.database.map_error))
     }
 }
 
-transaction_trait!(IdentityConnection, begin_checked);
+impl_transaction_trait!(IdentityConnection, begin_transaction);
 
 impl IdentityConnection {
-    /// Begins a transaction for one statement: if it `reads`, `READ ONLY` and on a replica if there is one.
-    async fn begin_one(&self, reads: bool) -> Result<Transaction, DbErr> {
-        let unchecked = if reads {
+    /// Begins a transaction for one statement. If the statement only reads, the transaction is `READ ONLY`, and on a
+    /// replica if there is one.
+    async fn begin_for_one_statement(&self, is_read: bool) -> Result<Transaction, DbErr> {
+        let unchecked = if is_read {
             self.begin_read(self.deadline).await?
         } else {
-            self.begin_for(Purpose::Write, "", self.deadline).await?
+            self.begin_with_modes(Purpose::Write, "", self.deadline).await?
         };
-        Ok(Transaction::new(unchecked, self.database.map_error).for_one_statement())
+        Ok(Transaction::new(unchecked, self.database.map_error).with_deferred_verification())
     }
 
     /// Returns whether a failed statement may be retried on another connection: only if nothing of it is in the
-    /// database. Clears `reads` if the retry must be able to write.
-    fn may_retry(&self, error: &DbErr, reads: &mut bool) -> bool {
+    /// database. Clears `is_read` if the retry must be able to write.
+    fn may_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
             // A `SELECT` may write, through a function of a view or a policy.
-            return is_connection_lost(error) || is_read_only(error) && std::mem::take(reads);
+            return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(is_read);
         };
-        if std::mem::take(reads) {
+        if std::mem::take(is_read) {
             // The primary may accept what the replica refused.
             return may_succeed_on_primary(error);
         }
-        let is_read_only = is_read_only(error);
+        let is_read_only = is_read_only_error(error);
         if is_read_only {
             cluster.wake_monitor();
         }
         is_read_only || is_connection_lost(error)
     }
 
-    fn raw_reads_on_replica(&self, statement: &Statement) -> bool {
-        self.has_replicas() && is_plain_read(&statement.sql)
+    fn runs_raw_on_replica(&self, statement: &Statement) -> bool {
+        self.has_replicas() && only_reads(&statement.sql)
     }
 }
 
 /// Runs a statement in a transaction of its own. If the connection is lost before the commit, nothing is in the
 /// database, and the statement is retried on another connection.
 macro_rules! in_own_transaction {
-    ($self:ident, $reads:expr, |$transaction:ident| $run:expr) => {{
-        let (mut attempt, mut reads) = (1, $reads);
+    ($self:ident, $is_read:expr, |$transaction:ident| $run:expr) => {{
+        let (mut attempt, mut is_read) = (1, $is_read);
         loop {
             let outcome = async {
-                let $transaction = $self.begin_one(reads).await?;
+                let $transaction = $self.begin_for_one_statement(is_read).await?;
                 let outcome = $run.await?;
                 $transaction.commit().await?;
                 Ok::<_, DbErr>(outcome)
             };
             match outcome.await {
-                Err(error) if attempt < MAX_ATTEMPTS && $self.may_retry(&error, &mut reads) => attempt += 1,
+                Err(error) if attempt < MAX_ATTEMPTS && $self.may_retry(&error, &mut is_read) => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -255,24 +267,24 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction
+        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
             .query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.raw_reads_on_replica(&statement), |transaction| transaction
+        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
             .query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, is_plain_read(&statement.sql), |transaction| transaction
+        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }
@@ -291,11 +303,11 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let mut reads = self.raw_reads_on_replica(&statement);
+            let mut is_read = self.runs_raw_on_replica(&statement);
             loop {
-                let transaction = self.begin_one(reads).await?;
-                match transaction.stream_owned(statement.clone()).await {
-                    Err(error) if reads && self.may_retry(&error, &mut reads) => {}
+                let transaction = self.begin_for_one_statement(is_read).await?;
+                match transaction.stream_and_commit(statement.clone()).await {
+                    Err(error) if is_read && self.may_retry(&error, &mut is_read) => {}
                     rows => return rows,
                 }
             }

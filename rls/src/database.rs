@@ -13,7 +13,7 @@ use crate::{
     position::{Position, Positions},
     servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
     transaction::MapError,
-    wire::{PreparedStatements, ask},
+    wire::{PreparedStatements, query_scalar},
 };
 
 /// A database with row-level security: one handle over its pools, cheap to clone. Statements run as an identity, on the
@@ -24,7 +24,7 @@ use crate::{
 pub struct Database {
     pub(crate) pools: Pools,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
+    pub(crate) prepared_statements: PreparedStatements,
     pub(crate) map_error: MapError,
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     /// The log position of each identity, if there are replicas.
@@ -47,11 +47,11 @@ impl Database {
     /// [`Error::Connect`] if no connection can be opened, with the cause and the remedy;
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
-        let statements =
+        let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
         let (servers, _) = open(url, options, None, None, &positions).await?;
-        Ok(Self::new(servers, options.deadline, statements, positions))
+        Ok(Self::new(servers, options.deadline, prepared_statements, positions))
     }
 
     /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on the
@@ -61,26 +61,26 @@ impl Database {
     /// # Errors
     ///
     /// Those of [`connect`](Self::connect), and any error of the query.
-    pub async fn connect_and_ask(
+    pub async fn connect_and_query_scalar(
         url: &str,
         options: &Options,
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
-        let statements =
+        let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
         let (servers, answer) = open(url, options, Some(query), None, &positions).await?;
-        Ok((Self::new(servers, options.deadline, statements, positions), answer))
+        Ok((Self::new(servers, options.deadline, prepared_statements, positions), answer))
     }
 
     fn new(
         shared: Servers,
         deadline: Option<Duration>,
-        statements: PreparedStatements,
+        prepared_statements: PreparedStatements,
         positions: Arc<Positions>,
     ) -> Self {
         let pools = Pools { shared, by_role: Arc::default() };
-        Self { pools, deadline, statements, map_error: |_, error| error, context: None, positions }
+        Self { pools, deadline, prepared_statements, map_error: |_, error| error, context: None, positions }
     }
 
     /// Returns the same handle, with a separate pool over another login for the identities of one role. If the first
@@ -90,7 +90,7 @@ impl Database {
     /// # Errors
     ///
     /// Those of [`connect`](Self::connect).
-    pub async fn with_role_at(
+    pub async fn with_pool_for_role(
         mut self,
         role: impl Into<Cow<'static, str>>,
         url: &str,
@@ -102,7 +102,7 @@ impl Database {
         Ok(self)
     }
 
-    /// Returns the same handle, with another deadline of each statement, or none; see [`Options::deadline`].
+    /// Returns the same handle, with another deadline for each statement, or none; see [`Options::deadline`].
     #[must_use]
     pub fn with_deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
@@ -124,8 +124,8 @@ impl Database {
         self
     }
 
-    pub(crate) fn note_seen(&self, identity: &Identity, position: Position) {
-        self.positions.note(identity, position);
+    pub(crate) fn record_seen_position(&self, identity: &Identity, position: Position) {
+        self.positions.record(identity, position);
     }
 
     /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
@@ -153,7 +153,7 @@ impl Database {
     /// pool.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.pools.of(role).primary().status()
+        self.pools.for_role(role).primary().status()
     }
 
     /// Closes the pools, after everything in progress has ended.
@@ -170,7 +170,8 @@ impl Database {
     }
 }
 
-/// Creates the pools, and returns the server's answer to the query, if a query is given.
+/// Creates the pools, and returns the server's answer to the query, if a query is given. With `login_url`, the
+/// connections to the replicas use the login of that URL.
 async fn open(
     url: &str,
     options: &Options,
@@ -178,9 +179,9 @@ async fn open(
     login_url: Option<&str>,
     positions: &Arc<Positions>,
 ) -> Result<(Servers, Option<String>), Error> {
-    let connect = connect_options(url, options)?;
+    let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
-        let mut servers = vec![connect];
+        let mut servers = vec![pg_options];
         for replica in &options.replicas {
             let replica = connect_options(replica, options)?;
             servers.push(match login_url {
@@ -191,45 +192,45 @@ async fn open(
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
         let cluster = Cluster::connect(servers, max_connections, acquire_timeout, positions.clone()).await?;
         let answer = match query {
-            Some(query) => within_acquire_timeout(options, cluster.ask(query)).await?,
+            Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
             None => None,
         };
         return Ok((Servers::Several(cluster), answer));
     }
     // A pool would retry until its timeout; a single connection reports the cause at once.
-    let (mut probe, connect) = connect::open(&connect, options.acquire_timeout).await?;
+    let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
     let work = async {
         let answer = match query {
-            Some(query) => ask(&mut probe, query).await?,
+            Some(query) => query_scalar(&mut probe, query).await?,
             None => None,
         };
         probe.close().await?;
         Ok(answer)
     };
     let answer = within_acquire_timeout(options, work).await?;
-    Ok((Servers::One(Pool::managed(connect, options.max_connections, options.acquire_timeout)?), answer))
+    Ok((Servers::One(Pool::managed(pg_options, options.max_connections, options.acquire_timeout)?), answer))
 }
 
 async fn within_acquire_timeout<T>(
     options: &Options,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, Error> {
-    let asked = tokio::time::timeout(options.acquire_timeout, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-    Ok(asked.map_err(connect_error)?)
+    let outcome = tokio::time::timeout(options.acquire_timeout, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    Ok(outcome.map_err(connect_error)?)
 }
 
 fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // SeaORM's own options are not used: their trace output contains the URL with the password.
-    let mut connect = connect::options(url)?.disable_statement_logging();
-    if let (Some(name), None) = (&options.application_name, connect.get_application_name()) {
-        connect = connect.application_name(name);
+    let mut pg_options = connect::options(url)?.disable_statement_logging();
+    if let (Some(name), None) = (&options.application_name, pg_options.get_application_name()) {
+        pg_options = pg_options.application_name(name);
     }
     if !options.prepared_statements {
         // The driver names prepared statements even without a cache, and then does not remember them. So each
         // transaction begins with DEALLOCATE ALL.
-        connect = connect.statement_cache_capacity(0);
+        pg_options = pg_options.statement_cache_capacity(0);
     }
-    Ok(connect)
+    Ok(pg_options)
 }
 
 /// Options of the connection pool.

@@ -115,24 +115,24 @@ impl Error {
 /// Carries an [`Error`] through SeaORM's traits, which return [`DbErr`]: it is wrapped in an error of the driver and
 /// unwrapped as the same variant.
 #[derive(Debug)]
-struct Carried {
+struct CarriedError {
     error: Error,
     text: String,
 }
 
-impl fmt::Display for Carried {
+impl fmt::Display for CarriedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl StdError for Carried {
+impl StdError for CarriedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
     }
 }
 
-impl DatabaseError for Carried {
+impl DatabaseError for CarriedError {
     fn message(&self) -> &str {
         &self.text
     }
@@ -159,15 +159,15 @@ impl From<Error> for DbErr {
         match error {
             Error::Database(error) => error,
             error => {
-                let carried = Carried { text: error.to_string(), error };
+                let carried = CarriedError { text: error.to_string(), error };
                 Self::Exec(RuntimeErr::SqlxError(SqlxError::Database(Box::new(carried)).into()))
             }
         }
     }
 }
 
-fn carried(error: &SqlxError) -> Option<&Error> {
-    let carried = error.as_database_error()?.try_downcast_ref::<Carried>()?;
+fn carried_error(error: &SqlxError) -> Option<&Error> {
+    let carried = error.as_database_error()?.try_downcast_ref::<CarriedError>()?;
     Some(&carried.error)
 }
 
@@ -182,16 +182,16 @@ impl From<DbErr> for Error {
             }
             error => {
                 let Some(inner) = sqlx_error(&error) else { return Self::Database(error) };
-                if let Some(carried) = carried(inner) {
+                if let Some(carried) = carried_error(inner) {
                     return carried.clone();
                 }
                 match classify(inner) {
-                    Some(Class::Lost) => Self::ConnectionLost(error),
-                    Some(Class::PoolTimeout) => Self::PoolTimeout,
-                    Some(Class::PoolClosed) => Self::PoolClosed,
-                    Some(Class::DeadlineExceeded) => Self::DeadlineExceeded,
-                    Some(Class::Misconfigured(reason)) => Self::Misconfigured { reason },
-                    Some(Class::Invalid(reason)) => Self::InvalidStatement { reason },
+                    Some(ErrorClass::ConnectionLost) => Self::ConnectionLost(error),
+                    Some(ErrorClass::PoolTimeout) => Self::PoolTimeout,
+                    Some(ErrorClass::PoolClosed) => Self::PoolClosed,
+                    Some(ErrorClass::DeadlineExceeded) => Self::DeadlineExceeded,
+                    Some(ErrorClass::Misconfigured(reason)) => Self::Misconfigured { reason },
+                    Some(ErrorClass::InvalidStatement(reason)) => Self::InvalidStatement { reason },
                     None => Self::Database(error),
                 }
             }
@@ -201,9 +201,9 @@ impl From<DbErr> for Error {
 
 /// Returns whether the error is an [`Error::ConnectionLost`], or converts to one.
 pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
-    sqlx_error(error).is_some_and(|error| match carried(error) {
+    sqlx_error(error).is_some_and(|error| match carried_error(error) {
         Some(carried) => matches!(carried, Error::ConnectionLost(_)),
-        None => matches!(classify(error), Some(Class::Lost)),
+        None => matches!(classify(error), Some(ErrorClass::ConnectionLost)),
     })
 }
 
@@ -214,8 +214,8 @@ pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
 }
 
-/// Whether the server accepts no writes.
-pub(crate) fn is_read_only(error: &DbErr) -> bool {
+/// Whether the statement failed because the server or the transaction is read-only.
+pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
     sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some("25006")
 }
 
@@ -236,18 +236,18 @@ pub fn pg_error(error: &SqlxError) -> Option<&SqlxPostgresError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
 }
 
-enum Class {
-    Lost,
+enum ErrorClass {
+    ConnectionLost,
     PoolTimeout,
     PoolClosed,
     DeadlineExceeded,
     Misconfigured(String),
-    Invalid(String),
+    InvalidStatement(String),
 }
 
 /// Whether the connection is unusable after this error: the network failed, the server closed the connection, or the
 /// protocol is out of sync.
-pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
+pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         error => pg_error(error).is_some_and(is_fatal),
@@ -272,40 +272,40 @@ pub(crate) fn is_from_pooler(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| !is_from_postgres(error))
 }
 
-fn classify(error: &SqlxError) -> Option<Class> {
+fn classify(error: &SqlxError) -> Option<ErrorClass> {
     Some(match error {
-        SqlxError::PoolTimedOut => Class::PoolTimeout,
-        SqlxError::PoolClosed => Class::PoolClosed,
+        SqlxError::PoolTimedOut => ErrorClass::PoolTimeout,
+        SqlxError::PoolClosed => ErrorClass::PoolClosed,
         SqlxError::Protocol(text) if text.contains("CopyInResponse") || text.contains("CopyOutResponse") => {
-            Class::Invalid("COPY must read or write on the server; the connection was closed".to_owned())
+            ErrorClass::InvalidStatement("COPY must read or write on the server; the connection was closed".to_owned())
         }
-        SqlxError::Configuration(source) => Class::Misconfigured(source.to_string()),
-        SqlxError::Encode(source) => Class::Invalid(format!("a value cannot be sent: {source}")),
-        SqlxError::InvalidArgument(text) => Class::Invalid(text.clone()),
-        SqlxError::TypeNotFound { type_name } => Class::Invalid(format!("there is no type {type_name}")),
+        SqlxError::Configuration(source) => ErrorClass::Misconfigured(source.to_string()),
+        SqlxError::Encode(source) => ErrorClass::InvalidStatement(format!("a value cannot be sent: {source}")),
+        SqlxError::InvalidArgument(text) => ErrorClass::InvalidStatement(text.clone()),
+        SqlxError::TypeNotFound { type_name } => ErrorClass::InvalidStatement(format!("there is no type {type_name}")),
         error => match pg_error(error) {
             Some(error) => return classify_server_error(error),
-            None if is_lost(error) => Class::Lost,
+            None if breaks_connection(error) => ErrorClass::ConnectionLost,
             None => return None,
         },
     })
 }
 
-fn classify_server_error(error: &SqlxPostgresError) -> Option<Class> {
+fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
-        "28000" | "28P01" | "3D000" => Some(Class::Misconfigured(message())),
+        "28000" | "28P01" | "3D000" => Some(ErrorClass::Misconfigured(message())),
         // The statement has the wrong number of values, or it is more than one statement.
-        "08P01" if !is_fatal(error) => Some(Class::Invalid(message())),
+        "08P01" if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
         "42601" if error.routine() == Some("exec_parse_message") => {
-            Some(Class::Invalid("it must be one statement".to_owned()))
+            Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
         // `statement_timeout`, which is the deadline.
-        "57014" => Some(Class::DeadlineExceeded),
+        "57014" => Some(ErrorClass::DeadlineExceeded),
         // Too many connections. One may become free.
-        "53300" => Some(Class::PoolTimeout),
-        code if code.starts_with("57P") || is_fatal(error) => Some(Class::Lost),
+        "53300" => Some(ErrorClass::PoolTimeout),
+        code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),
         _ => None,
     }
 }
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_text_is_not_taken_for_an_error_of_this_crate() {
+    fn a_custom_text_is_not_mistaken_for_an_error_of_this_crate() {
         let text = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
         assert_eq!(Error::from(text).code(), "database");
     }

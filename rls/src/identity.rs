@@ -16,7 +16,7 @@ use crate::Error;
 
 /// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
 /// it. As text it includes the offset from UTC, so it is understood in any time zone.
-const STARTED_AT: &str = "transaction_timestamp()";
+const STARTED_AT_SQL: &str = "transaction_timestamp()";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
 ///
@@ -84,9 +84,9 @@ impl Identity {
         self.0.user_id
     }
 
-    /// Returns the columns with the values of those settings that PostgreSQL may store in another form than they were
-    /// set in: `5000` as `5s`. A setting of an extension or of an application has a dot in its name and is stored as it
-    /// is.
+    /// Returns SQL columns that read back the settings which PostgreSQL may store in another form than the one in which
+    /// they were set: `5000` becomes `5s`. A setting of an extension or of an application has a dot in its name and is
+    /// stored as it is.
     pub(crate) fn normalized_columns(&self) -> String {
         let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
         columns.collect()
@@ -97,11 +97,12 @@ impl Identity {
     }
 
     /// Returns how many columns [`normalized_columns`](Self::normalized_columns) has.
-    pub(crate) fn normalized_count(&self) -> usize {
+    pub(crate) fn normalized_column_count(&self) -> usize {
         self.normalized_settings().count()
     }
 
-    /// Returns the same identity with the values that the server returned for those columns.
+    /// Returns the same identity with the values that the server returned for the
+    /// [`normalized_columns`](Self::normalized_columns).
     pub(crate) fn with_normalized(&self, values: &[Option<String>]) -> Self {
         let names = self.normalized_settings().map(|(name, _)| name.clone());
         let values = values.iter().map(|value| value.clone().unwrap_or_default());
@@ -138,7 +139,8 @@ impl Identity {
     /// SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
     /// would have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
-        // Built for each transaction, so in one allocation. `num_nulls` returns one small column instead of each value.
+        // Every transaction needs this text, so it is built in one allocation. `num_nulls` returns one small column
+        // instead of each value.
         let mut sql = String::with_capacity(512) + "SELECT num_nulls(";
         push_set_config(&mut sql, "role", &self.0.role);
         for (name, value) in &self.0.settings {
@@ -156,7 +158,7 @@ impl Identity {
             // A separate statement, because its names are resolved after the role is set.
             sql.extend(["; SELECT ", admission]);
         }
-        sql.extend([extra_columns, ", ", STARTED_AT]);
+        sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
         sql
     }
 
@@ -166,24 +168,26 @@ impl Identity {
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
+            "SELECT CASE WHEN {STARTED_AT_SQL} <> {started_at} THEN 2 WHEN {unchanged} THEN 0 ELSE 1 END, \
              (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql)"
         )
     }
 
     /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
     /// it in the message do not run: with [`TRANSACTION_ENDED`] if this is another transaction, with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so nothing is evaluated early.)
-    pub(crate) fn require_sql(&self, started_at: &str) -> String {
+    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so the planner evaluates neither
+    /// failing branch early.)
+    pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
-            "SELECT CASE WHEN {STARTED_AT} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
+            "SELECT CASE WHEN {STARTED_AT_SQL} <> {started_at} THEN 1 / length(concat('')) WHEN {unchanged} THEN 0 \
              ELSE concat('identity changed')::integer END"
         )
     }
 }
 
-/// SQLSTATEs of the failures of [`Identity::require_sql`]: a division by zero, and a string that is not a number.
+/// SQLSTATEs of the failures of [`Identity::assert_unchanged_sql`]: a division by zero, and a string that is not a
+/// number.
 pub(crate) const TRANSACTION_ENDED: &str = "22012";
 pub(crate) const IDENTITY_CHANGED: &str = "22P02";
 
@@ -267,7 +271,7 @@ mod tests {
     use serde_json::json;
     use uuid::Uuid;
 
-    use super::{Identity, STARTED_AT, quoted, supabase};
+    use super::{Identity, STARTED_AT_SQL, quoted, supabase};
     use crate::Error;
 
     #[test]
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn claims_without_a_user_or_with_another_role_are_refused() {
         let id = Uuid::new_v4().to_string();
-        let of = |claims: serde_json::Value| match claims {
+        let from_json = |claims: serde_json::Value| match claims {
             serde_json::Value::Object(claims) => supabase::from_claims(claims),
             _ => unreachable!(),
         };
@@ -303,15 +307,15 @@ mod tests {
             json!({ "role": "authenticated", "sub": id, "name": "a\0b" }),
             json!({ "role": "authenticated", "sub": id, "deep": [{ "a\0b": 1 }] }),
         ] {
-            assert!(matches!(of(claims.clone()), Err(Error::InvalidClaims { .. })), "{claims}");
+            assert!(matches!(from_json(claims.clone()), Err(Error::InvalidClaims { .. })), "{claims}");
         }
-        let user = of(json!({ "role": "authenticated", "sub": id.to_uppercase(), "aal": "aal2" })).unwrap();
+        let user = from_json(json!({ "role": "authenticated", "sub": id.to_uppercase(), "aal": "aal2" })).unwrap();
         assert_eq!((user.role(), user.user_id().unwrap().to_string()), ("authenticated", id));
-        assert_eq!(of(json!({ "role": "anon" })).unwrap().role(), "anon");
+        assert_eq!(from_json(json!({ "role": "anon" })).unwrap().role(), "anon");
     }
 
     #[test]
-    fn a_setting_cannot_leave_its_literal() {
+    fn the_value_of_a_setting_cannot_break_out_of_its_sql_literal() {
         assert_eq!(quoted("it's"), "'it''s'");
         assert_eq!(quoted(r"\'; DROP"), r"E'\\''; DROP'");
         assert_eq!(quoted("a\0b"), "'ab'");
@@ -319,16 +323,16 @@ mod tests {
 
     #[test]
     fn identities_are_equal_if_they_set_the_same_role_and_settings() {
-        let of = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
-        let (shared, other) = (of("app.tenant", "1"), of("app.tenant", "2"));
-        assert_eq!(shared, of("app.tenant", "1"));
-        assert_eq!(shared.key(), of("app.tenant", "1").key());
+        let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
+        let (shared, other) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
+        assert_eq!(shared, with_setting("app.tenant", "1"));
+        assert_eq!(shared.key(), with_setting("app.tenant", "1").key());
         assert!(shared != other && shared.key() != other.key());
         // A builder changes its own copy only.
         assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
         assert_ne!(shared.clone().with_admission("check()"), shared);
-        assert_ne!(of("app.region", "1"), shared);
-        assert_eq!(shared, of("app.tenant", "1"));
+        assert_ne!(with_setting("app.region", "1"), shared);
+        assert_eq!(shared, with_setting("app.tenant", "1"));
     }
 
     #[test]
@@ -336,10 +340,10 @@ mod tests {
         let timeout = Some(Duration::from_secs(2));
         let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
         let set = "SELECT num_nulls(set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
-        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT}"));
+        assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT_SQL}"));
         assert_eq!(
             tenant.with_admission("check()").set_local_sql(timeout, ", 1"),
-            format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT}")
+            format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT_SQL}")
         );
     }
 

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::{IdentityConnection, Transaction};
 
-macro_rules! inherent {
+macro_rules! impl_inherent_methods {
     ($target:ty) => {
         impl $target {
             /// Returns [`DbBackend::Postgres`].
@@ -52,14 +52,14 @@ macro_rules! inherent {
             {
                 let transaction = self.begin_with_config(isolation_level, access_mode).await?;
                 let outcome = callback(&transaction).await;
-                crate::transaction::end(transaction, outcome).await
+                crate::transaction::commit_or_rollback(transaction, outcome).await
             }
         }
     };
 }
 
-inherent!(IdentityConnection);
-inherent!(Transaction);
+impl_inherent_methods!(IdentityConnection);
+impl_inherent_methods!(Transaction);
 
 impl IdentityConnection {
     /// Checks that the server answers and that this identity can run statements.

@@ -10,47 +10,47 @@ use std::time::Duration;
 
 pub(crate) use begin::{BeginRequest, READ_ONLY};
 pub(crate) use ending::commit_unknown;
-pub(crate) use savepoints::savepoint;
+pub(crate) use savepoints::savepoint_name;
 use sea_orm::{DbErr, sqlx};
-pub(crate) use state::{Failure, Frame, OUTERMOST, Over, Pending, over_error};
+pub(crate) use state::{EndReason, Failure, Frame, OUTERMOST, Pending, end_error};
 
 use crate::{
     Error, Identity,
-    error::{is_from_pooler, is_lost},
-    marks::{Dropped, Marks},
+    error::{breaks_connection, is_from_pooler},
     pool::PooledConnection,
     runtime::timeout,
     transaction_server::TransactionServer,
+    unlocked_state::{Dropped, UnlockedState},
     wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// The connection and its state.
 #[derive(Debug)]
 pub(crate) struct Inner<C: Connection = PooledConnection> {
-    pub(crate) pooled: Option<C>,
+    pub(crate) connection: Option<C>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server sends ReadyForQuery.
     pub(crate) has_unread_end: bool,
-    pub(crate) over: Option<Over>,
+    pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement ran that may have changed the database session.
-    pub(crate) unclean: bool,
+    pub(crate) is_unclean: bool,
     /// Whether a COMMIT of the caller was sent and is unanswered.
-    pub(crate) is_committing: bool,
-    pub(crate) last_id: u64,
+    pub(crate) has_unanswered_raw_commit: bool,
+    pub(crate) last_frame_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
     /// The identity with its settings as the server stores them, which statements must not change.
     pub(crate) stored_identity: Identity,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
-    /// Whether its commit or rollback need not be awaited: it only reads, and is not SERIALIZABLE, so what it read is
-    /// valid either way.
-    pub(crate) ends_unawaited: bool,
-    /// Whether it is `READ ONLY`.
+    pub(crate) prepared_statements: PreparedStatements,
+    /// Whether the caller need not wait for the end of the transaction: it only reads, and is not SERIALIZABLE, so what
+    /// it read is valid whether it is committed or rolled back.
+    pub(crate) ends_in_background: bool,
+    /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
-    /// The server that it runs on, if there are replicas.
+    /// The server that the transaction runs on, if there are replicas.
     pub(crate) server: Option<TransactionServer>,
 }
 
@@ -62,10 +62,10 @@ impl<C: Connection> Inner<C> {
     }
 
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
-        let over = self.over;
-        match (&mut self.pooled, over) {
-            (Some(pooled), None) => Ok(pooled),
-            (_, over) => Err(over_error(over)),
+        let end_reason = self.end_reason;
+        match (&mut self.connection, end_reason) {
+            (Some(connection), None) => Ok(connection),
+            (_, end_reason) => Err(end_error(end_reason)),
         }
     }
 
@@ -74,12 +74,12 @@ impl<C: Connection> Inner<C> {
     }
 
     /// Checks that the frame may be used.
-    pub(crate) fn check(&mut self, frame: u64) -> Result<(), DbErr> {
-        if self.over.is_some() {
-            return Err(over_error(self.over));
+    pub(crate) fn check_usable(&mut self, frame: u64) -> Result<(), DbErr> {
+        if self.end_reason.is_some() {
+            return Err(end_error(self.end_reason));
         }
         let innermost = self.frames.last().map(|frame| frame.id);
-        match self.frame(frame).map(|frame| frame.failed) {
+        match self.frame(frame).map(|frame| frame.failure) {
             None => Err(Error::TransactionOver.into()),
             Some(_) if innermost != Some(frame) => Err(Error::NestedTransactionOpen.into()),
             Some(Some(Failure::Failed)) => Err(Error::TransactionFailed.into()),
@@ -89,16 +89,16 @@ impl<C: Connection> Inner<C> {
     }
 
     /// Records a response: an error fails the frame, a lost connection ends the transaction.
-    pub(crate) fn answered<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    pub(crate) fn record_outcome<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.pending = None;
-        let is_unknown = outcome.as_ref().err().is_some_and(|error| is_lost(error) || is_from_pooler(error));
-        self.is_committing &= is_unknown;
+        let is_unknown = outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
+        self.has_unanswered_raw_commit &= is_unknown;
         if let Err(error) = &outcome {
-            if is_lost(error) || self.is_committing {
-                self.close(Over::Lost);
+            if breaks_connection(error) || self.has_unanswered_raw_commit {
+                self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
                 self.has_unread_end = true;
-                self.fail(frame, Failure::Failed);
+                self.mark_failed(frame, Failure::Failed);
             } else {
                 // The driver could not send the request or decode the response, so more of it may follow.
                 self.pending = Some(Pending::Stream);
@@ -107,25 +107,25 @@ impl<C: Connection> Inner<C> {
         outcome
     }
 
-    pub(crate) fn fail(&mut self, frame: u64, failure: Failure) {
+    pub(crate) fn mark_failed(&mut self, frame: u64, failure: Failure) {
         if let Some(frame) = self.frame(frame) {
-            frame.failed.get_or_insert(failure);
+            frame.failure.get_or_insert(failure);
         }
     }
 
     /// Ends the transaction and discards the connection instead of returning it to its pool.
-    pub(crate) fn close(&mut self, over: Over) {
-        self.over = Some(over);
+    pub(crate) fn close(&mut self, reason: EndReason) {
+        self.end_reason = Some(reason);
         self.pending = None;
-        if let Some(pooled) = self.pooled.take() {
-            pooled.discard();
+        if let Some(connection) = self.connection.take() {
+            connection.discard();
         }
     }
 
     /// Reads the last response to its end. After that, the driver sends a request at once, so even a call that is
     /// dropped has been sent.
-    async fn ready(&mut self) -> Result<(), DbErr> {
-        if !self.has_unread_end || self.over.is_some() {
+    async fn finish_response(&mut self) -> Result<(), DbErr> {
+        if !self.has_unread_end || self.end_reason.is_some() {
             return Ok(());
         }
         let limit = self.deadline.unwrap_or_default().max(ROLLBACK_TIMEOUT);
@@ -135,33 +135,33 @@ impl<C: Connection> Inner<C> {
                 Ok(())
             }
             Ok(Err(error)) => {
-                self.close(Over::Lost);
+                self.close(EndReason::ConnectionLost);
                 Err(exec_error(error))
             }
             Err(_) => {
-                self.close(Over::DeadlineExceeded);
+                self.close(EndReason::DeadlineExceeded);
                 Err(Error::DeadlineExceeded.into())
             }
         }
     }
 
-    /// Sends a statement of this crate in the innermost frame. `pending` is recorded until the answer.
+    /// Sends a statement of this crate in the innermost frame. `pending` stays recorded until the answer arrives.
     pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
-        self.ready().await?;
+        self.finish_response().await?;
         self.pending = Some(pending);
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
         let mut answer = Answer::default();
         let outcome = self.connection()?.simple_query(sql, &mut answer).await;
-        self.answered(frame, outcome).map_err(exec_error)?;
+        self.record_outcome(frame, outcome).map_err(exec_error)?;
         Ok(answer)
     }
 
     /// Completes what earlier calls left unfinished. It may itself be dropped at any point.
-    pub(crate) async fn settle(&mut self, marks: &Marks) -> Result<(), DbErr> {
+    pub(crate) async fn settle(&mut self, unlocked: &UnlockedState) -> Result<(), DbErr> {
         if self.pending.is_none() {
-            self.ready().await?;
+            self.finish_response().await?;
         }
-        if let (Some(pending), None) = (self.pending, self.over) {
+        if let (Some(pending), None) = (self.pending, self.end_reason) {
             let deadline = self.deadline;
             let drain = self.connection()?.drain();
             let drained = match deadline {
@@ -172,49 +172,49 @@ impl<C: Connection> Inner<C> {
             let refused = match drained {
                 Ok(Ok(refused)) => refused.is_some(),
                 Ok(Err(error)) => {
-                    self.close(Over::Lost);
+                    self.close(EndReason::ConnectionLost);
                     return Err(exec_error(error));
                 }
                 Err(_) => {
-                    self.close(Over::DeadlineExceeded);
+                    self.close(EndReason::DeadlineExceeded);
                     return Err(Error::DeadlineExceeded.into());
                 }
             };
             (self.pending, self.has_unread_end) = (None, false);
             match pending {
-                Pending::Call(frame) => self.fail(frame, Failure::Failed),
+                Pending::Call(frame) => self.mark_failed(frame, Failure::Failed),
                 Pending::Stream if refused => {
                     let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-                    self.fail(frame, Failure::Failed);
+                    self.mark_failed(frame, Failure::Failed);
                 }
                 Pending::Stream => {}
                 // The nested transaction was never returned to a caller.
                 Pending::Savepoint(frame) => {
                     if let Some(frame) = self.frame(frame) {
-                        frame.abandoned = true;
+                        frame.is_abandoned = true;
                     }
                 }
-                Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.pop(frame),
-                Pending::Release(frame) | Pending::RollbackTo(frame) => self.fail(frame, Failure::Failed),
+                Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.remove_frames_from(frame),
+                Pending::Release(frame) | Pending::RollbackTo(frame) => self.mark_failed(frame, Failure::Failed),
                 // The transaction was never returned to a caller.
-                Pending::Begin => self.close(Over::Ended),
+                Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
-                Pending::End if !refused => self.over = Some(Over::Ended),
-                Pending::End => self.close(Over::Ended),
+                Pending::End if !refused => self.end_reason = Some(EndReason::Finished),
+                Pending::End => self.close(EndReason::Finished),
             }
         }
-        for (frame, dropped) in marks.take() {
+        for (frame, dropped) in unlocked.take_drops() {
             match dropped {
-                Dropped::Operation => self.fail(frame, Failure::Failed),
+                Dropped::Operation => self.mark_failed(frame, Failure::Failed),
                 Dropped::Handle => {
                     if let Some(frame) = self.frame(frame) {
-                        frame.abandoned = true;
+                        frame.is_abandoned = true;
                     }
                 }
             }
         }
         while let (Some(frame), None) =
-            (self.frames.iter().find(|frame| frame.abandoned).map(|frame| frame.id), self.over)
+            (self.frames.iter().find(|frame| frame.is_abandoned).map(|frame| frame.id), self.end_reason)
         {
             if frame == OUTERMOST {
                 self.roll_back().await?;
@@ -225,6 +225,7 @@ impl<C: Connection> Inner<C> {
         Ok(())
     }
 
+    /// Verifies that neither the transaction nor the identity has changed. If the identity has, the frame fails.
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;
@@ -233,15 +234,15 @@ impl<C: Connection> Inner<C> {
             Some(0) => {
                 self.forget_deallocated(number(1), pending).await?;
                 if let Some(frame) = self.frame(frame) {
-                    frame.unverified = false;
+                    frame.is_unverified = false;
                 }
                 Ok(())
             }
             Some(1) => {
-                self.fail(frame, Failure::IdentityChanged);
+                self.mark_failed(frame, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
-            _ => Err(self.ended_by_statement().into()),
+            _ => Err(self.record_end_by_statement().into()),
         }
     }
 }
@@ -250,7 +251,7 @@ impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that the driver prepares them again.
     async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
-        if self.statements == PreparedStatements::Deallocated {
+        if self.prepared_statements == PreparedStatements::Deallocated {
             return Ok(());
         }
         if prepared == self.connection()?.prepared_statement_count() {
@@ -259,6 +260,6 @@ impl<C: Connection> Inner<C> {
         self.pending = Some(pending);
         let outcome = self.connection()?.forget_prepared_statements().await;
         let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-        self.answered(frame, outcome).map_err(exec_error)
+        self.record_outcome(frame, outcome).map_err(exec_error)
     }
 }

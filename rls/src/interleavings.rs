@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::StreamExt;
 use sea_orm::{DbBackend, DbErr, Statement};
-use server::{Model, Server, USER};
+use server::{ModelConnection, Server, USER_ROLE};
 use shuttle::{
     Runner,
     future::{block_on, spawn, yield_now},
@@ -27,9 +27,9 @@ use crate::{
     Error, Identity,
     identity::set_role_statement,
     inner::{BeginRequest, Inner, OUTERMOST},
-    run::stream_rows,
-    runtime::set_deadlines,
-    shared_transaction::{Check, SharedTransaction},
+    runtime::set_deadlines_may_pass,
+    shared_transaction::{SharedTransaction, Verification},
+    statements::stream_rows,
     wire::PreparedStatements,
 };
 
@@ -51,8 +51,8 @@ struct Log {
 }
 
 #[derive(Clone)]
-struct Tasks {
-    shared: SharedTransaction<Model>,
+struct TaskContext {
+    shared: SharedTransaction<ModelConnection>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -78,7 +78,7 @@ async fn poll_and_drop<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-impl Tasks {
+impl TaskContext {
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +90,7 @@ impl Tasks {
         log.rows.len() - 1
     }
 
-    fn answered<T>(&self, row: usize, answer: Option<Result<T, DbErr>>) {
+    fn record_answer<T>(&self, row: usize, answer: Option<Result<T, DbErr>>) {
         if matches!(answer, Some(Ok(_))) {
             self.log().rows[row].1 = Outcome::Done;
         }
@@ -98,9 +98,9 @@ impl Tasks {
 
     async fn insert(&self, frame: u64) {
         let row = self.new_row(frame);
-        let check = if random_below(2) == 0 { Check::Never } else { Check::Now };
-        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER}")), check);
-        self.answered(row, Some(insert.await));
+        let verification = if random_below(2) == 0 { Verification::Skipped } else { Verification::Immediate };
+        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
+        self.record_answer(row, Some(insert.await));
     }
 
     async fn step(&self, frame: u64, depth: u32) {
@@ -109,28 +109,31 @@ impl Tasks {
             0 | 1 => self.insert(frame).await,
             2 => {
                 let row = self.new_row(frame);
-                let set = ["service", USER].map(|role| statement(set_role_statement(role)));
+                let set = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
                 let sql = statement(format!("INSERT {row} AS service"));
                 let elevated = self.shared.execute_as_role(frame, set, sql);
                 let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
-                self.answered(row, answer);
+                self.record_answer(row, answer);
             }
             3 => {
                 let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER}"));
-                let answer = poll_and_drop(self.shared.execute(frame, sql, Check::Now)).await;
-                self.answered(row, answer);
+                let sql = statement(format!("INSERT {row} AS {USER_ROLE}"));
+                let answer = poll_and_drop(self.shared.execute(frame, sql, Verification::Immediate)).await;
+                self.record_answer(row, answer);
             }
             4 => {
-                let refused = self.shared.execute(frame, statement("REFUSE".to_owned()), Check::Never).await;
+                let refused = self.shared.execute(frame, statement("REFUSE".to_owned()), Verification::Skipped).await;
                 assert!(refused.is_err());
             }
             5 => {
-                let check = if random_below(2) == 0 { Check::Now } else { Check::Later };
+                let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
                 let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER}, SWITCH"));
-                let switched = self.shared.execute(frame, sql, check).await;
-                assert!(check == Check::Later || switched.is_err(), "a changed identity was not noticed");
+                let sql = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
+                let switched = self.shared.execute(frame, sql, verification).await;
+                assert!(
+                    verification == Verification::Deferred || switched.is_err(),
+                    "a changed identity was not noticed"
+                );
             }
             6 => self.stream(frame).await,
             _ if depth < 2 => Box::pin(self.nested(frame, depth)).await,
@@ -141,7 +144,7 @@ impl Tasks {
     /// Reads some of the rows, and may run another statement before the remaining ones.
     async fn stream(&self, frame: u64) {
         let sql = statement("ROWS 6".to_owned());
-        let Ok(rows) = stream_rows(&self.shared, frame, sql, Check::Never, false).await else { return };
+        let Ok(rows) = stream_rows(&self.shared, frame, sql, Verification::Skipped, false).await else { return };
         let mut rows = pin!(rows);
         for _ in 0..random_below(8) {
             let Some(Ok(_)) = rows.next().await else { return };
@@ -200,40 +203,41 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
     }
 }
 
-async fn program(deadline: Option<Duration>, may_be_lost: bool) {
+async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     let server = Server::default();
-    let identity = Identity::new(USER);
-    let statements = PreparedStatements::Cached;
-    let request = BeginRequest { identity: &identity, modes: "", deadline, statements, ends_unawaited: false };
+    let identity = Identity::new(USER_ROLE);
+    let prepared_statements = PreparedStatements::Cached;
+    let request =
+        BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, ends_in_background: false };
     server.state().may_be_lost = may_be_lost;
     let begin = Inner::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
     let Some(Ok((inner, _))) = begun else { return wait_for_release(&server).await };
-    let tasks = Tasks { shared: SharedTransaction::new(inner), log: Arc::default() };
-    tasks.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
+    let context = TaskContext { shared: SharedTransaction::new(inner), log: Arc::default() };
+    context.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
     let running: Vec<_> = (0..2 + random_below(2))
         .map(|_| {
-            let tasks = tasks.clone();
+            let context = context.clone();
             spawn(async move {
                 for _ in 0..=random_below(3) {
-                    tasks.step(OUTERMOST, 0).await;
+                    context.step(OUTERMOST, 0).await;
                 }
             })
         })
         .collect();
     // A nested transaction may outlive the outer one.
-    let ends_last = random_below(3) > 0;
-    if !ends_last {
-        tasks.end(OUTERMOST).await;
+    let outermost_ends_last = random_below(3) > 0;
+    if !outermost_ends_last {
+        context.end(OUTERMOST).await;
     }
     for task in running {
         task.await.unwrap();
     }
-    if ends_last {
-        tasks.end(OUTERMOST).await;
+    if outermost_ends_last {
+        context.end(OUTERMOST).await;
     }
-    let log = tasks.log.clone();
-    drop(tasks);
+    let log = context.log.clone();
+    drop(context);
     wait_for_release(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +267,7 @@ async fn wait_for_release(server: &Server) {
 }
 
 /// `SPARC_SCHEDULES` is the number of schedules for each scheduler.
-fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
+fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
     let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.
     let mut config = shuttle::Config::new();
@@ -274,16 +278,16 @@ fn explore(test: impl Fn() + Copy + Send + Sync + 'static) {
 
 #[test]
 fn writes_answered_ok_are_saved_and_no_others() {
-    explore(|| {
-        set_deadlines(false);
-        block_on(program(None, false));
+    explore_schedules(|| {
+        set_deadlines_may_pass(false);
+        block_on(run_program(None, false));
     });
 }
 
 #[test]
 fn writes_answered_ok_are_saved_and_no_others_with_deadlines_and_lost_connections() {
-    explore(|| {
-        set_deadlines(true);
-        block_on(program(Some(Duration::from_secs(1)), true));
+    explore_schedules(|| {
+        set_deadlines_may_pass(true);
+        block_on(run_program(Some(Duration::from_secs(1)), true));
     });
 }

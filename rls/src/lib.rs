@@ -9,18 +9,18 @@ mod inherent;
 mod inner;
 #[cfg(test)]
 mod interleavings;
-mod marks;
-mod plain;
 mod pool;
 mod pooler;
 mod position;
-mod run;
 mod runtime;
 mod servers;
 mod shared_transaction;
+mod statement_kind;
+mod statements;
 mod transaction;
 mod transaction_server;
 pub mod unchecked;
+mod unlocked_state;
 mod wire;
 
 // Imported so that its features select the TLS implementation of the driver under SeaORM.
@@ -33,6 +33,6 @@ pub use error::{Error, pg_error, sqlx_error};
 pub use identity::{Identity, supabase};
 pub use pool::PoolStatus;
 pub use position::Position;
-pub use run::RowStream;
 pub use servers::{ServerRole, ServerStatus};
+pub use statements::RowStream;
 pub use transaction::{Transaction, UncheckedTransaction};

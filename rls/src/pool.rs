@@ -17,9 +17,9 @@ use tokio::{
 pub(crate) use connector::ServerState;
 use connector::{Connector, ServerConnection};
 
-use crate::{Error, error::is_lost, pooler::ServerProcess};
+use crate::{Error, error::breaks_connection, pooler::ServerProcess};
 
-/// Timeout of that ping. After it, another connection is tried.
+/// Timeout of the ping before an idle connection is used. After it, another connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often idle connections are checked.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
-type Managed = deadpool::managed::Pool<Connector>;
+type ManagedPool = deadpool::managed::Pool<Connector>;
 
 /// The source of connections.
 #[derive(Clone)]
@@ -36,12 +36,12 @@ pub(crate) enum Pool {
     /// A pool of this handle. It hands out the connection that was returned last, which is warm. Connections are
     /// returned idle and clean, so nothing is sent to the server then. (The driver's pool pings each time, which costs
     /// a round trip per operation.)
-    Managed { pool: Managed, acquire_timeout: Duration, server_state: Arc<ServerState> },
+    Managed { pool: ManagedPool, acquire_timeout: Duration, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
 }
 
-// The contents include the password.
+/// Omits the connect options, which include the password.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,7 +66,7 @@ impl Pool {
         config.queue_mode = QueueMode::Lifo;
         let connector = Connector { options, server_state: Arc::default() };
         let server_state = connector.server_state.clone();
-        let pool = Managed::builder(connector).config(config).build();
+        let pool = ManagedPool::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
         let weak = pool.weak();
         tokio::spawn(async move {
@@ -80,7 +80,7 @@ impl Pool {
     }
 
     /// Returns how many dead connections a call may meet before a failure is an error: as many as the pool may have.
-    pub(crate) fn max_dead(&self) -> usize {
+    pub(crate) fn max_dead_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
             Self::External(db) if is_postgres(db) => {
@@ -106,7 +106,7 @@ impl Pool {
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
                     // Connections are being opened, so the server does not answer. Otherwise the pool is too small, and
                     // calls wait for other calls.
-                    Ok(Err(_)) | Err(_) if server_state.is_awaited() => Err(no_answer().into()),
+                    Ok(Err(_)) | Err(_) if server_state.is_server_awaited() => Err(no_answer_error().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
             }
@@ -116,7 +116,7 @@ impl Pool {
                     Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
                     // That pool retries an unreachable server, and then reports that none of its connections was free.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
-                        Err(unreachable) if is_lost(&unreachable) => connect_error(unreachable),
+                        Err(unreachable) if breaks_connection(&unreachable) => connect_error(unreachable),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
                     }),
                     Err(error) => Err(connect_error(error)),
@@ -156,30 +156,30 @@ impl Pool {
 
     /// Pings the server over a connection of the pool.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
-        let mut dead = 0;
+        let mut dead_connections = 0;
         loop {
-            let mut pooled = self.acquire().await?;
-            let is_last = pooled.is_new() || dead > self.max_dead();
+            let mut connection = self.acquire().await?;
+            let is_last = connection.is_new() || dead_connections > self.max_dead_connections();
             // A connection that does not answer is discarded, because the answer may still come.
-            let answer = timeout(HEALTH_CHECK_TIMEOUT, pooled.connection().ping()).await;
+            let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
-                    pooled.discard();
-                    if is_last || !is_lost(&error) {
+                    connection.discard();
+                    if is_last || !breaks_connection(&error) {
                         return Err(connect_error(error));
                     }
                 }
                 Err(_) => {
-                    pooled.discard();
+                    connection.discard();
                     if is_last {
-                        return Err(no_answer().into());
+                        return Err(no_answer_error().into());
                     }
                     // Otherwise the idle connections would be awaited one by one.
                     self.drop_idle();
                 }
             }
-            dead += 1;
+            dead_connections += 1;
         }
     }
 
@@ -190,7 +190,7 @@ impl Pool {
         }
     }
 
-    /// Hands out no more connections, and waits until those in use are returned.
+    /// Closes the pool: it hands out no more connections, and `close` waits until those in use are returned.
     pub(crate) async fn close(&self) -> Result<(), DbErr> {
         match self {
             Self::Managed { pool, .. } => {
@@ -231,7 +231,7 @@ pub(crate) fn connect_error(error: sqlx::Error) -> DbErr {
 }
 
 impl PooledConnection {
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+    pub(crate) fn driver_mut(&mut self) -> &mut PgConnection {
         match self {
             Self::Managed(object) => &mut object.driver,
             Self::External(connection, _) => connection,
@@ -301,7 +301,7 @@ async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     timeout(PING_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-fn no_answer() -> Error {
+fn no_answer_error() -> Error {
     let source = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time");
     Error::ConnectionLost(DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::Io(source).into())))
 }

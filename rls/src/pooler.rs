@@ -19,29 +19,32 @@ pub(crate) struct ServerProcess {
 
 impl ServerProcess {
     /// Records the process of a transaction. Returns whether the names of its prepared statements must be checked.
-    fn switch_to(&mut self, id: Option<i64>) -> bool {
+    fn must_check_names_in(&mut self, id: Option<i64>) -> bool {
         let last = std::mem::replace(&mut self.id, id);
         last.is_some() && last != id && !self.pooler_tracks_statements
     }
 }
 
 /// The number of prepared statements in the process with the driver's names, and with those of poolers that track them.
-const COUNT_STATEMENTS: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
+const COUNT_STATEMENTS_BY_OWNER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
 /// The reason given in the error.
-const UNTRACKED: &str = "a pooler in transaction mode does not track prepared statements; use \
+const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Checks at the beginning of a transaction that no prepared statement of another client can be mistaken for one of
 /// this connection. This takes a round trip, but only in a different process than the last transaction's.
-pub(crate) async fn check(connection: &mut impl Connection, process_id: Option<i64>) -> Result<(), sqlx::Error> {
-    if !connection.server_process().is_some_and(|process| process.switch_to(process_id)) {
+pub(crate) async fn check_statement_names(
+    connection: &mut impl Connection,
+    process_id: Option<i64>,
+) -> Result<(), sqlx::Error> {
+    if !connection.server_process().is_some_and(|process| process.must_check_names_in(process_id)) {
         return Ok(());
     }
     let mut answer = Answer::default();
-    connection.simple_query(COUNT_STATEMENTS.to_owned(), &mut answer).await?;
+    connection.simple_query(COUNT_STATEMENTS_BY_OWNER.to_owned(), &mut answer).await?;
     let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
     match (count(0), count(1)) {
         // The statements of this connection are prepared in another process; in this one, other clients may take their
@@ -53,7 +56,7 @@ pub(crate) async fn check(connection: &mut impl Connection, process_id: Option<i
             }
             Ok(())
         }
-        _ => Err(sqlx::Error::Configuration(UNTRACKED.into())),
+        _ => Err(sqlx::Error::Configuration(UNTRACKED_STATEMENTS.into())),
     }
 }
 
@@ -64,11 +67,11 @@ mod tests {
     #[test]
     fn names_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
-        assert!(!process.switch_to(Some(7)), "the first one");
-        assert!(!process.switch_to(Some(7)), "the same one");
-        assert!(process.switch_to(Some(8)), "another one");
-        assert!(!process.switch_to(Some(8)), "the same one again");
+        assert!(!process.must_check_names_in(Some(7)), "the first one");
+        assert!(!process.must_check_names_in(Some(7)), "the same one");
+        assert!(process.must_check_names_in(Some(8)), "another one");
+        assert!(!process.must_check_names_in(Some(8)), "the same one again");
         process.pooler_tracks_statements = true;
-        assert!(!process.switch_to(Some(7)), "a pooler that tracks prepared statements");
+        assert!(!process.must_check_names_in(Some(7)), "a pooler that tracks prepared statements");
     }
 }

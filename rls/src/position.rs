@@ -55,11 +55,11 @@ impl FromStr for Position {
 /// Parses a location on a timeline as PostgreSQL prints it: `0/16B3748`.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
-    let half = |part: &str| {
+    let parse_half = |part: &str| {
         let is_hex = !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_hexdigit());
         u32::from_str_radix(part, 16).ok().filter(|_| is_hex).map(u64::from)
     };
-    Some(half(high)? << 32 | half(low)?)
+    Some(parse_half(high)? << 32 | parse_half(low)?)
 }
 
 impl Serialize for Position {
@@ -83,7 +83,7 @@ pub(crate) struct RequiredPosition {
 }
 
 impl RequiredPosition {
-    fn join(self, other: Self) -> Self {
+    fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
             unknown_commit: self.unknown_commit.max(other.unknown_commit),
@@ -91,21 +91,21 @@ impl RequiredPosition {
     }
 
     pub(crate) fn at_least(self, position: Option<Position>) -> Self {
-        self.join(Self { position, unknown_commit: None })
+        self.merge(Self { position, unknown_commit: None })
     }
 }
 
 /// Maximum number of identities in each of the two generations of positions.
-const GENERATION_SIZE: usize = 8192;
+const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
 /// The log position of each identity. When both generations are full, the older one is dropped, and only its highest
 /// position is kept, as `floor`, for all identities without an entry. Replicas have replayed it long before, so nobody
 /// waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Positions(Mutex<Remembered>);
+pub(crate) struct Positions(Mutex<RememberedPositions>);
 
 #[derive(Debug, Default)]
-struct Remembered {
+struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
@@ -114,15 +114,15 @@ struct Remembered {
 }
 
 impl Positions {
-    pub(crate) fn of(&self, identity: &Identity) -> RequiredPosition {
+    pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
         let key = &identity.key();
-        let own = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
-        own.unwrap_or(remembered.floor)
+        let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
+        entry.unwrap_or(remembered.floor)
     }
 
     /// Records that the identity has written or read up to the position.
-    pub(crate) fn note(&self, identity: &Identity, position: Position) {
+    pub(crate) fn record(&self, identity: &Identity, position: Position) {
         self.lock().update(identity.key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
@@ -133,31 +133,31 @@ impl Positions {
 
     /// Records the log position of a commit on the primary. It also settles the commits whose answers were lost before
     /// it was sent, but not those whose answers were lost since.
-    pub(crate) fn note_from_primary(&self, identity: &Identity, position: Position, lost_before: u64) {
+    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: Position, lost_answers_before: u64) {
         self.lock().update(identity.key(), |entry| {
-            let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_before);
+            let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
         });
     }
 
-    pub(crate) fn note_unknown_commit(&self, identity: &Identity) {
+    pub(crate) fn record_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
         remembered.lost_answers += 1;
         let number = remembered.lost_answers;
         remembered.update(identity.key(), |entry| entry.unknown_commit = Some(number));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Remembered> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RememberedPositions> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Remembered {
+impl RememberedPositions {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
         if !self.recent.contains_key(&key) {
-            if self.recent.len() >= GENERATION_SIZE {
+            if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
                 let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::join);
+                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -170,10 +170,10 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use super::{GENERATION_SIZE, Position, Positions, RequiredPosition};
+    use super::{MAX_IDENTITIES_PER_GENERATION, Position, Positions, RequiredPosition};
     use crate::Identity;
 
-    fn somebody(number: usize) -> Identity {
+    fn identity_number(number: usize) -> Identity {
         Identity::new(format!("role_{number}"))
     }
 
@@ -201,41 +201,41 @@ mod tests {
     fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
         let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
-        let many = GENERATION_SIZE * 5;
-        for number in 0..many {
-            positions.note(&somebody(number), at(number));
+        let count = MAX_IDENTITIES_PER_GENERATION * 5;
+        for number in 0..count {
+            positions.record(&identity_number(number), at(number));
         }
-        for number in [0, 1, GENERATION_SIZE, many - 1] {
-            assert!(positions.of(&somebody(number)).position >= Some(at(number)), "{number}");
+        for number in [0, 1, MAX_IDENTITIES_PER_GENERATION, count - 1] {
+            assert!(positions.get(&identity_number(number)).position >= Some(at(number)), "{number}");
         }
-        assert_eq!(positions.of(&somebody(many - 1)).position, Some(at(many - 1)));
+        assert_eq!(positions.get(&identity_number(count - 1)).position, Some(at(count - 1)));
         let remembered = positions.lock();
-        assert!(remembered.recent.len() + remembered.older.len() <= 2 * GENERATION_SIZE);
+        assert!(remembered.recent.len() + remembered.older.len() <= 2 * MAX_IDENTITIES_PER_GENERATION);
     }
 
     #[test]
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
-        let (positions, ada) = (Positions::default(), somebody(0));
+        let (positions, ada) = (Positions::default(), identity_number(0));
         let at = |lsn| Position { timeline: 1, lsn };
-        positions.note_unknown_commit(&ada);
-        positions.note(&ada, at(1));
-        assert!(positions.of(&ada).unknown_commit.is_some());
-        positions.note_from_primary(&ada, at(2), positions.lost_answers());
-        assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(2)), unknown_commit: None });
+        positions.record_unknown_commit(&ada);
+        positions.record(&ada, at(1));
+        assert!(positions.get(&ada).unknown_commit.is_some());
+        positions.record_primary_commit(&ada, at(2), positions.lost_answers());
+        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(2)), unknown_commit: None });
     }
 
     #[test]
-    fn a_commit_that_was_sent_earlier_says_nothing_of_one_whose_answer_was_lost_since() {
-        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(somebody));
+    fn the_answer_to_a_commit_does_not_settle_answers_lost_after_it_was_sent() {
+        let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
         let at = |lsn| Position { timeline: 1, lsn };
-        positions.note_unknown_commit(&ada);
-        let lost_before = positions.lost_answers();
-        positions.note_unknown_commit(&ada);
-        positions.note_unknown_commit(&ben);
-        positions.note_from_primary(&ada, at(2), lost_before);
-        assert!(positions.of(&ada).unknown_commit.is_some());
-        positions.note_from_primary(&ada, at(3), positions.lost_answers());
-        assert_eq!(positions.of(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
-        assert!(positions.of(&ben).unknown_commit.is_some(), "another's commit");
+        positions.record_unknown_commit(&ada);
+        let lost_answers_before = positions.lost_answers();
+        positions.record_unknown_commit(&ada);
+        positions.record_unknown_commit(&ben);
+        positions.record_primary_commit(&ada, at(2), lost_answers_before);
+        assert!(positions.get(&ada).unknown_commit.is_some());
+        positions.record_primary_commit(&ada, at(3), positions.lost_answers());
+        assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
+        assert!(positions.get(&ben).unknown_commit.is_some(), "another's commit");
     }
 }

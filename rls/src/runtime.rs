@@ -3,12 +3,12 @@
 //! and work in both.)
 
 #[cfg(test)]
-pub(crate) use explored::*;
+pub(crate) use under_shuttle::*;
 #[cfg(not(test))]
-pub(crate) use real::*;
+pub(crate) use under_tokio::*;
 
 #[cfg(not(test))]
-mod real {
+mod under_tokio {
     pub(crate) use std::sync::{
         Mutex as StdMutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -26,7 +26,7 @@ mod real {
 }
 
 #[cfg(test)]
-mod explored {
+mod under_shuttle {
     use std::{cell::Cell, pin::pin, task::Poll, time::Duration};
 
     use shuttle::rand::Rng;
@@ -40,18 +40,18 @@ mod explored {
 
     thread_local! {
         /// Whether deadlines may be exceeded. Shuttle runs all tasks of a test in one thread.
-        static DEADLINES: Cell<bool> = const { Cell::new(false) };
+        static DEADLINES_MAY_PASS: Cell<bool> = const { Cell::new(false) };
     }
 
-    pub(crate) fn set_deadlines(may_be_exceeded: bool) {
-        DEADLINES.set(may_be_exceeded);
+    pub(crate) fn set_deadlines_may_pass(may_pass: bool) {
+        DEADLINES_MAY_PASS.set(may_pass);
     }
 
     /// Polls the future, and at any poll may let the deadline be exceeded instead.
     pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
-            if DEADLINES.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {
+            if DEADLINES_MAY_PASS.get() && shuttle::rand::thread_rng().gen_ratio(1, 12) {
                 return Poll::Ready(Err(()));
             }
             future.as_mut().poll(context).map(Ok)

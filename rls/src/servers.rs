@@ -30,9 +30,9 @@ use crate::{
     inner::BeginRequest,
     pool::Pool,
     position::{Position, Positions, RequiredPosition},
-    shared_transaction::{GRACE, SharedTransaction},
+    shared_transaction::{DEADLINE_GRACE, SharedTransaction},
     transaction_server::WalState,
-    wire::ask,
+    wire::query_scalar,
 };
 
 /// Timeout for beginning a transaction on a replica, at most a third of the deadline; then another server is tried.
@@ -46,7 +46,7 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    pub(crate) fn of(&self, role: &str) -> &Servers {
+    pub(crate) fn for_role(&self, role: &str) -> &Servers {
         self.by_role.get(role).unwrap_or(&self.shared)
     }
 
@@ -68,9 +68,9 @@ pub(crate) enum Servers {
 pub(crate) enum Purpose {
     /// It may write.
     Write,
-    /// It only reads, on a server that has replayed the required log position. With `is_one_snapshot`, all its
+    /// It only reads, on a server that has replayed the required log position. With `uses_one_snapshot`, all its
     /// statements see the snapshot of the first one.
-    Read { required: RequiredPosition, is_one_snapshot: bool },
+    Read { required: RequiredPosition, uses_one_snapshot: bool },
 }
 
 impl Servers {
@@ -83,7 +83,7 @@ impl Servers {
         };
         match request.deadline {
             None => begin.await,
-            Some(deadline) => timeout(deadline.saturating_add(GRACE), begin)
+            Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), begin)
                 .await
                 .unwrap_or_else(|_| Err(Error::DeadlineExceeded.into())),
         }
@@ -92,7 +92,7 @@ impl Servers {
     pub(crate) fn primary(&self) -> &Pool {
         match self {
             Self::One(pool) => pool,
-            Self::Several(cluster) => &cluster.members[cluster.current()].pool,
+            Self::Several(cluster) => &cluster.members[cluster.primary_index()].pool,
         }
     }
 
@@ -113,7 +113,7 @@ impl Servers {
             Self::One(pool) => pool.close().await,
             Self::Several(cluster) => {
                 cluster.is_closed.store(true, Ordering::SeqCst);
-                cluster.wake.notify_one();
+                cluster.monitor_wake.notify_one();
                 for member in &cluster.members {
                     member.pool.close().await?;
                 }
@@ -137,7 +137,7 @@ pub(crate) struct Cluster {
     newest_timeline: Arc<AtomicU32>,
     next_replica: AtomicUsize,
     positions: Arc<Positions>,
-    wake: Arc<Notify>,
+    monitor_wake: Arc<Notify>,
     is_closed: AtomicBool,
     acquire_timeout: Duration,
     monitor: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -149,7 +149,7 @@ struct Member {
     options: PgConnectOptions,
     pool: Pool,
     /// Whether reads are sent to it.
-    is_serving: AtomicBool,
+    serves_reads: AtomicBool,
     is_reachable: AtomicBool,
     wal: Arc<WalState>,
     /// Its log position when it was last checked.
@@ -165,7 +165,7 @@ impl fmt::Debug for Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // The monitor notices that the cluster has been dropped, and ends.
-        self.wake.notify_one();
+        self.monitor_wake.notify_one();
     }
 }
 
@@ -209,7 +209,7 @@ impl Cluster {
                 address: format!("{}:{}", options.get_host(), options.get_port()),
                 options: options.clone(),
                 pool: Pool::managed(options.clone(), max_connections, acquire_timeout)?,
-                is_serving: AtomicBool::new(false),
+                serves_reads: AtomicBool::new(false),
                 is_reachable: AtomicBool::new(false),
                 wal: Arc::new(WalState::new(positions.clone(), newest_timeline.clone())),
                 lsn: AtomicU64::new(0),
@@ -221,7 +221,7 @@ impl Cluster {
             newest_timeline,
             next_replica: AtomicUsize::new(0),
             positions,
-            wake: Arc::default(),
+            monitor_wake: Arc::default(),
             is_closed: AtomicBool::new(false),
             acquire_timeout,
             monitor: std::sync::Mutex::default(),
@@ -235,17 +235,17 @@ impl Cluster {
 
     /// Returns the log position that a server must have replayed for an identity.
     pub(crate) fn required_position(&self, identity: &Identity) -> RequiredPosition {
-        self.positions.of(identity)
+        self.positions.get(identity)
     }
 
     /// Returns the primary's answer to a query, or another server's while there is no primary.
-    pub(crate) async fn ask(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
-        let current = self.current();
+    pub(crate) async fn query_scalar(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+        let primary_index = self.primary_index();
         let mut order: Vec<usize> = (0..self.members.len()).collect();
-        order.sort_by_key(|index| (*index != current, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
+        order.sort_by_key(|index| (*index != primary_index, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
         let mut first_error = None;
         for index in order {
-            match open_and_ask(&self.members[index].options, query).await {
+            match connect_and_query_scalar(&self.members[index].options, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => _ = first_error.get_or_insert(error),
             }
@@ -254,18 +254,18 @@ impl Cluster {
     }
 
     pub(crate) fn wake_monitor(&self) {
-        self.wake.notify_one();
+        self.monitor_wake.notify_one();
     }
 
-    fn current(&self) -> usize {
+    fn primary_index(&self) -> usize {
         *self.primary.borrow()
     }
 
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
-        let current = self.current();
+        let primary_index = self.primary_index();
         let status = |(index, member): (usize, &Member)| {
             let is_reachable = member.is_reachable.load(Ordering::SeqCst);
-            let role = match (index == current && is_reachable, member.is_serving.load(Ordering::SeqCst)) {
+            let role = match (index == primary_index && is_reachable, member.serves_reads.load(Ordering::SeqCst)) {
                 (true, false) => ServerRole::Primary,
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Out,
@@ -278,10 +278,13 @@ impl Cluster {
     }
 }
 
-async fn open_and_ask(options: &PgConnectOptions, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+async fn connect_and_query_scalar(
+    options: &PgConnectOptions,
+    query: &'static str,
+) -> Result<Option<String>, sqlx::Error> {
     let work = async {
         let mut connection = PgConnection::connect_with(options).await?;
-        let answer = ask(&mut connection, query).await?;
+        let answer = query_scalar(&mut connection, query).await?;
         connection.close().await?;
         Ok(answer)
     };

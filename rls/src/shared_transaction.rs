@@ -12,43 +12,45 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{
     Error, Identity,
-    error::is_lost,
-    inner::{BeginRequest, Failure, Frame, Inner, OUTERMOST, Over, Pending, commit_unknown, over_error, savepoint},
-    marks::{Dropped, Marks, Waiting},
-    plain::is_commit,
+    error::breaks_connection,
+    inner::{
+        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown, end_error, savepoint_name,
+    },
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    statement_kind::is_commit,
     transaction_server::TransactionServer,
+    unlocked_state::{Dropped, UnlockedState, WaiterGuard},
     wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. The deadline of a commit is at
 /// least this long: most commits are answered in that time, and then the outcome is known.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The state shared by a transaction and those nested in it.
 #[derive(Debug)]
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     inner: Arc<Mutex<Inner<C>>>,
-    marks: Arc<Marks>,
+    unlocked: Arc<UnlockedState>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
     pub(crate) deadline: Option<Duration>,
     /// How many statements sent through this handle may have written something.
-    writes: Arc<AtomicU64>,
+    write_count: Arc<AtomicU64>,
     /// The timeline of its server, if there are replicas.
     pub(crate) timeline: Option<u32>,
 }
 
 /// When the identity is verified after a statement of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// Never: the statement is a library's own, or cannot change the identity.
-    Never,
+pub(crate) enum Verification {
+    /// Not at all: the statement is a library's own, or cannot change the identity.
+    Skipped,
     /// Before its rows are returned.
-    Now,
+    Immediate,
     /// In the commit that follows, or before the next statement.
-    Later,
+    Deferred,
 }
 
 impl SharedTransaction {
@@ -59,15 +61,15 @@ impl SharedTransaction {
         request: &BeginRequest<'_>,
         server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ServerPosition>), DbErr> {
-        let mut dead = 0;
+        let mut dead_connections = 0;
         loop {
-            let pooled = pool.acquire().await?;
-            let is_last = pooled.is_new() || dead > pool.max_dead();
-            match Inner::begin(pooled, request, server.clone()).await {
+            let connection = pool.acquire().await?;
+            let is_last = connection.is_new() || dead_connections > pool.max_dead_connections();
+            match Inner::begin(connection, request, server.clone()).await {
                 Ok((inner, position)) => {
                     return Ok((Self::new(inner), position));
                 }
-                Err(error) if is_lost(&error) && !is_last => dead += 1,
+                Err(error) if breaks_connection(&error) && !is_last => dead_connections += 1,
                 Err(error) => return Err(exec_error(error)),
             }
         }
@@ -78,9 +80,9 @@ impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            marks: self.marks.clone(),
+            unlocked: self.unlocked.clone(),
             identity: self.identity.clone(),
-            writes: self.writes.clone(),
+            write_count: self.write_count.clone(),
             ..*self
         }
     }
@@ -93,8 +95,8 @@ impl<C: Connection> SharedTransaction<C> {
             deadline: inner.deadline,
             timeline: inner.server.as_ref().map(|server| server.timeline),
             inner: Arc::new(Mutex::new(inner)),
-            marks: Arc::default(),
-            writes: Arc::default(),
+            unlocked: Arc::default(),
+            write_count: Arc::default(),
         }
     }
 
@@ -107,15 +109,15 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Closes the connection, on which no statement has been run.
     pub(crate) async fn discard(self) {
-        self.lock().await.close(Over::Ended);
+        self.lock().await.close(EndReason::Finished);
     }
 
     /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
-    pub(crate) async fn call(&self, frame: u64) -> Result<Call<C>, DbErr> {
+    pub(crate) async fn begin_call(&self, frame: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
-        inner.settle(&self.marks).await?;
-        inner.check(frame)?;
-        if inner.frame(frame).is_some_and(|frame| frame.unverified) {
+        inner.settle(&self.unlocked).await?;
+        inner.check_usable(frame)?;
+        if inner.frame(frame).is_some_and(|frame| frame.is_unverified) {
             // If the call is dropped here, no statement of the caller has been sent.
             inner.verify(frame, Pending::Stream).await?;
         }
@@ -127,7 +129,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
-        let outcome = timeout(deadline.saturating_add(GRACE), work).await;
+        let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
         outcome.unwrap_or_else(|_| Err(self.close_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
     }
 
@@ -135,7 +137,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// connection that another call holds stays open.
     fn close_unanswered(&self) -> Option<DbErr> {
         let mut inner = self.inner.clone().try_lock_owned().ok().filter(|inner| inner.pending.is_some())?;
-        inner.close(Over::DeadlineExceeded);
+        inner.close(EndReason::DeadlineExceeded);
         Some(inner.deadline_error())
     }
 
@@ -143,32 +145,32 @@ impl<C: Connection> SharedTransaction<C> {
         if let Ok(inner) = self.inner.clone().try_lock_owned() {
             return inner;
         }
-        let _waiting = Waiting::new(&self.marks);
+        let _waiting = WaiterGuard::new(&self.unlocked);
         self.inner.clone().lock_owned().await
     }
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.marks.has_waiters()
+        self.unlocked.has_waiters()
     }
 
     /// Waits until another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
-        self.marks.wait_for_waiter().await;
+        self.unlocked.wait_for_waiter().await;
     }
 
     /// Creates a savepoint with a frame of its own.
     pub(crate) async fn begin_nested(&self, frame: u64, modes: &str) -> Result<u64, DbErr> {
         let begin = async {
-            let mut call = self.call(frame).await?;
+            let mut call = self.begin_call(frame).await?;
             let inner = &mut *call.inner;
-            inner.last_id += 1;
-            let id = inner.last_id;
-            let sql = format!("SAVEPOINT {}", savepoint(id));
+            inner.last_frame_id += 1;
+            let id = inner.last_frame_id;
+            let sql = format!("SAVEPOINT {}", savepoint_name(id));
             inner.frames.push(Frame::new(id));
             if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
-                inner.pop(id);
-                inner.fail(frame, Failure::Failed);
+                inner.remove_frames_from(id);
+                inner.mark_failed(frame, Failure::Failed);
                 return Err(error);
             }
             if !modes.is_empty() {
@@ -186,12 +188,12 @@ impl<C: Connection> SharedTransaction<C> {
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the end
     /// need not be awaited.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
-        let deadline = self.deadline.map(|deadline| deadline.max(GRACE).saturating_add(GRACE));
+        let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
-            inner.settle(&self.marks).await?;
-            if let Err(refused) = inner.check(frame) {
+            inner.settle(&self.unlocked).await?;
+            if let Err(refused) = inner.check_usable(frame) {
                 inner.roll_back_failed_commit(frame).await;
                 return Err(refused);
             }
@@ -215,7 +217,7 @@ impl<C: Connection> SharedTransaction<C> {
                     // If another call gets the connection, it settles this commit first. A savepoint that may have been
                     // released cannot be rolled back alone.
                     if is_sent {
-                        self.fail(OUTERMOST)
+                        self.mark_failed(OUTERMOST)
                     } else {
                         self.abandon(frame)
                     }
@@ -232,9 +234,11 @@ impl<C: Connection> SharedTransaction<C> {
         let rollback = async {
             let mut inner = self.lock().await;
             // The server rolls back when its connection is lost.
-            let _ = inner.settle(&self.marks).await;
-            if matches!(inner.over, Some(Over::Ended | Over::EndedByStatement)) || inner.frame(frame).is_none() {
-                return Err(over_error(inner.over));
+            let _ = inner.settle(&self.unlocked).await;
+            if matches!(inner.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
+                || inner.frame(frame).is_none()
+            {
+                return Err(end_error(inner.end_reason));
             }
             if frame == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame).await }
         };
@@ -249,30 +253,31 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Records that the handle of a frame was dropped. The frame is rolled back before anything else is sent.
     pub(crate) fn abandon(&self, frame: u64) {
-        self.marks.add(frame, Dropped::Handle);
+        self.unlocked.record_drop(frame, Dropped::Handle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
-    pub(crate) fn fail(&self, frame: u64) {
-        self.marks.add(frame, Dropped::Operation);
+    pub(crate) fn mark_failed(&self, frame: u64) {
+        self.unlocked.record_drop(frame, Dropped::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.
-    pub(crate) fn with_own_write_count(&self) -> Self {
-        Self { writes: Arc::default(), ..self.clone() }
+    pub(crate) fn with_separate_write_count(&self) -> Self {
+        Self { write_count: Arc::default(), ..self.clone() }
     }
 
     pub(crate) fn count_write(&self) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.write_count.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn writes(&self) -> u64 {
-        self.writes.load(Ordering::Relaxed)
+    pub(crate) fn write_count(&self) -> u64 {
+        self.write_count.load(Ordering::Relaxed)
     }
 }
 
 /// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
-/// [`answered`](Call::answered), the call was cancelled: its outcome is unknown, and its frame can only be rolled back.
+/// [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can only be
+/// rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     inner: OwnedMutexGuard<Inner<C>>,
     frame: u64,
@@ -289,29 +294,29 @@ impl<C: Connection> Call<C> {
     }
 
     /// Records the server's response.
-    pub(crate) fn answered<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.inner.answered(self.frame, outcome)
+    pub(crate) fn record_outcome<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.inner.record_outcome(self.frame, outcome)
     }
 
     /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
     /// the caller's own COMMIT was lost, its outcome is unknown.
-    pub(crate) fn answered_to_caller<T>(
+    pub(crate) fn record_outcome_for_caller<T>(
         &mut self,
         outcome: Result<T, sqlx::Error>,
         map_error: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
-        self.answered(outcome).map_err(|error| {
-            if self.inner.is_committing { commit_unknown(&error.to_string()) } else { map_error(error) }
+        self.record_outcome(outcome).map_err(|error| {
+            if self.inner.has_unanswered_raw_commit { commit_unknown(&error.to_string()) } else { map_error(error) }
         })
     }
 
     /// Records whether the next statement is a COMMIT of the caller.
-    pub(crate) fn expect_commit_of(&mut self, statement: &Statement) {
-        self.inner.is_committing |= is_commit(&statement.sql);
+    pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
+        self.inner.has_unanswered_raw_commit |= is_commit(&statement.sql);
     }
 
     /// Records that more statements of the call follow.
-    pub(crate) fn expect_more(&mut self) {
+    pub(crate) fn expect_more_statements(&mut self) {
         self.inner.pending = Some(Pending::Call(self.frame));
     }
 
@@ -322,9 +327,9 @@ impl<C: Connection> Call<C> {
 
     /// Records that the next statement may change the database session.
     pub(crate) fn expect_changes(&mut self) {
-        self.inner.unclean = true;
+        self.inner.is_unclean = true;
         if let Some(frame) = self.inner.frame(self.frame) {
-            frame.unverified = true;
+            frame.is_unverified = true;
         }
     }
 
@@ -335,7 +340,7 @@ impl<C: Connection> Call<C> {
 
     /// Closes the connection because the deadline was exceeded, and returns what the caller gets.
     pub(crate) fn close_at_deadline(&mut self) -> DbErr {
-        self.inner.close(Over::DeadlineExceeded);
+        self.inner.close(EndReason::DeadlineExceeded);
         self.inner.deadline_error()
     }
 }

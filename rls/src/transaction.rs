@@ -5,7 +5,7 @@ mod closures;
 use std::{borrow::Cow, pin::Pin};
 
 use async_trait::async_trait;
-pub(crate) use closures::{end, transaction_trait};
+pub(crate) use closures::{commit_or_rollback, impl_transaction_trait};
 use futures_util::TryStreamExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
@@ -17,10 +17,10 @@ use uuid::Uuid;
 use crate::{
     Identity, RowStream,
     identity::{check_role, set_role_statement},
-    plain::is_plain,
-    run::{self, StatementToRun},
     servers::Pools,
-    shared_transaction::{Check, SharedTransaction},
+    shared_transaction::{SharedTransaction, Verification},
+    statement_kind::cannot_change_session,
+    statements::{self, StatementToRun},
 };
 
 /// Maps an error of a caller's statement to the error that the caller gets.
@@ -36,7 +36,7 @@ pub struct Transaction {
     unchecked: UncheckedTransaction,
     map_error: MapError,
     /// When the identity is verified after a statement.
-    check: Check,
+    verification: Verification,
 }
 
 /// A transaction for a library's own statements, which are not verified. [`unchecked`](crate::unchecked) provides it.
@@ -44,13 +44,13 @@ pub struct Transaction {
 pub struct UncheckedTransaction {
     shared: SharedTransaction,
     frame: u64,
-    is_over: bool,
+    rolls_back_on_drop: bool,
     pools: Pools,
 }
 
 impl UncheckedTransaction {
     pub(crate) fn new(shared: SharedTransaction, frame: u64, pools: Pools) -> Self {
-        Self { shared, frame, is_over: false, pools }
+        Self { shared, frame, rolls_back_on_drop: true, pools }
     }
 
     /// Returns the identity.
@@ -67,7 +67,7 @@ impl UncheckedTransaction {
     pub async fn commit(mut self) -> Result<(), DbErr> {
         // The transaction ends whatever the outcome, because the handle is consumed.
         let outcome = self.shared.commit(self.frame).await;
-        self.is_over = true;
+        self.rolls_back_on_drop = false;
         outcome
     }
 
@@ -79,7 +79,7 @@ impl UncheckedTransaction {
     /// [`Error::TransactionEnded`](crate::Error::TransactionEnded) if a statement ended the transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.shared.rollback(self.frame).await;
-        self.is_over = true;
+        self.rolls_back_on_drop = false;
         outcome
     }
 
@@ -89,13 +89,13 @@ impl UncheckedTransaction {
     ///
     /// Those of [`ConnectionTrait::query_all`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
-        self.shared.fetch_all(self.frame, statement, Check::Never).await
+        self.shared.fetch_all(self.frame, statement, Verification::Skipped).await
     }
 
     /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
     /// separate pool.
     #[must_use]
-    pub fn may_take_role(&self, role: &str) -> bool {
+    pub fn can_assume_role(&self, role: &str) -> bool {
         !self.pools.has_separate_pool(role)
     }
 
@@ -118,15 +118,20 @@ impl UncheckedTransaction {
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
-    pub fn fail(&self) {
-        self.shared.fail(self.frame);
+    pub fn mark_failed(&self) {
+        self.shared.mark_failed(self.frame);
     }
 
     /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
     /// it does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
-        Self { shared: self.shared.with_own_write_count(), frame: self.frame, is_over: true, pools: self.pools.clone() }
+        Self {
+            shared: self.shared.with_separate_write_count(),
+            frame: self.frame,
+            rolls_back_on_drop: false,
+            pools: self.pools.clone(),
+        }
     }
 
     /// Returns the timeline of the server when the transaction began, if there are replicas. Each promotion begins a
@@ -138,26 +143,26 @@ impl UncheckedTransaction {
 
     /// Returns whether a statement was sent that may have written something.
     #[must_use]
-    pub fn has_written(&self) -> bool {
-        self.shared.writes() > 0
+    pub fn may_have_written(&self) -> bool {
+        self.shared.write_count() > 0
     }
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
-        let frame = self.shared.begin_nested(self.frame, &modes(options)).await?;
+        let frame = self.shared.begin_nested(self.frame, &modes_sql(options)).await?;
         Ok(Self::new(self.shared.clone(), frame, self.pools.clone()))
     }
 }
 
 impl Drop for UncheckedTransaction {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.rolls_back_on_drop {
             self.shared.abandon(self.frame);
         }
     }
 }
 
 /// Returns the transaction modes as BEGIN and SET TRANSACTION take them.
-pub(crate) fn modes(options: &TransactionOptions) -> String {
+pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
     let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
     let access = options.access_mode.map(|mode| format!(" {mode}"));
     [isolation, access].into_iter().flatten().collect()
@@ -170,15 +175,15 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, statement, Check::Never).await
+        self.shared.execute(self.frame, statement, Verification::Skipped).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, unprepared(sql), Check::Never).await
+        self.shared.execute(self.frame, unprepared(sql), Verification::Skipped).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.shared.fetch_optional(self.frame, statement, Check::Never).await?.map(Into::into))
+        Ok(self.shared.fetch_optional(self.frame, statement, Verification::Skipped).await?.map(Into::into))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -193,12 +198,12 @@ fn unprepared(sql: &str) -> StatementToRun {
 
 impl Transaction {
     pub(crate) fn new(unchecked: UncheckedTransaction, map_error: MapError) -> Self {
-        Self { unchecked, map_error, check: Check::Now }
+        Self { unchecked, map_error, verification: Verification::Immediate }
     }
 
     /// Defers the verification to the commit, for a transaction of one statement.
-    pub(crate) fn for_one_statement(mut self) -> Self {
-        self.check = Check::Later;
+    pub(crate) fn with_deferred_verification(mut self) -> Self {
+        self.verification = Verification::Deferred;
         self
     }
 
@@ -214,15 +219,15 @@ impl Transaction {
         self.identity().user_id()
     }
 
-    pub(crate) fn inner(&self) -> &UncheckedTransaction {
+    pub(crate) fn unchecked_transaction(&self) -> &UncheckedTransaction {
         &self.unchecked
     }
 
     /// Streams rows, and ends the transaction after the last one.
-    pub(crate) async fn stream_owned(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
-        let rows = self.stream_rows(statement, Check::Later, true).await;
+    pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
+        let rows = self.stream_rows(statement, Verification::Deferred, true).await;
         // The stream's task ends the transaction.
-        self.unchecked.is_over = rows.is_ok();
+        self.unchecked.rolls_back_on_drop = rows.is_err();
         rows
     }
 
@@ -230,11 +235,12 @@ impl Transaction {
     async fn stream_rows(
         &self,
         statement: Statement,
-        check: Check,
-        commits: bool,
+        verification: Verification,
+        commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
         let UncheckedTransaction { shared, frame, .. } = &self.unchecked;
-        let rows = self.map_error(run::stream_rows(shared, *frame, statement, check, commits).await)?;
+        let rows =
+            self.map_error(statements::stream_rows(shared, *frame, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
@@ -245,34 +251,46 @@ impl Transaction {
 
     /// Returns when to verify after a statement that SeaORM built. One that calls no functions cannot have changed the
     /// database session.
-    fn check_of(&self, statement: &Statement) -> Check {
-        if is_plain(&statement.sql) { Check::Never } else { self.check }
+    fn verification_after(&self, statement: &Statement) -> Verification {
+        if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
 
-    async fn execute_checked(&self, statement: impl Into<StatementToRun>, check: Check) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unchecked.shared.execute(self.unchecked.frame, statement, check).await)
+    async fn execute_verified(
+        &self,
+        statement: impl Into<StatementToRun>,
+        verification: Verification,
+    ) -> Result<ExecResult, DbErr> {
+        self.map_error(self.unchecked.shared.execute(self.unchecked.frame, statement, verification).await)
     }
 
-    async fn query_one_checked(&self, statement: Statement, check: Check) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame, statement, check).await;
+    async fn query_one_verified(
+        &self,
+        statement: Statement,
+        verification: Verification,
+    ) -> Result<Option<QueryResult>, DbErr> {
+        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame, statement, verification).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
-    async fn query_all_checked(&self, statement: Statement, check: Check) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame, statement, check).await;
+    async fn query_all_verified(
+        &self,
+        statement: Statement,
+        verification: Verification,
+    ) -> Result<Vec<QueryResult>, DbErr> {
+        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame, statement, verification).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
     /// Runs a statement that SeaORM built.
     pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let check = self.check_of(&statement);
-        self.query_one_checked(statement, check).await
+        let verification = self.verification_after(&statement);
+        self.query_one_verified(statement, verification).await
     }
 
     /// Runs a statement that SeaORM built.
     pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let check = self.check_of(&statement);
-        self.query_all_checked(statement, check).await
+        let verification = self.verification_after(&statement);
+        self.query_all_verified(statement, verification).await
     }
 
     async fn begin_nested(&self, options: TransactionOptions) -> Result<Self, DbErr> {
@@ -287,21 +305,21 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.execute_checked(statement, self.check).await
+        self.execute_verified(statement, self.verification).await
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        let check = self.check_of(&statement);
-        self.execute_checked(statement, check).await
+        let verification = self.verification_after(&statement);
+        self.execute_verified(statement, verification).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.execute_checked(unprepared(sql), self.check).await
+        self.execute_verified(unprepared(sql), self.verification).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.query_one_checked(statement, self.check).await
+        self.query_one_verified(statement, self.verification).await
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
@@ -309,7 +327,7 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.query_all_checked(statement, self.check).await
+        self.query_all_verified(statement, self.verification).await
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
@@ -329,8 +347,9 @@ impl StreamTrait for Transaction {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let check = if is_plain(&statement.sql) { Check::Never } else { Check::Later };
-            self.stream_rows(statement, check, false).await
+            let verification =
+                if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
+            self.stream_rows(statement, verification, false).await
         })
     }
 }
@@ -346,4 +365,4 @@ impl TransactionSession for Transaction {
     }
 }
 
-transaction_trait!(Transaction, begin_nested);
+impl_transaction_trait!(Transaction, begin_nested);

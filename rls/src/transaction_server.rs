@@ -38,13 +38,13 @@ pub(crate) struct TransactionServer {
 }
 
 impl TransactionServer {
-    pub(crate) fn on(wal: Arc<WalState>) -> Self {
+    pub(crate) fn new(wal: Arc<WalState>) -> Self {
         let timeline = wal.timeline.load(Ordering::SeqCst);
         Self { wal, is_standby: false, timeline }
     }
 
     /// Records what the server answered to BEGIN. A standby does not return its timeline; the monitor knows it.
-    pub(crate) fn begun(&mut self, position: ServerPosition) {
+    pub(crate) fn record_begin(&mut self, position: ServerPosition) {
         self.is_standby = position.is_standby;
         if !position.is_standby {
             self.timeline = position.timeline;
@@ -52,35 +52,40 @@ impl TransactionServer {
     }
 
     /// Returns a record of a commit that is about to be sent.
-    pub(crate) fn commit(&self, identity: &Identity) -> Commit {
-        let lost_before = self.wal.positions.lost_answers();
-        Commit { wal: self.wal.clone(), identity: identity.clone(), lost_before, is_answered: self.is_standby }
+    pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
+        let lost_answers_before = self.wal.positions.lost_answers();
+        CommitInProgress {
+            wal: self.wal.clone(),
+            identity: identity.clone(),
+            lost_answers_before,
+            is_answered: self.is_standby,
+        }
     }
 }
 
 /// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
-pub(crate) struct Commit {
+pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
     /// How many answers to commits were lost before this commit was sent.
-    lost_before: u64,
+    lost_answers_before: u64,
     is_answered: bool,
 }
 
-impl Commit {
+impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. A position read on a replica counts too, because
     /// the next replica must not show less.
-    pub(crate) fn answered(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
+    pub(crate) fn record_outcome(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
         let WalState { positions, newest_timeline, timeline } = &*self.wal;
         match position {
             Some(position) if is_committed && position.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.note(&self.identity, Position { timeline, lsn: position.lsn });
+                positions.record(&self.identity, Position { timeline, lsn: position.lsn });
             }
             Some(position) if is_committed => {
                 newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
-                positions.note_from_primary(&self.identity, position, self.lost_before);
+                positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
             // It is committed at an unknown log position, or its outcome is unknown.
             _ if is_committed || is_unknown => return,
@@ -90,10 +95,10 @@ impl Commit {
     }
 }
 
-impl Drop for Commit {
+impl Drop for CommitInProgress {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.wal.positions.note_unknown_commit(&self.identity);
+            self.wal.positions.record_unknown_commit(&self.identity);
         }
     }
 }

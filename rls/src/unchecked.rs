@@ -16,7 +16,7 @@ pub trait Unchecked {
     fn identity(&self) -> &Identity;
 
     /// Returns the same database as another identity, for what a library does on its own behalf.
-    fn switch_to(&self, identity: Identity) -> IdentityConnection;
+    fn with_identity(&self, identity: Identity) -> IdentityConnection;
 
     /// Returns the program's value from [`Database::with_context`](crate::Database::with_context), if it is of that
     /// type.
@@ -38,11 +38,11 @@ pub trait Unchecked {
 
     /// Returns the log position of what the identity itself wrote or read through this handle, whatever was given to
     /// [`at_least`](IdentityConnection::at_least).
-    fn seen(&self) -> Option<Position>;
+    fn seen_position(&self) -> Option<Position>;
 
-    /// Records the log position of what another identity read on behalf of this one, whose next read shows at least
-    /// that.
-    fn note_seen(&self, position: Position);
+    /// Records the log position of what another identity read on behalf of this one. The next read of this identity
+    /// then shows at least as much.
+    fn record_seen_position(&self, position: Position);
 
     /// Runs a statement that cannot run in a transaction, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
@@ -53,7 +53,7 @@ impl Unchecked for IdentityConnection {
         Self::identity(self)
     }
 
-    fn switch_to(&self, identity: Identity) -> IdentityConnection {
+    fn with_identity(&self, identity: Identity) -> IdentityConnection {
         self.database().as_identity(identity)
     }
 
@@ -73,18 +73,22 @@ impl Unchecked for IdentityConnection {
         Self::begin_read(self, deadline).await
     }
 
-    fn seen(&self) -> Option<Position> {
-        Self::seen(self)
+    fn seen_position(&self) -> Option<Position> {
+        Self::seen_position(self)
     }
 
-    fn note_seen(&self, position: Position) {
-        self.database().note_seen(Self::identity(self), position);
+    fn record_seen_position(&self, position: Position) {
+        self.database().record_seen_position(Self::identity(self), position);
     }
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
-        crate::wire::execute_as_login(database.pools.of(self.identity().role()).primary(), database.statements, sql)
-            .await
+        crate::wire::execute_as_login(
+            database.pools.for_role(self.identity().role()).primary(),
+            database.prepared_statements,
+            sql,
+        )
+        .await
     }
 }
 
@@ -96,6 +100,6 @@ pub trait AsUnchecked {
 
 impl AsUnchecked for Transaction {
     fn unchecked(&self) -> &UncheckedTransaction {
-        self.inner()
+        self.unchecked_transaction()
     }
 }

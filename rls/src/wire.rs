@@ -19,7 +19,8 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 
 use crate::{
-    Error, error::is_lost, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn, runtime::timeout,
+    Error, error::breaks_connection, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn,
+    runtime::timeout,
 };
 
 /// The connection of a transaction. It is a trait so that tests can use a model of a server.
@@ -62,26 +63,26 @@ pub(crate) trait Connection: Send + Sized + 'static {
 
 impl Connection for PooledConnection {
     async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
-        simple_query(self.connection(), sql, answer).await
+        simple_query(self.driver_mut(), sql, answer).await
     }
 
     async fn execute(&mut self, query: PgQuery) -> Result<PgQueryResult, sqlx::Error> {
-        query.execute(self.connection()).await
+        query.execute(self.driver_mut()).await
     }
 
     type Row = PgRow;
 
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<PgRow, sqlx::Error>> {
-        query.fetch(self.connection())
+        query.fetch(self.driver_mut())
     }
 
     async fn drain(&mut self) -> Result<Option<sqlx::Error>, sqlx::Error> {
-        let connection = self.connection();
+        let driver = self.driver_mut();
         let mut server_error = None;
         loop {
-            match connection.flush().await {
+            match driver.flush().await {
                 Ok(()) => return Ok(server_error),
-                Err(error) if is_lost(&error) => return Err(error),
+                Err(error) if breaks_connection(&error) => return Err(error),
                 Err(error) => server_error = Some(error),
             }
         }
@@ -92,7 +93,7 @@ impl Connection for PooledConnection {
     }
 
     async fn forget_prepared_statements(&mut self) -> Result<(), sqlx::Error> {
-        self.connection().clear_cached_statements().await
+        self.driver_mut().clear_cached_statements().await
     }
 
     fn server_process(&mut self) -> Option<&mut ServerProcess> {
@@ -119,9 +120,9 @@ const MAX_VALUES: usize = u16::MAX as usize;
 /// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
 /// would deallocate the driver's prepared statements. Those are counted instead: PREPARE can add some (`from_sql`),
 /// DEALLOCATE can remove some, and nothing can replace one of the driver's.
-const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
+const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
-const COUNT_PREPARED: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
+const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
      count(*) FILTER (WHERE from_sql)::integer FROM pg_catalog.pg_prepared_statements";
 
 /// How the driver's named prepared statements are treated.
@@ -145,8 +146,8 @@ impl PreparedStatements {
 
     pub(crate) fn clean_sql(self) -> String {
         match self {
-            Self::Cached => format!("{CLEAN}{COUNT_PREPARED}"),
-            Self::Deallocated => format!("{CLEAN}DEALLOCATE ALL"),
+            Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
+            Self::Deallocated => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
         }
     }
 }
@@ -183,9 +184,9 @@ impl ServerPosition {
     pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
         let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
-        let file = row.0.get(first + 1)?.as_deref();
-        let timeline = file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
-        Some(Self { is_standby: file.is_none(), lsn, timeline })
+        let wal_file = row.0.get(first + 1)?.as_deref();
+        let timeline = wal_file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
+        Some(Self { is_standby: wal_file.is_none(), lsn, timeline })
     }
 }
 
@@ -201,7 +202,7 @@ pub(crate) async fn simple_query(
         match part {
             Either::Left(_) => answer.completed += 1,
             Either::Right(row) => {
-                let row = TextRow::of(&row);
+                let row = TextRow::from_row(&row);
                 if answer.completed == 2 {
                     answer.position = ServerPosition::read(&row, 0);
                 }
@@ -213,7 +214,10 @@ pub(crate) async fn simple_query(
 }
 
 /// Returns the first column of the query's only row. It is not prepared, because the server may be behind a pooler.
-pub(crate) async fn ask(connection: &mut PgConnection, query: &'static str) -> Result<Option<String>, sqlx::Error> {
+pub(crate) async fn query_scalar(
+    connection: &mut PgConnection,
+    query: &'static str,
+) -> Result<Option<String>, sqlx::Error> {
     match sqlx::raw_sql(query).fetch_optional(connection).await? {
         Some(row) => row.try_get(0),
         None => Ok(None),
@@ -225,7 +229,7 @@ pub(crate) async fn ask(connection: &mut PgConnection, query: &'static str) -> R
 pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
 
 impl TextRow {
-    fn of(row: &PgRow) -> Self {
+    fn from_row(row: &PgRow) -> Self {
         let text = |column| row.try_get_raw(column).ok()?.as_str().ok().map(str::to_owned);
         Self((0..row.len()).map(text).collect())
     }
@@ -240,9 +244,9 @@ impl TextRow {
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
-    statements: PreparedStatements,
+    prepared_statements: PreparedStatements,
 ) -> bool {
-    match statements {
+    match prepared_statements {
         PreparedStatements::Deallocated => true,
         PreparedStatements::Cached => answer
             .row
@@ -282,20 +286,20 @@ fn hash_of_types(values: &Values) -> u64 {
 
 /// Checks the number of values. The driver checks the maximum only after sending part of the statement, and PostgreSQL
 /// accepts values that the statement does not mention.
-pub(crate) fn check_values(statement: &Statement) -> Result<(), Error> {
+pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
         return Err(Error::invalid(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
-    let last = if count > 0 { last_parameter(&statement.sql) } else { 0 };
-    if count > last {
-        return Err(Error::invalid(format!("it must have one value per parameter: {last}, not {count}")));
+    let highest = if count > 0 { highest_parameter(&statement.sql) } else { 0 };
+    if count > highest {
+        return Err(Error::invalid(format!("it must have one value per parameter: {highest}, not {count}")));
     }
     Ok(())
 }
 
 /// Returns the highest number of a parameter (`$1`) in the text. One in a string or a name counts too.
-fn last_parameter(sql: &str) -> usize {
+fn highest_parameter(sql: &str) -> usize {
     let number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().unwrap_or_default()
@@ -313,7 +317,7 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
 
 /// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or there is
 /// no runtime, or it shuts down first, the connection is closed.
-pub(crate) struct Released<C: Connection> {
+pub(crate) struct ReleasedConnection<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
     /// How to clean the database session, if that is necessary.
@@ -333,7 +337,7 @@ pub(crate) enum Ending {
     Rollback,
 }
 
-impl<C: Connection> Released<C> {
+impl<C: Connection> ReleasedConnection<C> {
     pub(crate) async fn return_to_pool(mut self) {
         let Some(connection) = &mut self.connection else { return };
         let (ending, cleaning) = (self.ending, self.cleaning);
@@ -352,9 +356,9 @@ impl<C: Connection> Released<C> {
             if let Some(sql) = sql {
                 connection.simple_query(sql.to_owned(), &mut answer).await?;
             }
-            let Some(statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(statements.clean_sql(), &mut answer).await?;
-            Ok(has_only_driver_statements(connection, &answer, statements))
+            let Some(prepared_statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
+            connection.simple_query(prepared_statements.clean_sql(), &mut answer).await?;
+            Ok(has_only_driver_statements(connection, &answer, prepared_statements))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true)))
             && let Some(connection) = self.connection.take()
@@ -364,7 +368,7 @@ impl<C: Connection> Released<C> {
     }
 }
 
-impl<C: Connection> Drop for Released<C> {
+impl<C: Connection> Drop for ReleasedConnection<C> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.discard();
@@ -375,14 +379,14 @@ impl<C: Connection> Drop for Released<C> {
 /// Runs a statement that cannot run in a transaction, and cleans the database session afterwards.
 pub(crate) async fn execute_as_login(
     pool: &crate::pool::Pool,
-    statements: PreparedStatements,
+    prepared_statements: PreparedStatements,
     sql: String,
 ) -> Result<(), DbErr> {
     let connection = Some(pool.acquire().await?);
     // If this is dropped before it completes, the connection is closed.
-    let mut released = Released { connection, ending: Ending::Done, cleaning: Some(statements) };
-    if let Some(pooled) = &mut released.connection {
-        pooled.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
+    let mut released = ReleasedConnection { connection, ending: Ending::Done, cleaning: Some(prepared_statements) };
+    if let Some(connection) = &mut released.connection {
+        connection.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
     }
     released.return_to_pool().await;
     Ok(())

@@ -27,27 +27,27 @@ use tokio::{
 
 const INSERT: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
-async fn database() -> testdb::Database {
-    let database = testdb::Server::start().await.unwrap().empty().await.unwrap();
+async fn create_database() -> testdb::Database {
+    let database = testdb::Server::start().await.unwrap().create_empty().await.unwrap();
     database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
     database
 }
 
-async fn open(url: &str) -> IdentityConnection {
+async fn connect(url: &str) -> IdentityConnection {
     let mut options = Options::default();
     options.max_connections = 1;
-    owner(&Database::connect(url, &options).await.unwrap())
+    as_owner(&Database::connect(url, &options).await.unwrap())
 }
 
-fn owner(pool: &Database) -> IdentityConnection {
+fn as_owner(pool: &Database) -> IdentityConnection {
     pool.as_identity(Identity::new("postgres"))
 }
 
-fn code<T>(outcome: Result<T, DbErr>) -> &'static str {
+fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
     outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
 }
 
-async fn count(database: &testdb::Database) -> i64 {
+async fn count_notes(database: &testdb::Database) -> i64 {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
     let row = database.connect(1).await.unwrap().query_one_raw(sql).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
@@ -71,7 +71,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    async fn before(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
+    async fn start(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, rest) = database.url().rsplit_once('@').unwrap();
         let (server, name) = rest.split_once('/').unwrap();
@@ -83,12 +83,8 @@ impl Pooler {
                 let server = tokio::net::TcpStream::connect(&server).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let (fault_sender, fault_receiver) = watch::channel(false);
-                tokio::spawn(to_server_with_fault(
-                    (from_client, to_server),
-                    (word, fault, armed.clone()),
-                    fault_sender,
-                ));
-                tokio::spawn(to_client_with_fault((from_server, to_client), fault, fault_receiver));
+                tokio::spawn(forward_to_server((from_client, to_server), (word, fault, armed.clone()), fault_sender));
+                tokio::spawn(forward_to_client((from_server, to_client), fault, fault_receiver));
             }
         });
         Self { url, is_armed }
@@ -99,7 +95,7 @@ impl Pooler {
     }
 }
 
-async fn to_server_with_fault(
+async fn forward_to_server(
     (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
     (word, fault, is_armed): (&str, Fault, Arc<AtomicBool>),
     fault_sender: watch::Sender<bool>,
@@ -119,7 +115,7 @@ async fn to_server_with_fault(
     }
 }
 
-async fn to_client_with_fault(
+async fn forward_to_client(
     (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
     fault: Fault,
     mut fault_receiver: watch::Receiver<bool>,
@@ -152,19 +148,19 @@ fn error_response(sqlstate: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_poolers_answer_to_a_commit_leaves_its_outcome_unknown() {
     for sqlstate in ["08006", "08P01", "57P01", "58000", "XX000"] {
-        let database = database().await;
-        let pooler = Pooler::before(&database, "COMMIT", Fault::Answer(sqlstate)).await;
-        let me = open(&pooler.url).await;
+        let database = create_database().await;
+        let pooler = Pooler::start(&database, "COMMIT", Fault::Answer(sqlstate)).await;
+        let me = connect(&pooler.url).await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared(INSERT).await.unwrap();
         pooler.arm();
-        assert_eq!(code(tx.commit().await), "commit_unknown", "{sqlstate}");
-        assert_eq!(count(&database).await, 1, "{sqlstate}: the server had the commit");
-        // Not sent a second time either.
+        assert_eq!(outcome_code(tx.commit().await), "commit_unknown", "{sqlstate}");
+        assert_eq!(count_notes(&database).await, 1, "{sqlstate}: the server had the commit");
+        // A single statement is not sent a second time either.
         pooler.arm();
-        assert_eq!(code(me.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
-        assert_eq!(count(&database).await, 2, "{sqlstate}");
-        assert_eq!(code(me.execute_unprepared(INSERT).await), "done", "{sqlstate}: the connection is replaced");
+        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
+        assert_eq!(count_notes(&database).await, 2, "{sqlstate}");
+        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done", "{sqlstate}: the connection is replaced");
     }
 }
 
@@ -172,39 +168,43 @@ async fn a_poolers_answer_to_a_commit_leaves_its_outcome_unknown() {
 async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
     for fault in [Fault::Silence, Fault::Cut, Fault::Answer("08006"), Fault::Answer("58000")] {
         for commit in ["COMMIT", "/* now */ end"] {
-            let database = database().await;
+            let database = create_database().await;
             let word = commit.rsplit(' ').next().unwrap();
-            let pooler = Pooler::before(&database, word, fault).await;
-            let me = open(&pooler.url).await.with_deadline(Duration::from_secs(2));
+            let pooler = Pooler::start(&database, word, fault).await;
+            let me = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
             let tx = me.begin().await.unwrap();
             tx.execute_unprepared(INSERT).await.unwrap();
             pooler.arm();
-            assert_eq!(code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
+            assert_eq!(outcome_code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
             drop(tx);
-            assert_eq!(code(me.execute_unprepared(INSERT).await), "done", "{fault:?}: the connection is replaced");
+            assert_eq!(
+                outcome_code(me.execute_unprepared(INSERT).await),
+                "done",
+                "{fault:?}: the connection is replaced"
+            );
             let tx = me.begin().await.unwrap();
             pooler.arm();
             let streamed = async {
                 let rows = tx.stream_raw(Statement::from_string(DbBackend::Postgres, commit)).await?;
                 rows.try_collect::<Vec<_>>().await
             };
-            assert_eq!(code(streamed.await), "commit_unknown", "{fault:?} {commit}, streamed");
+            assert_eq!(outcome_code(streamed.await), "commit_unknown", "{fault:?} {commit}, streamed");
         }
     }
 }
 
 #[tokio::test]
 async fn a_poolers_answer_to_a_statement_is_a_lost_connection_and_the_statement_is_retried() {
-    let database = database().await;
-    let pooler = Pooler::before(&database, "hello", Fault::Answer("08006")).await;
-    let me = open(&pooler.url).await;
+    let database = create_database().await;
+    let pooler = Pooler::start(&database, "hello", Fault::Answer("08006")).await;
+    let me = connect(&pooler.url).await;
     let tx = me.begin().await.unwrap();
     pooler.arm();
-    assert_eq!(code(tx.execute_unprepared(INSERT).await), "connection_lost");
+    assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "connection_lost");
     drop(tx);
     pooler.arm();
-    assert_eq!(code(me.execute_unprepared(INSERT).await), "done");
-    assert_eq!(count(&database).await, 1);
+    assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(count_notes(&database).await, 1);
 }
 
 #[tokio::test]
@@ -215,22 +215,22 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
         (Fault::Answer("08006"), "connection_lost"),
         (Fault::Answer("58000"), "connection_lost"),
     ] {
-        let database = database().await;
-        let pooler = Pooler::before(&database, "COMMIT", fault).await;
-        let me = open(&pooler.url).await.with_deadline(Duration::from_secs(2));
+        let database = create_database().await;
+        let pooler = Pooler::start(&database, "COMMIT", fault).await;
+        let me = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
         for (mode, expected) in [(Some(AccessMode::ReadOnly), expected), (None, "commit_unknown")] {
             let tx = me.begin_with_config(None, mode).await.unwrap();
             tx.execute_unprepared("SELECT text FROM notes").await.unwrap();
             pooler.arm();
-            assert_eq!(code(tx.commit().await), expected, "{fault:?} {mode:?}");
+            assert_eq!(outcome_code(tx.commit().await), expected, "{fault:?} {mode:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_lost_connection_to_another_server_is_not_taken_for_the_callers() {
-    let database = database().await;
-    let me = open(database.url()).await;
+async fn a_connection_that_the_server_lost_to_another_server_is_not_reported_as_lost() {
+    let database = create_database().await;
+    let me = connect(database.url()).await;
     // As `dblink` and foreign tables report it.
     for sqlstate in ["08000", "08001", "08006"] {
         let raise = format!("DO $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$");
@@ -248,40 +248,40 @@ async fn a_lost_connection_to_another_server_is_not_taken_for_the_callers() {
         admin.execute_unprepared(&deferred).await.unwrap();
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared(INSERT).await.unwrap();
-        assert_eq!(code(tx.commit().await), "database", "{sqlstate}");
-        assert_eq!(code(me.execute_unprepared(INSERT).await), "database", "{sqlstate}");
+        assert_eq!(outcome_code(tx.commit().await), "database", "{sqlstate}");
+        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "database", "{sqlstate}");
         admin.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
-        assert_eq!(count(&database).await, 0, "{sqlstate}");
+        assert_eq!(count_notes(&database).await, 0, "{sqlstate}");
     }
 }
 
 #[tokio::test]
-async fn a_pool_that_the_application_has_gets_the_default_deadline() {
-    let database = database().await;
+async fn a_pool_of_the_application_gets_the_default_deadline() {
+    let database = create_database().await;
     let pool = Database::from_connection(database.connect(1).await.unwrap());
-    assert_eq!(owner(&pool).deadline(), Options::default().deadline);
-    assert_eq!(owner(&pool.with_deadline(None)).deadline(), None);
+    assert_eq!(as_owner(&pool).deadline(), Options::default().deadline);
+    assert_eq!(as_owner(&pool.with_deadline(None)).deadline(), None);
 }
 
 #[tokio::test]
 async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes() {
-    let database = database().await;
+    let database = create_database().await;
     let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
-    let tx = owner(&pool).begin().await.unwrap();
+    let tx = as_owner(&pool).begin().await.unwrap();
     // Longer than a rollback may take.
     let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
-    assert_eq!(code(tx.execute_unprepared(INSERT).await), "transaction_failed");
+    assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "transaction_failed");
 }
 
 #[test]
 fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let database = runtime.block_on(database());
+    let database = runtime.block_on(create_database());
     let mut options = ConnectOptions::new(database.url());
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
-    let me = owner(&Database::from_connection(db));
+    let me = as_owner(&Database::from_connection(db));
     // The nested one is the last to hold the connection, which is idle after the rollback.
     let nested = runtime.block_on(async {
         let tx = me.begin().await.unwrap();
@@ -290,16 +290,16 @@ fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
         nested
     });
     drop(nested);
-    let open = runtime.block_on(me.begin()).unwrap();
-    drop(open);
+    let tx = runtime.block_on(me.begin()).unwrap();
+    drop(tx);
     runtime.block_on(async {
         me.execute_unprepared(INSERT).await.unwrap();
-        assert_eq!(count(&database).await, 1);
+        assert_eq!(count_notes(&database).await, 1);
     });
 }
 
 /// Forwards connections. Once N is sent to the channel, it drops what is sent on the first N connections.
-async fn firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
+async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, rest) = database.url().rsplit_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
@@ -324,19 +324,19 @@ async fn firewall(database: &testdb::Database) -> (String, watch::Sender<usize>)
 }
 
 #[tokio::test]
-async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
+async fn when_a_firewall_dropped_all_idle_connections_only_one_is_waited_for() {
     const CONNECTIONS: usize = 8;
-    let database = database().await;
-    let (url, drop_first) = firewall(&database).await;
+    let database = create_database().await;
+    let (url, drop_first) = start_firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTIONS).unwrap();
     let pool = Database::connect(&url, &options).await.unwrap();
-    let me = owner(&pool);
-    let mut open = Vec::new();
+    let me = as_owner(&pool);
+    let mut transactions = Vec::new();
     for _ in 0..CONNECTIONS {
-        open.push(me.begin().await.unwrap());
+        transactions.push(me.begin().await.unwrap());
     }
-    for tx in open {
+    for tx in transactions {
         tx.rollback().await.unwrap();
     }
     assert_eq!(pool.pool_status("postgres").idle, CONNECTIONS);
@@ -344,21 +344,21 @@ async fn idle_connections_that_a_firewall_dropped_are_awaited_once() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     // The first connection was closed by `connect`.
     drop_first.send(CONNECTIONS + 1).unwrap();
-    assert_eq!(code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done");
     assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
 #[tokio::test]
-async fn a_health_check_does_not_await_each_idle_connection() {
-    let database = database().await;
-    let (url, drop_first) = firewall(&database).await;
+async fn a_health_check_does_not_wait_for_each_dropped_idle_connection() {
+    let database = create_database().await;
+    let (url, drop_first) = start_firewall(&database).await;
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let me = owner(&pool);
-    let mut open = Vec::new();
+    let me = as_owner(&pool);
+    let mut transactions = Vec::new();
     for _ in 0..8 {
-        open.push(me.begin().await.unwrap());
+        transactions.push(me.begin().await.unwrap());
     }
-    for tx in open {
+    for tx in transactions {
         tx.rollback().await.unwrap();
     }
     drop_first.send(9).unwrap();

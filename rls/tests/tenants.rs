@@ -15,8 +15,8 @@ use tokio::{
 };
 
 /// Creates a database whose rows belong to tenants, and the role that they share.
-async fn tenants() -> (testdb::Database, Database, String) {
-    let database = testdb::Server::start().await.unwrap().empty().await.unwrap();
+async fn create_tenants() -> (testdb::Database, Database, String) {
+    let database = testdb::Server::start().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
         "CREATE ROLE {role};
@@ -36,83 +36,83 @@ fn tenant(pool: &Database, role: &str, name: &str) -> IdentityConnection {
     pool.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
 
-async fn notes(who: &impl ConnectionTrait) -> usize {
+async fn count_notes(identity: &impl ConnectionTrait) -> usize {
     let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-    who.query_all_raw(all).await.unwrap().len()
+    identity.query_all_raw(all).await.unwrap().len()
 }
 
-fn code<T>(outcome: Result<T, sea_orm::DbErr>) -> &'static str {
+fn outcome_code<T>(outcome: Result<T, sea_orm::DbErr>) -> &'static str {
     outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
 }
 
 #[tokio::test]
 async fn each_tenant_sees_its_own_rows_whatever_its_name() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     for name in ["acme", "o'hara", r"back\slash", "'; RESET ROLE; --", ""] {
-        let who = tenant(&pool, &role, name);
-        who.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-        assert_eq!(notes(&who).await, 1, "{name}");
+        let identity = tenant(&pool, &role, name);
+        identity.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
+        assert_eq!(count_notes(&identity).await, 1, "{name}");
     }
-    assert_eq!(notes(&tenant(&pool, &role, "other")).await, 0);
+    assert_eq!(count_notes(&tenant(&pool, &role, "other")).await, 0);
     pool.close().await.unwrap();
-    assert_eq!(code(tenant(&pool, &role, "acme").begin().await), "pool_closed");
+    assert_eq!(outcome_code(tenant(&pool, &role, "acme").begin().await), "pool_closed");
 }
 
 #[tokio::test]
 async fn the_settings_of_an_identity_are_verified_and_not_left_over() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     other.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
     for change in ["SET LOCAL app.tenant = 'other'", "SET app.tenant = 'other'", "SET app.admin = 'yes'", "RESET ROLE"]
     {
         let tx = acme.begin().await.unwrap();
-        assert_eq!(code(tx.execute_unprepared(change).await), "identity_changed", "{change}");
-        assert_eq!(code(tx.commit().await), "identity_changed", "{change}");
-        assert_eq!(code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
-        assert_eq!(notes(&acme).await, 0, "{change}");
+        assert_eq!(outcome_code(tx.execute_unprepared(change).await), "identity_changed", "{change}");
+        assert_eq!(outcome_code(tx.commit().await), "identity_changed", "{change}");
+        assert_eq!(outcome_code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
+        assert_eq!(count_notes(&acme).await, 0, "{change}");
     }
 }
 
 #[tokio::test]
 async fn nested_transactions_form_a_stack() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let acme = tenant(&pool, &role, "acme");
     let insert = "INSERT INTO notes (text) VALUES ('hello')";
     let outer = acme.begin().await.unwrap();
     outer.execute_unprepared(insert).await.unwrap();
     let inner = outer.begin().await.unwrap();
     inner.execute_unprepared(insert).await.unwrap();
-    assert_eq!(code(outer.execute_unprepared(insert).await), "nested_transaction_open");
-    assert_eq!(code(inner.execute_unprepared("SELECT 1 / 0").await), "database");
-    assert_eq!(code(inner.commit().await), "transaction_failed");
-    assert_eq!(notes(&outer).await, 1);
+    assert_eq!(outcome_code(outer.execute_unprepared(insert).await), "nested_transaction_open");
+    assert_eq!(outcome_code(inner.execute_unprepared("SELECT 1 / 0").await), "database");
+    assert_eq!(outcome_code(inner.commit().await), "transaction_failed");
+    assert_eq!(count_notes(&outer).await, 1);
     outer.commit().await.unwrap();
-    assert_eq!(notes(&acme).await, 1);
+    assert_eq!(count_notes(&acme).await, 1);
 }
 
 #[tokio::test]
 async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
-    let (_database, pool, _) = tenants().await;
+    let (_database, pool, _) = create_tenants().await;
     let nobody = pool.as_identity(Identity::new("no_such_role"));
-    assert_eq!(code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");
+    assert_eq!(outcome_code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");
     let external = Database::from_connection(sea_orm::DatabaseConnection::default());
-    assert_eq!(code(external.as_identity(Identity::new("any")).begin().await), "misconfigured");
+    assert_eq!(outcome_code(external.as_identity(Identity::new("any")).begin().await), "misconfigured");
 }
 
 #[tokio::test]
 async fn the_role_none_is_refused() {
-    let (_database, pool, _) = tenants().await;
+    let (_database, pool, _) = create_tenants().await;
     for none in ["none", "no\0ne"] {
         let login = pool.as_identity(Identity::new(none));
         let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-        assert_eq!(code(login.query_all_raw(all).await), "misconfigured");
-        assert_eq!(code(login.begin().await), "misconfigured");
+        assert_eq!(outcome_code(login.query_all_raw(all).await), "misconfigured");
+        assert_eq!(outcome_code(login.begin().await), "misconfigured");
     }
 }
 
 #[tokio::test]
 async fn an_admission_expression_may_refuse_with_any_code() {
-    let (database, pool, role) = tenants().await;
+    let (database, pool, role) = create_tenants().await;
     let refuse = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
     database.connect(1).await.unwrap().execute_unprepared(refuse).await.unwrap();
@@ -121,31 +121,31 @@ async fn an_admission_expression_may_refuse_with_any_code() {
     assert!(refused.to_string().contains("the account is closed"), "{refused}");
     assert_eq!(Error::from(refused).code(), "database");
     let nobody = pool.as_identity(Identity::new("no_such_role").with_admission("public.refuse()"));
-    assert_eq!(code(nobody.begin().await), "misconfigured");
+    assert_eq!(outcome_code(nobody.begin().await), "misconfigured");
 }
 
 #[tokio::test]
 async fn the_second_value_of_a_setting_replaces_the_first() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let acme = tenant(&pool, &role, "other");
     let acme = pool.as_identity(acme.identity().clone().with_setting("App.Tenant", "acme"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    assert_eq!(notes(&tenant(&pool, &role, "acme")).await, 1);
+    assert_eq!(count_notes(&tenant(&pool, &role, "acme")).await, 1);
 }
 
 #[tokio::test]
 async fn a_statement_that_the_server_cancels_at_the_deadline_has_exceeded_it() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
-    assert_eq!(code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
+    assert_eq!(outcome_code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
     let tx = acme.begin().await.unwrap();
-    assert_eq!(code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
-    assert_eq!(code(tx.commit().await), "transaction_failed");
+    assert_eq!(outcome_code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
+    assert_eq!(outcome_code(tx.commit().await), "transaction_failed");
 }
 
 #[tokio::test]
 async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_values() {
-    let (database, _, role) = tenants().await;
+    let (database, _, role) = create_tenants().await;
     let schema = format!("CREATE TABLE numbers (n bigint); GRANT SELECT, INSERT ON numbers TO {role}");
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
     let mut options = Options::default();
@@ -157,37 +157,37 @@ async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_v
     insert(5_i64.into()).await.unwrap();
     insert(6_i32.into()).await.unwrap();
     insert(7.0_f64.into()).await.unwrap();
-    assert_eq!(code(insert("12345678".into()).await), "database", "a text is not a number");
+    assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
     let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
     assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 18);
 
     let integers = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
-    assert_eq!(code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
-    assert_eq!(code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
-    assert_eq!(code(other.query_all_raw(integers(1)).await), "done", "whatever was asked before");
+    assert_eq!(outcome_code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
+    assert_eq!(outcome_code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
+    assert_eq!(outcome_code(other.query_all_raw(integers(1)).await), "done", "whatever was asked before");
 }
 
-async fn drain(who: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
-    let rows = who.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+async fn count_streamed(identity: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
+    let rows = identity.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     Ok(rows.try_collect::<Vec<_>>().await?.len())
 }
 
 #[tokio::test]
 async fn a_temporary_table_of_a_streamed_statement_is_not_left_to_the_next_identity() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
     let tx = acme.begin().await.unwrap();
-    drain(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
-    assert_eq!(drain(&tx, "SELECT text FROM mine").await.unwrap(), 1);
+    count_streamed(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
+    assert_eq!(count_streamed(&tx, "SELECT text FROM mine").await.unwrap(), 1);
     tx.commit().await.unwrap();
     let select = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
-    assert_eq!(code(other.query_all_raw(select).await), "database");
+    assert_eq!(outcome_code(other.query_all_raw(select).await), "database");
 }
 
 #[tokio::test]
 async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let acme = tenant(&pool, &role, "acme");
     let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
     let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
@@ -196,65 +196,68 @@ async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
     sleep(Duration::from_millis(200)).await;
     drop(rows);
     sleep(Duration::from_millis(200)).await;
-    assert_eq!(notes(&acme).await, 0);
-    assert_eq!(drain(&acme, insert).await.unwrap(), 3);
-    assert_eq!(notes(&acme).await, 3);
+    assert_eq!(count_notes(&acme).await, 0);
+    assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
+    assert_eq!(count_notes(&acme).await, 3);
     // Nobody reads the rows.
-    let soon = acme.clone().with_deadline(Duration::from_secs(1));
-    let mut unread = soon.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
+    let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
+    let mut unread = acme_with_deadline.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
     let end = async {
         while unread.try_next().await?.is_some() {}
         Ok(())
     };
-    assert_eq!(code(end.await), "deadline_exceeded");
-    assert_eq!(notes(&acme).await, 3);
+    assert_eq!(outcome_code(end.await), "deadline_exceeded");
+    assert_eq!(count_notes(&acme).await, 3);
 }
 
 #[tokio::test]
 async fn an_error_in_a_stream_is_mapped_as_that_of_any_statement() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let pool = pool.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
     let acme = tenant(&pool, &role, "acme");
     let denied = "SELECT rolname FROM pg_authid";
-    assert_eq!(code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied)).await), "invalid_claims");
-    assert_eq!(code(drain(&acme, denied).await), "invalid_claims");
-    assert_eq!(code(drain(&acme.begin().await.unwrap(), denied).await), "invalid_claims");
+    assert_eq!(
+        outcome_code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied)).await),
+        "invalid_claims"
+    );
+    assert_eq!(outcome_code(count_streamed(&acme, denied).await), "invalid_claims");
+    assert_eq!(outcome_code(count_streamed(&acme.begin().await.unwrap(), denied).await), "invalid_claims");
 }
 
 #[tokio::test]
 async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_handed_out() {
-    let (database, _, role) = tenants().await;
+    let (database, _, role) = create_tenants().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, rest) = database.url().rsplit_once('@').unwrap();
     let (server, name) = rest.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
     let server = server.to_owned();
     // `connect` tries the URL with a connection of its own. The next one reaches the server after the pool was closed.
-    let (accepted, is_accepted) = oneshot::channel();
-    let (closed, is_closed) = oneshot::channel::<()>();
+    let (accepted_sender, accepted_receiver) = oneshot::channel();
+    let (closed_sender, closed_receiver) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let (mut first, _) = listener.accept().await.unwrap();
         let mut to_first = TcpStream::connect(&server).await.unwrap();
         tokio::spawn(async move { copy_bidirectional(&mut first, &mut to_first).await });
         let (mut second, _) = listener.accept().await.unwrap();
-        accepted.send(()).unwrap();
-        is_closed.await.unwrap();
+        accepted_sender.send(()).unwrap();
+        closed_receiver.await.unwrap();
         let mut to_second = TcpStream::connect(server).await.unwrap();
         let _ = copy_bidirectional(&mut second, &mut to_second).await;
     });
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
     let acme = tenant(&pool, &role, "acme");
     let begin = tokio::spawn(async move { acme.begin().await.map(drop) });
-    is_accepted.await.unwrap();
+    accepted_receiver.await.unwrap();
     pool.close().await.unwrap();
-    closed.send(()).unwrap();
-    assert_eq!(code(begin.await.unwrap()), "pool_closed");
+    closed_sender.send(()).unwrap();
+    assert_eq!(outcome_code(begin.await.unwrap()), "pool_closed");
 }
 
 #[tokio::test]
 async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_form() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let identity = tenant(&pool, &role, "acme").identity().clone();
     let identity = identity.with_setting("lock_timeout", "5000").with_setting("TimeZone", "utc");
     let identity = identity.with_setting("statement_timeout", "1000").with_setting("search_path", "public, pg_temp");
@@ -264,19 +267,19 @@ async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_fo
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared(insert).await.unwrap();
     tx.commit().await.unwrap();
-    assert_eq!(notes(&acme).await, 2);
+    assert_eq!(count_notes(&acme).await, 2);
     for change in ["SET LOCAL lock_timeout = '1min'", "SET LOCAL TimeZone = 'Asia/Tokyo'", "SET search_path = ''"] {
-        assert_eq!(code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
+        assert_eq!(outcome_code(acme.execute_unprepared(change).await), "identity_changed", "{change}");
     }
 }
 
 #[tokio::test]
 async fn a_channel_that_a_raw_commit_began_to_listen_on_is_not_left_to_the_next_identity() {
-    let (_database, pool, role) = tenants().await;
+    let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared("LISTEN mine").await.unwrap();
-    assert_eq!(code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
+    assert_eq!(outcome_code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
     drop(tx);
     let channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
     for _ in 0..4 {
@@ -286,7 +289,7 @@ async fn a_channel_that_a_raw_commit_began_to_listen_on_is_not_left_to_the_next_
 
 #[tokio::test]
 async fn a_statement_that_calls_a_function_may_have_written() {
-    let (database, pool, role) = tenants().await;
+    let (database, pool, role) = create_tenants().await;
     let schema = format!(
         "GRANT UPDATE ON notes TO {role};
          CREATE FUNCTION note() RETURNS text LANGUAGE sql AS
@@ -303,6 +306,6 @@ async fn a_statement_that_calls_a_function_may_have_written() {
     ] {
         let operation = tx.unchecked().for_operation();
         operation.fetch_all(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-        assert_eq!(operation.has_written(), may_write, "{sql}");
+        assert_eq!(operation.may_have_written(), may_write, "{sql}");
     }
 }

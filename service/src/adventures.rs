@@ -43,7 +43,7 @@ use crate::{
     connection::{OperationTransaction, UncheckedTransaction, sealed::Sealed},
     json,
     operation::operation,
-    rows::{self, set_if},
+    rows::{self, set_if_some},
 };
 
 /// An adventure to create, as a draft.
@@ -167,7 +167,7 @@ impl<C: Caller> Adventures<'_, C> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&new.content)?;
         operation!(self.caller, "adventures.create", adventure = id, |tx| {
-            let creator_id = tx.user()?;
+            let creator_id = tx.user_id()?;
             let row = || adventures::ActiveModel {
                 id: Set(id),
                 creator_id: Set(creator_id),
@@ -197,14 +197,14 @@ impl<C: Caller> Adventures<'_, C> {
     /// another user's published adventure; [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: AdventureChanges) -> Result<adventures::Model, Error> {
         let mut row = adventures::ActiveModel::default();
-        set_if(&mut row.name, &changes.name);
-        set_if(&mut row.description, &changes.description);
-        set_if(&mut row.thumbnail_url, &changes.thumbnail_url);
-        set_if(&mut row.artwork_url, &changes.artwork_url);
-        set_if(&mut row.difficulty, &changes.difficulty);
-        set_if(&mut row.estimated_duration, &changes.estimated_duration);
-        set_if(&mut row.min_players, &changes.min_players);
-        set_if(&mut row.max_players, &changes.max_players);
+        set_if_some(&mut row.name, &changes.name);
+        set_if_some(&mut row.description, &changes.description);
+        set_if_some(&mut row.thumbnail_url, &changes.thumbnail_url);
+        set_if_some(&mut row.artwork_url, &changes.artwork_url);
+        set_if_some(&mut row.difficulty, &changes.difficulty);
+        set_if_some(&mut row.estimated_duration, &changes.estimated_duration);
+        set_if_some(&mut row.min_players, &changes.min_players);
+        set_if_some(&mut row.max_players, &changes.max_players);
         operation!(self.caller, "adventures.edit", adventure = id, |tx| { update(tx, id, row.clone()).await })
     }
 
@@ -347,6 +347,7 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveMode
     }
 }
 
+/// Does nothing if the adventure was edited or published after it was read.
 const STORE_VALIDATION: &str = "UPDATE public.adventures
      SET is_valid = $2, validation_errors = $3
      WHERE id = $1
@@ -354,20 +355,20 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND status <> 'published'";
 
 /// Reads the content as its creator, validates it, and stores the result as the service, because users may not write
-/// it: in the same transaction, which locks the row; or, if the service has its own login, in a transaction of that
-/// login.
+/// it. Both happen in one transaction, which locks the row, unless the service has its own login: then a transaction of
+/// that login stores the result.
 async fn validate_and_store(
     caller: &impl Sealed,
     tx: &UncheckedTransaction,
     id: Uuid,
 ) -> Result<Vec<ValidationError>, Error> {
-    let creator = tx.user()?;
-    let mut find = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator));
-    let may_take_service_role = tx.may_take_role(SERVICE_ROLE);
-    if may_take_service_role {
-        find = find.lock_exclusive();
+    let creator_id = tx.user_id()?;
+    let mut query = adventures::Entity::find_by_id(id).filter(adventures::Column::CreatorId.eq(creator_id));
+    let can_assume_service_role = tx.can_assume_role(SERVICE_ROLE);
+    if can_assume_service_role {
+        query = query.lock_exclusive();
     }
-    let Some(adventure) = find.one(tx).await? else {
+    let Some(adventure) = query.one(tx).await? else {
         rows::find::<adventures::Entity>(tx, id, "adventure").await?;
         return Err(Error::AdventureNotYours);
     };
@@ -381,7 +382,7 @@ async fn validate_and_store(
     }
     let values = [id.into(), errors.is_empty().into(), json!(errors).into(), adventure.updated_at.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, STORE_VALIDATION, values);
-    if may_take_service_role {
+    if can_assume_service_role {
         tx.execute_as_service(statement).await?;
         return Ok(errors);
     }

@@ -18,21 +18,22 @@ pub(crate) struct PageQuery {
 }
 
 impl PageQuery {
-    /// A page whose filters are all covered by an index.
+    /// Returns the query of a page whose filters are all covered by an index.
     pub(crate) fn exact(binds: Binds, page: String) -> Self {
-        Self { statement: binds.statement(page), is_bounded: false }
+        Self { statement: binds.into_statement(page), is_bounded: false }
     }
 
-    /// A page of at most `limit` rows. `page` selects up to `limit + 1` matching rows of the scanned ones. `scanned`
-    /// selects, for each scanned row, its number as `nth`, its sort keys, and its id as `last`; the page must not have
-    /// columns of these names. `with` has common table expressions for both, each followed by a comma, or is empty.
+    /// Returns the query of a page of at most `limit` rows. `page` selects up to `limit + 1` matching rows of the
+    /// scanned ones. `scanned` selects, for each scanned row, its number as `nth`, its sort keys, and its id as `last`;
+    /// the page must not have columns of these names. `ctes` has the common table expressions that both use, each
+    /// followed by a comma, or is empty.
     ///
     /// The end of the scan is looked up only if no row follows the page. It is materialized, because newer PostgreSQL
     /// versions would otherwise pull it into the join and evaluate it first. One statement reads the page and the end:
     /// between two statements, a row that leaves the list would move the end past a row that the page did not scan.
-    pub(crate) fn bounded(binds: Binds, with: &str, page: &str, scanned: &str, limit: usize, order: &str) -> Self {
-        let statement = binds.statement(format!(
-            "WITH {with}page AS MATERIALIZED ({page}),
+    pub(crate) fn bounded(binds: Binds, ctes: &str, page: &str, scanned: &str, limit: usize, order_by: &str) -> Self {
+        let statement = binds.into_statement(format!(
+            "WITH {ctes}page AS MATERIALIZED ({page}),
               scan_end AS MATERIALIZED (
                 SELECT *
                 FROM ({scanned}) AS scanned
@@ -43,7 +44,7 @@ impl PageQuery {
             FROM (VALUES (true)) AS always
             LEFT JOIN page ON true
             LEFT JOIN scan_end ON true
-            {order}"
+            {order_by}"
         ));
         Self { statement, is_bounded: true }
     }
@@ -61,14 +62,14 @@ impl PageQuery {
     ) -> Result<Page<T>, Error> {
         let result = tx.fetch_all(self.statement.clone()).await?;
         let Some(first) = result.first().filter(|_| self.is_bounded) else {
-            return list.page(decode(&result)?, limit, key);
+            return list.build_page(decode(&result)?, limit, key);
         };
-        let end = rows::cell::<Option<Uuid>>(first, "last")?.map(|id| scan_end(first, id)).transpose()?;
+        let end = rows::decode_cell::<Option<Uuid>>(first, "last")?.map(|id| scan_end(first, id)).transpose()?;
         // If no row matches, the result has only the end of the scan.
-        let is_empty = rows::cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = list.page(decode(if is_empty { &[] } else { &result })?, limit, key)?;
+        let is_empty = rows::decode_cell::<Option<Uuid>>(first, "id")?.is_none();
+        let mut page = list.build_page(decode(if is_empty { &[] } else { &result })?, limit, key)?;
         if let (None, Some(end)) = (&page.next, end) {
-            page.next = Some(list.cursor(&end)?);
+            page.next = Some(list.encode_cursor(&end)?);
         }
         Ok(page)
     }

@@ -122,7 +122,7 @@ impl<C: Caller> Characters<'_, C> {
         let equipment = json::to_json(&new.equipment)?;
         let special_ability = json::to_json(&new.special_ability)?;
         operation!(self.caller, "characters.create", character = id, |tx| {
-            let user_id = tx.user()?;
+            let user_id = tx.user_id()?;
             let row = || characters::ActiveModel {
                 id: Set(id),
                 user_id: Set(user_id),
@@ -150,7 +150,7 @@ impl<C: Caller> Characters<'_, C> {
     pub async fn list(self) -> Result<Vec<characters::Model>, Error> {
         operation!(self.caller, reads "characters.list", |tx| {
             Ok(characters::Entity::find()
-                .filter(characters::Column::UserId.eq(tx.user()?))
+                .filter(characters::Column::UserId.eq(tx.user_id()?))
                 .filter(characters::Column::RetiredAt.is_null())
                 .order_by_with_nulls(
                     characters::Column::LastPlayedAt,
@@ -173,7 +173,7 @@ impl<C: Caller> Characters<'_, C> {
     pub async fn retired(self) -> Result<Vec<characters::Model>, Error> {
         operation!(self.caller, reads "characters.retired", |tx| {
             Ok(characters::Entity::find()
-                .filter(characters::Column::UserId.eq(tx.user()?))
+                .filter(characters::Column::UserId.eq(tx.user_id()?))
                 .filter(characters::Column::RetiredAt.is_not_null())
                 .order_by_desc(characters::Column::RetiredAt)
                 .order_by_asc(characters::Column::Name)
@@ -309,10 +309,14 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveMode
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// The trigger supplies the time, and keeps the first one if the character is already retired.
-async fn set_retired(tx: &UncheckedTransaction, id: Uuid, value: &'static str) -> Result<characters::Model, Error> {
+/// Sets `retired_at` to `now()` or `NULL`. A trigger keeps the first time if the character is already retired.
+async fn set_retired(
+    tx: &UncheckedTransaction,
+    id: Uuid,
+    retired_at: &'static str,
+) -> Result<characters::Model, Error> {
     characters::Entity::update_many()
-        .col_expr(characters::Column::RetiredAt, Expr::cust(value))
+        .col_expr(characters::Column::RetiredAt, Expr::cust(retired_at))
         .filter(characters::Column::Id.eq(id))
         .exec_with_returning(tx)
         .await?

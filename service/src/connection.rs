@@ -18,26 +18,26 @@ pub trait Caller: sealed::Sealed + Send + Sync {}
 impl Caller for IdentityConnection {}
 impl Caller for Transaction {}
 
-/// What an operation needs of its transaction, in addition to statements.
+/// What an operation needs of its transaction, besides running statements.
 pub(crate) trait OperationTransaction {
     /// Returns the caller's identity.
-    fn caller(&self) -> Identity;
+    fn caller_identity(&self) -> Identity;
 
     /// Returns the id of the signed-in user.
     ///
     /// # Errors
     ///
     /// [`Error::NotSignedIn`] for a visitor and for the service.
-    fn user(&self) -> Result<Uuid, Error> {
-        self.caller().user().ok_or(Error::NotSignedIn)
+    fn user_id(&self) -> Result<Uuid, Error> {
+        self.caller_identity().user_id().ok_or(Error::NotSignedIn)
     }
 
-    /// Runs one statement as `service_role`, then restores the role. Each use must justify itself.
+    /// Runs one statement as `service_role`, then restores the role. A comment must justify each use.
     fn execute_as_service(&self, statement: Statement) -> impl Future<Output = Result<ExecResult, DbErr>> + Send;
 }
 
 impl OperationTransaction for UncheckedTransaction {
-    fn caller(&self) -> Identity {
+    fn caller_identity(&self) -> Identity {
         Identity::from_connection(self.identity())
     }
 
@@ -69,21 +69,20 @@ pub(crate) mod sealed {
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
-        /// Whether the operation only reads.
-        reads: bool,
+        is_read_only: bool,
         has_succeeded: bool,
     }
 
     impl Joined {
-        pub(crate) fn succeeded(mut self) {
+        pub(crate) fn mark_succeeded(mut self) {
             self.has_succeeded = true;
         }
     }
 
     impl Drop for Joined {
         fn drop(&mut self) {
-            if !self.has_succeeded && !self.reads && self.transaction.has_written() {
-                self.transaction.fail();
+            if !self.has_succeeded && !self.is_read_only && self.transaction.may_have_written() {
+                self.transaction.mark_failed();
             }
         }
     }
@@ -101,9 +100,13 @@ pub(crate) mod sealed {
         /// Whether there are replicas: reads may run on one, and one may become the primary.
         fn has_replicas(&self) -> bool;
 
-        /// Begins or joins a transaction. `deadline` is that of each of its statements; `reads` allows a replica and no
-        /// writes.
-        fn scope(&self, deadline: Option<Duration>, reads: bool) -> impl Future<Output = Result<Scope, Error>> + Send;
+        /// Begins or joins a transaction. `deadline` is that of each of its statements. A read-only one may run on a
+        /// replica.
+        fn begin_or_join(
+            &self,
+            deadline: Option<Duration>,
+            is_read_only: bool,
+        ) -> impl Future<Output = Result<Scope, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -116,15 +119,15 @@ pub(crate) mod sealed {
         }
 
         fn as_service(&self) -> Option<IdentityConnection> {
-            Some(self.switch_to(supabase::service()))
+            Some(self.with_identity(supabase::service()))
         }
 
         fn has_replicas(&self) -> bool {
             self.has_replicas()
         }
 
-        async fn scope(&self, deadline: Option<Duration>, reads: bool) -> Result<Scope, Error> {
-            if reads {
+        async fn begin_or_join(&self, deadline: Option<Duration>, is_read_only: bool) -> Result<Scope, Error> {
+            if is_read_only {
                 return Ok(Scope::Own(Unchecked::begin_read(self, deadline).await?));
             }
             Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), deadline).await?))
@@ -150,9 +153,9 @@ pub(crate) mod sealed {
             false
         }
 
-        async fn scope(&self, _: Option<Duration>, reads: bool) -> Result<Scope, Error> {
+        async fn begin_or_join(&self, _: Option<Duration>, is_read_only: bool) -> Result<Scope, Error> {
             let transaction = self.unchecked().for_operation();
-            Ok(Scope::Joined(Joined { transaction, reads, has_succeeded: false }))
+            Ok(Scope::Joined(Joined { transaction, is_read_only, has_succeeded: false }))
         }
     }
 }

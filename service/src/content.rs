@@ -218,7 +218,7 @@ mod tests {
         content(value).validate()
     }
 
-    fn at(node: &str, kind: ValidationErrorKind) -> ValidationError {
+    fn error_at(node: &str, kind: ValidationErrorKind) -> ValidationError {
         ValidationError { node: Some(node.to_owned()), kind }
     }
 
@@ -234,18 +234,21 @@ mod tests {
             errors_after(|c| c["start"] = json!("nowhere")),
             [ValidationError { node: None, kind: ValidationErrorKind::NoStart }]
         );
-        assert_eq!(errors_after(|c| c["nodes"][1]["enemies"] = json!([])), [at("left", ValidationErrorKind::NoEnemy)]);
+        assert_eq!(
+            errors_after(|c| c["nodes"][1]["enemies"] = json!([])),
+            [error_at("left", ValidationErrorKind::NoEnemy)]
+        );
         assert_eq!(
             errors_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
-            [at("gate", ValidationErrorKind::TooFewChoices), at("right", ValidationErrorKind::Unreachable)]
+            [error_at("gate", ValidationErrorKind::TooFewChoices), error_at("right", ValidationErrorKind::Unreachable)]
         );
         assert_eq!(
             errors_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
-            [at("moon", ValidationErrorKind::DanglingConnection)]
+            [error_at("moon", ValidationErrorKind::DanglingConnection)]
         );
         assert_eq!(
             errors_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
-            [at("left", ValidationErrorKind::DuplicateNode)]
+            [error_at("left", ValidationErrorKind::DuplicateNode)]
         );
     }
 

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::{
     Caller, Error, json,
     operation::operation,
-    rows::{self, set_if},
+    rows::{self, set_if_some},
 };
 
 /// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls, 1 to 10. Unknown fields
@@ -184,12 +184,12 @@ impl<C: Caller> Creatures<'_, C> {
     /// caller can read but not change it, [`Error::NotSignedIn`].
     pub async fn edit(self, id: Uuid, changes: CreatureChanges) -> Result<creatures::Model, Error> {
         let mut row = creatures::ActiveModel::default();
-        set_if(&mut row.name, &changes.name);
-        set_if(&mut row.description, &changes.description);
-        set_if(&mut row.stats, &changes.stats.as_ref().map(json::to_json).transpose()?);
-        set_if(&mut row.abilities, &changes.abilities.as_ref().map(json::to_json).transpose()?);
-        set_if(&mut row.hit_points, &changes.hit_points);
-        set_if(&mut row.armor, &changes.armor);
+        set_if_some(&mut row.name, &changes.name);
+        set_if_some(&mut row.description, &changes.description);
+        set_if_some(&mut row.stats, &changes.stats.as_ref().map(json::to_json).transpose()?);
+        set_if_some(&mut row.abilities, &changes.abilities.as_ref().map(json::to_json).transpose()?);
+        set_if_some(&mut row.hit_points, &changes.hit_points);
+        set_if_some(&mut row.armor, &changes.armor);
         operation!(self.caller, "creatures.edit", creature = id, |tx| {
             match rows::update_returning(tx, row.clone(), id, creatures::Column::Id).await? {
                 Some(creature) => Ok(creature),

@@ -22,7 +22,7 @@
 
 mod history;
 mod initiative;
-mod new;
+mod new_roll;
 mod statistics;
 
 use entity::{dice_rolls, sea_orm_active_enums::RollType};
@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 pub use history::{HeroicSavesRemaining, HistoryFilter};
 pub use initiative::{NewInitiative, Turn};
-pub use new::{Modifier, ModifierKind, NewRoll, Roller};
+pub use new_roll::{Modifier, ModifierKind, NewRoll, Roller};
 pub use statistics::{KindStatistics, RollScope, RollStatistics};
 
 use crate::{Caller, Error, json, operation::operation, rows};

@@ -36,14 +36,14 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Caller, Error, connection::UncheckedTransaction, error::not_listener, operation::operation, rows, sql::Binds,
+    Caller, Error, connection::UncheckedTransaction, error::not_listener_error, operation::operation, rows, sql::Binds,
 };
 
 pub(crate) use hub::Hub;
 pub use subscription::{Subscription, Subscriptions};
 
 /// Maximum number of events that one call returns.
-const PAGE: i64 = 200;
+const PAGE_SIZE: i64 = 200;
 
 /// An event that a client sends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub struct Events<'a, C> {
     pub(crate) caller: &'a C,
 }
 
-rows::row_decoder!(COLUMNS, events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
+rows::row_decoder!(COLUMNS, decode_events: Event { id, session_id, event_type, payload, created_at, seq, sender_id });
 
 impl<C: Caller> Events<'_, C> {
     /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
@@ -122,7 +122,7 @@ impl<C: Caller> Events<'_, C> {
     /// no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, reads "events.after", session = session_id, |tx| {
-            reader::events_after(tx, session_id, seq, PAGE).await
+            reader::events_after(tx, session_id, seq, PAGE_SIZE).await
         })
     }
 
@@ -148,7 +148,7 @@ impl<C: Caller> Events<'_, C> {
                  WHERE created_at > now() - INTERVAL '24 hours'"
             );
             let newest =
-                rows::fetch_all(tx, binds.statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;
+                rows::fetch_all(tx, binds.into_statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;
             Ok(newest.first().map_or(0, |newest| newest.seq))
         })
     }
@@ -170,12 +170,12 @@ fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<Str
     }
 }
 
-/// The error for a result of `private.listener_status`; `None` if the account may listen.
+/// Returns the error for a result of `private.listener_status`, or `None` if the account may listen.
 fn listener_error(status: &str) -> Option<Error> {
     match status {
         "listens" => None,
         "account_closed" => Some(Error::AccountClosed),
         "no_session" => Some(Error::NotFound { what: "session" }),
-        _ => Some(not_listener()),
+        _ => Some(not_listener_error()),
     }
 }

@@ -35,7 +35,7 @@ impl Identity {
     }
 
     /// Returns the id of the signed-in user, if there is one.
-    pub(crate) fn user(self) -> Option<Uuid> {
+    pub(crate) fn user_id(self) -> Option<Uuid> {
         match self {
             Self::User(id) => Some(id),
             Self::Anon | Self::Service => None,

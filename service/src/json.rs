@@ -16,22 +16,22 @@ pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) 
     serde_json::from_value(value).map_err(|_| wrong_shape(field))
 }
 
-/// Deserializes a document from a column of a row, without building a `Value` first.
-pub(crate) fn json_cell<T: DeserializeOwned + 'static>(
+/// Decodes a document from a column of a row, without building a `Value` first.
+pub(crate) fn decode_json_cell<T: DeserializeOwned + 'static>(
     row: &PgRow,
     column: &str,
     field: &'static str,
 ) -> Result<T, Error> {
-    optional_json_cell(row, column, field)?.ok_or_else(|| wrong_shape(field))
+    decode_optional_json_cell(row, column, field)?.ok_or_else(|| wrong_shape(field))
 }
 
-/// Reads a column of type `jsonb`, which may be NULL.
-pub(crate) fn optional_json_cell<T: DeserializeOwned + 'static>(
+/// Decodes a document from a column of a row. `None` if the column is NULL.
+pub(crate) fn decode_optional_json_cell<T: DeserializeOwned + 'static>(
     row: &PgRow,
     column: &str,
     field: &'static str,
 ) -> Result<Option<T>, Error> {
-    let document = rows::cell::<Option<Json<T>>>(row, column).map_err(|_| wrong_shape(field))?;
+    let document = rows::decode_cell::<Option<Json<T>>>(row, column).map_err(|_| wrong_shape(field))?;
     Ok(document.map(|document| document.0))
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::{from_json, to_json};
 
     #[test]
-    fn a_document_survives_storage() {
+    fn a_document_is_the_same_after_conversion_in_both_directions() {
         let stored = to_json(&[1, 2]).unwrap();
         assert_eq!(stored, serde_json::json!([1, 2]));
         assert_eq!(from_json::<Vec<i32>>(stored.clone(), "numbers").unwrap(), [1, 2]);

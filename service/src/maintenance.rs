@@ -105,7 +105,7 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
 /// VACUUM skips a table that the role does not own, with only a warning, so ownership is checked first.
-const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns
+const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
@@ -114,7 +114,7 @@ struct Batch {
     rows: i32,
 }
 
-/// Runs batches until one is not full or the time has run out.
+/// Runs batches until one of them is not full or the time has run out.
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let started_at = Instant::now();
@@ -142,7 +142,7 @@ impl<C: Caller> Maintenance<'_, C> {
     ///
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn backlog(self) -> Result<Backlog, Error> {
-        only_service(self.caller)?;
+        require_service(self.caller)?;
         operation!(self.caller, reads "maintenance.backlog", |tx| {
             let statement = Statement::from_string(DbBackend::Postgres, BACKLOG);
             Ok(Backlog::find_by_statement(statement).one(tx).await?.unwrap_or_default())
@@ -162,7 +162,7 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        only_service(self.caller)?;
+        require_service(self.caller)?;
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
     }
 
@@ -180,7 +180,7 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        only_service(self.caller)?;
+        require_service(self.caller)?;
         in_batches!(self.caller, "maintenance.cancel_abandoned", CANCEL_ABANDONED, options, progress)
     }
 
@@ -197,7 +197,7 @@ impl<C: Caller> Maintenance<'_, C> {
         options: JobOptions,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<JobReport, Error> {
-        only_service(self.caller)?;
+        require_service(self.caller)?;
         in_batches!(self.caller, "maintenance.archive_sessions", ARCHIVE_SESSIONS, options, progress)
     }
 }
@@ -224,9 +224,9 @@ impl Maintenance<'_, IdentityConnection> {
     pub async fn vacuum(self, options: JobOptions, mut progress: impl FnMut(u64) + Send) -> Result<JobReport, Error> {
         #[derive(FromQueryResult)]
         struct Row {
-            owns: Option<bool>,
+            owns_all: Option<bool>,
         }
-        only_service(self.caller)?;
+        require_service(self.caller)?;
         let span = tracing::info_span!(
             target: "sparc::operation",
             "maintenance.vacuum",
@@ -236,13 +236,12 @@ impl Maintenance<'_, IdentityConnection> {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let retry_state = RetryState::new(self.caller, Access::Writes);
+        let retry_state = RetryState::new(self.caller, Access::ReadWrite);
         let vacuum = async {
             let tx = Unchecked::begin_unchecked(self.caller, TransactionOptions::default(), None).await?;
-            let owns =
-                Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS_TABLES)).one(&tx).await?;
+            let row = Row::find_by_statement(Statement::from_string(DbBackend::Postgres, OWNS_TABLES)).one(&tx).await?;
             tx.rollback().await?;
-            if owns.and_then(|row| row.owns) != Some(true) {
+            if row.and_then(|row| row.owns_all) != Some(true) {
                 return Err(Error::NotAllowed { rule: "only the login that owns the tables may vacuum them" });
             }
             let started_at = Instant::now();
@@ -267,8 +266,8 @@ impl Maintenance<'_, IdentityConnection> {
     }
 }
 
-/// Checked here, because VACUUM runs as the login, whoever the caller is.
-fn only_service(caller: &impl Sealed) -> Result<(), Error> {
+/// Refuses other callers. The database would not, because VACUUM runs as the login, whoever the caller is.
+fn require_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),
         Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may run maintenance" }),

@@ -20,8 +20,8 @@ use crate::{
 /// returned to the caller.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Minimum time for which a commit is awaited, even past the deadline, because most commits are answered within it, and
-/// then the outcome is known.
+/// Minimum time for which the service waits for a commit, even past the deadline. Most commits are answered within it,
+/// so their outcome is known.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
 /// What an operation does to the database.
@@ -29,8 +29,9 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 pub(crate) enum Access {
     /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it, and
     /// the caller does not wait for its commit.
-    Reads,
-    Writes,
+    ReadOnly,
+    /// It may write, so it runs on the primary.
+    ReadWrite,
 }
 
 /// The retry state of one operation.
@@ -38,7 +39,7 @@ pub(crate) enum Access {
 pub(crate) struct RetryState {
     failed_attempts: u32,
     /// Whether the next attempt may run on a replica or in a `READ ONLY` transaction.
-    reads: bool,
+    is_read_only: bool,
     has_replicas: bool,
     started_at: Instant,
     deadline: Option<Duration>,
@@ -49,10 +50,9 @@ impl RetryState {
     pub(crate) fn new(caller: &impl Caller, access: Access) -> Self {
         let is_visitor = caller.identity() == Identity::Anon;
         let has_replicas = caller.has_replicas();
-        let reads = access == Access::Reads;
         Self {
             failed_attempts: 0,
-            reads,
+            is_read_only: access == Access::ReadOnly,
             has_replicas,
             started_at: Instant::now(),
             deadline: caller.deadline(),
@@ -60,7 +60,7 @@ impl RetryState {
         }
     }
 
-    /// Returns the remaining time.
+    /// Returns the time until the deadline, if there is one.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
     }
@@ -73,14 +73,14 @@ impl RetryState {
         }
     }
 
-    /// Runs the commit within the remaining time or the grace period, whichever is longer. Without an answer by then,
-    /// the outcome of a commit that may have written something is unknown.
+    /// Runs the commit within the remaining time or the grace period, whichever is longer. If the server has not
+    /// answered by then, the outcome of a commit that may have written something is unknown.
     async fn with_commit_grace(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), Error> {
         let Some(remaining) = self.remaining() else { return Ok(commit.await?) };
         let answer = tokio::time::timeout(remaining.max(COMMIT_GRACE), commit).await;
         answer
             .unwrap_or_else(|_| {
-                if self.reads {
+                if self.is_read_only {
                     // Nothing was written, so there is no outcome to know.
                     return Err(rls::Error::DeadlineExceeded.into());
                 }
@@ -94,12 +94,12 @@ impl RetryState {
     ///
     /// An operation is retried only if the server rolled back all of it. It is not retried if the answer to the commit
     /// was lost, because the commit may have happened.
-    pub(crate) async fn end<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
+    pub(crate) async fn finish<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
         let transaction = match scope {
             Scope::Own(transaction) => transaction,
             Scope::Joined(joined) => {
                 if outcome.is_ok() {
-                    joined.succeeded();
+                    joined.mark_succeeded();
                 }
                 return Some(outcome.map_err(|error| self.explain(error)));
             }
@@ -118,23 +118,23 @@ impl RetryState {
         }
     }
 
-    /// Decides whether the operation is retried: nothing of it is in the database, the error is transient, and there is
+    /// Decides whether to retry the operation: nothing of it is in the database, the error is transient, and there is
     /// time. If so, counts the failed attempt and waits for the back-off before it returns `true`.
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
         // operation called a function that writes in a `READ ONLY` transaction.
         let is_undone = matches!(error, Error::Busy)
-            // A server that did not answer has been awaited for `acquire_timeout` already.
+            // The attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
-            || (self.has_replicas || self.reads) && matches!(error, Error::ReadOnly);
-        self.reads = false;
+            || (self.has_replicas || self.is_read_only) && matches!(error, Error::ReadOnly);
+        self.is_read_only = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
-        let is_retried = is_undone && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
-        if is_retried {
+        let can_retry = is_undone && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
+        if can_retry {
             self.failed_attempts += 1;
             tokio::time::sleep(backoff(self.failed_attempts)).await;
         }
-        is_retried
+        can_retry
     }
 
     /// Replaces "not allowed" with "sign in first" for a visitor.
@@ -186,7 +186,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
     let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
         let attempt = retry_state.with_deadline(async {
-            let scope = Box::pin(caller.scope(retry_state.remaining(), retry_state.reads)).await?;
+            let scope = Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
             let outcome = body(scope.transaction()).await;
             Ok((scope, outcome))
         });
@@ -195,7 +195,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
             Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(retry_state.end(scope, outcome)).await {
+        if let Some(outcome) = Box::pin(retry_state.finish(scope, outcome)).await {
             break outcome;
         }
     };
@@ -222,19 +222,19 @@ macro_rules! operation {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let work = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
+        let running = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
             scoped_futures::ScopedFutureExt::scope_boxed(async {
                 let $tx = &*tx;
                 $body
             })
         });
-        tracing::Instrument::instrument(work, span).await
+        tracing::Instrument::instrument(running, span).await
     }};
     ($caller:expr, reads $name:literal, $($rest:tt)*) => {
-        crate::operation::operation!(@ Reads, $caller, $name, $($rest)*)
+        crate::operation::operation!(@ ReadOnly, $caller, $name, $($rest)*)
     };
     ($caller:expr, $name:literal, $($rest:tt)*) => {
-        crate::operation::operation!(@ Writes, $caller, $name, $($rest)*)
+        crate::operation::operation!(@ ReadWrite, $caller, $name, $($rest)*)
     };
 }
 

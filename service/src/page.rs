@@ -87,7 +87,7 @@ impl ListId {
     }
 
     /// Returns a cursor at the position that `key` describes.
-    pub(crate) fn cursor<K: Serialize>(self, key: &K) -> Result<Cursor, Error> {
+    pub(crate) fn encode_cursor<K: Serialize>(self, key: &K) -> Result<Cursor, Error> {
         let bytes = serde_json::to_vec(&(self.0, key)).map_err(|_| Error::InvalidCursor)?;
         let mut text = String::with_capacity(2 * bytes.len());
         for byte in bytes {
@@ -96,8 +96,8 @@ impl ListId {
         Ok(Cursor(text))
     }
 
-    /// Returns the position, if the cursor belongs to this list.
-    pub(crate) fn key<K: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<K>, Error> {
+    /// Returns the position of a cursor, which must belong to this list. `None` if there is no cursor.
+    pub(crate) fn decode_cursor<K: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<K>, Error> {
         let Some(cursor) = cursor else { return Ok(None) };
         let digits = cursor.0.as_bytes();
         let bytes: Option<Vec<u8>> = digits
@@ -113,7 +113,7 @@ impl ListId {
     }
 
     /// Returns a page of at most `limit` of these rows. If there are more, another page follows.
-    pub(crate) fn page<T, K: Serialize>(
+    pub(crate) fn build_page<T, K: Serialize>(
         self,
         mut rows: Vec<T>,
         limit: usize,
@@ -122,7 +122,7 @@ impl ListId {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if has_more => Some(self.cursor(&key(last))?),
+            Some(last) if has_more => Some(self.encode_cursor(&key(last))?),
             _ => None,
         };
         Ok(Page { items: rows, next })
@@ -134,18 +134,18 @@ mod tests {
     use super::{Cursor, ListId};
 
     #[test]
-    fn a_cursor_returns_its_position() {
+    fn a_cursor_is_decoded_to_its_position() {
         let list = ListId::new("a.list", &"filter");
-        let cursor = Cursor::from(list.cursor(&("x", 7)).unwrap().to_string());
-        assert_eq!(list.key::<(String, i32)>(Some(&cursor)).unwrap(), Some(("x".to_owned(), 7)));
-        assert_eq!(list.key::<(String, i32)>(None).unwrap(), None);
+        let cursor = Cursor::from(list.encode_cursor(&("x", 7)).unwrap().to_string());
+        assert_eq!(list.decode_cursor::<(String, i32)>(Some(&cursor)).unwrap(), Some(("x".to_owned(), 7)));
+        assert_eq!(list.decode_cursor::<(String, i32)>(None).unwrap(), None);
     }
 
     #[test]
     fn a_cursor_of_another_list_or_filter_is_refused() {
-        let cursor = ListId::new("a.list", &"filter").cursor(&7).unwrap();
+        let cursor = ListId::new("a.list", &"filter").encode_cursor(&7).unwrap();
         for other in [ListId::new("a.list", &"other"), ListId::new("b.list", &"filter")] {
-            assert_eq!(other.key::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
+            assert_eq!(other.decode_cursor::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
         }
     }
 
@@ -154,7 +154,7 @@ mod tests {
         let list = ListId::new("a.list", &"filter");
         for text in ["", "7", "zz", "ä", "é1", "5b225d"] {
             let forged = Cursor::from(text.to_owned());
-            assert_eq!(list.key::<(String, i32)>(Some(&forged)).unwrap_err().code(), "bad_cursor");
+            assert_eq!(list.decode_cursor::<(String, i32)>(Some(&forged)).unwrap_err().code(), "bad_cursor");
         }
     }
 }

@@ -47,22 +47,23 @@ where
         return Ok(model);
     }
     let row = row();
-    let existing = A::Entity::find().filter(has_values_of(&row, [id]));
+    let existing = A::Entity::find().filter(matches_values_of(&row, [id]));
     let existing = match check {
         RepeatCheck::ByColumns(author) => existing
-            .filter(has_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
-            .filter(is(author, tx.caller().user().into())),
+            .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
+            .filter(equals(author, tx.caller_identity().user_id().into())),
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
-            let same = "private.is_same_request($1, $2)";
-            existing.filter(Expr::cust_with_values(same, [Value::from(table), set_values(&row).into()]))
+            let is_same_request = "private.is_same_request($1, $2)";
+            existing
+                .filter(Expr::cust_with_values(is_same_request, [Value::from(table), set_values_as_json(&row).into()]))
         }
     };
     existing.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
 /// Returns the values that the row sets as a JSON object, which PostgreSQL converts to the types of the columns.
-fn set_values<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
+fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
     let set = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
@@ -76,17 +77,18 @@ fn set_values<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
 }
 
 /// Returns the condition that each of these columns has the row's value, except those that the row does not set.
-fn has_values_of<A: ActiveModelTrait>(
+fn matches_values_of<A: ActiveModelTrait>(
     row: &A,
     columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column>,
 ) -> Condition {
     columns
         .into_iter()
-        .filter_map(|column| Some(is(column, row.get(column).into_value()?)))
+        .filter_map(|column| Some(equals(column, row.get(column).into_value()?)))
         .fold(Condition::all(), Condition::add)
 }
 
-fn is<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
+/// Returns the condition that the column has this value, which may be NULL.
+fn equals<C: ColumnTrait>(column: C, value: Value) -> SimpleExpr {
     if value == value.as_null() { column.is_null() } else { column.eq(value) }
 }
 
@@ -133,13 +135,13 @@ where
     Ok(changed.into_iter().next())
 }
 
-/// Returns all rows of a statement.
+/// Runs a statement and returns its decoded rows.
 pub(crate) async fn fetch_all<T>(
     tx: &UncheckedTransaction,
     statement: Statement,
-    read: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
+    decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
 ) -> Result<Vec<T>, Error> {
-    Ok(read(&tx.fetch_all(statement).await?)?)
+    Ok(decode(&tx.fetch_all(statement).await?)?)
 }
 
 /// Decodes the rows of a frequently read list by column name: `decode_rows!(rows => Summary { id, status })`. The index
@@ -148,18 +150,18 @@ macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        $(let $field = $crate::rows::Column::of(first, stringify!($field))?;)+
+        $(let $field = $crate::rows::Column::find(first, stringify!($field))?;)+
         rows.iter().map(|row| Ok($type { $($field: $field.read(row)?),+ })).collect()
     }};
 }
 
 /// Defines the column list of a frequently read list, as its statement selects it, and the function that decodes its
-/// rows: `row_decoder!(COLUMNS, summaries: Summary { id, status })`.
+/// rows: `row_decoder!(COLUMNS, decode_summaries: Summary { id, status })`.
 macro_rules! row_decoder {
-    ($columns:ident, $read:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
+    ($columns:ident, $decode:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
         const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);
 
-        fn $read(rows: &[sea_orm::sqlx::postgres::PgRow]) -> Result<Vec<$type>, sea_orm::DbErr> {
+        fn $decode(rows: &[sea_orm::sqlx::postgres::PgRow]) -> Result<Vec<$type>, sea_orm::DbErr> {
             $crate::rows::decode_rows!(rows => $type { $first $(, $field)* })
         }
     };
@@ -172,8 +174,8 @@ pub(crate) struct Column<T>(usize, PhantomData<T>);
 
 impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
     /// Finds the column of that name and checks its type.
-    pub(crate) fn of(row: &PgRow, name: &str) -> Result<Self, DbErr> {
-        let column = row.try_column(name).map_err(unreadable)?;
+    pub(crate) fn find(row: &PgRow, name: &str) -> Result<Self, DbErr> {
+        let column = row.try_column(name).map_err(decode_error)?;
         if T::compatible(column.type_info()) {
             Ok(Self(column.ordinal(), PhantomData))
         } else {
@@ -183,22 +185,25 @@ impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
 
     /// Decodes the column's value in a row.
     pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
-        row.try_get_unchecked(self.0).map_err(unreadable)
+        row.try_get_unchecked(self.0).map_err(decode_error)
     }
 }
 
-/// Decodes the value of one column.
-pub(crate) fn cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(row: &PgRow, name: &str) -> Result<T, DbErr> {
-    Column::of(row, name)?.read(row)
+/// Decodes the value of one column of a row.
+pub(crate) fn decode_cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(
+    row: &PgRow,
+    name: &str,
+) -> Result<T, DbErr> {
+    Column::find(row, name)?.read(row)
 }
 
-fn unreadable(error: sqlx::Error) -> DbErr {
+fn decode_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
 /// Sets a field if there is a new value for it.
-pub(crate) fn set_if<T: Clone + Into<sea_orm::Value>>(field: &mut sea_orm::ActiveValue<T>, to: &Option<T>) {
-    if let Some(value) = to {
+pub(crate) fn set_if_some<T: Clone + Into<sea_orm::Value>>(field: &mut sea_orm::ActiveValue<T>, new_value: &Option<T>) {
+    if let Some(value) = new_value {
         *field = sea_orm::ActiveValue::Set(value.clone());
     }
 }

@@ -41,7 +41,7 @@ use crate::{
     Caller, Error, MaxPlayers,
     connection::UncheckedTransaction,
     operation::operation,
-    rows::{self, set_if},
+    rows::{self, set_if_some},
 };
 
 /// A session to create.
@@ -100,7 +100,7 @@ pub enum Visibility {
     Private,
 }
 
-crate::values::named!(
+crate::values::impl_text_conversions!(
     Visibility,
     "visibility",
     { Public = "public", Private = "private" },
@@ -146,7 +146,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", session = id, |tx| {
-            let seer_id = tx.user()?;
+            let seer_id = tx.user_id()?;
             let row = || sessions::ActiveModel {
                 id: Set(id),
                 seer_id: Set(seer_id),
@@ -174,10 +174,10 @@ impl<C: Caller> Sessions<'_, C> {
     /// contains NUL or a start in the past.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
-        set_if(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
-        set_if(&mut row.max_players, &changes.max_players.map(MaxPlayers::get));
-        set_if(&mut row.looking_for, &changes.looking_for);
-        set_if(&mut row.scheduled_start, &changes.scheduled_start.map(|start| start.map(Into::into)));
+        set_if_some(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
+        set_if_some(&mut row.max_players, &changes.max_players.map(MaxPlayers::get));
+        set_if_some(&mut row.looking_for, &changes.looking_for);
+        set_if_some(&mut row.scheduled_start, &changes.scheduled_start.map(|start| start.map(Into::into)));
         operation!(self.caller, "sessions.edit", session = id, |tx| { update(tx, id, row.clone()).await })
     }
 
@@ -197,8 +197,7 @@ async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Er
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
-/// An update silently skips rows that row security hides from it. Whether the caller can read the row decides between
-/// the two errors.
+/// Updates a session. If row security makes the update skip it, the error depends on whether the caller can read it.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
     match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),

@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
-/// The comment on the migrations table, which every login may read. No row means that there is no schema; an empty
-/// comment means that its migration is unfinished.
-const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(class.oid, 'pg_class'), '')::text
-     FROM pg_catalog.pg_class AS class
-     JOIN pg_catalog.pg_namespace AS space ON space.oid = class.relnamespace
-     WHERE space.nspname = 'public' AND class.relname = 'sparc_migrations'";
+/// Reads the comment on the migrations table, which every login may read. No row means that there is no schema; an
+/// empty comment means that its migration is unfinished.
+const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
+     FROM pg_catalog.pg_class
+     JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE nspname = 'public' AND relname = 'sparc_migrations'";
 
 /// The schema version that this crate needs. Patch releases share a schema.
 const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
@@ -23,13 +23,13 @@ const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("
 /// Checks that the schema exists and is recent enough. A newer one is accepted, because migrations keep what an older
 /// service uses.
 fn check_schema(comment: Option<&str>) -> Result<(), Error> {
-    let numbers = |version: &str| -> Option<(u64, u64)> {
+    let parse_version = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
     let version = comment.ok_or(Error::SchemaMissing)?.rsplit(' ').next().unwrap_or_default().trim_end_matches('.');
-    match numbers(version) {
-        Some(found) if Some(found) >= numbers(NEEDED_SCHEMA) => Ok(()),
+    match parse_version(version) {
+        Some(found) if Some(found) >= parse_version(NEEDED_SCHEMA) => Ok(()),
         Some(_) => Err(Error::SchemaOutdated { found: format!("version {version}"), needed: NEEDED_SCHEMA }),
         None => Err(Error::SchemaOutdated { found: "unfinished".to_owned(), needed: NEEDED_SCHEMA }),
     }
@@ -73,10 +73,10 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let connect = options.rls_options();
-        let (mut database, schema) = Database::connect_and_ask(url, &connect, SCHEMA_COMMENT).await?;
+        let (mut database, schema) = Database::connect_and_query_scalar(url, &connect, SCHEMA_COMMENT).await?;
         check_schema(schema.as_deref())?;
         if let Some(service_url) = &options.service_url {
-            database = database.with_role_at(supabase::SERVICE_ROLE, service_url, &connect).await?;
+            database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &connect).await?;
         }
         Ok(Self::new(database))
     }

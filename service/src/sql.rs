@@ -19,7 +19,8 @@ impl Binds {
         self.bind(format!("%{text}%"))
     }
 
-    pub(crate) fn statement(self, sql: String) -> Statement {
+    /// Returns the statement with these bound values.
+    pub(crate) fn into_statement(self, sql: String) -> Statement {
         Statement::from_sql_and_values(DbBackend::Postgres, sql, self.0)
     }
 }

@@ -63,7 +63,7 @@ pub enum Step {
 impl Step {
     /// Returns the steps of a path in order.
     #[must_use]
-    pub const fn of(path: TutorialPath) -> &'static [Self] {
+    pub const fn of_path(path: TutorialPath) -> &'static [Self] {
         match path {
             TutorialPath::Player => {
                 &[Self::Welcome, Self::CharacterBasics, Self::DiceRolling, Self::CombatPractice, Self::PlayerComplete]
@@ -87,7 +87,7 @@ impl Step {
     }
 
     fn next(self, path: TutorialPath) -> Option<Self> {
-        let steps = Self::of(path);
+        let steps = Self::of_path(path);
         let index = steps.iter().position(|step| *step == self)?;
         steps.get(index + 1).copied()
     }
@@ -105,7 +105,7 @@ impl FromStr for Step {
     fn from_str(text: &str) -> Result<Self, Error> {
         [TutorialPath::Player, TutorialPath::Seer]
             .into_iter()
-            .flat_map(Self::of)
+            .flat_map(Self::of_path)
             .find(|step| step.as_str() == text)
             .copied()
             .ok_or(Error::InvalidValue { field: "step", rule: "must be a step of the tutorial" })
@@ -128,7 +128,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn progress(self) -> Result<Option<tutorial_progress::Model>, Error> {
         operation!(self.caller, reads "tutorial.progress", |tx| {
-            Ok(tutorial_progress::Entity::find_by_id(tx.user()?).one(tx).await?)
+            Ok(tutorial_progress::Entity::find_by_id(tx.user_id()?).one(tx).await?)
         })
     }
 
@@ -142,7 +142,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn begin(self, path: TutorialPath) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.begin", |tx| {
-            let user_id = tx.user()?;
+            let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
             let chosen = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
@@ -161,7 +161,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// before the tutorial has begun, [`Error::NotSignedIn`].
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
-            let progress = find_locked(tx, tx.user()?).await?;
+            let progress = find_locked(tx, tx.user_id()?).await?;
             let next = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
             if progress.current_step != completed.as_str() {
                 return Err(Error::TutorialOutOfOrder);
@@ -183,7 +183,7 @@ impl<C: Caller> Tutorial<'_, C> {
         operation!(self.caller, "tutorial.complete", |tx| {
             tutorial_progress::Entity::update_many()
                 .col_expr(Column::CompletedAt, Expr::cust("now()"))
-                .filter(Column::UserId.eq(tx.user()?))
+                .filter(Column::UserId.eq(tx.user_id()?))
                 .exec_with_returning(tx)
                 .await?
                 .pop()
@@ -200,7 +200,7 @@ impl<C: Caller> Tutorial<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn skip(self) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.skip", |tx| {
-            let user_id = tx.user()?;
+            let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), skipped: Set(true), ..Default::default() };
             let on_conflict = OnConflict::column(Column::UserId).update_column(Column::Skipped).to_owned();
@@ -226,12 +226,12 @@ impl<C: Caller> Tutorial<'_, C> {
                 skipped: Set(false),
                 ..Default::default()
             };
-            update(tx, tx.user()?, row).await
+            update(tx, tx.user_id()?, row).await
         })
     }
 }
 
-/// Locks the row, so that of two concurrent calls for the same step the second is refused.
+/// Locks the row, so that the second of two concurrent calls for the same step is refused.
 async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_step_parses_from_its_name() {
-        for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of) {
+        for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of_path) {
             assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
             assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());
         }

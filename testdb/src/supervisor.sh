@@ -4,9 +4,10 @@
 # Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
 # string, settings (name=value) ... Standard input: one line with the superuser's password; for a standby, one line with
 # the URL of its primary; then lines "crash" (kill the server and start it again), "kill", "start" or "promote".
-# Standard output: "ready" or the log after the start, and "ready" after each of those lines.
+# Standard output: "ready" or the log after the start; after each of those lines, "ready" or the command and the log's
+# last line.
 
-# PIPE: the program may end before it has read that the server is ready.
+# PIPE is ignored because the program may end before it reads "ready".
 trap '' INT TERM HUP QUIT PIPE
 umask 077
 binaries=$1
@@ -30,7 +31,7 @@ start() {
   "$binaries/pg_ctl" start -D data -w -t 60 -l log -o "$options" >>log 2>&1
 }
 
-create() {
+create_cluster() {
   if [ -n "$pg_basebackup" ]; then
     "$pg_basebackup" -D data -d "$primary" -R -X stream -c fast --no-sync >log 2>&1
     return
@@ -40,11 +41,12 @@ create() {
 }
 
 kill_server() {
-  read -r server <data/postmaster.pid
-  kill -9 "$server"
+  read -r postmaster <data/postmaster.pid
+  kill -9 "$postmaster"
 }
 
-# The last backends of a killed server keep the shared memory until they notice that the postmaster has ended.
+# Retries, because the last backends of a killed server keep the shared memory until they notice that the postmaster has
+# ended.
 start_again() {
   tries=0
   until start; do
@@ -54,7 +56,7 @@ start_again() {
   done
 }
 
-follow() {
+run_command() {
   case $1 in
     crash) kill_server && start_again ;;
     kill) kill_server ;;
@@ -63,13 +65,13 @@ follow() {
   esac
 }
 
-if create && start; then
+if create_cluster && start; then
   echo ready
-  while read -r order; do
-    if follow "$order"; then
+  while read -r command; do
+    if run_command "$command"; then
       echo ready
     else
-      echo "$order: $(tail -n 1 log)"
+      echo "$command: $(tail -n 1 log)"
     fi
   done
   "$binaries/pg_ctl" stop -D data -m immediate -w >>log 2>&1

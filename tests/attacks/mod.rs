@@ -97,5 +97,5 @@ async fn number(world: &World, sql: &str) -> i64 {
 
 /// Asserts that no invariant is broken.
 async fn assert_invariants(world: &World) {
-    assert_eq!(crate::evening::broken(world).await, [""; 0]);
+    assert_eq!(crate::random_operations::broken_invariants(world).await, [""; 0]);
 }

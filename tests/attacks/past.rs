@@ -40,7 +40,7 @@ async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
         let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
-        assert_eq!(crate::evening::broken(&world).await, [""; 0], "{sql}");
+        assert_eq!(crate::random_operations::broken_invariants(&world).await, [""; 0], "{sql}");
     }
 }
 

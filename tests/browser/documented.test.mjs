@@ -21,7 +21,7 @@ after(async () => {
 test("with a service, each event is applied once and in order, also across a restart", async () => {
   const page = await browser.newPage();
   await page.goto(program.url);
-  const session = (await program.request("GET", "/api/show")).body;
+  const session = (await program.request("GET", "/api/demo-session")).body;
   const block = follow.replace("`/sessions/", "`/api/sessions/");
   assert.notEqual(block, follow);
   await page.evaluate(([block, session]) => {

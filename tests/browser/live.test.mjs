@@ -28,7 +28,7 @@ async function open(path = "/", options = {}) {
   return page;
 }
 const live = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
-const show = async () => (await program.request("GET", "/api/show")).body;
+const show = async () => (await program.request("GET", "/api/demo-session")).body;
 
 async function sitDown(page, name) {
   await live(page);
@@ -101,8 +101,8 @@ test("after a restart of the program, no event is lost or duplicated", async () 
     // Records every event that arrives, before the page removes duplicates.
     await page.evaluate(() => {
       window.arrived = [];
-      const take = window.heard;
-      window.heard = (event) => { window.arrived.push(event.seq); take(event); };
+      const take = window.receiveEvent;
+      window.receiveEvent = (event) => { window.arrived.push(event.seq); take(event); };
     });
   }
   const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));

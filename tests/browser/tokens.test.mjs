@@ -67,7 +67,7 @@ test("an invalid input is refused with the name of the wrong field", async () =>
 });
 
 test("refusals must not be cached by the browser", async () => {
-  const session = (await program.request("GET", "/api/show")).body;
+  const session = (await program.request("GET", "/api/demo-session")).body;
   const answer = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([answer.status, (await answer.json()).code, answer.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });

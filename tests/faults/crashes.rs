@@ -10,7 +10,7 @@ use testdb::Server;
 
 use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
 use crate::{
-    evening::{Evening, broken, unexpected},
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
@@ -20,10 +20,10 @@ async fn acknowledged_rows_survive_a_crash() {
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
     let world = World::new_on(&server).await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let mut rng = Rng::with_seed(6);
-    let load = Load::begin(&sparc, &evening, 8);
+    let load = Load::begin(&sparc, &operations, 8);
     for _ in 0..crashes {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
         let dying = server.clone();
@@ -31,15 +31,15 @@ async fn acknowledged_rows_survive_a_crash() {
         // The load continues, so the clients may reconnect before this check does.
         assert_service_works(&sparc).await;
         let fresh = world.reconnect().await;
-        assert_eq!(broken(&fresh).await, [""; 0]);
+        assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     }
     let outcomes = load.end().await;
     let world = world.reconnect().await;
     assert_nothing_lost(&world, &outcomes.kept).await;
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
     println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.kept.len(), outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(outcomes.codes["done"] > 0);
     sparc.close().await.unwrap();
 }
@@ -48,9 +48,9 @@ async fn acknowledged_rows_survive_a_crash() {
 async fn terminating_random_backends_loses_no_acknowledged_row() {
     let ended = times("SPARC_ENDED", 30);
     let world = World::new().await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
-    let load = Load::begin(&sparc, &evening, 8);
+    let load = Load::begin(&sparc, &operations, 8);
     // Terminates active backends, except the test's own.
     let end = "SELECT count(pg_terminate_backend(pid)) FROM (
                  SELECT pid FROM pg_stat_activity
@@ -66,10 +66,10 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
     let outcomes = load.end().await;
     let fresh = world.reconnect().await;
     assert_nothing_lost(&fresh, &outcomes.kept).await;
-    assert_eq!(broken(&fresh).await, [""; 0]);
+    assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     assert_no_open_transaction(&fresh).await;
     println!("{killed} backends terminated: {:?}", outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
     assert!(killed > 0, "no backend was terminated");
     assert_service_works(&sparc).await;
     sparc.close().await.unwrap();

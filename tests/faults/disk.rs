@@ -11,7 +11,7 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::assert_no_open_transaction;
-use crate::{evening::broken, world::World};
+use crate::{random_operations::broken_invariants, world::World};
 
 /// A file system of 24 MiB, unmounted when the value is dropped. Only root can mount one.
 struct SmallFileSystem {
@@ -48,7 +48,7 @@ impl Drop for SmallFileSystem {
 async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     // A separate server, because a tablespace belongs to the whole server and this one disappears with its file system.
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let pool = &db;
     let query = |sql: &'static str| async move {
@@ -90,13 +90,13 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     }
     assert_eq!(code, "server_exhausted");
     assert_no_open_transaction(&world).await;
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reads must still work");
 
     world.owner().exec("DROP TABLE public.ballast").await.unwrap();
     sparc.as_service().users().sign_up(NewAccount::default()).await.unwrap();
     let event = NewEvent { session_id: game.session, kind: "again".to_owned(), ..Default::default() };
     ada.events().send(event).await.unwrap();
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     sparc.close().await.unwrap();
 }

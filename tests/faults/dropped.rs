@@ -13,7 +13,7 @@ use sparc::{
 };
 
 use super::{assert_no_open_transaction, network::Proxy};
-use crate::{evening::broken, programs::polled, world::World};
+use crate::{programs::polled, random_operations::broken_invariants, world::World};
 
 /// Drops an operation at the first wait, at the second, and so on, until it finishes before it is dropped.
 async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
@@ -25,7 +25,7 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     loop {
         let ended = polled(waits, operation()).await;
         assert_no_open_transaction(world).await;
-        assert_eq!(broken(world).await, [""; 0], "{what} dropped at wait {waits}");
+        assert_eq!(broken_invariants(world).await, [""; 0], "{what} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
             // The call before may have committed although it was dropped; this one must succeed all the same.

@@ -11,7 +11,7 @@ use sparc::{
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
     live::{end, is_silent, new_handle, next, numbers, up_to, write},
-    pooler::pooler_to,
+    pooler::start_pooler,
     world::{World, server},
 };
 
@@ -73,7 +73,7 @@ async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
 async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remedy() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let Some(pooler) = pooler_to(world.url()).await else {
+    let Some(pooler) = start_pooler(world.url()).await else {
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };

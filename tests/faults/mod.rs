@@ -20,7 +20,7 @@ use fastrand::Rng;
 use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
 
 use crate::{
-    evening::{Evening, Kept},
+    random_operations::{AcknowledgedRow, RandomOperations},
     world::World,
 };
 
@@ -36,22 +36,22 @@ pub struct Load {
 #[derive(Default)]
 pub struct Outcomes {
     /// The rows that were acknowledged.
-    pub kept: BTreeSet<Kept>,
+    pub kept: BTreeSet<AcknowledgedRow>,
     /// How many operations ended with each error code, or with "done".
     pub codes: BTreeMap<&'static str, usize>,
 }
 
 impl Load {
-    pub fn begin(sparc: &Sparc, evening: &Arc<Evening>, clients: u64) -> Self {
+    pub fn begin(sparc: &Sparc, operations: &Arc<RandomOperations>, clients: u64) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let clients = (0..clients)
             .map(|client| {
-                let (sparc, evening, stopped) = (sparc.clone(), evening.clone(), stopped.clone());
+                let (sparc, operations, stopped) = (sparc.clone(), operations.clone(), stopped.clone());
                 tokio::spawn(async move {
                     let mut rng = Rng::with_seed(client);
                     let mut outcomes = Outcomes::default();
                     while !stopped.load(Ordering::SeqCst) {
-                        let acting = evening.act(&sparc, &mut rng);
+                        let acting = operations.call_one(&sparc, &mut rng);
                         let outcome =
                             tokio::time::timeout(MAX_OPERATION_TIME, acting).await.expect("an operation hangs");
                         if let Ok(Some(kept)) = &outcome {
@@ -96,10 +96,10 @@ pub async fn assert_service_works(sparc: &Sparc) {
 }
 
 /// Asserts that every acknowledged row exists.
-pub async fn assert_nothing_lost(world: &World, kept: &BTreeSet<Kept>) {
+pub async fn assert_nothing_lost(world: &World, kept: &BTreeSet<AcknowledgedRow>) {
     let owner = world.owner();
     for row in kept {
-        assert_eq!(owner.count(&row.there()).await, 1, "{row:?} was acknowledged but does not exist");
+        assert_eq!(owner.count(&row.from_clause()).await, 1, "{row:?} was acknowledged but does not exist");
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{Load, MAX_OPERATION_TIME, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
 use crate::{
-    evening::{Evening, broken, unexpected},
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
@@ -113,9 +113,9 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     let cuts = times("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(8)).await.unwrap();
-    let load = Load::begin(&sparc, &evening, 8);
+    let load = Load::begin(&sparc, &operations, 8);
     for _ in 0..cuts {
         for state in [OPEN, SLOW, CUT] {
             proxy.set_state(state);
@@ -125,10 +125,10 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
     proxy.set_state(OPEN);
     let outcomes = load.end().await;
     assert_nothing_lost(&world, &outcomes.kept).await;
-    assert_eq!(broken(&world).await, [""; 0]);
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
     println!("cut {cuts} times: {:?}", outcomes.codes);
-    assert_eq!(unexpected(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
+    assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(
         outcomes.codes.contains_key("connection_lost") || outcomes.codes.contains_key("commit_unknown"),
         "no client lost its connection"

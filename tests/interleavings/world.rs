@@ -114,7 +114,7 @@ pub struct GameDatabase {
 
 impl GameDatabase {
     pub async fn new() -> Self {
-        let database = server().await.migrated().await.unwrap();
+        let database = server().await.create_migrated().await.unwrap();
         let url = database.url().to_owned();
         let mut owner = connect(&url).await;
         run(&mut owner, &with_ids(include_str!("world.sql"))).await;

@@ -13,7 +13,7 @@ use sparc::{
 use testdb::Server;
 
 use super::{Migrator, empty, login};
-use crate::pooler::pooler_to;
+use crate::pooler::start_pooler;
 
 /// Connects with the program's and the service's functions, asserts the same message, and returns it.
 async fn connect_error(url: &str) -> String {
@@ -120,7 +120,7 @@ async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
 #[tokio::test]
 async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     let (before, name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(
@@ -181,7 +181,7 @@ async fn a_missing_or_outdated_schema_is_reported() {
 async fn colliding_prepared_statements_behind_a_pooler_give_an_error_with_its_remedy() {
     let (database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
-    let Some(pooler) = pooler_to(database.url()).await else { return };
+    let Some(pooler) = start_pooler(database.url()).await else { return };
     // Another client's prepared statements, with the driver's names, on every server connection of the pooler.
     let others = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {

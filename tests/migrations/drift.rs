@@ -12,9 +12,9 @@ use crate::world::server;
 
 /// Returns a migrated database, its owner's connection and an administrator's.
 pub async fn migrated() -> (Database, DatabaseConnection, DatabaseConnection) {
-    let database = server().await.migrated().await.unwrap();
+    let database = server().await.create_migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
-    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let administrator = connect(&database.superuser_url()).await.unwrap();
     (database, owner, administrator)
 }
 

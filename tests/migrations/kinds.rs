@@ -69,7 +69,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("ALTER FUNCTION private.is_seer(uuid) SECURITY INVOKER", "function private.is_seer(uuid)"),
     ("ALTER FUNCTION private.is_seer(uuid) SET search_path = public", "function private.is_seer(uuid)"),
     (
-        "CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
         "function private.is_seer(uuid)",
     ),
     (
@@ -363,7 +363,7 @@ fn every_kind_of_line_is_broken_by_some_test() {
 #[tokio::test]
 async fn an_api_role_that_bypasses_row_security_is_named_and_repaired() {
     let server = Server::start_private(None).await.unwrap();
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     for (sql, object) in [

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub async fn empty() -> (Database, DatabaseConnection) {
-    let database = server().await.empty().await.unwrap();
+    let database = server().await.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -35,7 +35,7 @@ pub async fn empty() -> (Database, DatabaseConnection) {
 async fn plain() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
-    let database = server.empty().await.unwrap();
+    let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
@@ -134,7 +134,7 @@ async fn eight_concurrent_ups_all_succeed() {
 /// cuts it after each.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
-    let fresh = server().await.migrated().await.unwrap();
+    let fresh = server().await.create_migrated().await.unwrap();
     let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
     let every = times("SPARC_KILLS", 16);
     let mut pieces = 4;
@@ -261,8 +261,8 @@ async fn restored_triggers_make_up_for_missed_changes_of_accounts_and_reopen_non
 pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
-    let database = server.empty().await.unwrap();
-    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let database = server.create_empty().await.unwrap();
+    let administrator = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     (database, administrator, owner)
 }

@@ -7,12 +7,12 @@ use sparc::migration::{
 };
 
 use super::{Migrator, empty};
-use crate::pooler::pooler_to;
+use crate::pooler::start_pooler;
 
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let (database, direct) = empty().await;
-    let Some(pooler) = pooler_to(database.url()).await else { return };
+    let Some(pooler) = start_pooler(database.url()).await else { return };
     // The driver's names for its first statements, on server connections that the pooler gives to any client.
     let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {

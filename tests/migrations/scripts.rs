@@ -79,8 +79,8 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 #[tokio::test]
 async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets() {
     let server = testdb::Server::start_platform(None).await.unwrap();
-    let old = server.migrated().await.unwrap();
-    let new = server.empty().await.unwrap();
+    let old = server.create_migrated().await.unwrap();
+    let new = server.create_empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
     let Some(dump) = client("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {

@@ -22,7 +22,7 @@ async fn settings_of_the_database_change_nothing() {
     for setting in SETTINGS {
         let (database, db) = empty().await;
         let name = lines(&db, "SELECT current_database()::text").await.concat();
-        let administrator = connect(&database.administrator_url()).await.unwrap();
+        let administrator = connect(&database.superuser_url()).await.unwrap();
         let alter = |setting: &str| format!("ALTER DATABASE {name} SET {setting}");
         administrator.execute_unprepared(&alter(setting)).await.unwrap();
         let db = connect(database.url()).await.unwrap();
@@ -37,8 +37,8 @@ async fn settings_of_the_database_change_nothing() {
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
 
-        let script = server().await.empty().await.unwrap();
-        let administrator = connect(&script.administrator_url()).await.unwrap();
+        let script = server().await.create_empty().await.unwrap();
+        let administrator = connect(&script.superuser_url()).await.unwrap();
         let name = lines(&administrator, "SELECT current_database()::text").await.concat();
         administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(script.url()).await.unwrap();
@@ -56,7 +56,7 @@ async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
     let (database, db) = empty().await;
     Migrator::up(&db, None).await.unwrap();
     let name = lines(&db, "SELECT current_database()::text").await.concat();
-    let administrator = connect(&database.administrator_url()).await.unwrap();
+    let administrator = connect(&database.superuser_url()).await.unwrap();
     administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
     let db = connect(database.url()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());

@@ -13,7 +13,7 @@ use sparc::service::Sparc;
 use uuid::Uuid;
 
 use crate::{
-    evening::broken,
+    random_operations::broken_invariants,
     world::{World, server},
 };
 
@@ -92,7 +92,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             too_much
         );
     }
-    let broken = broken(&world).await;
+    let broken = broken_invariants(&world).await;
     prop_assert!(broken.is_empty(), "{:?}", broken);
     Ok(())
 }

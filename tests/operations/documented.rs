@@ -64,7 +64,7 @@ pub fn documented() -> Vec<Documented> {
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
-/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/upkeep.rs` test them.
+/// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/maintenance.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
 /// Finds `"aggregate.verb"` in a line.
@@ -195,7 +195,7 @@ fn the_page_of_operations_is_up_to_date() {
         if of != aggregate {
             aggregate = of.to_owned();
             let also = match of {
-                "maintenance" => " and `tests/upkeep.rs`",
+                "maintenance" => " and `tests/maintenance.rs`",
                 "events" => " and `tests/live/`",
                 _ => "",
             };

@@ -1,4 +1,4 @@
-//! Maintenance. Vacuuming cannot run in a transaction, so `tests/upkeep.rs` tests it.
+//! Maintenance. Vacuuming cannot run in a transaction, so `tests/maintenance.rs` tests it.
 
 use sparc::service::{Operations, maintenance::JobOptions};
 

@@ -32,7 +32,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.tutorial().advance(Step::Welcome).await
         }),
         refusal!("tutorial.complete", Player, "done", |tx, scene| async {
-            for step in &Step::of(TutorialPath::Player)[..4] {
+            for step in &Step::of_path(TutorialPath::Player)[..4] {
                 tx.tutorial().advance(*step).await?;
             }
             tx.tutorial().complete().await

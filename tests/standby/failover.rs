@@ -13,15 +13,15 @@ use testdb::Server;
 
 use super::{Three, blocking, standby_of, until};
 use crate::{
-    evening::{Evening, broken, unexpected},
     faults::{Load, assert_nothing_lost},
-    pooler::pooler_to,
+    pooler::start_pooler,
+    random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
 /// Makes replication synchronous: no commit is acknowledged before a standby has it.
 async fn make_synchronous(primary: &Server, world: &World) {
-    primary.set("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
+    primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
@@ -58,14 +58,14 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let Three { world, primary, standbys } = three;
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
-    let evening = Arc::new(Evening::new(&world, 20).await);
+    let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let writer = world.new_player().await.id;
     let (mut kept, mut times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
         let copies = [world.copy_on(&standbys[0]).await, world.copy_on(&standbys[1]).await];
         let options = Options::default().max_connections(8).replicas(copies.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-        let load = Load::begin(&sparc, &evening, 6);
+        let load = Load::begin(&sparc, &operations, 6);
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
         let next = fail_over(&primary, &standbys, &copies).await;
         let promoted = Instant::now();
@@ -76,14 +76,14 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let outcomes = load.end().await;
         // Calls that were in progress on the old primary fail with one of these errors.
         let allowed = ["connection_lost", "commit_unknown", "deadline_exceeded", "pool_exhausted", "read_only"];
-        assert_eq!(unexpected(&outcomes.codes, &allowed), [""; 0]);
+        assert_eq!(unexpected_errors(&outcomes.codes, &allowed), [""; 0]);
         kept.extend(outcomes.kept);
         until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
         let [first, second] = copies;
         world = if next == 0 { first } else { second };
         assert_nothing_lost(&world, &kept).await;
-        assert_eq!(broken(&world).await, [""; 0]);
+        assert_eq!(broken_invariants(&world).await, [""; 0]);
         // The old primary is replaced by a new standby.
         let [first, second] = standbys;
         let (new, other) = if next == 0 { (first, second) } else { (second, first) };
@@ -163,7 +163,7 @@ async fn behind_poolers_the_promoted_server_is_found_too() {
     let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
     let mut poolers = Vec::new();
     for url in [three.world.url(), copies[0].url(), copies[1].url()] {
-        let Some(pooler) = pooler_to(url).await else {
+        let Some(pooler) = start_pooler(url).await else {
             eprintln!("skipped: this machine has no pgbouncer");
             return;
         };

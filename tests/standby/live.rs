@@ -176,7 +176,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let lsn = super::current_lsn(&three.world).await;
     for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
         super::until_replayed(copy, &lsn).await;
-        standby.set("primary_conninfo", "").await.unwrap();
+        standby.alter_system("primary_conninfo", "").await.unwrap();
         until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
     three.world.new_account().await;

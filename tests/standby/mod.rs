@@ -58,7 +58,7 @@ pub async fn blocking<T: Send + 'static>(server: &Server, what: fn(&Server) -> T
 }
 
 pub async fn standby_of(primary: &Server) -> Server {
-    blocking(primary, |primary| primary.standby(&SETTINGS).unwrap()).await
+    blocking(primary, |primary| primary.start_standby(&SETTINGS).unwrap()).await
 }
 
 /// Returns the primary's log position.

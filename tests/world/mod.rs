@@ -54,7 +54,7 @@ impl World {
 
     /// Creates a migrated database on the given server, with up to `connections` connections.
     pub async fn with_connections(server: &Server, connections: u32) -> Self {
-        let database = server.migrated().await.unwrap();
+        let database = server.create_migrated().await.unwrap();
         let db = database.connect(connections).await.unwrap();
         Self::from_database(database, db)
     }
@@ -105,7 +105,7 @@ impl World {
 
     /// Returns the server's superuser, for what the owner may not do. On a platform these are two roles.
     pub async fn administrator(&self) -> Person {
-        let db = sea_orm::Database::connect(self.database.administrator_url()).await.unwrap();
+        let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
     }
 

@@ -8,7 +8,7 @@ use service::{
     dice::{HistoryFilter, RollScope},
     sessions::LobbyFilter,
 };
-use testdb::Prepared;
+use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ impl Statements {
         let mut all = Vec::new();
         for operation in Operation::ALL {
             run_service(&capture.sparc, operation, sample, Output::Discard).await?;
-            let Prepared { sql, types } = capture.last_statement().await?;
+            let PreparedStatement { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
             if types != operation.types() {

@@ -40,17 +40,17 @@ pub struct BroadcastCost {
 /// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
 pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let server = Server::start_platform(Some(&PRODUCTION_SETTINGS)).await?;
-    let database = server.empty().await?;
+    let database = server.create_empty().await?;
     let pool = database.connect(1).await?;
     migrate(&pool, None).await?;
-    fill(&database.administrator_url(), Schema::Ours, WORLD, Utc::now()).await?;
+    fill(&database.superuser_url(), Schema::Ours, WORLD, Utc::now()).await?;
     let sample = choose_samples(&WORLD).into_iter().next().unwrap_or_default();
     let mut capture = StatementCapture::new(pool);
     capture.sparc.as_user(sample.player).dice().roll(new_roll(&sample)?).await?;
     let roll = capture.last_statement().await?;
     capture.close().await?;
 
-    let mut client = Client::open(&database.administrator_url()).await?;
+    let mut client = Client::open(&database.superuser_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
     let begin = begin_sql(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
     let timed_sql = format!("EXECUTE roll({})", roll_values(&sample).join(", "));

@@ -84,7 +84,7 @@ impl ApiServer {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.wait_until_ready("/api/show").await
+        Self { child, port }.wait_until_ready("/api/demo-session").await
     }
 
     /// Waits until the server answers.

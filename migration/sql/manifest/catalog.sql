@@ -6,7 +6,7 @@
 WITH
   -- Schema `auth` is included only if it is our stand-in for the platform's; the caller then replaces the `false`
   -- below.
-  space AS (
+  included_schema AS (
     SELECT oid, nspname
     FROM pg_namespace
     WHERE nspname IN ('public', 'private')
@@ -46,44 +46,44 @@ WITH
       class.relpersistence,
       class.reltoastrelid,
       class.reloptions,
-      format('%I.%I', space.nspname, class.relname) AS name
+      format('%I.%I', included_schema.nspname, class.relname) AS name
     FROM pg_class AS class
-    JOIN space ON space.oid = class.relnamespace
+    JOIN included_schema ON included_schema.oid = class.relnamespace
     WHERE class.relkind IN ('r', 'p', 'v', 'm', 'S')
       AND NOT EXISTS (
         SELECT FROM extension_member WHERE classid = 'pg_class'::regclass AND objid = class.oid
       )
   ),
-  base AS (
+  base_table AS (
     SELECT * FROM relation WHERE relkind IN ('r', 'p')
   ),
   routine AS (
     SELECT
       proc.*,
-      format('%I.%I(%s)', space.nspname, proc.proname, oidvectortypes(proc.proargtypes)) AS name
+      format('%I.%I(%s)', included_schema.nspname, proc.proname, oidvectortypes(proc.proargtypes)) AS name
     FROM pg_proc AS proc
-    JOIN space ON space.oid = proc.pronamespace
+    JOIN included_schema ON included_schema.oid = proc.pronamespace
     WHERE NOT EXISTS (
       SELECT FROM extension_member WHERE classid = 'pg_proc'::regclass AND objid = proc.oid
     )
   ),
   acl AS (
     SELECT
-      'schema ' || quote_ident(space.nspname) AS name, 'pg_namespace'::regclass AS classid, space.oid AS objid,
+      'schema ' || quote_ident(included_schema.nspname) AS name, 'pg_namespace'::regclass AS classid, included_schema.oid AS objid,
       privilege.grantee, lower(privilege.privilege_type) AS privilege, privilege.is_grantable, NULL::name AS attname
-    FROM space
-    JOIN pg_namespace ON pg_namespace.oid = space.oid
+    FROM included_schema
+    JOIN pg_namespace ON pg_namespace.oid = included_schema.oid
     CROSS JOIN LATERAL aclexplode(nspacl) AS privilege
-    WHERE space.nspname <> 'public'
+    WHERE included_schema.nspname <> 'public'
     UNION ALL
     -- The API's roles get privileges on `public` from PUBLIC on one platform and directly on another.
-    SELECT 'schema public', 'pg_namespace'::regclass, space.oid, grantee.oid, privilege, false, NULL
-    FROM space
+    SELECT 'schema public', 'pg_namespace'::regclass, included_schema.oid, grantee.oid, privilege, false, NULL
+    FROM included_schema
     CROSS JOIN grantee
     CROSS JOIN (VALUES ('usage'), ('create')) AS wanted (privilege)
-    WHERE space.nspname = 'public'
+    WHERE included_schema.nspname = 'public'
       AND grantee.oid <> 0
-      AND has_schema_privilege(grantee.oid, space.oid, privilege)
+      AND has_schema_privilege(grantee.oid, included_schema.oid, privilege)
     UNION ALL
     SELECT
       CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || relation.name, 'pg_class'::regclass, relation.oid,
@@ -108,7 +108,7 @@ WITH
       CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname), 'pg_type'::regclass, type.oid,
       privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
     FROM pg_type AS type
-    JOIN space ON space.oid = typnamespace
+    JOIN included_schema ON included_schema.oid = typnamespace
     CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS privilege
     WHERE typtype IN ('e', 'd')
   ),
@@ -124,22 +124,22 @@ WITH
   ),
   line (object, definition, class, objid, subid) AS (
     SELECT
-      'schema ' || space.nspname,
+      'schema ' || included_schema.nspname,
       'present' || CASE
         -- A schema that existed before belongs to the operator.
-        WHEN nspowner <> owner.oid AND obj_description(space.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
+        WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
         ELSE ''
       END,
-      'pg_namespace', space.oid, 0
-    FROM space
-    JOIN pg_namespace ON pg_namespace.oid = space.oid
+      'pg_namespace', included_schema.oid, 0
+    FROM included_schema
+    JOIN pg_namespace ON pg_namespace.oid = included_schema.oid
     CROSS JOIN owner
-    WHERE space.nspname <> 'public'
+    WHERE included_schema.nspname <> 'public'
     UNION ALL
     -- The comment by which `down` recognizes that the schema is ours, even if it was renamed.
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
     FROM pg_namespace
-    WHERE (oid IN (SELECT oid FROM space) AND nspname <> 'public')
+    WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
       OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%'
     UNION ALL
     -- Row security does not bind a role that bypasses it, owns the tables, or is a member of a role that does.
@@ -177,7 +177,7 @@ WITH
       END || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END,
       'pg_type', type.oid, 0
     FROM pg_type AS type
-    JOIN space ON space.oid = typnamespace
+    JOIN included_schema ON included_schema.oid = typnamespace
     CROSS JOIN owner
     WHERE typtype IN ('e', 'd')
       AND NOT EXISTS (
@@ -186,7 +186,7 @@ WITH
 
     UNION ALL
     SELECT
-      'table ' || base.name,
+      'table ' || base_table.name,
       'replica identity ' || CASE relreplident
         WHEN 'd' THEN 'default'
         WHEN 'f' THEN 'full'
@@ -196,47 +196,47 @@ WITH
             SELECT quote_ident(class.relname)
             FROM pg_index
             JOIN pg_class AS class ON class.oid = indexrelid
-            WHERE indrelid = base.oid AND indisreplident
+            WHERE indrelid = base_table.oid AND indisreplident
           ),
           'that is gone'
         )
       END
         || CASE WHEN relpersistence = 'p' THEN '' ELSE ', unlogged' END
         || CASE WHEN relowner = owner.oid THEN '' ELSE ', owned by another role' END,
-      'pg_class', base.oid, 0
-    FROM base
+      'pg_class', base_table.oid, 0
+    FROM base_table
     CROSS JOIN owner
     UNION ALL
-    SELECT format('setting %s of %s', option_name, name), option_value, NULL, base.oid, 0
-    FROM base
+    SELECT format('setting %s of %s', option_name, name), option_value, NULL, base_table.oid, 0
+    FROM base_table
     CROSS JOIN LATERAL pg_options_to_table(reloptions)
     UNION ALL
-    SELECT format('setting toast.%s of %s', option_name, base.name), option_value, NULL, base.oid, 0
-    FROM base
-    JOIN pg_class AS toast ON toast.oid = base.reltoastrelid
+    SELECT format('setting toast.%s of %s', option_name, base_table.name), option_value, NULL, base_table.oid, 0
+    FROM base_table
+    JOIN pg_class AS toast ON toast.oid = base_table.reltoastrelid
     CROSS JOIN LATERAL pg_options_to_table(toast.reloptions)
     UNION ALL
     -- Planner statistics that an operator may tune.
     SELECT
       format('statistics of column %I of %s', attname, name),
       concat_ws(', ', CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END, array_to_string(attoptions, ', ')),
-      NULL, base.oid, attnum
-    FROM base
-    JOIN pg_attribute ON attrelid = base.oid AND attnum > 0 AND NOT attisdropped
+      NULL, base_table.oid, attnum
+    FROM base_table
+    JOIN pg_attribute ON attrelid = base_table.oid AND attnum > 0 AND NOT attisdropped
     WHERE coalesce(attstattarget, -1) <> -1 OR attoptions IS NOT NULL
     UNION ALL
     SELECT
       'comment on ' || CASE objsubid WHEN 0 THEN 'table ' || name ELSE format('column %I of %s', attname, name) END,
-      description, NULL, base.oid, objsubid
-    FROM base
-    JOIN pg_description ON classoid = 'pg_class'::regclass AND objoid = base.oid
-    LEFT JOIN pg_attribute ON attrelid = base.oid AND attnum = objsubid
+      description, NULL, base_table.oid, objsubid
+    FROM base_table
+    JOIN pg_description ON classoid = 'pg_class'::regclass AND objoid = base_table.oid
+    LEFT JOIN pg_attribute ON attrelid = base_table.oid AND attnum = objsubid
     UNION ALL
     SELECT
       'row security on ' || name,
       CASE WHEN relrowsecurity THEN 'enabled' ELSE 'disabled' END || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END,
-      NULL, base.oid, 0
-    FROM base
+      NULL, base_table.oid, 0
+    FROM base_table
     UNION ALL
     SELECT
       format('column %I of %s', attname, name),
@@ -257,9 +257,9 @@ WITH
           ELSE 'default ' || pg_get_expr(adbin, adrelid)
         END
       ),
-      'pg_class', base.oid, attnum
-    FROM base
-    JOIN pg_attribute ON attrelid = base.oid AND attnum > 0 AND NOT attisdropped
+      'pg_class', base_table.oid, attnum
+    FROM base_table
+    JOIN pg_attribute ON attrelid = base_table.oid AND attnum > 0 AND NOT attisdropped
     JOIN pg_type ON pg_type.oid = atttypid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
 
@@ -298,16 +298,16 @@ WITH
         ELSE ''
       END,
       'pg_constraint', con.oid, 0
-    FROM base
-    JOIN pg_constraint AS con ON conrelid = base.oid
+    FROM base_table
+    JOIN pg_constraint AS con ON conrelid = base_table.oid
     WHERE contype IN ('c', 'f', 'p', 'u', 'x')
     UNION ALL
     SELECT
       format('index %I on %s', class.relname, name),
       pg_get_indexdef(indexrelid) || CASE WHEN indisvalid THEN '' ELSE ', invalid' END,
       'pg_class', indexrelid, 0
-    FROM base
-    JOIN pg_index ON indrelid = base.oid
+    FROM base_table
+    JOIN pg_index ON indrelid = base_table.oid
     JOIN pg_class AS class ON class.oid = indexrelid
     WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
 
@@ -366,10 +366,10 @@ WITH
 
     UNION ALL
     SELECT
-      format('statistics %I.%I on %s', nspname, stxname, base.name), 'extended', 'pg_statistic_ext', pg_statistic_ext.oid, 0
+      format('statistics %I.%I on %s', nspname, stxname, base_table.name), 'extended', 'pg_statistic_ext', pg_statistic_ext.oid, 0
     FROM pg_statistic_ext
     JOIN pg_namespace ON pg_namespace.oid = stxnamespace
-    JOIN base ON base.oid = stxrelid
+    JOIN base_table ON base_table.oid = stxrelid
 
     UNION ALL
     SELECT
@@ -383,13 +383,13 @@ WITH
 
     UNION ALL
     -- Through inheritance, rows belong to another table too, for which neither our policies nor our constraints hold.
-    SELECT format('child table %s of %s', inhrelid::regclass, base.name), 'inherits', NULL, base.oid, 0
+    SELECT format('child table %s of %s', inhrelid::regclass, base_table.name), 'inherits', NULL, base_table.oid, 0
     FROM pg_inherits
-    JOIN base ON base.oid = inhparent
+    JOIN base_table ON base_table.oid = inhparent
     UNION ALL
-    SELECT format('parent table %s of %s', inhparent::regclass, base.name), 'inherited', NULL, base.oid, 0
+    SELECT format('parent table %s of %s', inhparent::regclass, base_table.name), 'inherited', NULL, base_table.oid, 0
     FROM pg_inherits
-    JOIN base ON base.oid = inhrelid
+    JOIN base_table ON base_table.oid = inhrelid
 
     UNION ALL
     SELECT
@@ -410,7 +410,7 @@ WITH
     FROM pg_policy AS policy
     JOIN pg_class ON pg_class.oid = polrelid
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE polrelid IN (SELECT oid FROM base)
+    WHERE polrelid IN (SELECT oid FROM base_table)
       OR (nspname = 'realtime' AND relname = 'messages')
 
     UNION ALL
@@ -435,9 +435,9 @@ WITH
     FROM pg_publication
     WHERE pubname = 'supabase_realtime'
     UNION ALL
-    SELECT format('publication supabase_realtime of %s', base.name), 'carried', NULL, base.oid, 0
-    FROM pg_publication_tables AS carried
-    JOIN base ON base.name = format('%I.%I', carried.schemaname, carried.tablename)
+    SELECT format('publication supabase_realtime of %s', base_table.name), 'included', NULL, base_table.oid, 0
+    FROM pg_publication_tables AS published
+    JOIN base_table ON base_table.name = format('%I.%I', published.schemaname, published.tablename)
     WHERE pubname = 'supabase_realtime'
   )
 SELECT object, regexp_replace(definition, '\n\s*', ' ', 'g') AS definition, class, objid::bigint AS objid, subid::integer AS subid

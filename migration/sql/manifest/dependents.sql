@@ -3,7 +3,8 @@
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
-  whole AS (
+  -- Each part of an object, with that object.
+  part AS (
     SELECT classid, objid, refclassid, refobjid
     FROM pg_depend
     WHERE deptype = 'i'
@@ -38,10 +39,10 @@ WITH RECURSIVE
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
         )
       UNION
-      SELECT whole.refclassid, whole.refobjid
-      FROM whole
-      WHERE whole.classid = reached.classid
-        AND whole.objid = reached.objid
+      SELECT part.refclassid, part.refobjid
+      FROM part
+      WHERE part.classid = reached.classid
+        AND part.objid = reached.objid
     ) AS step
   ),
   -- A subscription that fills one of the tables has no dependency on it.
@@ -50,7 +51,7 @@ WITH RECURSIVE
     FROM pg_subscription_rel
     JOIN dropped ON dropped.classid = 'pg_class'::regclass AND dropped.objid = srrelid
   ),
-  named AS (
+  listed AS (
     SELECT reached.classid, reached.objid
     FROM reached
     LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
@@ -72,10 +73,10 @@ SELECT DISTINCT
   reached.objid::bigint AS objid,
   pg_describe_object(reached.classid, reached.objid, 0) AS description,
   ours.objid IS NOT NULL AS is_ours
-FROM named AS reached
+FROM listed AS reached
 LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
 WHERE NOT EXISTS (
-    SELECT FROM whole WHERE whole.classid = reached.classid AND whole.objid = reached.objid
+    SELECT FROM part WHERE part.classid = reached.classid AND part.objid = reached.objid
   )
   -- The server's own storage of long values (TOAST).
   AND NOT EXISTS (

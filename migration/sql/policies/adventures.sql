@@ -1,7 +1,7 @@
 -- Everyone can read published adventures; drafts are visible to their creators. Only the service sets the validation
 -- result and the statistics.
 
-CREATE OR REPLACE FUNCTION private.can_see_adventure(wanted uuid)
+CREATE OR REPLACE FUNCTION private.can_see_adventure(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -12,13 +12,13 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.adventures AS adventure
-    WHERE adventure.id = wanted
+    WHERE adventure.id = target_adventure_id
       AND (adventure.status = 'published' OR adventure.creator_id = auth.uid())
   );
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.owns_adventure(wanted uuid)
+CREATE OR REPLACE FUNCTION private.owns_adventure(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -29,7 +29,7 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.adventures AS adventure
-    WHERE adventure.id = wanted
+    WHERE adventure.id = target_adventure_id
       AND adventure.creator_id = auth.uid()
   );
 END
@@ -37,7 +37,7 @@ $$;
 
 -- Whether the caller may add a creature to the adventure. A caller who can see the adventure but does not own it gets
 -- an error that says so.
-CREATE OR REPLACE FUNCTION private.may_add_creature(wanted uuid)
+CREATE OR REPLACE FUNCTION private.may_add_creature(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -45,10 +45,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF private.owns_adventure(wanted) THEN
+  IF private.owns_adventure(target_adventure_id) THEN
     RETURN true;
   END IF;
-  IF private.can_see_adventure(wanted) THEN
+  IF private.can_see_adventure(target_adventure_id) THEN
     PERFORM private.refuse('Only the creator of an adventure may add creatures to it', 'creatures', 'own_adventure');
   END IF;
   RETURN false;
@@ -78,10 +78,10 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- The lists of the catalogue, starting after the last row of the previous page. Rows that equal it in the sort key,
--- however many, are read by a separate scan that starts after it. Under row security the planner has no statistics for
--- `status` and would sort the list if many rows are requested, so sorting is disabled.
-CREATE OR REPLACE FUNCTION private.newest_adventures(place timestamptz, last_id uuid, wanted integer)
+-- The lists of the catalogue, starting after the last row of the previous page. A separate scan reads the rows with the
+-- same sort key as that row, however many there are. Under row security the planner has no statistics for `status` and
+-- would sort the list if many rows are requested, so sorting is disabled.
+CREATE OR REPLACE FUNCTION private.newest_adventures(last_published_at timestamptz, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
@@ -89,34 +89,34 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  found integer;
+  rows_returned integer;
 BEGIN
   IF last_id IS NULL THEN
     RETURN QUERY
     SELECT *
     FROM private.published_adventures
     ORDER BY published_at DESC, id
-    LIMIT wanted;
+    LIMIT max_rows;
     RETURN;
   END IF;
   RETURN QUERY
   SELECT *
   FROM private.published_adventures
-  WHERE published_at = place
+  WHERE published_at = last_published_at
     AND id > last_id
   ORDER BY published_at DESC, id
-  LIMIT wanted;
-  GET DIAGNOSTICS found = ROW_COUNT;
+  LIMIT max_rows;
+  GET DIAGNOSTICS rows_returned = ROW_COUNT;
   RETURN QUERY
   SELECT *
   FROM private.published_adventures
-  WHERE published_at < place
+  WHERE published_at < last_published_at
   ORDER BY published_at DESC, id
-  LIMIT wanted - found;
+  LIMIT max_rows - rows_returned;
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.most_played_adventures(place integer, last_id uuid, wanted integer)
+CREATE OR REPLACE FUNCTION private.most_played_adventures(last_times_played integer, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
@@ -124,37 +124,37 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  found integer;
+  rows_returned integer;
 BEGIN
   IF last_id IS NULL THEN
     RETURN QUERY
     SELECT *
     FROM private.published_adventures
     ORDER BY times_played DESC, id
-    LIMIT wanted;
+    LIMIT max_rows;
     RETURN;
   END IF;
   RETURN QUERY
   SELECT *
   FROM private.published_adventures
-  WHERE times_played = place
+  WHERE times_played = last_times_played
     AND id > last_id
   ORDER BY times_played DESC, id
-  LIMIT wanted;
-  GET DIAGNOSTICS found = ROW_COUNT;
+  LIMIT max_rows;
+  GET DIAGNOSTICS rows_returned = ROW_COUNT;
   RETURN QUERY
   SELECT *
   FROM private.published_adventures
-  WHERE times_played < place
+  WHERE times_played < last_times_played
   ORDER BY times_played DESC, id
-  LIMIT wanted - found;
+  LIMIT max_rows - rows_returned;
 END
 $$;
 
 -- Returns ids of published adventures, best rated first, after the given rating and id. Comparing `numeric` is not
 -- leakproof, so a caller's condition would be applied after row security, and the scan would start at the top of the
 -- list. Therefore this runs as the owner, and returns only ids, which everybody may read.
-CREATE OR REPLACE FUNCTION private.best_rated_after(rating numeric, last_id uuid, wanted integer)
+CREATE OR REPLACE FUNCTION private.best_rated_after(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
 STABLE
@@ -169,29 +169,29 @@ BEGIN
     SELECT id
     FROM public.adventures
     WHERE status = 'published'
-      AND average_rating = rating
+      AND average_rating = last_rating
       AND id > last_id
     ORDER BY average_rating DESC NULLS LAST, id
-    LIMIT wanted
+    LIMIT max_rows
   );
-  IF cardinality(following) < wanted THEN
+  IF cardinality(following) < max_rows THEN
     following := following || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
-        AND average_rating < rating
+        AND average_rating < last_rating
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT wanted - cardinality(following)
+      LIMIT max_rows - cardinality(following)
     );
   END IF;
-  IF cardinality(following) < wanted THEN
+  IF cardinality(following) < max_rows THEN
     following := following || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
         AND average_rating IS NULL
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT wanted - cardinality(following)
+      LIMIT max_rows - cardinality(following)
     );
   END IF;
   RETURN following;
@@ -199,7 +199,7 @@ END
 $$;
 
 -- Adventures without a rating come last.
-CREATE OR REPLACE FUNCTION private.best_rated_adventures(place numeric, last_id uuid, wanted integer)
+CREATE OR REPLACE FUNCTION private.best_rated_adventures(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
 STABLE
@@ -214,19 +214,19 @@ BEGIN
     SELECT *
     FROM private.published_adventures
     ORDER BY average_rating DESC NULLS LAST, id
-    LIMIT wanted;
-  ELSIF place IS NULL THEN
+    LIMIT max_rows;
+  ELSIF last_rating IS NULL THEN
     RETURN QUERY
     SELECT *
     FROM private.published_adventures
     WHERE average_rating IS NULL
       AND id > last_id
     ORDER BY average_rating DESC NULLS LAST, id
-    LIMIT wanted;
+    LIMIT max_rows;
   ELSE
     -- Called outside the query, because the planner would otherwise call the function itself to estimate the number of
     -- rows.
-    following := private.best_rated_after(place, last_id, wanted);
+    following := private.best_rated_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*
     FROM unnest(following) WITH ORDINALITY AS best (id, nth)

@@ -1,7 +1,7 @@
 -- Participants can read their archived sessions. Everyone can read a public one, and signed-in users its seats, but
 -- only participants its rolls. No API role can write them.
 
-CREATE OR REPLACE FUNCTION private.is_public_archived_session(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_public_archived_session(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -12,7 +12,7 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.archived_sessions AS session
-    WHERE session.id = wanted
+    WHERE session.id = target_session_id
       AND session.is_public
   );
 END

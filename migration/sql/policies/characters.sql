@@ -3,7 +3,7 @@
 
 -- Damages or heals a character, between 0 and its maximum. Callers are the owner, the service, and the Seer of a live
 -- session in which the character is seated. The sheet is private, so the Seer gets only the hit points.
-CREATE OR REPLACE FUNCTION private.change_hit_points(hero_id uuid, change integer)
+CREATE OR REPLACE FUNCTION private.change_hit_points(target_character_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -19,23 +19,23 @@ BEGIN
   END IF;
   PERFORM private.require_open_account();
   RETURN QUERY
-  UPDATE public.characters AS hero
-  SET hit_points = greatest(0, least(hero.max_hit_points, hero.hit_points::bigint + change))
-  WHERE hero.id = hero_id
+  UPDATE public.characters AS character
+  SET hit_points = greatest(0, least(character.max_hit_points, character.hit_points::bigint + change))
+  WHERE character.id = target_character_id
     AND (
       private.is_server()
-      OR hero.user_id = me
+      OR character.user_id = me
       OR EXISTS (
         SELECT
         FROM public.session_players AS seat
         JOIN public.sessions AS session ON session.id = seat.session_id
-        WHERE seat.character_id = hero_id
+        WHERE seat.character_id = target_character_id
           AND seat.is_active
           AND session.seer_id = me
           AND session.status IN ('active', 'paused')
       )
     )
-  RETURNING hero.id, hero.hit_points, hero.max_hit_points;
+  RETURNING character.id, character.hit_points, character.max_hit_points;
 END
 $$;
 

@@ -5,7 +5,7 @@
 -- Whether the caller may roll; for a participant who may not, raises an error with the reason. To a caller who is not a
 -- participant, the session does not exist. A reason that concerns a character is given only to callers who may know of
 -- it.
-CREATE OR REPLACE FUNCTION private.may_roll(wanted uuid, hero uuid, creature uuid)
+CREATE OR REPLACE FUNCTION private.may_roll(target_session_id uuid, rolling_character_id uuid, rolling_creature_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -14,60 +14,60 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  played record;
-  own record;
+  participation record;
+  own_character record;
 BEGIN
-  -- The player's own seat, found by primary key.
+  -- The caller's own seat, found by primary key.
   SELECT
-    session.seer_id = me AS is_seers,
+    session.seer_id = me AS is_seer,
     session.status = 'active' AS is_active,
-    seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS has_part,
+    seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS takes_part,
     coalesce(seat.is_active, false) AS has_seat,
-    coalesce(seat.character_id = hero AND seat.is_active, false) AS is_seated
-  INTO played
+    coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS is_seated
+  INTO participation
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
-  WHERE session.id = wanted;
-  IF NOT FOUND OR NOT (played.is_seers OR played.has_part) THEN
+  WHERE session.id = target_session_id;
+  IF NOT FOUND OR NOT (participation.is_seer OR participation.takes_part) THEN
     RETURN false;
   END IF;
-  IF NOT played.is_active THEN
+  IF NOT participation.is_active THEN
     PERFORM private.refuse('Dice can be rolled only while the session is active', 'dice_rolls', 'session_active');
   END IF;
-  IF played.is_seated THEN
+  IF participation.is_seated THEN
     RETURN true;
   END IF;
-  IF NOT (played.is_seers OR played.has_seat) THEN
+  IF NOT (participation.is_seer OR participation.has_seat) THEN
     PERFORM private.refuse('Only the Seer and players with an active seat may roll in the session', 'dice_rolls', 'seated');
   END IF;
-  IF creature IS NOT NULL THEN
-    IF NOT played.is_seers THEN
+  IF rolling_creature_id IS NOT NULL THEN
+    IF NOT participation.is_seer THEN
       PERFORM private.refuse('Only the Seer of the session may roll for a creature', 'dice_rolls', 'run_by_seer');
     END IF;
     RETURN true;
   END IF;
-  IF played.is_seers AND EXISTS (
+  IF participation.is_seer AND EXISTS (
     SELECT
     FROM public.session_players AS seat
-    WHERE seat.session_id = wanted
-      AND seat.character_id = hero
+    WHERE seat.session_id = target_session_id
+      AND seat.character_id = rolling_character_id
       AND seat.is_active
   ) THEN
     RETURN true;
   END IF;
 
   SELECT sheet.retired_at IS NOT NULL AS is_retired
-  INTO own
+  INTO own_character
   FROM public.characters AS sheet
-  WHERE sheet.id = hero
+  WHERE sheet.id = rolling_character_id
     AND sheet.user_id = me;
   IF NOT FOUND THEN
     PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
-  IF own.is_retired THEN
+  IF own_character.is_retired THEN
     PERFORM private.refuse('A retired character cannot roll', 'dice_rolls', 'living_character');
   END IF;
-  IF NOT played.is_seers THEN
+  IF NOT participation.is_seer THEN
     PERFORM private.refuse('A player may roll only for the character in their seat', 'dice_rolls', 'seated');
   END IF;
   RETURN true;
@@ -85,7 +85,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  mine uuid[] := private.my_session_ids();
+  my_sessions uuid[] := private.my_session_ids();
   sees_all boolean := private.is_server();
 BEGIN
   IF (SELECT count(DISTINCT session_id) FROM public.dice_rolls WHERE id = ANY (rolls)) > 1 THEN
@@ -94,14 +94,14 @@ BEGIN
   RETURN ARRAY(
     SELECT roll.id
     FROM public.dice_rolls AS roll
-    LEFT JOIN public.characters AS hero ON hero.id = roll.character_id
+    LEFT JOIN public.characters AS character ON character.id = roll.character_id
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
     WHERE roll.id = ANY (rolls)
       AND roll.roll_type = 'initiative'
-      AND (sees_all OR roll.session_id = ANY (mine))
+      AND (sees_all OR roll.session_id = ANY (my_sessions))
     ORDER BY
       roll.total DESC,
-      coalesce(hero.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
+      coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
       -- Not by the id, which the caller may choose.
       roll.animation_seed,
       roll.id
@@ -113,13 +113,13 @@ $$;
 -- character's rolls are in the caller's sessions, and would read and sort all rolls of both; with sorting disabled it
 -- scans the character's rolls until it has enough. Row security applies as for the table.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
-  hero uuid,
+  target_character_id uuid,
   kind public.roll_type,
-  begun timestamptz,
-  ended timestamptz,
-  last_at timestamptz,
+  created_from timestamptz,
+  created_before timestamptz,
+  last_created_at timestamptz,
   last_id uuid,
-  wanted integer
+  max_rows integer
 )
 RETURNS SETOF public.dice_rolls
 LANGUAGE plpgsql
@@ -132,14 +132,14 @@ BEGIN
   RETURN QUERY
   SELECT roll.*
   FROM public.dice_rolls AS roll
-  WHERE roll.character_id = hero
-    AND roll.created_at >= coalesce(begun, '-infinity')
-    AND roll.created_at < coalesce(ended, 'infinity')
-    AND roll.created_at <= coalesce(last_at, 'infinity')
-    AND (last_at IS NULL OR roll.created_at < last_at OR roll.id > last_id)
+  WHERE roll.character_id = target_character_id
+    AND roll.created_at >= coalesce(created_from, '-infinity')
+    AND roll.created_at < coalesce(created_before, 'infinity')
+    AND roll.created_at <= coalesce(last_created_at, 'infinity')
+    AND (last_created_at IS NULL OR roll.created_at < last_created_at OR roll.id > last_id)
     AND (kind IS NULL OR roll.roll_type = kind)
   ORDER BY roll.created_at DESC, roll.id
-  LIMIT wanted;
+  LIMIT max_rows;
 END
 $$;
 

@@ -20,7 +20,7 @@ BEGIN
         ('update', 'updated', 'USING (true) WITH CHECK', '<',
           '{adventures,characters,creatures,session_players,sessions}'),
         ('delete', 'deleted', 'USING', '<=', '{adventures,characters,creatures}')
-    ) AS writes (command, done, clause, bound, relations),
+    ) AS writes (command, statistic, clause, comparison, relations),
       unnest(relations::text[]) AS relation
   LOOP
     EXECUTE format(
@@ -34,7 +34,7 @@ BEGIN
            ELSE private.refuse_many_rows(%5$L)
          END
        )',
-      limited.command, limited.done, limited.clause, limited.bound, limited.relation, 'public.' || limited.relation
+      limited.command, limited.statistic, limited.clause, limited.comparison, limited.relation, 'public.' || limited.relation
     );
   END LOOP;
 END

@@ -1,7 +1,7 @@
 -- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that has not
 -- started, leaves it and rejoins; the Seer removes players and lets them back in. Nobody seats another user.
 
-CREATE OR REPLACE FUNCTION private.is_public_session(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_public_session(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -12,7 +12,7 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.sessions AS session
-    WHERE session.id = wanted
+    WHERE session.id = target_session_id
       AND session.is_public
   );
 END
@@ -21,7 +21,7 @@ $$;
 -- Returns whether the caller may take the seat of `player`; if not, it raises an error with the reason. It only returns
 -- false if the caller cannot see the session, which must seem not to exist, or if the session is private and only its
 -- code admits the caller.
-CREATE OR REPLACE FUNCTION private.may_take_seat(wanted uuid, player uuid)
+CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -38,14 +38,14 @@ BEGIN
     session.is_public OR session.seer_id = me OR EXISTS (
       SELECT
       FROM public.session_players AS seat
-      WHERE seat.session_id = wanted
+      WHERE seat.session_id = target_session_id
         AND seat.user_id = me
         AND seat.removed_at IS NULL
-    ) AS is_seen
+    ) AS is_visible
   INTO target
   FROM public.sessions AS session
-  WHERE session.id = wanted;
-  IF NOT FOUND OR NOT target.is_seen THEN
+  WHERE session.id = target_session_id;
+  IF NOT FOUND OR NOT target.is_visible THEN
     RETURN false;
   END IF;
   IF player IS DISTINCT FROM me THEN
@@ -64,7 +64,7 @@ $$;
 -- Joins a session, public or private, by its code. Runs as its owner, because the code replaces the permission to see
 -- the session. The API does not expose this schema; the service calls it as the player. A player who already has a seat
 -- takes it again, unless the Seer removed them.
-CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, hero uuid)
+CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -103,7 +103,7 @@ BEGIN
         CONSTRAINT = 'session_not_started';
     END IF;
     INSERT INTO public.session_players (session_id, user_id, character_id)
-    VALUES (session.id, me, hero)
+    VALUES (session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;
     -- The session is locked only now: if its code was renewed meanwhile, the old one is refused.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = session.id AND code = session_code::bpchar) THEN
@@ -116,7 +116,7 @@ BEGIN
   ELSIF NOT seat.is_active THEN
     UPDATE public.session_players
     SET is_active = true,
-        character_id = hero
+        character_id = chosen_character_id
     WHERE session_id = session.id
       AND user_id = me;
   END IF;

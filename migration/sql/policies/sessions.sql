@@ -1,6 +1,6 @@
 -- Everyone can see public sessions, participants their private ones; only the Seer changes a session.
 
-CREATE OR REPLACE FUNCTION private.is_seer(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -11,14 +11,14 @@ BEGIN
   RETURN EXISTS (
     SELECT
     FROM public.sessions AS session
-    WHERE session.id = wanted
+    WHERE session.id = target_session_id
       AND session.seer_id = auth.uid()
   );
 END
 $$;
 
 -- Whether the caller is the session's Seer or has an active seat in it.
-CREATE OR REPLACE FUNCTION private.is_seer_or_seated(wanted uuid)
+CREATE OR REPLACE FUNCTION private.is_seer_or_seated(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -32,7 +32,7 @@ BEGIN
     SELECT
     FROM public.sessions AS session
     LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
-    WHERE session.id = wanted
+    WHERE session.id = target_session_id
       AND (session.seer_id = me OR seat.is_active)
   );
 END
@@ -40,7 +40,7 @@ $$;
 
 -- Whether the caller may send an event to the session. A player who left, and can still see the session, gets an error
 -- that says what is missing.
-CREATE OR REPLACE FUNCTION private.may_send_event(wanted uuid)
+CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -48,13 +48,13 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF private.is_seer_or_seated(wanted) THEN
+  IF private.is_seer_or_seated(target_session_id) THEN
     RETURN true;
   END IF;
   IF EXISTS (
     SELECT
     FROM public.session_players
-    WHERE session_id = wanted
+    WHERE session_id = target_session_id
       AND user_id = auth.uid()
       AND removed_at IS NULL
   ) THEN
@@ -67,10 +67,11 @@ $$;
 -- Returns a session, its seats with the name and class of each character, and its adventure; no row if the caller
 -- cannot see the session. Character sheets are private, but participants see names and classes; a visitor sees no
 -- seats, as everywhere. The adventure is included for callers who may read it, and for the Seer and seated players
--- while the session is live. A public session with a draft does not publish the draft: others get what announces the
--- session. An ended session does not keep later drafts readable: others get nothing of it. Who may see the session is
--- decided here exactly as in the table's policy; evaluating the policy as well would look the session up twice.
-CREATE OR REPLACE FUNCTION private.session_details(wanted uuid)
+-- while the session is live. Other callers get only what announces a live session, so that a public session does not
+-- publish a draft. Of an ended session they get no adventure, so that an adventure that has become a draft again does
+-- not stay readable. Who may see the session is decided here exactly as in the table's policy; evaluating the policy as
+-- well would look the session up twice.
+CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
 STABLE
@@ -92,8 +93,8 @@ BEGIN
             jsonb_build_object(
               'userId', seat.user_id,
               'characterId', seat.character_id,
-              'characterName', hero.name,
-              'characterClass', hero.class,
+              'characterName', character.name,
+              'characterClass', character.class,
               'displayName', profile.display_name,
               'avatarUrl', profile.avatar_url,
               'joinedAt', seat.joined_at,
@@ -104,35 +105,35 @@ BEGIN
           '[]'
         )
         FROM public.session_players AS seat
-        JOIN public.characters AS hero ON hero.id = seat.character_id
+        JOIN public.characters AS character ON character.id = seat.character_id
         JOIN public.users AS profile ON profile.id = seat.user_id
-        WHERE seat.session_id = wanted
+        WHERE seat.session_id = target_session_id
       )
       ELSE '[]'::jsonb
     END,
     CASE
       WHEN sees_all
-        OR played.status = 'published'
-        OR played.creator_id = me
-        OR (session.status NOT IN ('completed', 'cancelled') AND (session.seer_id = me OR own.is_active))
-        THEN to_jsonb(played.*)
+        OR adventure.status = 'published'
+        OR adventure.creator_id = me
+        OR (session.status NOT IN ('completed', 'cancelled') AND (session.seer_id = me OR own_seat.is_active))
+        THEN to_jsonb(adventure.*)
       WHEN session.status NOT IN ('completed', 'cancelled') THEN
         jsonb_build_object(
-          'id', played.id,
-          'creator_id', played.creator_id,
-          'name', played.name,
-          'thumbnail_url', played.thumbnail_url,
-          'difficulty', played.difficulty,
-          'estimated_duration', played.estimated_duration,
-          'status', played.status
+          'id', adventure.id,
+          'creator_id', adventure.creator_id,
+          'name', adventure.name,
+          'thumbnail_url', adventure.thumbnail_url,
+          'difficulty', adventure.difficulty,
+          'estimated_duration', adventure.estimated_duration,
+          'status', adventure.status
         )
     END
   FROM public.sessions AS session
-  JOIN public.adventures AS played ON played.id = session.adventure_id
-  LEFT JOIN public.session_players AS own
-    ON own.session_id = session.id AND own.user_id = me AND own.removed_at IS NULL
-  WHERE session.id = wanted
-    AND (sees_all OR session.is_public OR session.seer_id = me OR own.user_id IS NOT NULL);
+  JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
+  LEFT JOIN public.session_players AS own_seat
+    ON own_seat.session_id = session.id AND own_seat.user_id = me AND own_seat.removed_at IS NULL
+  WHERE session.id = target_session_id
+    AND (sees_all OR session.is_public OR session.seer_id = me OR own_seat.user_id IS NOT NULL);
 END
 $$;
 
@@ -154,7 +155,7 @@ $$;
 
 -- Draws a new code for a live session, so that an old one that too many people know stops working. Only its Seer and
 -- the service may call this. It runs as its owner, because users cannot write the column.
-CREATE OR REPLACE FUNCTION private.renew_session_code(wanted uuid)
+CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -165,7 +166,7 @@ BEGIN
   RETURN QUERY
   UPDATE public.sessions AS session
   SET code = private.draw_session_code()
-  WHERE session.id = wanted
+  WHERE session.id = target_session_id
     AND session.status NOT IN ('completed', 'cancelled')
     AND (private.is_server() OR session.seer_id = auth.uid())
   RETURNING session.*;

@@ -1,6 +1,6 @@
--- Functions that check constraints call: conditions that a single expression cannot state. They are pure. They are
--- written in plpgsql because a pinned search_path keeps a SQL function from being inlined, and it would then be planned
--- at every call.
+-- Functions that are called by check constraints, for conditions that a single expression cannot state. They are pure.
+-- They are written in plpgsql, because a SQL function with a pinned search_path is not inlined and would be planned at
+-- every call.
 
 -- Returns the sum of the dice.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])

@@ -1,7 +1,7 @@
--- These tables are scanned from an end at which rows disappear: the oldest events, the soonest sessions, the most
--- played adventures. Every scan must skip the dead rows there until they are vacuumed, which by default happens only
--- when a fifth of the table is dead. With half a million dead events, each insert of an event took 2 to 8 ms longer to
--- find that no event is old. Index entries are removed even if only a few pages contain dead rows.
+-- Scans of these tables begin at an end where rows disappear: the oldest events, the soonest sessions, the most played
+-- adventures. Every scan must skip the dead rows there until they are vacuumed, which by default happens only when a
+-- fifth of the table is dead. With half a million dead events, each insert of an event took 2 to 8 ms longer to find
+-- that no event is old. Index entries are removed even if only a few pages contain dead rows.
 DO $$
 DECLARE
   relation text;

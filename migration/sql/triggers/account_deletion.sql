@@ -1,11 +1,11 @@
 -- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
 -- profile, unless somebody else's history references it.
 
--- Locks those rows that closing an account changes and that nobody else has locked, and returns the others. It waits
--- for none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the
+-- Locks the rows that closing an account changes, except those that somebody else has locked, which it returns. It
+-- waits for none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the
 -- characters and profiles of their participants, whose counters change. Deleting the account also deletes the ended
 -- sessions in which nobody else ever had a seat.
-CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, deletes boolean)
+CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -16,9 +16,9 @@ DECLARE
   seated uuid[];
   sessions uuid[];
   unshared uuid[] := '{}'::uuid[];
-  heroes uuid[];
-  people uuid[];
-  held uuid[];
+  character_ids uuid[];
+  user_ids uuid[];
+  locked uuid[];
 BEGIN
   seated := ARRAY(
     SELECT seat.session_id
@@ -28,14 +28,14 @@ BEGIN
       AND seat.is_active
       AND session.status = ANY (live)
   );
-  held := ARRAY(
+  locked := ARRAY(
     SELECT seat.session_id
     FROM public.session_players AS seat
     WHERE seat.session_id = ANY (seated)
       AND seat.user_id = account
     FOR NO KEY UPDATE SKIP LOCKED
   );
-  RETURN QUERY SELECT 'session_players', unnest(seated) EXCEPT SELECT 'session_players', unnest(held);
+  RETURN QUERY SELECT 'session_players', unnest(seated) EXCEPT SELECT 'session_players', unnest(locked);
 
   sessions := ARRAY(
     SELECT session.id
@@ -43,12 +43,12 @@ BEGIN
     WHERE session.status = ANY (live)
       AND (session.seer_id = account OR session.id = ANY (seated))
   );
-  held := ARRAY(
+  locked := ARRAY(
     SELECT session.id FROM public.sessions AS session WHERE session.id = ANY (sessions) FOR NO KEY UPDATE SKIP LOCKED
   );
-  RETURN QUERY SELECT 'sessions', unnest(sessions) EXCEPT SELECT 'sessions', unnest(held);
+  RETURN QUERY SELECT 'sessions', unnest(sessions) EXCEPT SELECT 'sessions', unnest(locked);
 
-  IF deletes THEN
+  IF is_deletion THEN
     unshared := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
@@ -61,38 +61,38 @@ BEGIN
             AND seat.user_id <> account
         )
     );
-    held := ARRAY(
+    locked := ARRAY(
       SELECT session.id FROM public.sessions AS session WHERE session.id = ANY (unshared) FOR UPDATE SKIP LOCKED
     );
-    RETURN QUERY SELECT 'unshared sessions', unnest(unshared) EXCEPT SELECT 'unshared sessions', unnest(held);
+    RETURN QUERY SELECT 'unshared sessions', unnest(unshared) EXCEPT SELECT 'unshared sessions', unnest(locked);
   END IF;
 
-  heroes := ARRAY(
+  character_ids := ARRAY(
     SELECT DISTINCT seat.character_id FROM public.session_players AS seat WHERE seat.session_id = ANY (sessions)
   );
-  held := ARRAY(
-    SELECT hero.id FROM public.characters AS hero WHERE hero.id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED
+  locked := ARRAY(
+    SELECT character.id FROM public.characters AS character WHERE character.id = ANY (character_ids) FOR NO KEY UPDATE SKIP LOCKED
   );
-  RETURN QUERY SELECT 'characters', unnest(heroes) EXCEPT SELECT 'characters', unnest(held);
+  RETURN QUERY SELECT 'characters', unnest(character_ids) EXCEPT SELECT 'characters', unnest(locked);
 
-  people := ARRAY(
+  user_ids := ARRAY(
     SELECT DISTINCT seat.user_id
     FROM public.session_players AS seat
     WHERE seat.session_id = ANY (sessions)
       AND seat.user_id <> account
   );
-  held := ARRAY(
-    SELECT profile.id FROM public.users AS profile WHERE profile.id = ANY (people) FOR NO KEY UPDATE SKIP LOCKED
+  locked := ARRAY(
+    SELECT profile.id FROM public.users AS profile WHERE profile.id = ANY (user_ids) FOR NO KEY UPDATE SKIP LOCKED
   );
   -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
   PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
   IF FOUND THEN
-    held := held || account;
+    locked := locked || account;
   END IF;
   RETURN QUERY
-  SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (people || account)
+  SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (user_ids || account)
   EXCEPT
-  SELECT 'users', unnest(held);
+  SELECT 'users', unnest(locked);
 END
 $$;
 
@@ -127,10 +127,10 @@ $$;
 -- the others in rounds. No order of the others avoids deadlocks, because users lock several of their rows in any order
 -- that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round waits
 -- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random
--- one: statements that lock the same rows in the same order all begin with one of them, and whoever gets that row finds
--- the others free. Writers who keep many rows busy could make every round fail. So from the ninth round on, all rows
--- that were busy so far are waited for, one after the other, which can end in a deadlock.
-CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, deletes boolean, shuffles boolean)
+-- one: statements that lock the same rows in the same order all lock the same row first, and a statement that gets that
+-- row finds the others free. Writers who keep many rows busy could make every round fail. So from the ninth round on,
+-- all rows that were busy so far are waited for, one after the other, which can end in a deadlock.
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -145,18 +145,18 @@ DECLARE
   is_waiting boolean;
   rounds integer := 0;
 BEGIN
-  PERFORM private.lock_gate_alone(account);
+  PERFORM private.lock_gate_exclusively(account);
   LOOP
     BEGIN
       is_waiting := true;
-      FOR place IN 1 .. cardinality(keys)
+      FOR i IN 1 .. cardinality(keys)
       LOOP
-        PERFORM private.wait_for_row_of_account(account, relations[place], keys[place]);
+        PERFORM private.wait_for_row_of_account(account, relations[i], keys[i]);
       END LOOP;
       is_waiting := false;
       SELECT array_agg(relation), array_agg(key)
       INTO busy_relations, busy_keys
-      FROM (SELECT relation, key FROM private.lock_free_rows_of_account(account, deletes) ORDER BY random()) AS busy;
+      FROM (SELECT relation, key FROM private.lock_free_rows_of_account(account, is_deletion) ORDER BY random()) AS busy;
       IF busy_keys IS NULL THEN
         RETURN;
       END IF;
@@ -172,25 +172,25 @@ BEGIN
       relations := busy_relations[1:1];
       keys := busy_keys[1:1];
     ELSE
-      -- In the lock order, or in random order, so that no other fixed order is always opposed to it.
+      -- In the lock order, or in random order, so that no fixed order of other statements always opposes it.
       SELECT
-        array_agg(relation ORDER BY place, key),
-        array_agg(key ORDER BY place, key)
+        array_agg(relation ORDER BY lock_rank, key),
+        array_agg(key ORDER BY lock_rank, key)
       INTO relations, keys
       FROM (
         SELECT
           relation,
           key,
           CASE
-            WHEN shuffles THEN random()
+            WHEN in_random_order THEN random()
             ELSE array_position('{session_players,sessions,unshared sessions,characters,users}', relation)
-          END AS place
+          END AS lock_rank
         FROM (
-          SELECT * FROM unnest(relations, keys) AS known (relation, key)
+          SELECT * FROM unnest(relations, keys) AS waited_for (relation, key)
           UNION
           SELECT * FROM unnest(busy_relations, busy_keys) AS busy (relation, key)
-        ) AS wanted
-      ) AS placed;
+        ) AS to_lock
+      ) AS ranked;
     END IF;
   END LOOP;
 END
@@ -198,7 +198,7 @@ $$;
 
 -- Locks the rows of an account, and tries again after a deadlock. The platform closes and deletes accounts and does not
 -- retry. A failed attempt releases its locks, so the other statement proceeds.
-CREATE OR REPLACE FUNCTION private.lock_account(account uuid, deletes boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -208,7 +208,7 @@ BEGIN
   FOR attempt IN 1 .. 10
   LOOP
     BEGIN
-      PERFORM private.lock_rows_of_account(account, deletes, attempt > 1);
+      PERFORM private.lock_rows_of_account(account, is_deletion, attempt > 1);
       RETURN;
     EXCEPTION
       WHEN deadlock_detected THEN
@@ -304,7 +304,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.lock_account(OLD.id, deletes => true);
+  PERFORM private.lock_account(OLD.id, is_deletion => true);
   -- This must be the first change of the profile. From the second change in a transaction on, the foreign key is
   -- checked even if its column is unchanged, and the account no longer exists.
   UPDATE public.users
@@ -388,12 +388,12 @@ BEGIN
   DELETE FROM public.tutorial_progress
   WHERE user_id = account;
   PERFORM private.delete_unplayed_adventures(account, ARRAY['draft', 'published', 'archived']::public.adventure_status[]);
-  DELETE FROM public.characters AS hero
-  WHERE hero.user_id = account
-    AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.archived_session_players WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.dice_rolls WHERE character_id = hero.id)
-    AND NOT EXISTS (SELECT FROM public.archived_dice_rolls WHERE character_id = hero.id);
+  DELETE FROM public.characters AS character
+  WHERE character.user_id = account
+    AND NOT EXISTS (SELECT FROM public.session_players WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.archived_session_players WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.dice_rolls WHERE character_id = character.id)
+    AND NOT EXISTS (SELECT FROM public.archived_dice_rolls WHERE character_id = character.id);
 END
 $$;
 

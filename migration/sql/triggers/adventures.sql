@@ -19,7 +19,7 @@ BEGIN
     RETURN NEW;
   END IF;
 
-  -- Compared as it is stored: as numbers, 12 and 12.0 are equal, but readers are shown one or the other.
+  -- Content is compared as it is stored: 12 and 12.0 are equal as numbers, but readers see which of the two it is.
   IF record_image_ne(ROW(NEW.content), ROW(OLD.content)) THEN
     IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
@@ -130,7 +130,7 @@ BEGIN
       )
   );
   IF playerless <> '{}' THEN
-    PERFORM private.lock_sessions(playerless);
+    PERFORM private.lock_rows('sessions', playerless);
     DELETE FROM public.sessions WHERE id = ANY (playerless);
   END IF;
   DELETE FROM public.archived_sessions AS session

@@ -2,10 +2,10 @@
 -- rolls, and cancels abandoned ones.
 
 -- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
--- stop the job for the others. If it fails for several at once, each half is tried by itself. A session whose attempt
--- ends in a deadlock is tried three times, because a user's statement may lock characters or profiles in another order.
--- The job stops at a serialization failure, when the server has no space or memory, when an administrator stops it, and
--- at an internal error.
+-- stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
+-- session whose attempt ends in a deadlock is tried three times, because a user's statement may lock characters or
+-- profiles in another order. The job stops at a serialization failure, when the server has no space or memory, when an
+-- administrator stops it, and at an internal error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -42,15 +42,15 @@ END
 $$;
 
 -- Moves sessions to the archive, with their seats and rolls, all or none.
-CREATE OR REPLACE FUNCTION private.move_to_archive(moving uuid[])
+CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- A seat that is being changed, for example by a removal, is copied as it will be.
-  PERFORM FROM public.session_players WHERE session_id = ANY (moving) ORDER BY session_id, user_id FOR UPDATE;
+  -- Waits for seats that are being changed, for example by a removal, to copy their new state.
+  PERFORM FROM public.session_players WHERE session_id = ANY (session_ids) ORDER BY session_id, user_id FOR UPDATE;
 
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
@@ -62,7 +62,7 @@ BEGIN
     current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,
     game_state_version, last_event_at
   FROM public.sessions
-  WHERE id = ANY (moving);
+  WHERE id = ANY (session_ids);
 
   INSERT INTO public.archived_session_players (
     session_id, user_id, character_id, is_active, heroic_saves_used, joined_at, left_at, heroic_saves_encounter,
@@ -72,7 +72,7 @@ BEGIN
     session_id, user_id, character_id, is_active, heroic_saves_used, joined_at, left_at, heroic_saves_encounter,
     removed_at
   FROM public.session_players
-  WHERE session_id = ANY (moving);
+  WHERE session_id = ANY (session_ids);
 
   INSERT INTO public.archived_dice_rolls (
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
@@ -84,30 +84,30 @@ BEGIN
     results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
     created_at
   FROM public.dice_rolls
-  WHERE session_id = ANY (moving);
+  WHERE session_id = ANY (session_ids);
 
   DELETE FROM public.sessions
-  WHERE id = ANY (moving);
+  WHERE id = ANY (session_ids);
 END
 $$;
 
--- Archives up to `batch` sessions and returns how many. A session that cannot be moved is skipped with a warning, and
--- does not count towards the batch.
-CREATE OR REPLACE FUNCTION private.archive_sessions(batch integer)
+-- Archives up to `batch_size` sessions and returns how many. A session that cannot be moved is skipped with a warning,
+-- and does not count towards the batch.
+CREATE OR REPLACE FUNCTION private.archive_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  moving uuid[];
+  session_ids uuid[];
   failed uuid[];
   skipped uuid[] := '{}'::uuid[];
   moved integer := 0;
 BEGIN
   LOOP
     -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
-    moving := ARRAY(
+    session_ids := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
       JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
@@ -115,13 +115,13 @@ BEGIN
         AND session.ended_at < now() - INTERVAL '90 days'
         AND session.id <> ALL (skipped)
       ORDER BY session.ended_at
-      LIMIT batch - moved
+      LIMIT batch_size - moved
       FOR UPDATE OF session SKIP LOCKED
       -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    failed := private.run_or_skip('archive', moving);
-    moved := moved + cardinality(moving) - cardinality(failed);
+    failed := private.run_or_skip('archive', session_ids);
+    moved := moved + cardinality(session_ids) - cardinality(failed);
     EXIT WHEN cardinality(failed) = 0;
     skipped := skipped || failed;
   END LOOP;
@@ -149,7 +149,7 @@ $$;
 -- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
 -- but a unique index does. So this writes an archived row with the id and rolls it back: the table of live rows has
 -- accepted the row, so only the index can refuse it before the foreign keys do.
-CREATE OR REPLACE FUNCTION private.refuse_lately_archived(session public.sessions)
+CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -166,7 +166,7 @@ EXCEPTION
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.refuse_lately_archived(roll public.dice_rolls)
+CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -226,9 +226,9 @@ BEGIN
 END
 $$;
 
--- Cancels up to `batch` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
+-- Cancels up to `batch_size` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
 -- warning, and does not count towards the batch.
-CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch integer)
+CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -248,7 +248,7 @@ BEGIN
         AND session.id <> ALL (skipped)
         AND private.is_abandoned(session)
       ORDER BY session.id
-      LIMIT batch - cancelled
+      LIMIT batch_size - cancelled
       FOR NO KEY UPDATE SKIP LOCKED
     );
     failed := private.run_or_skip('cancel', abandoned);

@@ -15,8 +15,8 @@ AS $$
 DECLARE
   send CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
   messages CONSTANT regclass := to_regclass('realtime.messages');
-  kept CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
-  until timestamp;
+  cached_until CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
+  partition_end timestamp;
 BEGIN
   IF send IS NULL
     OR EXISTS (
@@ -29,7 +29,7 @@ BEGIN
   THEN
     RETURN false;
   END IF;
-  IF kept ~ '^[0-9]{1,12}$' AND extract(epoch FROM localtimestamp) < kept::bigint THEN
+  IF cached_until ~ '^[0-9]{1,12}$' AND extract(epoch FROM localtimestamp) < cached_until::bigint THEN
     RETURN true;
   END IF;
   IF messages IS NULL
@@ -42,7 +42,7 @@ BEGIN
     RETURN true;
   END IF;
   SELECT max(bounds[2]::timestamp)
-  INTO until
+  INTO partition_end
   FROM pg_inherits
   JOIN pg_class AS partition ON partition.oid = inhrelid
   CROSS JOIN LATERAL (
@@ -54,12 +54,12 @@ BEGIN
   WHERE inhparent = messages
     AND localtimestamp >= bounds[1]::timestamp
     AND localtimestamp < bounds[2]::timestamp;
-  IF until IS NULL THEN
+  IF partition_end IS NULL THEN
     RETURN false;
   END IF;
   PERFORM set_config(
     'sparc.broadcast_until',
-    extract(epoch FROM least(until, localtimestamp + INTERVAL '1 day'))::bigint::text,
+    extract(epoch FROM least(partition_end, localtimestamp + INTERVAL '1 day'))::bigint::text,
     false
   );
   RETURN true;

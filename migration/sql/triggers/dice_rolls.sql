@@ -1,8 +1,8 @@
 -- The database rolls the dice: a client supplies what is rolled, never the result.
 
--- Returns `wanted` fair dice, at most ten. It is one expression, which costs a fifth of a loop. Like `random_numbers`
--- it skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
-CREATE OR REPLACE FUNCTION private.throw_dice(wanted integer)
+-- Returns `dice_count` fair dice, at most ten. It is one expression, which costs a fifth of a loop. Like
+-- `random_numbers` it skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
+CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
@@ -17,17 +17,17 @@ BEGIN
     bytes := (ARRAY[
       get_byte(entropy, 0), get_byte(entropy, 1), get_byte(entropy, 2), get_byte(entropy, 3), get_byte(entropy, 4),
       get_byte(entropy, 5), get_byte(entropy, 9), get_byte(entropy, 10), get_byte(entropy, 11), get_byte(entropy, 12)
-    ])[1:wanted];
+    ])[1:dice_count];
     EXIT WHEN (252 > ALL (bytes)) IS NOT FALSE;
   END LOOP;
   RETURN (ARRAY[
     1 + bytes[1] % 6, 1 + bytes[2] % 6, 1 + bytes[3] % 6, 1 + bytes[4] % 6, 1 + bytes[5] % 6,
     1 + bytes[6] % 6, 1 + bytes[7] % 6, 1 + bytes[8] % 6, 1 + bytes[9] % 6, 1 + bytes[10] % 6
-  ])[1:wanted];
+  ])[1:dice_count];
 END
 $$;
 
-CREATE OR REPLACE FUNCTION private.refuse_save()
+CREATE OR REPLACE FUNCTION private.refuse_heroic_save()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -51,8 +51,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  repeated record;
-  strength integer;
+  original record;
+  attribute_value integer;
   bonus integer := 0;
   flat integer := 0;
 BEGIN
@@ -76,16 +76,16 @@ BEGIN
     )
   THEN
     SELECT attribute, difficulty, modifiers
-    INTO repeated
+    INTO original
     FROM public.dice_rolls
     WHERE id = NEW.original_roll_id
       AND session_id = NEW.session_id;
     IF NOT FOUND THEN
-      PERFORM private.refuse_save();
+      PERFORM private.refuse_heroic_save();
     END IF;
-    NEW.attribute := repeated.attribute;
-    NEW.difficulty := repeated.difficulty;
-    NEW.modifiers := repeated.modifiers;
+    NEW.attribute := original.attribute;
+    NEW.difficulty := original.difficulty;
+    NEW.modifiers := original.modifiers;
   END IF;
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit are not parsed: the check refuses them.
@@ -107,19 +107,19 @@ BEGIN
 
   IF NEW.character_id IS NOT NULL THEN
     SELECT
-      hero.name,
+      character.name,
       CASE NEW.attribute
-        WHEN 'might' THEN hero.might
-        WHEN 'grace' THEN hero.grace
-        WHEN 'wit' THEN hero.wit
-        WHEN 'heart' THEN hero.heart
+        WHEN 'might' THEN character.might
+        WHEN 'grace' THEN character.grace
+        WHEN 'wit' THEN character.wit
+        WHEN 'heart' THEN character.heart
       END
-    INTO NEW.character_name, strength
-    FROM public.characters AS hero
-    WHERE hero.id = NEW.character_id;
+    INTO NEW.character_name, attribute_value
+    FROM public.characters AS character
+    WHERE character.id = NEW.character_id;
   ELSE
     SELECT creature.name, (creature.stats ->> NEW.attribute::text)::integer
-    INTO NEW.character_name, strength
+    INTO NEW.character_name, attribute_value
     FROM public.creatures AS creature
     JOIN public.sessions AS session ON session.adventure_id = creature.adventure_id
     WHERE creature.id = NEW.creature_id
@@ -137,7 +137,7 @@ BEGIN
     -- Initiative is one die; any other roll has the attribute plus bonus dice, between 1 and 10.
     NEW.dice_count := CASE
       WHEN NEW.roll_type = 'initiative' THEN 1
-      ELSE least(10, greatest(1, strength + bonus))
+      ELSE least(10, greatest(1, attribute_value + bonus))
     END;
     NEW.results := private.throw_dice(NEW.dice_count);
   END IF;
@@ -179,31 +179,31 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  first public.dice_rolls;
+  original public.dice_rolls;
   encounter integer;
   -- A roll made now is timed by the clock, a recorded one by its own time.
-  moment timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
+  saved_at timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *
-  INTO first
+  INTO original
   FROM public.dice_rolls
   WHERE id = save.original_roll_id;
-  IF first.id IS NULL
-    OR first.session_id <> save.session_id
-    OR first.character_id IS NULL
-    OR first.character_id IS DISTINCT FROM save.character_id
-    OR first.roll_type = 'heroic_save'
+  IF original.id IS NULL
+    OR original.session_id <> save.session_id
+    OR original.character_id IS NULL
+    OR original.character_id IS DISTINCT FROM save.character_id
+    OR original.roll_type = 'heroic_save'
   THEN
-    PERFORM private.refuse_save();
+    PERFORM private.refuse_heroic_save();
   END IF;
-  IF first.success THEN
+  IF original.success THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP012',
       MESSAGE = 'Only a failed roll can be saved',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_after_failure';
   END IF;
-  IF moment > first.created_at + INTERVAL '30 seconds' THEN
+  IF saved_at > original.created_at + INTERVAL '30 seconds' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP013',
       MESSAGE = 'A heroic save must follow its roll within 30 seconds',
@@ -262,7 +262,7 @@ BEGIN
     PERFORM private.refuse_archived_id('dice_rolls');
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    PERFORM private.refuse_lately_archived(NEW);
+    PERFORM private.refuse_archived_since_snapshot(NEW);
   END IF;
   IF NEW.original_roll_id IS NOT NULL AND NEW.roll_type = 'heroic_save' THEN
     PERFORM private.claim_heroic_save(NEW);

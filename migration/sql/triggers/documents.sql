@@ -19,7 +19,7 @@ AS $$
 DECLARE
   size CONSTANT integer := pg_column_size(document);
   printed text;
-  is_short boolean := false; -- Whether no number has more than 64 digits before or after its point.
+  has_short_numbers boolean := false; -- Whether no number has more than 64 digits before or after its point.
   decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -33,15 +33,15 @@ BEGIN
   -- Printing a small document costs less than searching it. 200 characters have no room for a hundred levels.
   IF size <= 4096 THEN
     printed := document::text;
-    is_short := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
-    IF is_short AND octet_length(printed) <= 200 THEN
+    has_short_numbers := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
+    IF has_short_numbers AND octet_length(printed) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
   IF jsonb_path_exists(document, '$.**{100}') THEN
     RETURN false;
   END IF;
-  IF is_short THEN
+  IF has_short_numbers THEN
     RETURN true;
   END IF;
   -- As elements of an array, because a row per result of the path costs four times as much.

@@ -52,7 +52,7 @@ BEGIN
 END
 $$;
 
--- The same for deleted creatures, without those that are deleted with their adventure.
+-- The same check for deleted creatures. It does not count those that are deleted with their adventure.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -102,13 +102,13 @@ $$;
 -- order of the caller's rows, which would deadlock with the Seer's update of the same sessions. So the second session
 -- is refused here, before `number_event` locks it. The session of the first row is kept in a setting until the
 -- statement ends; a caller who changes it is refused at the end.
-CREATE OR REPLACE FUNCTION private.keep_to_session()
+CREATE OR REPLACE FUNCTION private.limit_to_one_session()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  kept text;
+  first_session text;
 BEGIN
   IF NOT (
     row_security_active(TG_RELID)
@@ -123,26 +123,26 @@ BEGIN
       ERRCODE = 'insufficient_privilege',
       MESSAGE = 'new row violates row-level security policy for table "session_events"';
   END IF;
-  kept := nullif(current_setting('sparc.session_of_events', true), '');
-  IF kept IS NULL THEN
-    kept := set_config('sparc.session_of_events', NEW.session_id::text, true);
+  first_session := nullif(current_setting('sparc.session_of_events', true), '');
+  IF first_session IS NULL THEN
+    first_session := set_config('sparc.session_of_events', NEW.session_id::text, true);
   END IF;
-  IF kept <> NEW.session_id::text THEN
+  IF first_session <> NEW.session_id::text THEN
     PERFORM private.refuse_several_sessions('session_events');
   END IF;
   RETURN NEW;
 END
 $$;
 
--- The same as `check_written_rows`, and refuses events of several sessions. Almost every statement writes one event,
--- which costs one query here.
+-- Does the same as `check_written_rows`, and also refuses events of several sessions. Almost every statement writes
+-- only one event, which costs one query here.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  written record;
+  counts record;
 BEGIN
   -- The next statement may write events of another session, so this clears the setting, which returns the empty text.
   IF NOT (
@@ -157,13 +157,13 @@ BEGIN
     PERFORM private.require_account() FROM written_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
-    SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS are_spread
-    INTO written
+    SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS has_several_sessions
+    INTO counts
     FROM written_rows;
-    IF written.events > 100 THEN
+    IF counts.events > 100 THEN
       PERFORM private.refuse_many_rows('session_events');
     END IF;
-    IF written.are_spread THEN
+    IF counts.has_several_sessions THEN
       PERFORM private.refuse_several_sessions('session_events');
     END IF;
   END IF;
@@ -172,9 +172,9 @@ END
 $$;
 
 -- Its name puts it before `number_event`.
-CREATE OR REPLACE TRIGGER keep_to_session
+CREATE OR REPLACE TRIGGER limit_to_one_session
   BEFORE INSERT ON public.session_events
-  FOR EACH ROW EXECUTE FUNCTION private.keep_to_session();
+  FOR EACH ROW EXECUTE FUNCTION private.limit_to_one_session();
 
 CREATE OR REPLACE TRIGGER limit_rows
   AFTER INSERT ON public.session_events
@@ -183,11 +183,11 @@ CREATE OR REPLACE TRIGGER limit_rows
 
 DO $$
 DECLARE
-  written record;
+  limit_trigger record;
 BEGIN
   -- Every table and command of `policies/closed_accounts.sql`. Where an account has at most about a hundred rows, only
   -- the check of the account matters.
-  FOR written IN
+  FOR limit_trigger IN
     SELECT *
     FROM (
       VALUES
@@ -196,7 +196,7 @@ BEGIN
         ('limit_updated_rows', 'UPDATE', 'NEW',
           '{users,characters,adventures,creatures,sessions,session_players,tutorial_progress}'),
         ('limit_deleted_rows', 'DELETE', 'OLD', '{characters,adventures}')
-    ) AS writes (name, command, rows, relations),
+    ) AS limit_triggers (name, command, rows, relations),
       unnest(relations::text[]) AS relation
   LOOP
     EXECUTE format(
@@ -204,7 +204,7 @@ BEGIN
          AFTER %s ON public.%I
          REFERENCING %s TABLE AS written_rows
          FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_rows()',
-      written.name, written.command, written.relation, written.rows
+      limit_trigger.name, limit_trigger.command, limit_trigger.relation, limit_trigger.rows
     );
   END LOOP;
 END

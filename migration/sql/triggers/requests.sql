@@ -1,7 +1,7 @@
 -- Repeated requests: a digest of the request that created a row is stored beside it.
 
--- Returns the digest of a request: of the columns that the service sets when it creates a row.
-CREATE OR REPLACE FUNCTION private.request_digest(relation text, asked jsonb)
+-- Returns the digest of a request, computed from the columns that the service sets when it creates a row.
+CREATE OR REPLACE FUNCTION private.request_digest(relation text, requested_row jsonb)
 RETURNS bigint[]
 LANGUAGE plpgsql
 IMMUTABLE
@@ -20,12 +20,13 @@ DECLARE
 BEGIN
   SELECT jsonb_object_agg(key, value)
   INTO request
-  FROM jsonb_each(asked)
+  FROM jsonb_each(requested_row)
   WHERE key = ANY (columns);
   RETURN ARRAY[jsonb_hash_extended(request, 0), jsonb_hash_extended(request, 1)];
 END
 $$;
 
+-- Stores the digest of the request that created a row, and deletes it with the row.
 CREATE OR REPLACE FUNCTION private.remember_request()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -49,8 +50,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller created that row with the same request. False for rows that others created.
-CREATE OR REPLACE FUNCTION private.is_same_request(relation text, asked jsonb)
+-- Whether the caller created the row of that id with the same request. False for rows that others created.
+CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -61,21 +62,21 @@ AS $$
 DECLARE
   -- Values as the columns' types parse them.
   request jsonb := CASE relation
-    WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, asked))
-    WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, asked))
-    WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, asked))
-    WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, asked))
+    WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, requested_row))
+    WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, requested_row))
+    WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, requested_row))
+    WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, requested_row))
     -- Only the service signs users up, so only it may compare these requests.
-    WHEN 'users' THEN CASE WHEN private.is_server() THEN asked END
+    WHEN 'users' THEN CASE WHEN private.is_server() THEN requested_row END
   END;
 BEGIN
   RETURN EXISTS (
     SELECT
-    FROM private.requests AS first
-    WHERE first.id = (asked ->> 'id')::uuid
-      AND first.relation = is_same_request.relation
-      AND first.asker IS NOT DISTINCT FROM auth.uid()
-      AND first.digest = private.request_digest(is_same_request.relation, request)
+    FROM private.requests AS original
+    WHERE original.id = (requested_row ->> 'id')::uuid
+      AND original.relation = is_same_request.relation
+      AND original.asker IS NOT DISTINCT FROM auth.uid()
+      AND original.digest = private.request_digest(is_same_request.relation, request)
   );
 END
 $$;

@@ -4,7 +4,7 @@
 -- Updates the counters when sessions end, for all sessions that one statement ends. Their seats and the sessions are no
 -- longer live; a completed session counts once for the Seer, everyone who had a seat, and the adventure. A session in
 -- which only its Seer had a seat counts for nobody. All rows of a table are locked before any is changed: users and
--- adventures in the order of their keys, characters as `lock_characters` does.
+-- adventures in the order of their keys, characters as `lock_rows` does.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -15,8 +15,8 @@ DECLARE
   final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   ended uuid[];
   counted uuid[];
-  heroes uuid[];
-  people uuid[];
+  character_ids uuid[];
+  user_ids uuid[];
 BEGIN
   SELECT
     array_agg(after.id),
@@ -30,7 +30,7 @@ BEGIN
         )
     ),
     array_agg(after.seer_id)
-  INTO ended, counted, people
+  INTO ended, counted, user_ids
   FROM new_sessions AS after
   JOIN old_sessions AS before ON before.id = after.id
   WHERE after.status = ANY (final)
@@ -39,15 +39,15 @@ BEGIN
     RETURN NULL;
   END IF;
 
-  SELECT array_agg(DISTINCT character_id), people || array_agg(DISTINCT user_id)
-  INTO heroes, people
+  SELECT array_agg(DISTINCT character_id), user_ids || array_agg(DISTINCT user_id)
+  INTO character_ids, user_ids
   FROM public.session_players
   WHERE session_id = ANY (ended);
 
-  PERFORM private.lock_characters(heroes);
-  UPDATE public.characters AS hero
-  SET live_seats = hero.live_seats - played.seats,
-      last_played_at = coalesce(played.last_at, hero.last_played_at)
+  PERFORM private.lock_rows('characters', character_ids);
+  UPDATE public.characters AS character
+  SET live_seats = character.live_seats - played.seats,
+      last_played_at = coalesce(played.last_at, character.last_played_at)
   FROM (
     SELECT
       seat.character_id,
@@ -58,22 +58,22 @@ BEGIN
     WHERE session.id = ANY (ended)
     GROUP BY seat.character_id
   ) AS played
-  WHERE hero.id = played.character_id
+  WHERE character.id = played.character_id
     AND (played.seats > 0 OR played.last_at IS NOT NULL);
 
-  PERFORM FROM public.users WHERE id = ANY (people) ORDER BY id FOR NO KEY UPDATE;
+  PERFORM FROM public.users WHERE id = ANY (user_ids) ORDER BY id FOR NO KEY UPDATE;
   UPDATE public.users AS profile
-  SET live_seats = profile.live_seats - part.seats,
-      live_sessions = profile.live_sessions - part.sessions,
-      games_played = profile.games_played + part.played,
-      games_run = profile.games_run + part.run
+  SET live_seats = profile.live_seats - change.seats,
+      live_sessions = profile.live_sessions - change.sessions,
+      games_played = profile.games_played + change.played,
+      games_run = profile.games_run + change.run
   FROM (
     SELECT
-      parts.user_id,
-      sum(parts.seats) AS seats,
-      sum(parts.sessions) AS sessions,
-      sum(parts.played) AS played,
-      sum(parts.run) AS run
+      changes.user_id,
+      sum(changes.seats) AS seats,
+      sum(changes.sessions) AS sessions,
+      sum(changes.played) AS played,
+      sum(changes.run) AS run
     FROM (
       SELECT
         seat.user_id,
@@ -87,11 +87,11 @@ BEGIN
       SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted), false)::integer
       FROM new_sessions AS session
       WHERE session.id = ANY (ended)
-    ) AS parts
-    GROUP BY parts.user_id
-  ) AS part
-  WHERE profile.id = part.user_id
-    AND (part.seats > 0 OR part.sessions > 0 OR part.played > 0);
+    ) AS changes
+    GROUP BY changes.user_id
+  ) AS change
+  WHERE profile.id = change.user_id
+    AND (change.seats > 0 OR change.sessions > 0 OR change.played > 0);
 
   IF counted IS NOT NULL THEN
     PERFORM
@@ -125,7 +125,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   seats public.session_players[];
-  given public.session_players;
+  active_seat public.session_players;
 BEGIN
   IF current_setting('role') = 'service_role' THEN
     RAISE EXCEPTION USING
@@ -147,12 +147,12 @@ BEGIN
   WHERE id = OLD.seer_id
     OR id IN (SELECT user_id FROM unnest(seats))
   FOR NO KEY UPDATE NOWAIT;
-  FOREACH given IN ARRAY seats
+  FOREACH active_seat IN ARRAY seats
   LOOP
     UPDATE public.characters
     SET live_seats = live_seats - 1
-    WHERE id = given.character_id;
-    PERFORM private.count_for_account(given.user_id, seats => -1);
+    WHERE id = active_seat.character_id;
+    PERFORM private.count_for_account(active_seat.user_id, seats => -1);
   END LOOP;
   PERFORM private.count_for_account(OLD.seer_id, sessions => -1);
   RETURN OLD;

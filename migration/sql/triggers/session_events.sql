@@ -11,14 +11,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
-  is_clients CONSTANT boolean := starts_with(NEW.event_type, 'client.');
-  is_users boolean := false;
+  is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
+  is_user_event boolean := false;
   last_event timestamptz;
 BEGIN
-  IF is_clients THEN
-    is_users := me IS NOT NULL AND NOT private.is_server();
+  IF is_client_event THEN
+    is_user_event := me IS NOT NULL AND NOT private.is_server();
   END IF;
-  IF is_users THEN
+  IF is_user_event THEN
     -- This runs before row security is evaluated. A caller who is not a participant must lock no session; row security
     -- then refuses the row. The gate of the account is locked first.
     PERFORM private.lock_gate(me);
@@ -54,7 +54,7 @@ BEGIN
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
   END IF;
-  IF is_clients AND NOT private.is_readable(NEW.payload, 16384) THEN
+  IF is_client_event AND NOT private.is_readable(NEW.payload, 16384) THEN
     PERFORM private.refuse_unreadable('session_events', 'payload');
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
@@ -72,7 +72,7 @@ $$;
 
 -- Returns `listens` if the account may listen to the session, by the rule of the policy, and otherwise the reason. A
 -- NULL account is the service, for which the session only has to exist.
-CREATE OR REPLACE FUNCTION private.listener_status(wanted uuid, account uuid)
+CREATE OR REPLACE FUNCTION private.listener_status(target_session_id uuid, account uuid)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -88,7 +88,7 @@ BEGIN
   SELECT seer_id
   INTO seer
   FROM public.sessions
-  WHERE id = wanted;
+  WHERE id = target_session_id;
   IF NOT FOUND THEN
     RETURN 'no_session';
   END IF;
@@ -96,7 +96,7 @@ BEGIN
     OR EXISTS (
       SELECT
       FROM public.session_players
-      WHERE session_id = wanted
+      WHERE session_id = target_session_id
         AND user_id = account
         AND removed_at IS NULL
     )
@@ -107,8 +107,8 @@ BEGIN
 END
 $$;
 
--- The same for the caller. A user gets the same answer for a session that does not exist as for one of others.
-CREATE OR REPLACE FUNCTION private.my_listener_status(wanted uuid)
+-- Returns the status of the caller. A user gets the same answer for a session that does not exist as for one of others.
+CREATE OR REPLACE FUNCTION private.my_listener_status(target_session_id uuid)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -117,7 +117,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  status text := private.listener_status(wanted, me);
+  status text := private.listener_status(target_session_id, me);
 BEGIN
   RETURN CASE
     WHEN me IS NULL OR status <> 'no_session' THEN status
@@ -126,9 +126,9 @@ BEGIN
 END
 $$;
 
--- The same as a condition: returns true or raises an error. Without it, an empty page of events would not reveal
--- whether the caller may read events at all.
-CREATE OR REPLACE FUNCTION private.require_listener(wanted uuid)
+-- Returns true if the caller may listen to the session, and otherwise raises an error. Without this condition, a caller
+-- who may not read events would get an empty page instead of an error.
+CREATE OR REPLACE FUNCTION private.require_listener(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -136,7 +136,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  CASE private.my_listener_status(wanted)
+  CASE private.my_listener_status(target_session_id)
     WHEN 'listens' THEN
       RETURN true;
     WHEN 'account_closed' THEN
@@ -210,10 +210,10 @@ BEGIN
 END
 $$;
 
--- Deletes up to `batch` events older than a day, oldest first, and skips rows that another clean-up has locked.
+-- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another clean-up has locked.
 -- Sequential scans are disabled, because a plan that a connection cached while the table was empty would read all of
 -- it. The deletion finds the rows by ctid, because locked rows do not move.
-CREATE OR REPLACE FUNCTION private.clean_events(batch integer)
+CREATE OR REPLACE FUNCTION private.clean_events(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -230,7 +230,7 @@ BEGIN
       FROM public.session_events AS old
       WHERE old.created_at < now() - INTERVAL '24 hours'
       ORDER BY old.created_at
-      LIMIT batch
+      LIMIT batch_size
       FOR UPDATE SKIP LOCKED
     )
   );

@@ -92,7 +92,7 @@ END
 $$;
 
 -- Marks a player as removed when the Seer deactivates the seat, even if the player has just left.
-CREATE OR REPLACE FUNCTION private.stamp_removal()
+CREATE OR REPLACE FUNCTION private.mark_removed()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -118,31 +118,31 @@ AS $$
 DECLARE
   final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   -- Parallel arrays of the seats that were given up (-1) and taken (+1).
-  of_session uuid[];
-  of_user uuid[];
-  of_character uuid[];
-  change integer[];
-  live uuid[] := '{}'::uuid[];
+  session_ids uuid[];
+  user_ids uuid[];
+  character_ids uuid[];
+  seat_changes integer[];
+  live_session_ids uuid[] := '{}'::uuid[];
   session_change record;
-  character record;
-  player record;
-  target record;
-  sheet record;
+  character_change record;
+  player_change record;
+  current_session record;
+  current_character record;
   is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
-    INTO of_session, of_user, of_character, change
+    INTO session_ids, user_ids, character_ids, seat_changes
     FROM new_seats
     WHERE is_active;
   ELSIF TG_OP = 'DELETE' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(-1)
-    INTO of_session, of_user, of_character, change
+    INTO session_ids, user_ids, character_ids, seat_changes
     FROM old_seats
     WHERE is_active;
   ELSE
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(seats)
-    INTO of_session, of_user, of_character, change
+    INTO session_ids, user_ids, character_ids, seat_changes
     FROM (
       SELECT session_id, user_id, character_id, sum(seats)::integer AS seats
       FROM (
@@ -154,27 +154,27 @@ BEGIN
       HAVING sum(seats) <> 0
     ) AS changed;
   END IF;
-  IF of_session IS NULL THEN
+  IF session_ids IS NULL THEN
     RETURN NULL;
   END IF;
 
-  PERFORM private.lock_sessions(ARRAY(SELECT DISTINCT id FROM unnest(of_session) AS changed (id)));
+  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed (id)));
   FOR session_change IN
     SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
     FROM (
       SELECT session_id, user_id, sum(seats) AS seats, count(*) > 1 AS swapped
-      FROM unnest(of_session, of_user, change) AS changed (session_id, user_id, seats)
+      FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seats)
       GROUP BY session_id, user_id
     ) AS players
     GROUP BY session_id
     ORDER BY session_id
   LOOP
     SELECT status, seats_taken, max_players
-    INTO target
+    INTO current_session
     FROM public.sessions
     WHERE id = session_change.session_id;
     CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
-    IF target.status = ANY (final) AND TG_OP <> 'DELETE' THEN
+    IF current_session.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP004',
         MESSAGE = 'The session has ended; its seats can no longer change',
@@ -183,21 +183,21 @@ BEGIN
     END IF;
     -- Row security was evaluated on the statement's snapshot. The session is locked only now and may have changed
     -- since.
-    IF is_user AND TG_OP = 'INSERT' AND target.status NOT IN ('waiting', 'starting_soon') THEN
+    IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
         MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    IF session_change.swaps_character AND target.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
+    IF session_change.swaps_character AND current_session.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP005',
         MESSAGE = 'The session has started; seats and characters are chosen before the start',
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
-    IF session_change.seats > 0 AND target.seats_taken + session_change.seats > target.max_players THEN
+    IF session_change.seats > 0 AND current_session.seats_taken + session_change.seats > current_session.max_players THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP002',
         MESSAGE = 'Session is full',
@@ -209,32 +209,32 @@ BEGIN
       SET seats_taken = seats_taken + session_change.seats
       WHERE id = session_change.session_id;
     END IF;
-    IF target.status <> ALL (final) THEN
-      live := live || session_change.session_id;
+    IF current_session.status <> ALL (final) THEN
+      live_session_ids := live_session_ids || session_change.session_id;
     END IF;
   END LOOP;
 
-  FOR character IN
+  FOR character_change IN
     SELECT character_id, user_id, sum(seats)::integer AS seats
-    FROM unnest(of_session, of_user, of_character, change) AS changed (session_id, user_id, character_id, seats)
-    WHERE session_id = ANY (live)
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes) AS changed (session_id, user_id, character_id, seats)
+    WHERE session_id = ANY (live_session_ids)
     GROUP BY character_id, user_id
     ORDER BY character_id
   LOOP
     SELECT user_id, retired_at
-    INTO sheet
+    INTO current_character
     FROM public.characters
-    WHERE id = character.character_id
+    WHERE id = character_change.character_id
     FOR NO KEY UPDATE;
     CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
-    IF character.seats > 0 AND sheet.user_id <> character.user_id THEN
+    IF character_change.seats > 0 AND current_character.user_id <> character_change.user_id THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP006',
         MESSAGE = 'The character must belong to the player',
         TABLE = 'session_players',
         CONSTRAINT = 'own_character';
     END IF;
-    IF character.seats > 0 AND sheet.retired_at IS NOT NULL THEN
+    IF character_change.seats > 0 AND current_character.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
         MESSAGE = 'A retired character cannot take a seat',
@@ -242,19 +242,19 @@ BEGIN
         CONSTRAINT = 'living_character';
     END IF;
     UPDATE public.characters
-    SET live_seats = live_seats + character.seats
-    WHERE id = character.character_id;
+    SET live_seats = live_seats + character_change.seats
+    WHERE id = character_change.character_id;
   END LOOP;
 
-  FOR player IN
+  FOR player_change IN
     SELECT user_id, sum(seats)::integer AS seats
-    FROM unnest(of_session, of_user, change) AS changed (session_id, user_id, seats)
-    WHERE session_id = ANY (live)
+    FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seats)
+    WHERE session_id = ANY (live_session_ids)
     GROUP BY user_id
     HAVING sum(seats) <> 0
     ORDER BY user_id
   LOOP
-    PERFORM private.count_for_account(player.user_id, seats => player.seats);
+    PERFORM private.count_for_account(player_change.user_id, seats => player_change.seats);
   END LOOP;
 
   INSERT INTO public.session_events (session_id, event_type, payload)
@@ -266,21 +266,21 @@ BEGIN
       'display_name', profile.display_name,
       'avatar_url', profile.avatar_url,
       'character_id', seat.character_id,
-      'character_name', hero.name,
-      'character_class', hero.class,
+      'character_name', character.name,
+      'character_class', character.class,
       'seats_taken', session.seats_taken,
       'max_players', session.max_players
     )
   FROM (
     -- A change of character is neither joining nor leaving.
     SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seats) AS seats
-    FROM unnest(of_session, of_user, of_character, change) AS changed (session_id, user_id, character_id, seats)
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes) AS changed (session_id, user_id, character_id, seats)
     GROUP BY session_id, user_id
     HAVING sum(seats) <> 0
   ) AS seat
   JOIN public.sessions AS session ON session.id = seat.session_id
   JOIN public.users AS profile ON profile.id = seat.user_id
-  JOIN public.characters AS hero ON hero.id = seat.character_id
+  JOIN public.characters AS character ON character.id = seat.character_id
   ORDER BY seat.session_id, seat.user_id;
   RETURN NULL;
 END
@@ -321,7 +321,7 @@ CREATE OR REPLACE TRIGGER prepare_seat_removal
   BEFORE UPDATE OF is_active ON public.session_players
   FOR EACH ROW
   WHEN (NOT NEW.is_active AND OLD.removed_at IS NULL)
-  EXECUTE FUNCTION private.stamp_removal();
+  EXECUTE FUNCTION private.mark_removed();
 
 CREATE OR REPLACE TRIGGER enforce_session_capacity
   AFTER INSERT ON public.session_players

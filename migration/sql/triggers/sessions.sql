@@ -11,18 +11,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   alphabet CONSTANT text := 'ABCDEFGHJKMNPQRSTUVWXYZ23456789';
-  place integer;
-  drawn text;
+  letter_index integer;
+  candidate text;
 BEGIN
   LOOP
-    drawn := '';
-    FOREACH place IN ARRAY private.random_numbers(length(alphabet), 6)
+    candidate := '';
+    FOREACH letter_index IN ARRAY private.random_numbers(length(alphabet), 6)
     LOOP
-      drawn := drawn || substr(alphabet, place + 1, 1);
+      candidate := candidate || substr(alphabet, letter_index + 1, 1);
     END LOOP;
-    EXIT WHEN NOT EXISTS (SELECT FROM public.sessions WHERE code = drawn::bpchar);
+    EXIT WHEN NOT EXISTS (SELECT FROM public.sessions WHERE code = candidate::bpchar);
   END LOOP;
-  RETURN drawn;
+  RETURN candidate;
 END
 $$;
 
@@ -109,7 +109,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  played record;
+  adventure record;
 BEGIN
   IF EXISTS (SELECT FROM public.archived_sessions WHERE id = NEW.id) THEN
     PERFORM private.refuse_archived_id('sessions');
@@ -119,23 +119,23 @@ BEGIN
   END IF;
   IF current_setting('transaction_isolation') = 'read committed' THEN
     SELECT status, creator_id
-    INTO played
+    INTO adventure
     FROM public.adventures
     WHERE id = NEW.adventure_id;
   ELSE
     BEGIN
       SELECT status, creator_id
-      INTO played
+      INTO adventure
       FROM public.adventures
       WHERE id = NEW.adventure_id
       FOR SHARE;
       RAISE triggered_action_exception;
     EXCEPTION
       WHEN triggered_action_exception THEN
-        PERFORM private.refuse_lately_archived(NEW);
+        PERFORM private.refuse_archived_since_snapshot(NEW);
     END;
   END IF;
-  IF played.status <> 'published' AND played.creator_id <> NEW.seer_id THEN
+  IF adventure.status <> 'published' AND adventure.creator_id <> NEW.seer_id THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
       MESSAGE = 'The adventure of a session must be published or created by its Seer',
@@ -212,8 +212,8 @@ BEGIN
 END
 $$;
 
--- Counts the changes of the game state. Documents are compared as they are stored: as numbers, 12 and 12.0 are equal,
--- but clients are shown one or the other. A writer names the version that it replaces, so two screens of one Seer do
+-- Counts the changes of the game state. Documents are compared as they are stored: 12 and 12.0 are equal as numbers,
+-- but clients see which of the two it is. A writer names the version that it replaces, so two screens of one Seer do
 -- not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
@@ -251,8 +251,9 @@ BEGIN
 END
 $$;
 
--- Moves the count of a live session when the service assigns it to another Seer, whose limit applies.
-CREATE OR REPLACE FUNCTION private.move_session()
+-- When the service assigns a live session to another Seer, counts it for that Seer, whose limit applies, instead of the
+-- former one.
+CREATE OR REPLACE FUNCTION private.move_session_count()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -350,11 +351,11 @@ CREATE OR REPLACE TRIGGER "Enforce_session_limit"
   AFTER INSERT ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.check_session_limit();
 
-CREATE OR REPLACE TRIGGER move_session
+CREATE OR REPLACE TRIGGER move_session_count
   AFTER UPDATE OF seer_id ON public.sessions
   FOR EACH ROW
   WHEN (NEW.seer_id <> OLD.seer_id)
-  EXECUTE FUNCTION private.move_session();
+  EXECUTE FUNCTION private.move_session_count();
 
 CREATE OR REPLACE TRIGGER on_session_change
   AFTER UPDATE OF status, current_scene_id, current_encounter_id, game_state ON public.sessions

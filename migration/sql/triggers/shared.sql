@@ -19,8 +19,8 @@
 
 -- Sets `updated_at`, whoever edits the row. The triggers name the edited columns and not the counters, which change
 -- when somebody else acts: a private session counts for all who played it, and equal times in their profiles would
--- reveal who they are. Each edit sets a later time, so that an equal time means an equal row: several transactions of
--- one message have the same `now()`.
+-- reveal who they are. Each edit sets a later time, so that an equal time means an equal row, even if several
+-- transactions have the same `now()`, as those that arrive in one message do.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -32,11 +32,11 @@ BEGIN
 END
 $$;
 
--- Returns `wanted` uniformly distributed integers from 0 to `bound` - 1 (`bound` at most 256) from the server's
+-- Returns `amount` uniformly distributed integers from 0 to `bound` - 1 (`bound` at most 256) from the server's
 -- cryptographic random source. A random UUID is the only access to that source without an extension. Its bytes 6 and 8
 -- contain version and variant and are skipped; a byte beyond the last multiple of the bound would favour small numbers
 -- and is discarded.
-CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, wanted integer)
+CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, amount integer)
 RETURNS integer[]
 LANGUAGE plpgsql
 VOLATILE
@@ -44,22 +44,22 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   numbers integer[] := '{}'::integer[];
-  found integer := 0;
+  drawn_count integer := 0;
   entropy bytea;
-  place integer;
+  byte_index integer;
   byte integer;
 BEGIN
   -- A NULL argument or a bound above 256 ends the loop at once, so no call loops forever.
-  WHILE found < wanted AND bound <= 256
+  WHILE drawn_count < amount AND bound <= 256
   LOOP
     entropy := uuid_send(gen_random_uuid());
-    FOREACH place IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
+    FOREACH byte_index IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15]
     LOOP
-      EXIT WHEN found = wanted;
-      byte := get_byte(entropy, place);
+      EXIT WHEN drawn_count = amount;
+      byte := get_byte(entropy, byte_index);
       IF byte < 256 - 256 % bound THEN
         numbers := numbers || byte % bound;
-        found := found + 1;
+        drawn_count := drawn_count + 1;
       END IF;
     END LOOP;
   END LOOP;
@@ -97,7 +97,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  can_write boolean;
+  is_account_open boolean;
 BEGIN
   IF me IS NOT NULL THEN
     -- Not a function of its own, because each write evaluates it: it costs a microsecond, and the call another two.
@@ -110,11 +110,11 @@ BEGIN
       PERFORM private.queue_behind_closing(me);
     END IF;
     SELECT is_open
-    INTO can_write
+    INTO is_account_open
     FROM private.account_gates
     WHERE account_id = me
     FOR KEY SHARE;
-    IF NOT can_write THEN
+    IF NOT is_account_open THEN
       PERFORM private.refuse_closed_account();
     END IF;
   END IF;
@@ -147,20 +147,20 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  may_enter boolean;
+  is_account_open boolean;
 BEGIN
   SELECT is_open
-  INTO may_enter
+  INTO is_account_open
   FROM private.account_gates
   WHERE account_id = auth.uid();
-  IF may_enter IS NULL THEN
+  IF is_account_open IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP032',
       MESSAGE = 'The account does not exist',
       TABLE = 'users',
       CONSTRAINT = 'known_account';
   END IF;
-  IF NOT may_enter THEN
+  IF NOT is_account_open THEN
     PERFORM private.refuse_closed_account();
   END IF;
 END
@@ -209,7 +209,7 @@ $$;
 -- Locks an account's gate for closing it, so that no write of the account is in progress. Closing is announced only if
 -- it has to wait, so that a transaction can close any number of accounts: the server's memory for advisory locks is
 -- limited.
-CREATE OR REPLACE FUNCTION private.lock_gate_alone(account uuid)
+CREATE OR REPLACE FUNCTION private.lock_gate_exclusively(account uuid)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -271,7 +271,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  adds boolean := greatest(living, retired, seats, sessions, adventures) > 0;
+  is_increase boolean := greatest(living, retired, seats, sessions, adventures) > 0;
   profile record;
 BEGIN
   LOOP
@@ -283,7 +283,7 @@ BEGIN
         adventure_count = adventure_count + adventures
     WHERE id = account
       AND (
-        NOT adds
+        NOT is_increase
         OR (
           closed_at IS NULL
           AND (living <= 0 OR living_characters + living <= 10)
@@ -293,7 +293,7 @@ BEGIN
           AND (adventures <= 0 OR adventure_count + adventures <= 200)
         )
       );
-    IF FOUND OR NOT adds THEN
+    IF FOUND OR NOT is_increase THEN
       RETURN;
     END IF;
 
@@ -341,78 +341,35 @@ BEGIN
 END
 $$;
 
--- Locks several sessions without waiting for one while it holds another, because an UPDATE by their Seer locks them in
--- scan order. It waits for a busy session first, holding none, then tries again to lock all. Participants who keep
--- writing could make every try fail, so after four it waits for each in key order and keeps the locks that it has. That
--- may deadlock with a Seer's UPDATE; the server then ends one of the two.
-CREATE OR REPLACE FUNCTION private.lock_sessions(sessions uuid[])
+-- Locks rows of `sessions` or of `characters` without waiting for one while it holds another, because an UPDATE by
+-- their Seer or their owner locks them in scan order. It waits for a busy row first, holding none, and then tries again
+-- to lock all. Writers who keep many rows busy could make every attempt fail, so after four it waits for each in key
+-- order and keeps the locks that it has. That may deadlock with such an UPDATE; the server then ends one of the two.
+CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  busy uuid := sessions[1];
-  session uuid;
-BEGIN
-  IF cardinality(sessions) = 1 THEN
-    PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
-    RETURN;
-  END IF;
-  FOR attempt IN 1 .. 4
-  LOOP
-    BEGIN
-      session := NULL;
-      PERFORM FROM public.sessions WHERE id = busy FOR NO KEY UPDATE;
-      FOREACH session IN ARRAY sessions
-      LOOP
-        PERFORM FROM public.sessions WHERE id = session FOR NO KEY UPDATE NOWAIT;
-      END LOOP;
-      RETURN;
-    EXCEPTION
-      WHEN lock_not_available THEN
-        IF session IS NULL THEN
-          RAISE; -- The caller's own lock_timeout expired.
-        END IF;
-        busy := session;
-    END;
-  END LOOP;
-  PERFORM
-  FROM public.sessions AS wanted
-  WHERE wanted.id = ANY (sessions)
-  ORDER BY wanted.id
-  FOR NO KEY UPDATE;
-END
-$$;
-
--- Locks several characters without waiting for one while it holds another, because an UPDATE by their owner locks them
--- in scan order. Like `lock_sessions`, it waits for one at a time, and after four attempts for all in key order.
-CREATE OR REPLACE FUNCTION private.lock_characters(heroes uuid[])
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
+  lock_all CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
+  list_busy CONSTANT text := format(
+    'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+     SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
+    relation
+  );
   busy uuid;
-  held uuid[];
   is_waiting boolean;
 BEGIN
   FOR attempt IN 1 .. 4
   LOOP
+    EXIT WHEN cardinality(keys) = 1;
     BEGIN
       is_waiting := true;
-      PERFORM FROM public.characters WHERE id = busy FOR NO KEY UPDATE;
+      EXECUTE lock_all USING ARRAY[busy];
       is_waiting := false;
-      held := ARRAY(SELECT id FROM public.characters WHERE id = ANY (heroes) FOR NO KEY UPDATE SKIP LOCKED);
-      SELECT id
-      INTO busy
-      FROM public.characters
-      WHERE id = ANY (heroes)
-        AND id <> ALL (held)
-      ORDER BY id
-      LIMIT 1;
-      IF NOT FOUND THEN
+      EXECUTE list_busy INTO busy USING keys;
+      IF busy IS NULL THEN
         RETURN;
       END IF;
       RAISE lock_not_available; -- Releases the locks of this attempt.
@@ -423,7 +380,7 @@ BEGIN
         END IF;
     END;
   END LOOP;
-  PERFORM FROM public.characters WHERE id = ANY (heroes) ORDER BY id FOR NO KEY UPDATE;
+  EXECUTE lock_all USING keys;
 END
 $$;
 
@@ -457,7 +414,7 @@ BEGIN
 END
 $$;
 
--- The same for archived sessions.
+-- Returns the ids of the archived sessions that the caller took part in, by the same rule.
 CREATE OR REPLACE FUNCTION private.my_archived_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -27,12 +27,12 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  known CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
+  all_steps CONSTANT text[] := private.tutorial_steps('player') || private.tutorial_steps('seer');
   steps text[];
-  place integer;
-  done text[];
+  step_number integer;
+  expected_steps text[];
 BEGIN
-  IF NOT NEW.current_step || NEW.completed_steps <@ known THEN
+  IF NOT NEW.current_step || NEW.completed_steps <@ all_steps THEN
     RETURN NEW; -- The table's own check refuses the step.
   END IF;
   -- A step that belongs to only one path chooses that path.
@@ -40,9 +40,9 @@ BEGIN
     NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END::public.tutorial_path;
   END IF;
   steps := private.tutorial_steps(NEW.path);
-  place := array_position(steps, NEW.current_step);
+  step_number := array_position(steps, NEW.current_step);
 
-  IF TG_OP = 'UPDATE' AND place = 1 AND OLD.current_step <> 'welcome' THEN
+  IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
     NEW.skipped := NEW.skipped AND NOT OLD.skipped;
@@ -55,11 +55,11 @@ BEGIN
   IF NEW.completed_at IS NOT NULL THEN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
-  done := CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END;
+  expected_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
-    AND NEW.completed_steps <> steps[:place]
+    AND NEW.completed_steps <> steps[:step_number]
   THEN
-    NEW.completed_steps := done;
+    NEW.completed_steps := expected_steps;
   END IF;
   RETURN NEW;
 END
@@ -74,24 +74,24 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   steps CONSTANT text[] := private.tutorial_steps(NEW.path);
-  place CONSTANT integer := array_position(steps, NEW.current_step);
-  place_before integer := 1;
+  step_number CONSTANT integer := array_position(steps, NEW.current_step);
+  step_number_before integer := 1;
 BEGIN
   IF private.is_server() THEN
     RETURN NULL;
   END IF;
   IF TG_OP = 'UPDATE' THEN
-    place_before := array_position(steps, OLD.current_step);
-    IF place = 1 AND NEW.completed_at IS NULL AND NEW.completed_steps = '{}' THEN
+    step_number_before := array_position(steps, OLD.current_step);
+    IF step_number = 1 AND NEW.completed_at IS NULL AND NEW.completed_steps = '{}' THEN
       RETURN NULL;
     END IF;
   END IF;
-  IF place BETWEEN place_before AND place_before + 1
-    AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND place = cardinality(steps)))
+  IF step_number BETWEEN step_number_before AND step_number_before + 1
+    AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND step_number = cardinality(steps)))
     -- The current step may be completed already; no later step may be, and all earlier ones must be.
     AND (
-      NEW.completed_steps = steps[:place]
-      OR NEW.completed_steps = (CASE WHEN NEW.completed_at IS NULL THEN steps[:place - 1] ELSE steps END)
+      NEW.completed_steps = steps[:step_number]
+      OR NEW.completed_steps = (CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END)
     )
   THEN
     RETURN NULL;

@@ -50,7 +50,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   address text := private.kept_email(account, account_email);
-  no_address CONSTANT text := account || '@no-email.invalid';
+  reserved_email CONSTANT text := account || '@no-email.invalid';
   -- The first usable name: from the platform's metadata, else the local part of the e-mail address.
   name text := coalesce(
     private.clean_name(metadata -> 'display_name'),
@@ -68,7 +68,7 @@ BEGIN
     RETURN;
   END IF;
   INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
-  VALUES (account, account, no_address, name, avatar)
+  VALUES (account, account, reserved_email, name, avatar)
   ON CONFLICT DO NOTHING;
   IF FOUND THEN
     RETURN;
@@ -76,7 +76,7 @@ BEGIN
 
   UPDATE public.users AS profile
   SET account_id = account,
-      email = no_address,
+      email = reserved_email,
       display_name = CASE WHEN profile.closed_at IS NULL THEN profile.display_name ELSE name END,
       avatar_url = CASE WHEN profile.closed_at IS NULL THEN profile.avatar_url ELSE avatar END,
       closed_at = NULL

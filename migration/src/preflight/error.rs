@@ -30,7 +30,7 @@ pub enum PreflightError {
     #[error(
         "The database already has {}, and no record that these migrations made it: {}.",
         shortened(found),
-        if *is_most {
+        if *are_most {
             "if it was restored from a dump, restore the rows of sparc_migrations and private.sparc_record, too"
         } else {
             "use another database, or rename or drop these objects"
@@ -39,8 +39,8 @@ pub enum PreflightError {
     NameCollision {
         /// The qualified name of each object.
         found: Vec<String>,
-        /// Whether they are most of the schema's objects, as after a restore without rows.
-        is_most: bool,
+        /// Whether these are most of the schema's objects, as after a restore without rows.
+        are_most: bool,
     },
     /// Other objects have taken the names of missing ones.
     #[error(
@@ -81,7 +81,7 @@ pub enum PreflightError {
          changed.",
         found.join(", ")
     )]
-    Renamed {
+    RenamedObjects {
         /// Each object's name in the schema and its present name.
         found: Vec<String>,
     },
@@ -93,26 +93,26 @@ pub enum PreflightError {
     InvalidMigrationsTable,
     /// The database has migrations of a newer version of this program.
     #[error(
-        "The database was migrated by {database} of this program, with {}, which version {} does not know: run \
-         {database}, or give the URL of another database.",
+        "The database was migrated by {database_version} of this program, with {}, which version {} does not know: run \
+         {database_version}, or give the URL of another database.",
         found.join(", "),
         env!("CARGO_PKG_VERSION")
     )]
     UnknownMigrations {
         /// The name of each migration that this program does not have.
         found: Vec<String>,
-        /// The version that the database records.
-        database: String,
+        /// The version that the database records, such as `version 0.18.0`, or `a newer version`.
+        database_version: String,
     },
     /// The schema is that of a newer version of this program, and this one would downgrade it.
     #[error(
-        "The database was migrated by version {database} of this program, and differs from version {}: run version \
-         {database} or newer; nothing was changed.",
+        "The database was migrated by version {database_version} of this program, and differs from version {}: run version \
+         {database_version} or newer; nothing was changed.",
         env!("CARGO_PKG_VERSION")
     )]
     NewerVersion {
         /// The version that the database records.
-        database: String,
+        database_version: String,
     },
     /// A schema `auth` exists that is not the platform's.
     #[error("Schema \"auth\" exists without {missing}: use a Supabase database, or one without a schema \"auth\".")]
@@ -126,7 +126,7 @@ pub enum PreflightError {
          \"{role}\" the owner (ALTER ... OWNER TO).",
         found.join(", ")
     )]
-    OtherOwner {
+    NotOwner {
         /// The role that migrates.
         role: String,
         /// Each object, with its owner.
@@ -162,7 +162,7 @@ pub enum PreflightError {
         "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up again; \
          nothing was changed."
     )]
-    RepairRefused {
+    RepairRejected {
         /// The object.
         object: String,
         /// The database's message.

@@ -15,7 +15,7 @@ use crate::{
 
 pub use error::PreflightError;
 use names::check_names_are_free;
-pub(crate) use names::{check_in_place, check_names_of_missing, check_not_elsewhere};
+pub(crate) use names::{check_missing_names_are_free, check_not_moved, check_not_renamed_or_moved};
 
 /// Returns whether the current role can read every row of the table: `false` if the table does not exist, or if
 /// row-level security applies. It reads only the catalog, because a role without USAGE on the schema may not even name
@@ -26,13 +26,13 @@ pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &s
         &format!(
             "SELECT EXISTS (
                SELECT
-               FROM pg_catalog.pg_class AS class
-               JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+               FROM pg_catalog.pg_class
+               JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
                WHERE nspname = {}
                  AND relname = {}
-                 AND has_schema_privilege(space.oid, 'USAGE')
-                 AND has_table_privilege(class.oid, 'SELECT')
-                 AND NOT row_security_active(class.oid)
+                 AND has_schema_privilege(pg_namespace.oid, 'USAGE')
+                 AND has_table_privilege(pg_class.oid, 'SELECT')
+                 AND NOT row_security_active(pg_class.oid)
              ) AS answer",
             query::literal(schema),
             query::literal(table)
@@ -48,7 +48,7 @@ pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<b
         "SELECT EXISTS (
            SELECT
            FROM pg_catalog.pg_class
-           JOIN pg_catalog.pg_namespace AS space ON space.oid = relnamespace
+           JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
            WHERE nspname = 'public' AND relname = 'sparc_migrations'
          ) AS answer",
     )
@@ -56,24 +56,24 @@ pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<b
 }
 
 /// Checks that this program has every applied migration.
-pub(crate) fn check_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
+pub(crate) fn check_migrations_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
     let known = record::migration_names();
     let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
     if found.is_empty() {
         return Ok(());
     }
-    let database = version
+    let database_version = version
         .filter(|version| *version != env!("CARGO_PKG_VERSION"))
         .map_or("a newer version".to_owned(), |version| format!("version {version}"));
-    Err(PreflightError::UnknownMigrations { found, database })
+    Err(PreflightError::UnknownMigrations { found, database_version })
 }
 
 /// Checks that no newer version of this program has migrated the database.
-pub(crate) fn check_not_newer(state: &State) -> Result<(), PreflightError> {
-    let numbers = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+pub(crate) fn check_not_migrated_by_newer(state: &State) -> Result<(), PreflightError> {
+    let parse_version = |version: &str| version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
     match &state.record.version {
-        Some(database) if numbers(database) > numbers(env!("CARGO_PKG_VERSION")) => {
-            Err(PreflightError::NewerVersion { database: database.clone() })
+        Some(version) if parse_version(version) > parse_version(env!("CARGO_PKG_VERSION")) => {
+            Err(PreflightError::NewerVersion { database_version: version.clone() })
         }
         _ => Ok(()),
     }
@@ -84,17 +84,17 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     let server: Server = fetch_one(
         db,
         "SELECT
-           current_setting('server_version_num')::integer AS number,
+           current_setting('server_version_num')::integer AS version_number,
            current_setting('server_version') AS version,
-           pg_is_in_recovery() AS standby,
+           pg_is_in_recovery() AS is_standby,
            current_user::text AS role,
-           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS superuser",
+           (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
     )
     .await?;
-    if server.number < 150_000 {
+    if server.version_number < 150_000 {
         return Err(PreflightError::ServerTooOld { found: server.version }.into());
     }
-    if server.standby {
+    if server.is_standby {
         return Err(PreflightError::Standby.into());
     }
     let Some(applied) = &state.applied else {
@@ -102,13 +102,13 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
     };
     if applied.is_empty() {
-        check_platform(db).await?;
+        check_auth_schema(db).await?;
     }
     if applied.len() < Migrator::migrations().len() {
-        check_list(state)?;
+        check_migrations_table(state)?;
         check_names_are_free(state)?;
     }
-    if !server.superuser {
+    if !server.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
             return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
@@ -117,8 +117,8 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
     check_owner(db, state, server.role).await
 }
 
-/// Checks that the list of migrations is complete, and has the columns that SeaORM expects.
-pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
+/// Checks that `public.sparc_migrations` lists every recorded migration, and has the columns that SeaORM expects.
+pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError> {
     let found = state.found_by_name();
     let is_as_expected = |object: &String| {
         found.get(object.as_str()).is_some_and(|actual| Some(&actual.definition) == state.expected.get(object))
@@ -137,7 +137,8 @@ pub(crate) fn check_list(state: &State) -> Result<(), PreflightError> {
     }
 }
 
-async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+/// Checks that schema `auth`, if it exists, has what the schema needs.
+async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     let missing = fetch_names(
         db,
         "SELECT name
@@ -153,8 +154,8 @@ async fn check_platform<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
                 FROM pg_catalog.pg_proc
                 WHERE pronamespace = to_regnamespace('auth') AND proname = 'uid'
              ))
-         ) AS needed (name, is_there)
-         WHERE NOT is_there AND to_regnamespace('auth') IS NOT NULL",
+         ) AS required (name, is_present)
+         WHERE NOT is_present AND to_regnamespace('auth') IS NOT NULL",
     )
     .await?;
     if missing.is_empty() {
@@ -188,14 +189,14 @@ async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) ->
         return Ok(());
     }
     let found = fetch_names(db, &(queries.join(" UNION ALL ") + " ORDER BY 1")).await?;
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::OtherOwner { role, found }.into()) }
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NotOwner { role, found }.into()) }
 }
 
 #[derive(FromQueryResult)]
 struct Server {
-    number: i32,
+    version_number: i32,
     version: String,
-    standby: bool,
+    is_standby: bool,
     role: String,
-    superuser: bool,
+    is_superuser: bool,
 }

@@ -27,17 +27,17 @@ pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> 
     let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
     let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
-    let is_most = found.len() * 2 > ours.len();
-    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, is_most }) }
+    let are_most = found.len() * 2 > ours.len();
+    if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, are_most }) }
 }
 
 fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema: those to drop are found by
-/// name.
-pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
+/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema, because the objects to drop
+/// are found by name.
+pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());
     }
@@ -48,20 +48,16 @@ pub(crate) async fn check_in_place<C: ConnectionTrait>(db: &C, state: &State) ->
     let renamed: Vec<String> =
         renames::find(state).into_iter().map(|rename| format!("{}, to {}", rename.object, rename.renamed_to)).collect();
     if !renamed.is_empty() {
-        return Err(PreflightError::Renamed { found: renamed }.into());
+        return Err(PreflightError::RenamedObjects { found: renamed }.into());
     }
     let found = state.found_by_name();
     let missing: Vec<&str> =
         state.expected.keys().map(String::as_str).filter(|object| !found.contains_key(object)).collect();
-    check_not_elsewhere(db, state, &missing).await
+    check_not_moved(db, state, &missing).await
 }
 
 /// Checks that no missing table was moved to another schema. A moved table is recognized by its comment.
-pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
-    db: &C,
-    state: &State,
-    missing: &[&str],
-) -> Result<(), DbErr> {
+pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, missing: &[&str]) -> Result<(), DbErr> {
     let comments: Vec<&str> = missing
         .iter()
         .filter(|object| manifest::kind(object) == "table")
@@ -89,7 +85,7 @@ pub(crate) async fn check_not_elsewhere<C: ConnectionTrait>(
 }
 
 /// Checks that no other object has the name of one that is to be created.
-pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
+pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     db: &C,
     state: &State,
     missing: &[&str],
@@ -150,7 +146,7 @@ pub(crate) async fn check_names_of_missing<C: ConnectionTrait>(
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
 }
 
-/// Returns the qualified name of an index or of a constraint's index. It is in the schema of its table.
+/// Returns the qualified name of an index or of a constraint's index, which is in the PostgreSQL schema of its table.
 fn index_name(object: &str) -> Option<String> {
     let (name, table) = manifest::name_and_table(object)?;
     Some(format!("{}.{name}", table.split_once('.')?.0))

@@ -9,15 +9,15 @@ fn is_granted_by_default(kind: &str) -> bool {
 }
 
 impl Plan {
-    pub(super) fn access(&mut self, work: &Work<'_>) {
-        self.row_security(work);
-        self.privileges(work);
-        self.roles(work);
-        self.publication(work);
-        self.jobs(work);
+    pub(super) fn repair_access(&mut self, work: &Work<'_>) {
+        self.repair_row_security(work);
+        self.repair_privileges(work);
+        self.repair_roles(work);
+        self.repair_publication(work);
+        self.repair_jobs(work);
     }
 
-    fn row_security(&mut self, work: &Work<'_>) {
+    fn repair_row_security(&mut self, work: &Work<'_>) {
         for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "row security") {
             let Some(table) = object.strip_prefix("row security on ") else { continue };
             let enable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
@@ -28,7 +28,7 @@ impl Plan {
         }
     }
 
-    fn privileges(&mut self, work: &Work<'_>) {
+    fn repair_privileges(&mut self, work: &Work<'_>) {
         // Default privileges may have granted access to what was just created.
         for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
@@ -58,7 +58,7 @@ impl Plan {
 
     /// Restores the attributes that decide whether row-level security applies to the API roles. A role to which it must
     /// apply leaves all roles of which it is a member.
-    fn roles(&mut self, work: &Work<'_>) {
+    fn repair_roles(&mut self, work: &Work<'_>) {
         for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
             if expected.starts_with("bypasses") {
@@ -91,7 +91,7 @@ $$"
         }
     }
 
-    fn publication(&mut self, work: &Work<'_>) {
+    fn repair_publication(&mut self, work: &Work<'_>) {
         let publication = "publication supabase_realtime";
         if work.missing.contains(publication) {
             self.push_for(rules::PUBLICATION.to_owned(), publication, None);
@@ -105,8 +105,8 @@ $$"
                 None,
             );
         }
-        // If a table is created again, its membership in the publication is restored: it was lost with the table, not
-        // by an operator's choice.
+        // A dropped table loses its membership in the publication with no operator's choice, so the membership is
+        // restored when the table is created again.
         for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if work.state.expected.contains_key(&object) {
@@ -124,14 +124,14 @@ $$"
         }
     }
 
-    fn jobs(&mut self, work: &Work<'_>) {
-        if work.missing_of("job").next().is_some() {
+    fn repair_jobs(&mut self, work: &Work<'_>) {
+        if work.missing_of_kind("job").next().is_some() {
             self.push(rules::JOBS);
         }
         for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
             let name = difference.object.trim_start_matches("job ");
             let command = difference.expected.as_deref().unwrap_or_default();
-            // The command is the schema's, the schedule is the operator's.
+            // Only the command is restored, because the schedule is the operator's choice.
             let sql = format!(
                 "SELECT cron.alter_job(jobid, command := {}) FROM cron.job WHERE jobname = {} AND database = current_database()",
                 query::literal(command),

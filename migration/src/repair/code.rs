@@ -12,11 +12,11 @@ use crate::{
 };
 
 impl Plan {
-    pub(super) fn code(&mut self, work: &Work<'_>) {
+    pub(super) fn repair_code(&mut self, work: &Work<'_>) {
         let to_repair: BTreeSet<&str> = work.to_repair().map(|(object, _)| object).collect();
-        let is_policy_in_block = in_blocks(work.state, "policy").any(|object| to_repair.contains(object));
-        let is_trigger_in_block = in_blocks(work.state, "trigger").any(|object| to_repair.contains(object));
-        let is_chosen = |statement: &Statement| match statement.target {
+        let is_policy_in_block = created_in_blocks(work.state, "policy").any(|object| to_repair.contains(object));
+        let is_trigger_in_block = created_in_blocks(work.state, "trigger").any(|object| to_repair.contains(object));
+        let is_needed = |statement: &Statement| match statement.target {
             Target::Other => {
                 (is_policy_in_block && statement.sql.contains("CREATE POLICY"))
                     || (is_trigger_in_block && statement.sql.contains(" TRIGGER "))
@@ -25,23 +25,23 @@ impl Plan {
         };
         let mut statements = rules::statements();
         if work.state.environment.has_stand_in {
-            statements.extend(rules::stand_in());
+            statements.extend(rules::stand_in_statements());
         }
-        let (first, then): (Vec<Statement>, Vec<Statement>) = statements
+        let (functions_and_views, triggers_and_policies): (Vec<Statement>, Vec<Statement>) = statements
             .into_iter()
-            .filter(is_chosen)
+            .filter(is_needed)
             .partition(|statement| matches!(statement.target, Target::Function(_) | Target::View(_)));
-        for statement in &first {
+        for statement in &functions_and_views {
             self.push_statement(statement, &to_repair);
         }
-        self.constraints_and_indexes(work);
+        self.create_constraints_and_indexes(work);
         // A DO block creates all its policies, even those that exist.
         if is_policy_in_block {
-            for (name, table) in in_blocks(work.state, "policy").filter_map(name_and_table) {
+            for (name, table) in created_in_blocks(work.state, "policy").filter_map(name_and_table) {
                 self.push(format!("DROP POLICY IF EXISTS {name} ON {table}"));
             }
         }
-        for statement in &then {
+        for statement in &triggers_and_policies {
             if let Target::Policy(name, table) = &statement.target {
                 self.push(format!("DROP POLICY IF EXISTS \"{}\" ON {table}", name.replace('"', "\"\"")));
             }
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     /// Creates keys first, then indexes, then foreign keys.
-    fn constraints_and_indexes(&mut self, work: &Work<'_>) {
+    fn create_constraints_and_indexes(&mut self, work: &Work<'_>) {
         for (kind, is_foreign_key) in [("constraint", false), ("index", false), ("constraint", true)] {
             for (object, definition) in work.to_repair().filter(|(object, _)| manifest::kind(object) == kind) {
                 let Some((name, table)) = name_and_table(object) else { continue };
@@ -92,14 +92,14 @@ $do$",
         };
         let tables = work.state.expected.iter().filter(|(object, _)| object.starts_with("table "));
         for (object, identity) in tables.filter(|(object, identity)| is_recreated(object, identity)) {
-            self.replica_identity(object, identity);
+            self.set_replica_identity(object, identity);
         }
     }
 }
 
-/// Returns which of the objects the statement creates; the first one if several functions have the name.
+/// Returns which of the objects the statement creates, or the first one if several functions have that name.
 fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> Option<&'a str> {
-    let of_table = |kind: &str, name: &str, table: &str| {
+    let find_on_table = |kind: &str, name: &str, table: &str| {
         let plain = format!("{kind} {name} on {table}");
         let quoted = format!("{kind} \"{name}\" on {table}");
         objects.get(plain.as_str()).or_else(|| objects.get(quoted.as_str())).copied()
@@ -110,14 +110,14 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
             objects.iter().find(|object| object.starts_with(&prefix)).copied()
         }
         Target::View(name) => objects.get(format!("view {name}").as_str()).copied(),
-        Target::Trigger(name, table) => of_table("trigger", name, table),
-        Target::Policy(name, table) => of_table("policy", &name.replace('"', "\"\""), table),
+        Target::Trigger(name, table) => find_on_table("trigger", name, table),
+        Target::Policy(name, table) => find_on_table("policy", &name.replace('"', "\"\""), table),
         Target::Other | Target::Privilege => None,
     }
 }
 
 /// Returns the policies or triggers that no plain statement creates: a DO block creates them for many tables.
-fn in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
+fn created_in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
     let plain: Vec<Statement> =
         rules::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
     state.expected.keys().map(String::as_str).filter(move |object| manifest::kind(object) == kind).filter(

@@ -31,12 +31,12 @@ impl Plan {
             push(storage_statement(&alter, table, name, expected.storage, expected.compression), "");
         }
         if actual.generated != expected.generated && actual.generated.is_some() {
-            let what = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
+            let property = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
                 "IDENTITY"
             } else {
                 "EXPRESSION"
             };
-            push(format!("{alter} DROP {what} IF EXISTS"), "");
+            push(format!("{alter} DROP {property} IF EXISTS"), "");
         }
         if actual.default != expected.default || is_retyped {
             match expected.default {
@@ -53,7 +53,7 @@ impl Plan {
             }
         }
         if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
-            // An existing sequence with the new one's name no longer belongs to a column.
+            // If a sequence with that name exists, it no longer belongs to a column.
             push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
             push(format!("{alter} ADD {generated}"), "");
             if generated.ends_with("as identity") {
@@ -79,7 +79,8 @@ pub(super) fn changes_type(difference: &Difference) -> bool {
         && Column::parse(actual).data_type != Column::parse(expected).data_type
 }
 
-/// Sets storage and compression. It looks up a type's default storage, for which PostgreSQL 15 has no keyword.
+/// Returns the statement that sets storage and compression. It looks up the type's default storage, for which
+/// PostgreSQL 15 has no keyword.
 fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
@@ -133,13 +134,14 @@ impl<'a> Column<'a> {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
-        let (rest, compression) = cut(rest, " compression ");
-        let (data_type, storage) = cut(rest, " storage ");
+        let (rest, compression) = split_off(rest, " compression ");
+        let (data_type, storage) = split_off(rest, " storage ");
         Self { data_type, storage, compression, not_null, default, generated }
     }
 }
 
-fn cut<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
+/// Splits at the separator, if the text contains it.
+fn split_off<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 

@@ -15,7 +15,7 @@ use crate::{
 mod access;
 mod code;
 mod columns;
-mod operators;
+mod operator_grants;
 mod structure;
 
 /// The statements, in order, and one change for each object that they concern.
@@ -23,8 +23,8 @@ mod structure;
 pub(crate) struct Plan {
     pub(crate) statements: Vec<Repair>,
     pub(crate) changes: Vec<Change>,
-    /// Grants to an operator's roles on objects that are dropped and created again.
-    kept_grants: Vec<Repair>,
+    /// Statements that restore the privileges of an operator's roles on objects that are dropped and created again.
+    operator_grants: Vec<Repair>,
 }
 
 /// A statement, and the object that the error names if the database rejects it.
@@ -43,7 +43,7 @@ pub(crate) struct Subject {
     pub(crate) definition: String,
 }
 
-/// What happens to one object.
+/// What the repairs do to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Created(String),
@@ -60,7 +60,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn missing_of(&self, kind: &'static str) -> impl Iterator<Item = &String> {
+    fn missing_of_kind(&self, kind: &'static str) -> impl Iterator<Item = &String> {
         self.missing.iter().filter(move |object| manifest::kind(object) == kind)
     }
 
@@ -77,15 +77,15 @@ impl Work<'_> {
 
 impl Plan {
     /// Plans the repairs. It reads what depends on objects to be dropped, and changes nothing.
-    pub(crate) async fn make<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
-        let impossible: Vec<String> = report
+    pub(crate) async fn new<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
+        let unrepairable: Vec<String> = report
             .differences
             .iter()
             .filter(|difference| is_unrepairable(difference))
             .map(unrepairable_reason)
             .collect();
-        if !impossible.is_empty() {
-            return Err(PreflightError::NotRepairable { found: impossible }.into());
+        if !unrepairable.is_empty() {
+            return Err(PreflightError::NotRepairable { found: unrepairable }.into());
         }
         let swapped = renames::swapped_names(state);
         if !swapped.is_empty() {
@@ -97,8 +97,8 @@ impl Plan {
             .filter(|difference| difference.found.is_none())
             .map(|difference| difference.object.as_str())
             .collect();
-        preflight::check_not_elsewhere(db, state, &missing).await?;
-        preflight::check_names_of_missing(db, state, &missing).await?;
+        preflight::check_not_moved(db, state, &missing).await?;
+        preflight::check_missing_names_are_free(db, state, &missing).await?;
 
         let mut plan = Self::default();
         let to_recreate = plan.drop_for_recreation(db, state, report).await?;
@@ -118,13 +118,13 @@ impl Plan {
         }
         plan.recreate_bookkeeping_tables(&mut work);
         plan.add_lost_privileges(&mut work);
-        plan.structure(&work);
-        plan.code(&work);
-        plan.access(&work);
+        plan.repair_structure(&work);
+        plan.repair_code(&work);
+        plan.repair_access(&work);
         plan.restore_comments(&work);
         plan.restore_rows(&work);
-        let kept_grants = std::mem::take(&mut plan.kept_grants);
-        plan.statements.extend(kept_grants);
+        let operator_grants = std::mem::take(&mut plan.operator_grants);
+        plan.statements.extend(operator_grants);
         Ok(plan)
     }
 
@@ -174,7 +174,7 @@ impl Plan {
             .chain(cascaded.iter().map(String::as_str))
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
-        self.kept_grants = operators::grants(db, &recreated.collect::<Vec<_>>()).await?;
+        self.operator_grants = operator_grants::restore_statements(db, &recreated.collect::<Vec<_>>()).await?;
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
                 self.push_for(drop_statement(found), &found.object, None);
@@ -191,9 +191,9 @@ impl Plan {
             let table = format!("table {name}");
             let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
             let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
-            let is_wrong = work.missing.iter().any(|object| is_column(object))
+            let has_wrong_column = work.missing.iter().any(|object| is_column(object))
                 || work.changed.iter().any(|difference| is_column(&difference.object));
-            if is_wrong && !work.missing.contains(&table) {
+            if has_wrong_column && !work.missing.contains(&table) {
                 self.push_for(format!("DROP TABLE {name}"), &table, None);
                 work.missing.extend(work.state.expected.keys().filter(|object| is_of_table(object)).cloned());
                 work.changed.retain(|difference| !is_of_table(&difference.object));
@@ -201,8 +201,8 @@ impl Plan {
         }
     }
 
-    /// Adds the lost privileges to the work: an object that is created again has none, and one that changes its owner
-    /// loses those of the old owner.
+    /// Adds to the work the privileges that the repairs lose: an object that is created again has none, and one that
+    /// changes its owner loses those of the old owner.
     fn add_lost_privileges(&mut self, work: &mut Work<'_>) {
         let loses_privileges = |name: &str| {
             let view = name.replacen("table ", "view ", 1);
@@ -267,9 +267,9 @@ ON CONFLICT DO NOTHING",
             }
         }
         if work.missing.contains("table private.account_gates") {
-            self.push(rules::GATES_OF_ACCOUNTS);
+            self.push(rules::CREATE_GATES);
         }
-        // For accounts that signed up while the trigger was missing.
+        // Accounts may have signed up while the trigger was missing.
         if work.missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
             self.push(rules::BACKFILL);
         }
@@ -280,7 +280,7 @@ ON CONFLICT DO NOTHING",
                 && !object.ends_with("public.sparc_migrations")
         };
         if work.missing.iter().any(may_have_counter) {
-            self.push_for(rules::recount(), "the counters of limits (migration/sql/recount.sql)", None);
+            self.push_for(rules::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
 }
@@ -345,7 +345,7 @@ fn drop_statement(found: &CatalogObject) -> String {
 
 /// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Its other
 /// policies are dropped with their tables.
-pub(crate) fn drop_views_and_functions(state: &State) -> Vec<String> {
+pub(crate) fn drop_views_and_functions_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in

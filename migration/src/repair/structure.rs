@@ -4,17 +4,17 @@ use super::{Plan, Work};
 use crate::{check::Difference, manifest, manifest::name_and_table, tables};
 
 impl Plan {
-    pub(super) fn structure(&mut self, work: &Work<'_>) {
-        for object in work.missing_of("schema") {
+    pub(super) fn repair_structure(&mut self, work: &Work<'_>) {
+        for object in work.missing_of_kind("schema") {
             self.push_for(format!("CREATE {object}"), object, None);
         }
         for kind in ["type", "domain"] {
-            for object in work.missing_of(kind) {
+            for object in work.missing_of_kind(kind) {
                 self.push_for(format!("CREATE {object} AS {}", work.state.expected[object]), object, None);
             }
         }
         for difference in work.changed.iter().filter(|difference| has_other_owner(difference)) {
-            self.push_for(restore_owner(&difference.object), &difference.object, None);
+            self.push_for(restore_owner_statement(&difference.object), &difference.object, None);
         }
         for difference in &work.changed {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
@@ -24,8 +24,8 @@ impl Plan {
                 }
             }
         }
-        let created = self.tables(work);
-        for object in work.missing_of("column") {
+        let created = self.create_tables(work);
+        for object in work.missing_of_kind("column") {
             self.add_column(work, object, &created);
         }
         for difference in &work.changed {
@@ -45,23 +45,23 @@ impl Plan {
     }
 
     /// Creates the missing tables, and returns those that already have their columns.
-    fn tables(&mut self, work: &Work<'_>) -> Vec<String> {
-        if work.missing_of("table").next().is_none() {
+    fn create_tables(&mut self, work: &Work<'_>) -> Vec<String> {
+        if work.missing_of_kind("table").next().is_none() {
             return Vec::new();
         }
-        // Check constraints of the tables call them.
+        // The check constraints of the tables call these functions.
         self.push(tables::CHECK_FUNCTIONS);
         self.push("SET LOCAL search_path = public");
         let mut created = Vec::new();
         for name in tables::TABLES {
             let object = format!("table public.{name}");
-            if let Some(sql) = tables::create_one(name).filter(|_| work.missing.contains(&object)) {
+            if let Some(sql) = tables::create_table_sql(name).filter(|_| work.missing.contains(&object)) {
                 self.push_for(sql, &object, None);
                 created.push(format!("public.{name}"));
             }
         }
         self.push("SET LOCAL search_path = pg_catalog");
-        for object in work.missing_of("table") {
+        for object in work.missing_of_kind("table") {
             if let Some(name) =
                 object.strip_prefix("table ").filter(|name| !created.iter().any(|created| created == name))
             {
@@ -78,7 +78,7 @@ impl Plan {
     }
 
     /// Sets the replica identity, after its index exists.
-    pub(super) fn replica_identity(&mut self, object: &str, expected: &str) {
+    pub(super) fn set_replica_identity(&mut self, object: &str, expected: &str) {
         let Some(table) = object.strip_prefix("table ") else { return };
         if let Some(identity) = expected.strip_prefix("replica identity ") {
             let identity = identity.split(", ").next().unwrap_or(identity).replace("index ", "using index ");
@@ -87,7 +87,7 @@ impl Plan {
     }
 
     fn alter_sequence(&mut self, object: &str, actual: &str, expected: &str) {
-        // A sequence that belongs to no column, or to another one, is repaired together with its column.
+        // If the sequence belongs to no column, or to another one, the repair of its column also repairs it.
         let (options, owner) = expected.split_once(" of ").unwrap_or((expected, ""));
         if !actual.contains(&format!(" of {owner}")) {
             return;
@@ -105,30 +105,30 @@ impl Plan {
 pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> {
     let (actual, expected) = (values(actual), values(expected));
     let mut changes = Vec::new();
-    let mut now = actual.clone();
+    let mut current = actual.clone();
     if actual.len() == expected.len() {
         for (value, name) in actual.iter().zip(&expected) {
             if value != name && !expected.contains(value) && !actual.contains(name) {
                 changes.push(format!("RENAME VALUE {value} TO {name}"));
-                now.iter_mut().filter(|other| *other == value).for_each(|other| *other = name);
+                current.iter_mut().filter(|other| *other == value).for_each(|other| *other = name);
             }
         }
     }
-    let mut before: Option<&str> = None;
+    let mut previous: Option<&str> = None;
     for (at, value) in expected.iter().enumerate() {
-        if !now.contains(value) {
-            // A type that somebody left without values has none to be BEFORE or AFTER.
-            let position = match (before, now.first()) {
-                (Some(before), _) => format!(" AFTER {before}"),
+        if !current.contains(value) {
+            // A type without any values has none to be BEFORE or AFTER.
+            let position = match (previous, current.first()) {
+                (Some(previous), _) => format!(" AFTER {previous}"),
                 (None, Some(first)) => format!(" BEFORE {first}"),
                 (None, None) => String::new(),
             };
             changes.push(format!("ADD VALUE {value}{position}"));
-            now.insert(at.min(now.len()), value);
+            current.insert(at.min(current.len()), value);
         }
-        before = Some(value);
+        previous = Some(value);
     }
-    (now == expected).then_some(changes)
+    (current == expected).then_some(changes)
 }
 
 /// Returns the values of `enum ('a', 'b')`, with their quotes.
@@ -145,11 +145,11 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
         && manifest::kind(&difference.object) != "sequence"
 }
 
-/// The catalog query's text for such an object.
+/// What the catalog query appends to the definition of such an object.
 const OTHER_OWNER: &str = "owned by another role";
 
-/// Changes the owner to the role that owns most of the schema's functions.
-fn restore_owner(object: &str) -> String {
+/// Returns the statement that changes the owner to the role that owns most of the schema's functions.
+fn restore_owner_statement(object: &str) -> String {
     format!(
         "DO $$
 BEGIN

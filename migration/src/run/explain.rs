@@ -6,10 +6,10 @@ use sea_orm_migration::{
 };
 
 use super::transaction::begin;
-use crate::{PreflightError, failure, query, repair::Subject, rows};
+use crate::{PreflightError, db_error, query, repair::Subject, violations};
 
-/// The processes that hold locks on the schema's tables, or the migrators' lock.
-const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
+/// Lists the processes that hold locks on the schema's tables, or the migrators' lock.
+const LOCK_HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
        CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
      FROM pg_catalog.pg_locks
      LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
@@ -24,9 +24,9 @@ const HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesc
 
 /// Replaces the database's error with one that names the violating rows or the blocking process, if they can be found.
 pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Subject>, error: DbErr) -> DbErr {
-    if failure::sqlstate(&error).as_deref() == Some("55P03") {
+    if db_error::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        return match query::fetch_names(&transaction, HOLDERS).await {
+        return match query::fetch_names(&transaction, LOCK_HOLDERS).await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
@@ -34,17 +34,17 @@ pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Su
     let Some(subject) = subject else { return error };
     if error.sql_err().is_some() || is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = rows::violation_error(&transaction, &subject).await {
+        if let Ok(Some(violation)) = violations::violation_error(&transaction, &subject).await {
             return violation.into();
         }
     }
-    match failure::rejection(&error) {
-        Some(reason) => PreflightError::RepairRefused { object: subject.object, reason }.into(),
+    match db_error::rejection_reason(&error) {
+        Some(reason) => PreflightError::RepairRejected { object: subject.object, reason }.into(),
         None => error,
     }
 }
 
 fn is_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
-        || failure::sqlstate(error).is_some_and(|code| code.starts_with("23"))
+        || db_error::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }

@@ -18,7 +18,7 @@ use crate::{
     rules, script,
 };
 use explain::explain;
-use transaction::{begin, deallocate};
+use transaction::{begin, deallocate_statements};
 
 /// A command of the migrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ use transaction::{begin, deallocate};
 pub enum Command {
     /// Apply this many pending migrations, or all of them. If none are pending, repair differences.
     Up(Option<u32>),
-    /// Undo this many applied migrations, or all of them, the last one first.
+    /// Undo this many applied migrations, or all of them, the last applied first.
     Down(Option<u32>),
     /// Undo all migrations, and drop the list of migrations.
     Reset,
@@ -64,8 +64,8 @@ const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
      SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
      SET LOCAL lock_timeout = '10s'";
 
-/// How often renamed objects are looked for: a table may need its schema, its name and the name of a column restored; a
-/// last round finds nothing to do.
+/// Maximum number of rounds in which names are restored: one each for the PostgreSQL schema of a table, its name and
+/// the names of its columns, and a last one that finds nothing to do.
 const RENAME_ROUNDS: usize = 4;
 
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
@@ -77,9 +77,9 @@ const RENAME_ROUNDS: usize = 4;
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut subject = None;
-    match run_in(&transaction, command, &mut subject).await {
+    match run_in_transaction(&transaction, command, &mut subject).await {
         Ok(steps) => {
-            deallocate(db, &transaction).await?;
+            deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
             Ok(steps)
         }
@@ -92,8 +92,8 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
 }
 
 /// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do. It
-/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names, in a
-/// transaction that is rolled back, to find the other differences.
+/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names to find the
+/// other differences, in a transaction that it rolls back.
 ///
 /// # Errors
 ///
@@ -104,41 +104,44 @@ pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> 
     let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
     if renames.is_empty() {
         let statements = plan_up(&transaction, &state, &mut None).await?;
-        deallocate(db, &transaction).await?;
+        deallocate_statements(db, &transaction).await?;
         transaction.rollback().await?;
-        return Ok(if statements.is_empty() { String::new() } else { script::transaction(&statements) });
+        return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
     }
     transaction.rollback().await?;
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut subject = None;
     let outcome = plan_up_after_renames(&transaction, &mut subject).await;
-    deallocate(db, &transaction).await.ok();
+    deallocate_statements(db, &transaction).await.ok();
     transaction.rollback().await?;
     match outcome {
-        Ok(statements) => Ok(script::transaction(&statements)),
+        Ok(statements) => Ok(script::wrap_in_transaction(&statements)),
         Err(error) => Err(explain(db, subject, error).await),
     }
 }
 
+/// Returns the SQL that `up` would run on a database in this state.
 async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     *subject = None;
     let report = state.report();
     if !report.pending.is_empty() {
         preflight::check_ready(db, state).await?;
-        return Ok(script::install(&report.pending));
+        return Ok(script::install_sql(&report.pending));
     }
     if report.differences.is_empty() {
         return Ok(Vec::new());
     }
-    preflight::check_not_newer(state)?;
+    preflight::check_not_migrated_by_newer(state)?;
     preflight::check_ready(db, state).await?;
-    let plan = Plan::make(db, state, &report).await?;
+    let plan = Plan::new(db, state, &report).await?;
     let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
     sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
     sql.extend(record::record_sql());
     Ok(sql)
 }
 
+/// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an error,
+/// `subject` is the object that the failed statement concerns.
 async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut sql = Vec::new();
@@ -148,7 +151,7 @@ async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Su
         if renames.is_empty() {
             break;
         }
-        preflight::check_not_newer(&state)?;
+        preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
             *subject = Some(Subject { object: rename.object, table: None, definition: String::new() });
@@ -165,7 +168,7 @@ async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Su
 pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State, DbErr> {
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let state = State::read(&transaction).await?;
-    deallocate(db, &transaction).await?;
+    deallocate_statements(db, &transaction).await?;
     transaction.rollback().await?;
     Ok(state)
 }
@@ -177,50 +180,56 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
 /// The error of the database.
 pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbErr> {
     #[derive(FromQueryResult)]
-    struct Count {
-        count: i64,
+    struct Row {
+        accounts: i64,
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
     let mut accounts = 0;
     let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
     for schema in ["public", "auth"] {
         if has_migrations_table && preflight::can_read(&transaction, schema, "users").await? {
-            let count: Count =
-                query::fetch_one(&transaction, &format!("SELECT count(*) AS count FROM {schema}.users")).await?;
-            accounts = accounts.max(count.count);
+            let row: Row =
+                query::fetch_one(&transaction, &format!("SELECT count(*) AS accounts FROM {schema}.users")).await?;
+            accounts = accounts.max(row.accounts);
         }
     }
-    deallocate(db, &transaction).await?;
+    deallocate_statements(db, &transaction).await?;
     transaction.rollback().await?;
     Ok(accounts)
 }
 
-async fn run_in(db: &DatabaseTransaction, command: Command, subject: &mut Option<Subject>) -> Result<Vec<Step>, DbErr> {
+/// Runs the command and returns the changes. After an error, `subject` is the object that the failed statement concerns.
+async fn run_in_transaction(
+    db: &DatabaseTransaction,
+    command: Command,
+    subject: &mut Option<Subject>,
+) -> Result<Vec<Step>, DbErr> {
     db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut steps = Vec::new();
-    let down = match command {
-        Command::Down(number) => number.unwrap_or(u32::MAX),
+    let steps_down = match command {
+        Command::Down(count) => count.unwrap_or(u32::MAX),
         Command::Reset | Command::Refresh => u32::MAX,
         Command::Up(_) => 0,
     };
-    if down > 0 {
-        undo(db, down, &mut steps).await?;
+    if steps_down > 0 {
+        undo(db, steps_down, &mut steps).await?;
     }
     if command == Command::Reset {
         db.execute_unprepared("SET LOCAL search_path = public").await?;
-        Inner::uninstall(db).await?;
+        InnerMigrator::uninstall(db).await?;
     }
     match command {
-        Command::Up(number) => up(db, number.unwrap_or(u32::MAX), subject, &mut steps).await?,
+        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), subject, &mut steps).await?,
         Command::Refresh => up(db, u32::MAX, subject, &mut steps).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(steps)
 }
 
+/// Applies at most `count` pending migrations, or repairs differences if none are pending.
 async fn up(
     db: &DatabaseTransaction,
-    number: u32,
+    count: u32,
     subject: &mut Option<Subject>,
     steps: &mut Vec<Step>,
 ) -> Result<(), DbErr> {
@@ -229,13 +238,12 @@ async fn up(
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
         db.execute_unprepared("SET LOCAL search_path = public").await?;
-        let number = number.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
-        Inner::up(db, Some(number)).await?;
-        steps.extend(pending.iter().take(number as usize).cloned().map(Step::Applied));
-        if number as usize == pending.len() {
-            let rules = script::rules();
-            rules::execute_all(db, &rules).await?;
-            steps.push(Step::Installed(record::objects().len()));
+        let count = count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
+        InnerMigrator::up(db, Some(count)).await?;
+        steps.extend(pending.iter().take(count as usize).cloned().map(Step::Applied));
+        if count as usize == pending.len() {
+            rules::execute_all(db, &script::after_tables_sql()).await?;
+            steps.push(Step::Installed(record::rule_objects().len()));
         }
         return Ok(());
     }
@@ -243,16 +251,16 @@ async fn up(
     if report.differences.is_empty() {
         return record_version(db, &state).await;
     }
-    preflight::check_not_newer(&state)?;
+    preflight::check_not_migrated_by_newer(&state)?;
     preflight::check_ready(db, &state).await?;
-    let plan = Plan::make(db, &state, &report).await?;
+    let plan = Plan::new(db, &state, &report).await?;
     for repair in &plan.statements {
         subject.clone_from(&repair.subject);
         db.execute_unprepared(&repair.sql).await?;
     }
     *subject = None;
     rules::execute_all(db, &record::record_sql()).await?;
-    verify(db).await?;
+    check_no_differences(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => Step::Created(object),
         Change::Changed(object) => Step::Changed(object),
@@ -274,7 +282,7 @@ async fn restore_names(
         if renames.is_empty() {
             return Ok(state);
         }
-        preflight::check_not_newer(&state)?;
+        preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
             *subject = Some(Subject { object: rename.object.clone(), table: None, definition: String::new() });
@@ -286,18 +294,18 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already, is of a newer version with the same
-/// schema, or is not readable.
+/// Records this program's version and objects, unless the record has them already, is that of a newer version with the
+/// same schema, or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
-    let needs_no_record = !state.record.is_readable
-        || preflight::check_not_newer(state).is_err()
+    let is_up_to_date = !state.record.is_readable
+        || preflight::check_not_migrated_by_newer(state).is_err()
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-            && record::objects().iter().all(|object| state.record.objects.contains(object)));
-    if needs_no_record { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
+            && record::rule_objects().iter().all(|object| state.record.objects.contains(object)));
+    if is_up_to_date { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
-async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
+async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
     let remaining = State::read(db).await?.report().differences;
     if remaining.is_empty() {
         return Ok(());
@@ -305,21 +313,22 @@ async fn verify(db: &DatabaseTransaction) -> Result<(), DbErr> {
     Err(PreflightError::NotRepairable { found: remaining.iter().map(ToString::to_string).collect() }.into())
 }
 
-async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
+/// Undoes the last `count` applied migrations.
+async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {
-        // Reports which privilege is missing.
+        // The check fails, and names the missing privilege.
         return preflight::check_ready(db, &state).await;
     };
-    let undone: Vec<String> = applied.iter().rev().take(number as usize).cloned().collect();
+    let undone: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
     if undone.is_empty() {
         return Ok(());
     }
     preflight::check_ready(db, &state).await?;
-    preflight::check_list(&state)?;
-    preflight::check_in_place(db, &state).await?;
+    preflight::check_migrations_table(&state)?;
+    preflight::check_not_renamed_or_moved(db, &state).await?;
     let keeps_platform = undone.len() < applied.len();
-    let is_platform = |found: &CatalogObject| {
+    let belongs_to_platform = |found: &CatalogObject| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
     };
     let is_kept_schema = |object: &str| {
@@ -331,12 +340,12 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
         .iter()
         .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
-        .filter(|found| !(keeps_platform && is_platform(found)))
+        .filter(|found| !(keeps_platform && belongs_to_platform(found)))
         .collect();
     dependents::check_cascade(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    rules::execute_all(db, &repair::drop_views_and_functions(&state)).await?;
-    Inner::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
+    rules::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
+    InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
     if keeps_platform {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
@@ -345,10 +354,10 @@ async fn undo(db: &DatabaseTransaction, number: u32, steps: &mut Vec<Step>) -> R
 }
 
 /// The same migrations with SeaORM's own `up`, `down` and `uninstall`, which run inside this module's transaction.
-struct Inner;
+struct InnerMigrator;
 
 #[async_trait::async_trait]
-impl MigratorTrait for Inner {
+impl MigratorTrait for InnerMigrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         Migrator::migrations()
     }

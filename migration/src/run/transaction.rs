@@ -1,4 +1,4 @@
-//! Transactions of the commands. They work behind a pooler too, and the role's timeouts do not apply to them.
+//! The transactions in which commands run. They work behind a pooler too, and without the role's timeouts.
 
 use sea_orm_migration::{
     SchemaManagerConnection,
@@ -7,14 +7,14 @@ use sea_orm_migration::{
 
 use crate::{connect, script};
 
-/// The role's timeouts are for requests of users, not for a command.
-const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
+/// Disables the role's timeouts, which are meant for users' requests.
+const DISABLE_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
      SELECT set_config('transaction_timeout', '0', true)
      WHERE current_setting('server_version_num')::integer >= 170000";
 
 /// Whether [`connect::connect`] opened the connection, so that the caller has no prepared statements on it.
-fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
+fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
             let options = pool.get_postgres_connection_pool().connect_options();
@@ -24,25 +24,25 @@ fn is_own(db: &SchemaManagerConnection<'_>) -> bool {
     }
 }
 
-/// Begins a transaction, or a nested one inside the caller's. Behind a pooler in transaction mode, the server
-/// connection belonged to another client before, so prepared statements with the same names are deallocated.
+/// Begins a transaction, or a nested one inside the caller's. Behind a pooler in transaction mode, another client may
+/// have left prepared statements with the same names on the server connection, so they are deallocated.
 pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
-        SchemaManagerConnection::Connection(pool) => begin_in(pool, access).await?,
+        SchemaManagerConnection::Connection(pool) => begin_top_level(pool, access).await?,
         SchemaManagerConnection::Transaction(transaction) => transaction.begin().await?,
         SchemaManagerConnection::OwnedTransaction(transaction) => transaction.begin().await?,
     };
-    if is_own(db) {
+    if was_opened_by_connect(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
-    transaction.execute_unprepared(NO_TIMEOUTS).await?;
-    transaction.execute_unprepared(script::PLAIN_SYNTAX).await?;
+    transaction.execute_unprepared(DISABLE_TIMEOUTS).await?;
+    transaction.execute_unprepared(script::STANDARD_SETTINGS).await?;
     Ok(transaction)
 }
 
-async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    // Unprepared, because SeaORM's own method would prepare a statement before those of other clients are deallocated.
-    // First, because the role's default may be read-only.
+async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
+    // SeaORM's method for this would prepare a statement before those of other clients are deallocated. It is the first
+    // statement, because the role's default may be read-only.
     let transaction = pool.begin().await?;
     let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
     let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
@@ -55,11 +55,11 @@ async fn begin_in(pool: &DatabaseConnection, access: AccessMode) -> Result<Datab
 }
 
 /// Deallocates prepared statements, because a pooler may give the server connection to another client.
-pub(super) async fn deallocate(
+pub(super) async fn deallocate_statements(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,
 ) -> Result<(), DbErr> {
-    if is_own(db) {
+    if was_opened_by_connect(db) {
         transaction.execute_unprepared("DEALLOCATE ALL").await?;
     }
     Ok(())

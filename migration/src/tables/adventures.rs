@@ -3,13 +3,13 @@
 use super::*;
 
 pub(super) fn definition() -> TableDefinition {
-    let players = |name: &'static str, default: i32| {
+    let player_count = |name: &'static str, default: i32| {
         required(name).integer().default(default).check(Expr::cust(format!("{name} BETWEEN 1 AND 6"))).to_owned()
     };
     TableDefinition {
         table: Table::create()
             .table("adventures")
-            .col(id())
+            .col(id_column())
             .col(required("creator_id").uuid())
             .col(required("name").text())
             .col(optional("description").text())
@@ -18,8 +18,8 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("difficulty").custom("difficulty_level").default("medium"))
             // In minutes.
             .col(required("estimated_duration").integer().default(60).check(Expr::cust("estimated_duration > 0")))
-            .col(players("min_players", 2))
-            .col(players("max_players", 4))
+            .col(player_count("min_players", 2))
+            .col(player_count("max_players", 4))
             .col(required("content").json_binary().default("{}"))
             .col(required("status").custom("adventure_status").default("draft"))
             .col(optional("published_at").timestamp_with_time_zone())
@@ -47,8 +47,8 @@ pub(super) fn definition() -> TableDefinition {
                 .to_owned(),
             index_on("idx_adventures_status", "adventures", &["status"]),
             // The orders of the catalogue: newest, most played, best rated.
-            catalogue("idx_adventures_published", "published_at"),
-            catalogue("idx_adventures_most_played", "times_played"),
+            catalogue_index("idx_adventures_published", "published_at"),
+            catalogue_index("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
                 .and_where(Expr::cust("status = 'published'"))
                 .to_owned(),
@@ -57,9 +57,10 @@ pub(super) fn definition() -> TableDefinition {
     }
 }
 
-fn catalogue(name: &'static str, order: &'static str) -> IndexCreateStatement {
+/// Returns an index of the published adventures, with the highest values of the column first.
+fn catalogue_index(name: &'static str, column: &'static str) -> IndexCreateStatement {
     index(name, "adventures")
-        .col((order, IndexOrder::Desc))
+        .col((column, IndexOrder::Desc))
         .col("id")
         .and_where(Expr::cust("status = 'published'"))
         .to_owned()

@@ -8,7 +8,7 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("characters")
-            .col(id())
+            .col(id_column())
             .col(required("user_id").uuid())
             .col(required("name").text())
             .col(required("class").custom("character_class"))

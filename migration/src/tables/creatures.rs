@@ -7,7 +7,7 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("creatures")
-            .col(id())
+            .col(id_column())
             .col(required("adventure_id").uuid())
             .col(required("name").text())
             .col(optional("description").text())

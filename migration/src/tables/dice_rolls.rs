@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The columns of a roll, shared with the archive.
-pub(super) fn columns(table: &mut TableCreateStatement) {
+/// Adds the columns of a roll except its id. The archive has the same.
+pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
         // A roll belongs to a character or a creature. If the creature is deleted, the roll has neither.
@@ -24,15 +24,15 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
         .col(optional("description").text())
         .col(optional("animation_seed").big_integer())
         .col(optional("original_roll_id").uuid())
-        // The user who rolled, from the token. It is also compared to recognize a repeated request.
+        // The user who rolled, from the token. A repeated request is recognized only if the same user sends it.
         .col(optional("rolled_by").uuid())
         .col(timestamp_now("created_at"));
 }
 
 pub(super) fn definition() -> TableDefinition {
-    let mut table = Table::create().table("dice_rolls").col(id()).to_owned();
-    columns(&mut table);
-    rules(&mut table);
+    let mut table = Table::create().table("dice_rolls").col(id_column()).to_owned();
+    add_columns(&mut table);
+    add_checks(&mut table);
     table
         .foreign_key(&mut foreign_key("dice_rolls", "session_id", "sessions", ForeignKeyAction::Cascade))
         .foreign_key(&mut foreign_key("dice_rolls", "character_id", "characters", ForeignKeyAction::NoAction))
@@ -41,10 +41,10 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table,
         indexes: vec![
-            // For pages of history: the rolls of a session, those of one kind, and those of a character.
-            history("idx_dice_rolls_history", &["session_id"]),
-            history("idx_dice_rolls_type", &["session_id", "roll_type"]),
-            history("idx_dice_rolls_character", &["character_id"]),
+            // For pages of the history: the rolls of a session, those of one kind, and those of a character.
+            history_index("idx_dice_rolls_history", &["session_id"]),
+            history_index("idx_dice_rolls_type", &["session_id", "roll_type"]),
+            history_index("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
             // For the foreign key. It is unique because a roll can be saved only once.
@@ -53,13 +53,13 @@ pub(super) fn definition() -> TableDefinition {
     }
 }
 
-/// Returns an index for pages of history, newest first.
-fn history(name: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
+/// Returns an index for pages of the history, newest first.
+fn history_index(name: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     index_on(name, "dice_rolls", columns).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
-/// The checks on a roll, for every writer (decision "Rolls").
-fn rules(table: &mut TableCreateStatement) {
+/// Adds the checks on a roll, which bind every writer (decision "Rolls").
+fn add_checks(table: &mut TableCreateStatement) {
     table
         .check(named("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))
         .check(named("dice_rolls_difficulty_check", "difficulty BETWEEN 3 AND 18"))

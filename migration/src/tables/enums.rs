@@ -20,7 +20,7 @@ const DEFINITIONS: [(&str, &[&str]); 8] = [
     ("tutorial_path", &["player", "seer"]),
 ];
 
-/// Only the names, to recognize the schema's types.
+/// The names of the types.
 pub(crate) const TYPES: [&str; 8] = [
     DEFINITIONS[0].0,
     DEFINITIONS[1].0,

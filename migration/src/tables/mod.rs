@@ -20,7 +20,7 @@ mod users;
 
 /// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. Unqualified names are in
 /// `public`.
-pub(crate) fn create() -> Vec<String> {
+pub(crate) fn create_sql() -> Vec<String> {
     let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
     for definition in definitions() {
         sql.push(definition.table.to_string(PostgresQueryBuilder));
@@ -41,25 +41,25 @@ pub(crate) fn create() -> Vec<String> {
     sql
 }
 
-/// Returns the SQL that drops tables and types, in the reverse order.
-pub(crate) fn drop() -> Vec<String> {
+/// Returns the SQL that drops tables and types, in the reverse order of their dependencies.
+pub(crate) fn drop_sql() -> Vec<String> {
     let tables = TABLES.iter().rev().map(|name| format!("DROP TABLE IF EXISTS public.{name} CASCADE"));
     tables.chain(TYPES.iter().map(|name| format!("DROP TYPE IF EXISTS public.{name} CASCADE"))).collect()
 }
 
 /// Returns the SQL that creates one table, without its indexes.
-pub(crate) fn create_one(name: &str) -> Option<String> {
-    let at = TABLES.iter().position(|table| *table == name)?;
-    Some(definitions().get(at)?.table.to_string(PostgresQueryBuilder))
+pub(crate) fn create_table_sql(name: &str) -> Option<String> {
+    let index = TABLES.iter().position(|table| *table == name)?;
+    Some(definitions().get(index)?.table.to_string(PostgresQueryBuilder))
 }
 
-/// Pure functions that check constraints call.
+/// Pure functions that are called by check constraints.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// The gates of accounts, and the replica identity of seats.
+/// The table of accounts' gates, and the replica identity of seats.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
-/// Digests of the requests that created rows.
+/// The table of the digests of requests that created rows.
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
 /// Comments on tables and columns, which the API shows.
@@ -126,17 +126,17 @@ fn optional(name: &'static str) -> ColumnDef {
     ColumnDef::new(Alias::new(name))
 }
 
-/// `id UUID PRIMARY KEY DEFAULT gen_random_uuid()`.
-fn id() -> ColumnDef {
+/// Returns `id UUID PRIMARY KEY DEFAULT gen_random_uuid()`.
+fn id_column() -> ColumnDef {
     required("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")).to_owned()
 }
 
-/// `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
+/// Returns `NAME TIMESTAMPTZ NOT NULL DEFAULT now()`.
 fn timestamp_now(name: &'static str) -> ColumnDef {
     required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 
-/// `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server maintains.
+/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server maintains.
 fn counter(name: &'static str) -> ColumnDef {
     required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
 }
@@ -170,7 +170,7 @@ fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -
     index
 }
 
-/// Returns a named check constraint.
+/// Returns a check constraint with a name.
 fn named(name: &'static str, condition: &'static str) -> Check {
     Check::named(name, Expr::cust(condition))
 }
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// `create_one` finds a definition by the position of its name in `TABLES`.
+    /// `create_table_sql` finds a definition by the position of its name in `TABLES`.
     #[test]
     fn the_names_are_in_the_order_of_the_definitions() {
         let created: Vec<String> =

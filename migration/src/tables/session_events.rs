@@ -6,7 +6,7 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("session_events")
-            .col(id())
+            .col(id_column())
             .col(required("session_id").uuid())
             .col(required("event_type").text())
             .col(required("payload").json_binary().default("{}"))
@@ -16,8 +16,8 @@ pub(super) fn definition() -> TableDefinition {
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
             // kept for a day.
             .col(optional("sender_id").uuid())
-            // A line break in it would end a field of a `text/event-stream`, which other participants read. (PostgreSQL
-            // would print a condition with BETWEEN and another AND differently after a dump is restored.)
+            // A line break in the type would end a field of the `text/event-stream` that other participants read. The
+            // condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
             .check(named(
                 "valid_event_type",
                 r"char_length(event_type) >= 1 AND char_length(event_type) <= 64
@@ -26,15 +26,15 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. It also keeps the planner from choosing this index for a session's
-            // events by `seq`, because it estimates two rows for either index.
+            // The id orders events of the same time. Without it, the planner would sometimes choose this index for a
+            // session's events by `seq`, because it estimates two rows for either index.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))
                 .col("id")
                 .to_owned(),
             index_on("idx_session_events_seq", "session_events", &["session_id", "seq"]).unique().to_owned(),
-            // For the clean-up, which finds old events without reading newer ones.
+            // With it, the clean-up finds old events without reading newer ones.
             index_on("idx_session_events_cleanup", "session_events", &["created_at"]),
         ],
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The columns of a seat, shared with the archive.
-pub(super) fn columns(table: &mut TableCreateStatement) {
+/// Adds the columns of a seat and its primary key. The archive has the same.
+pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
         .col(required("user_id").uuid())
@@ -22,7 +22,7 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
 
 pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
-    columns(&mut table);
+    add_columns(&mut table);
     table
         // The replica identity. Every subscriber of the table receives it for each deleted row; the primary key would
         // reveal a user.

@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// A session that the lobby may show, with or without a free seat.
-const OPEN: &str = "is_public AND status IN ('waiting', 'starting_soon')";
+/// The condition for a session that the lobby may show, with or without a free seat.
+const IS_IN_LOBBY: &str = "is_public AND status IN ('waiting', 'starting_soon')";
 
-/// The columns of a session, shared with the archive.
-pub(super) fn columns(table: &mut TableCreateStatement) {
+/// Adds the columns of a session except its id. The archive has the same.
+pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("seer_id").uuid())
         .col(required("adventure_id").uuid())
@@ -34,8 +34,8 @@ pub(super) fn columns(table: &mut TableCreateStatement) {
 }
 
 pub(super) fn definition() -> TableDefinition {
-    let mut table = Table::create().table("sessions").col(id()).to_owned();
-    columns(&mut table);
+    let mut table = Table::create().table("sessions").col(id_column()).to_owned();
+    add_columns(&mut table);
     table
         .check(named("sessions_max_players_check", "max_players BETWEEN 2 AND 6"))
         .check(named("valid_code", "code ~ '^[A-Z0-9]{6}$'"))
@@ -50,13 +50,13 @@ pub(super) fn definition() -> TableDefinition {
             index_on("idx_sessions_adventure_id", "sessions", &["adventure_id"]),
             index_on("idx_sessions_status", "sessions", &["status"]),
             // In the order of the lobby (soonest first, unscheduled last, newest first among equals), so that a page
-            // needs no sort. The first index is for clients of the API, which do not filter by free seats.
-            lobby_order("idx_sessions_public_waiting").and_where(Expr::cust(OPEN)).to_owned(),
-            lobby_order("idx_sessions_free_seats")
-                .and_where(Expr::cust(OPEN))
+            // needs no sort. The first index serves clients of the API, which do not filter by free seats.
+            lobby_index("idx_sessions_public_waiting").and_where(Expr::cust(IS_IN_LOBBY)).to_owned(),
+            lobby_index("idx_sessions_free_seats")
+                .and_where(Expr::cust(IS_IN_LOBBY))
                 .and_where(Expr::cust("seats_taken < max_players"))
                 .to_owned(),
-            // For maintenance, which finds sessions to archive and abandoned ones without reading the others.
+            // With these, maintenance finds sessions to archive and abandoned ones without reading the others.
             index_on("idx_sessions_ended", "sessions", &["ended_at"])
                 .and_where(Expr::cust("status IN ('completed', 'cancelled')"))
                 .to_owned(),
@@ -67,6 +67,7 @@ pub(super) fn definition() -> TableDefinition {
     }
 }
 
-fn lobby_order(name: &'static str) -> IndexCreateStatement {
+/// Returns an index in the order of the lobby.
+fn lobby_index(name: &'static str) -> IndexCreateStatement {
     index(name, "sessions").col("scheduled_start").col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }

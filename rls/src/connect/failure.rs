@@ -23,14 +23,16 @@ pub enum ConnectError {
     InvalidUrl,
     /// `sslmode` is not one of libpq's modes.
     #[error("sslmode must be disable, allow, prefer, require, verify-ca or verify-full, not \"{0}\".")]
-    SslMode(String),
+    InvalidSslMode(String),
     /// `sslrootcert` does not name a file with certificates.
     #[error("sslrootcert must name a readable file of certificates in PEM format, or be \"system\": {0}.")]
-    RootCertificate(String),
+    InvalidRootCertificate(String),
     /// `sslrootcert=system` requires verification of the host name, because anybody can obtain a certificate from a
     /// public authority.
-    #[error("sslrootcert=system must go with sslmode=verify-full, which is its default: leave sslmode out.")]
-    WeakMode,
+    #[error(
+        "sslrootcert=system requires sslmode=verify-full: leave sslmode out, because verify-full is then the default."
+    )]
+    WeakSslMode,
     /// The host name does not resolve.
     #[error("The host name \"{host}\" of the database URL is unknown: correct it, or check this machine's DNS.")]
     UnknownHost {
@@ -60,7 +62,7 @@ pub enum ConnectError {
     NoAnswer {
         /// Host and port, or the socket.
         server: String,
-        /// The timeout.
+        /// The timeout in seconds.
         seconds: u64,
     },
     /// The connection was closed before the server answered.
@@ -270,7 +272,7 @@ pub(super) fn is_tls_message(text: &str) -> bool {
 }
 
 /// Returns host and port, or the path of the Unix socket.
-pub(super) fn server(options: &PgConnectOptions) -> String {
+pub(super) fn server_address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
@@ -284,7 +286,7 @@ pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError 
 }
 
 pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
-    let server = server(options);
+    let server = server_address(options);
     let mode = match options.get_ssl_mode() {
         PgSslMode::Disable => "disable",
         PgSslMode::Allow => "allow",
@@ -333,19 +335,19 @@ fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabase
     let user = options.get_username().to_owned();
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let reason = refusal.message().trim_end_matches('.').replace('\n', " ");
-    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    let mentions = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     match refusal.code() {
-        _ if has(&["Tenant or user not found", "tenant/user"]) => ConnectError::UnknownProject { server, user },
-        _ if has(&["max_client_conn", "max clients", "MaxClients"]) => {
+        _ if mentions(&["Tenant or user not found", "tenant/user"]) => ConnectError::UnknownProject { server, user },
+        _ if mentions(&["max_client_conn", "max clients", "MaxClients"]) => {
             ConnectError::TooManyConnections { server, user, reason }
         }
-        _ if has(&["no such database"]) => ConnectError::NoDatabase { server, database },
+        _ if mentions(&["no such database"]) => ConnectError::NoDatabase { server, database },
         "28P01" => ConnectError::Password { server, user },
         // PgBouncer's error for a wrong password and for an unknown user.
-        "08P01" if has(&["authentication failed", "no such user"]) => ConnectError::Password { server, user },
-        "28000" if has(&["pg_hba.conf"]) => ConnectError::NotPermittedFromHere { server, user, database, reason },
-        "28000" if has(&["not permitted to log in"]) => ConnectError::NoLogin { server, user },
-        "28000" if has(&["does not exist"]) => ConnectError::NoRole { server, user },
+        "08P01" if mentions(&["authentication failed", "no such user"]) => ConnectError::Password { server, user },
+        "28000" if mentions(&["pg_hba.conf"]) => ConnectError::NotPermittedFromHere { server, user, database, reason },
+        "28000" if mentions(&["not permitted to log in"]) => ConnectError::NoLogin { server, user },
+        "28000" if mentions(&["does not exist"]) => ConnectError::NoRole { server, user },
         "28000" => ConnectError::Refused { server, user, reason },
         "3D000" => ConnectError::NoDatabase { server, database },
         "55000" => ConnectError::ConnectionsNotAllowed { server, database },

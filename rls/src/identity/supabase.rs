@@ -32,16 +32,16 @@ pub fn user(id: Uuid) -> Identity {
 /// Returns the identity of a visitor who has not signed in.
 #[must_use]
 pub fn anon() -> Identity {
-    role_alone(ANON)
+    with_role_claim(ANON)
 }
 
 /// Returns the identity of the service itself.
 #[must_use]
 pub fn service() -> Identity {
-    role_alone(SERVICE_ROLE)
+    with_role_claim(SERVICE_ROLE)
 }
 
-fn role_alone(role: &'static str) -> Identity {
+fn with_role_claim(role: &'static str) -> Identity {
     with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
 }
 

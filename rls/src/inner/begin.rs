@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 
-use super::{Frame, Inner, OUTERMOST, Over, Pending};
+use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
 use crate::{
     Identity, pooler,
     transaction_server::TransactionServer,
@@ -13,7 +13,7 @@ use crate::{
 
 /// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
 /// committed.
-const IS_SERIALIZABLE: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
+const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The mode of a transaction that can write nothing.
 pub(crate) const READ_ONLY: &str = " READ ONLY";
@@ -25,13 +25,13 @@ pub(crate) struct BeginRequest<'a> {
     /// The transaction modes, as in BEGIN.
     pub(crate) modes: &'a str,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) statements: PreparedStatements,
-    /// Whether its commit or rollback need not be awaited, because it only reads.
-    pub(crate) ends_unawaited: bool,
+    pub(crate) prepared_statements: PreparedStatements,
+    /// Whether the caller need not wait for the end of the transaction, because it only reads.
+    pub(crate) ends_in_background: bool,
 }
 
 /// The columns of the message's row that follow the settings and the admission. The start time is the last.
-struct Columns<'a> {
+struct BeginColumns<'a> {
     identity: &'a Identity,
     has_isolation: bool,
     has_position: bool,
@@ -39,20 +39,20 @@ struct Columns<'a> {
 
 /// The values of those columns.
 #[derive(Default)]
-struct ColumnValues {
+struct BeginValues {
     /// The identity with its settings as the server stores them, if they may differ.
     stored_identity: Option<Identity>,
     is_serializable: Option<bool>,
     position: Option<ServerPosition>,
-    process: Option<i64>,
+    process_id: Option<i64>,
     started_at: String,
 }
 
-impl Columns<'_> {
+impl BeginColumns<'_> {
     fn sql(&self) -> String {
         let mut sql = self.identity.normalized_columns();
         if self.has_isolation {
-            sql.push_str(IS_SERIALIZABLE);
+            sql.push_str(IS_SERIALIZABLE_COLUMN);
         }
         if self.has_position {
             sql.extend([", ", SERVER_POSITION]);
@@ -61,9 +61,9 @@ impl Columns<'_> {
         sql
     }
 
-    fn read(&self, mut row: TextRow) -> Option<ColumnValues> {
-        let mut values = ColumnValues { started_at: row.0.pop()??, ..ColumnValues::default() };
-        values.process = row.number(row.0.len().checked_sub(1)?);
+    fn read(&self, mut row: TextRow) -> Option<BeginValues> {
+        let mut values = BeginValues { started_at: row.0.pop()??, ..BeginValues::default() };
+        values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.has_position {
             let first = row.0.len().checked_sub(SERVER_POSITION_COLUMNS)?;
@@ -74,7 +74,7 @@ impl Columns<'_> {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
             row.0.pop();
         }
-        let normalized = self.identity.normalized_count();
+        let normalized = self.identity.normalized_column_count();
         if normalized > 0 {
             let first = row.0.len().checked_sub(normalized)?;
             values.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
@@ -86,40 +86,41 @@ impl Columns<'_> {
 impl<C: Connection> Inner<C> {
     /// Begins the transaction, and returns the server's log position, if there are replicas.
     pub(crate) async fn begin(
-        pooled: C,
+        connection: C,
         request: &BeginRequest<'_>,
         server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
-        let BeginRequest { identity, modes, deadline, statements, ends_unawaited } = *request;
+        let BeginRequest { identity, modes, deadline, prepared_statements, ends_in_background } = *request;
         let mut inner = Self {
-            pooled: Some(pooled),
+            connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST)],
             pending: Some(Pending::Begin),
             has_unread_end: false,
-            over: None,
-            unclean: false,
-            is_committing: false,
-            last_id: OUTERMOST,
+            end_reason: None,
+            is_unclean: false,
+            has_unanswered_raw_commit: false,
+            last_frame_id: OUTERMOST,
             started_at: String::new(),
             identity: identity.clone(),
             stored_identity: identity.clone(),
             deadline,
-            statements,
-            ends_unawaited: false,
+            prepared_statements,
+            ends_in_background: false,
             is_read_only: modes.contains(READ_ONLY),
             server,
         };
-        let columns = Columns { identity, has_isolation: ends_unawaited, has_position: inner.server.is_some() };
+        let columns =
+            BeginColumns { identity, has_isolation: ends_in_background, has_position: inner.server.is_some() };
         let set = identity.set_local_sql(deadline, &columns.sql());
-        let sql = format!("BEGIN{modes}; {}{set}", statements.begin_sql());
+        let sql = format!("BEGIN{modes}; {}{set}", prepared_statements.begin_sql());
         let mut answer = Answer::default();
-        let outcome = match inner.pooled.as_mut() {
-            Some(pooled) => pooled.simple_query(sql, &mut answer).await,
+        let outcome = match inner.connection.as_mut() {
+            Some(connection) => connection.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
-        inner.answered(OUTERMOST, outcome).map_err(|error| match answer.completed {
+        inner.record_outcome(OUTERMOST, outcome).map_err(|error| match answer.completed {
             // The statement that sets the identity comes after BEGIN and DEALLOCATE.
-            completed if completed <= usize::from(statements == PreparedStatements::Deallocated) + 1 => {
+            completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
                 role_error(error, identity.role())
             }
             // The admission expression may refuse the identity with any code.
@@ -128,17 +129,17 @@ impl<C: Connection> Inner<C> {
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
         inner.started_at = values.started_at;
-        inner.ends_unawaited = ends_unawaited && values.is_serializable == Some(false);
+        inner.ends_in_background = ends_in_background && values.is_serializable == Some(false);
         if let Some(stored_identity) = values.stored_identity {
             inner.stored_identity = stored_identity;
         }
         if let (Some(server), Some(position)) = (&mut inner.server, position) {
-            server.begun(position);
+            server.record_begin(position);
         }
-        if let (PreparedStatements::Cached, Some(pooled)) = (statements, &mut inner.pooled) {
+        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut inner.connection) {
             inner.pending = Some(Pending::Begin);
-            if let Err(error) = pooler::check(pooled, values.process).await {
-                inner.close(Over::Ended);
+            if let Err(error) = pooler::check_statement_names(connection, values.process_id).await {
+                inner.close(EndReason::Finished);
                 return Err(error);
             }
             inner.pending = None;

@@ -11,11 +11,11 @@ use crate::{
 
 impl<C: Connection> Inner<C> {
     /// Removes the frame and those nested in it.
-    pub(crate) fn pop(&mut self, frame: u64) {
+    pub(crate) fn remove_frames_from(&mut self, frame: u64) {
         let Some(index) = self.frames.iter().position(|candidate| candidate.id == frame) else { return };
-        let unverified = self.frames.drain(index..).any(|frame| frame.unverified);
+        let had_unverified = self.frames.drain(index..).any(|frame| frame.is_unverified);
         if let Some(outer) = self.frames.last_mut() {
-            outer.unverified |= unverified;
+            outer.is_unverified |= had_unverified;
         }
     }
 
@@ -25,28 +25,28 @@ impl<C: Connection> Inner<C> {
             return Err(Error::TransactionOver.into());
         };
         let outer = self.frames.get(index.wrapping_sub(1)).map_or(OUTERMOST, |frame| frame.id);
-        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint(frame));
+        let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint_name(frame));
         let outcome = self.send_internal(sql, Pending::RollbackTo(frame)).await;
-        self.pop(frame);
+        self.remove_frames_from(frame);
         if outcome.is_err() {
-            self.fail(outer, Failure::Failed);
+            self.mark_failed(outer, Failure::Failed);
         }
         outcome.map(drop)
     }
 
     /// Releases the savepoint. `is_sent` is true while the outcome is unknown.
     pub(crate) async fn release(&mut self, frame: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
-        if self.frame(frame).is_some_and(|frame| frame.unverified)
+        if self.frame(frame).is_some_and(|frame| frame.is_unverified)
             && let Err(changed) = self.verify(frame, Pending::Stream).await
         {
             self.roll_back_failed_commit(frame).await;
             return Err(changed);
         }
-        let sql = format!("RELEASE SAVEPOINT {}", savepoint(frame));
+        let sql = format!("RELEASE SAVEPOINT {}", savepoint_name(frame));
         is_sent.store(true, Ordering::SeqCst);
         match self.send_internal(sql, Pending::Release(frame)).await {
             Ok(_) => {
-                self.pop(frame);
+                self.remove_frames_from(frame);
                 Ok(())
             }
             Err(error) => {
@@ -59,7 +59,7 @@ impl<C: Connection> Inner<C> {
 
     /// Rolls back after a failed commit, which has consumed the handle.
     pub(crate) async fn roll_back_failed_commit(&mut self, frame: u64) {
-        if self.over.is_some() {
+        if self.end_reason.is_some() {
             return;
         }
         // If the rollback fails too, the connection is closed or the frame has already failed. The caller needs the
@@ -69,6 +69,6 @@ impl<C: Connection> Inner<C> {
 }
 
 /// Returns the name of the frame's savepoint, which is unique in its transaction.
-pub(crate) fn savepoint(frame: u64) -> String {
+pub(crate) fn savepoint_name(frame: u64) -> String {
     format!("rls_{frame}")
 }

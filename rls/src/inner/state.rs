@@ -11,10 +11,10 @@ pub(crate) const OUTERMOST: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) id: u64,
-    pub(crate) failed: Option<Failure>,
-    pub(crate) abandoned: bool,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) is_abandoned: bool,
     /// Whether a statement ran that may have changed the identity since it was last verified.
-    pub(crate) unverified: bool,
+    pub(crate) is_unverified: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ pub(crate) enum Pending {
 
 /// Why the transaction has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
+pub(crate) enum EndReason {
     /// It was committed or rolled back.
-    Ended,
+    Finished,
     /// The connection was lost.
-    Lost,
+    ConnectionLost,
     /// The deadline was exceeded.
     DeadlineExceeded,
     /// A statement of the caller ended the transaction.
@@ -59,18 +59,18 @@ pub(crate) enum Over {
 
 impl Frame {
     pub(crate) fn new(id: u64) -> Self {
-        Self { id, failed: None, abandoned: false, unverified: false }
+        Self { id, failure: None, is_abandoned: false, is_unverified: false }
     }
 }
 
-pub(crate) fn over_error(over: Option<Over>) -> DbErr {
-    match over {
-        Some(Over::DeadlineExceeded) => Error::DeadlineExceeded.into(),
-        Some(Over::EndedByStatement) => Error::TransactionEnded.into(),
-        Some(Over::Lost) => {
+pub(crate) fn end_error(reason: Option<EndReason>) -> DbErr {
+    match reason {
+        Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),
+        Some(EndReason::EndedByStatement) => Error::TransactionEnded.into(),
+        Some(EndReason::ConnectionLost) => {
             let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()
         }
-        Some(Over::Ended) | None => Error::TransactionOver.into(),
+        Some(EndReason::Finished) | None => Error::TransactionOver.into(),
     }
 }

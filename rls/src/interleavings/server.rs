@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The role of the identity under test.
-pub(super) const USER: &str = "user";
+pub(super) const USER_ROLE: &str = "user";
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server(Arc<Mutex<State>>);
@@ -105,12 +105,12 @@ impl DatabaseError for Refused {
     }
 }
 
-const FAILED: Refused = Refused("25P02");
+const IN_FAILED_TRANSACTION: Refused = Refused("25P02");
 
 impl Server {
-    pub(super) fn connect(&self) -> Model {
+    pub(super) fn connect(&self) -> ModelConnection {
         self.state().in_use += 1;
-        Model { server: self.clone(), is_discarded: false }
+        ModelConnection { server: self.clone(), is_discarded: false }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -126,10 +126,10 @@ impl State {
         }
         let is_lost = self.may_be_lost && shuttle::rand::thread_rng().gen_ratio(1, 30);
         if is_lost && shuttle::rand::thread_rng().r#gen() {
-            self.lose();
+            self.lose_connection();
         }
         if self.is_lost {
-            return Err(lost());
+            return Err(lost_error());
         }
         let mut response = Response::default();
         for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -146,13 +146,13 @@ impl State {
         }
         self.unread = Some(response);
         if is_lost {
-            self.lose();
-            return Err(lost());
+            self.lose_connection();
+            return Err(lost_error());
         }
         Ok(())
     }
 
-    fn lose(&mut self) {
+    fn lose_connection(&mut self) {
         self.is_lost = true;
         self.transaction = None;
     }
@@ -175,7 +175,7 @@ impl State {
         }
         match statement {
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
-            _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(numbers([0, 0])),
+            _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(number_row([0, 0])),
             _ => {}
         }
         let Some(open) = &mut self.transaction else {
@@ -200,7 +200,7 @@ impl State {
             return Ok(());
         }
         if open.has_failed {
-            return Err(FAILED);
+            return Err(IN_FAILED_TRANSACTION);
         }
         match *words {
             ["SAVEPOINT", name] => open.savepoints.push((name.to_owned(), open.rows.len(), open.role.clone())),
@@ -214,9 +214,9 @@ impl State {
                 response.row = Some(TextRow(vec![Some("started".to_owned())]));
             }
             ["SELECT", "CASE", ..] => {
-                let is_changed = open.role != USER;
+                let is_changed = open.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
-                    response.row = Some(numbers([is_changed.into(), 0]));
+                    response.row = Some(number_row([is_changed.into(), 0]));
                 } else if is_changed {
                     return Err(Refused(IDENTITY_CHANGED));
                 }
@@ -242,7 +242,7 @@ impl State {
     /// Reads the response. After an error, its end remains unread.
     fn read(&mut self) -> Result<Response, sqlx::Error> {
         if self.is_lost {
-            return Err(lost());
+            return Err(lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
         self.has_unread_end = response.refused.is_some();
@@ -250,22 +250,22 @@ impl State {
     }
 }
 
-fn numbers(columns: [i64; 2]) -> TextRow {
+fn number_row(columns: [i64; 2]) -> TextRow {
     TextRow(columns.map(|column| Some(column.to_string())).to_vec())
 }
 
-fn lost() -> sqlx::Error {
+fn lost_error() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())
 }
 
 /// The connection to the model.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct ModelConnection {
     server: Server,
     is_discarded: bool,
 }
 
-impl Model {
+impl ModelConnection {
     async fn exchange(&self, sql: &str) -> Result<Response, sqlx::Error> {
         self.server.state().send(sql)?;
         // The server answers later.
@@ -278,7 +278,7 @@ fn outcome(response: &Response) -> Result<(), sqlx::Error> {
     response.refused.map_or(Ok(()), |refused| Err(sqlx::Error::Database(Box::new(refused))))
 }
 
-impl Connection for Model {
+impl Connection for ModelConnection {
     type Row = u32;
 
     async fn simple_query(&mut self, sql: String, answer: &mut Answer) -> Result<(), sqlx::Error> {
@@ -337,11 +337,11 @@ impl Connection for Model {
 
     fn discard(mut self) {
         self.is_discarded = true;
-        self.server.state().lose();
+        self.server.state().lose_connection();
     }
 }
 
-impl Drop for Model {
+impl Drop for ModelConnection {
     fn drop(&mut self) {
         let mut state = self.server.state();
         state.in_use -= 1;

@@ -48,7 +48,7 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     /// Records that a connection that was last used at that time did not answer.
-    fn note_dead(&self, last_used: Instant) {
+    fn record_dead(&self, last_used: Instant) {
         let mut dead_if_unused_since = self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner);
         *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
     }
@@ -59,22 +59,22 @@ impl ServerState {
     }
 
     /// Whether a connection being opened waits for the server to answer.
-    pub(super) fn is_awaited(&self) -> bool {
+    pub(super) fn is_server_awaited(&self) -> bool {
         self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
 }
 
 /// Counts one connection that is being opened.
-struct Connecting<'a>(&'a ServerState);
+struct OpeningGuard<'a>(&'a ServerState);
 
-impl<'a> Connecting<'a> {
+impl<'a> OpeningGuard<'a> {
     fn new(server_state: &'a ServerState) -> Self {
         server_state.opening.fetch_add(1, Ordering::Relaxed);
         Self(server_state)
     }
 }
 
-impl Drop for Connecting<'_> {
+impl Drop for OpeningGuard<'_> {
     fn drop(&mut self) {
         self.0.opening.fetch_sub(1, Ordering::Relaxed);
     }
@@ -87,7 +87,7 @@ impl Manager for Connector {
     /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
     /// is reported at once.
     async fn create(&self) -> Result<ServerConnection, sqlx::Error> {
-        let _connecting = Connecting::new(&self.server_state);
+        let _opening = OpeningGuard::new(&self.server_state);
         let mut pause = Duration::from_millis(10);
         loop {
             let connected = PgConnection::connect_with(&self.options).await;
@@ -113,7 +113,7 @@ impl Manager for Connector {
                 return Err(RecycleError::message("idle for longer than a connection that did not answer"));
             }
             let Ok(answer) = timeout(PING_TIMEOUT, connection.driver.ping()).await else {
-                self.server_state.note_dead(last_used);
+                self.server_state.record_dead(last_used);
                 return Err(RecycleError::message("no answer to a ping"));
             };
             answer?;

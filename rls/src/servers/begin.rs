@@ -21,20 +21,20 @@ use crate::{
 /// primary.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 /// Pause between two attempts to find a server that accepts writes.
-const PRIMARY_PAUSE: Duration = Duration::from_millis(50);
+const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Cluster {
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
-        if let Purpose::Read { required, is_one_snapshot } = purpose
-            && let Some(transaction) = self.begin_on_replica(request, required, is_one_snapshot).await
+        if let Purpose::Read { required, uses_one_snapshot } = purpose
+            && let Some(transaction) = self.begin_on_replica(request, required, uses_one_snapshot).await
         {
             return Ok(transaction);
         }
         self.begin_on_primary(request).await
     }
 
-    fn server(&self, index: usize) -> Option<TransactionServer> {
-        Some(TransactionServer::on(self.members[index].wal.clone()))
+    fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
+        Some(TransactionServer::new(self.members[index].wal.clone()))
     }
 
     /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
@@ -42,7 +42,7 @@ impl Cluster {
         &self,
         request: &BeginRequest<'_>,
         required: RequiredPosition,
-        is_one_snapshot: bool,
+        uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
         // Only the primary shows whether that commit happened.
         if required.unknown_commit.is_some() {
@@ -53,10 +53,10 @@ impl Cluster {
         let mut candidates: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
-                member.is_serving.load(Ordering::SeqCst)
+                member.serves_reads.load(Ordering::SeqCst)
                     && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
                     // The snapshot is taken before the server can be asked for its log position.
-                    && (!is_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
+                    && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
         if candidates.is_empty() {
@@ -71,12 +71,12 @@ impl Cluster {
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.server(index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
             let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
             let (transaction, position) = match timeout(begin_timeout, begin).await {
                 Ok(Ok((transaction, Some(position)))) => (transaction, position),
                 Ok(Err(error)) if is_connection_lost(&error) => {
-                    member.is_serving.store(false, Ordering::SeqCst);
+                    member.serves_reads.store(false, Ordering::SeqCst);
                     self.wake_monitor();
                     continue;
                 }
@@ -95,7 +95,7 @@ impl Cluster {
             if position.is_standby {
                 member.lsn.fetch_max(position.lsn, Ordering::SeqCst);
             }
-            if position.lsn >= lsn || !is_one_snapshot && wait_until_replayed(&transaction, lsn).await {
+            if position.lsn >= lsn || !uses_one_snapshot && wait_until_replayed(&transaction, lsn).await {
                 return Some(transaction);
             }
             return None;
@@ -105,14 +105,14 @@ impl Cluster {
 
     /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
     async fn begin_on_primary(&self, request: &BeginRequest<'_>) -> Result<SharedTransaction, DbErr> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut primary = self.primary.subscribe();
         let (mut is_first, mut last_error) = (true, DbErr::from(Error::NoPrimary));
         loop {
             let index = *primary.borrow_and_update();
             let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.server(index));
-            let remaining = self.acquire_timeout.saturating_sub(begun.elapsed());
+            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
             let has_pool_timeout = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
@@ -140,12 +140,12 @@ impl Cluster {
                 Err(error) => return Err(error),
             };
             self.wake_monitor();
-            if begun.elapsed() >= self.acquire_timeout {
+            if started.elapsed() >= self.acquire_timeout {
                 return Err(last_error);
             }
             select! {
                 _ = primary.changed() => {}
-                () = sleep(PRIMARY_PAUSE) => {}
+                () = sleep(PRIMARY_RETRY_INTERVAL) => {}
             }
         }
     }

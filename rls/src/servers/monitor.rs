@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Interval between two checks.
-const INTERVAL: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The interval while no primary is known, and the shortest interval after a caller has asked for a check.
-const SHORT_INTERVAL: Duration = Duration::from_millis(100);
+const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of a check; after it, the server counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A replica that has not replayed what the primary had written this long ago is not used for reads.
@@ -51,7 +51,7 @@ struct Probe {
 impl Probe {
     /// A standby's timeline is the one that it streams, if the login may see that (`pg_read_all_stats`), otherwise that
     /// of its last restart point, which may be minutes old.
-    async fn ask(&mut self) -> Result<Report, sqlx::Error> {
+    async fn fetch_report(&mut self) -> Result<Report, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => PgConnection::connect_with(&self.options).await?,
@@ -80,8 +80,8 @@ impl Probe {
         report.ok_or_else(|| sqlx::Error::Protocol("the server does not report its log position".to_owned()))
     }
 
-    async fn ask_with_timeout(&mut self) -> Result<Report, sqlx::Error> {
-        let outcome = timeout(PROBE_TIMEOUT, self.ask()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    async fn fetch_report_with_timeout(&mut self) -> Result<Report, sqlx::Error> {
+        let outcome = timeout(PROBE_TIMEOUT, self.fetch_report()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if outcome.is_err() {
             self.connection = None;
         }
@@ -93,11 +93,12 @@ impl Probe {
 /// checked once, and at least one has answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
-    let mut monitor = Monitor { probes, system_identifier: None, written: VecDeque::new(), has_primary: false };
-    let begun = Instant::now();
+    let mut monitor =
+        Monitor { probes, system_identifier: None, primary_positions: VecDeque::new(), has_primary: false };
+    let started = Instant::now();
     loop {
         let failed = monitor.check(cluster).await;
-        let has_timed_out = failed.len() == monitor.probes.len() && begun.elapsed() >= cluster.acquire_timeout;
+        let has_timed_out = failed.len() == monitor.probes.len() && started.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failed {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported immediately; a server that is starting may be ready in time.
@@ -106,19 +107,19 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
             }
         }
         if monitor.has_primary
-            || monitor.system_identifier.is_some() && begun.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
+            || monitor.system_identifier.is_some() && started.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
         {
             break;
         }
-        sleep(SHORT_INTERVAL).await;
+        sleep(SHORT_CHECK_INTERVAL).await;
     }
-    let (weak, wake) = (Arc::downgrade(cluster), cluster.wake.clone());
+    let (weak, wake) = (Arc::downgrade(cluster), cluster.monitor_wake.clone());
     Ok(tokio::spawn(async move {
         loop {
-            let interval = if monitor.has_primary { INTERVAL } else { SHORT_INTERVAL };
+            let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
                 // One check serves all callers that asked for one.
-                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_INTERVAL }).await;
+                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
             let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
                 break;
@@ -135,10 +136,10 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
 
 struct Monitor {
     probes: Vec<Probe>,
-    /// That of the servers in use.
+    /// The system identifier of the servers in use.
     system_identifier: Option<i64>,
     /// Recent log positions of the primary, the newest last.
-    written: VecDeque<(Instant, u64)>,
+    primary_positions: VecDeque<(Instant, u64)>,
     has_primary: bool,
 }
 
@@ -146,7 +147,7 @@ impl Monitor {
     /// Checks every server. Returns the errors of those that did not answer.
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
-        let answers = join_all(self.probes.iter_mut().map(Probe::ask_with_timeout)).await;
+        let answers = join_all(self.probes.iter_mut().map(Probe::fetch_report_with_timeout)).await;
         let mut failed = Vec::new();
         let mut reports = Vec::new();
         for (index, answer) in answers.into_iter().enumerate() {
@@ -174,23 +175,23 @@ impl Monitor {
     /// Finds the primary: the server that accepts writes. If there are several, the one that was promoted last has the
     /// newest timeline, and the others do not know of it yet.
     fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
-        let current = cluster.current();
+        let primary_index = cluster.primary_index();
         let newest = cluster.newest_timeline.load(Ordering::SeqCst);
         let best = reports
             .iter()
             .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest)
-            .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == current));
+            .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == primary_index));
         self.has_primary = best.is_some();
         let Some((index, report)) = best else { return };
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
         // Log positions that an old primary reached and that were lost must not count as lag.
-        self.written.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
-        self.written.push_back((now, report.position.lsn));
-        if *index != current {
+        self.primary_positions.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
+        self.primary_positions.push_back((now, report.position.lsn));
+        if *index != primary_index {
             let address = &cluster.members[*index].address;
             let timeline = report.position.timeline;
             tracing::warn!(target: "sparc", address, timeline, "another server is the primary");
-            cluster.members[current].pool.drop_idle();
+            cluster.members[primary_index].pool.drop_idle();
             cluster.primary.send_replace(*index);
         }
     }
@@ -198,7 +199,7 @@ impl Monitor {
     /// Decides which replicas are used for reads.
     fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest = cluster.newest_timeline.load(Ordering::SeqCst);
-        let minimum = self.written.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
+        let required = self.primary_positions.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(reported, _)| *reported == index).map(|(_, report)| report);
             if let Some(report) = report {
@@ -206,14 +207,14 @@ impl Monitor {
                 member.lsn.store(report.position.lsn, Ordering::SeqCst);
             }
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);
-            let serves = report.is_some_and(|report| {
+            let serves_reads = report.is_some_and(|report| {
                 report.position.is_standby
                     && report.position.timeline >= newest
-                    && minimum.is_none_or(|(_, written)| report.position.lsn + WAL_PAGE_SIZE >= *written)
+                    && required.is_none_or(|(_, lsn)| report.position.lsn + WAL_PAGE_SIZE >= *lsn)
             });
-            if member.is_serving.swap(serves, Ordering::SeqCst) != serves {
+            if member.serves_reads.swap(serves_reads, Ordering::SeqCst) != serves_reads {
                 let address = &member.address;
-                tracing::info!(target: "sparc", address, serves, "the use of a replica for reads has changed");
+                tracing::info!(target: "sparc", address, serves_reads, "the use of a replica for reads has changed");
             }
             if report.is_none() {
                 member.pool.drop_idle();

@@ -5,7 +5,10 @@ use sea_orm::TransactionError;
 use crate::Transaction;
 
 /// Commits or rolls back the transaction, depending on the closure's result.
-pub(crate) async fn end<T, E>(transaction: Transaction, outcome: Result<T, E>) -> Result<T, TransactionError<E>>
+pub(crate) async fn commit_or_rollback<T, E>(
+    transaction: Transaction,
+    outcome: Result<T, E>,
+) -> Result<T, TransactionError<E>>
 where
     E: std::fmt::Display + std::fmt::Debug,
 {
@@ -23,7 +26,7 @@ where
 }
 
 /// `begin` and the closures over it are the same for a connection and a transaction.
-macro_rules! transaction_trait {
+macro_rules! impl_transaction_trait {
     ($target:ty, $begin:ident) => {
         #[async_trait]
         impl TransactionTrait for $target {
@@ -67,10 +70,10 @@ macro_rules! transaction_trait {
             {
                 let transaction = self.begin_with_config(isolation_level, access_mode).await?;
                 let outcome = callback(&transaction).await;
-                crate::transaction::end(transaction, outcome).await
+                crate::transaction::commit_or_rollback(transaction, outcome).await
             }
         }
     };
 }
 
-pub(crate) use transaction_trait;
+pub(crate) use impl_transaction_trait;

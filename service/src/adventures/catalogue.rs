@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum number of rows per page.
-const PAGE: usize = 20;
+const PAGE_SIZE: usize = 20;
 
 /// An adventure without its content, for lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,15 +94,15 @@ pub enum CatalogueOrder {
     BestRated,
 }
 
-crate::values::named!(
+crate::values::impl_text_conversions!(
     CatalogueOrder,
     "order",
     { Newest = "newest", MostPlayed = "most_played", BestRated = "best_rated" },
     "must be newest, most_played or best_rated"
 );
 
-/// Number of adventures that a filtered page scans first; if they do not fill the page, it scans [`SCAN_LIMIT`].
-const FIRST_SCAN: usize = 100;
+/// Number of adventures that a filtered page scans first. If they do not fill the page, it scans [`SCAN_LIMIT`].
+const FIRST_SCAN_LIMIT: usize = 100;
 
 /// Position of a row in each order: the key of a cursor.
 #[derive(Serialize, Deserialize)]
@@ -131,7 +131,7 @@ impl<C: Caller> Adventures<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<AdventureSummary>, Error> {
         let list = ListId::new("adventures.catalogue", &(filter, order));
-        let after = list.key::<Key>(after)?;
+        let after = list.decode_cursor::<Key>(after)?;
         let query = page_query(filter, order, after.as_ref())?;
         operation!(self.caller, reads "adventures.catalogue", |tx| {
             let key = |row: &AdventureSummary| match order {
@@ -141,12 +141,12 @@ impl<C: Caller> Adventures<'_, C> {
             };
             let scan_end = |row: &PgRow, id| {
                 Ok(match order {
-                    CatalogueOrder::Newest => Key::Newest(rows::cell(row, "place")?, id),
-                    CatalogueOrder::MostPlayed => Key::MostPlayed(rows::cell(row, "place")?, id),
-                    CatalogueOrder::BestRated => Key::BestRated(rows::cell(row, "place")?, id),
+                    CatalogueOrder::Newest => Key::Newest(rows::decode_cell(row, "sort_value")?, id),
+                    CatalogueOrder::MostPlayed => Key::MostPlayed(rows::decode_cell(row, "sort_value")?, id),
+                    CatalogueOrder::BestRated => Key::BestRated(rows::decode_cell(row, "sort_value")?, id),
                 })
             };
-            query.fetch(tx, list, PAGE, summaries, key, scan_end).await
+            query.fetch(tx, list, PAGE_SIZE, decode_summaries, key, scan_end).await
         })
     }
 
@@ -160,30 +160,30 @@ impl<C: Caller> Adventures<'_, C> {
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<AdventureSummary>, Error> {
         let list = ListId::new("adventures.mine", &self.caller.identity());
-        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
+        let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
         operation!(self.caller, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();
-            let mut conditions = format!("creator_id = {}", binds.bind(tx.user()?));
+            let mut conditions = format!("creator_id = {}", binds.bind(tx.user_id()?));
             if let Some((created, id)) = after {
                 let (created, id) = (binds.bind(created), binds.bind(id));
                 conditions += &format!(" AND created_at <= {created} AND (created_at < {created} OR id > {id})");
             }
-            let rows = PAGE + 1;
+            let limit = PAGE_SIZE + 1;
             let sql = format!(
-                "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {rows}"
+                "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
             );
-            let rows = rows::fetch_all(tx, binds.statement(sql), summaries).await?;
-            list.page(rows, PAGE, |row: &AdventureSummary| (row.created_at, row.id))
+            let rows = rows::fetch_all(tx, binds.into_statement(sql), decode_summaries).await?;
+            list.build_page(rows, PAGE_SIZE, |row: &AdventureSummary| (row.created_at, row.id))
         })
     }
 }
 
-rows::row_decoder!(COLUMNS, summaries: AdventureSummary {
+rows::row_decoder!(COLUMNS, decode_summaries: AdventureSummary {
     id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players, max_players, status,
     published_at, is_valid, times_played, average_rating, created_at,
 });
 
-/// Conditions that no index covers, which are evaluated for each adventure.
+/// Returns the conditions that no index covers, which PostgreSQL evaluates for each adventure.
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
@@ -206,51 +206,58 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
+/// Returns the query for one page.
 fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
     let unindexed_filters = unindexed_filters(filter, &mut binds);
-    let (column, nulls, scan) = match order {
+    let (column, nulls, list_function) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST", "best_rated_adventures"),
     };
-    let ordered = format!("ORDER BY {column} DESC{nulls}, id");
-    let (place, id) = match (order, after) {
+    let order_by = format!("ORDER BY {column} DESC{nulls}, id");
+    let (sort_value, id) = match (order, after) {
         (_, None) => (None, None),
-        (CatalogueOrder::Newest, Some(Key::Newest(place, id))) => (place.map(|place| binds.bind(place)), Some(id)),
-        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(place, id))) => (Some(binds.bind(*place)), Some(id)),
-        (CatalogueOrder::BestRated, Some(Key::BestRated(place, id))) => {
-            (place.map(|place| binds.bind(place)), Some(id))
+        (CatalogueOrder::Newest, Some(Key::Newest(sort_value, id))) => {
+            (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
+        }
+        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(sort_value, id))) => {
+            (Some(binds.bind(*sort_value)), Some(id))
+        }
+        (CatalogueOrder::BestRated, Some(Key::BestRated(sort_value, id))) => {
+            (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
         }
         _ => return Err(Error::InvalidCursor),
     };
     let is_first = id.is_none();
     let null = || "NULL".to_owned();
-    let (place, id) = (place.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
-    let rows = PAGE + 1;
+    let (sort_value, id) = (sort_value.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
+    let limit = PAGE_SIZE + 1;
     Ok(if !unindexed_filters.is_empty() {
         // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
         // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
-        let with = format!(
+        let ctes = format!(
             "beginning AS MATERIALIZED (
-                SELECT {COLUMNS} FROM private.{scan}({place}, {id}, {FIRST_SCAN}) WHERE {unindexed_filters} LIMIT {rows}
+                SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {FIRST_SCAN_LIMIT})
+                WHERE {unindexed_filters} LIMIT {limit}
               ),
               scanned AS MATERIALIZED (
-                SELECT * FROM private.{scan}({place}, {id}, {SCAN_LIMIT}) WITH ORDINALITY
-                WHERE (SELECT count(*) FROM beginning) < {rows}
+                SELECT * FROM private.{list_function}({sort_value}, {id}, {SCAN_LIMIT}) WITH ORDINALITY
+                WHERE (SELECT count(*) FROM beginning) < {limit}
               ), "
         );
         let page = format!(
             "(SELECT * FROM beginning WHERE NOT EXISTS (SELECT FROM scanned))
              UNION ALL
-             (SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {rows})"
+             (SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {limit})"
         );
-        let scanned = format!("SELECT {column} AS place, id AS last, ordinality AS nth FROM scanned");
-        PageQuery::bounded(binds, &with, &page, &scanned, PAGE, &ordered)
+        let scanned = format!("SELECT {column} AS sort_value, id AS last, ordinality AS nth FROM scanned");
+        PageQuery::bounded(binds, &ctes, &page, &scanned, PAGE_SIZE, &order_by)
     } else if is_first {
-        let page = format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {ordered} LIMIT {rows}");
+        let page =
+            format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}");
         PageQuery::exact(binds, page)
     } else {
-        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{scan}({place}, {id}, {rows})"))
+        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {limit})"))
     })
 }

@@ -35,7 +35,7 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// More than any character's maximum hit points, to which the database limits the result.
+/// More hit points than any character can have. The database limits the result to the character's maximum.
 const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
@@ -143,7 +143,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-/// The database function runs with elevated privileges, because a Seer damages characters whose sheets they cannot see.
+/// Changes hit points. The database function runs with elevated privileges, because a Seer damages characters whose
+/// sheets they cannot see.
 async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))

@@ -103,17 +103,17 @@ mod tests {
 
     #[test]
     fn default_sheets_match_the_game_rules() {
-        let of = |class| {
+        let values_of = |class| {
             let sheet = Attributes::default_for(class);
             [sheet.might, sheet.grace, sheet.wit, sheet.heart].map(AttributeValue::get)
         };
-        assert_eq!(of(CharacterClass::Warrior), [5, 3, 2, 2]);
-        assert_eq!(of(CharacterClass::Rogue), [2, 5, 3, 2]);
-        assert_eq!(of(CharacterClass::Wizard), [1, 2, 5, 4]);
-        assert_eq!(of(CharacterClass::Cleric), [2, 2, 3, 5]);
-        assert_eq!(of(CharacterClass::Paladin), [4, 2, 2, 4]);
-        assert_eq!(of(CharacterClass::Ranger), [3, 4, 3, 2]);
-        assert_eq!(of(CharacterClass::Necromancer), [1, 2, 5, 4]);
+        assert_eq!(values_of(CharacterClass::Warrior), [5, 3, 2, 2]);
+        assert_eq!(values_of(CharacterClass::Rogue), [2, 5, 3, 2]);
+        assert_eq!(values_of(CharacterClass::Wizard), [1, 2, 5, 4]);
+        assert_eq!(values_of(CharacterClass::Cleric), [2, 2, 3, 5]);
+        assert_eq!(values_of(CharacterClass::Paladin), [4, 2, 2, 4]);
+        assert_eq!(values_of(CharacterClass::Ranger), [3, 4, 3, 2]);
+        assert_eq!(values_of(CharacterClass::Necromancer), [1, 2, 5, 4]);
     }
 
     #[test]

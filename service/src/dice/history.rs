@@ -57,7 +57,7 @@ const HEROIC_SAVES_REMAINING: &str = "SELECT
     AND seat.is_active
   ORDER BY seat.joined_at, seat.user_id";
 
-rows::row_decoder!(COLUMNS, rolls: Roll {
+rows::row_decoder!(COLUMNS, decode_rolls: Roll {
     id, session_id, character_id, creature_id, character_name, attribute, dice_count, difficulty, roll_type, modifiers,
     results, total, modified_total, success, outcome, margin, description, animation_seed, original_roll_id, rolled_by,
     created_at,
@@ -65,19 +65,19 @@ rows::row_decoder!(COLUMNS, rolls: Roll {
 
 type Key = (DateTimeWithTimeZone, Uuid);
 
-fn sql_name(kind: RollType) -> String {
+fn roll_type_name(kind: RollType) -> String {
     kind.to_value().value.into_owned()
 }
 
-/// The rolls of a session, by an index scan.
-fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
+/// Returns the statement that lists the rolls of a session, by an index scan.
+fn session_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let mut conditions = format!("session_id = {}", binds.bind(id));
     if let Some(character) = filter.character_id {
         conditions += &format!(" AND character_id = {}", binds.bind(character));
     }
     if let Some(kind) = filter.kind {
-        conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(sql_name(kind)));
+        conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(roll_type_name(kind)));
     }
     if let Some(from) = filter.from {
         conditions += &format!(" AND created_at >= {}", binds.bind(from));
@@ -93,15 +93,16 @@ fn session_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: us
     let sql = format!(
         "SELECT {COLUMNS} FROM public.dice_rolls WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
     );
-    binds.statement(sql)
+    binds.into_statement(sql)
 }
 
-/// The rolls of a character, by a function whose plan always scans the index of the character's rolls.
-fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
+/// Returns the statement that lists the rolls of a character, by a function whose plan always scans the index of the
+/// character's rolls.
+fn character_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
     let mut binds = Binds::default();
     let arguments = [
         binds.bind(id),
-        binds.bind(filter.kind.map(sql_name)) + "::public.roll_type",
+        binds.bind(filter.kind.map(roll_type_name)) + "::public.roll_type",
         binds.bind(filter.from),
         binds.bind(filter.until),
         binds.bind(after.map(|(created, _)| created)),
@@ -114,7 +115,7 @@ fn character_rolls(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: 
     let sql = format!(
         "SELECT {COLUMNS} FROM private.rolls_of_character({arguments}){condition} ORDER BY created_at DESC, id"
     );
-    binds.statement(sql)
+    binds.into_statement(sql)
 }
 
 impl<C: Caller> Dice<'_, C> {
@@ -134,15 +135,15 @@ impl<C: Caller> Dice<'_, C> {
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // A cursor remains valid when the page size changes.
         let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
-        let after = list.key::<Key>(after)?;
+        let after = list.decode_cursor::<Key>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match scope {
-            RollScope::Session(id) => (id, session_rolls(id, filter, after, limit + 1)),
-            RollScope::Character(id) => (id, character_rolls(id, filter, after, limit + 1)),
+            RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, limit + 1)),
+            RollScope::Character(id) => (id, character_rolls_statement(id, filter, after, limit + 1)),
         };
-        operation!(self.caller, reads "dice.history", of = id, |tx| {
-            let rolls = rows::fetch_all(tx, statement.clone(), rolls).await?;
-            list.page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
+        operation!(self.caller, reads "dice.history", scope = id, |tx| {
+            let rolls = rows::fetch_all(tx, statement.clone(), decode_rolls).await?;
+            list.build_page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
         })
     }
 

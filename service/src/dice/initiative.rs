@@ -80,7 +80,7 @@ impl<C: Caller> Dice<'_, C> {
             let expected: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
             for rollers in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
-                let rows = rollers.iter().map(|roller| roll(id, new.session_id, *roller));
+                let rows = rollers.iter().map(|roller| new_roll_row(id, new.session_id, *roller));
                 dice_rolls::Entity::insert_many(rows)
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
@@ -93,15 +93,15 @@ impl<C: Caller> Dice<'_, C> {
             let ids: Vec<Uuid> = expected.keys().copied().collect();
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, [ids.clone().into()]);
             let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
-            let index: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
+            let position: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
             let is_requested =
-                |roll: &dice_rolls::Model| is_turn(roll, new.session_id, expected.get(&roll.id).copied());
+                |roll: &dice_rolls::Model| is_requested_roll(roll, new.session_id, expected.get(&roll.id).copied());
             if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
-            rolls.sort_by_key(|roll| index.get(&roll.id).copied());
-            Ok(rolls.into_iter().filter_map(turn).collect())
+            rolls.sort_by_key(|roll| position.get(&roll.id).copied());
+            Ok(rolls.into_iter().filter_map(into_turn).collect())
         })
     }
 }
@@ -116,7 +116,7 @@ fn initiative_error(error: Error) -> Error {
 }
 
 /// Whether the row is a roll of this request, and not another roll with the same id.
-fn is_turn(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
+fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
         && roll.attribute == Attribute::Grace
@@ -135,13 +135,15 @@ async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Resul
         .await?)
 }
 
-/// A roll's id, which a repeated request derives again. Both ids are random, so their XOR is too.
+/// Returns the id of a roll, which is the same for a repeated request. Both ids are random, so their XOR is random,
+/// too.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
     let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
     Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())
 }
 
-fn roll(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
+/// Returns the row of one roll, without the results, which the database draws.
+fn new_roll_row(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::ActiveModel {
     let (character_id, creature_id) = match roller {
         Roller::Character(id) => (Some(id), None),
         Roller::Creature(id) => (None, Some(id)),
@@ -159,7 +161,7 @@ fn roll(initiative_id: Uuid, session_id: Uuid, roller: Roller) -> dice_rolls::Ac
     }
 }
 
-fn turn(roll: dice_rolls::Model) -> Option<Turn> {
+fn into_turn(roll: dice_rolls::Model) -> Option<Turn> {
     let roller = roller_of(&roll)?;
     Some(Turn { roller, name: roll.character_name.clone(), die: roll.total, roll })
 }

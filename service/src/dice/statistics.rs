@@ -35,7 +35,7 @@ pub struct RollStatistics {
     pub critical_failures: i64,
     /// Mean of the modified totals; `None` without rolls.
     pub mean_total: Option<f64>,
-    /// The same for each kind that was rolled.
+    /// Statistics of each kind that was rolled.
     pub by_kind: Vec<KindStatistics>,
 }
 
@@ -95,7 +95,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Session(id) => ("session_id = $1", id),
             RollScope::Character(id) => ("character_id = $1", id),
         };
-        operation!(self.caller, reads "dice.statistics", of = id, |tx| {
+        operation!(self.caller, reads "dice.statistics", scope = id, |tx| {
             let sql = format!("{STATISTICS}{condition}{BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();

@@ -5,16 +5,16 @@ use super::Error;
 /// An entry of the table of errors.
 struct Entry {
     code: &'static str,
-    status: u16,
-    retry: bool,
+    http_status: u16,
+    is_retryable: bool,
 }
 
-const fn entry(code: &'static str, status: u16) -> Entry {
-    Entry { code, status, retry: false }
+const fn entry(code: &'static str, http_status: u16) -> Entry {
+    Entry { code, http_status, is_retryable: false }
 }
 
-const fn retryable(code: &'static str, status: u16) -> Entry {
-    Entry { code, status, retry: true }
+const fn retryable(code: &'static str, http_status: u16) -> Entry {
+    Entry { code, http_status, is_retryable: true }
 }
 
 impl Error {
@@ -27,15 +27,15 @@ impl Error {
     /// Returns the HTTP status that fits.
     #[must_use]
     pub fn http_status(&self) -> u16 {
-        self.entry().status
+        self.entry().http_status
     }
 
     /// Returns whether the same call may succeed a moment later. If so, nothing of it was done. `false` for
     /// [`CommitUnknown`](Self::CommitUnknown), whose outcome is unknown: repeat such a call only if it creates
-    /// something with an id of the caller's.
+    /// something with an id that the caller chose.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.entry().retry
+        self.entry().is_retryable
     }
 
     fn entry(&self) -> Entry {

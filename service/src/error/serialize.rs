@@ -58,12 +58,12 @@ mod tests {
     use super::Error;
     use crate::adventures::{ValidationError, ValidationErrorKind};
 
-    fn source() -> DbErr {
+    fn secret_db_error() -> DbErr {
         DbErr::Conn(RuntimeErr::Internal("secret of the server's".to_owned()))
     }
 
     /// One error of each variant.
-    fn every() -> Vec<Error> {
+    fn one_of_each_variant() -> Vec<Error> {
         let mut all = vec![
             Error::CharacterLimitReached,
             Error::RetiredLimitReached,
@@ -132,12 +132,12 @@ mod tests {
             Error::InvalidValue { field: "name", rule: "must have 2 to 50 characters" },
             Error::RuleViolated { constraint: "valid_name".to_owned() },
             Error::Misconfigured { reason: "secret of the server's".to_owned() },
-            Error::ConnectFailed(rls::ConnectError::RootCertificate("secret of the server's".to_owned())),
+            Error::ConnectFailed(rls::ConnectError::InvalidRootCertificate("secret of the server's".to_owned())),
             Error::SchemaOutdated { found: "secret of the server's".to_owned(), needed: "0.17" },
-            Error::ConnectionLost(source()),
-            Error::CommitUnknown(source()),
-            Error::ServerExhausted(source()),
-            Error::Database(source()),
+            Error::ConnectionLost(secret_db_error()),
+            Error::CommitUnknown(secret_db_error()),
+            Error::ServerExhausted(secret_db_error()),
+            Error::Database(secret_db_error()),
         ]);
         all
     }
@@ -146,9 +146,9 @@ mod tests {
     fn every_error_serializes_to_the_same_shape_and_reveals_nothing_about_the_server() {
         let table = include_str!("codes.rs");
         let lines = table.lines().filter(|line| line.contains(" => entry(") || line.contains(" => retryable("));
-        let codes: BTreeSet<&str> = every().iter().map(Error::code).collect();
+        let codes: BTreeSet<&str> = one_of_each_variant().iter().map(Error::code).collect();
         assert_eq!(codes.len(), lines.count(), "every variant must be in the list");
-        for error in every() {
+        for error in one_of_each_variant() {
             let shape = serde_json::to_value(&error).unwrap();
             let names: Vec<&str> = shape.as_object().unwrap().keys().map(String::as_str).collect();
             assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["code", "details", "message", "retryable"]));
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_details_are_those_of_the_variant() {
         let details = |code: &str| {
-            let error = every().into_iter().find(|error| error.code() == code).unwrap();
+            let error = one_of_each_variant().into_iter().find(|error| error.code() == code).unwrap();
             serde_json::to_value(&error).unwrap()["details"].clone()
         };
         assert_eq!(details("illegal_transition"), json!({ "from": "waiting", "to": "starting_soon" }));
@@ -178,7 +178,7 @@ mod tests {
 
     /// A message about an input says what it must be; a refusal says who may, or what to do.
     #[test]
-    fn every_message_can_be_acted_on() {
+    fn every_message_says_what_to_do() {
         let remedies = [
             "must",
             "only",
@@ -195,7 +195,7 @@ mod tests {
             "roll it back",
             "cannot go from",
         ];
-        for error in every() {
+        for error in one_of_each_variant() {
             let shape = serde_json::to_value(&error).unwrap();
             let message = shape["message"].as_str().unwrap();
             let is_for_programmers =
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn every_rule_of_an_input_says_what_it_must_be() {
         let mut rules = 0;
-        visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
+        for_each_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for invalid in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
                 // A pattern has no rule; this one belongs to a later expression.
@@ -233,11 +233,12 @@ mod tests {
         assert!(rules > 30, "{rules}");
     }
 
-    fn visit(folder: &Path, check: &mut impl FnMut(String)) {
+    /// Calls `check` with the text of each file under a folder.
+    fn for_each_file(folder: &Path, check: &mut impl FnMut(String)) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                visit(&path, check);
+                for_each_file(&path, check);
             } else {
                 check(fs::read_to_string(path).unwrap());
             }

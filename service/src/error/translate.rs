@@ -103,12 +103,12 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP027" => Error::TooManyRows,
         "SP028" => Error::PlayerRemoved,
         "SP029" => Error::SessionHasNoPlayer,
+        "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "SP031" => Error::SessionLive,
         "SP032" => Error::UnknownAccount,
-        "SP037" => not_listener(),
+        "SP037" => not_listener_error(),
         "SP038" => Error::NotFound { what: "session" },
         "SP039" => Error::InvalidValue { field: "session_id", rule: "must be the same in all rows of a statement" },
-        "SP030" => Error::InvalidValue { field: "scheduled_start", rule: "must be in the future" },
         "23505" => unique_violation(constraint),
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referenced_kind(constraint) },
@@ -167,7 +167,7 @@ const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not
     Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Returns the error for a caller who may not listen to a session.
-pub(crate) fn not_listener() -> Error {
+pub(crate) fn not_listener_error() -> Error {
     Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
 }
 
@@ -257,9 +257,9 @@ pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -
         return error;
     }
     let server_error = sqlx_error(&error).and_then(pg_error);
-    let denied = server_error
+    let ungranted = server_error
         .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));
-    match denied.and_then(|server_error| table_of(server_error.message())) {
+    match ungranted.and_then(|server_error| table_of(server_error.message())) {
         Some((table, _, instead)) => rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into(),
         None => error,
     }

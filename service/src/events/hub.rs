@@ -1,7 +1,8 @@
 //! The subscribers of each session, and the events that the poller has read for them.
 //!
-//! The most recent events of each session are kept here, so that one read serves all of its subscribers. A subscriber
-//! that is too slow for them reads pages of its own. So the number of sessions limits the memory of a hub.
+//! The hub keeps the most recent events of each session, so that one read serves all of its subscribers. A subscriber
+//! that is too slow for them reads pages of its own. So the number of sessions, not of subscribers, determines the
+//! hub's memory.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +15,7 @@ use rls::Position;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::{poller, recent::Recent};
+use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
 /// Identifies the server whose events were read. It changes when a server is restarted, promoted or restored.
@@ -24,12 +25,12 @@ pub(crate) type History = Arc<str>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
-    pub(crate) newest: i64,
+    pub(crate) newest_seq: i64,
     pub(crate) history: Option<History>,
     /// The log position at which the poller read that event. A reader uses only a server that has replayed it.
     pub(crate) log_position: Option<Position>,
     /// The error that ended the subscription.
-    pub(crate) ended: Option<Error>,
+    pub(crate) end_error: Option<Error>,
 }
 
 /// All subscriptions of a `Sparc` handle.
@@ -45,11 +46,11 @@ pub(crate) struct Hub {
 struct State {
     sessions: HashMap<Uuid, Session>,
     history: Option<History>,
-    last_id: u64,
+    last_subscriber_id: u64,
     /// Whether a session was added since the last poll.
-    has_new: bool,
+    has_new_session: bool,
     /// Id of the running poller.
-    poller: Option<u64>,
+    poller_id: Option<u64>,
     polled_at: Option<Instant>,
     /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
     /// lack that subscriber's seat.
@@ -61,8 +62,8 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Session {
-    newest: i64,
-    recent: Recent,
+    newest_seq: i64,
+    recent: RecentEvents,
     subscribers: HashMap<u64, Subscriber>,
 }
 
@@ -75,35 +76,38 @@ struct Subscriber {
 
 /// The state with which a subscription starts.
 #[derive(Clone, Debug)]
-pub(crate) struct Start {
+pub(crate) struct SubscriptionStart {
     pub(crate) session_id: Uuid,
     pub(crate) history: History,
     /// The `seq` of the newest event of the session.
-    pub(crate) newest: i64,
+    pub(crate) newest_seq: i64,
 }
 
 /// The sessions to poll.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedSessions {
     pub(crate) sessions: Vec<Uuid>,
     /// The `seq` of the newest known event of each session.
-    pub(crate) newest: Vec<i64>,
-    pub(crate) has_new: bool,
+    pub(crate) newest_seqs: Vec<i64>,
+    /// Whether a session was added since the last poll.
+    pub(crate) has_new_session: bool,
     /// `None` if no history is established yet.
     pub(crate) history: Option<History>,
-    /// The log position that a server must have replayed to have the seats of the subscribers up to `last_id`.
+    /// The log position that a server must have replayed to have the seats of the subscribers up to
+    /// `last_subscriber_id`.
     pub(crate) min_log_position: Option<Position>,
-    pub(crate) last_id: u64,
+    pub(crate) last_subscriber_id: u64,
 }
 
 /// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
-/// first of them, but `newest` is the `seq` of the last.
+/// first few, but `newest_seq` is still that of the last one.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
     /// The newest `seq` known before the poll.
-    pub(crate) after: i64,
-    pub(crate) newest: i64,
+    pub(crate) after_seq: i64,
+    /// The newest `seq` that the poll read.
+    pub(crate) newest_seq: i64,
     pub(crate) events: Vec<Event>,
 }
 
@@ -111,7 +115,7 @@ pub(crate) struct SessionUpdate {
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
     /// Id of the last subscriber that was checked.
-    pub(crate) up_to: u64,
+    pub(crate) last_checked_id: u64,
     /// The session and account of each subscriber that may no longer listen, and why.
     pub(crate) refused: Vec<(Uuid, Option<Uuid>, Error)>,
 }
@@ -119,47 +123,47 @@ pub(crate) struct AccessCheck {
 /// A subscriber's registration, which ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    slot: Slot,
+    handle: SubscriberHandle,
     pub(crate) notifications: watch::Receiver<Notification>,
 }
 
-/// Identifies a subscriber in the hub.
+/// Identifies a subscriber in the hub, and removes it.
 #[derive(Clone, Debug)]
-pub(crate) struct Slot {
+pub(crate) struct SubscriberHandle {
     hub: Arc<Hub>,
     session_id: Uuid,
     id: u64,
 }
 
 impl Registration {
-    pub(crate) fn slot(&self) -> Slot {
-        self.slot.clone()
+    pub(crate) fn handle(&self) -> SubscriberHandle {
+        self.handle.clone()
     }
 
     /// Returns the time of the last poll. At that time nothing newer existed than the subscribers were notified of.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
-        self.slot.hub.lock().polled_at
+        self.handle.hub.lock().polled_at
     }
 
     /// Returns the events after a `seq` and the time at which they were read. `None` if they are not all kept here, or
     /// if this subscriber's access was not checked.
-    pub(crate) fn recent(&self, history: &History, after: i64) -> Option<(Vec<Event>, Instant)> {
-        let state = self.slot.hub.lock();
-        let session = state.sessions.get(&self.slot.session_id)?;
-        if !session.subscribers.contains_key(&self.slot.id) || state.history.as_ref() != Some(history) {
+    pub(crate) fn recent_events(&self, history: &History, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
+        let state = self.handle.hub.lock();
+        let session = state.sessions.get(&self.handle.session_id)?;
+        if !session.subscribers.contains_key(&self.handle.id) || state.history.as_ref() != Some(history) {
             return None;
         }
-        session.recent.after(after, self.slot.id)
+        session.recent.events_after(after_seq, self.handle.id)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.slot.remove();
+        self.handle.remove();
     }
 }
 
-impl Slot {
+impl SubscriberHandle {
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -184,7 +188,7 @@ impl Hub {
     pub(crate) fn register(
         self: &Arc<Self>,
         service: impl FnOnce() -> IdentityConnection,
-        start: &Start,
+        start: &SubscriptionStart,
         account: Option<Uuid>,
         log_position: Option<Position>,
     ) -> Result<Registration, Error> {
@@ -194,8 +198,8 @@ impl Hub {
         }
         state.min_log_position = state.min_log_position.max(log_position);
         state.log_position = state.log_position.max(log_position);
-        state.last_id += 1;
-        let id = state.last_id;
+        state.last_subscriber_id += 1;
+        let id = state.last_subscriber_id;
         if state.sessions.is_empty() {
             state.history = Some(start.history.clone());
         } else if state.history.as_ref() != Some(&start.history) {
@@ -203,24 +207,24 @@ impl Hub {
             state.history = None;
         }
         let (history, log_position) = (state.history.clone(), state.log_position);
-        let entry = state.sessions.entry(start.session_id).or_default();
-        let is_new = entry.subscribers.is_empty();
+        let session = state.sessions.entry(start.session_id).or_default();
+        let is_new = session.subscribers.is_empty();
         if is_new {
-            entry.newest = start.newest;
-            entry.recent = Recent::starting_after(start.newest);
+            session.newest_seq = start.newest_seq;
+            session.recent = RecentEvents::starting_after(start.newest_seq);
         }
         let (sender, receiver) =
-            watch::channel(Notification { newest: entry.newest, history, log_position, ended: None });
-        entry.subscribers.insert(id, Subscriber { account, notifications: sender });
-        state.has_new |= is_new;
-        if state.poller.is_none() {
-            state.poller = Some(id);
+            watch::channel(Notification { newest_seq: session.newest_seq, history, log_position, end_error: None });
+        session.subscribers.insert(id, Subscriber { account, notifications: sender });
+        state.has_new_session |= is_new;
+        if state.poller_id.is_none() {
+            state.poller_id = Some(id);
             tokio::spawn(poller::run(PollerGuard { hub: self.clone(), id }, service()));
         } else if is_new {
             self.changed.notify_one();
         }
-        let slot = Slot { hub: self.clone(), session_id: start.session_id, id };
-        Ok(Registration { slot, notifications: receiver })
+        let handle = SubscriberHandle { hub: self.clone(), session_id: start.session_id, id };
+        Ok(Registration { handle, notifications: receiver })
     }
 
     /// Ends all subscriptions, because the handle is closed.
@@ -232,40 +236,46 @@ impl Hub {
     }
 
     /// Ends all subscriptions.
-    pub(super) fn end_all(&self, ended: &Error) {
-        self.lock().end_all(ended);
+    pub(super) fn end_all(&self, error: &Error) {
+        self.lock().end_all(error);
     }
 
-    /// Ignores poisoning: no code that holds the lock can leave the state inconsistent.
+    /// Locks the state. A poisoned lock is no problem, because no code that holds it can leave the state inconsistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the sessions to poll, or `None` if there are no subscribers, in which case the poller must stop.
-    pub(super) fn watched(&self) -> Option<Watched> {
+    pub(super) fn watched(&self) -> Option<WatchedSessions> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
-            state.poller = None;
+            state.poller_id = None;
             return None;
         }
-        let has_new = std::mem::take(&mut state.has_new);
-        let (sessions, newest) = state.sessions.iter().map(|(id, session)| (*id, session.newest)).unzip();
-        let (history, min_log_position, last_id) = (state.history.clone(), state.min_log_position, state.last_id);
-        Some(Watched { sessions, newest, has_new, history, min_log_position, last_id })
+        let has_new_session = std::mem::take(&mut state.has_new_session);
+        let (sessions, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
+        let (history, min_log_position, last_subscriber_id) =
+            (state.history.clone(), state.min_log_position, state.last_subscriber_id);
+        Some(WatchedSessions { sessions, newest_seqs, has_new_session, history, min_log_position, last_subscriber_id })
     }
 
-    /// Returns the listeners of the updated sessions, or of all, with subscriber ids up to this one.
-    pub(super) fn listeners(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> BTreeSet<(Uuid, Option<Uuid>)> {
+    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`: those of the updated
+    /// sessions, or of all.
+    pub(super) fn listeners(
+        &self,
+        updates: Option<&[SessionUpdate]>,
+        max_subscriber_id: u64,
+    ) -> BTreeSet<(Uuid, Option<Uuid>)> {
         let state = self.lock();
-        let of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
-            let checked = session.subscribers.iter().filter(|(subscriber_id, _)| **subscriber_id <= up_to);
+        let accounts_of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
+            let checked = session.subscribers.iter().filter(|(subscriber_id, _)| **subscriber_id <= max_subscriber_id);
             checked.map(|(_, subscriber)| (*id, subscriber.account)).collect()
         };
-        match only {
-            None => state.sessions.iter().flat_map(of).collect(),
+        match updates {
+            None => state.sessions.iter().flat_map(accounts_of).collect(),
             Some(updates) => {
                 let updated = updates.iter().filter_map(|update| state.sessions.get_key_value(&update.session_id));
-                updated.flat_map(of).collect()
+                updated.flat_map(accounts_of).collect()
             }
         }
     }
@@ -277,13 +287,14 @@ impl Hub {
         state.log_position = state.log_position.max(log_position);
         let log_position = state.log_position;
         state.history = Some(history.clone());
-        let newest: HashMap<Uuid, i64> = updates.into_iter().map(|update| (update.session_id, update.newest)).collect();
+        let newest_seqs: HashMap<Uuid, i64> =
+            updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
-            session.newest = newest.get(id).copied().unwrap_or_default();
-            session.recent = Recent::starting_after(session.newest);
+            session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
+            session.recent = RecentEvents::starting_after(session.newest_seq);
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
-                    notification.newest = session.newest;
+                    notification.newest_seq = session.newest_seq;
                     notification.history = Some(history.clone());
                     notification.log_position = log_position;
                 });
@@ -306,9 +317,9 @@ impl Hub {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
                 // The server may lack the seat of a subscriber that was added since.
-                let is_kept = subscriber.account != account || *id > checked.up_to;
+                let is_kept = subscriber.account != account || *id > checked.last_checked_id;
                 if !is_kept {
-                    subscriber.notifications.send_modify(|notification| notification.ended = Some(error.clone()));
+                    subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
                 }
                 is_kept
             });
@@ -318,11 +329,11 @@ impl Hub {
         }
         for update in updates {
             let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
-            session.newest = session.newest.max(update.newest);
-            session.recent.add(update, checked.up_to, polled_at);
+            session.newest_seq = session.newest_seq.max(update.newest_seq);
+            session.recent.add(update, checked.last_checked_id, polled_at);
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
-                    notification.newest = session.newest;
+                    notification.newest_seq = session.newest_seq;
                     notification.log_position = log_position;
                 });
             }
@@ -334,17 +345,17 @@ impl Hub {
     pub(super) fn expire_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
             if session.recent.was_read_before(time) {
-                session.recent = Recent::starting_after(session.newest);
+                session.recent = RecentEvents::starting_after(session.newest_seq);
             }
         }
     }
 }
 
 impl State {
-    fn end_all(&mut self, ended: &Error) {
+    fn end_all(&mut self, error: &Error) {
         for (_, session) in self.sessions.drain() {
             for subscriber in session.subscribers.into_values() {
-                subscriber.notifications.send_modify(|notification| notification.ended = Some(ended.clone()));
+                subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
             }
         }
     }
@@ -359,8 +370,8 @@ pub(crate) struct PollerGuard {
 impl Drop for PollerGuard {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        if state.poller == Some(self.id) {
-            state.poller = None;
+        if state.poller_id == Some(self.id) {
+            state.poller_id = None;
             let reason = "the async runtime that polled for events has stopped; subscribe again";
             state.end_all(&Error::Misconfigured { reason: reason.to_owned() });
         }

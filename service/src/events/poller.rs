@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     history_id,
-    hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, Watched},
+    hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, WatchedSessions},
     listener_error,
 };
 use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::Binds};
@@ -20,9 +20,9 @@ use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// For this long after the sequence of event numbers has advanced, every poll reads events. After that, only every
-/// tenth poll does, until all transactions that can have drawn a number have ended.
-const EAGER_POLLING: Duration = Duration::from_secs(5);
+/// How long every poll reads events after the sequence of event numbers has advanced. After that, only every tenth poll
+/// reads, until all transactions that can have drawn a number have ended.
+const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum pause after failed polls.
@@ -30,9 +30,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the events that were read for all subscribers of a session are kept.
 const RECENT_RETENTION: Duration = Duration::from_secs(5);
 /// Maximum number of events per session that one poll reads.
-const PAGE: i64 = 50;
+const PAGE_SIZE: i64 = 50;
 /// Maximum number of payload bytes per session, as stored, that one poll reads.
-const PAGE_BYTES: i64 = 64 * 1024;
+const MAX_PAGE_BYTES: i64 = 64 * 1024;
 
 /// Whether the same query may succeed a moment later: connections recover, servers start, standbys are promoted.
 pub(super) fn is_transient(error: &Error) -> bool {
@@ -48,11 +48,11 @@ pub(super) fn backoff(failures: u32) -> Duration {
 pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     let hub = &guard.hub;
     let service = service.with_deadline(POLL_TIMEOUT);
-    let mut sequence = Sequence::default();
+    let mut sequence = SequenceState::default();
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
     while let Some(watched) = hub.watched() {
-        sequence.may_have_unread |= watched.has_new;
+        sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
         let service = service.clone().at_least(watched.min_log_position);
@@ -61,7 +61,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
             // The commit reports the server's log position; later reads use only a server that has replayed it.
             tx.commit().await?;
-            outcome.publish(hub, polled_at, service.seen());
+            outcome.publish(hub, polled_at, service.seen_position());
             Ok(())
         };
         let outcome = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
@@ -81,7 +81,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
             }
             Err(error) => {
                 // The next poll must find what the failed one would have found.
-                sequence = Sequence::default();
+                sequence = SequenceState::default();
                 if !is_transient(&error) {
                     tracing::warn!(
                         target: "sparc::events",
@@ -104,36 +104,42 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     }
 }
 
-/// What is known about the numbers drawn from the sequence of `session_events.seq`.
-struct Sequence {
+/// What the poller knows of the numbers drawn from the sequence of `session_events.seq`.
+struct SequenceState {
+    /// The last number drawn, by the previous reading.
     drawn: Option<i64>,
+    /// Time of the first reading with that number.
     drawn_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
     /// Once all transactions before this id have ended, the event of every number drawn is visible.
     horizon: Option<i64>,
+    /// Number of polls so far.
     polls: u32,
 }
 
-impl Default for Sequence {
+impl Default for SequenceState {
     fn default() -> Self {
         Self { drawn: None, drawn_at: Instant::now(), may_have_unread: true, horizon: None, polls: 0 }
     }
 }
 
 /// The result of `private.event_clock`.
-struct Reading {
+struct ClockReading {
     /// The last number drawn from the sequence. On a standby, the replayed log position, which advances with it.
     drawn: i64,
+    /// Id of the oldest transaction that is running.
     oldest_transaction: i64,
+    /// Id of the next transaction that begins.
     next_transaction: i64,
     /// `None` on a standby.
     history: Option<String>,
 }
 
-impl Sequence {
-    /// Updates the state with a reading. Returns whether the events of all numbers drawn so far are visible.
-    fn update(&mut self, reading: &Reading) -> bool {
+impl SequenceState {
+    /// Updates the state with a reading of the clock. Returns whether the events of all numbers drawn so far are
+    /// visible.
+    fn update(&mut self, reading: &ClockReading) -> bool {
         self.polls = self.polls.wrapping_add(1);
         if self.drawn != Some(reading.drawn) {
             *self = Self { drawn: Some(reading.drawn), polls: self.polls, ..Self::default() };
@@ -146,15 +152,15 @@ impl Sequence {
     }
 
     /// Whether this poll must read events even if some are not visible yet.
-    fn is_read_due(&self) -> bool {
-        self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING || self.polls.is_multiple_of(10))
+    fn must_read(&self) -> bool {
+        self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING_TIME || self.polls.is_multiple_of(10))
     }
 }
 
 const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, history FROM private.event_clock()";
 
 /// The outcome of a poll.
-enum Outcome {
+enum PollOutcome {
     /// A server has answered for the first time, or a different server than before.
     NewHistory {
         history: History,
@@ -169,7 +175,7 @@ enum Outcome {
     Nothing,
 }
 
-impl Outcome {
+impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<Position>) {
         match self {
             Self::NewHistory { history, newest } => hub.reset(&history, newest, log_position),
@@ -188,39 +194,41 @@ struct Poll<'a> {
 }
 
 impl Poll<'_> {
-    async fn run(&self, sequence: &mut Sequence, watched: Watched) -> Result<Outcome, Error> {
+    async fn run(&self, sequence: &mut SequenceState, watched: WatchedSessions) -> Result<PollOutcome, Error> {
         let decode = |rows: &[PgRow]| {
-            rows::decode_rows!(rows => Reading {
+            rows::decode_rows!(rows => ClockReading {
                 drawn, oldest_transaction, next_transaction, history
             })
         };
         let statement = Statement::from_string(DbBackend::Postgres, EVENT_CLOCK);
         let Some(reading) = rows::fetch_all(self.tx, statement, decode).await?.pop() else {
-            return Ok(Outcome::Nothing);
+            return Ok(PollOutcome::Nothing);
         };
         let is_standby = reading.history.is_none();
         let history = history_id(self.tx, reading.history.clone())?;
         if watched.history.as_deref() != Some(&history) {
-            *sequence = Sequence::default();
+            *sequence = SequenceState::default();
             let newest = self.read_newest(watched.sessions).await?;
-            return Ok(Outcome::NewHistory { history: history.into(), newest });
+            return Ok(PollOutcome::NewHistory { history: history.into(), newest });
         }
-        if !is_standby && watched.newest.iter().any(|newest| *newest > reading.drawn) {
-            return Ok(Outcome::SequenceSetBack);
+        if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.drawn) {
+            return Ok(PollOutcome::SequenceSetBack);
         }
-        let up_to = watched.last_id;
+        let max_subscriber_id = watched.last_subscriber_id;
         let is_settled = sequence.update(&reading);
-        let reads_events = sequence.is_read_due() || is_settled && sequence.may_have_unread;
-        let (updates, is_complete) = if reads_events { self.read_events(watched).await? } else { (Vec::new(), true) };
-        if reads_events && is_settled && is_complete {
+        let must_read_events = sequence.must_read() || is_settled && sequence.may_have_unread;
+        let (updates, is_complete) =
+            if must_read_events { self.read_events(watched).await? } else { (Vec::new(), true) };
+        if must_read_events && is_settled && is_complete {
             sequence.may_have_unread = false;
         }
         let checked = if self.checks_all_subscribers || !updates.is_empty() {
-            self.check_access(if self.checks_all_subscribers { None } else { Some(&updates) }, up_to).await?
+            self.check_access(if self.checks_all_subscribers { None } else { Some(&updates) }, max_subscriber_id)
+                .await?
         } else {
             AccessCheck::default()
         };
-        Ok(Outcome::Updates { checked, updates })
+        Ok(PollOutcome::Updates { checked, updates })
     }
 
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
@@ -228,40 +236,45 @@ impl Poll<'_> {
     async fn read_newest(&self, sessions: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct Newest {
             session_id: Uuid,
-            newest: i64,
+            newest_seq: i64,
         }
         let mut binds = Binds::default();
         let sessions = binds.bind(sessions);
         let sql = format!(
-            "SELECT watched.session_id, event.seq AS newest \
+            "SELECT watched.session_id, event.seq AS newest_seq \
              FROM unnest({sessions}::uuid[]) AS watched(session_id) \
              CROSS JOIN LATERAL ( \
                SELECT seq FROM public.session_events \
                WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
              ) AS event"
         );
-        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest });
-        let newest = rows::fetch_all(self.tx, binds.statement(sql), decode).await?;
-        let update = |Newest { session_id, newest }| SessionUpdate { session_id, after: 0, newest, events: Vec::new() };
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest_seq });
+        let newest = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
+        let update = |Newest { session_id, newest_seq }| SessionUpdate {
+            session_id,
+            after_seq: 0,
+            newest_seq,
+            events: Vec::new(),
+        };
         Ok(newest.into_iter().map(update).collect())
     }
 
     /// Reads the new events of each session. Also returns whether these are all of them.
-    async fn read_events(&self, watched: Watched) -> Result<(Vec<SessionUpdate>, bool), Error> {
+    async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
-        let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest));
-        let (page, bytes) = (binds.bind(PAGE), binds.bind(PAGE_BYTES));
+        let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest_seqs));
+        let (page_size, max_bytes) = (binds.bind(PAGE_SIZE), binds.bind(MAX_PAGE_BYTES));
         let sql = format!(
             "SELECT event.session_id, watched.after, event.id, event.event_type, event.created_at, \
                event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
              FROM unnest({sessions}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
              CROSS JOIN LATERAL ( \
-               SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {bytes} AS fits \
+               SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {max_bytes} AS fits \
                FROM ( \
                  SELECT * FROM public.session_events AS event \
                  WHERE event.session_id = watched.session_id AND event.seq > watched.after \
-                 ORDER BY event.seq LIMIT {page} \
+                 ORDER BY event.seq LIMIT {page_size} \
                ) AS page \
              ) AS event \
              ORDER BY event.session_id, event.seq"
@@ -273,23 +286,35 @@ impl Poll<'_> {
         };
         let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_complete = true;
-        for rows in rows::fetch_all(self.tx, binds.statement(sql), decode).await?.chunk_by(EventRow::is_same_session) {
+        for rows in
+            rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?.chunk_by(EventRow::is_same_session)
+        {
             let Some(last) = rows.last() else { continue };
             let events = rows.iter().filter(|row| row.fits).map(EventRow::event).collect();
-            updates.push(SessionUpdate { session_id: last.session_id, after: last.after, newest: last.seq, events });
-            is_complete &= (rows.len() as i64) < PAGE;
+            updates.push(SessionUpdate {
+                session_id: last.session_id,
+                after_seq: last.after,
+                newest_seq: last.seq,
+                events,
+            });
+            is_complete &= (rows.len() as i64) < PAGE_SIZE;
         }
         Ok((updates, is_complete))
     }
 
-    /// Checks which subscribers with ids up to `up_to` may still listen: those of the sessions in `only`, or all.
-    async fn check_access(&self, only: Option<&[SessionUpdate]>, up_to: u64) -> Result<AccessCheck, Error> {
+    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen: those of the updated sessions, or
+    /// all.
+    async fn check_access(
+        &self,
+        updates: Option<&[SessionUpdate]>,
+        max_subscriber_id: u64,
+    ) -> Result<AccessCheck, Error> {
         struct Refused {
             session_id: Uuid,
             account: Uuid,
             status: String,
         }
-        let listeners = self.hub.listeners(only, up_to);
+        let listeners = self.hub.listeners(updates, max_subscriber_id);
         let (sessions, accounts): (Vec<Uuid>, Vec<Uuid>) =
             listeners.into_iter().map(|(session, account)| (session, account.unwrap_or_default())).unzip();
         let mut binds = Binds::default();
@@ -304,11 +329,11 @@ impl Poll<'_> {
              WHERE status <> 'listens'"
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
-        let refused = rows::fetch_all(self.tx, binds.statement(sql), decode).await?;
+        let refused = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let refused = refused.into_iter().filter_map(|Refused { session_id, account, status }| {
             Some((session_id, Some(account).filter(|account| !account.is_nil()), listener_error(&status)?))
         });
-        Ok(AccessCheck { up_to, refused: refused.collect() })
+        Ok(AccessCheck { last_checked_id: max_subscriber_id, refused: refused.collect() })
     }
 }
 

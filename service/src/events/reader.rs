@@ -12,14 +12,14 @@ use sea_orm::sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    COLUMNS, events, history_id,
-    hub::{History, Registration, Start},
+    COLUMNS, decode_events, history_id,
+    hub::{History, Registration, SubscriptionStart},
     poller::{backoff, is_transient},
 };
 use crate::{Error, IdentityConnection, connection::UncheckedTransaction, operation::operation, rows, sql::Binds};
 
 /// Maximum number of events that a subscription holds.
-const PAGE: i64 = 50;
+const PAGE_SIZE: i64 = 50;
 
 /// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
 const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
@@ -37,7 +37,7 @@ pub(super) struct EventPosition {
 }
 
 impl EventPosition {
-    pub(super) fn of(event: &Event) -> Self {
+    pub(super) fn from_event(event: &Event) -> Self {
         Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
     }
 
@@ -59,7 +59,7 @@ pub(super) struct Reader {
     caught_up_at: Instant,
     /// Whether there may be more events that the poller has not announced.
     has_more: bool,
-    /// Events that were read and are not returned yet.
+    /// Events that were read but not returned yet.
     pending: vec::IntoIter<Event>,
 }
 
@@ -67,7 +67,7 @@ impl Reader {
     pub(super) fn new(
         caller: IdentityConnection,
         registration: Registration,
-        start: &Start,
+        start: &SubscriptionStart,
         position: EventPosition,
     ) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Reader {
             position,
             history: start.history.clone(),
             caught_up_at: Instant::now(),
-            has_more: start.newest > position.seq,
+            has_more: start.newest_seq > position.seq,
             pending: Vec::new().into_iter(),
         }
     }
@@ -87,8 +87,8 @@ impl Reader {
         let mut failures = 0;
         loop {
             let notification = self.registration.notifications.borrow_and_update().clone();
-            if let Some(ended) = notification.ended {
-                return Some(Err(ended));
+            if let Some(error) = notification.end_error {
+                return Some(Err(error));
             }
             if self.registration.notifications.has_changed().is_err() {
                 return None;
@@ -97,8 +97,8 @@ impl Reader {
                 return Some(Ok(event));
             }
             let history_changed = notification.history.is_some_and(|history| history != self.history);
-            if self.has_more || history_changed || notification.newest > self.position.seq {
-                match self.read(notification.newest, notification.log_position).await {
+            if self.has_more || history_changed || notification.newest_seq > self.position.seq {
+                match self.read(notification.newest_seq, notification.log_position).await {
                     Ok(()) => failures = 0,
                     Err(error) if is_transient(&error) => {
                         failures += 1;
@@ -123,16 +123,16 @@ impl Reader {
     }
 
     /// Reads events after the position: those that the poller has read for all subscribers, or else a page of its own.
-    /// `log_position` is where the poller read the events up to `newest`.
-    async fn read(&mut self, newest: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
-        let was_idle_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
-        let recent = self.registration.recent(&self.history, self.position.seq).filter(|_| !was_idle_long);
+    /// `log_position` is where the poller read the events up to `newest_seq`.
+    async fn read(&mut self, newest_seq: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
+        let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
+        let recent = self.registration.recent_events(&self.history, self.position.seq).filter(|_| !was_idle_too_long);
         let (events, read_at) = match recent {
             Some((events, read_at)) => {
                 self.has_more = false;
                 if let Some(log_position) = log_position {
                     // A caller that then reads the session's state sees these events, whichever server answers.
-                    self.caller.note_seen(log_position);
+                    self.caller.record_seen_position(log_position);
                 }
                 (events, read_at)
             }
@@ -141,8 +141,8 @@ impl Reader {
                 // A server that has not replayed that log position would show a gap.
                 let caller = self.caller.clone().at_least(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
-                self.check_continuity(&page, was_idle_long)?;
-                self.has_more = page.events.len() as i64 == PAGE;
+                self.check_continuity(&page, was_idle_too_long)?;
+                self.has_more = page.events.len() as i64 == PAGE_SIZE;
                 (page.events, read_at)
             }
         };
@@ -150,9 +150,9 @@ impl Reader {
             self.caught_up_at = read_at;
         }
         match events.last() {
-            Some(last) => self.position = EventPosition::of(last),
+            Some(last) => self.position = EventPosition::from_event(last),
             // The events that the poller read have been deleted since.
-            None if newest > self.position.seq => self.position = EventPosition { seq: newest, event: None },
+            None if newest_seq > self.position.seq => self.position = EventPosition { seq: newest_seq, event: None },
             None => (),
         }
         self.pending = events.into_iter();
@@ -160,10 +160,10 @@ impl Reader {
     }
 
     /// Returns an error if events may be missing between the position and the page.
-    fn check_continuity(&mut self, page: &Page, was_idle_long: bool) -> Result<(), Error> {
+    fn check_continuity(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history != *self.history;
         let is_missing = history_changed && !page.is_present && !self.position.has_aged_out();
-        let is_expired = was_idle_long && !page.is_kept;
+        let is_expired = was_idle_too_long && !page.is_kept;
         if self.position.seq > 0 && (is_missing || is_expired) {
             return Err(Error::EventsExpired);
         }
@@ -174,20 +174,20 @@ impl Reader {
     }
 }
 
-/// The next events, and the state of the event at the position.
-struct Page {
+/// A page of events, and the state of the event at the position before it.
+struct EventPage {
     events: Vec<Event>,
     history: String,
-    /// Whether that event still exists.
+    /// Whether the event at the position still exists.
     is_present: bool,
     /// Whether it exists and is less than a day old.
     is_kept: bool,
 }
 
 /// Reads a page under the caller's row security.
-async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<Page, Error> {
+async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
-        let events = events_after(tx, session_id, after.seq, PAGE).await?;
+        let events = events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
         // Read after the events: if the event at the position still exists, no later event had been deleted.
         struct PositionRow {
             history: Option<String>,
@@ -206,9 +206,9 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPo
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
-        let row = rows::fetch_all(tx, binds.statement(sql), decode).await?.pop();
+        let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
         let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
-        Ok(Page { events, history: history_id(tx, history)?, is_present, is_kept })
+        Ok(EventPage { events, history: history_id(tx, history)?, is_present, is_kept })
     })
 }
 
@@ -228,5 +228,5 @@ pub(super) async fn events_after(
            AND ({seq} > 0 OR created_at > now() - INTERVAL '24 hours') \
          ORDER BY seq LIMIT {limit}"
     );
-    rows::fetch_all(tx, binds.statement(sql), events).await
+    rows::fetch_all(tx, binds.into_statement(sql), decode_events).await
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Events, history_id,
-    hub::{Hub, Slot, Start},
+    hub::{Hub, SubscriberHandle, SubscriptionStart},
     listener_error,
     reader::{EventPosition, Reader},
 };
@@ -39,7 +39,7 @@ pub struct Subscription {
     events: BoxStream<'static, Result<Event, Error>>,
     session_id: Uuid,
     last_seq: i64,
-    slot: Slot,
+    handle: SubscriberHandle,
 }
 
 impl Subscription {
@@ -81,7 +81,7 @@ impl Stream for Subscription {
 pub struct Subscriptions {
     caller: IdentityConnection,
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
-    sessions: HashMap<Uuid, Slot>,
+    sessions: HashMap<Uuid, SubscriberHandle>,
 }
 
 type Item = (Uuid, Result<Event, Error>);
@@ -97,13 +97,13 @@ impl Stream for Subscriptions {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
         loop {
-            let Some((slot, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
-            let current = self.sessions.get(&item.0).map(Slot::id);
-            // Left from a session that was removed or restarted.
-            if slot.is_some() && slot != current {
+            let Some((handle, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
+            let current = self.sessions.get(&item.0).map(SubscriberHandle::id);
+            // The item is left over from a session that was removed or restarted.
+            if handle.is_some() && handle != current {
                 continue;
             }
-            if item.1.is_err() && slot == current {
+            if item.1.is_err() && handle == current {
                 self.sessions.remove(&item.0);
             }
             return Poll::Ready(Some(item));
@@ -126,8 +126,8 @@ impl Subscriptions {
 
     /// Removes a session, and returns whether it was included. None of its events follow.
     pub fn remove(&mut self, session_id: Uuid) -> bool {
-        let slot = self.sessions.remove(&session_id);
-        slot.inspect(Slot::remove).is_some()
+        let handle = self.sessions.remove(&session_id);
+        handle.inspect(SubscriberHandle::remove).is_some()
     }
 
     /// Returns the sessions in the stream, in no particular order.
@@ -135,11 +135,11 @@ impl Subscriptions {
         self.sessions.keys().copied()
     }
 
-    fn insert(&mut self, Subscription { events, session_id, slot, .. }: Subscription) {
-        let id = Some(slot.id());
+    fn insert(&mut self, Subscription { events, session_id, handle, .. }: Subscription) {
+        let id = Some(handle.id());
         match self.sessions.entry(session_id) {
-            Entry::Occupied(mut before) => before.insert(slot).remove(),
-            Entry::Vacant(entry) => _ = entry.insert(slot),
+            Entry::Occupied(mut before) => before.insert(handle).remove(),
+            Entry::Vacant(entry) => _ = entry.insert(handle),
         }
         self.events.push(events.map(move |event| (id, (session_id, event))).boxed());
     }
@@ -247,8 +247,8 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         .ok_or_else(|| Error::Misconfigured { reason: "the identity must come from a Sparc handle".to_owned() })?;
     let StartPoint { start, position } = start_point;
     let registration =
-        hub.register(|| caller.switch_to(supabase::service()), &start, caller.user_id(), caller.seen())?;
-    let slot = registration.slot();
+        hub.register(|| caller.with_identity(supabase::service()), &start, caller.user_id(), caller.seen_position())?;
+    let handle = registration.handle();
     let last_seq = position.seq;
     let reader = Reader::new(caller.clone(), registration, &start, position);
     let events = stream::unfold(Some(reader), |reader| async {
@@ -258,49 +258,49 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
         let state = next.is_ok().then_some(reader);
         Some((next, state))
     });
-    Ok(Subscription { events: events.boxed(), session_id: start.session_id, last_seq, slot })
+    Ok(Subscription { events: events.boxed(), session_id: start.session_id, last_seq, handle })
 }
 
 /// The starting point of a permitted subscription.
 struct StartPoint {
-    start: Start,
+    start: SubscriptionStart,
     position: EventPosition,
 }
 
 /// The data from which a subscription starts.
-struct Row {
+struct StartRow {
     session_id: Uuid,
     status: String,
     history: String,
-    newest: Option<i64>,
+    newest_seq: Option<i64>,
     newest_id: Option<Uuid>,
     newest_at: Option<DateTime<FixedOffset>>,
     kept_id: Option<Uuid>,
     kept_at: Option<DateTime<FixedOffset>>,
 }
 
-impl Row {
+impl StartRow {
     fn into_start_point(self, after: Option<i64>) -> Result<StartPoint, Error> {
         if let Some(error) = listener_error(&self.status) {
             return Err(error);
         }
         let event = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
-        let newest = self.newest.unwrap_or_default();
+        let newest_seq = self.newest_seq.unwrap_or_default();
         let position = match (after, event(self.kept_id, self.kept_at)) {
-            (None, _) => EventPosition { seq: newest, event: event(self.newest_id, self.newest_at) },
+            (None, _) => EventPosition { seq: newest_seq, event: event(self.newest_id, self.newest_at) },
             (Some(0), _) => EventPosition::default(),
             (Some(seq), Some(kept)) => EventPosition { seq, event: Some(kept) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
-        let start = Start { session_id: self.session_id, history: self.history.into(), newest };
+        let start = SubscriptionStart { session_id: self.session_id, history: self.history.into(), newest_seq };
         Ok(StartPoint { start, position })
     }
 }
 
 /// Reads the starting data of a subscription to each of these sessions, from the primary: on a standby,
 /// `private.event_history` raises an error, because a standby shows events late.
-async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<Row>, Error> {
-    if tx.caller() == Identity::Anon {
+async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
+    if tx.caller_identity() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }
     let (ids, after): (Vec<Uuid>, Vec<i64>) =
@@ -309,7 +309,7 @@ async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)])
     let (ids, after) = (binds.bind(ids), binds.bind(after));
     let sql = format!(
         "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
-           private.event_history() AS history, newest.seq AS newest, newest.id AS newest_id, \
+           private.event_history() AS history, newest.seq AS newest_seq, newest.id AS newest_id, \
            newest.created_at AS newest_at, kept.id AS kept_id, kept.created_at AS kept_at \
          FROM unnest({ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
          LEFT JOIN LATERAL ( \
@@ -320,12 +320,12 @@ async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)])
            ON kept.session_id = watched.session_id AND kept.seq = watched.after \
            AND kept.created_at > now() - INTERVAL '24 hours'"
     );
-    let read = |rows: &[PgRow]| {
-        rows::decode_rows!(rows => Row {
-            session_id, status, history, newest, newest_id, newest_at, kept_id, kept_at
+    let decode = |rows: &[PgRow]| {
+        rows::decode_rows!(rows => StartRow {
+            session_id, status, history, newest_seq, newest_id, newest_at, kept_id, kept_at
         })
     };
-    let mut rows = rows::fetch_all(tx, binds.statement(sql), read).await?;
+    let mut rows = rows::fetch_all(tx, binds.into_statement(sql), decode).await?;
     for row in &mut rows {
         row.history = history_id(tx, Some(std::mem::take(&mut row.history)))?;
     }

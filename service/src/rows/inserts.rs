@@ -1,5 +1,5 @@
-//! Insert statements. For each row with the same columns SeaORM would build the same SQL from a hundred small strings,
-//! so the SQL is cached.
+//! Insert statements. Their SQL is cached, because SeaORM would build the same SQL again from a hundred small strings
+//! for each row with the same columns.
 
 use std::{
     any::TypeId,
@@ -13,7 +13,7 @@ use sea_orm::{
     sea_query::{OptionEnum, Query},
 };
 
-/// What determines the SQL: the table, the columns that the row sets, and the conflict columns, each as a bit set.
+/// What determines the SQL: the table, the columns that the row sets, and the conflict columns. Both are bit sets.
 type CacheKey = (TypeId, u128, u128);
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
@@ -28,36 +28,36 @@ where
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
     let columns = <A::Entity as EntityTrait>::Column::iter;
-    let (mut set, mut conflict) = (0_u128, 0_u128);
+    let (mut set_columns, mut conflict_columns) = (0_u128, 0_u128);
     // The bit sets have no room for the columns of a wider table.
     let is_cacheable = columns().count() <= 128;
     for (index, column) in columns().take(128).enumerate() {
         let bit = 1 << index;
         if !row.is_not_set(column) {
-            set |= bit;
+            set_columns |= bit;
         }
-        if key.clone().into_iter().any(|one| one.as_str() == column.as_str()) {
-            conflict |= bit;
+        if key.clone().into_iter().any(|key_column| key_column.as_str() == column.as_str()) {
+            conflict_columns |= bit;
         }
     }
-    let cache_key = (TypeId::of::<A>(), set, conflict);
+    let cache_key = (TypeId::of::<A>(), set_columns, conflict_columns);
     let cached = SQL_CACHE.read().unwrap_or_else(PoisonError::into_inner).get(&cache_key).cloned();
     if let Some(sql) = cached.filter(|_| is_cacheable) {
-        return Statement { sql, values: Some(Values(values_of(&mut row))), db_backend: DbBackend::Postgres };
+        return Statement { sql, values: Some(Values(take_values(&mut row))), db_backend: DbBackend::Postgres };
     }
     let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(key).into_query();
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));
     query.returning(Query::returning().exprs(returning));
     let statement = DbBackend::Postgres.build(&query);
     // Other rows can use the SQL only if its parameters are the columns' values, in the columns' order.
-    if is_cacheable && statement.values.as_ref().is_some_and(|values| values.0 == values_of(&mut row)) {
+    if is_cacheable && statement.values.as_ref().is_some_and(|values| values.0 == take_values(&mut row)) {
         SQL_CACHE.write().unwrap_or_else(PoisonError::into_inner).insert(cache_key, statement.sql.clone());
     }
     statement
 }
 
 /// Takes the values that the row sets. A value of an enum is sent as text; the statement casts it to its type.
-fn values_of<A: ActiveModelTrait>(row: &mut A) -> Vec<Value> {
+fn take_values<A: ActiveModelTrait>(row: &mut A) -> Vec<Value> {
     let to_parameter = |value| match value {
         Value::Enum(OptionEnum::Some(value)) => Value::String(Some(value.value.into_owned())),
         Value::Enum(OptionEnum::None(_)) => Value::String(None),

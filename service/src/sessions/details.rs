@@ -13,7 +13,7 @@ use super::Sessions;
 use crate::{
     Caller, Error,
     adventures::AdventureContent,
-    json::{json_cell, optional_json_cell},
+    json::{decode_json_cell, decode_optional_json_cell},
     operation::operation,
     rows,
 };
@@ -120,10 +120,10 @@ impl<C: Caller> Sessions<'_, C> {
             let rows = tx.fetch_all(statement).await?;
             let row = rows.first().ok_or(Error::NotFound { what: "session" })?;
             Ok(SessionDetails {
-                session: json_cell(row, "session_data", "session")?,
-                seer_name: rows::cell(row, "seer_name")?,
-                players: json_cell(row, "players", "players")?,
-                adventure: optional_json_cell(row, "adventure_data", "adventure")?,
+                session: decode_json_cell(row, "session_data", "session")?,
+                seer_name: rows::decode_cell(row, "seer_name")?,
+                players: decode_json_cell(row, "players", "players")?,
+                adventure: decode_optional_json_cell(row, "adventure_data", "adventure")?,
             })
         })
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Maximum number of rows per page.
-const PAGE: usize = 20;
+const PAGE_SIZE: usize = 20;
 
 /// Filter for the lobby. By default, all sessions match.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -96,6 +96,7 @@ struct Key {
     id: Uuid,
 }
 
+/// A row of the lobby, and of `private.session_by_code`.
 pub(super) struct Row {
     id: Uuid,
     status: SessionStatus,
@@ -128,21 +129,21 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::InvalidCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = ListId::new("sessions.lobby", filter);
-        let after = list.key::<Key>(after)?;
+        let after = list.decode_cursor::<Key>(after)?;
         let query = page_query(filter, after.as_ref());
         operation!(self.caller, reads "sessions.lobby", |tx| {
-            let summaries = |rows: &[PgRow]| Ok(Row::read(rows)?.into_iter().map(SessionSummary::from).collect());
+            let decode_summaries = |rows: &[PgRow]| Ok(Row::decode(rows)?.into_iter().map(SessionSummary::from).collect());
             let key = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
             let scan_end = |row: &PgRow, id| {
-                Ok(Key { start: rows::cell(row, "start")?, created: rows::cell(row, "created")?, id })
+                Ok(Key { start: rows::decode_cell(row, "start")?, created: rows::decode_cell(row, "created")?, id })
             };
-            query.fetch(tx, list, PAGE, summaries, key, scan_end).await
+            query.fetch(tx, list, PAGE_SIZE, decode_summaries, key, scan_end).await
         })
     }
 }
 
 impl Row {
-    pub(super) fn read(rows: &[PgRow]) -> Result<Vec<Self>, DbErr> {
+    pub(super) fn decode(rows: &[PgRow]) -> Result<Vec<Self>, DbErr> {
         rows::decode_rows!(rows => Self {
             id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
             adventure_id, adventure_name, thumbnail_url, difficulty, estimated_duration,
@@ -195,14 +196,14 @@ const LATERAL_JOINS: &str = "
   ) AS adventure ON true";
 
 /// Exactly the predicate of `idx_sessions_free_seats`, so that each range of the list is a scan of that index.
-const OPEN: &str = "session.is_public
+const IS_IN_LOBBY: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
-const ORDER: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
+const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// Sessions scheduled more than six hours ago are not listed.
-const NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
+/// The lobby omits sessions scheduled more than six hours ago.
+const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
 /// Returns the source of the sessions, and the conditions that indexes cover.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
@@ -216,7 +217,7 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
             binds.bind(seer)
         ),
     };
-    let mut conditions = format!("WHERE {OPEN}");
+    let mut conditions = format!("WHERE {IS_IN_LOBBY}");
     if let Some(before) = filter.starts_before {
         conditions.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
     }
@@ -229,7 +230,7 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
     (sessions, conditions)
 }
 
-/// Conditions that no index covers, which are evaluated for each session.
+/// Returns the conditions that no index covers, which PostgreSQL evaluates for each session.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(seats) = filter.free_seats {
@@ -249,21 +250,21 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     conditions.join(" AND ")
 }
 
-/// The query for one page.
+/// Returns the query for one page.
 fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
     let mut binds = Binds::default();
     let (sessions, conditions) = indexed_filters(filter, &mut binds);
     let range = |condition: &str, limit: usize| {
-        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER} LIMIT {limit}")
+        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER_BY} LIMIT {limit}")
     };
-    let undated = " AND session.scheduled_start IS NULL";
+    let is_unscheduled = " AND session.scheduled_start IS NULL";
     // Each range is an index scan that begins at its first row.
     let union_of = |conditions: &[&str], limit: usize| {
         let ranges: Vec<_> = conditions.iter().map(|condition| format!("({})", range(condition, limit))).collect();
-        format!("SELECT * FROM ({}) AS session {ORDER} LIMIT {limit}", ranges.join(" UNION ALL "))
+        format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", ranges.join(" UNION ALL "))
     };
     let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| union_of(&[&format!(" AND {NOT_OVERDUE}"), undated], limit)),
+        None => Box::new(|limit| union_of(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
         Some(Key { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
@@ -273,14 +274,14 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
                  AND (session.created_at < {created} OR (session.created_at = {created} AND session.id > {id}))"
             );
             match start {
-                None => Box::new(move |limit| range(&format!("{undated} AND {after_cursor}"), limit)),
+                None => Box::new(move |limit| range(&format!("{is_unscheduled} AND {after_cursor}"), limit)),
                 // The sessions with the same start, then those with a later start, then those without a start.
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same_start =
-                        format!(" AND {NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
-                    let later_start = format!(" AND {NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |limit| union_of(&[&same_start, &later_start, undated], limit))
+                        format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
+                    let later_start = format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start > {start}");
+                    Box::new(move |limit| union_of(&[&same_start, &later_start, is_unscheduled], limit))
                 }
             }
         }
@@ -291,17 +292,17 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
         // plan.
         return PageQuery::exact(
             binds,
-            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER}", list(PAGE + 1)),
+            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER_BY}", list(PAGE_SIZE + 1)),
         );
     }
-    let (limit, candidates) = (PAGE + 1, list(SCAN_LIMIT));
+    let (limit, candidates) = (PAGE_SIZE + 1, list(SCAN_LIMIT));
     let page = format!(
         "{SUMMARY_COLUMNS} FROM ({candidates}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} \
-         {ORDER} LIMIT {limit}"
+         {ORDER_BY} LIMIT {limit}"
     );
     let scanned = format!(
-        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER}) AS nth \
+        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER_BY}) AS nth \
          FROM ({candidates}) AS scanned"
     );
-    PageQuery::bounded(binds, "", &page, &scanned, PAGE, ORDER)
+    PageQuery::bounded(binds, "", &page, &scanned, PAGE_SIZE, ORDER_BY)
 }

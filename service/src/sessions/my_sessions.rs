@@ -13,7 +13,7 @@ use super::Sessions;
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, sql::Binds};
 
 /// Maximum number of rows per page.
-const PAGE: usize = 50;
+const PAGE_SIZE: usize = 50;
 
 /// One of the caller's sessions, for lists.
 #[derive(Clone, Debug, PartialEq, Eq, FromQueryResult, Serialize, Deserialize)]
@@ -94,21 +94,21 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn mine(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = ListId::new("sessions.mine", &self.caller.identity());
-        let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
+        let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user()?);
+            binds.bind(tx.user_id()?);
             let after = after_condition(&mut binds, "created_at", after);
-            let statement = binds.statement(format!(
+            let statement = binds.into_statement(format!(
                 "{SUMMARY_COLUMNS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
                  {after}
                  ORDER BY created_at DESC, id LIMIT {}",
-                PAGE + 1
+                PAGE_SIZE + 1
             ));
             let rows = MySession::find_by_statement(statement).all(tx).await?;
-            list.page(rows, PAGE, |row: &MySession| (row.created_at, row.id))
+            list.build_page(rows, PAGE_SIZE, |row: &MySession| (row.created_at, row.id))
         })
     }
 
@@ -122,21 +122,21 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::InvalidCursor`], [`Error::NotSignedIn`].
     pub async fn past(self, after: Option<&Cursor>) -> Result<Page<MySession>, Error> {
         let list = ListId::new("sessions.past", &self.caller.identity());
-        let after = list.key::<(DateTime<Utc>, Uuid)>(after)?;
+        let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user()?);
+            binds.bind(tx.user_id()?);
             let after = after_condition(&mut binds, "ended_at", after);
-            let end = format!("{after} ORDER BY ended_at DESC, id LIMIT {}", PAGE + 1);
-            let statement = binds.statement(format!(
-                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {end})
+            let page = format!("{after} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
+            let statement = binds.into_statement(format!(
+                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page})
                  UNION ALL
-                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {end})
+                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {page})
                  ORDER BY ended_at DESC, id LIMIT {}",
-                PAGE + 1
+                PAGE_SIZE + 1
             ));
             let rows = MySession::find_by_statement(statement).all(tx).await?;
-            list.page(rows, PAGE, |row: &MySession| (row.ended_at, row.id))
+            list.build_page(rows, PAGE_SIZE, |row: &MySession| (row.ended_at, row.id))
         })
     }
 
@@ -152,7 +152,7 @@ impl<C: Caller> Sessions<'_, C> {
             let session =
                 archived_sessions::Entity::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what: "session" })?;
             // Visitors have no privilege to read seats.
-            let seats = match tx.caller() {
+            let seats = match tx.caller_identity() {
                 crate::identity::Identity::Anon => Vec::new(),
                 _ => {
                     archived_session_players::Entity::find()
@@ -181,7 +181,7 @@ impl<C: Caller> Sessions<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<archived_dice_rolls::Model>, Error> {
         let list = ListId::new("sessions.archived_rolls", &id);
-        let after = list.key::<(DateTimeWithTimeZone, Uuid)>(after)?;
+        let after = list.decode_cursor::<(DateTimeWithTimeZone, Uuid)>(after)?;
         let limit = size.rows();
         operation!(self.caller, reads "sessions.archived_rolls", session = id, |tx| {
             let mut query = archived_dice_rolls::Entity::find()
@@ -196,12 +196,12 @@ impl<C: Caller> Sessions<'_, C> {
                         .add(archived_dice_rolls::Column::Id.gt(roll)),
                 );
             }
-            list.page(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
+            list.build_page(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
         })
     }
 }
 
-/// The condition for the rows after that position in descending order of the column.
+/// Returns the condition for the rows after that position, in descending order of the column.
 fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
     match after {
         None => String::new(),

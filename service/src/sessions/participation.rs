@@ -57,11 +57,11 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn participation(self, id: Uuid) -> Result<Participation, Error> {
         operation!(self.caller, reads "sessions.participation", session = id, |tx| {
-            let values = [id.into(), tx.user()?.into()];
+            let values = [id.into(), tx.user_id()?.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, PARTICIPATION, values);
-            let read = |rows: &[PgRow]| rows::decode_rows!(rows => Row { is_seer, is_active, is_removed });
-            let found = rows::fetch_all(tx, statement, read).await?.pop();
-            Ok(match found {
+            let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Row { is_seer, is_active, is_removed });
+            let row = rows::fetch_all(tx, statement, decode).await?.pop();
+            Ok(match row {
                 Some(Row { is_seer: true, .. }) => Participation::Seer,
                 Some(Row { is_active: Some(true), .. }) => Participation::Player,
                 Some(Row { is_active: Some(false), is_removed: Some(true), .. }) => Participation::Removed,

@@ -239,5 +239,9 @@ async fn activate(
 /// Finds the session that an update did not match, if the caller is its Seer or the service.
 async fn find_as_seer(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     let session = find(tx, id).await?;
-    if tx.caller().user().is_none_or(|user| user == session.seer_id) { Ok(session) } else { Err(Error::NotSessionSeer) }
+    if tx.caller_identity().user_id().is_none_or(|user| user == session.seer_id) {
+        Ok(session)
+    } else {
+        Err(Error::NotSessionSeer)
+    }
 }

@@ -30,7 +30,7 @@ impl<C: Caller> Sessions<'_, C> {
             // The database function runs with elevated privileges, because knowing the code gives access to the
             // session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
-            let row = rows::fetch_all(tx, statement, lobby::Row::read).await?.pop().ok_or(Error::UnknownJoinCode)?;
+            let row = rows::fetch_all(tx, statement, lobby::Row::decode).await?.pop().ok_or(Error::UnknownJoinCode)?;
             Ok(row.into())
         })
     }
@@ -49,7 +49,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join", character = character_id, |tx| {
-            tx.user()?;
+            tx.user_id()?;
             // The database function runs with elevated privileges, because knowing the code gives access to the
             // session.
             let values = [code.as_str().into(), character_id.into()];
@@ -72,7 +72,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn join_public(self, id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join_public", session = id, character = character_id, |tx| {
-            take_seat(tx, id, tx.user()?, character_id).await
+            take_seat(tx, id, tx.user_id()?, character_id).await
         })
         .map_err(|error| error.with_rule("only users who know its code may join a private session"))
     }
@@ -85,7 +85,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionOver`], [`Error::NotSeated`], [`Error::NotFound`] for the session, [`Error::NotSignedIn`].
     pub async fn leave(self, id: Uuid) -> Result<session_players::Model, Error> {
-        operation!(self.caller, "sessions.leave", session = id, |tx| { update_own_seat(tx, id, inactive()).await })
+        operation!(self.caller, "sessions.leave", session = id, |tx| { update_own_seat(tx, id, inactive_seat()).await })
     }
 
     /// Returns the caller to a seat that they gave up, with the same character or another.
@@ -178,7 +178,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-fn inactive() -> session_players::ActiveModel {
+fn inactive_seat() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
 
@@ -197,7 +197,7 @@ async fn update_own_seat(
     session_id: Uuid,
     row: session_players::ActiveModel,
 ) -> Result<session_players::Model, Error> {
-    match update_seat(tx, session_id, tx.user()?, row).await {
+    match update_seat(tx, session_id, tx.user_id()?, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             let session = sessions::Entity::find_by_id(session_id).one(tx).await?;
             Err(if session.is_some() { Error::NotSeated } else { Error::NotFound { what: "session" } })
@@ -217,7 +217,7 @@ async fn update_as_seer(
     match update_seat(tx, session_id, user_id, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             if let Some(session) = sessions::Entity::find_by_id(session_id).one(tx).await?
-                && tx.caller().user().is_some_and(|user| user != session.seer_id)
+                && tx.caller_identity().user_id().is_some_and(|user| user != session.seer_id)
             {
                 return Err(Error::NotSessionSeer);
             }

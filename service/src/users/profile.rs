@@ -78,4 +78,4 @@ pub enum Badge {
     None,
 }
 
-crate::values::named!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");
+crate::values::impl_text_conversions!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");

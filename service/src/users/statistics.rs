@@ -63,7 +63,7 @@ impl<C: Caller> Users<'_, C> {
     /// [`Error::NotSignedIn`].
     pub async fn statistics(self) -> Result<UserStatistics, Error> {
         operation!(self.caller, reads "users.statistics", |tx| {
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user()?.into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, STATISTICS, [tx.user_id()?.into()]);
             UserStatistics::find_by_statement(statement).one(tx).await?.ok_or(Error::NotFound { what: "user" })
         })
     }

@@ -23,21 +23,21 @@ const FALSE_RELATION: &str = r#"    #[sea_orm(
     pub users: BelongsTo<Option<Entity>>,
 "#;
 
-/// The derive of JSON Schema for enums. For tables, the generator would also put it on the relations in `ModelEx`, so
-/// it is added to each `Model` afterwards, with the table's name, because every struct is called `Model`.
-const SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
+/// The attribute that derives JSON Schema for enums. For tables, the generator would also put it on `ModelEx`, which
+/// contains the relations, so [`add_json_schema`] adds it to each `Model` instead.
+const ENUM_JSON_SCHEMA: &str = r#"cfg_attr(feature = "schema", derive(schemars::JsonSchema))"#;
 
 /// The line of the false relation in the diagram.
-const FALSE_LINE: &str = "    users }o--|| users : \"account_id\"\n";
+const FALSE_RELATION_IN_DIAGRAM: &str = "    users }o--|| users : \"account_id\"\n";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
-    // Ignores DATABASE_URL, because that database may contain objects that are not of the schema.
+    // Ignores DATABASE_URL, because that database may contain objects that do not belong to the schema.
     let server = Server::start_private(None).await?;
-    let database = server.migrated().await?;
+    let database = server.create_migrated().await?;
     let folder = tempfile::tempdir()?;
-    run_generate_command(command(database.url(), folder.path()), false).await?;
+    run_generate_command(generate_command(database.url(), folder.path()), false).await?;
 
     let users = folder.path().join("users.rs");
     let generated = fs::read_to_string(&users)?;
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let diagram = folder.path().join("entities.mermaid");
     let generated = fs::read_to_string(&diagram)?;
-    fs::write(workspace.join("docs/generated/entities.mermaid"), generated.replace(FALSE_LINE, ""))?;
+    fs::write(workspace.join("docs/generated/entities.mermaid"), generated.replace(FALSE_RELATION_IN_DIAGRAM, ""))?;
     fs::remove_file(diagram)?;
     let tables = workspace.join("entity/src/tables");
     if tables.exists() {
@@ -67,18 +67,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Adds the JSON Schema derive to each model.
+/// Derives JSON Schema for each model, under the name of its table, because every struct is called `Model`.
 fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
     for file in fs::read_dir(folder)? {
         let file = file?.path();
         let Some(table) = file.file_stem().and_then(|name| name.to_str()) else { continue };
-        let named = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
+        let table_attribute = format!("#[sea_orm(schema_name = \"public\", table_name = \"{table}\")]\n");
         let generated = fs::read_to_string(&file)?;
-        let schema = format!(
+        let schema_attribute = format!(
             "#[sea_orm(model_attrs(cfg_attr(\n    feature = \"schema\",\n    derive(schemars::JsonSchema),\n    \
              schemars(rename = \"{table}\")\n)))]\n"
         );
-        fs::write(&file, generated.replace(&named, &format!("{named}{schema}")))?;
+        fs::write(&file, generated.replace(&table_attribute, &format!("{table_attribute}{schema_attribute}")))?;
     }
     Ok(())
 }
@@ -100,24 +100,25 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
             continue;
         }
         let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
-        let starts = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
-        let raw = format!("    pub r#{column}:");
-        let Some(mut at) = lines.iter().position(|line| line.starts_with(&starts) || line.starts_with(&raw)) else {
-            return Err(format!("{table}.{column} has a comment but no field").into());
+        let declaration = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
+        let raw_declaration = format!("    pub r#{column}:");
+        let declares = |line: &String| line.starts_with(&declaration) || line.starts_with(&raw_declaration);
+        let Some(mut index) = lines.iter().position(declares) else {
+            return Err(format!("{table}.{column} has a comment, but no field was generated for it").into());
         };
         // The documentation goes before the attributes.
-        while at > 0 && lines[at - 1].trim_start().starts_with("#[") {
-            at -= 1;
+        while index > 0 && lines[index - 1].trim_start().starts_with("#[") {
+            index -= 1;
         }
         let indent = if column.is_empty() { "" } else { "    " };
-        lines.insert(at, format!("{indent}/// {comment}"));
+        lines.insert(index, format!("{indent}/// {comment}"));
         fs::write(&file, lines.join("\n") + "\n")?;
     }
     db.close().await?;
     Ok(())
 }
 
-fn command(url: &str, folder: &Path) -> GenerateSubcommands {
+fn generate_command(url: &str, folder: &Path) -> GenerateSubcommands {
     GenerateSubcommands::Entity {
         entity_format: Some("dense".to_owned()),
         compact_format: false,
@@ -142,8 +143,8 @@ fn command(url: &str, folder: &Path) -> GenerateSubcommands {
         model_extra_derives: Vec::new(),
         model_extra_attributes: Vec::new(),
         enum_extra_derives: Vec::new(),
-        // JSON uses the database's names.
-        enum_extra_attributes: vec![SCHEMA.to_owned(), r#"serde(rename_all = "snake_case")"#.to_owned()],
+        // Enum values have the same names in JSON as in the database.
+        enum_extra_attributes: vec![ENUM_JSON_SCHEMA.to_owned(), r#"serde(rename_all = "snake_case")"#.to_owned()],
         column_extra_derives: Vec::new(),
         seaography: false,
         impl_active_model_behavior: true,

@@ -1,8 +1,8 @@
 //! `cargo manifest`: regenerates `migration/manifest.txt` from a plain database and a Supabase project that it
 //! migrates.
 //!
-//! Each has lines that the other lacks (the stand-in for `auth`, the policies of Realtime); lines for the same object
-//! must be equal.
+//! Each of the two has lines that the other lacks (the stand-in for `auth`, the policies of Realtime); the manifest
+//! contains the lines of both. Lines for the same object must be equal.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut lines = BTreeSet::new();
     let mut objects = BTreeSet::new();
     for is_platform in [false, true] {
-        for line in runtime.block_on(manifest(is_platform))?.lines() {
+        for line in runtime.block_on(migrate_and_read_manifest(is_platform))?.lines() {
             let object = migration::object_of_line(line).ok_or_else(|| format!("not a line of a manifest: {line}"))?;
             if lines.insert(line.to_owned()) && !objects.insert(object.to_owned()) {
                 return Err(format!("a plain database and a Supabase project differ in {object}").into());
@@ -28,10 +28,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn manifest(is_platform: bool) -> Result<String, Box<dyn Error>> {
-    // Ignores DATABASE_URL, because that database may contain objects that are not of the schema.
+async fn migrate_and_read_manifest(is_platform: bool) -> Result<String, Box<dyn Error>> {
+    // Ignores DATABASE_URL, because that database may contain objects that do not belong to the schema.
     let server = if is_platform { Server::start_platform(None).await? } else { Server::start_private(None).await? };
-    let database = server.empty().await?;
+    let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;
     let manifest = migration::actual_manifest(&db).await?;

@@ -1,10 +1,10 @@
 //! Mutation test of the schema: removes each rule in turn and runs the integration tests. `cargo mutants-of-schema
-//! [WORD]...` tries the rules whose kind or name contains a word, or all rules; the word `new` restricts this to rules
-//! for which no failing test is known. Writes `docs/generated/mutants.md`, which lists the test that fails for each
-//! rule.
+//! [WORD]...` removes the rules whose kind or name contains one of the words, or all rules without a word. The word
+//! `new` restricts this to rules for which no failing test is known. Writes `docs/generated/mutants.md`, which lists
+//! the test that fails without each rule.
 //!
-//! A mutant is tried first on the test that failed for it last time, then on the tests for rules of its kind. Those
-//! that survive are tried on all tests at the end.
+//! A mutant is a schema with one rule removed or loosened. For each mutant, the test that failed last time is run
+//! first, then the tests for rules of its kind. At the end, all tests are run on the mutants that survived.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,6 @@ const UNRELATED_TESTS: &[&str] = &[
     "spans::",
     "pooler::",
     "model::",
-    "postgrest::",
     "soak::",
     "faults::",
     "replicas::",
@@ -35,7 +34,7 @@ const UNRELATED_TESTS: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// Rules without which no test can fail, because another rule has the same effect, and why they are kept.
+/// Mutants (kind and name) that no test can detect, each with the reason.
 const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
@@ -73,63 +72,63 @@ fn main() -> ExitCode {
 
 fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let mut words: Vec<String> = env::args().skip(1).collect();
-    let is_only_new = words.iter().any(|word| word == "new");
+    let only_new = words.iter().any(|word| word == "new");
     words.retain(|word| word != "new");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?.to_owned();
     let page = root.join("docs/generated/mutants.md");
-    let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(mutants())?;
-    let program = build(&root)?;
-    if let Some(test) = failing(&program, "", &[])? {
+    let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
+    let program = build_tests(&root)?;
+    if let Some(test) = first_failing_test(&program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
     }
 
-    let known_killers = read(&page);
+    let known_killers = read_killers(&page);
     let chosen: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
             let is_new = equivalent_because(mutant).is_none()
                 && known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
             let is_named = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
-            (is_new || !is_only_new) && (words.is_empty() || words.iter().any(is_named))
+            (is_new || !only_new) && (words.is_empty() || words.iter().any(is_named))
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
     let mut survivors: Vec<&Mutant> = chosen.clone();
     for tests in [Tests::Likely, Tests::All] {
-        survivors = each(survivors, |mutant| {
+        survivors = find_survivors(survivors, |mutant| {
             let key = (mutant.kind.clone(), mutant.name.clone());
             let killer = find_killer(&program, mutant, known_killers.get(&key), tests);
             let killer = killer.unwrap_or_else(|error| Some(error.to_string()));
-            eprintln!("{} {}: {}", mutant.kind, mutant.name, killer.as_deref().unwrap_or(tests.survival()));
+            eprintln!("{} {}: {}", mutant.kind, mutant.name, killer.as_deref().unwrap_or(tests.survival_message()));
             let is_killed = killer.is_some();
             if let Ok(mut killers) = killers.lock()
                 && (is_killed || tests == Tests::All)
             {
                 killers.insert(key, killer.unwrap_or_default());
-                let _ = write(&page, &mutants, &killers);
+                let _ = write_page(&page, &mutants, &killers);
             }
             is_killed
         })?;
     }
     fs::remove_file(&program)?;
-    let killers = killers.into_inner().map_err(|_| "a worker stopped")?;
-    write(&page, &mutants, &killers)?;
+    let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
+    write_page(&page, &mutants, &killers)?;
     Ok(chosen
         .iter()
         .filter(|mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty))
         .count())
 }
 
-/// The tests on which a mutant is tried.
+/// The tests that are run on a mutant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// Those of its kind of rule.
+    /// Those for rules of its kind.
     Likely,
     All,
 }
 
 impl Tests {
-    fn survival(self) -> &'static str {
+    fn survival_message(self) -> &'static str {
         match self {
             Self::Likely => "survives the likely tests",
             Self::All => "SURVIVES",
@@ -138,19 +137,19 @@ impl Tests {
 }
 
 /// Calls `is_killed` for each mutant, in several threads, and returns the mutants that survive.
-fn each(
+fn find_survivors(
     mutants: Vec<&Mutant>,
     is_killed: impl Fn(&Mutant) -> bool + Sync,
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
-    // SPARC_WORKERS lowers the number on a machine that is in use.
-    let workers = match env::var("SPARC_WORKERS") {
-        Ok(workers) => workers.parse()?,
+    // SPARC_WORKERS reduces the load on a machine that others use.
+    let threads = match env::var("SPARC_WORKERS") {
+        Ok(threads) => threads.parse()?,
         Err(_) => std::thread::available_parallelism()?.get(),
     };
     let queue = Mutex::new(mutants.into_iter());
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..threads {
             scope.spawn(|| {
                 let next = || queue.lock().ok().and_then(|mut queue| queue.next());
                 while let Some(mutant) = next() {
@@ -163,9 +162,10 @@ fn each(
             });
         }
     });
-    Ok(survivors.into_inner().map_err(|_| "a worker stopped")?)
+    Ok(survivors.into_inner().map_err(|_| "a thread panicked")?)
 }
 
+/// Returns why no test can detect the mutant, if it is known that none can.
 fn equivalent_because(mutant: &Mutant) -> Option<&'static str> {
     EQUIVALENT_MUTANTS
         .iter()
@@ -173,8 +173,8 @@ fn equivalent_because(mutant: &Mutant) -> Option<&'static str> {
         .map(|(_, _, why)| *why)
 }
 
-/// Returns all mutants of a migrated database. Each statement is tried once and rolled back.
-async fn mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
+/// Returns the mutants of a migrated database. Each statement is run once and rolled back, to check that it succeeds.
+async fn list_mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
     let database = testdb::Database::open_migrated().await?;
     let connection = database.connect(1).await?;
     let mut mutants = Vec::new();
@@ -197,13 +197,13 @@ async fn mutants() -> Result<Vec<Mutant>, Box<dyn std::error::Error>> {
     Ok(mutants)
 }
 
-/// Builds the integration tests and returns the path of a copy of their program.
-fn build(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+/// Builds the integration tests, and returns the path of a copy of the program that runs them.
+fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo).args(["test", "--no-run", "--test", "integration"]).current_dir(root).output()?;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
-    // A copy, because another build would replace the original.
+    // Copies the program, because another build would replace it.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
     fs::copy(root.join(path), &copy)?;
     Ok(copy)
@@ -217,7 +217,7 @@ fn find_killer(
     tests: Tests,
 ) -> io::Result<Option<String>> {
     if tests == Tests::All {
-        return failing(program, &mutant.statement, &[]);
+        return first_failing_test(program, &mutant.statement, &[]);
     }
     let likely: [&[&str]; 2] = match mutant.kind.as_str() {
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
@@ -239,20 +239,20 @@ fn find_killer(
         ],
     };
     if let Some(last_killer) = last_killer.filter(|last_killer| !last_killer.is_empty())
-        && let Some(test) = failing(program, &mutant.statement, &[last_killer])?
+        && let Some(test) = first_failing_test(program, &mutant.statement, &[last_killer])?
     {
         return Ok(Some(test));
     }
     for tests in likely.into_iter().filter(|tests| !tests.is_empty()) {
-        if let Some(test) = failing(program, &mutant.statement, tests)? {
+        if let Some(test) = first_failing_test(program, &mutant.statement, tests)? {
             return Ok(Some(test));
         }
     }
     Ok(None)
 }
 
-/// Runs the tests whose names contain one of the words, or all, and returns the first that fails.
-fn failing(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
+/// Runs the tests whose names contain one of the words, or all tests without a word, and returns the first that fails.
+fn first_failing_test(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
     let mut command = Command::new(program);
     command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
@@ -276,23 +276,24 @@ fn failing(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<
     Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
-/// Reads the page: the failing test of each mutant, or an empty string.
-fn read(page: &Path) -> BTreeMap<(String, String), String> {
+/// Reads from the page the test that fails for each mutant (kind and name), or an empty string if it survives.
+fn read_killers(page: &Path) -> BTreeMap<(String, String), String> {
     let text = fs::read_to_string(page).unwrap_or_default();
     text.lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
             let (kind, name, test) = (cells.next()?, cells.next()?, cells.next().unwrap_or_default());
-            let bare = |cell: &str| cell.trim().trim_matches('`').to_owned();
-            Some(((bare(kind), bare(name)), if test.starts_with("**none**") { String::new() } else { bare(test) }))
+            let unquoted = |cell: &str| cell.trim().trim_matches('`').to_owned();
+            let test = if test.starts_with("**none**") { String::new() } else { unquoted(test) };
+            Some(((unquoted(kind), unquoted(name)), test))
         })
         .collect()
 }
 
-fn write(page: &Path, mutants: &[Mutant], killers: &BTreeMap<(String, String), String>) -> io::Result<()> {
-    let of = |mutant: &Mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone()));
-    let tried = mutants.iter().filter(|mutant| of(mutant).is_some()).count();
-    let killed = mutants.iter().filter(|mutant| of(mutant).is_some_and(|test| !test.is_empty())).count();
+fn write_page(page: &Path, mutants: &[Mutant], killers: &BTreeMap<(String, String), String>) -> io::Result<()> {
+    let killer_of = |mutant: &Mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone()));
+    let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();
+    let killed = mutants.iter().filter(|mutant| killer_of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(
         "# Schema mutants\n\nEach rule of the schema was removed, or loosened by one; the test named here failed. Generated by\n\
          `cargo mutants-of-schema`; [testing.md](../testing.md) describes it.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
@@ -300,7 +301,7 @@ fn write(page: &Path, mutants: &[Mutant], killers: &BTreeMap<(String, String), S
         mutants.len()
     );
     for mutant in mutants {
-        if let Some(test) = of(mutant) {
+        if let Some(test) = killer_of(mutant) {
             let test = match equivalent_because(mutant) {
                 Some(why) if test.is_empty() => format!("**none**: {why}"),
                 _ if test.is_empty() => "**none**".to_owned(),

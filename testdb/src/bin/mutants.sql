@@ -1,22 +1,22 @@
 -- Lists every rule of the schema with a statement that removes it or loosens it by one: kind, name, statement.
-WITH ours AS (
-  -- As SQL writes the name: with its schema if that is private.
+WITH our_tables AS (
+  -- The name includes the schema if that is not in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
     AND relname NOT IN ('sparc_migrations', 'sparc_record')
 ),
 constraints AS (
-  SELECT ours.name AS "table", conname, contype, pg_get_constraintdef(pg_constraint.oid) AS definition
-  FROM pg_catalog.pg_constraint JOIN ours ON ours.oid = conrelid
+  SELECT our_tables.name AS "table", conname, contype, pg_get_constraintdef(pg_constraint.oid) AS definition
+  FROM pg_catalog.pg_constraint JOIN our_tables ON our_tables.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds, and the direction that loosens them.
+-- Numeric bounds in check constraints, each with the step that loosens it by one.
 bounds AS (
   SELECT constraints.*, nth,
     regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS "from",
     regexp_substr(definition, pattern, 1, nth, '', 2) AS number,
-    CASE WHEN regexp_substr(definition, pattern, 1, nth, '', 1) LIKE '<%' THEN 1 ELSE -1 END AS further
+    CASE WHEN regexp_substr(definition, pattern, 1, nth, '', 1) LIKE '<%' THEN 1 ELSE -1 END AS step
   FROM constraints,
     (VALUES ('(<=|>=|<|>) \(?''?(-?[0-9]+)(?![-0-9])')) AS bound (pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
@@ -28,35 +28,35 @@ functions AS (
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
 -- Errors that functions raise, and locks that they take.
-lines AS (
+statements_in_functions AS (
   SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
     regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition
   FROM functions,
     (VALUES
       ('raise', 'RAISE EXCEPTION USING([^;'']|''[^'']*'')*;'),
       ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
-    ) AS line (kind, pattern),
+    ) AS searched (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
 )
 SELECT 'constraint' AS kind, "table" || '.' || conname AS name,
   format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', "table", conname) AS statement
 FROM constraints
 UNION ALL
-SELECT 'bound', format('%s.%s: %s %s', "table", conname, number, CASE further WHEN 1 THEN 'and one more' ELSE 'and one less' END),
+SELECT 'bound', format('%s.%s: %s %s', "table", conname, number, CASE step WHEN 1 THEN 'and one more' ELSE 'and one less' END),
   format(
     'ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
-    left(definition, "from" - 1) || (number::bigint + further) || substr(definition, "from" + length(number))
+    left(definition, "from" - 1) || (number::bigint + step) || substr(definition, "from" + length(number))
   )
 FROM bounds
 UNION ALL
-SELECT 'not null', ours.name || '.' || attname, format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', ours.name, attname)
-FROM ours JOIN pg_catalog.pg_attribute ON attrelid = ours.oid
+SELECT 'not null', our_tables.name || '.' || attname, format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', our_tables.name, attname)
+FROM our_tables JOIN pg_catalog.pg_attribute ON attrelid = our_tables.oid
 WHERE attnum > 0 AND attnotnull AND attidentity = ''
   AND NOT EXISTS (
-    SELECT FROM pg_catalog.pg_constraint WHERE conrelid = ours.oid AND contype = 'p' AND attnum = ANY (conkey)
+    SELECT FROM pg_catalog.pg_constraint WHERE conrelid = our_tables.oid AND contype = 'p' AND attnum = ANY (conkey)
   )
   -- PostgreSQL keeps the columns of a replica identity NOT NULL.
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = ours.oid AND indisreplident AND attnum = ANY (indkey))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = our_tables.oid AND indisreplident AND attnum = ANY (indkey))
 UNION ALL
 SELECT 'unique index', indexrelid::regclass::text, format('DROP INDEX %s', indexrelid::regclass)
 FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
@@ -68,7 +68,7 @@ FROM pg_catalog.pg_trigger JOIN pg_catalog.pg_class ON pg_class.oid = tgrelid
 WHERE NOT tgisinternal AND relnamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
 UNION ALL
 SELECT 'row security', name, format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', name)
-FROM ours WHERE is_public
+FROM our_tables WHERE is_public
 UNION ALL
 SELECT 'policy gone', tablename || ': ' || policyname, format('DROP POLICY %I ON public.%I', policyname, tablename)
 FROM pg_catalog.pg_policies WHERE schemaname = 'public'
@@ -76,18 +76,18 @@ UNION ALL
 SELECT 'policy open', tablename || ': ' || policyname || ', ' || side,
   format('ALTER POLICY %I ON public.%I %s (true)', policyname, tablename, side)
 FROM pg_catalog.pg_policies,
-  LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS part (side, expression)
+  LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS condition (side, expression)
 WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
 SELECT 'revoke', format('%s on %s from %s', privilege, name, role), format('GRANT %s ON %s TO %s', privilege, name, role)
-FROM ours,
+FROM our_tables,
   unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
   unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
-WHERE NOT has_table_privilege(role, ours.oid, privilege)
+WHERE NOT has_table_privilege(role, our_tables.oid, privilege)
 UNION ALL
 SELECT 'revoke', format('call of %s from %s', functions.name, role), format('GRANT EXECUTE ON FUNCTION %s TO %s', functions.name, role)
 FROM functions, unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role
 WHERE NOT has_function_privilege(role, functions.name::regprocedure, 'EXECUTE')
 UNION ALL
-SELECT kind, name, definition FROM lines
+SELECT kind, name, definition FROM statements_in_functions
 ORDER BY 1, 2

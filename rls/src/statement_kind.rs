@@ -1,12 +1,12 @@
-//! Recognizes statements built by SeaORM that cannot have changed the database session.
+//! Recognizes from its text what a statement may do: change the database session, write, commit.
 //!
 //! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
-//! function (`set_config`, `pg_advisory_lock`). So a statement counts as plain only if every parenthesis in it is one
-//! that SeaORM writes. This is an allow-list; after any other statement, the identity is verified and the database
-//! session cleaned.
+//! function (`set_config`, `pg_advisory_lock`). So a statement counts as unable to change the database session only if
+//! every parenthesis in it is one that SeaORM writes. This is an allow-list; after any other statement, the identity is
+//! verified and the database session cleaned.
 
 /// Words that SeaORM writes before a parenthesis. None of them changes a database session.
-const BEFORE_PARENTHESIS: [&str; 36] = [
+const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
     "ANY",
@@ -45,46 +45,49 @@ const BEFORE_PARENTHESIS: [&str; 36] = [
     "WHERE",
 ];
 
-const STATEMENTS: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
+const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Returns whether the statement certainly calls no function that changes the database session.
-pub(crate) fn is_plain(sql: &str) -> bool {
+/// Returns whether the statement certainly calls no function that could change the database session.
+pub(crate) fn cannot_change_session(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
-    if !STATEMENTS.iter().any(|begin| sql.starts_with(begin)) || sql.contains("--") || sql.contains("/*") {
+    if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
         return false;
     }
     // `SELECT ... INTO` creates a table, which may be a temporary one. (The word can also occur in a name or a string.)
     if sql.starts_with("SELECT ") && sql.split(|c| !is_part_of_name(c)).any(|word| word.eq_ignore_ascii_case("into")) {
         return false;
     }
-    let body =
-        sql.strip_prefix("INSERT INTO ").and_then(|rest| rest.split_once('(')).filter(|(table, _)| is_name(table));
+    let body = sql
+        .strip_prefix("INSERT INTO ")
+        .and_then(|rest| rest.split_once('('))
+        .filter(|(table, _)| is_quoted_name(table));
     let sql = body.map_or(sql, |(_, body)| body);
     sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
 }
 
-/// Whether the statement is plain, only reads, and locks no rows, so that a replica can run it.
-pub(crate) fn is_plain_read(sql: &str) -> bool {
+/// Whether the statement only reads, locks no rows and cannot change the database session, so that a replica can run
+/// it.
+pub(crate) fn only_reads(sql: &str) -> bool {
     // Each of these can also occur in a name or a string; the statement then runs on the primary. System views (`pg_`)
     // differ between the servers.
-    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && is_plain(sql)
+    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && cannot_change_session(sql)
 }
 
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn is_commit(sql: &str) -> bool {
-    let word: String = after_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
+    let word: String = skip_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
 }
 
 /// Returns the text after the white space and the comments that it begins with.
-fn after_comments(sql: &str) -> &str {
+fn skip_comments(sql: &str) -> &str {
     let mut rest = sql.trim_start();
     loop {
         if let Some(comment) = rest.strip_prefix("--") {
             rest = comment.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
         } else if rest.starts_with("/*") {
-            rest = after_block_comment(rest);
+            rest = skip_block_comment(rest);
         } else if let Some(empty) = rest.strip_prefix(';') {
             rest = empty;
         } else {
@@ -95,7 +98,7 @@ fn after_comments(sql: &str) -> &str {
 }
 
 /// Returns the text after the block comment that it begins with. Comments can be nested.
-fn after_block_comment(sql: &str) -> &str {
+fn skip_block_comment(sql: &str) -> &str {
     let (mut depth, mut rest) = (0_usize, sql);
     while let Some(index) = rest.find("/*").into_iter().chain(rest.find("*/")).min() {
         depth = if rest[index..].starts_with("/*") { depth + 1 } else { depth.saturating_sub(1) };
@@ -109,7 +112,7 @@ fn after_block_comment(sql: &str) -> &str {
 
 /// Whether the text is a quoted table name, with or without its schema, as SeaORM writes it before the columns of an
 /// insert.
-fn is_name(text: &str) -> bool {
+fn is_quoted_name(text: &str) -> bool {
     text.trim().split('.').all(|part| {
         part.strip_prefix('"').and_then(|part| part.strip_suffix('"')).is_some_and(|name| !name.contains('"'))
     })
@@ -123,7 +126,7 @@ fn may_precede_parenthesis(before: &str) -> bool {
     }
     // `x.count(` calls a function of a schema.
     let rest = &before[..before.len() - word.len()];
-    !rest.trim_end().ends_with('.') && BEFORE_PARENTHESIS.contains(&word)
+    !rest.trim_end().ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
 }
 
 fn is_part_of_name(c: char) -> bool {
@@ -132,7 +135,7 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_commit, is_plain, is_plain_read};
+    use super::{cannot_change_session, is_commit, only_reads};
 
     #[test]
     fn a_commit_is_recognized_by_its_first_word() {
@@ -147,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_locks_or_writes_is_not_a_plain_read() {
-        assert!(is_plain_read(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
+    fn a_statement_that_locks_or_writes_does_not_only_read() {
+        assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
             r#"SELECT "a"."id" FROM "a" FOR NO KEY UPDATE SKIP LOCKED"#,
@@ -158,12 +161,12 @@ mod tests {
             r#"INSERT INTO "a" ("id") VALUES ($1)"#,
             r#"WITH "b" AS (DELETE FROM "a" RETURNING "id") SELECT "id" FROM "b""#,
         ] {
-            assert!(!is_plain_read(sql), "{sql}");
+            assert!(!only_reads(sql), "{sql}");
         }
     }
 
     #[test]
-    fn statements_built_from_entities_are_plain() {
+    fn statements_built_from_entities_cannot_change_the_session() {
         for sql in [
             r#"SELECT "a"."id", CAST("a"."kind" AS text) FROM "a" WHERE "a"."id" = $1 LIMIT $2"#,
             r#"SELECT COUNT(*) AS num_items FROM (SELECT "a"."id" FROM "a") AS "sub_query""#,
@@ -171,12 +174,12 @@ mod tests {
             r#"UPDATE "a" SET "n" = "n" + ($1) WHERE ("a"."id" IN ($2, $3)) AND ("b" IS NULL)"#,
             r#"DELETE FROM "a" WHERE EXISTS(SELECT 1 FROM "b")"#,
         ] {
-            assert!(is_plain(sql), "{sql}");
+            assert!(cannot_change_session(sql), "{sql}");
         }
     }
 
     #[test]
-    fn statements_with_other_function_calls_are_not_plain() {
+    fn statements_with_other_function_calls_may_change_the_session() {
         for sql in [
             "SELECT set_config('role', 'postgres', true)",
             r#"SELECT "set_config"('role', 'postgres', true)"#,
@@ -193,7 +196,7 @@ mod tests {
             "RESET ROLE",
             "SELECT éCOUNT(1)",
         ] {
-            assert!(!is_plain(sql), "{sql}");
+            assert!(!cannot_change_session(sql), "{sql}");
         }
     }
 }

@@ -12,7 +12,10 @@ struct Grant {
 }
 
 /// Returns the statements that restore the privileges of an operator's roles on these views and functions.
-pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&CatalogObject]) -> Result<Vec<Repair>, DbErr> {
+pub(super) async fn restore_statements<C: ConnectionTrait>(
+    db: &C,
+    recreated: &[&CatalogObject],
+) -> Result<Vec<Repair>, DbErr> {
     let rows: Vec<String> = recreated
         .iter()
         .filter_map(|found| {
@@ -28,7 +31,7 @@ pub(super) async fn grants<C: ConnectionTrait>(db: &C, recreated: &[&CatalogObje
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = include_str!("../../sql/manifest/operators_grants.sql").replace("/* recreated */", &rows.join(", "));
+    let sql = include_str!("../../sql/manifest/operator_grants.sql").replace("/* recreated */", &rows.join(", "));
     let grants: Vec<Grant> = query::fetch_all(db, &sql).await?;
     Ok(grants
         .into_iter()

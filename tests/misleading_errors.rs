@@ -30,8 +30,8 @@ async fn assert_works(who: &IdentityConnection) {
 #[tokio::test]
 async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let world = World::new().await;
-    let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = one.as_user(world.new_account().await);
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(world.new_account().await);
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
     assert_invalid(
         characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await,
@@ -39,8 +39,8 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     );
     assert_works(&ada).await;
     assert_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
-    let two = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
-    assert_invalid(ada.query_all_raw(two).await, "one too many");
+    let two_values = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
+    assert_invalid(ada.query_all_raw(two_values).await, "one too many");
     assert_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
     assert_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
     assert_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
@@ -85,9 +85,9 @@ async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() 
     let tx = ada.begin().await.unwrap();
     let all = (0..20).map(|_| async {
         let (users, adventures) = (tx.users(), tx.adventures());
-        let (me, faults) = tokio::join!(users.me(), adventures.validate(draft));
+        let (me, errors) = tokio::join!(users.me(), adventures.validate(draft));
         me?;
-        faults.map(drop)
+        errors.map(drop)
     });
     for outcome in futures_util::future::join_all(all).await {
         outcome.unwrap();
@@ -99,17 +99,16 @@ async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() 
 async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    let one = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    for after in [1, 5, 20] {
-        let refused = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
-        let alone = one.as_user(ada.user_id().unwrap());
-        let _ = tokio::time::timeout(Duration::from_millis(after), alone.query_one_raw(sql(refused))).await;
-        assert_works(&alone).await;
-        // In one transaction, the cancelled statement has failed or may have, so the transaction can only be rolled
-        // back.
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    for after_ms in [1, 5, 20] {
+        let failing = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
+        let own_connection = sparc.as_user(ada.user_id().unwrap());
+        let _ = tokio::time::timeout(Duration::from_millis(after_ms), own_connection.query_one_raw(sql(failing))).await;
+        assert_works(&own_connection).await;
+        // In a transaction, the cancelled statement has failed or may have failed, so it can only be rolled back.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        let cancelled = tokio::time::timeout(Duration::from_millis(after), inner.query_one_raw(sql(refused))).await;
+        let cancelled = tokio::time::timeout(Duration::from_millis(after_ms), inner.query_one_raw(sql(failing))).await;
         if cancelled.is_err() {
             assert_fails!(inner.users().me().await, Error::TransactionFailed);
         }

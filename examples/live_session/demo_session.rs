@@ -17,12 +17,12 @@ use crate::{ApiError, App, Input, demo};
 
 /// The session that the demo plays. Everyone can watch it, and join it after it has started, unlike other sessions.
 #[derive(Clone)]
-pub struct Show {
+pub struct DemoSession {
     sparc: Sparc,
     session: watch::Receiver<Option<Uuid>>,
 }
 
-impl Show {
+impl DemoSession {
     /// Starts the demo, and returns once its session exists.
     pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
         let (sender, mut session) = watch::channel(None);
@@ -31,19 +31,19 @@ impl Show {
         Self { sparc: sparc.clone(), session }
     }
 
-    /// Returns a show without a session, for a service without the demo.
+    /// Returns a handle without a session, for a service without the demo.
     pub fn none(sparc: &Sparc) -> Self {
         Self { sparc: sparc.clone(), session: watch::channel(None).1 }
     }
 
-    fn is(&self, session: Uuid) -> bool {
+    fn is_demo(&self, session: Uuid) -> bool {
         *self.session.borrow() == Some(session)
     }
 
     /// Returns the identity that reads a session. Row security hides participants and events from users who do not take
     /// part, so the demo's session is read as the service.
-    pub fn visible_to(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
-        if self.is(session) { self.sparc.as_service() } else { viewer }
+    pub fn reading_identity(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
+        if self.is_demo(session) { self.sparc.as_service() } else { viewer }
     }
 
     /// Seats a player in the demo's running session, as the service: players themselves can only join sessions that
@@ -54,14 +54,14 @@ impl Show {
         session: Uuid,
         hero: Uuid,
     ) -> Result<Option<Seat>, Error> {
-        let Some(player) = user.user_id().filter(|_| self.is(session)) else { return Ok(None) };
+        let Some(player) = user.user_id().filter(|_| self.is_demo(session)) else { return Ok(None) };
         user.characters().get(hero).await?;
         Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
     }
 }
 
 pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
-    Json(*app.show.session.borrow())
+    Json(*app.demo_session.session.borrow())
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -1,4 +1,4 @@
-//! Messages for database errors.
+//! What went wrong, from a database error: its SQLSTATE, its reason, and a message for the operator.
 
 use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
@@ -74,7 +74,7 @@ fn detail(error: &DbErr) -> Option<String> {
 
 /// Returns the database's reason for rejecting a statement, with its detail. `None` if the cause is the connection, a
 /// lock, a read-only server or a prepared statement, which [`user_message`] explains.
-pub(crate) fn rejection(error: &DbErr) -> Option<String> {
+pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let is_explained =
         matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");

@@ -1,4 +1,4 @@
-//! Maintenance: in batches, in bounded time, repeated and concurrent.
+//! Maintenance jobs: in batches, in bounded time, repeated and concurrent.
 
 use std::time::Duration;
 
@@ -13,30 +13,29 @@ fn batches_of(batch_size: u16) -> JobOptions {
 }
 
 /// Creates events from two days ago.
-async fn old_events(world: &World, session: Uuid, how_many: u32) {
+async fn insert_old_events(world: &World, session: Uuid, count: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
          INSERT INTO session_events (session_id, event_type, created_at)
-         SELECT '{session}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {how_many});
+         SELECT '{session}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {count});
          ALTER TABLE session_events ENABLE TRIGGER cleanup_events_trigger"
     );
     world.db.execute_unprepared(&sql).await.unwrap();
 }
 
-/// Creates sessions that were completed a year ago, and returns one.
-async fn old_sessions(world: &World, how_many: u32) -> Uuid {
+/// Creates sessions that were completed a year ago.
+async fn insert_old_sessions(world: &World, count: u32) {
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
-         SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {how_many})"
+         SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {count})"
     );
     world.owner().exec(&sql).await.unwrap();
-    seer
 }
 
 #[tokio::test]
-async fn tables_whose_scans_start_at_deleted_rows_are_vacuumed_after_a_fixed_number() {
+async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
     let sql = "SELECT relname::text FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -50,7 +49,7 @@ async fn tables_whose_scans_start_at_deleted_rows_are_vacuumed_after_a_fixed_num
 async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    old_events(&world, game.session, 25).await;
+    insert_old_events(&world, game.session, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut reported = Vec::new();
@@ -62,12 +61,12 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
 }
 
 #[tokio::test]
-async fn two_concurrent_runs_share_the_work() {
+async fn concurrent_runs_share_the_work() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    old_events(&world, game.session, 400).await;
-    old_sessions(&world, 40).await;
-    let working = (0..4)
+    insert_old_events(&world, game.session, 400).await;
+    insert_old_sessions(&world, 40).await;
+    let tasks = (0..4)
         .map(|_| {
             let service = world.sparc.as_service();
             async move {
@@ -77,7 +76,7 @@ async fn two_concurrent_runs_share_the_work() {
             }
         })
         .collect();
-    let reports = at_once(working).await;
+    let reports = at_once(tasks).await;
     assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
     assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
     assert_eq!(world.owner().count("archived_sessions").await, 40);
@@ -87,7 +86,7 @@ async fn two_concurrent_runs_share_the_work() {
 async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    old_events(&world, game.session, 10).await;
+    insert_old_events(&world, game.session, 10).await;
     let holder = world.owner().begin().await;
     let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
     holder.execute_unprepared(hold).await.unwrap();
@@ -101,7 +100,7 @@ async fn a_clean_up_skips_locked_rows() {
 #[tokio::test]
 async fn no_batch_begins_after_the_time_limit() {
     let world = World::new().await;
-    old_sessions(&world, 30).await;
+    insert_old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
     let short = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
     let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
@@ -126,12 +125,12 @@ async fn the_participants_can_read_an_archived_session() {
     world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     let ada = world.sparc.as_user(player.id);
     assert_fails!(ada.sessions().get(game.session).await, Error::NotFound { .. });
-    let kept = ada.sessions().archived(game.session).await.unwrap();
-    assert_eq!((kept.session.id, kept.seats.len()), (game.session, 2));
-    let two = PageSize::new(2).unwrap();
+    let archived = ada.sessions().archived(game.session).await.unwrap();
+    assert_eq!((archived.session.id, archived.seats.len()), (game.session, 2));
+    let page_size = PageSize::new(2).unwrap();
     let (mut rolls, mut after) = (Vec::new(), None);
     loop {
-        let page = ada.sessions().archived_rolls(game.session, two, after.as_ref()).await.unwrap();
+        let page = ada.sessions().archived_rolls(game.session, page_size, after.as_ref()).await.unwrap();
         rolls.extend(page.items.into_iter().map(|roll| roll.id));
         let Some(next) = page.next else { break };
         after = Some(next);
@@ -142,19 +141,19 @@ async fn the_participants_can_read_an_archived_session() {
     assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
     let stranger = world.sparc.as_user(world.new_account().await);
     assert_fails!(stranger.sessions().archived(game.session).await, Error::NotFound { .. });
-    assert!(stranger.sessions().archived_rolls(game.session, two, None).await.unwrap().items.is_empty());
+    assert!(stranger.sessions().archived_rolls(game.session, page_size, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn only_the_owner_vacuums_tables_also_concurrently() {
+async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
     let world = World::new().await;
-    let vacuuming = (0..2)
+    let tasks = (0..2)
         .map(|_| {
             let service = world.sparc.as_service();
             async move { service.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap() }
         })
         .collect();
-    for report in at_once(vacuuming).await {
+    for report in at_once(tasks).await {
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
@@ -166,10 +165,11 @@ async fn only_the_owner_vacuums_tables_also_concurrently() {
         "not_signed_in"
     );
 
-    // A service's login, which owns no table.
+    // This login has the service's roles, but owns no table.
     let role = format!("plain_{}", Uuid::new_v4().simple());
-    let make = format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
-    world.db.execute_unprepared(&make).await.unwrap();
+    let create_role =
+        format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
+    world.db.execute_unprepared(&create_role).await.unwrap();
     let (scheme, rest) = world.url().split_once("://").unwrap();
     let login = format!("{scheme}://{role}:x@{}", rest.rsplit_once('@').unwrap().1);
     let sparc = Sparc::connect(&login).await.unwrap();

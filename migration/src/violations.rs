@@ -6,7 +6,7 @@ use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 use crate::{PreflightError, query, repair::Subject};
 
 #[derive(FromQueryResult)]
-struct CountedRows {
+struct RowsAndKeys {
     number: i64,
     keys: Option<String>,
 }
@@ -28,31 +28,31 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
            SELECT {key} AS key, row_number() OVER () AS nth
            FROM {table} AS row
            WHERE {condition}
-         ) AS broken"
+         ) AS violating"
     );
-    let rows: CountedRows = query::fetch_one(db, &sql).await?;
+    let rows: RowsAndKeys = query::fetch_one(db, &sql).await?;
     if rows.number == 0 {
         return Ok(None);
     }
-    let more = if rows.number > 5 { " and others" } else { "" };
+    let and_others = if rows.number > 5 { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
         object: subject.object.clone(),
         table: table.clone(),
-        rows: format!("{} (key {}{more})", rows.number, rows.keys.unwrap_or_default()),
+        rows: format!("{} (key {}{and_others})", rows.number, rows.keys.unwrap_or_default()),
     }))
 }
 
-/// Returns the error for adding a NOT NULL column without a default to existing rows.
+/// Returns the error for a lost NOT NULL column without a default: existing rows have no value for it.
 async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
     subject: &Subject,
     table: &str,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let needs_value = subject.definition.contains(" not null") && !subject.definition.contains(" default ");
-    if !needs_value {
+    let lacks_value = subject.definition.contains(" not null") && !subject.definition.contains(" default ");
+    if !lacks_value {
         return Ok(None);
     }
-    let rows: CountedRows =
+    let rows: RowsAndKeys =
         query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
     Ok(Some(PreflightError::ValuesLost { object: subject.object.clone(), rows: rows.number }))
 }

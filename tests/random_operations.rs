@@ -1,4 +1,4 @@
-//! A busy evening: users who call random operations in the same sessions.
+//! Random operations, which several users call in the same sessions.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -19,21 +19,21 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// The users, and the rows that their operations pick from.
-pub struct Evening {
-    people: Vec<Guest>,
+/// The users, and the rows that their operations choose from.
+pub struct RandomOperations {
+    users: Vec<User>,
     adventure: Uuid,
     creature: Uuid,
-    sessions: Mutex<Vec<OpenSession>>,
+    sessions: Mutex<Vec<CreatedSession>>,
 }
 
-struct Guest {
+struct User {
     id: Uuid,
-    heroes: Vec<Uuid>,
+    characters: Vec<Uuid>,
 }
 
 #[derive(Clone)]
-struct OpenSession {
+struct CreatedSession {
     id: Uuid,
     seer: Uuid,
     code: JoinCode,
@@ -41,16 +41,16 @@ struct OpenSession {
 
 /// A row whose creation was acknowledged, and which must still exist at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
+pub enum AcknowledgedRow {
     Session(Uuid),
     Character(Uuid),
     Roll(Uuid),
     Event(Uuid),
 }
 
-impl Kept {
+impl AcknowledgedRow {
     /// Returns what follows `FROM` to count the row.
-    pub fn there(self) -> String {
+    pub fn from_clause(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
             Self::Character(id) => format!("characters WHERE id = '{id}'"),
@@ -60,129 +60,138 @@ impl Kept {
     }
 }
 
-/// How many of the newest sessions are used; older ones are left alone.
-const OPEN_SESSIONS: usize = 12;
+/// Operations choose from this many of the newest sessions.
+const NEWEST_SESSIONS: usize = 12;
 
-impl Evening {
-    pub async fn new(world: &World, guests: usize) -> Self {
-        let host = world.new_account().await;
-        let adventure = world.new_adventure(host).await;
+impl RandomOperations {
+    pub async fn new(world: &World, count: usize) -> Self {
+        let creator = world.new_account().await;
+        let adventure = world.new_adventure(creator).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
         let creature = world.owner().value(&sql).await.unwrap();
-        let mut people = Vec::new();
-        for _ in 0..guests {
+        let mut users = Vec::new();
+        for _ in 0..count {
             let player = world.new_player().await;
-            people.push(Guest { id: player.id, heroes: vec![player.character, world.new_character(player.id).await] });
+            users
+                .push(User { id: player.id, characters: vec![player.character, world.new_character(player.id).await] });
         }
-        Self { people, adventure, creature, sessions: Mutex::default() }
+        Self { users, adventure, creature, sessions: Mutex::default() }
     }
 
     /// Calls a random operation as a random user.
-    pub async fn act(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<Kept>, Error> {
-        let guest = &self.people[rng.usize(..self.people.len())];
-        let hero = guest.heroes[rng.usize(..guest.heroes.len())];
-        let open = {
+    pub async fn call_one(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
+        let user = &self.users[rng.usize(..self.users.len())];
+        let character = user.characters[rng.usize(..user.characters.len())];
+        let session = {
             let sessions = self.sessions.lock().unwrap();
-            let newest = &sessions[sessions.len().saturating_sub(OPEN_SESSIONS)..];
+            let newest = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
             (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
         };
-        let me = sparc.as_user(guest.id);
-        let Some(open) = open.filter(|_| rng.u8(..20) > 0) else { return self.open(&me, guest.id, rng).await };
-        // Half the time the Seer, because only the Seer starts sessions.
-        let seer = sparc.as_user(if rng.bool() { open.seer } else { guest.id });
-        self.act_in(sparc, &me, &seer, guest, hero, open, rng).await
+        let me = sparc.as_user(user.id);
+        let Some(session) = session.filter(|_| rng.u8(..20) > 0) else {
+            return self.create_session(&me, user.id, rng).await;
+        };
+        // Half the time it is the Seer, because only the Seer starts sessions.
+        let seer_or_me = sparc.as_user(if rng.bool() { session.seer } else { user.id });
+        self.call_in_session(sparc, &me, &seer_or_me, user, character, session, rng).await
     }
 
-    async fn open(&self, me: &IdentityConnection, seer: Uuid, rng: &mut Rng) -> Result<Option<Kept>, Error> {
+    async fn create_session(
+        &self,
+        me: &IdentityConnection,
+        seer: Uuid,
+        rng: &mut Rng,
+    ) -> Result<Option<AcknowledgedRow>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
         let new = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
         let created = me.sessions().create(new).await?;
-        let open = OpenSession { id: created.id, seer, code: created.code.parse().unwrap() };
-        self.sessions.lock().unwrap().push(open);
-        Ok(Some(Kept::Session(created.id)))
+        let session = CreatedSession { id: created.id, seer, code: created.code.parse().unwrap() };
+        self.sessions.lock().unwrap().push(session);
+        Ok(Some(AcknowledgedRow::Session(created.id)))
     }
 
     #[allow(clippy::too_many_arguments)]
-    async fn act_in(
+    async fn call_in_session(
         &self,
         sparc: &Sparc,
         me: &IdentityConnection,
-        seer: &IdentityConnection,
-        guest: &Guest,
-        hero: Uuid,
-        open: OpenSession,
+        seer_or_me: &IdentityConnection,
+        user: &User,
+        character: Uuid,
+        session: CreatedSession,
         rng: &mut Rng,
-    ) -> Result<Option<Kept>, Error> {
-        let id = open.id;
+    ) -> Result<Option<AcknowledgedRow>, Error> {
+        let id = session.id;
         match rng.u8(..42) {
             0..=3 => {
-                me.sessions().join(&open.code, hero).await?;
+                me.sessions().join(&session.code, character).await?;
             }
             4..=5 => {
-                me.sessions().join_public(id, hero).await?;
+                me.sessions().join_public(id, character).await?;
             }
             6 => {
                 me.sessions().leave(id).await?;
             }
             7 => {
-                me.sessions().rejoin(id, hero).await?;
+                me.sessions().rejoin(id, character).await?;
             }
             8 => {
-                me.sessions().change_character(id, hero).await?;
+                me.sessions().change_character(id, character).await?;
             }
             9..=10 => {
-                seer.sessions().seat(id, guest.id, hero).await?;
+                seer_or_me.sessions().seat(id, user.id, character).await?;
             }
             11 => {
-                seer.sessions().remove(id, guest.id).await?;
+                seer_or_me.sessions().remove(id, user.id).await?;
             }
             12 => {
-                seer.sessions().announce(id).await?;
+                seer_or_me.sessions().announce(id).await?;
             }
             13 => {
-                seer.sessions().withdraw(id).await?;
+                seer_or_me.sessions().withdraw(id).await?;
             }
             14..=15 => {
-                seer.sessions().start(id).await?;
+                seer_or_me.sessions().start(id).await?;
             }
             16 => {
-                seer.sessions().pause(id).await?;
+                seer_or_me.sessions().pause(id).await?;
             }
             17 => {
-                seer.sessions().resume(id).await?;
+                seer_or_me.sessions().resume(id).await?;
             }
             18 => {
-                seer.sessions().complete(id).await?;
+                seer_or_me.sessions().complete(id).await?;
             }
             19 if rng.u8(..3) == 0 => {
-                seer.sessions().cancel(id).await?;
+                seer_or_me.sessions().cancel(id).await?;
             }
             20 => {
-                seer.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_me.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
             }
             21 => {
-                seer.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_me.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
             }
             22 => {
                 let state = serde_json::json!({ "round": rng.u8(..) });
-                seer.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
+                seer_or_me.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
-                let roll = NewRoll::new(RollType::Attack, id, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
-                let rolled = seer.dice().roll(roll).await?;
+                let roll =
+                    NewRoll::new(RollType::Attack, id, Roller::Character(character), Attribute::Wit, Difficulty::MAX);
+                let rolled = seer_or_me.dice().roll(roll).await?;
                 if !rolled.success {
-                    let saved = seer.dice().heroic_save(rolled.id).await?;
-                    return Ok(Some(Kept::Roll(saved.id)));
+                    let saved = seer_or_me.dice().heroic_save(rolled.id).await?;
+                    return Ok(Some(AcknowledgedRow::Roll(saved.id)));
                 }
-                return Ok(Some(Kept::Roll(rolled.id)));
+                return Ok(Some(AcknowledgedRow::Roll(rolled.id)));
             }
             27 => {
                 let creatures = vec![self.creature];
-                seer.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
+                seer_or_me.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
             }
             28..=30 => {
                 let sent = NewEvent { session_id: id, kind: "wave".to_owned(), ..Default::default() };
-                return Ok(Some(Kept::Event(me.events().send(sent).await?.id)));
+                return Ok(Some(AcknowledgedRow::Event(me.events().send(sent).await?.id)));
             }
             31 => {
                 me.sessions().details(id).await?;
@@ -200,25 +209,25 @@ impl Evening {
                 me.sessions().mine(None).await?;
             }
             36 => {
-                me.characters().retire(hero).await?;
+                me.characters().retire(character).await?;
             }
             37 => {
-                me.characters().unretire(hero).await?;
+                me.characters().unretire(character).await?;
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
                 let created = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
-                return Ok(Some(Kept::Character(created.id)));
+                return Ok(Some(AcknowledgedRow::Character(created.id)));
             }
             39 => {
-                seer.characters().damage(hero, 1).await?;
+                seer_or_me.characters().damage(character, 1).await?;
             }
             40 => {
                 let changes = SessionChanges {
                     visibility: Some(if rng.bool() { Visibility::Public } else { Visibility::Private }),
                     ..Default::default()
                 };
-                seer.sessions().edit(id, changes).await?;
+                seer_or_me.sessions().edit(id, changes).await?;
             }
             _ => {
                 let service = sparc.as_service();
@@ -231,9 +240,9 @@ impl Evening {
     }
 }
 
-/// Returns the outcomes that are neither refusals a person can act on nor in `allowed`.
-pub fn unexpected(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
-    let ours = [
+/// Returns the errors that a user can do nothing about, except the allowed ones, each with the number of times.
+pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
+    let never_expected = [
         "busy",
         "database",
         "connection_lost",
@@ -247,13 +256,13 @@ pub fn unexpected(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) ->
     ];
     outcomes
         .iter()
-        .filter(|(code, _)| ours.contains(code) && !allowed.contains(code))
+        .filter(|(code, _)| never_expected.contains(code) && !allowed.contains(code))
         .map(|(code, times)| format!("{code}: {times}"))
         .collect()
 }
 
-/// Returns every invariant that is broken; there must be none.
-pub async fn broken(world: &World) -> Vec<String> {
+/// Returns the invariants that do not hold; a test expects none.
+pub async fn broken_invariants(world: &World) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
         sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')

@@ -41,7 +41,7 @@ pub enum ModifierKind {
     Flat,
 }
 
-crate::values::named!(ModifierKind, "type", { Dice = "dice", Flat = "flat" }, "must be dice or flat");
+crate::values::impl_text_conversions!(ModifierKind, "type", { Dice = "dice", Flat = "flat" }, "must be dice or flat");
 
 impl Modifier {
     /// Creates a modifier of the number of dice.

@@ -1,4 +1,4 @@
-//! Event streams of several sessions, and many such streams at once.
+//! `subscribe_many`: one stream with the events of several sessions, and many such streams at once.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +19,7 @@ async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)
 }
 
 /// Returns the numbers of the next `count` events, by session.
-async fn take(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
+async fn read_events(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid, Vec<i64>> {
     let mut seen = BTreeMap::<Uuid, Vec<i64>>::new();
     for _ in 0..count {
         let (session, event) = next(stream).await.unwrap();
@@ -35,17 +35,17 @@ async fn is_silent(stream: &mut Subscriptions) -> bool {
 }
 
 #[tokio::test]
-async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
+async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed() {
     let world = World::new().await;
     let sparc = new_handle(&world).await;
     let mut games = Vec::new();
     for _ in 0..3 {
         games.push(world.new_active_session(1).await);
     }
-    let [first, second, third] = [0, 1, 2].map(|place| games[place].session);
-    let begun = numbers(&world, second).await;
+    let [first, second, third] = [0, 1, 2].map(|index| games[index].session);
+    let earlier = numbers(&world, second).await;
     let mut stream =
-        sparc.as_service().events().subscribe_many([(first, None), (second, Some(begun[0]))]).await.unwrap();
+        sparc.as_service().events().subscribe_many([(first, None), (second, Some(earlier[0]))]).await.unwrap();
     for game in &games {
         write(&game.players[0].person, game.session, 70).await;
     }
@@ -53,7 +53,7 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     expected.insert(first, numbers(&world, first).await.split_off(2));
     expected.insert(second, numbers(&world, second).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(take(&mut stream, count).await, expected);
+    assert_eq!(read_events(&mut stream, count).await, expected);
 
     stream.add(third, Some(0)).await.unwrap();
     assert!(stream.remove(first));
@@ -65,15 +65,15 @@ async fn each_session_of_a_stream_is_in_order_while_others_come_and_go() {
     expected.insert(second, vec![*numbers(&world, second).await.last().unwrap()]);
     expected.insert(third, numbers(&world, third).await);
     let count = expected.values().map(Vec::len).sum();
-    assert_eq!(take(&mut stream, count).await, expected);
+    assert_eq!(read_events(&mut stream, count).await, expected);
     assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
 
-    // Added again from a later `seq`: unread events before it are not delivered.
+    // A session is added again from a later `seq`: unread events before it are not delivered.
     write(&games[1].players[0].person, second, 5).await;
     stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
     write(&games[1].players[0].person, second, 1).await;
     let newest = *numbers(&world, second).await.last().unwrap();
-    assert_eq!(take(&mut stream, 1).await, BTreeMap::from([(second, vec![newest])]));
+    assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second, vec![newest])]));
     assert!(is_silent(&mut stream).await);
     let mut sessions: Vec<Uuid> = stream.sessions().collect();
     sessions.sort_unstable();
@@ -88,19 +88,19 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
     let sparc = new_handle(&world).await;
     let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let ada = sparc.as_user(mine.players[0].id);
-    let nowhere = Uuid::new_v4();
+    let unknown = Uuid::new_v4();
     let mut stream =
-        ada.events().subscribe_many([(mine.session, None), (other.session, None), (nowhere, Some(3))]).await.unwrap();
+        ada.events().subscribe_many([(mine.session, None), (other.session, None), (unknown, Some(3))]).await.unwrap();
     let mut refused = BTreeMap::new();
     for _ in 0..2 {
         let (session, outcome) = next(&mut stream).await.unwrap();
         refused.insert(session, outcome.unwrap_err().code());
     }
-    assert_eq!(refused, BTreeMap::from([(other.session, "not_allowed"), (nowhere, "not_allowed")]));
+    assert_eq!(refused, BTreeMap::from([(other.session, "not_allowed"), (unknown, "not_allowed")]));
     assert_eq!(stream.add(other.session, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(mine.session, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
     write(&mine.players[0].person, mine.session, 2).await;
-    take(&mut stream, 2).await;
+    read_events(&mut stream, 2).await;
 
     world.owner().exec(&format!("DELETE FROM session_players WHERE user_id = '{}'", mine.players[0].id)).await.unwrap();
     let ended = loop {
@@ -116,7 +116,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
     assert!(next(&mut service).await.is_none());
     service.add(other.session, None).await.unwrap();
     write(&other.players[0].person, other.session, 1).await;
-    take(&mut service, 1).await;
+    read_events(&mut service, 1).await;
     let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
     assert_eq!(anon.unwrap_err().code(), "not_signed_in");
     sparc.clone().close().await.unwrap();
@@ -135,10 +135,10 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
+async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_sessions() {
     const SESSIONS: usize = 250;
     let world = World::new().await;
-    let (ours, theirs) = (new_handle(&world).await, new_handle(&world).await);
+    let (first_handle, second_handle) = (new_handle(&world).await, new_handle(&world).await);
     let mut games = Vec::new();
     for _ in 0..SESSIONS {
         games.push(world.new_active_session(1).await);
@@ -146,7 +146,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
     let mut readers = Vec::new();
     let all: Vec<_> = games.iter().map(|game| (game.session, None)).collect();
     let mut gateways = Vec::new();
-    for sparc in [&ours, &theirs] {
+    for sparc in [&first_handle, &second_handle] {
         gateways.push(sparc.as_service().events().subscribe_many(all.clone()).await.unwrap());
         for game in &games {
             let caller = sparc.as_user(game.players[0].id);
@@ -163,12 +163,12 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_of_theirs() {
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
-            assert!(more.is_err(), "one event too many");
+            assert!(more.is_err(), "no event is delivered twice");
             BTreeMap::from([(session, seen)])
         }));
     }
     for mut gateway in gateways {
-        reading.push(tokio::spawn(async move { take(&mut gateway, 4 * SESSIONS).await }));
+        reading.push(tokio::spawn(async move { read_events(&mut gateway, 4 * SESSIONS).await }));
     }
     let writing = games.iter().map(|game| {
         let (person, session) = (game.players[0].person.clone(), game.session);

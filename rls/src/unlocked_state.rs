@@ -8,10 +8,10 @@ use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
 /// Recorded without access to the connection, because a handle that is being dropped cannot wait for it.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct UnlockedState {
     dropped: StdMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
-    waiting: AtomicUsize,
+    waiter_count: AtomicUsize,
     waiter_added: Notify,
 }
 
@@ -25,30 +25,30 @@ pub(crate) enum Dropped {
 }
 
 /// Counts one call that waits for the connection.
-pub(crate) struct Waiting<'a>(&'a Marks);
+pub(crate) struct WaiterGuard<'a>(&'a UnlockedState);
 
-impl<'a> Waiting<'a> {
-    pub(crate) fn new(marks: &'a Marks) -> Self {
-        marks.waiting.fetch_add(1, Ordering::SeqCst);
-        marks.waiter_added.notify_waiters();
-        Self(marks)
+impl<'a> WaiterGuard<'a> {
+    pub(crate) fn new(unlocked: &'a UnlockedState) -> Self {
+        unlocked.waiter_count.fetch_add(1, Ordering::SeqCst);
+        unlocked.waiter_added.notify_waiters();
+        Self(unlocked)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.waiter_count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Marks {
-    pub(crate) fn add(&self, frame: u64, dropped: Dropped) {
+impl UnlockedState {
+    pub(crate) fn record_drop(&self, frame: u64, dropped: Dropped) {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
     }
 
     /// Returns whether a call waits for the connection.
     pub(crate) fn has_waiters(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+        self.waiter_count.load(Ordering::SeqCst) > 0
     }
 
     /// Waits until another call waits for the connection.
@@ -62,7 +62,7 @@ impl Marks {
         }
     }
 
-    pub(crate) fn take(&self) -> Vec<(u64, Dropped)> {
+    pub(crate) fn take_drops(&self) -> Vec<(u64, Dropped)> {
         std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

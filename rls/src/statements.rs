@@ -11,31 +11,34 @@ use tokio::{
 
 use crate::{
     inner::OUTERMOST,
-    plain::{is_plain, is_plain_read},
     runtime::{AtomicUsize, Ordering, spawn, timeout},
-    shared_transaction::{Call, Check, GRACE, SharedTransaction},
-    wire::{Connection, check_values, driver_query, exec_error, query_error},
+    shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
+    statement_kind::{cannot_change_session, only_reads},
+    wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
 /// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
-macro_rules! run {
-    ($shared:expr, $frame:expr, $statement:expr, $check:expr, $error:ident, |$query:ident, $connection:ident| $run:expr) => {{
+macro_rules! run_statement {
+    (
+        $shared:expr, $frame:expr, $statement:expr, $verification:expr, $error:ident,
+        |$query:ident, $connection:ident| $run:expr
+    ) => {{
         let statement: StatementToRun = $statement;
-        check_values(&statement.statement)?;
+        check_value_count(&statement.statement)?;
         let run = async {
-            let mut call = $shared.call($frame).await?;
+            let mut call = $shared.begin_call($frame).await?;
             if statement.may_write() {
                 $shared.count_write();
             }
-            if $check != Check::Never {
+            if $verification != Verification::Skipped {
                 call.expect_changes();
-                call.expect_commit_of(&statement.statement);
+                call.record_raw_commit(&statement.statement);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.answered_to_caller(outcome, $error)?;
-            if $check == Check::Now {
+            let answer = call.record_outcome_for_caller(outcome, $error)?;
+            if $verification == Verification::Immediate {
                 call.verify().await?;
             }
             Ok(answer)
@@ -59,7 +62,7 @@ impl From<Statement> for StatementToRun {
 impl StatementToRun {
     fn may_write(&self) -> bool {
         // A `SELECT` may write through a function that it calls.
-        !(self.statement.sql.starts_with("SELECT ") && is_plain(&self.statement.sql))
+        !(self.statement.sql.starts_with("SELECT ") && cannot_change_session(&self.statement.sql))
     }
 }
 
@@ -68,10 +71,11 @@ impl<C: Connection> SharedTransaction<C> {
         &self,
         frame: u64,
         statement: impl Into<StatementToRun>,
-        check: Check,
+        verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        run!(self, frame, statement.into(), check, exec_error, |query, connection| connection.execute(query))
-            .map(Into::into)
+        run_statement!(self, frame, statement.into(), verification, exec_error, |query, connection| connection
+            .execute(query))
+        .map(Into::into)
     }
 
     /// Runs one statement in another role and restores the role, with exclusive access to the connection. After a
@@ -84,13 +88,13 @@ impl<C: Connection> SharedTransaction<C> {
     ) -> Result<ExecResult, DbErr> {
         let [elevate, restore] = set_roles;
         let run = async {
-            let mut call = self.call(frame).await?;
+            let mut call = self.begin_call(frame).await?;
             self.count_write();
             call.execute(elevate).await?;
-            let done = call.execute(statement).await?;
+            let result = call.execute(statement).await?;
             call.execute(restore).await?;
             call.complete();
-            Ok(done)
+            Ok(result)
         };
         self.within_deadline(run).await
     }
@@ -101,15 +105,20 @@ impl SharedTransaction {
         &self,
         frame: u64,
         statement: Statement,
-        check: Check,
+        verification: Verification,
     ) -> Result<Option<PgRow>, DbErr> {
-        run!(self, frame, statement.into(), check, query_error, |query, connection| query
-            .fetch_optional(connection.connection()))
+        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+            .fetch_optional(connection.driver_mut()))
     }
 
-    pub(crate) async fn fetch_all(&self, frame: u64, statement: Statement, check: Check) -> Result<Vec<PgRow>, DbErr> {
-        run!(self, frame, statement.into(), check, query_error, |query, connection| query
-            .fetch_all(connection.connection()))
+    pub(crate) async fn fetch_all(
+        &self,
+        frame: u64,
+        statement: Statement,
+        verification: Verification,
+    ) -> Result<Vec<PgRow>, DbErr> {
+        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+            .fetch_all(connection.driver_mut()))
     }
 }
 
@@ -117,9 +126,9 @@ impl<C: Connection> Call<C> {
     /// Runs one of several statements. The call is in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = self.connection()?.execute(driver_query(statement, true)).await;
-        let done = self.answered(outcome).map_err(exec_error)?;
-        self.expect_more();
-        Ok(done.into())
+        let result = self.record_outcome(outcome).map_err(exec_error)?;
+        self.expect_more_statements();
+        Ok(result.into())
     }
 }
 
@@ -127,18 +136,18 @@ impl<C: Connection> Call<C> {
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
 /// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
-const STREAM_BUFFER: usize = if cfg!(test) { 2 } else { 64 };
+const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Sends rows from the task that has the connection to the reader.
 struct RowSender<R> {
     sender: mpsc::UnboundedSender<Result<R, DbErr>>,
-    flow: Arc<Flow>,
+    unread_rows: Arc<UnreadRows>,
 }
 
 /// The number of rows sent and not yet read.
 #[derive(Default)]
-struct Flow {
-    unread: AtomicUsize,
+struct UnreadRows {
+    count: AtomicUsize,
     was_read: Notify,
 }
 
@@ -147,29 +156,29 @@ impl<R> RowSender<R> {
     /// memory, so that a reader who runs another statement before the last row does not wait for itself. Returns
     /// `false` if the stream was dropped.
     async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
-        while self.flow.unread.load(Ordering::SeqCst) >= STREAM_BUFFER && !shared.has_waiters() {
+        while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
             select! {
                 // Without `biased`, the order would be random, and no schedule could be repeated.
                 biased;
-                () = self.flow.was_read.notified() => {}
+                () = self.unread_rows.was_read.notified() => {}
                 () = shared.wait_for_waiter() => {}
                 () = self.sender.closed() => return false,
             }
         }
-        self.flow.unread.fetch_add(1, Ordering::SeqCst);
+        self.unread_rows.count.fetch_add(1, Ordering::SeqCst);
         self.sender.send(Ok(row)).is_ok()
     }
 
     /// Waits until the last row has been read. Returns `false` if the stream was dropped before.
     async fn wait_until_read(&self) -> bool {
-        while self.flow.unread.load(Ordering::SeqCst) > 0 {
+        while self.unread_rows.count.load(Ordering::SeqCst) > 0 {
             select! {
                 biased;
-                () = self.flow.was_read.notified() => {}
+                () = self.unread_rows.was_read.notified() => {}
                 () = self.sender.closed() => break,
             }
         }
-        self.flow.unread.load(Ordering::SeqCst) == 0
+        self.unread_rows.count.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -182,32 +191,32 @@ enum StreamEnd {
 }
 
 /// Streams the rows of a statement until the last row, the deadline, or until the stream is dropped. A task holds the
-/// connection, because a stream that held it would be self-referential. With `commits`, the transaction is committed
-/// once the last row has been read.
+/// connection, because a stream that held it would be self-referential. With `commits_at_end`, the transaction is
+/// committed once the last row has been read.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
     frame: u64,
     statement: Statement,
-    check: Check,
-    commits: bool,
+    verification: Verification,
+    commits_at_end: bool,
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
-    check_values(&statement)?;
-    let mut call = shared.within_deadline(shared.call(frame)).await?;
+    check_value_count(&statement)?;
+    let mut call = shared.within_deadline(shared.begin_call(frame)).await?;
     shared.count_write();
-    if check != Check::Never {
+    if verification != Verification::Skipped {
         call.expect_changes();
-        call.expect_commit_of(&statement);
+        call.record_raw_commit(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
-    let flow = Arc::new(Flow::default());
-    let rows = RowSender { sender, flow: flow.clone() };
+    let unread_rows = Arc::new(UnreadRows::default());
+    let rows = RowSender { sender, unread_rows: unread_rows.clone() };
     let shared = shared.clone();
     spawn(async move {
         // A read has nothing to save, so it is committed however many of its rows the reader takes.
-        let must_be_read = commits && !is_plain_read(&statement.sql);
+        let must_be_read = commits_at_end && !only_reads(&statement.sql);
         let outcome = send_all(&shared, call, statement, &rows, must_be_read).await;
         let outcome = match outcome {
-            Ok(StreamEnd::Complete) if commits => shared.commit(OUTERMOST).await,
+            Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST).await,
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
             Err(error) => Err(error),
         };
@@ -216,11 +225,11 @@ pub(crate) async fn stream_rows<C: Connection>(
             let _ = rows.sender.send(Err(error));
         }
     });
-    Ok(stream::unfold((receiver, flow), |(mut receiver, flow)| async {
+    Ok(stream::unfold((receiver, unread_rows), |(mut receiver, unread_rows)| async {
         let row = receiver.recv().await?;
-        flow.unread.fetch_sub(1, Ordering::SeqCst);
-        flow.was_read.notify_one();
-        Some((row, (receiver, flow)))
+        unread_rows.count.fetch_sub(1, Ordering::SeqCst);
+        unread_rows.was_read.notify_one();
+        Some((row, (receiver, unread_rows)))
     }))
 }
 
@@ -247,12 +256,12 @@ async fn send_all<C: Connection>(
     };
     let outcome = match shared.deadline {
         None => Ok(sending.await),
-        Some(deadline) => timeout(deadline.saturating_add(GRACE), sending).await,
+        Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), sending).await,
     };
     match outcome {
         // The next call reads the remaining rows.
         Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
-        Ok(outcome) => call.answered_to_caller(outcome, query_error),
+        Ok(outcome) => call.record_outcome_for_caller(outcome, query_error),
         Err(_) => Err(call.close_at_deadline()),
     }
 }
