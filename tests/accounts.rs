@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, at_once, row, seat};
+use crate::world::{BoxedTask, World, insert_seat, row_as_json, run_together};
 
 /// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
@@ -13,7 +13,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
         "INSERT INTO auth.users (id, email, raw_user_meta_data, is_sso_user) VALUES ('{id}', {email}, '{metadata}', true)"
     );
     world.owner().exec(&sql).await.unwrap();
-    row(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
+    row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
             }
         })
         .collect();
-    assert!(at_once(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
+    assert!(run_together(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
     assert_eq!(world.owner().count("users").await, 16);
     assert_eq!(world.owner().count("users WHERE email = 'same@x.org'").await, 1);
 }
@@ -92,7 +92,7 @@ async fn soft_deletion_removes_personal_data_active_seats_waiting_sessions_and_d
 
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
 
-    let profile = row(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
+    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
     assert_eq!(profile["email"], format!("{id}@deleted.invalid"));
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
@@ -121,7 +121,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     for write in [
         "UPDATE users SET display_name = 'Back again'".to_owned(),
         crate::world::insert_character(Uuid::new_v4(), player.id),
-        seat(game.session, player.id, player.character),
+        insert_seat(game.session, player.id, player.character),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure),
     ] {
         assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
@@ -141,7 +141,7 @@ async fn closing_an_account_archives_a_draft_that_was_played() {
     let session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
     let session: Uuid = seer.value(&session).await.unwrap();
     let player = world.new_player().await;
-    world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+    world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
     world
         .owner()
         .exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.uuid()))
@@ -158,7 +158,7 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let sql =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", seer.id);
     let session: Uuid = world.owner().value(&sql).await.unwrap();
-    world.owner().exec(&seat(session, seer.id, seer.character)).await.unwrap();
+    world.owner().exec(&insert_seat(session, seer.id, seer.character)).await.unwrap();
     world.new_roll(session, seer.character, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
     assert_eq!(world.owner().exec(&delete(seer.id)).await, Ok(1));
@@ -183,9 +183,9 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
         for (index, game) in games.iter().enumerate() {
             // Ada takes seats in the opposite order to the others.
             let other = &games[games.len() - 1 - index];
-            owner.exec(&seat(game.session, ada.id, ada.character)).await.unwrap();
-            owner.exec(&seat(other.session, ben.id, ben.character)).await.unwrap();
-            owner.exec(&seat(other.session, cas.id, cas.character)).await.unwrap();
+            owner.exec(&insert_seat(game.session, ada.id, ada.character)).await.unwrap();
+            owner.exec(&insert_seat(other.session, ben.id, ben.character)).await.unwrap();
+            owner.exec(&insert_seat(other.session, cas.id, cas.character)).await.unwrap();
         }
         let mut closing: Vec<BoxedTask<_>> = Vec::new();
         for account in [ada.id, ben.id] {
@@ -205,7 +205,7 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
             let owner = owner.clone();
             closing.push(Box::pin(async move { owner.exec(&sql).await }));
         }
-        for outcome in at_once(closing).await {
+        for outcome in run_together(closing).await {
             assert!(outcome.is_ok(), "round {round}: {outcome:?}");
         }
     }
@@ -242,7 +242,7 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     // would lock the session of its seat first and then the session that it runs, and the two would deadlock.
     for (game, other) in [(first, second), (second, first)] {
         let hero = world.new_character(other.seer.uuid()).await;
-        owner.exec(&seat(game.session, other.seer.uuid(), hero)).await.unwrap();
+        owner.exec(&insert_seat(game.session, other.seer.uuid(), hero)).await.unwrap();
     }
     let holder = owner.begin().await;
     holder

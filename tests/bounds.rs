@@ -338,7 +338,7 @@ async fn documents_that_no_client_could_read_are_refused() {
     assert_check_violation(ada, &event("1e400"), "readable_document").await;
     ada.exec(&event(&deep(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
-    let roll = crate::world::roll(game.session, game.players[0].character)
+    let roll = crate::world::insert_roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &roll, "readable_document").await;

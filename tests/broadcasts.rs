@@ -4,13 +4,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 
 use crate::{
-    migrations::platform,
-    world::{GameSession, Person, World, refused, roll},
+    migrations::create_platform_database,
+    world::{GameSession, Person, World, insert_roll, refused},
 };
 
 /// Creates a migrated Supabase project, and returns it with a connection of its superuser.
 async fn new_project() -> (World, DatabaseConnection) {
-    let (database, administrator, owner) = platform().await;
+    let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     (World::from_database(database, owner), administrator)
 }
@@ -58,7 +58,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
     let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
     assert_eq!(count_broadcasts(&world, &game).await, events);
     let matching = format!(
@@ -76,7 +76,7 @@ async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_anoth
     let (world, _administrator) = new_project().await;
     let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &other.players[0];
-    player.person.exec(&roll(other.session, player.character)).await.unwrap();
+    player.person.exec(&insert_roll(other.session, player.character)).await.unwrap();
     let me = &mine.players[0].person;
     for (columns, values) in [
         ("topic, extension", format!("'{}', 'presence'", topic(&other))),
@@ -120,7 +120,7 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
             let world = world.reconnect().await;
             let transaction = world.user(player.id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
-            let roll = roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
+            let roll = insert_roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
             transaction.commit().await.unwrap();
             assert_eq!(count_broadcasts(&world, &game).await, before + 1, "{scope} {setting}");
@@ -193,7 +193,11 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
         // An open connection may have cached the partition that was dropped, so the roll uses a new one.
         let reconnected = world.reconnect().await;
-        assert_eq!(reconnected.user(player.id).exec(&roll(game.session, player.character)).await, Ok(1), "{broken}");
+        assert_eq!(
+            reconnected.user(player.id).exec(&insert_roll(game.session, player.character)).await,
+            Ok(1),
+            "{broken}"
+        );
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
         let after = administrator.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,

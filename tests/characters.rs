@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, at_once, insert_character, seat};
+use crate::world::{BoxedTask, World, insert_character, insert_seat, run_together};
 
 #[tokio::test]
 async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
@@ -17,7 +17,7 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
                 async move { person.exec(&insert_character(Uuid::new_v4(), user)).await }
             })
             .collect();
-        let refused: Vec<_> = at_once(tasks).await.into_iter().filter_map(Result::err).collect();
+        let refused: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
             refused
@@ -64,7 +64,7 @@ async fn a_retired_character_takes_no_seat() {
     let player = world.new_player().await;
     player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
     assert_refused!(
-        player.person.exec(&seat(game.session, player.id, player.character)).await,
+        player.person.exec(&insert_seat(game.session, player.id, player.character)).await,
         "SP007",
         "living_character"
     );
@@ -95,12 +95,12 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         world.set(&game, "is_public = true").await;
         let player = world.new_player().await;
         let (seating, retiring) = (player.person.clone(), player.person.clone());
-        let take_seat = seat(game.session, player.id, player.character);
+        let take_seat = insert_seat(game.session, player.id, player.character);
         let tasks: Vec<BoxedTask<bool>> = vec![
             Box::pin(async move { seating.exec(&take_seat).await.is_ok() }),
             Box::pin(async move { retiring.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
-        let successes = at_once(tasks).await;
+        let successes = run_together(tasks).await;
         assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
-use crate::world::{BoxedTask, World, at_once, roll, row};
+use crate::world::{BoxedTask, World, insert_roll, row_as_json, run_together};
 
 /// Returns the types of a session's events, in their order.
 async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
@@ -29,7 +29,7 @@ async fn every_change_writes_its_event_regardless_of_who_makes_it() {
         world.set(&game, change).await;
     }
     let player = &game.players[0];
-    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
     player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         event_types(&world, game.session).await,
@@ -58,7 +58,7 @@ async fn a_payload_has_all_that_a_client_needs() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
     let payload = |event_type: &str| {
         let person = player.person.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
@@ -188,7 +188,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
         }
         assert_eq!(seen.len(), 200, "no event may appear with a lower number than an event that was already read");
     }));
-    at_once(tasks).await;
+    run_together(tasks).await;
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    player.person.exec(&roll(game.session, player.character)).await.unwrap();
+    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
     world.set(&game, "status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
     let recent = world.new_active_session(1).await;
@@ -280,7 +280,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
         let sql = format!("DELETE FROM {table_name}");
         assert_refused!(player.person.exec(&sql).await, forbidden, "{table_name}");
     }
-    let archived = row(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
+    let archived = row_as_json(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
     assert_eq!((archived["seats_taken"].as_i64(), archived["status"].as_str()), (Some(2), Some("completed")));
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{programs::polled, spans::Log, world::World};
+use crate::{programs::poll_then_drop, spans::Log, world::World};
 
 /// A proxy to the server that can be shut down, after which nothing listens on its port.
 struct Proxy {
@@ -346,9 +346,9 @@ async fn clients_that_disconnect_cause_no_warning() {
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     for client in 0..300 {
-        polled(client % 12, ada.events().after(game.session, 0)).await;
-        polled(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
-        polled(client % 12, characters::Entity::find().all(&ada)).await;
+        poll_then_drop(client % 12, ada.events().after(game.session, 0)).await;
+        poll_then_drop(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
+        poll_then_drop(client % 12, characters::Entity::find().all(&ada)).await;
     }
     sparc.close().await.unwrap();
     drop(guard);

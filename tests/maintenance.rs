@@ -6,7 +6,7 @@ use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
-use crate::world::{World, at_once, roll};
+use crate::world::{World, insert_roll, run_together};
 
 fn batches_of(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
@@ -76,7 +76,7 @@ async fn concurrent_runs_share_the_work() {
             }
         })
         .collect();
-    let reports = at_once(tasks).await;
+    let reports = run_together(tasks).await;
     assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
     assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
     assert_eq!(world.owner().count("archived_sessions").await, 40);
@@ -118,7 +118,7 @@ async fn the_participants_can_read_an_archived_session() {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for _ in 0..5 {
-        world.owner().exec(&roll(game.session, player.character)).await.unwrap();
+        world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
     }
     world.set(&game, "status = 'completed'").await;
     world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
@@ -153,7 +153,7 @@ async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
             async move { service.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap() }
         })
         .collect();
-    for report in at_once(tasks).await {
+    for report in run_together(tasks).await {
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";

@@ -204,7 +204,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let seen = read_all(
         async |after| me.dice().history(scope, &filter, after.as_ref()).await,
         async || {
-            world.owner().exec(&crate::world::roll(game.session, ada.character)).await.unwrap();
+            world.owner().exec(&crate::world::insert_roll(game.session, ada.character)).await.unwrap();
         },
         |row| row.id,
     )

@@ -14,7 +14,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, at_once};
+use crate::world::{World, run_together};
 
 #[tokio::test]
 async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
@@ -120,7 +120,7 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
             async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
         })
         .collect();
-    let mut hit_points_left: Vec<i32> = at_once(tasks).await.into_iter().map(Result::unwrap).collect();
+    let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points_left.sort_unstable();
     assert_eq!(hit_points_left, [1, 2, 3, 4, 5], "no change is lost");
     // The Seer may change only characters seated in their session, and only while it is live.
@@ -146,7 +146,7 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
             }
         })
         .collect();
-    let outcomes = at_once(tasks).await;
+    let outcomes = run_together(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::GameStateChanged))).count(), 7);
     let session = seer.sessions().get(game.session).await.unwrap();

@@ -15,7 +15,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, at_once};
+use crate::world::{World, run_together};
 
 /// A PgBouncer process that is stopped when the handle is dropped.
 pub struct Pooler {
@@ -115,7 +115,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
             }
         });
     }
-    at_once(tasks).await;
+    run_together(tasks).await;
     world.owner().wait_for_rollbacks().await;
     sparc.close().await.unwrap();
 }
@@ -157,6 +157,6 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
             });
         }
     }
-    let refused: i32 = at_once(tasks).await.into_iter().sum();
+    let refused: i32 = run_together(tasks).await.into_iter().sum();
     assert!(refused > 0, "the two clients never shared a server connection");
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
-    world::{World, at_once, heroic_save},
+    world::{World, insert_heroic_save, run_together},
 };
 
 const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
@@ -29,7 +29,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let mut outcomes = BTreeMap::new();
-    for outcome in at_once((0..clients).map(call).collect()).await {
+    for outcome in run_together((0..clients).map(call).collect()).await {
         *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
     }
     outcomes
@@ -215,7 +215,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
     let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
+    let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let encounter = format!(

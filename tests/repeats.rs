@@ -18,7 +18,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, at_once};
+use crate::world::{World, run_together};
 
 /// Creates twice in sequence with one id and eight times concurrently with another, and asserts one result per id.
 async fn assert_repeatable<T, F>(who: &IdentityConnection, what: &str, create: impl Fn(IdentityConnection, Uuid) -> F)
@@ -30,7 +30,7 @@ where
     let first = create(who.clone(), id).await.unwrap();
     assert_eq!(create(who.clone(), id).await.unwrap(), first, "{what} twice");
     let id = Uuid::new_v4();
-    let mut created = at_once((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
+    let mut created = run_together((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
     let first = created.next().unwrap().unwrap();
     for other in created {
         assert_eq!(other.unwrap(), first, "{what} at once");
@@ -103,7 +103,7 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
             }
         })
         .collect();
-    for outcome in at_once(tasks).await {
+    for outcome in run_together(tasks).await {
         assert!(outcome.unwrap().is_active);
     }
     assert_eq!(world.owner().value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));

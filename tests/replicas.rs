@@ -101,7 +101,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
         return;
     }
     let game = play_session(&world).await;
-    let standby = crate::standby::standby_of(&server).await;
+    let standby = crate::standby::start_standby_of(&server).await;
     let url = world.copy_on(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
     // Changes from now on are streamed.

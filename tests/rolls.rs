@@ -3,16 +3,17 @@
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, Refused, World, at_once, heroic_save, roll, row};
+use crate::world::{BoxedTask, Refused, World, insert_heroic_save, insert_roll, row_as_json, run_together};
 
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let sql = format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", roll(game.session, player.character));
+    let sql =
+        format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", insert_roll(game.session, player.character));
     let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
-    let rolled = row(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
+    let rolled = row_as_json(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
     assert!(results.iter().all(|die| (1..=6).contains(die)));
@@ -52,7 +53,7 @@ async fn no_client_of_the_api_sets_a_result() {
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
+    game.players[0].person.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
         assert_refused!(person.exec("UPDATE dice_rolls SET description = 'x'").await, forbidden);
         assert_refused!(person.exec("DELETE FROM dice_rolls").await, forbidden);
@@ -106,7 +107,8 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         ("{3,6}", 10, "failure", false),
     ] {
         let id = world.new_roll(game.session, character, results, difficulty, 0).await;
-        let rolled = row(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
+        let rolled =
+            row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
     }
 }
@@ -188,22 +190,26 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [me, other] = &game.players[..] else { panic!("two players are seated") };
-    assert_eq!(me.person.exec(&roll(game.session, me.character)).await, Ok(1));
+    assert_eq!(me.person.exec(&insert_roll(game.session, me.character)).await, Ok(1));
     assert_refused!(
-        me.person.exec(&roll(game.session, other.character)).await,
+        me.person.exec(&insert_roll(game.session, other.character)).await,
         forbidden,
         "another participant's character"
     );
     let unseated = world.new_character(me.id).await;
-    assert_refused!(me.person.exec(&roll(game.session, unseated)).await, forbidden, "a character without a seat");
+    assert_refused!(
+        me.person.exec(&insert_roll(game.session, unseated)).await,
+        forbidden,
+        "a character without a seat"
+    );
     let stranger = world.new_player().await;
-    assert_refused!(stranger.person.exec(&roll(game.session, stranger.character)).await, forbidden);
-    assert_refused!(world.visitor().exec(&roll(game.session, me.character)).await, forbidden);
+    assert_refused!(stranger.person.exec(&insert_roll(game.session, stranger.character)).await, forbidden);
+    assert_refused!(world.visitor().exec(&insert_roll(game.session, me.character)).await, forbidden);
     me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert_refused!(me.person.exec(&roll(game.session, me.character)).await, forbidden, "a player who left");
+    assert_refused!(me.person.exec(&insert_roll(game.session, me.character)).await, forbidden, "a player who left");
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
-        assert_refused!(other.person.exec(&roll(game.session, other.character)).await, forbidden, "{status}");
+        assert_refused!(other.person.exec(&insert_roll(game.session, other.character)).await, forbidden, "{status}");
     }
 }
 
@@ -212,10 +218,10 @@ async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let own = world.new_character(game.seer.uuid()).await;
-    assert_eq!(game.seer.exec(&roll(game.session, game.players[0].character)).await, Ok(1));
-    assert_eq!(game.seer.exec(&roll(game.session, own)).await, Ok(1));
+    assert_eq!(game.seer.exec(&insert_roll(game.session, game.players[0].character)).await, Ok(1));
+    assert_eq!(game.seer.exec(&insert_roll(game.session, own)).await, Ok(1));
     let outsider = world.new_player().await;
-    assert_refused!(game.seer.exec(&roll(game.session, outsider.character)).await, forbidden);
+    assert_refused!(game.seer.exec(&insert_roll(game.session, outsider.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -238,7 +244,7 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
         )
     };
     game.seer.exec(&attack(wolf)).await.unwrap();
-    let rolled = row(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
+    let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(game.seer.exec(&attack(stray)).await, "SP017", "creature_of_adventure");
     assert_refused!(game.players[0].person.exec(&attack(wolf)).await, forbidden, "only the Seer may");
@@ -257,7 +263,7 @@ async fn only_participants_see_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
-    game.players[0].person.exec(&roll(game.session, game.players[0].character)).await.unwrap();
+    game.players[0].person.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(
@@ -274,8 +280,8 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let failed = world.new_roll(game.session, player.character, "{1,2}", 18, 0).await;
-    player.person.exec(&heroic_save(game.session, player.character, failed)).await.unwrap();
-    let save = row(
+    player.person.exec(&insert_heroic_save(game.session, player.character, failed)).await.unwrap();
+    let save = row_as_json(
         &world.owner(),
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
     )
@@ -290,7 +296,7 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [me, other] = &game.players[..] else { panic!("two players are seated") };
-    let save = |original| heroic_save(game.session, me.character, original);
+    let save = |original| insert_heroic_save(game.session, me.character, original);
     let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
     assert_refused!(me.person.exec(&save(good)).await, "SP012", "heroic_save_after_failure");
     let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
@@ -320,9 +326,13 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
         let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
         let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-        assert_eq!(player.person.exec(&heroic_save(game.session, player.character, first)).await, Ok(1), "{encounter}");
+        assert_eq!(
+            player.person.exec(&insert_heroic_save(game.session, player.character, first)).await,
+            Ok(1),
+            "{encounter}"
+        );
         assert_refused!(
-            player.person.exec(&heroic_save(game.session, player.character, second)).await,
+            player.person.exec(&insert_heroic_save(game.session, player.character, second)).await,
             "SP011",
             "heroic_save_once_an_encounter"
         );
@@ -339,10 +349,10 @@ async fn of_two_concurrent_heroic_saves_one_succeeds() {
         let mut tasks = Vec::new();
         for _ in 0..4 {
             let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-            let (person, sql) = (player.person.clone(), heroic_save(game.session, player.character, failed));
+            let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
             tasks.push(async move { person.exec(&sql).await });
         }
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
     }
 }
@@ -362,8 +372,8 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
                     &player.person,
                     format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.id),
                 ),
-                (&player.person, heroic_save(game.session, player.character, failed)),
-                (&game.seer, roll(game.session, player.character)),
+                (&player.person, insert_heroic_save(game.session, player.character, failed)),
+                (&game.seer, insert_roll(game.session, player.character)),
             ] {
                 let person = person.clone();
                 tasks.push(Box::pin(async move { person.exec(&sql).await }));
@@ -372,7 +382,7 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
         let seer = game.seer.clone();
         let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
         tasks.push(Box::pin(async move { seer.exec(&sql).await }));
-        for outcome in at_once(tasks).await {
+        for outcome in run_together(tasks).await {
             // Only a roll for a player who has just left and a save before the new encounter are refused.
             let is_allowed =
                 outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);

@@ -2,7 +2,7 @@
 
 use sea_orm::ConnectionTrait;
 
-use crate::world::{World, at_once, seat};
+use crate::world::{World, insert_seat, run_together};
 
 #[tokio::test]
 async fn the_last_two_seats_go_to_two_of_sixteen_players() {
@@ -19,11 +19,12 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         let tasks = players
             .iter()
             .map(|player| {
-                let (person, take_seat) = (player.person.clone(), seat(game.session, player.id, player.character));
+                let (person, take_seat) =
+                    (player.person.clone(), insert_seat(game.session, player.id, player.character));
                 async move { person.exec(&take_seat).await }
             })
             .collect();
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "all but two are refused");
         assert!(
@@ -51,7 +52,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", leaver.id);
     assert_eq!(leaver.person.exec(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
-    newcomer.person.exec(&seat(game.session, newcomer.id, newcomer.character)).await.unwrap();
+    newcomer.person.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await.unwrap();
     assert_refused!(leaver.person.exec(&rejoin).await, "SP002", "session_capacity");
 }
 
@@ -81,7 +82,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         assert_refused!(player.person.exec(&rejoin).await, "SP004", "session_live");
         let newcomer = world.new_player().await;
         assert_refused!(
-            game.seer.exec(&seat(game.session, newcomer.id, newcomer.character)).await,
+            game.seer.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await,
             forbidden,
             "nobody seats another user"
         );
@@ -89,7 +90,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let code: String = world.owner().value(&code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character);
         assert_refused!(newcomer.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
-        let take_seat = seat(game.session, newcomer.id, newcomer.character);
+        let take_seat = insert_seat(game.session, newcomer.id, newcomer.character);
         assert_refused!(world.service().exec(&take_seat).await, "SP004", "session_live");
     }
 }
@@ -100,7 +101,11 @@ async fn a_seat_must_have_a_character_of_its_player() {
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     let (thief, owner) = (world.new_player().await, world.new_player().await);
-    assert_refused!(thief.person.exec(&seat(game.session, thief.id, owner.character)).await, "SP006", "own_character");
+    assert_refused!(
+        thief.person.exec(&insert_seat(game.session, thief.id, owner.character)).await,
+        "SP006",
+        "own_character"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +113,7 @@ async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    assert_refused!(player.person.exec(&seat(game.session, player.id, player.character)).await, forbidden);
+    assert_refused!(player.person.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -117,7 +122,7 @@ async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let game = world.new_active_session(1).await;
     world.set(&game, "is_public = true").await;
     let player = world.new_player().await;
-    assert_refused!(player.person.exec(&seat(game.session, player.id, player.character)).await, forbidden);
+    assert_refused!(player.person.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
 }
 
 #[tokio::test]
@@ -126,7 +131,7 @@ async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     let (stranger, victim) = (world.new_user().await, world.new_player().await);
-    assert_refused!(stranger.exec(&seat(game.session, victim.id, victim.character)).await, forbidden);
+    assert_refused!(stranger.exec(&insert_seat(game.session, victim.id, victim.character)).await, forbidden);
     let inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
         game.session, victim.id, victim.character
@@ -143,7 +148,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let stranger = world.new_player().await;
-    assert_refused!(game.seer.exec(&seat(game.session, stranger.id, stranger.character)).await, forbidden);
+    assert_refused!(game.seer.exec(&insert_seat(game.session, stranger.id, stranger.character)).await, forbidden);
     let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not remove them");
@@ -238,7 +243,7 @@ async fn the_insert_of_a_seat_returns_it() {
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     let player = world.new_player().await;
-    let sql = format!("{} RETURNING user_id", seat(game.session, player.id, player.character));
+    let sql = format!("{} RETURNING user_id", insert_seat(game.session, player.id, player.character));
     assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
 }
 
@@ -249,7 +254,7 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let player = &game.players[0];
     let other = world.new_character(player.id).await;
     let other_player = world.new_player().await;
-    world.owner().exec(&seat(game.session, other_player.id, other_player.character)).await.unwrap();
+    world.owner().exec(&insert_seat(game.session, other_player.id, other_player.character)).await.unwrap();
     let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
     world.set(&game, "status = 'active'").await;

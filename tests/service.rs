@@ -16,7 +16,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, at_once, seat};
+use crate::world::{World, insert_seat, run_together};
 
 async fn join_code(world: &World, session: Uuid) -> JoinCode {
     world
@@ -42,7 +42,7 @@ async fn concurrent_creations_with_one_id_return_one_row_even_at_the_limit() {
             async move { me.characters().create(hero).await.map(|c| c.id) }
         })
         .collect();
-    for outcome in at_once(tasks).await {
+    for outcome in run_together(tasks).await {
         assert_eq!(outcome.unwrap(), hero.id.unwrap());
     }
 }
@@ -60,7 +60,7 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
     }
     me.sessions().leave(game.session).await.unwrap();
     let other = world.new_player().await;
-    world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
+    world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
     world.set(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&join_code, player.character).await.unwrap().is_active,
@@ -89,7 +89,7 @@ async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full()
         let (me, join_code) = (world.sparc.as_user(player.id), join_code.clone());
         tasks.push(async move { me.sessions().join(&join_code, player.character).await });
     }
-    let outcomes = at_once(tasks).await;
+    let outcomes = run_together(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
     assert_eq!(
         outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::SessionFull))).count(),

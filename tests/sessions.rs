@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::world::{World, at_once, row, seat};
+use crate::world::{World, insert_seat, row_as_json, run_together};
 
 const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
@@ -33,7 +33,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
             let id: Uuid = world.owner().value(&sql).await.unwrap();
             if !matches!(from, "completed" | "cancelled") {
                 let player = world.new_player().await;
-                world.owner().exec(&seat(id, player.id, player.character)).await.unwrap();
+                world.owner().exec(&insert_seat(id, player.id, player.character)).await.unwrap();
             }
             let outcome = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
             if is_legal(from, to) {
@@ -50,12 +50,12 @@ async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
-    let active = row(&world.owner(), &sql).await;
+    let active = row_as_json(&world.owner(), &sql).await;
     assert!(active["started_at"].is_string() && active["ended_at"].is_null());
     world.set(&game, "status = 'paused'").await;
     world.set(&game, "status = 'active'").await;
     world.set(&game, "status = 'completed'").await;
-    let ended = row(&world.owner(), &sql).await;
+    let ended = row_as_json(&world.owner(), &sql).await;
     assert_eq!(ended["started_at"], active["started_at"], "the start is set only once");
     assert!(ended["ended_at"].is_string());
 }
@@ -106,7 +106,7 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
             if index == 1 {
                 order.reverse();
             }
-            let seats: Vec<String> = order.iter().map(|p| seat(session, p.id, p.character)).collect();
+            let seats: Vec<String> = order.iter().map(|p| insert_seat(session, p.id, p.character)).collect();
             world.owner().exec(&seats.join(";")).await.unwrap();
             world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
             let seer = seer.clone();
@@ -114,7 +114,7 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
                 seer.exec(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
             });
         }
-        assert_eq!(at_once(tasks).await, [Ok(1), Ok(1)], "round {round}");
+        assert_eq!(run_together(tasks).await, [Ok(1), Ok(1)], "round {round}");
     }
     assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
     assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
@@ -138,7 +138,7 @@ async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
                 seer.value::<String>(&sql).await
             })
             .collect();
-        codes.extend(at_once(tasks).await.into_iter().map(Result::unwrap));
+        codes.extend(run_together(tasks).await.into_iter().map(Result::unwrap));
         assert_eq!(codes.len(), 24 * round, "every session has its own code");
         // An account may run at most twenty live sessions.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
@@ -260,7 +260,7 @@ async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&query).await, 0);
     assert_eq!(world.visitor().count(&query).await, 0);
-    let details = row(&game.players[0].person, &format!("SELECT * FROM {query}")).await;
+    let details = row_as_json(&game.players[0].person, &format!("SELECT * FROM {query}")).await;
     assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
@@ -273,14 +273,17 @@ async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.set(&game, "is_public = true").await;
     assert_eq!(stranger.count(&query).await, 1);
-    assert_eq!(row(&world.service(), &format!("SELECT * FROM {query}")).await["players"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        row_as_json(&world.service(), &format!("SELECT * FROM {query}")).await["players"].as_array().unwrap().len(),
+        2
+    );
 }
 
 #[tokio::test]
 async fn details_give_an_empty_list_for_no_players() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let details = row(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
+    let details = row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
 
@@ -292,17 +295,17 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     world.set(&game, "is_public = true").await;
     let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
-    let for_visitor = row(&world.visitor(), &query).await;
+    let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
     let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
     assert_eq!(fields, allowed, "a visitor sees only what announces the session");
-    assert!(!shows_content(row(&world.new_user().await, &query).await), "a stranger");
-    assert!(shows_content(row(&game.seer, &query).await), "the Seer");
+    assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
+    assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
-    assert!(shows_content(row(&player.person, &query).await), "a player");
+    assert!(shows_content(row_as_json(&player.person, &query).await), "a player");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&leave).await.unwrap();
-    assert!(!shows_content(row(&player.person, &query).await), "a player who left");
+    assert!(!shows_content(row_as_json(&player.person, &query).await), "a player who left");
 }
 
 #[tokio::test]
@@ -321,16 +324,16 @@ async fn an_ended_session_shows_nothing_of_a_later_draft() {
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
         let people = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
         for person in &people {
-            assert_eq!(row(person, &query).await["adventure_data"]["status"], "published");
+            assert_eq!(row_as_json(person, &query).await["adventure_data"]["status"], "published");
         }
         let draft = format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure);
         world.owner().exec(&draft).await.unwrap();
         for person in &people {
-            let seen = row(person, &query).await["adventure_data"].clone();
+            let seen = row_as_json(person, &query).await["adventure_data"].clone();
             assert!(seen.is_null(), "{status} {:?}: {seen}", person.id);
         }
         for person in [world.user(creator.unwrap()), world.service()] {
-            assert_eq!(row(&person, &query).await["adventure_data"]["name"], "Later");
+            assert_eq!(row_as_json(&person, &query).await["adventure_data"]["name"], "Later");
         }
     }
 }

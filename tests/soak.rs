@@ -13,7 +13,7 @@ use sparc::service::{Options, Sparc};
 
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
-    world::{World, at_once},
+    world::{World, run_together},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +40,7 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
         })
         .collect();
     let mut outcomes = BTreeMap::new();
-    for outcomes_of_client in at_once(clients).await {
+    for outcomes_of_client in run_together(clients).await {
         for (code, times) in outcomes_of_client {
             *outcomes.entry(code).or_default() += times;
         }

@@ -10,12 +10,12 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    live::{BOUND, SILENCE, new_handle, numbers, write},
-    world::{World, at_once},
+    live::{DELIVERY_TIMEOUT, SILENCE_TIMEOUT, event_numbers, new_handle, write_events},
+    world::{World, run_together},
 };
 
 async fn next(stream: &mut Subscriptions) -> Option<(Uuid, Result<Event, Error>)> {
-    tokio::time::timeout(BOUND, stream.next()).await.expect("no event arrives")
+    tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("no event arrives")
 }
 
 /// Returns the numbers of the next `count` events, by session.
@@ -31,7 +31,7 @@ async fn read_events(stream: &mut Subscriptions, count: usize) -> BTreeMap<Uuid,
 }
 
 async fn is_silent(stream: &mut Subscriptions) -> bool {
-    tokio::time::timeout(SILENCE, stream.next()).await.is_err()
+    tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
 
 #[tokio::test]
@@ -43,15 +43,15 @@ async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed
         games.push(world.new_active_session(1).await);
     }
     let [first, second, third] = [0, 1, 2].map(|index| games[index].session);
-    let earlier = numbers(&world, second).await;
+    let earlier = event_numbers(&world, second).await;
     let mut stream =
         sparc.as_service().events().subscribe_many([(first, None), (second, Some(earlier[0]))]).await.unwrap();
     for game in &games {
-        write(&game.players[0].person, game.session, 70).await;
+        write_events(&game.players[0].person, game.session, 70).await;
     }
     let mut expected = BTreeMap::new();
-    expected.insert(first, numbers(&world, first).await.split_off(2));
-    expected.insert(second, numbers(&world, second).await.split_off(1));
+    expected.insert(first, event_numbers(&world, first).await.split_off(2));
+    expected.insert(second, event_numbers(&world, second).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
     assert_eq!(read_events(&mut stream, count).await, expected);
 
@@ -59,20 +59,20 @@ async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed
     assert!(stream.remove(first));
     assert!(!stream.remove(first));
     for game in &games {
-        write(&game.players[0].person, game.session, 1).await;
+        write_events(&game.players[0].person, game.session, 1).await;
     }
     let mut expected = BTreeMap::new();
-    expected.insert(second, vec![*numbers(&world, second).await.last().unwrap()]);
-    expected.insert(third, numbers(&world, third).await);
+    expected.insert(second, vec![*event_numbers(&world, second).await.last().unwrap()]);
+    expected.insert(third, event_numbers(&world, third).await);
     let count = expected.values().map(Vec::len).sum();
     assert_eq!(read_events(&mut stream, count).await, expected);
     assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
 
     // A session is added again from a later `seq`: unread events before it are not delivered.
-    write(&games[1].players[0].person, second, 5).await;
-    stream.add(second, Some(*numbers(&world, second).await.last().unwrap())).await.unwrap();
-    write(&games[1].players[0].person, second, 1).await;
-    let newest = *numbers(&world, second).await.last().unwrap();
+    write_events(&games[1].players[0].person, second, 5).await;
+    stream.add(second, Some(*event_numbers(&world, second).await.last().unwrap())).await.unwrap();
+    write_events(&games[1].players[0].person, second, 1).await;
+    let newest = *event_numbers(&world, second).await.last().unwrap();
     assert_eq!(read_events(&mut stream, 1).await, BTreeMap::from([(second, vec![newest])]));
     assert!(is_silent(&mut stream).await);
     let mut sessions: Vec<Uuid> = stream.sessions().collect();
@@ -99,7 +99,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
     assert_eq!(refused, BTreeMap::from([(other.session, "not_allowed"), (unknown, "not_allowed")]));
     assert_eq!(stream.add(other.session, None).await.unwrap_err().code(), "not_allowed");
     assert_eq!(stream.add(mine.session, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
-    write(&mine.players[0].person, mine.session, 2).await;
+    write_events(&mine.players[0].person, mine.session, 2).await;
     read_events(&mut stream, 2).await;
 
     world.owner().exec(&format!("DELETE FROM session_players WHERE user_id = '{}'", mine.players[0].id)).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
     let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
     assert!(next(&mut service).await.is_none());
     service.add(other.session, None).await.unwrap();
-    write(&other.players[0].person, other.session, 1).await;
+    write_events(&other.players[0].person, other.session, 1).await;
     read_events(&mut service, 1).await;
     let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
     assert_eq!(anon.unwrap_err().code(), "not_signed_in");
@@ -159,7 +159,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_ses
         reading.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < 4 {
-                let next = tokio::time::timeout(4 * BOUND, stream.next()).await.expect("no event arrives");
+                let next = tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("no event arrives");
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
@@ -174,14 +174,14 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_ses
         let (person, session) = (game.players[0].person.clone(), game.session);
         async move {
             for _ in 0..2 {
-                write(&person, session, 2).await;
+                write_events(&person, session, 2).await;
             }
         }
     });
-    at_once(writing.collect()).await;
+    run_together(writing.collect()).await;
     for reader in reading {
         for (session, seen) in reader.await.unwrap() {
-            assert_eq!(seen, numbers(&world, session).await.split_off(2), "{session}");
+            assert_eq!(seen, event_numbers(&world, session).await.split_off(2), "{session}");
         }
     }
 }

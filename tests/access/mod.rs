@@ -1,5 +1,5 @@
-//! Determines who may do what by trying it: every kind of row by every kind of user, every column and function by every
-//! role. The results are `docs/generated/access.md`; the page changes if a policy allows more or fewer callers.
+//! Determines who may do what by trying it: every kind of user attempts every kind of row, and every role every column
+//! and function. The results are `docs/generated/access.md`; the page changes if a policy allows more or fewer callers.
 
 use std::fmt::Write;
 
@@ -13,20 +13,20 @@ use crate::{
 mod roles;
 mod rows;
 mod scene;
-mod twice;
+mod two_connections;
 
 /// The result of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
     /// A row was read or written.
     Done,
-    /// A privilege or a policy refused it, or row security hides the row.
+    /// A missing privilege or a policy refused it, or row security hides the row.
     NoAccess,
     /// Access would allow it, but a rule of the game refuses it.
     RefusedByRule,
 }
 
-/// Runs the statement and rolls it back.
+/// Runs the statement, rolls it back, and returns its result.
 async fn attempt(person: &Person, sql: &str) -> Attempt {
     let transaction = person.begin().await;
     let attempt = match transaction.execute_unprepared(sql).await.map_err(refused) {
@@ -59,7 +59,7 @@ const INTRODUCTION: &str = "# Access\n\n\
 async fn the_page_of_access_is_up_to_date() {
     let scene = scene::Scene::new().await;
     let mut page = INTRODUCTION.to_owned();
-    rows::write(&scene, &mut page).await;
+    rows::write_sections(&scene, &mut page).await;
     rows::write_transitions(&scene, &mut page).await;
     roles::write_columns(&scene.world, &mut page).await;
     roles::write_functions(&scene.world, &mut page).await;
@@ -74,9 +74,15 @@ async fn the_page_of_access_is_up_to_date() {
     assert_up_to_date("access.md", &page, "access");
 }
 
-fn write_heading(page: &mut String, title: &str, about: &str, columns: &[&str]) {
-    write!(page, "\n## {title}\n\n{about}\n\n| {} |\n|{}\n", columns.join(" | "), " --- |".repeat(columns.len()))
-        .unwrap();
+/// Writes a section's heading and introduction, and the head of its table.
+fn write_heading(page: &mut String, title: &str, introduction: &str, columns: &[&str]) {
+    write!(
+        page,
+        "\n## {title}\n\n{introduction}\n\n| {} |\n|{}\n",
+        columns.join(" | "),
+        " --- |".repeat(columns.len())
+    )
+    .unwrap();
 }
 
 fn write_row(page: &mut String, cells: &[String]) {

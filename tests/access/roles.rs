@@ -1,4 +1,4 @@
-//! What a role's privileges allow: columns, whole tables, functions.
+//! What each role's privileges allow on columns, whole tables and functions.
 
 use std::fmt::Write;
 
@@ -6,14 +6,12 @@ use crate::world::{Person, World};
 
 use super::{write_heading, write_row};
 
-/// Returns whether the role's privileges allow the statement, whatever it then says about the row.
+/// Returns whether the role's privileges allow the statement, whatever other error it may give.
 async fn is_allowed(person: &Person, sql: &str) -> bool {
-    // 428C9: only the server fills the column. PostgreSQL reports this before it checks privileges.
+    // PostgreSQL reports these two before it checks privileges: a generated or identity column cannot be written
+    // (428C9), and a view does not support the operation (42809).
     person.exec(sql).await.map_or_else(
-        |refused| {
-            // A generated column, and an operation that views do not have.
-            !refused.is_forbidden() && !["428C9", "42809"].contains(&refused.code.as_str())
-        },
+        |refused| !refused.is_forbidden() && !["428C9", "42809"].contains(&refused.code.as_str()),
         |_| true,
     )
 }
@@ -26,7 +24,8 @@ fn roles(world: &World) -> [(&'static str, Person); 3] {
     ]
 }
 
-/// Attempts every column of every table, without touching a row; the catalog is not consulted.
+/// Attempts to read and write every column of every table, without affecting a row. The result does not rely on what
+/// the catalog says about privileges.
 pub async fn write_columns(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
@@ -54,7 +53,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
                 (
                     'm',
                     format!(
-                        "CREATE TRIGGER mine BEFORE INSERT ON public.{table}
+                        "CREATE TRIGGER attempted BEFORE INSERT ON public.{table}
                          EXECUTE FUNCTION suppress_redundant_updates_trigger()"
                     ),
                 ),
@@ -90,7 +89,8 @@ pub async fn write_columns(world: &World, page: &mut String) {
     }
 }
 
-/// Calls every function with nulls, except trigger functions, and attempts what concerns neither tables nor functions.
+/// Calls every function with NULL arguments, and writes a row for each that some role may call. Then asserts that no
+/// API role may run the statements that the page lists below the table.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
@@ -125,7 +125,8 @@ pub async fn write_functions(world: &World, page: &mut String) {
             continue;
         }
         let name = function.split(['.', '(']).nth(1).unwrap();
-        cells.push(ELEVATED.iter().find(|(elevated, _)| *elevated == name).map_or("", |(_, gives)| *gives).to_owned());
+        let beyond = BEYOND_ROW_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, gives)| *gives);
+        cells.push(beyond.to_owned());
         write_row(page, &cells);
     }
     page.push_str(
@@ -133,10 +134,10 @@ pub async fn write_functions(world: &World, page: &mut String) {
     );
     for (role, person) in &roles {
         for sql in [
-            "CREATE TABLE public.mine ()",
-            "CREATE TABLE private.mine ()",
-            "CREATE FUNCTION public.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-            "CREATE SCHEMA mine",
+            "CREATE TABLE public.attempted ()",
+            "CREATE TABLE private.attempted ()",
+            "CREATE FUNCTION public.attempted() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+            "CREATE SCHEMA attempted",
             "SELECT nextval('public.session_events_seq_seq')",
             "SELECT * FROM auth.users",
             "UPDATE auth.users SET email = 'x'",
@@ -144,23 +145,24 @@ pub async fn write_functions(world: &World, page: &mut String) {
             "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
             "COPY public.users TO PROGRAM 'true'",
         ] {
-            // Without a platform, the service writes the accounts.
-            let keeps_accounts = *role == "`service_role`" && sql.contains("auth.users");
-            assert_eq!(is_allowed(person, sql).await, keeps_accounts, "{role}: {sql}");
+            // On plain PostgreSQL, where `auth.users` is our stand-in, the service reads and writes accounts.
+            let is_service_on_accounts = *role == "`service_role`" && sql.contains("auth.users");
+            assert_eq!(is_allowed(person, sql).await, is_service_on_accounts, "{role}: {sql}");
         }
     }
     writeln!(page, "attempted.").unwrap();
 }
 
-/// Returns whether the role may call the function. It compares the message, because a function that refuses by itself,
-/// or calls another one that does, uses the same SQLSTATE as a missing privilege.
+/// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a function whose
+/// own body refuses the caller, or calls another function that does, gives the same SQLSTATE as a missing privilege.
 async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
     let outcome = person.exec(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)
 }
 
-const ELEVATED: &[(&str, &str)] = &[
+/// What each function gives to its caller that plain row access does not.
+const BEYOND_ROW_ACCESS: &[(&str, &str)] = &[
     ("join_by_code", "a seat in the session of that code, public or private"),
     ("session_by_code", "the summary of the session of that code, before joining"),
     (

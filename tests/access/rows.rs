@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{heroic_save, insert_character, roll, seat};
+use crate::world::{insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 use super::{
     Attempt, attempt,
@@ -10,7 +10,7 @@ use super::{
     write_heading, write_row,
 };
 
-/// For each letter, the statement that an actor attempts.
+/// For each letter of the page, the statement that an actor attempts.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 macro_rules! statements {
@@ -19,14 +19,15 @@ macro_rules! statements {
     };
 }
 
-/// Writes a heading, and the head of a table with a column per actor.
-fn write_actors_heading(page: &mut String, name: &str, about: &str) {
+/// Writes a heading, and the head of a table with one column per actor.
+fn write_actors_heading(page: &mut String, title: &str, introduction: &str) {
     let columns: Vec<&str> = ["row"].into_iter().chain(ACTORS).collect();
-    write_heading(page, name, about, &columns);
+    write_heading(page, title, introduction, &columns);
 }
 
-async fn write_attempts(scene: &Scene, page: &mut String, name: &str, statements: Statements<'_>) {
-    let mut cells = vec![name.to_owned()];
+/// Attempts the statements as each actor, and writes the results as one row of the table.
+async fn write_attempts(scene: &Scene, page: &mut String, row_name: &str, statements: Statements<'_>) {
+    let mut cells = vec![row_name.to_owned()];
     for actor in &scene.actors {
         let mut cell = String::new();
         let mut refused_by_rule = String::new();
@@ -50,7 +51,8 @@ fn acting_account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { scene.actor("stranger") } else { actor }
 }
 
-pub async fn write(scene: &Scene, page: &mut String) {
+/// Writes every section about rows, except the transitions of a session's status.
+pub async fn write_sections(scene: &Scene, page: &mut String) {
     write_users(scene, page).await;
     write_characters(scene, page).await;
     write_adventures(scene, page).await;
@@ -70,7 +72,7 @@ pub async fn write(scene: &Scene, page: &mut String) {
         ];
         write_attempts(scene, page, name, statements).await;
     }
-    for (which, adventure) in
+    for (row_name, adventure) in
         [("new, of a published adventure", 1), ("new, of the Seer's draft", 2), ("new, of the Seer's archived", 3)]
     {
         let adventure = scene.adventures[adventure].1;
@@ -80,11 +82,11 @@ pub async fn write(scene: &Scene, page: &mut String) {
             'i' => |actor| insert(acting_account(scene, actor).id),
             'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
         ];
-        write_attempts(scene, page, &format!("{which} (i: as its Seer, f: in another's name)"), statements).await;
+        write_attempts(scene, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
     write_seats(scene, page).await;
     write_rolls(scene, page).await;
-    write_elsewhere(scene, page).await;
+    write_other_seers_sessions(scene, page).await;
     write_archive(scene, page).await;
 }
 
@@ -96,11 +98,11 @@ async fn write_users(scene: &Scene, page: &mut String) {
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
-        let statements = |of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
+        let statements = |row_of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
             statements![
-                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", of(scene, actor)),
-                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", of(scene, actor)),
-                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", of(scene, actor)),
+                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", row_of(scene, actor)),
+                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", row_of(scene, actor)),
+                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", row_of(scene, actor)),
             ]
         };
         write_attempts(scene, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
@@ -129,17 +131,17 @@ async fn write_characters(scene: &Scene, page: &mut String) {
         "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
          or unretires it, d: deletes it.",
     );
-    write_attempts(scene, page, "own, never played", of_character(|actor| actor.spare)).await;
+    write_attempts(scene, page, "own, never played", character_statements(|actor| actor.spare)).await;
     write_attempts(
         scene,
         page,
         "own, played by those who had a seat (retired for **retired**)",
-        of_character(|actor| actor.character),
+        character_statements(|actor| actor.character),
     )
     .await;
     for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
         let id = scene.actor(name).character;
-        write_attempts(scene, page, &format!("of another: {name}"), of_character(move |_| id)).await;
+        write_attempts(scene, page, &format!("of another: {name}"), character_statements(move |_| id)).await;
     }
     let new = statements![
         'i' => |actor| insert_character(Uuid::new_v4(), acting_account(scene, actor).id),
@@ -152,16 +154,18 @@ async fn write_characters(scene: &Scene, page: &mut String) {
     write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new).await;
 }
 
-fn of_character<'a>(of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
+fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
     statements![
-        'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", of(actor)),
-        'u' => |actor| format!("UPDATE characters SET name = 'Renamed' WHERE id = '{}'", of(actor)),
-        'h' => |actor| format!("UPDATE characters SET hit_points = 0 WHERE id = '{}'", of(actor)),
-        'w' => |actor| format!("SELECT * FROM private.change_hit_points('{}', -1)", of(actor)),
-        'x' => |actor| format!("UPDATE characters SET experience = 5 WHERE id = '{}'", of(actor)),
+        'r' => |actor| format!("SELECT FROM characters WHERE id = '{}'", character_of(actor)),
+        'u' => |actor| format!("UPDATE characters SET name = 'Renamed' WHERE id = '{}'", character_of(actor)),
+        'h' => |actor| format!("UPDATE characters SET hit_points = 0 WHERE id = '{}'", character_of(actor)),
+        'w' => |actor| format!("SELECT * FROM private.change_hit_points('{}', -1)", character_of(actor)),
+        'x' => |actor| format!("UPDATE characters SET experience = 5 WHERE id = '{}'", character_of(actor)),
         't' => |actor| format!(
-            "UPDATE characters SET retired_at = CASE WHEN retired_at IS NULL THEN now() END WHERE id = '{}'", of(actor)),
-        'd' => |actor| format!("DELETE FROM characters WHERE id = '{}'", of(actor)),
+            "UPDATE characters SET retired_at = CASE WHEN retired_at IS NULL THEN now() END WHERE id = '{}'",
+            character_of(actor)
+        ),
+        'd' => |actor| format!("DELETE FROM characters WHERE id = '{}'", character_of(actor)),
     ]
 }
 
@@ -218,8 +222,8 @@ async fn write_seats(scene: &Scene, page: &mut String) {
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = acting_account(scene, actor); seat(*id, account.id, account.spare) },
-            's' => |_| seat(*id, stranger.id, stranger.character),
+            'j' => |actor| { let account = acting_account(scene, actor); insert_seat(*id, account.id, account.spare) },
+            's' => |_| insert_seat(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
             'b' => |_| update("is_active = true", removed.id),
@@ -247,15 +251,15 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
-            'o' => |actor| roll(*id, actor.character),
-            'p' => |_| roll(*id, player.character),
+            'o' => |actor| insert_roll(*id, actor.character),
+            'p' => |_| insert_roll(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
                  VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", acting_account(scene, actor).character),
-            's' => |_| heroic_save(*id, player.character, *roll_id),
+            's' => |_| insert_heroic_save(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
             'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
@@ -268,20 +272,20 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
     }
 }
 
-/// What a Seer may do to a character that never had a seat in their session.
-async fn write_elsewhere(scene: &Scene, page: &mut String) {
+/// Writes what a Seer may do to a character that never had a seat in their session.
+async fn write_other_seers_sessions(scene: &Scene, page: &mut String) {
     write_actors_heading(
         page,
         "The other Seer's session, and characters that never had a seat there",
         "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
     );
     let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
-    for (name, id) in ["waiting", "active"].into_iter().zip(scene.elsewhere) {
+    for (name, id) in ["waiting", "active"].into_iter().zip(scene.other_seers_sessions) {
         let statements = statements![
-            's' => |_| seat(id, player.id, player.spare),
-            'g' => |_| seat(id, stranger.id, stranger.spare),
-            'p' => |_| roll(id, player.character),
-            'o' => |actor| roll(id, acting_account(scene, actor).spare),
+            's' => |_| insert_seat(id, player.id, player.spare),
+            'g' => |_| insert_seat(id, stranger.id, stranger.spare),
+            'p' => |_| insert_roll(id, player.character),
+            'o' => |actor| insert_roll(id, acting_account(scene, actor).spare),
         ];
         write_attempts(scene, page, name, statements).await;
     }
@@ -309,7 +313,7 @@ async fn write_archive(scene: &Scene, page: &mut String) {
     }
 }
 
-/// Which actor may change a session from which status to which other.
+/// Writes who may change a session from each status to each other status.
 pub async fn write_transitions(scene: &Scene, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
@@ -323,10 +327,10 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
         let mut cells = vec![name.clone()];
         for to in STATUSES {
             let mut cell = String::new();
-            for (actor, person) in ACTORS.iter().zip(&scene.actors) {
+            for (name, actor) in ACTORS.iter().zip(&scene.actors) {
                 let sql = format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'");
-                if attempt(&person.person, &sql).await == Attempt::Done && *status != to {
-                    cell.push_str(match *actor {
+                if attempt(&actor.person, &sql).await == Attempt::Done && *status != to {
+                    cell.push_str(match *name {
                         "Seer" => "S",
                         "service" => "v",
                         other => other,

@@ -2,24 +2,27 @@
 
 use uuid::Uuid;
 
-use crate::world::{Person, Player, World, seat};
+use crate::world::{Person, Player, World, insert_seat};
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
-/// A user who makes attempts.
+/// A user, visitor or service that attempts statements.
 pub struct Actor {
     pub person: Person,
-    /// The account; nil for the visitor and the service.
+    /// The account. Like the two characters, nil for the visitor and the service.
     pub id: Uuid,
-    /// A character that was played, and one that was not.
+    /// The character with which the user takes seats.
     pub character: Uuid,
+    /// A character that never had a seat.
     pub spare: Uuid,
 }
 
+/// A session of the Seer, with one roll of the player and one of its events.
 pub struct Game {
+    /// Its visibility and status, as the page names them.
     pub name: String,
     pub status: &'static str,
     pub id: Uuid,
@@ -32,12 +35,14 @@ pub struct Scene {
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
     pub games: Vec<Game>,
-    /// A waiting and an active session of another Seer, whose player takes part in nothing else.
-    pub elsewhere: [Uuid; 2],
+    /// A waiting and an active session of the other Seer. The player of each takes part in no other session.
+    pub other_seers_sessions: [Uuid; 2],
     /// An archived public session and an archived private one.
     pub archived: [Uuid; 2],
-    /// The Seer's adventures by status, each with a creature; those that were played cannot be deleted.
+    /// The Seer's adventures, each with its name on the page and a creature. Only the first one was played, so it
+    /// cannot be deleted.
     pub adventures: Vec<(&'static str, Uuid, Uuid)>,
+    /// The creature of the adventure that was played.
     pub creature: Uuid,
 }
 
@@ -55,7 +60,8 @@ impl Scene {
             let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
             owner.exec(&tutorial).await.unwrap();
         }
-        let seer = people[7].0.id;
+        let [_, _, _, (retired, _), _, (closed, _), (other_seer, _), (seer, _)] = &people[..] else { unreachable!() };
+        let (retired, closed, other_seer, seer) = (retired.character, closed.id, other_seer.id, seer.id);
 
         let mut adventures = Vec::new();
         for (name, status) in [
@@ -75,76 +81,80 @@ impl Scene {
         let (_, adventure, creature) = adventures[0];
 
         let mut games = Vec::new();
-        for public in [true, false] {
+        for is_public in [true, false] {
             for status in STATUSES {
-                games.push(game(&world, &people, adventure, public, status).await);
+                games.push(create_game(&world, &people, adventure, is_public, status).await);
             }
         }
         let mut archived = [Uuid::nil(); 2];
-        for (public, id) in [true, false].into_iter().zip(&mut archived) {
-            *id = game(&world, &people, adventure, public, "completed").await.id;
+        for (is_public, id) in [true, false].into_iter().zip(&mut archived) {
+            *id = create_game(&world, &people, adventure, is_public, "completed").await.id;
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
             owner.exec(&sql).await.unwrap();
         }
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
-        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", people[3].0.character);
+        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'");
         owner.exec(&retire).await.unwrap();
-        let mut elsewhere = [Uuid::nil(); 2];
-        for (active, id) in [false, true].into_iter().zip(&mut elsewhere) {
-            *id = session(&world, people[6].0.id, adventure, true).await;
+        let mut other_seers_sessions = [Uuid::nil(); 2];
+        for (is_active, id) in [false, true].into_iter().zip(&mut other_seers_sessions) {
+            *id = create_session(&world, other_seer, adventure, true).await;
             let guest = world.new_player().await;
-            owner.exec(&seat(*id, guest.id, guest.character)).await.unwrap();
-            if active {
+            owner.exec(&insert_seat(*id, guest.id, guest.character)).await.unwrap();
+            if is_active {
                 owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
             }
         }
-        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", people[5].0.id);
+        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'");
         owner.exec(&close).await.unwrap();
 
         let without_account =
             |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
         let mut actors = vec![without_account(world.visitor())];
-        let mut order: Vec<(Player, Uuid)> = people;
-        let stranger = order.remove(0);
-        for (player, spare) in [stranger].into_iter().chain(order) {
+        for (player, spare) in people {
             actors.push(Actor { person: player.person, id: player.id, character: player.character, spare });
         }
         actors.push(without_account(world.service()));
-        Self { world, actors, games, elsewhere, archived, adventures, creature }
+        Self { world, actors, games, other_seers_sessions, archived, adventures, creature }
     }
 
     pub fn actor(&self, name: &str) -> &Actor {
-        let place = ACTORS.iter().position(|actor| *actor == name).unwrap();
-        &self.actors[place]
+        let index = ACTORS.iter().position(|actor| *actor == name).unwrap();
+        &self.actors[index]
     }
 }
 
-async fn session(world: &World, seer: Uuid, adventure: Uuid, public: bool) -> Uuid {
+async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
     let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
     );
     world.owner().value(&sql).await.unwrap()
 }
 
 /// Creates a session where the player is seated; others left, were removed, or close their account later.
-async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public: bool, status: &'static str) -> Game {
+async fn create_game(
+    world: &World,
+    people: &[(Player, Uuid)],
+    adventure: Uuid,
+    is_public: bool,
+    status: &'static str,
+) -> Game {
     let owner = world.owner();
     let [_, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _, (seer, _)] = people else {
         unreachable!()
     };
-    let id = session(world, seer.id, adventure, public).await;
-    for sits in [player, closed] {
-        owner.exec(&seat(id, sits.id, sits.character)).await.unwrap();
+    let id = create_session(world, seer.id, adventure, is_public).await;
+    for seated in [player, closed] {
+        owner.exec(&insert_seat(id, seated.id, seated.character)).await.unwrap();
     }
-    for (sits, by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
-        owner.exec(&seat(id, sits.id, sits.character)).await.unwrap();
+    for (former, by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
+        owner.exec(&insert_seat(id, former.id, former.character)).await.unwrap();
         let leave = format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",
-            sits.id
+            former.id
         );
         assert_eq!(by.exec(&leave).await, Ok(1));
     }
-    // In the future, so that a heroic save is never too late.
+    // Dated in the future (minus 3600 seconds ago), so that a heroic save is never too late.
     let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event = owner.value(&event).await.unwrap();
@@ -157,6 +167,6 @@ async fn game(world: &World, people: &[(Player, Uuid)], adventure: Uuid, public:
     for step in steps {
         owner.exec(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
     }
-    let name = format!("{}, {}", if public { "public" } else { "private" }, status.replace('_', " "));
+    let name = format!("{}, {}", if is_public { "public" } else { "private" }, status.replace('_', " "));
     Game { name, status, id, roll, event }
 }

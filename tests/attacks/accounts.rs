@@ -1,30 +1,30 @@
-//! Closed accounts: whether an account is closed is a column, applies to every table and status, and is decided under a
-//! lock.
+//! Closed accounts: only the column `closed_at` says that an account is closed; a closed account writes to no table, in
+//! no status of a session; closing an account and its writes wait for each other.
 
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, dry_run,
-    everything::{everything, writes},
-    exec_and_commit, exec_in, is_closed, open_session,
+    assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in,
+    full_account::{all_writes, create_full_account},
+    is_closed, open_session,
 };
-use crate::world::{Player, World, insert_character, seat};
+use crate::world::{Player, World, insert_character, insert_seat};
 
 async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// E-mail addresses like the placeholders of closed accounts and of accounts without one.
-fn reserved(of: Uuid) -> Vec<String> {
-    let upper = of.to_string().to_uppercase();
+/// Returns e-mail addresses that look like the placeholder of a closed account or of an account without an address.
+fn reserved_addresses(id: Uuid) -> Vec<String> {
+    let upper = id.to_string().to_uppercase();
     vec![
-        format!("{of}@deleted.invalid"),
-        format!("{of}@no-email.invalid"),
+        format!("{id}@deleted.invalid"),
+        format!("{id}@no-email.invalid"),
         format!("{upper}@DELETED.INVALID"),
-        format!("{of}@Deleted.Invalid"),
+        format!("{id}@Deleted.Invalid"),
         format!("{upper}@No-Email.INVALID"),
-        format!(" {of}@deleted.invalid "),
-        format!("{of}@deleted.invalid\t"),
+        format!(" {id}@deleted.invalid "),
+        format!("{id}@deleted.invalid\t"),
         "anybody@deleted.invalid".to_owned(),
     ]
 }
@@ -33,12 +33,12 @@ fn reserved(of: Uuid) -> Vec<String> {
 async fn an_email_address_in_a_reserved_domain_counts_as_none() {
     let world = World::new().await;
     let owner = world.owner();
-    for place in 0..reserved(Uuid::nil()).len() {
-        // Set at sign-up or by a later change; with another account's id or the attacker's own.
-        for (at_sign_up, own) in [(true, false), (false, false), (true, true), (false, true)] {
+    for index in 0..reserved_addresses(Uuid::nil()).len() {
+        // Set at sign-up or by a later change; with another account's id or with the attacker's own.
+        for (is_set_at_sign_up, has_own_id) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
-            let address = reserved(if own { attacker } else { victim }).remove(place);
-            if at_sign_up {
+            let address = reserved_addresses(if has_own_id { attacker } else { victim }).remove(index);
+            if is_set_at_sign_up {
                 let sql =
                     format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
                 owner.exec(&sql).await.unwrap();
@@ -54,8 +54,8 @@ async fn an_email_address_in_a_reserved_domain_counts_as_none() {
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
             assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
-            // The victim's account can still be closed, by the operation or by the platform.
-            match place % 3 {
+            // The victim's account can still be closed: by the platform, by its owner, or by the service.
+            match index % 3 {
                 0 => close(&world, victim).await,
                 1 => {
                     let sql = format!("SELECT private.close_account('{victim}')");
@@ -88,18 +88,18 @@ async fn a_taken_placeholder_prevents_no_sign_up() {
 
 #[tokio::test]
 async fn a_closed_account_writes_nothing() {
-    for way in ["platform", "operation", "service", "deleted"] {
+    for closed_by in ["platform", "owner", "service", "deletion"] {
         let world = World::new().await;
-        let fixture = everything(&world).await;
-        let statements = writes(&fixture);
+        let fixture = create_full_account(&world).await;
+        let statements = all_writes(&fixture);
         for sql in &statements {
             let outcome = dry_run(&fixture.me, sql).await;
             assert_eq!(outcome, "done", "before: {sql}");
         }
         let closing = format!("SELECT private.close_account('{}')", fixture.account);
-        match way {
+        match closed_by {
             "platform" => close(&world, fixture.account).await,
-            "operation" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
+            "owner" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
             "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account);
@@ -114,7 +114,7 @@ async fn a_closed_account_writes_nothing() {
                 accepted.push(format!("{outcome}: {sql}"));
             }
         }
-        assert!(accepted.is_empty(), "{way}:\n{}", accepted.join("\n"));
+        assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
         // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
@@ -128,8 +128,8 @@ async fn a_closed_account_writes_nothing() {
                 fixture.finished.session
             ),
         ] {
-            if way != "deleted" || !sql.contains("adventures SET") {
-                assert_eq!(dry_run(&fixture.me, &sql).await, "SP019", "{way}: {sql}");
+            if closed_by != "deletion" || !sql.contains("adventures SET") {
+                assert_eq!(dry_run(&fixture.me, &sql).await, "SP019", "{closed_by}: {sql}");
             }
         }
         assert_invariants(&world).await;
@@ -154,20 +154,22 @@ async fn nobody_reopens_a_closed_account() {
     assert_eq!(email(&world, me.uuid()).await, format!("{}@deleted.invalid", me.uuid()));
 }
 
-/// Requests that a person may have sent just before the account closes.
+/// Requests that a user may have sent just before the account closes.
 fn pending_requests(
     account: Uuid,
     player: &Player,
     adventure: Uuid,
-    public: Uuid,
-    left: Uuid,
+    public_session: Uuid,
+    left_session: Uuid,
     code: &str,
 ) -> Vec<String> {
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
-        seat(public, account, player.character),
-        format!("UPDATE session_players SET is_active = true WHERE session_id = '{left}' AND user_id = '{account}'"),
+        insert_seat(public_session, account, player.character),
+        format!(
+            "UPDATE session_players SET is_active = true WHERE session_id = '{left_session}' AND user_id = '{account}'"
+        ),
         format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
         insert_character(Uuid::new_v4(), account),
         format!("UPDATE users SET display_name = 'Somebody', bio = 'Me.' WHERE id = '{account}'"),
@@ -179,12 +181,12 @@ fn pending_requests(
 async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
-        for snapshot in [true, false] {
-            for place in 0..8 {
+        for has_snapshot in [true, false] {
+            for index in 0..8 {
                 let (player, public, left) =
                     (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
                 world.set(&public, "is_public = true").await;
-                world.owner().exec(&seat(left.session, player.id, player.character)).await.unwrap();
+                world.owner().exec(&insert_seat(left.session, player.id, player.character)).await.unwrap();
                 let leave = format!(
                     "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
                     player.id, left.session
@@ -196,9 +198,9 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     .await
                     .unwrap();
                 let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
-                    .remove(place);
+                    .remove(index);
                 let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
-                let request = match snapshot {
+                let request = match has_snapshot {
                     true => player.person.begin_with_snapshot().await,
                     false => player.person.begin().await,
                 };
@@ -227,7 +229,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
 
 #[tokio::test]
 async fn no_session_outlives_the_account_of_its_seer() {
-    for way in ["platform", "operation", "deleted"] {
+    for closed_by in ["platform", "owner", "deletion"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
             let game = world.new_session(2).await;
@@ -238,9 +240,9 @@ async fn no_session_outlives_the_account_of_its_seer() {
                 world.set(&game, &format!("status = '{status}'")).await;
             }
             let seer = game.seer.uuid();
-            match way {
+            match closed_by {
                 "platform" => close(&world, seer).await,
-                "operation" => {
+                "owner" => {
                     assert_eq!(attempt(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
                 _ => assert_eq!(
@@ -251,10 +253,10 @@ async fn no_session_outlives_the_account_of_its_seer() {
             let live = format!(
                 "sessions WHERE seer_id = '{seer}' AND status IN ('waiting', 'starting_soon', 'active', 'paused')"
             );
-            assert_eq!(world.owner().count(&live).await, 0, "{way}, {status}");
+            assert_eq!(world.owner().count(&live).await, 0, "{closed_by}, {status}");
             let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-            assert_eq!(attempt(&player.person, &retire).await, "done", "{way}, {status}");
+            assert_eq!(attempt(&player.person, &retire).await, "done", "{closed_by}, {status}");
         }
         assert_invariants(&world).await;
     }
@@ -263,11 +265,15 @@ async fn no_session_outlives_the_account_of_its_seer() {
 #[tokio::test]
 async fn deleting_an_account_always_succeeds() {
     let world = World::new().await;
-    let fixture = everything(&world).await;
+    let fixture = create_full_account(&world).await;
     // An adventure that a stranger plays, and an archived session.
     let stranger = world.new_account().await;
     let played = open_session(&world, stranger, fixture.published, true).await;
-    world.owner().exec(&seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character)).await.unwrap();
+    world
+        .owner()
+        .exec(&insert_seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character))
+        .await
+        .unwrap();
     world.set(&fixture.finished, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [
@@ -283,24 +289,24 @@ async fn deleting_an_account_always_succeeds() {
             "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
              OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
         );
-        assert_eq!(world.owner().count(&profile).await, 0, "what stays has no account");
+        assert_eq!(world.owner().count(&profile).await, 0, "a profile that stays has no account and no personal data");
     }
     // Other participants keep their history.
     assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live.session)).await, 2);
     // An account without history leaves no rows.
-    let unknown = world.new_player().await;
-    world.new_draft(unknown.id).await;
-    assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", unknown.id)).await, "done");
+    let newcomer = world.new_player().await;
+    world.new_draft(newcomer.id).await;
+    assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", newcomer.id)).await, "done");
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
-        assert_eq!(world.owner().count(&format!("{table} = '{}'", unknown.id)).await, 0, "{table}");
+        assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.id)).await, 0, "{table}");
     }
     // A new account with the same id gets its history back.
-    let back = fixture.account;
-    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{back}', 'back@example.org')");
+    let returning = fixture.account;
+    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{returning}', 'back@example.org')");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    assert!(!is_closed(&world, back).await);
+    assert!(!is_closed(&world, returning).await);
     assert_eq!(
-        attempt(&world.user(back), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{back}'")).await,
+        attempt(&world.user(returning), &format!("UPDATE users SET bio = 'Back.' WHERE id = '{returning}'")).await,
         "done"
     );
     assert_invariants(&world).await;

@@ -1,10 +1,10 @@
-//! A stranger cannot prevent the deletion of an adventure, and unpublished content is not readable.
+//! A stranger cannot prevent the deletion of an adventure, and reads unpublished content only in a live session.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, number, open_session};
-use crate::world::{Person, World, seat};
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use crate::world::{Person, World, insert_seat};
 
 /// Cancels a session, and archives it if `archive`.
 async fn cancel(world: &World, session: Uuid, archive: bool) {
@@ -66,7 +66,7 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() 
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // Live sessions, one that its player left, and ones that were played: each also belongs to other users.
+    // A session of each kind is history of other users: a live one, one that its player left, one that was played.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -74,7 +74,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_session(&world, stranger, adventure, true).await;
         if kind != "live" {
-            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
         }
         let set = async |set: &str| {
             assert_eq!(
@@ -111,7 +111,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
     }
 }
 
-/// Returns whether any result that a person gets for a session contains the adventure's content.
+/// Returns whether anything that a user can read about a session contains the adventure's content.
 async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
@@ -145,7 +145,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         let (player, leaver) = (world.new_player().await, world.new_player().await);
         let session = open_session(&world, stranger.uuid(), adventure, true).await;
         for player in [&player, &leaver] {
-            assert_eq!(attempt(&player.person, &seat(session, player.id, player.character)).await, "done");
+            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
         }
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
         assert_eq!(attempt(&leaver.person, &leave).await, "done");
@@ -174,9 +174,9 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         }
     }
     for (kind, session, player, leaver) in &sessions {
-        let live = *kind == "live";
-        assert_eq!(can_read_content(&stranger, *session, adventure).await, live, "the Seer, {kind}");
-        assert_eq!(can_read_content(&player.person, *session, adventure).await, live, "a player, {kind}");
+        let is_live = *kind == "live";
+        assert_eq!(can_read_content(&stranger, *session, adventure).await, is_live, "the Seer, {kind}");
+        assert_eq!(can_read_content(&player.person, *session, adventure).await, is_live, "a player, {kind}");
         assert!(!can_read_content(&leaver.person, *session, adventure).await, "a player who left, {kind}");
         assert!(!can_read_content(&world.new_user().await, *session, adventure).await, "a stranger, {kind}");
         assert!(!can_read_content(&world.visitor(), *session, adventure).await, "a visitor, {kind}");
@@ -231,15 +231,15 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{variant}");
         let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
-        super::exec_in(&transaction, &unpublish).await.unwrap();
+        exec_in(&transaction, &unpublish).await.unwrap();
         let republish = update("adventures", "status = 'published'", adventure);
-        assert_eq!(super::exec_and_commit(transaction, &republish).await, "23514", "{variant} is not valid");
+        assert_eq!(exec_and_commit(transaction, &republish).await, "23514", "{variant} is not valid");
 
         for state in [variant.as_str(), variant, original] {
             let is_new = i64::from(state != current_state(&world).await);
-            let before = (number(&world, version).await, number(&world, events).await);
+            let before = (query_number(&world, version).await, query_number(&world, events).await);
             assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
-            let after = (number(&world, version).await, number(&world, events).await);
+            let after = (query_number(&world, version).await, query_number(&world, events).await);
             assert_eq!(after, (before.0 + is_new, before.1 + is_new), "{state}");
         }
     }
@@ -276,38 +276,39 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     }
 }
 
-/// The service stores the result of a validation only if `updated_at` is still as it was read. Within a transaction,
-/// `now()` does not change.
+/// The service stores the result of a validation only if `updated_at` has not changed since the content was read. So
+/// two edits in one transaction, where `now()` does not change, must have different times too.
 #[tokio::test]
-async fn two_edits_never_have_the_same_time() {
+async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft = world.new_draft(creator.uuid()).await;
-    let time = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
+    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
     let mut times = std::collections::BTreeSet::new();
     let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
     let transaction = creator.begin().await;
     for name in ["valid", "valid", "invalid"] {
         exec_in(&transaction, &edit(name)).await.unwrap();
-        let row = transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &time)).await;
+        let row =
+            transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &updated_at)).await;
         assert!(times.insert(row.unwrap().unwrap().try_get_by_index::<String>(0).unwrap()), "{name}");
     }
     transaction.commit().await.unwrap();
 }
 
 #[tokio::test]
-async fn an_adventure_that_is_unpublished_while_a_session_is_opened_gets_no_session() {
+async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.uuid()).await;
     let seer = world.new_user().await;
-    // The Seer's counter is changed after the first look at the adventure.
+    // Opening a session first checks the adventure, and then waits here to update the Seer's counter.
     let holder = world.owner().begin().await;
     exec_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
     let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
     let opening = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
-    assert_eq!(attempt(&world.owner(), &draft).await, "done");
+    let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+    assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     holder.commit().await.unwrap();
     assert_eq!(opening.await.unwrap(), "SP009");
 }

@@ -1,4 +1,5 @@
-//! No row stops maintenance: the ids of archived rows are not free, and a row that cannot be moved stops no other.
+//! No row stops maintenance: the id of an archived row cannot be used again, and a session that cannot be archived or
+//! cancelled does not keep others from it.
 
 use sea_orm::IsolationLevel;
 use sparc::{
@@ -12,28 +13,29 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, number, open_session};
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, query_number};
 use crate::world::{GameSession, World};
 
-/// Ends a session and dates its end `days` ago.
-async fn end(world: &World, game: &GameSession, status: &str, days: u32) {
+/// Ends a session and dates its end `days_ago`.
+async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
     world.set(game, &format!("status = '{status}'")).await;
-    world.set(game, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
+    world.set(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
 }
 
-async fn archive(world: &World, batch: i32) -> i32 {
-    world.service().value(&format!("SELECT private.archive_sessions({batch})")).await.unwrap()
+/// Archives one batch and returns how many sessions were archived.
+async fn archive(world: &World, batch_size: i32) -> i32 {
+    world.service().value(&format!("SELECT private.archive_sessions({batch_size})")).await.unwrap()
 }
 
 async fn is_archived(world: &World, session: Uuid) -> bool {
     world.owner().count(&format!("archived_sessions WHERE id = '{session}'")).await == 1
 }
 
-/// An archived session and one of its rolls.
-async fn archived(world: &World) -> (GameSession, Uuid) {
+/// Creates an archived session, and returns it and one of its rolls.
+async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
-    end(world, &game, "completed", 91).await;
+    end_session(world, &game, "completed", 91).await;
     assert_eq!(archive(world, 10).await, 1);
     (game, roll)
 }
@@ -41,31 +43,33 @@ async fn archived(world: &World) -> (GameSession, Uuid) {
 #[tokio::test]
 async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() {
     let world = World::new().await;
-    let (old, _) = archived(&world).await;
+    let (archived, _) = create_archived_session(&world).await;
     let stored = world.new_session(0).await;
     let other = world.new_user().await;
-    for person in [&old.seer, &other, &old.players[0].person, &world.service(), &world.owner()] {
+    for person in [&archived.seer, &other, &archived.players[0].person, &world.service(), &world.owner()] {
         let seer = person.id.unwrap_or(other.uuid());
         let insert = |id: Uuid| {
-            format!("INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')", old.adventure)
+            format!(
+                "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')",
+                archived.adventure
+            )
         };
-        let (kept, moved) = (insert(stored.session), insert(old.session));
-        let kept = person.exec(&kept).await.unwrap_err();
-        assert_eq!(person.exec(&moved).await.unwrap_err(), kept);
-        assert!(kept.is("23505", "sessions_pkey"), "{kept:?}");
-        let skipping = format!("{} ON CONFLICT DO NOTHING", insert(old.session));
+        let duplicate_key = person.exec(&insert(stored.session)).await.unwrap_err();
+        assert!(duplicate_key.is("23505", "sessions_pkey"), "{duplicate_key:?}");
+        assert_eq!(person.exec(&insert(archived.session)).await.unwrap_err(), duplicate_key);
+        let skipping = format!("{} ON CONFLICT DO NOTHING", insert(archived.session));
         assert_eq!(attempt(person, &skipping).await, "23505");
         let several = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
-            old.adventure,
+            archived.adventure,
             Uuid::new_v4(),
-            old.session
+            archived.session
         );
         assert_eq!(attempt(person, &several).await, "23505");
     }
-    let new = NewSession { id: Some(old.session), adventure_id: old.adventure, ..NewSession::default() };
-    let created = world.sparc.as_user(old.seer.uuid()).sessions().create(new).await;
+    let new = NewSession { id: Some(archived.session), adventure_id: archived.adventure, ..NewSession::default() };
+    let created = world.sparc.as_user(archived.seer.uuid()).sessions().create(new).await;
     assert_fails!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
@@ -73,7 +77,7 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
 #[tokio::test]
 async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
     let world = World::new().await;
-    let (old, roll) = archived(&world).await;
+    let (archived, roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let stored = world.new_roll(game.session, player.character, "{1,2,3,4,5}", 10, 0).await;
@@ -85,12 +89,12 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
                 game.session, player.character
             )
         };
-        let kept = person.exec(&insert(stored)).await.unwrap_err();
-        assert_eq!(person.exec(&insert(roll)).await.unwrap_err(), kept);
-        assert!(kept.is("23505", "dice_rolls_pkey"), "{kept:?}");
+        let duplicate_key = person.exec(&insert(stored)).await.unwrap_err();
+        assert!(duplicate_key.is("23505", "dice_rolls_pkey"), "{duplicate_key:?}");
+        assert_eq!(person.exec(&insert(roll)).await.unwrap_err(), duplicate_key);
         assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, "23505");
-        // An archived session's id is still free for a roll.
-        assert_eq!(super::dry_run(person, &insert(old.session)).await, "done");
+        // A roll may have the id of an archived session.
+        assert_eq!(dry_run(person, &insert(archived.session)).await, "done");
     }
     let roller = Roller::Character(player.character);
     let attack = NewRoll::attack(game.session, roller, Attribute::Might, Difficulty::MIN);
@@ -103,25 +107,29 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
 #[tokio::test]
 async fn a_session_that_cannot_be_archived_stops_no_other() {
     let world = World::new().await;
-    // Two that cannot be moved, for different reasons, are the oldest; one has the id of an archived roll.
-    let (_, roll) = archived(&world).await;
-    let reused = world.new_active_session(1).await;
-    let copy = format!("'{roll}', '{}', '{}', 'might', 10, 'attack'", reused.session, reused.players[0].character);
-    let disabled = format!(
+    // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
+    // violates a check.
+    let (_, roll) = create_archived_session(&world).await;
+    let with_reused_id = world.new_active_session(1).await;
+    let row = format!(
+        "'{roll}', '{}', '{}', 'might', 10, 'attack'",
+        with_reused_id.session, with_reused_id.players[0].character
+    );
+    let prepare = format!(
         "ALTER TABLE dice_rolls DISABLE TRIGGER \"Emit_roll\";
-         INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({copy});
+         INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({row});
          ALTER TABLE dice_rolls ENABLE TRIGGER \"Emit_roll\";
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
-    world.administrator().await.exec(&disabled).await.unwrap();
-    end(&world, &reused, "completed", 120).await;
-    let unfit = world.new_active_session(1).await;
-    world.set(&unfit, "looking_for = 'nobody'").await;
-    end(&world, &unfit, "cancelled", 110).await;
+    world.administrator().await.exec(&prepare).await.unwrap();
+    end_session(&world, &with_reused_id, "completed", 120).await;
+    let violating = world.new_active_session(1).await;
+    world.set(&violating, "looking_for = 'nobody'").await;
+    end_session(&world, &violating, "cancelled", 110).await;
     let mut others = Vec::new();
     for days in [115, 105, 100, 95] {
         let game = world.new_active_session(1).await;
-        end(&world, &game, "completed", days).await;
+        end_session(&world, &game, "completed", days).await;
         others.push(game.session);
     }
 
@@ -134,22 +142,22 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
     for session in others {
         assert!(is_archived(&world, session).await);
     }
-    for stays in [&reused, &unfit] {
-        assert!(!is_archived(&world, stays.session).await);
-        let stored = |table: &str| format!("{table} WHERE session_id = '{}'", stays.session);
-        assert_eq!(world.owner().count(&stored("session_players")).await, 1, "none of its rows was moved");
-        assert_eq!(world.owner().count(&stored("archived_session_players")).await, 0, "none of its rows was moved");
+    for session in [with_reused_id.session, violating.session] {
+        assert!(!is_archived(&world, session).await);
+        let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
+        assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
+        assert_eq!(world.owner().count(&of_session("archived_session_players")).await, 0, "none of its rows was moved");
     }
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.rows, report.is_finished), (0, true));
-    // It is moved as soon as it can be.
-    world.set(&unfit, "looking_for = 'somebody'").await;
+    // It is archived as soon as it can be.
+    world.set(&violating, "looking_for = 'somebody'").await;
     assert_eq!(archive(&world, 1).await, 1);
-    assert!(is_archived(&world, unfit.session).await);
+    assert!(is_archived(&world, violating.session).await);
 }
 
 #[tokio::test]
-async fn a_batch_is_archived_without_a_session_that_cannot_be_moved_unless_the_server_fails() {
+async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_fails() {
     let world = World::new().await;
     let check = "ALTER TABLE archived_sessions ADD CONSTRAINT fit CHECK (looking_for <> 'nobody')";
     world.administrator().await.exec(check).await.unwrap();
@@ -159,10 +167,10 @@ async fn a_batch_is_archived_without_a_session_that_cannot_be_moved_unless_the_s
         if days == 100 {
             world.set(&game, "looking_for = 'nobody'").await;
         }
-        end(&world, &game, "completed", days).await;
+        end_session(&world, &game, "completed", days).await;
         games.push((days, game.session));
     }
-    // An error that no row causes ends the job, and nothing is moved.
+    // An error that concerns the server and not a row ends the job, and nothing is archived.
     let failing = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
     world.administrator().await.exec(failing).await.unwrap();
@@ -185,12 +193,12 @@ async fn a_batch_is_archived_without_a_session_that_cannot_be_moved_unless_the_s
 #[tokio::test]
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
-        for (sessions, failures, done) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
+        for (sessions, failures, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
             let world = World::new().await;
             for _ in 0..sessions {
                 let game = world.new_session(1).await;
                 if job == "archive_sessions" {
-                    end(&world, &game, "cancelled", 100).await;
+                    end_session(&world, &game, "cancelled", 100).await;
                 } else {
                     world.set(&game, "created_at = now() - INTERVAL '60 days'").await;
                 }
@@ -208,7 +216,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
             );
             world.administrator().await.exec(&failing).await.unwrap();
             let moved: i32 = world.service().value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(moved, done, "{job}: {sessions}, {failures}");
+            assert_eq!(moved, expected, "{job}: {sessions} sessions, {failures} deadlocks");
         }
     }
 }
@@ -226,9 +234,9 @@ async fn a_session_that_cannot_be_cancelled_stops_no_other() {
         sessions.push((session, seer));
     }
     sessions.sort();
-    // A wrong counter, as data loaded with triggers disabled leaves it, refuses the end of the first and the third.
-    for place in [0, 2] {
-        let wrong = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[place].1);
+    // With a wrong counter, as data loaded with triggers disabled can leave it, the first and the third cannot end.
+    for index in [0, 2] {
+        let wrong = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
         world.owner().exec(&wrong).await.unwrap();
     }
     let mut batches = Vec::new();
@@ -237,11 +245,13 @@ async fn a_session_that_cannot_be_cancelled_stops_no_other() {
         batches.push(world.service().value::<i32>(&sql).await.unwrap());
     }
     assert_eq!(batches, [1, 2, 1, 0]);
-    for (place, (session, _)) in sessions.iter().enumerate() {
-        let cancelled =
-            number(&world, &format!("SELECT count(*) FROM sessions WHERE id = '{session}' AND status = 'cancelled'"))
-                .await;
-        assert_eq!(cancelled == 1, !matches!(place, 0 | 2), "{place}");
+    for (index, (session, _)) in sessions.iter().enumerate() {
+        let cancelled = query_number(
+            &world,
+            &format!("SELECT count(*) FROM sessions WHERE id = '{session}' AND status = 'cancelled'"),
+        )
+        .await;
+        assert_eq!(cancelled == 1, !matches!(index, 0 | 2), "{index}");
     }
 }
 
@@ -251,52 +261,52 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let (game, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live.players[0];
     let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
-    end(&world, &game, "completed", 91).await;
-    let session = |id: Uuid| {
+    end_session(&world, &game, "completed", 91).await;
+    let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
             live.seer.uuid(),
             live.adventure
         )
     };
-    let dice = |id: Uuid| {
+    let insert_roll = |id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
             live.session, player.character
         )
     };
-    let (mut old, mut free) = (Vec::new(), Vec::new());
+    let (mut with_archived_id, mut with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         for (person, reused, new) in [
-            (&live.seer, session(game.session), session(Uuid::new_v4())),
-            (&player.person, dice(roll), dice(Uuid::new_v4())),
+            (&live.seer, insert_session(game.session), insert_session(Uuid::new_v4())),
+            (&player.person, insert_roll(roll), insert_roll(Uuid::new_v4())),
         ] {
-            for (list, sql) in [(&mut old, reused), (&mut free, new)] {
+            for (list, sql) in [(&mut with_archived_id, reused), (&mut with_new_id, new)] {
                 let transaction = person.begin_with_snapshot_at(level).await;
                 list.push((transaction, sql, level));
             }
         }
     }
     assert_eq!(archive(&world, 10).await, 1);
-    for (transaction, sql, level) in old {
-        assert_eq!(super::exec_and_commit(transaction, &sql).await, "23505", "{level}: {sql}");
+    for (transaction, sql, level) in with_archived_id {
+        assert_eq!(exec_and_commit(transaction, &sql).await, "23505", "{level}: {sql}");
     }
-    for (transaction, sql, level) in free {
-        assert_eq!(super::exec_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
+    for (transaction, sql, level) in with_new_id {
+        assert_eq!(exec_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
         transaction.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn the_archive_has_a_removal_that_was_in_progress() {
+async fn a_removal_that_is_in_progress_is_archived_too() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (removed, kept) = (&game.players[0], &game.players[1]);
     let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
     world.owner().exec(&leave).await.unwrap();
-    end(&world, &game, "completed", 91).await;
+    end_session(&world, &game, "completed", 91).await;
     let removal = game.seer.begin().await;
     let sql = format!(
         "UPDATE session_players SET removed_at = now() WHERE session_id = '{}' AND user_id = '{}'",
@@ -309,9 +319,9 @@ async fn the_archive_has_a_removal_that_was_in_progress() {
     removal.commit().await.unwrap();
     assert_eq!(archiving.await.unwrap(), Ok(1));
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
-    let mine = format!("archived_sessions WHERE id = '{}'", game.session);
-    for (player, sessions) in [(removed, 0), (kept, 1)] {
-        assert_eq!(player.person.count(&mine).await, sessions);
+    let archived = format!("archived_sessions WHERE id = '{}'", game.session);
+    for (player, visible) in [(removed, 0), (kept, 1)] {
+        assert_eq!(player.person.count(&archived).await, visible);
     }
 }
 
@@ -320,7 +330,7 @@ async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session()
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
-    // As the archive locks it, which then waits for the seats.
+    // The lock that archiving takes before it waits for the seats.
     let archiving = world.owner().begin().await;
     exec_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
     let player = &game.players[0];

@@ -1,45 +1,49 @@
-//! Nobody can delay or prevent the closing or deletion of another account. No statement can close the caller's account
-//! and then write.
+//! Nobody can delay for long, or prevent, the closing or deletion of another account. No statement can close the
+//! caller's account and then write.
 
 use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, everything::everything, exec_and_commit, exec_in, is_closed};
-use crate::world::{GameSession, Person, World, insert_character, roll, seat};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
+    outcome_code,
+};
+use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
-/// Four sessions, each with its own Seer. The same player has a seat in all of them.
-async fn four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
+/// Creates four sessions, each with another Seer, and seats the player in all of them.
+async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
         let game = world.new_session(1).await;
-        world.owner().exec(&seat(game.session, player, hero)).await.unwrap();
+        world.owner().exec(&insert_seat(game.session, player, hero)).await.unwrap();
         games.push(game);
     }
     games
 }
 
-/// Repeats a statement on two connections until the tasks are aborted, so that its locks are almost never free.
-fn repeat(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
-    let writing = |person: Person, sql: String| async move {
+/// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. So the statement's
+/// locks are almost never free.
+fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
+    let repeat = |person: Person, sql: String| async move {
         loop {
             person.exec(&sql).await.unwrap();
         }
     };
-    (0..2).map(|_| tokio::spawn(writing(person.clone(), sql.to_owned()))).collect()
+    (0..2).map(|_| tokio::spawn(repeat(person.clone(), sql.to_owned()))).collect()
 }
 
 #[tokio::test]
 async fn short_writes_do_not_delay_closing_an_account_for_ever() {
     // Events lock the sessions; a Seer's change of a seat locks the seat.
-    for (locks, deletes) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
+    for (locked, is_deletion) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
         let world = World::new().await;
         let player = world.new_player().await;
-        let games = four_sessions(&world, player.id, player.character).await;
+        let games = create_four_sessions(&world, player.id, player.character).await;
         let mut writers = Vec::new();
         for game in &games {
-            let sql = match locks {
+            let sql = match locked {
                 "sessions" => format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')
                      RETURNING pg_sleep(0.09)",
@@ -51,16 +55,16 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
                     game.session, player.id
                 ),
             };
-            // Once before, to make sure that the statement succeeds.
+            // Run once first, to make sure that the statement succeeds.
             game.seer.exec(&sql).await.unwrap();
-            writers.extend(repeat(&game.seer, &sql));
+            writers.extend(spawn_repeating(&game.seer, &sql));
         }
-        let sql = match deletes {
+        let sql = match is_deletion {
             true => format!("DELETE FROM auth.users WHERE id = '{}'", player.id),
             false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id),
         };
         let closing = timeout(Duration::from_secs(60), world.owner().exec(&sql)).await;
-        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locks}");
+        assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked}");
         for writer in writers {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
@@ -73,7 +77,7 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
 async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let games = four_sessions(&world, player.id, player.character).await;
+    let games = create_four_sessions(&world, player.id, player.character).await;
     let mut writers = Vec::new();
     for game in &games {
         let sql = format!(
@@ -81,16 +85,16 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
             game.session
         );
         game.seer.exec(&sql).await.unwrap();
-        writers.extend(repeat(&game.seer, &sql));
+        writers.extend(spawn_repeating(&game.seer, &sql));
     }
     let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     let leaving = timeout(Duration::from_secs(60), player.person.exec(&sql)).await;
-    assert_eq!(leaving.expect("the writes must not delay it for ever"), Ok(4));
+    assert_eq!(leaving.expect("the writes must not delay the player for ever"), Ok(4));
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// Closing an account runs into a deadlock with a transaction that has locked a row and then waits for the account's
-/// gate, and is retried.
+/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate. It tries
+/// again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -98,7 +102,8 @@ async fn closing_survives_a_deadlock() {
     let administrator = world.administrator().await;
     let seer = game.seer.uuid();
     let change = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character);
-    // Only the closing detects the deadlock: a backend checks for one after it has waited for `deadlock_timeout`.
+    // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
+    // `deadlock_timeout`.
     let other = administrator.begin().await;
     exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     exec_in(&other, &change).await.unwrap();
@@ -115,7 +120,7 @@ async fn closing_survives_a_deadlock() {
 
 #[tokio::test]
 async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure() {
-    for deletes in [true, false] {
+    for is_deletion in [true, false] {
         let world = World::new().await;
         let (author, stranger) = (world.new_user().await, world.new_user().await);
         let adventure = world.new_adventure(author.uuid()).await;
@@ -124,7 +129,7 @@ async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure
         let session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
         exec_in(&holder, &session).await.unwrap();
-        let sql = match deletes {
+        let sql = match is_deletion {
             true => format!("DELETE FROM auth.users WHERE id = '{}'", author.uuid()),
             false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", author.uuid()),
         };
@@ -148,7 +153,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
         let adventure = world.new_adventure(author.uuid()).await;
         let mut ended = Vec::new();
         for _ in 0..sessions {
-            let session = super::open_session(&world, stranger.uuid(), adventure, false).await;
+            let session = open_session(&world, stranger.uuid(), adventure, false).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger, &end).await, "done");
             ended.push(session);
@@ -162,12 +167,14 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
             exec_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
+            // Only the last deletion is committed; the one before is rolled back, so that there is something left to
+            // delete.
             let is_last = write.starts_with("UPDATE");
             let deleted = tokio::spawn(async move {
                 if is_last {
                     exec_and_commit(deleting, &sql).await
                 } else {
-                    let outcome = super::outcome_code(exec_in(&deleting, &sql).await);
+                    let outcome = outcome_code(exec_in(&deleting, &sql).await);
                     deleting.rollback().await.unwrap();
                     outcome
                 }
@@ -186,7 +193,7 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_it
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.uuid()).await;
-    let session = super::open_session(&world, stranger.uuid(), adventure, false).await;
+    let session = open_session(&world, stranger.uuid(), adventure, false).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
     let holder = stranger.begin().await;
@@ -195,47 +202,47 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_it
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.uuid());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     holder.commit().await.unwrap();
-    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "it stays");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
     assert!(is_closed(&world, author.uuid()).await);
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn no_statement_writes_and_closes_the_account() {
+async fn no_statement_closes_the_account_and_then_writes() {
     let world = World::new().await;
-    let fixture = everything(&world).await;
+    let fixture = create_full_account(&world).await;
     let (me, live, finished, left) =
         (fixture.account, fixture.live.session, fixture.finished.session, fixture.left.session);
     let (published, creature) = (fixture.published, fixture.creature);
-    let closes = format!("private.close_account('{me}')");
-    let text = |value: &str| format!("CASE WHEN {closes} THEN '{value}' END");
-    let event = |kind: &str, payload: &str| {
+    let close = format!("private.close_account('{me}')");
+    let text = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
+    let insert_event = |kind: &str, payload: &str| {
         format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
     };
     let refused_as_closed = [
         format!("UPDATE adventures SET name = {} WHERE id = '{published}'", text("still here")),
         format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", text("draft")),
-        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {closes}"),
+        format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {close}"),
         format!(
-            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {closes} AS is_closed OFFSET 0) AS c WHERE is_closed AND id = '{published}'"
+            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS c WHERE is_closed AND id = '{published}'"
         ),
         format!(
-            "WITH c AS MATERIALIZED (SELECT {closes} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM c WHERE is_closed AND id = '{published}'"
+            "WITH c AS MATERIALIZED (SELECT {close} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM c WHERE is_closed AND id = '{published}'"
         ),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', {})", text("Another draft")),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Another draft') RETURNING {closes}"),
-        format!("DELETE FROM adventures WHERE id = '{published}' AND {closes}"),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Another draft') RETURNING {close}"),
+        format!("DELETE FROM adventures WHERE id = '{published}' AND {close}"),
         format!(
-            "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {closes} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
+            "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
         ),
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', {})", text("Mud Hag")),
         format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", text("Mud Hag")),
-        format!("DELETE FROM creatures WHERE id = '{creature}' AND {closes}"),
-        format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {closes}"),
+        format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
+        format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
         format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", text("Another")),
         format!("UPDATE characters SET name = {} WHERE id = '{}'", text("Renamed"), fixture.spare),
-        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {closes}", fixture.spare),
-        format!("DELETE FROM characters WHERE id = '{}' AND {closes}", fixture.spare),
+        format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {close}", fixture.spare),
+        format!("DELETE FROM characters WHERE id = '{}' AND {close}", fixture.spare),
         format!(
             "MERGE INTO characters AS hero USING (SELECT '{}'::uuid AS id) AS wanted ON hero.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
             fixture.spare,
@@ -246,27 +253,27 @@ async fn no_statement_writes_and_closes_the_account() {
             text("anybody")
         ),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", text("anybody")),
-        event(&text("client.wave"), "'{}'"),
-        event("'client.wave'", &format!("CASE WHEN {closes} THEN '{{}}'::jsonb END")),
-        format!("{} RETURNING {closes}", event("'client.wave'", "'{}'")),
-        format!("UPDATE tutorial_progress SET skipped = {closes} WHERE user_id = '{me}'"),
+        insert_event(&text("client.wave"), "'{}'"),
+        insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
+        format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
+        format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{me}'"),
         format!(
-            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{me}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {closes}"
+            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{me}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
     // Closing changes these rows itself, so the server or another rule may refuse the statement first.
     let refused_for_any_reason = [
         format!(
-            "UPDATE session_players SET removed_at = CASE WHEN {closes} THEN now() END WHERE session_id = '{finished}'"
+            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{finished}'"
         ),
         format!("UPDATE users SET bio = {} WHERE id = '{me}'", text("Back.")),
-        format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {closes}"),
+        format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {close}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", text("anybody")),
-        format!("UPDATE session_players SET is_active = {closes} WHERE session_id = '{left}' AND user_id = '{me}'"),
-        format!("{} RETURNING {closes}", seat(fixture.public, me, fixture.hero)),
-        format!("{} RETURNING {closes}", roll(fixture.joined.session, fixture.hero)),
-        format!("{} RETURNING {closes}", roll(live, fixture.live.players[0].character)),
-        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {closes} THEN -1 END)", fixture.hero),
+        format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{me}'"),
+        format!("{} RETURNING {close}", insert_seat(fixture.public_session, me, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll(fixture.joined.session, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll(live, fixture.live.players[0].character)),
+        format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
     ];
     for (statements, codes) in [
         (&refused_as_closed[..], &["SP019"][..]),
@@ -276,7 +283,7 @@ async fn no_statement_writes_and_closes_the_account() {
             for has_snapshot in [false, true] {
                 let transaction =
                     if has_snapshot { fixture.me.begin_with_snapshot().await } else { fixture.me.begin().await };
-                let code = super::outcome_code(exec_in(&transaction, sql).await);
+                let code = outcome_code(exec_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
                 assert!(codes.contains(&code.as_str()), "{code}: {sql}");
             }
@@ -286,7 +293,7 @@ async fn no_statement_writes_and_closes_the_account() {
     let transaction = fixture.me.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
     assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
-    assert_eq!(exec_and_commit(transaction, &format!("SELECT {closes}")).await, "done");
+    assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");
     assert!(is_closed(&world, me).await);
     assert_invariants(&world).await;
 }

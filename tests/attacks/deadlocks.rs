@@ -1,20 +1,23 @@
-//! Whatever order a user's statements lock rows in, a closing or deletion of another account opposes none of them. No
+//! In whatever order a user's statements lock rows, closing or deleting another account does not deadlock with them. No
 //! account can delay its own closing by writes that overlap.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, everything::everything, exec_and_commit, exec_in, is_closed};
-use crate::world::{GameSession, Person, World, insert_character, seat};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
+};
+use crate::world::{GameSession, Person, World, insert_character, insert_seat};
 
 /// A transaction of two statements, each of which locks a row that closing the account changes.
-struct Opposed {
+struct ConflictingWrites {
     name: &'static str,
+    /// The account that is closed.
     account: Uuid,
     writer: Person,
     statements: [String; 2],
 }
 
-fn event(session: Uuid) -> String {
+fn insert_event(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
@@ -22,36 +25,36 @@ fn equip(hero: Uuid) -> String {
     format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'")
 }
 
-/// A second session of the same Seer. The player has a seat in it, with another character.
-async fn second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
-    let session = super::open_session(world, game.seer.uuid(), game.adventure, false).await;
+/// Creates a second session of the same Seer, where the player has a seat with another character, and returns both.
+async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
+    let session = open_session(world, game.seer.uuid(), game.adventure, false).await;
     let hero = world.new_character(game.players[0].id).await;
-    world.owner().exec(&seat(session, game.players[0].id, hero)).await.unwrap();
+    world.owner().exec(&insert_seat(session, game.players[0].id, hero)).await.unwrap();
     (session, hero)
 }
 
 /// Statements of a player whose Seer's account closes.
-async fn of_player(world: &World, name: &'static str) -> Opposed {
+async fn player_writes(world: &World, name: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (session, hero) = second_session(world, &game).await;
+    let (session, hero) = create_second_session(world, &game).await;
     let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id);
     let statements = match name {
         "characters" => [equip(player.character), equip(hero)],
-        "sessions" => [event(game.session), event(session)],
-        "character and session" => [equip(player.character), event(session)],
-        "profile and session" => [profile, event(session)],
+        "sessions" => [insert_event(game.session), insert_event(session)],
+        "character and session" => [equip(player.character), insert_event(session)],
+        "profile and session" => [profile, insert_event(session)],
         _ => [profile, equip(hero)],
     };
-    Opposed { name, account: game.seer.uuid(), writer: player.person.clone(), statements }
+    ConflictingWrites { name, account: game.seer.uuid(), writer: player.person.clone(), statements }
 }
 
 /// Statements of a Seer while the account of a player closes.
-async fn of_seer(world: &World, name: &'static str) -> Opposed {
+async fn seer_writes(world: &World, name: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (session, _) = second_session(world, &game).await;
-    let keep = |session: Uuid| {
+    let (session, _) = create_second_session(world, &game).await;
+    let touch_seat = |session: Uuid| {
         format!(
             "UPDATE session_players SET removed_at = removed_at
              WHERE session_id = '{session}' AND user_id = '{}'",
@@ -59,38 +62,38 @@ async fn of_seer(world: &World, name: &'static str) -> Opposed {
         )
     };
     let statements = match name {
-        "seats" => [keep(game.session), keep(session)],
-        _ => [event(game.session), keep(session)],
+        "seats" => [touch_seat(game.session), touch_seat(session)],
+        _ => [insert_event(game.session), touch_seat(session)],
     };
-    Opposed { name, account: player.id, writer: game.seer.clone(), statements }
+    ConflictingWrites { name, account: player.id, writer: game.seer.clone(), statements }
 }
 
 #[tokio::test]
 async fn closing_waits_for_no_row_while_it_holds_another() {
     let world = World::new().await;
     let administrator = world.administrator().await;
-    for deletes in [false, true] {
+    for is_deletion in [false, true] {
         for is_reversed in [false, true] {
             let mut cases = Vec::new();
             for name in
                 ["characters", "sessions", "character and session", "profile and session", "profile and character"]
             {
-                cases.push(of_player(&world, name).await);
+                cases.push(player_writes(&world, name).await);
             }
             for name in ["seats", "session and seat"] {
-                cases.push(of_seer(&world, name).await);
+                cases.push(seer_writes(&world, name).await);
             }
-            for Opposed { name, account, writer, mut statements } in cases {
+            for ConflictingWrites { name, account, writer, mut statements } in cases {
                 if is_reversed {
                     statements.reverse();
                 }
-                let case = format!("{name}, deletes: {deletes}, reversed: {is_reversed}");
+                let case = format!("{name}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(exec_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing = administrator.begin().await;
                 // A deadlock would end the user's statement, not the closing, which tries again.
                 exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-                let sql = close_or_delete(account, deletes);
+                let sql = close_or_delete(account, is_deletion);
                 let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(exec_and_commit(transaction, &statements[1]).await, "done", "{case}");
@@ -102,8 +105,8 @@ async fn closing_waits_for_no_row_while_it_holds_another() {
     assert_invariants(&world).await;
 }
 
-fn close_or_delete(account: Uuid, deletes: bool) -> String {
-    match deletes {
+fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
+    match is_deletion {
         true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
         false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
     }
@@ -111,13 +114,13 @@ fn close_or_delete(account: Uuid, deletes: bool) -> String {
 
 /// Events in two ended sessions of a Seer whose account is deleted, in both orders.
 #[tokio::test]
-async fn deleting_an_account_opposes_no_writes_in_its_ended_sessions() {
+async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
     let world = World::new().await;
     let administrator = world.administrator().await;
     for is_reversed in [false, true] {
         for is_live in [false, true] {
             let game = world.new_active_session(1).await;
-            let (session, _) = second_session(&world, &game).await;
+            let (session, _) = create_second_session(&world, &game).await;
             world
                 .owner()
                 .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
@@ -132,7 +135,7 @@ async fn deleting_an_account_opposes_no_writes_in_its_ended_sessions() {
                 sessions.reverse();
             }
             let transaction = game.players[0].person.begin().await;
-            exec_in(&transaction, &event(sessions[0])).await.unwrap();
+            exec_in(&transaction, &insert_event(sessions[0])).await.unwrap();
             let deletion = administrator.begin().await;
             exec_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             exec_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
@@ -140,12 +143,12 @@ async fn deleting_an_account_opposes_no_writes_in_its_ended_sessions() {
             if is_live && sessions[0] == game.session {
                 let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
-                assert_eq!(exec_and_commit(transaction, &event(sessions[1])).await, "done");
+                assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
                 assert_eq!(deleted.await.unwrap(), "done");
             } else {
                 // Sessions that others have played stay, so their locks do not matter.
                 assert_eq!(exec_and_commit(deletion, &sql).await, "done");
-                assert_eq!(exec_and_commit(transaction, &event(sessions[1])).await, "done");
+                assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
             }
             assert!(is_closed(&world, game.seer.uuid()).await);
         }
@@ -156,7 +159,7 @@ async fn deleting_an_account_opposes_no_writes_in_its_ended_sessions() {
 /// A clean-up of old events, in a transaction that goes on to write to a session of the account.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
-    for deletes in [false, true] {
+    for is_deletion in [false, true] {
         let world = World::new().await;
         let game = world.new_session(1).await;
         let player = &game.players[0];
@@ -164,8 +167,8 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
         assert_eq!(world.owner().exec(old).await, Ok(1), "the event of joining");
         let transaction = other.seer.begin().await;
-        exec_in(&transaction, &event(other.session)).await.unwrap();
-        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, deletes));
+        exec_in(&transaction, &insert_event(other.session)).await.unwrap();
+        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         transaction.commit().await.unwrap();
         assert!(is_closed(&world, player.id).await);
@@ -177,18 +180,18 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// A transaction has deleted old events of sessions that are to be deleted with the account, and then waits for the
-/// account. The deletion ends the deadlock without an error.
+/// A transaction has deleted old events of a session that is to be deleted with the account, and then waits for the
+/// account. The closing or deletion detects the deadlock, and succeeds all the same.
 #[tokio::test]
 async fn deleting_an_account_survives_a_deadlock_over_old_events() {
-    for of_stranger in [false, true] {
-        for deletes in [false, true] {
+    for is_strangers in [false, true] {
+        for is_deletion in [false, true] {
             let world = World::new().await;
             let administrator = world.administrator().await;
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
-            let seer = if of_stranger { stranger } else { author };
-            let session = super::open_session(&world, seer, adventure, false).await;
+            let seer = if is_strangers { stranger } else { author };
+            let session = open_session(&world, seer, adventure, false).await;
             world
                 .owner()
                 .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
@@ -201,15 +204,15 @@ async fn deleting_an_account_survives_a_deadlock_over_old_events() {
             let elsewhere = world.new_session(0).await;
             let other = administrator.begin().await;
             exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            exec_in(&other, &event(elsewhere.session)).await.unwrap();
+            exec_in(&other, &insert_event(elsewhere.session)).await.unwrap();
             let closing = administrator.begin().await;
             exec_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
-            let sql = close_or_delete(author, deletes);
+            let sql = close_or_delete(author, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let late = exec_and_commit(other, &insert_character(Uuid::new_v4(), author)).await;
-            assert_eq!(closed.await.unwrap(), "done", "stranger: {of_stranger}, deletes: {deletes}");
-            assert_eq!(late, "SP019");
+            let insert_outcome = exec_and_commit(other, &insert_character(Uuid::new_v4(), author)).await;
+            assert_eq!(closed.await.unwrap(), "done", "stranger's session: {is_strangers}, is deletion: {is_deletion}");
+            assert_eq!(insert_outcome, "SP019");
             assert!(is_closed(&world, author).await);
             assert_invariants(&world).await;
         }
@@ -218,11 +221,11 @@ async fn deleting_an_account_survives_a_deadlock_over_old_events() {
 
 /// A Seer ends two sessions of one player, who writes to both characters in the opposite order.
 #[tokio::test]
-async fn ending_sessions_opposes_no_writes_to_characters() {
+async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     let world = World::new().await;
     for is_reversed in [false, true] {
         let game = world.new_active_session(1).await;
-        let (_, hero) = second_session(&world, &game).await;
+        let (_, hero) = create_second_session(&world, &game).await;
         let mut heroes = [game.players[0].character, hero];
         heroes.sort();
         if is_reversed {
@@ -240,19 +243,19 @@ async fn ending_sessions_opposes_no_writes_to_characters() {
     assert_invariants(&world).await;
 }
 
-/// Writes that overlap: one that is in progress, the closing that waits for it, and a write that arrives then. The last
-/// one must not overtake the closing, or many of them would delay it for ever.
+/// Writes that overlap: one is in progress, the closing waits for it, and then others arrive. These must not overtake
+/// the closing, or writes that keep arriving would delay it for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
-    for deletes in [false, true] {
-        for snapshot in [false, true] {
-            let fixture = everything(&world).await;
-            let draft = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
+    for is_deletion in [false, true] {
+        for has_snapshot in [false, true] {
+            let fixture = create_full_account(&world).await;
+            let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
             let first = fixture.me.begin().await;
-            exec_in(&first, &draft).await.unwrap();
+            exec_in(&first, &rename).await.unwrap();
             let closing = world.owner().begin().await;
-            let sql = close_or_delete(fixture.account, deletes);
+            let sql = close_or_delete(fixture.account, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
@@ -264,7 +267,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             // number, and the first after a checkpoint), so that its transaction has an id and does not queue.
             let mut waiting = Vec::new();
             for write in writes {
-                let transaction = match snapshot {
+                let transaction = match has_snapshot {
                     true => fixture.me.begin_with_snapshot().await,
                     false => fixture.me.begin().await,
                 };
@@ -278,44 +281,45 @@ async fn no_write_overtakes_a_closing_that_waits() {
             assert_eq!(closed.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
-                assert_eq!(outcome, if snapshot { "40001" } else { "SP019" }, "{sql}");
+                assert_eq!(outcome, if has_snapshot { "40001" } else { "SP019" }, "{sql}");
             }
         }
     }
     assert_invariants(&world).await;
 }
 
-/// A transaction that has written holds locks for which the closing or its own other transactions may wait.
+/// A transaction that has written holds locks for which the closing, or the account's other transactions, may wait. So
+/// it must not wait for the closing.
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;
-    let fixture = everything(&world).await;
+    let fixture = create_full_account(&world).await;
     let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
-    let equips = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
+    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
     let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
     for transaction in [&first, &second] {
         exec_in(transaction, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     }
     exec_in(&first, &bio).await.unwrap();
-    exec_in(&second, &equips).await.unwrap();
+    exec_in(&second, &equip).await.unwrap();
     let closing = world.owner().begin().await;
     let sql = close_or_delete(fixture.account, false);
     let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(exec_and_commit(first, &bio).await, "done");
-    assert_eq!(exec_and_commit(second, &equips).await, "done");
+    assert_eq!(exec_and_commit(second, &equip).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, fixture.account).await);
 }
 
-/// The advisory lock of the closing is open to everybody, so it must keep nobody from anything.
+/// Anybody can take the advisory lock of a closing, so holding it must prevent neither the closing nor any write.
 #[tokio::test]
 async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
     let world = World::new().await;
     let stranger = world.new_user().await;
     for lock in ["pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"] {
-        for deletes in [false, true] {
-            let fixture = everything(&world).await;
+        for is_deletion in [false, true] {
+            let fixture = create_full_account(&world).await;
             let holder = stranger.begin().await;
             exec_in(&holder, &format!("SELECT {lock}(uuid_hash_extended('{}', 0))", fixture.account)).await.unwrap();
             let bio = format!(
@@ -327,7 +331,7 @@ async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
             let writer = fixture.me.begin().await;
             exec_in(&writer, &bio).await.unwrap();
             let closing = world.owner().begin().await;
-            let sql = format!("SET LOCAL statement_timeout = '20s'; {}", close_or_delete(fixture.account, deletes));
+            let sql = format!("SET LOCAL statement_timeout = '20s'; {}", close_or_delete(fixture.account, is_deletion));
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             writer.commit().await.unwrap();
@@ -343,13 +347,13 @@ async fn a_held_advisory_lock_stops_neither_a_closing_nor_writes() {
 #[tokio::test]
 async fn closing_an_account_that_is_not_writing_takes_no_advisory_lock() {
     let world = World::new().await;
-    for deletes in [false, true] {
+    for is_deletion in [false, true] {
         let account = world.new_account().await;
         let closing = world.owner().begin().await;
-        exec_in(&closing, &close_or_delete(account, deletes)).await.unwrap();
-        let held = "pg_locks JOIN pg_database ON pg_database.oid = database
+        exec_in(&closing, &close_or_delete(account, is_deletion)).await.unwrap();
+        let advisory_locks = "pg_locks JOIN pg_database ON pg_database.oid = database
                     WHERE locktype = 'advisory' AND datname = current_database()";
-        assert_eq!(world.owner().count(held).await, 0);
+        assert_eq!(world.owner().count(advisory_locks).await, 0);
         closing.commit().await.unwrap();
     }
 }

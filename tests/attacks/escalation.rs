@@ -1,21 +1,21 @@
-//! No object of a caller runs with another role's privileges.
+//! No function, operator or other object that a caller creates runs with another role's privileges.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{dry_run, exec_in, outcome_code};
-use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
-    let unpinned: Vec<String> = world
+    let without_fixed_path: Vec<String> = world
         .owner()
         .values(
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
-               -- The platform answers for its own functions.
+               -- On a platform, the functions in `auth` are the platform's.
                AND (
                  pronamespace <> 'auth'::regnamespace
                  OR obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
@@ -27,13 +27,13 @@ async fn every_function_resolves_types_in_pg_catalog_first() {
         )
         .await
         .unwrap();
-    assert_eq!(unpinned, [""; 0]);
+    assert_eq!(without_fixed_path, [""; 0]);
 }
 
 #[tokio::test]
 async fn nothing_that_the_api_serves_is_security_definer() {
     let world = World::new().await;
-    let elevated: Vec<String> = world
+    let with_owners_privileges: Vec<String> = world
         .owner()
         .values(
             "SELECT function.oid::regprocedure::text FROM pg_proc AS function
@@ -46,11 +46,11 @@ async fn nothing_that_the_api_serves_is_security_definer() {
         )
         .await
         .unwrap();
-    assert_eq!(elevated, [""; 0]);
+    assert_eq!(with_owners_privileges, [""; 0]);
 }
 
-/// Creates, for every type, a domain of the same name whose check raises if it runs as a role other than the attacker;
-/// and temporary tables with the names of our tables, whose defaults do the same.
+/// Creates for every type a domain of the same name, whose check raises an error if it runs as a role other than the
+/// attacker's; and temporary tables with the names of our tables, whose defaults do the same.
 const TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -103,12 +103,14 @@ CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uui
 
 struct Scene {
     world: World,
+    /// An active session; the other ids belong to its Seer or its first player.
     game: GameSession,
     failed_roll: Uuid,
     draft: Uuid,
     creature: Uuid,
-    waiting: GameSession,
     spare_character: Uuid,
+    /// A public session of another Seer that waits for players.
+    waiting: GameSession,
 }
 
 impl Scene {
@@ -133,7 +135,7 @@ impl Scene {
             game.session
         );
         world.owner().exec(&old).await.unwrap();
-        Self { world, game, failed_roll, draft, creature, waiting, spare_character }
+        Self { world, game, failed_roll, draft, creature, spare_character, waiting }
     }
 
     /// Returns everything that a player and a Seer may write and call, each in a form that succeeds.
@@ -141,7 +143,7 @@ impl Scene {
         let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.uuid());
         let (session, adventure, hero) = (game.session, game.adventure, player.character);
-        let other = game.players[1].character;
+        let other_hero = game.players[1].character;
         let of_player = [
             insert_character(Uuid::new_v4(), player.id),
             format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
@@ -150,10 +152,10 @@ impl Scene {
             format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.id),
             format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.id),
-            seat(waiting.session, player.id, *spare_character),
+            insert_seat(waiting.session, player.id, *spare_character),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            roll(session, hero),
-            heroic_save(session, hero, *failed_roll),
+            insert_roll(session, hero),
+            insert_heroic_save(session, hero, *failed_roll),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT * FROM public.get_session_details('{}')", waiting.session),
@@ -188,10 +190,10 @@ impl Scene {
             format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
             format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            roll(session, other),
+            insert_roll(session, other_hero),
             format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
                      VALUES ('{session}', '{creature}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
-            format!("SELECT * FROM private.change_hit_points('{other}', -1)"),
+            format!("SELECT * FROM private.change_hit_points('{other_hero}', -1)"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
             format!("SELECT private.close_account('{seer}')"),
         ];
@@ -215,7 +217,7 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     for person in [&scene.game.players[0].person, &scene.game.seer] {
         let statements: Vec<String> =
             scene.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
-        // Without traps, to make sure that each statement succeeds.
+        // Run without traps first, to make sure that each statement succeeds.
         for sql in &statements {
             assert_eq!(dry_run(person, sql).await, "done", "{sql}");
         }
@@ -229,7 +231,8 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
             for sql in &statements {
                 exec_in(&transaction, "SAVEPOINT before").await.unwrap();
                 let outcome = exec_in(&transaction, sql).await;
-                // With such a path, names in the caller's own text mean the caller's objects, which run as the caller.
+                // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
+                // run as the caller. Then only the traps' own error is an escalation.
                 if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
                     escalations.push(format!("{path} {sql}: {outcome:?}"));
                 }
@@ -242,14 +245,14 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
 }
 
 #[tokio::test]
-async fn the_traps_work_in_a_function_with_an_empty_search_path() {
+async fn the_traps_catch_a_function_with_an_empty_search_path() {
     let world = World::new().await;
     world
         .owner()
         .exec(
-            "CREATE FUNCTION private.careless(given text) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+            "CREATE FUNCTION private.unsafe_cast(given text) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
              AS $$ DECLARE found uuid; BEGIN found := given; RETURN found; END $$;
-             GRANT EXECUTE ON FUNCTION private.careless(text) TO authenticated",
+             GRANT EXECUTE ON FUNCTION private.unsafe_cast(text) TO authenticated",
         )
         .await
         .unwrap();
@@ -258,13 +261,13 @@ async fn the_traps_work_in_a_function_with_an_empty_search_path() {
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
         exec_in(&transaction, sql).await.unwrap();
     }
-    let call = format!("SELECT private.careless('{}')", me.uuid());
+    let call = format!("SELECT private.unsafe_cast('{}')", me.uuid());
     assert_eq!(exec_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
     transaction.rollback().await.unwrap();
 }
 
 #[tokio::test]
-async fn maintenance_and_the_platform_run_no_trap_either() {
+async fn maintenance_and_the_platform_run_no_trap() {
     let scene = Scene::new().await;
     let world = &scene.world;
     world.set(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;

@@ -1,14 +1,14 @@
-//! The extremes of every column that a client writes reveal nothing of hidden rows.
+//! Extreme values in the columns that a client writes, and as arguments of functions, reveal nothing about hidden rows.
 
 use uuid::Uuid;
 
-use super::{leaks::answer_text, number};
+use super::{leaks::answer_text, query_number};
 use crate::world::{Person, World};
 
-/// SQL expressions of the least, the greatest and the oddest values of a type.
-fn extremes(kind: &str) -> Vec<String> {
-    let literals: &[&str] = match kind {
-        // Near the ends too: whether a difference overflows then depends on what it is subtracted from.
+/// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
+fn extreme_values(sql_type: &str) -> Vec<String> {
+    let literals: &[&str] = match sql_type {
+        // Values near the limits too: whether a subtraction of one overflows depends on the other operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
         "smallint" => &["-32768", "32767", "NULL"],
         "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
@@ -36,8 +36,8 @@ fn extremes(kind: &str) -> Vec<String> {
     literals.iter().map(|&literal| literal.to_owned()).collect()
 }
 
-/// Returns name and extremes of each column of a table that users may insert (or update).
-async fn writable(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
+/// Returns the name and the extreme values of each column of a table for which users have the privilege.
+async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
     let sql = format!(
         "SELECT attname || '=' || format_type(atttypid, NULL) || '=' || coalesce(
            (SELECT string_agg(quote_literal(enumlabel), '|') FROM pg_enum WHERE enumtypid = atttypid), '')
@@ -47,20 +47,20 @@ async fn writable(world: &World, table: &str, privilege: &str) -> Vec<(String, V
     let columns: Vec<String> = world.owner().values(&sql).await.unwrap();
     let parsed = columns.iter().map(|column| {
         let mut parts = column.splitn(3, '=');
-        let (name, kind, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+        let (name, sql_type, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
         let labels = labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned);
-        (name.to_owned(), extremes(kind).into_iter().chain(labels).collect())
+        (name.to_owned(), extreme_values(sql_type).into_iter().chain(labels).collect())
     });
     parsed.collect()
 }
 
-/// A row that a stranger may try to insert; `$NAME` is the id of a hidden row, or an id that no row has.
-struct Try {
+/// A row that a stranger tries to insert. `$NAME` stands for the id of a hidden row, and for an id that no row has.
+struct InsertAttempt {
     table: &'static str,
     row: Vec<(&'static str, String)>,
 }
 
-fn tries(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<Try> {
+fn insert_attempts(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<InsertAttempt> {
     let owned = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     let roll = |session: &str, roller: (&'static str, &str)| {
         owned(&[
@@ -88,36 +88,36 @@ fn tries(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<Try> {
         ("special_ability", "'{}'"),
     ];
     vec![
-        Try { table: "dice_rolls", row: roll("$session", ("character_id", "$hero")) },
-        Try { table: "dice_rolls", row: roll("$session", ("character_id", &hero)) },
-        Try { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
-        Try { table: "dice_rolls", row: roll(&mine, ("character_id", "$hero")) },
-        Try { table: "dice_rolls", row: roll(&mine, ("creature_id", "$creature")) },
-        Try { table: "dice_rolls", row: save("$session", "$hero") },
-        Try { table: "dice_rolls", row: save("$session", &hero) },
-        Try {
+        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", "$hero")) },
+        InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", &hero)) },
+        InsertAttempt { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
+        InsertAttempt { table: "dice_rolls", row: roll(&mine, ("character_id", "$hero")) },
+        InsertAttempt { table: "dice_rolls", row: roll(&mine, ("creature_id", "$creature")) },
+        InsertAttempt { table: "dice_rolls", row: save("$session", "$hero") },
+        InsertAttempt { table: "dice_rolls", row: save("$session", &hero) },
+        InsertAttempt {
             table: "session_players",
             row: owned(&[("session_id", "$session"), ("user_id", &me), ("character_id", &hero)]),
         },
-        Try {
+        InsertAttempt {
             table: "session_players",
             row: owned(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$hero")]),
         },
-        Try {
+        InsertAttempt {
             table: "session_events",
             row: owned(&[("session_id", "$session"), ("event_type", "'client.x'"), ("payload", "'{}'")]),
         },
-        Try { table: "characters", row: owned(&[&[("user_id", "$user")], &sheet[..]].concat()) },
-        Try { table: "adventures", row: owned(&[("creator_id", "$user"), ("name", "'Ford'")]) },
-        Try { table: "creatures", row: owned(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
-        Try { table: "sessions", row: owned(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
-        Try { table: "sessions", row: owned(&[("seer_id", &me), ("adventure_id", "$draft")]) },
-        Try { table: "tutorial_progress", row: owned(&[("user_id", "$user")]) },
+        InsertAttempt { table: "characters", row: owned(&[&[("user_id", "$user")], &sheet[..]].concat()) },
+        InsertAttempt { table: "adventures", row: owned(&[("creator_id", "$user"), ("name", "'Ford'")]) },
+        InsertAttempt { table: "creatures", row: owned(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
+        InsertAttempt { table: "sessions", row: owned(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
+        InsertAttempt { table: "sessions", row: owned(&[("seer_id", &me), ("adventure_id", "$draft")]) },
+        InsertAttempt { table: "tutorial_progress", row: owned(&[("user_id", "$user")]) },
     ]
 }
 
-/// The hidden rows, by the name of their placeholder.
-async fn hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
+/// Creates the hidden rows, and returns their ids with the names of their placeholders.
+async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (seer, owner) = (game.seer.uuid(), world.owner());
@@ -140,65 +140,71 @@ async fn hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     ]
 }
 
-/// Returns the statement with each placeholder replaced by the hidden row's id, or by one that no row has.
-fn statements(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
-    let mut filled = vec![sql.to_owned()];
+/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an id that
+/// no row has.
+fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+    let mut variants = vec![sql.to_owned()];
     for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
         let ids = [*id, Uuid::new_v4()];
-        filled = filled.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
+        variants = variants.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
     }
-    filled
+    variants
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_one_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
+async fn assert_same_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
     let mut first: Option<String> = None;
-    for form in statements(sql, hidden) {
-        let answer = answer_text(me, &form).await;
-        assert!(!answer.ends_with(" rows") || answer == "0 rows", "{form}: {answer}");
+    for variant in variants(sql, hidden) {
+        let answer = answer_text(me, &variant).await;
+        assert!(!answer.ends_with(" rows") || answer == "0 rows", "{variant}: {answer}");
         match &first {
-            Some(first) => assert_eq!(&answer, first, "{form}"),
+            Some(first) => assert_eq!(&answer, first, "{variant}"),
             None => first = Some(answer),
         }
     }
 }
 
 #[tokio::test]
-async fn the_extremes_of_an_inserted_column_reveal_nothing_of_hidden_rows() {
+async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = hidden_rows(&world).await;
+    let hidden = create_hidden_rows(&world).await;
     let mine = world.new_active_session(1).await;
     let (me, hero) = (&mine.seer, world.new_character(mine.seer.uuid()).await);
-    let inserted = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    let insertable_tables =
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
-    let tries = tries(me.uuid(), mine.session, hero);
-    let mut tables: Vec<&str> = tries.iter().map(|each| each.table).collect();
+    let attempts = insert_attempts(me.uuid(), mine.session, hero);
+    let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
-    assert_eq!(number(&world, inserted).await, i64::try_from(tables.len()).unwrap(), "a table is missing: {tables:?}");
-    for Try { table, row } in tries {
-        for (column, values) in writable(&world, table, "INSERT").await {
+    assert_eq!(
+        query_number(&world, insertable_tables).await,
+        i64::try_from(tables.len()).unwrap(),
+        "a table is missing: {tables:?}"
+    );
+    for InsertAttempt { table, row } in attempts {
+        for (column, values) in writable_columns(&world, table, "INSERT").await {
             for value in values {
                 let mut row = row.clone();
                 row.retain(|(name, _)| *name != column);
-                // Without a placeholder the row is the caller's own, and would be inserted.
+                // Without a placeholder, the row would be the caller's own, and the insert would succeed.
                 if !row.iter().any(|(_, value)| value.starts_with('$')) {
                     continue;
                 }
-                let (mut names, mut written): (Vec<&str>, Vec<&str>) =
+                let (mut names, mut expressions): (Vec<&str>, Vec<&str>) =
                     row.iter().map(|(name, value)| (*name, value.as_str())).unzip();
                 names.push(&column);
-                written.push(&value);
-                let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), written.join(", "));
-                assert_one_answer(me, &sql, &hidden).await;
+                expressions.push(&value);
+                let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), expressions.join(", "));
+                assert_same_answer(me, &sql, &hidden).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn the_extremes_of_an_updated_column_reveal_nothing_of_hidden_rows() {
+async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = hidden_rows(&world).await;
+    let hidden = create_hidden_rows(&world).await;
     let me = world.new_user().await;
     let keys = [
         ("users", "id", "$user"),
@@ -209,26 +215,25 @@ async fn the_extremes_of_an_updated_column_reveal_nothing_of_hidden_rows() {
         ("session_players", "session_id", "$session"),
         ("tutorial_progress", "user_id", "$user"),
     ];
-    let updated = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    let updatable_tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                      AND has_any_column_privilege('authenticated', oid, 'UPDATE')";
-    assert_eq!(number(&world, updated).await, 7, "a table is missing");
-    for (table, key, of) in keys {
-        // A profile is public; the other rows are hidden.
-        for (column, values) in writable(&world, table, "UPDATE").await {
+    assert_eq!(query_number(&world, updatable_tables).await, 7, "a table is missing");
+    for (table, key, placeholder) in keys {
+        for (column, values) in writable_columns(&world, table, "UPDATE").await {
             for value in values {
-                let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {of}");
-                assert_one_answer(&me, &sql, &hidden).await;
+                let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
+                assert_same_answer(&me, &sql, &hidden).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
+async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
     let world = World::new().await;
-    let hidden = hidden_rows(&world).await;
+    let hidden = create_hidden_rows(&world).await;
     let me = world.new_user().await;
-    // Every total of up to ten dice, at both ends of the range.
+    // Every total of up to ten dice, near both ends of the integer range.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {
@@ -237,15 +242,15 @@ async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
                     "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
                      VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
                 );
-                assert_one_answer(&me, &sql, &hidden).await;
+                assert_same_answer(&me, &sql, &hidden).await;
             }
         }
     }
-    // A participant learns which value is wrong.
+    // A participant, on the other hand, learns which value is wrong.
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
-        let roll = crate::world::roll(game.session, player.character)
+        let roll = crate::world::insert_roll(game.session, player.character)
             .replace("difficulty", "modifiers, difficulty")
             .replace("'might', 10", &format!("'might', '[]', {difficulty}"));
         assert!(roll.contains(&difficulty.to_string()), "{roll}");
@@ -253,30 +258,32 @@ async fn the_dice_of_a_hidden_sheet_never_decide_an_answer() {
     }
 }
 
-/// Returns expressions for an argument of a function; `$NAME` is the id of a hidden row, or an id that no row has.
-fn arguments(kind: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
-    let each = |form: &str| hidden.iter().map(|(name, _)| form.replace("ID", name)).collect::<Vec<String>>();
-    match kind {
-        "uuid" => [each("ID"), vec!["NULL::uuid".to_owned()]].concat(),
-        "uuid[]" => [each("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
+/// Returns expressions for an argument of a function. `$NAME` stands for the id of a hidden row, and for an id that no
+/// row has.
+fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+    let with_each_id =
+        |template: &str| hidden.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
+    match sql_type {
+        "uuid" => [with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
+        "uuid[]" => [with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
         "text" => [
-            each("'session:' || ID::text"),
+            with_each_id("'session:' || ID::text"),
             ["'characters'", "'sessions'", "'adventures'", "'creatures'", "''"].map(str::to_owned).to_vec(),
         ]
         .concat(),
-        "jsonb" => each(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
-        _ => extremes(kind).into_iter().map(|literal| format!("{literal}::{kind}")).collect(),
+        "jsonb" => with_each_id(r#"jsonb_build_object('id', ID::text, 'name', 'x', 'might', 1)"#),
+        _ => extreme_values(sql_type).into_iter().map(|literal| format!("{literal}::{sql_type}")).collect(),
     }
 }
 
 #[tokio::test]
-async fn functions_that_users_may_call_reveal_nothing_of_hidden_rows() {
+async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = hidden_rows(&world).await;
+    let hidden = create_hidden_rows(&world).await;
     let me = world.new_user().await;
     let callable = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
-           || coalesce((SELECT string_agg(format_type(kind, NULL), ';' ORDER BY place)
-                        FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (kind, place)), '')
+           || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
+                        FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')
            || '=' || pronamespace::regnamespace::text
          FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
            AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
@@ -284,13 +291,13 @@ async fn functions_that_users_may_call_reveal_nothing_of_hidden_rows() {
     assert!(functions.len() > 20, "{functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();
-        let (name, kinds, schema) = (parts[0], parts[2], parts[3]);
+        let (name, types, schema) = (parts[0], parts[2], parts[3]);
         let mut calls = vec![String::new()];
-        for kind in kinds.split(';').filter(|kind| !kind.is_empty()) {
-            let written = arguments(kind, &hidden);
+        for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {
+            let expressions = arguments(sql_type, &hidden);
             calls = calls
                 .iter()
-                .flat_map(|call| written.iter().map(move |argument| format!("{call}, {argument}")))
+                .flat_map(|call| expressions.iter().map(move |argument| format!("{call}, {argument}")))
                 .collect();
         }
         for call in calls.iter().filter(|call| call.contains('$')) {
@@ -299,13 +306,13 @@ async fn functions_that_users_may_call_reveal_nothing_of_hidden_rows() {
                 call.trim_start_matches(", ")
             );
             let mut first: Option<String> = None;
-            for form in statements(&sql, &hidden) {
-                let answer = match me.value::<String>(&form).await {
+            for variant in variants(&sql, &hidden) {
+                let answer = match me.value::<String>(&variant).await {
                     Ok(text) => text,
                     Err(refused) => format!("{refused:?}"),
                 };
                 match &first {
-                    Some(first) => assert_eq!(&answer, first, "{form}"),
+                    Some(first) => assert_eq!(&answer, first, "{variant}"),
                     None => first = Some(answer),
                 }
             }

@@ -1,14 +1,14 @@
-//! A refusal reveals nothing to a stranger: it reads the same whatever rows exist.
+//! A refusal reveals nothing to a stranger: it is the same text, whatever rows exist.
 
 use uuid::Uuid;
 
-use super::close;
-use crate::world::{Person, Refused, World, heroic_save, insert_character, roll, seat};
+use super::{attempt, close, exec_in, open_session};
+use crate::world::{Person, Refused, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
 pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = super::exec_in(&transaction, sql).await;
+    let outcome = exec_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
     match outcome {
         Ok(rows) => format!("{rows} rows"),
@@ -17,15 +17,15 @@ pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
 }
 
 /// Asserts that each person gets the same answer to all statements, and that it begins with `expected`.
-async fn assert_same_answers(askers: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
-    for person in askers {
+async fn assert_same_answers(people: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
+    for person in people {
         let mut answers = Vec::new();
         for (case, sql) in statements {
             answers.push((*case, answer_text(person, sql).await));
         }
-        for (case, words) in &answers {
-            assert_eq!(words, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
-            assert!(words.starts_with(expected), "{what}, {case}: {words}");
+        for (case, answer) in &answers {
+            assert_eq!(answer, &answers[0].1, "{what}: {case} differs from {}", answers[0].0);
+            assert!(answer.starts_with(expected), "{what}, {case}: {answer}");
         }
     }
 }
@@ -34,9 +34,9 @@ async fn assert_same_answers(askers: &[&Person], what: &str, statements: &[(&str
 async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let world = World::new().await;
     let (empty, full) = (world.new_session(0).await, world.new_session(4).await);
-    let (active, over, cancelled) =
+    let (active, completed, cancelled) =
         (world.new_active_session(1).await, world.new_active_session(1).await, world.new_session(0).await);
-    world.set(&over, "status = 'completed'").await;
+    world.set(&completed, "status = 'completed'").await;
     world.set(&cancelled, "status = 'cancelled'").await;
     let closed = world.new_session(1).await;
     close(&world, closed.seer.uuid()).await;
@@ -44,37 +44,37 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let retired = world.new_character(me.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.new_player().await;
-    for (with, character) in [
-        ("own", me.character),
-        ("retired", retired),
-        ("another's", other.character),
+    for (whose, character) in [
+        ("their own character", me.character),
+        ("a retired one", retired),
+        ("another user's", other.character),
         ("one that does not exist", Uuid::new_v4()),
     ] {
         let statements: Vec<(&str, String)> = [
             ("empty", empty.session),
             ("full", full.session),
             ("active", active.session),
-            ("over", over.session),
+            ("completed", completed.session),
             ("cancelled", cancelled.session),
             ("of a closed account", closed.session),
-            ("nothing", Uuid::new_v4()),
+            ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
-        .map(|(case, session)| (case, seat(session, me.id, character)))
+        .map(|(case, session)| (case, insert_seat(session, me.id, character)))
         .collect();
-        assert_same_answers(&[&me.person], &format!("a seat with {with}"), &statements, "42501").await;
-        let unless: Vec<(&str, String)> =
+        assert_same_answers(&[&me.person], &format!("a seat with {whose}"), &statements, "42501").await;
+        let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &unless, "42501").await;
+        assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &skipping_conflicts, "42501").await;
     }
-    // In the name of a user with a seat, without one, with a closed account, and of one who does not exist.
-    let gone = world.new_player().await;
-    close(&world, gone.id).await;
+    // A seat in another user's name.
+    let closed_player = world.new_player().await;
+    close(&world, closed_player.id).await;
     let statements = [
-        ("a user with a seat", seat(full.session, full.players[0].id, full.players[0].character)),
-        ("a user without a seat", seat(full.session, other.id, other.character)),
-        ("a closed account", seat(full.session, gone.id, gone.character)),
-        ("a user that does not exist", seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
+        ("a user with a seat", insert_seat(full.session, full.players[0].id, full.players[0].character)),
+        ("a user without a seat", insert_seat(full.session, other.id, other.character)),
+        ("a closed account", insert_seat(full.session, closed_player.id, closed_player.character)),
+        ("a user that does not exist", insert_seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
@@ -83,19 +83,20 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
     let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (they, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
-    let saved = world.new_roll(theirs.session, they.character, "{1,2,1,2,1}", 18, 5).await;
+    let (saver, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
+    let saved = world.new_roll(theirs.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
     let unsaved = world.new_roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
-    they.person.exec(&heroic_save(theirs.session, they.character, saved)).await.unwrap();
+    saver.person.exec(&insert_heroic_save(theirs.session, saver.character, saved)).await.unwrap();
     for (session, character, what) in [
         (mine.session, me.character, "in the caller's own session"),
-        (theirs.session, me.character, "in theirs"),
-        (theirs.session, they.character, "in theirs, with theirs"),
+        (theirs.session, me.character, "in another session"),
+        (theirs.session, saver.character, "in another session, with its player's character"),
     ] {
-        for end in ["", " ON CONFLICT DO NOTHING"] {
-            let statements: Vec<(&str, String)> = [("saved", saved), ("unsaved", unsaved), ("nothing", Uuid::new_v4())]
+        for suffix in ["", " ON CONFLICT DO NOTHING"] {
+            let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
+            let statements: Vec<(&str, String)> = originals
                 .into_iter()
-                .map(|(case, original)| (case, heroic_save(session, character, original) + end))
+                .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
                 .collect();
             let expected = if session == mine.session { "SP015" } else { "42501" };
             assert_same_answers(&[&me.person], what, &statements, expected).await;
@@ -108,14 +109,14 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
     let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
     world.set(&theirs, "is_public = true").await;
-    let creature = |adventure: Uuid| {
+    let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
     };
-    let of = |session: Uuid| format!("SELECT adventure_id FROM sessions WHERE id = '{session}'");
+    let adventure_of = |session: Uuid| format!("SELECT adventure_id FROM sessions WHERE id = '{session}'");
     let mut rows = Vec::new();
     for game in [&theirs, &mine] {
-        let adventure: Uuid = world.owner().value(&of(game.session)).await.unwrap();
-        let creature: Uuid = world.owner().value(&creature(adventure)).await.unwrap();
+        let adventure: Uuid = world.owner().value(&adventure_of(game.session)).await.unwrap();
+        let creature: Uuid = world.owner().value(&insert_creature(adventure)).await.unwrap();
         let seer = game.seer.uuid();
         world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
         let hero = world.new_character(seer).await;
@@ -131,8 +132,8 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     }
     close(&world, mine.seer.uuid()).await;
     let me = &mine.seer;
-    for (of_theirs, of_mine) in rows[0].iter().zip(&rows[1]) {
-        let (table, key, change, _) = *of_theirs;
+    for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
+        let (table, key, change, their_id) = *their_row;
         let statements = |id: Uuid| {
             let mut statements = vec![
                 format!("UPDATE {table} SET {change} WHERE {key} = '{id}'"),
@@ -144,15 +145,15 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             }
             statements
         };
-        for (there, nowhere) in statements(of_theirs.3).iter().zip(statements(Uuid::new_v4())) {
-            let answer = answer_text(me, there).await;
-            assert_eq!(answer, answer_text(me, &nowhere).await, "{there}");
-            // The check of the account may come before the check of the row, and then the answer is that it is closed.
-            assert!(answer == "0 rows" || answer.starts_with("SP019"), "{there}: {answer}");
+        for (on_their_row, on_no_row) in statements(their_id).iter().zip(statements(Uuid::new_v4())) {
+            let answer = answer_text(me, on_their_row).await;
+            assert_eq!(answer, answer_text(me, &on_no_row).await, "{on_their_row}");
+            // If the account is checked before the row, the answer is that the account is closed.
+            assert!(answer == "0 rows" || answer.starts_with("SP019"), "{on_their_row}: {answer}");
         }
-        // The account knows of its own rows, but cannot write them.
-        for own in statements(of_mine.3) {
-            assert!(answer_text(me, &own).await.starts_with("SP019"), "{own}");
+        // The account may know about its own rows, but cannot write them.
+        for on_my_row in statements(my_row.3) {
+            assert!(answer_text(me, &on_my_row).await.starts_with("SP019"), "{on_my_row}");
         }
     }
 }
@@ -172,7 +173,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", insert_character(Uuid::new_v4(), closed.id)),
         ("a user that does not exist", insert_character(Uuid::new_v4(), Uuid::new_v4())),
         ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
-        ("ten, unless", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
+        ("ten, with ON CONFLICT", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
     assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..4], "42501")
         .await;
@@ -182,34 +183,36 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
     let busy = world.new_user().await;
     let adventure = world.new_adventure(busy.uuid()).await;
     for _ in 0..20 {
-        super::open_session(&world, busy.uuid(), adventure, false).await;
+        open_session(&world, busy.uuid(), adventure, false).await;
     }
-    let session = |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
+    let insert_session =
+        |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
     let statements = [
-        ("few", session(few.id)),
-        ("twenty", session(busy.uuid())),
-        ("closed", session(closed.id)),
-        ("a user that does not exist", session(Uuid::new_v4())),
+        ("few", insert_session(few.id)),
+        ("twenty", insert_session(busy.uuid())),
+        ("closed", insert_session(closed.id)),
+        ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
     assert_same_answers(&[&me, &world.visitor()], "another's session", &statements, "42501").await;
     let sql =
         format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
-    let draft = |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
+    let insert_draft =
+        |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
     let statements = [
-        ("few", draft(few.id)),
-        ("many", draft(many)),
-        ("closed", draft(closed.id)),
-        ("a user that does not exist", draft(Uuid::new_v4())),
+        ("few", insert_draft(few.id)),
+        ("many", insert_draft(many)),
+        ("closed", insert_draft(closed.id)),
+        ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
     assert_same_answers(&[&me, &world.visitor()], "another's adventure", &statements, "42501").await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
-    let tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
+    let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
-        ("none", tutorial(few.id)),
-        ("begun", tutorial(many)),
-        ("closed", tutorial(closed.id)),
-        ("a user that does not exist", tutorial(Uuid::new_v4())),
+        ("none", insert_tutorial(few.id)),
+        ("begun", insert_tutorial(many)),
+        ("closed", insert_tutorial(closed.id)),
+        ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
     ];
     assert_same_answers(&[&me, &world.visitor()], "another's tutorial", &statements, "42501").await;
 }
@@ -224,36 +227,38 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
     let me = world.new_user().await;
-    let each = |sql: &dyn Fn(Uuid) -> String| {
-        [("draft", sql(draft)), ("archived", sql(archived)), ("full", sql(full)), ("nothing", sql(Uuid::new_v4()))]
+    let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
+        [
+            ("draft", sql(draft)),
+            ("archived", sql(archived)),
+            ("full", sql(full)),
+            ("one that does not exist", sql(Uuid::new_v4())),
+        ]
     };
-    let play = |adventure: Uuid| {
+    let insert_session = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid())
     };
-    assert_same_answers(&[&me], "a session on it", &each(&play), "SP009").await;
-    let creature =
+    assert_same_answers(&[&me], "a session on it", &for_each_case(&insert_session), "SP009").await;
+    let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
-    assert_same_answers(&[&me, &world.visitor()], "a creature in it", &each(&creature), "42501").await;
-    let bad = |adventure: Uuid| {
+    assert_same_answers(&[&me, &world.visitor()], "a creature in it", &for_each_case(&insert_creature), "42501").await;
+    let insert_invalid_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
-    let answers: Vec<String> = {
-        let mut answers = Vec::new();
-        for (_, sql) in each(&bad) {
-            answers.push(answer_text(&me, &sql).await);
-        }
-        answers
-    };
-    assert!(answers.iter().all(|words| words == &answers[0]), "{answers:?}");
+    let mut answers = Vec::new();
+    for (_, sql) in for_each_case(&insert_invalid_creature) {
+        answers.push(answer_text(&me, &sql).await);
+    }
+    assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    assert_same_answers(&[&me], "a change of it", &each(&change), "0 rows").await;
+    assert_same_answers(&[&me], "a change of it", &for_each_case(&change), "0 rows").await;
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    assert_same_answers(&[&me], "its deletion", &each(&delete), "0 rows").await;
+    assert_same_answers(&[&me], "its deletion", &for_each_case(&delete), "0 rows").await;
     // Sessions with that adventure are hidden too.
     let game = world.new_session(1).await;
-    let set = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
-    let statements = [("there", set(game.session)), ("nothing", set(Uuid::new_v4()))];
-    assert_same_answers(&[&me], "a session of another's", &statements, "0 rows").await;
+    let resize = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
+    let statements = [("existing", resize(game.session)), ("one that does not exist", resize(Uuid::new_v4()))];
+    assert_same_answers(&[&me], "another's session", &statements, "0 rows").await;
 }
 
 #[tokio::test]
@@ -264,56 +269,59 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
     let failed = world.new_roll(active.session, hero, "{1,2}", 10, -3600).await;
     let passed = world.new_roll(active.session, hero, "{6,6}", 10, -3600).await;
     let late = world.new_roll(active.session, hero, "{1,2}", 10, 3600).await;
-    let spent = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
-    let save = heroic_save(active.session, active.players[1].character, spent);
-    assert_eq!(super::attempt(&active.players[1].person, &save).await, "done");
+    let saved = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
+    let save = insert_heroic_save(active.session, active.players[1].character, saved);
+    assert_eq!(attempt(&active.players[1].person, &save).await, "done");
     let me = world.new_player().await;
     let sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
 
-    let with = |original: Uuid| heroic_save(active.session, hero, original);
+    let save_of = |original: Uuid| insert_heroic_save(active.session, hero, original);
     let statements = [
-        ("failed", with(failed)),
-        ("passed", with(passed)),
-        ("late", with(late)),
-        ("saved", with(spent)),
-        ("nothing", with(Uuid::new_v4())),
+        ("failed", save_of(failed)),
+        ("passed", save_of(passed)),
+        ("late", save_of(late)),
+        ("saved", save_of(saved)),
+        ("one that does not exist", save_of(Uuid::new_v4())),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
-        ("a character with a seat", roll(active.session, hero)),
-        ("a character of another session", roll(active.session, waiting.players[0].character)),
-        ("their own character", roll(active.session, me.character)),
-        ("a user that does not exist", roll(active.session, Uuid::new_v4())),
-        ("waiting", roll(waiting.session, waiting.players[0].character)),
-        ("nowhere", roll(Uuid::new_v4(), me.character)),
+        ("a character with a seat", insert_roll(active.session, hero)),
+        ("a character of another session", insert_roll(active.session, waiting.players[0].character)),
+        ("their own character", insert_roll(active.session, me.character)),
+        ("a character that does not exist", insert_roll(active.session, Uuid::new_v4())),
+        ("waiting", insert_roll(waiting.session, waiting.players[0].character)),
+        ("a session that does not exist", insert_roll(Uuid::new_v4(), me.character)),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "a roll", &statements, "42501").await;
-    let with = |creature: Uuid, session: Uuid| {
+    let creature_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{session}', '{creature}', 'might', 10, 'attack')"
         )
     };
     let statements = [
-        ("of the adventure", with(creature, active.session)),
-        ("of another", with(creature, waiting.session)),
-        ("nothing", with(Uuid::new_v4(), active.session)),
-        ("nowhere", with(creature, Uuid::new_v4())),
+        ("a creature of the adventure", creature_roll(creature, active.session)),
+        ("a creature of another adventure", creature_roll(creature, waiting.session)),
+        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session)),
+        ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
     assert_same_answers(&[&me.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
-    // A participant learns who may, and nothing about the creature.
-    let [there, _, nothing, _] = statements;
-    assert_same_answers(&[&active.players[0].person], "a creature's roll", &[there, nothing], "42501").await;
-    let event = |session: Uuid| {
+    // A participant learns only that they may not roll for creatures, and nothing about the creature.
+    let [existing, _, missing, _] = statements;
+    assert_same_answers(&[&active.players[0].person], "a creature's roll", &[existing, missing], "42501").await;
+    let insert_event = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
-    let statements =
-        [("active", event(active.session)), ("waiting", event(waiting.session)), ("nothing", event(Uuid::new_v4()))];
+    let statements = [
+        ("active", insert_event(active.session)),
+        ("waiting", insert_event(waiting.session)),
+        ("one that does not exist", insert_event(Uuid::new_v4())),
+    ];
     assert_same_answers(&[&me.person, &world.visitor()], "an event", &statements, "42501").await;
     let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
-    let statements = [("there", wound(hero)), ("nothing", wound(Uuid::new_v4()))];
+    let statements = [("existing", wound(hero)), ("one that does not exist", wound(Uuid::new_v4()))];
     assert_same_answers(&[&me.person], "a wound", &statements, "0 rows").await;
 }
 
@@ -327,16 +335,16 @@ async fn another_persons_character_looks_like_one_that_does_not_exist() {
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     close(&world, closed.id).await;
     let statements = [
-        ("living", seat(game.session, me.id, other.character)),
-        ("retired", seat(game.session, me.id, retired)),
-        ("of a closed account", seat(game.session, me.id, closed.character)),
+        ("living", insert_seat(game.session, me.id, other.character)),
+        ("retired", insert_seat(game.session, me.id, retired)),
+        ("of a closed account", insert_seat(game.session, me.id, closed.character)),
     ];
-    assert_same_answers(&[&me.person], "another's character in one's seat", &statements, "SP006").await;
-    let code = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
+    assert_same_answers(&[&me.person], "another's character in their own seat", &statements, "SP006").await;
+    let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
     let statements = [
-        ("own", code(me.character, "ZZZZZZ")),
-        ("another's", code(other.character, "ZZZZZZ")),
-        ("one that does not exist", code(Uuid::new_v4(), "ZZZZZZ")),
+        ("own", join(me.character, "ZZZZZZ")),
+        ("another's", join(other.character, "ZZZZZZ")),
+        ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    assert_same_answers(&[&me.person], "a code that is none", &statements, "SP020").await;
+    assert_same_answers(&[&me.person], "an unknown code", &statements, "SP020").await;
 }

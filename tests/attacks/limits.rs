@@ -2,51 +2,53 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, number, open_session};
-use crate::world::{Person, World, at_once, insert_character, seat};
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use crate::world::{Person, World, insert_character, insert_seat, run_together};
 
-/// A limit with one place left, and statements that each take a place.
+/// A limit that one more row reaches, and statements that each add one row.
 struct Limit {
     name: &'static str,
+    /// The SQLSTATE of the refusal.
     code: &'static str,
-    most: i64,
+    maximum: i64,
     /// A query that counts the rows.
     count: String,
     /// A query that reads the counter.
     counter: String,
-    /// People, each with a statement that takes a place.
+    /// Statements that each add one row, and who sends them.
     statements: Vec<(Person, String)>,
 }
 
-/// Creates `wanted` more characters, living or retired.
-async fn characters(world: &World, user: Uuid, wanted: i64, retired: bool) {
-    let stamp = if retired { "now()" } else { "NULL" };
+/// Creates `count` more characters, all living or all retired.
+async fn create_characters(world: &World, user: Uuid, count: i64, are_retired: bool) {
+    let retired_at = if are_retired { "now()" } else { "NULL" };
     let sql = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-         SELECT '{user}', 'Hero {retired} ' || number, 'warrior', 5, 3, 2, 2, '{{}}', {stamp} FROM generate_series(1, {wanted}) AS number"
+         SELECT '{user}', 'Hero {are_retired} ' || number, 'warrior', 5, 3, 2, 2, '{{}}', {retired_at} FROM generate_series(1, {count}) AS number"
     );
     world.owner().exec(&sql).await.unwrap();
 }
 
-async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
+/// Creates the rows for every limit, with `count` statements each.
+async fn create_limits(world: &World, count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
-    let of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
+    let counter_of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
     let me = world.new_user().await;
-    characters(world, me.uuid(), 9, false).await;
+    create_characters(world, me.uuid(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
         code: "SP001",
-        most: 10,
+        maximum: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
-        counter: of(me.uuid(), "living_characters"),
-        statements: (0..wanted).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+        counter: counter_of(me.uuid(), "living_characters"),
+        statements: (0..count).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
     });
 
     let me = world.new_user().await;
-    characters(world, me.uuid(), 9, false).await;
-    characters(world, me.uuid(), wanted as i64, true).await;
+    create_characters(world, me.uuid(), 9, false).await;
+    create_characters(world, me.uuid(), count as i64, true).await;
     let retired: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()))
         .await
@@ -54,9 +56,9 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     limits.push(Limit {
         name: "living characters, unretired",
         code: "SP001",
-        most: 10,
+        maximum: 10,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
-        counter: of(me.uuid(), "living_characters"),
+        counter: counter_of(me.uuid(), "living_characters"),
         statements: retired
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
@@ -64,8 +66,8 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     });
 
     let me = world.new_user().await;
-    characters(world, me.uuid(), 99, true).await;
-    characters(world, me.uuid(), wanted.min(10) as i64, false).await;
+    create_characters(world, me.uuid(), 99, true).await;
+    create_characters(world, me.uuid(), count.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
         .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()))
         .await
@@ -73,9 +75,9 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     limits.push(Limit {
         name: "retired characters",
         code: "SP022",
-        most: 100,
+        maximum: 100,
         count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()),
-        counter: of(me.uuid(), "retired_characters"),
+        counter: counter_of(me.uuid(), "retired_characters"),
         statements: living
             .iter()
             .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
@@ -85,22 +87,22 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     let player = world.new_player().await;
     let (seer, other) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(seer).await;
-    for place in 0..19 {
-        let session = open_session(world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
-        owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+    for index in 0..19 {
+        let session = open_session(world, if index % 2 == 0 { seer } else { other }, adventure, true).await;
+        owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
     }
     let mut statements = Vec::new();
-    let third = world.new_account().await;
-    for _ in 0..wanted {
-        let session = open_session(world, third, adventure, true).await;
-        statements.push((player.person.clone(), seat(session, player.id, player.character)));
+    let third_seer = world.new_account().await;
+    for _ in 0..count {
+        let session = open_session(world, third_seer, adventure, true).await;
+        statements.push((player.person.clone(), insert_seat(session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
         code: "SP023",
-        most: 20,
+        maximum: 20,
         count: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
-        counter: of(player.id, "live_seats"),
+        counter: counter_of(player.id, "live_seats"),
         statements,
     });
 
@@ -112,10 +114,10 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     limits.push(Limit {
         name: "live sessions as Seer",
         code: "SP024",
-        most: 20,
+        maximum: 20,
         count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
-        counter: of(me.uuid(), "live_sessions"),
-        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
+        counter: counter_of(me.uuid(), "live_sessions"),
+        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
@@ -128,10 +130,10 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     limits.push(Limit {
         name: "adventures",
         code: "SP025",
-        most: 200,
+        maximum: 200,
         count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
-        counter: of(me.uuid(), "adventure_count"),
-        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
+        counter: counter_of(me.uuid(), "adventure_count"),
+        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let me = world.new_user().await;
@@ -144,23 +146,23 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
     limits.push(Limit {
         name: "creatures of an adventure",
         code: "SP026",
-        most: 200,
+        maximum: 200,
         count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
         counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
-        statements: (0..wanted).map(|_| (me.clone(), insert.clone())).collect(),
+        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
     });
 
     let game = world.new_session(3).await;
     world.set(&game, "is_public = true").await;
     let mut statements = Vec::new();
-    for _ in 0..wanted {
+    for _ in 0..count {
         let player = world.new_player().await;
-        statements.push((player.person.clone(), seat(game.session, player.id, player.character)));
+        statements.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
         code: "SP002",
-        most: 4,
+        maximum: 4,
         count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", game.session),
         counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
         statements,
@@ -169,20 +171,20 @@ async fn limits(world: &World, wanted: usize) -> Vec<Limit> {
 }
 
 async fn assert_limit_holds(world: &World, limit: &Limit) {
-    let (there, counted) = (number(world, &limit.count).await, number(world, &limit.counter).await);
-    assert!(there <= limit.most, "{}: {there} of {}", limit.name, limit.most);
-    assert_eq!(there, counted, "{}: the counter is wrong", limit.name);
+    let (rows, counter) = (query_number(world, &limit.count).await, query_number(world, &limit.counter).await);
+    assert!(rows <= limit.maximum, "{}: {rows} of {}", limit.name, limit.maximum);
+    assert_eq!(rows, counter, "{}: the counter is wrong", limit.name);
 }
 
 #[tokio::test]
 async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
-    for limit in limits(&world, 2).await {
+    for limit in create_limits(&world, 2).await {
         let (person, sql) = &limit.statements[0];
         assert_eq!(attempt(person, sql).await, "done", "{}: the last", limit.name);
         let (person, sql) = &limit.statements[1];
         assert_eq!(attempt(person, sql).await, limit.code, "{}: one more", limit.name);
-        assert_eq!(number(&world, &limit.count).await, limit.most, "{}", limit.name);
+        assert_eq!(query_number(&world, &limit.count).await, limit.maximum, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
     assert_invariants(&world).await;
@@ -191,10 +193,10 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
 #[tokio::test]
 async fn each_limit_holds_for_eight_concurrent_statements() {
     let world = World::new().await;
-    for limit in limits(&world, 8).await {
+    for limit in create_limits(&world, 8).await {
         let tasks: Vec<_> =
             limit.statements.iter().cloned().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         let successes = outcomes.iter().filter(|outcome| *outcome == "done").count();
         assert_eq!(successes, 1, "{}: {outcomes:?}", limit.name);
         assert!(
@@ -210,8 +212,9 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 #[tokio::test]
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
-    for limit in limits(&world, 3).await {
-        // All three snapshots show one place left. The first takes it; one tries before that commits, one afterwards.
+    for limit in create_limits(&world, 3).await {
+        // All three snapshots show room for one more row. The first transaction inserts it; one tries before the first
+        // has committed, one afterwards.
         let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
         let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
         let open = first.0.begin_with_snapshot().await;
@@ -229,8 +232,8 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     assert_invariants(&world).await;
 }
 
-/// Deletes rows in an open transaction, for which inserts with their ids wait. After its commit, as many rows with new
-/// ids are inserted at once. Returns the outcomes of all inserts.
+/// Deletes rows in an open transaction, for which inserts of rows with the same ids wait. After its commit, inserts as
+/// many rows with new ids at once. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
     person: &Person,
@@ -243,13 +246,13 @@ async fn insert_while_deleting(
         async move { attempt(&person, &sql).await }
     };
     let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
-    let going = person.begin().await;
-    exec_in(&going, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
-    let again: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
+    let deletion = person.begin().await;
+    exec_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+    let same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
-    going.commit().await.unwrap();
-    let mut outcomes = at_once(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
-    for task in again {
+    deletion.commit().await.unwrap();
+    let mut outcomes = run_together(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
+    for task in same_ids {
         outcomes.push(task.await.unwrap());
     }
     outcomes
@@ -260,7 +263,7 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
     for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let me = world.new_user().await;
-        characters(&world, me.uuid(), 10, false).await;
+        create_characters(&world, me.uuid(), 10, false).await;
         let ids: Vec<Uuid> = world
             .owner()
             .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid()))
@@ -269,11 +272,11 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
         let insert = |id| insert_character(id, me.uuid()) + conflict;
         let outcomes = insert_while_deleting(&world, &me, "characters", &ids, insert).await;
         let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
-        let living = number(&world, &living).await;
+        let living = query_number(&world, &living).await;
         assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
         assert_eq!(
             living,
-            number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
+            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
         );
         assert_invariants(&world).await;
     }
@@ -288,16 +291,19 @@ async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
         [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
     {
         let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{owner}', 'Again')");
-        let of = columns.split(", ").nth(1).unwrap();
+        let owner_column = columns.split(", ").nth(1).unwrap();
         let fill = format!(
             "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)"
         );
         world.owner().exec(&fill).await.unwrap();
-        let ids: Vec<Uuid> =
-            world.owner().values(&format!("SELECT id FROM {table} WHERE {of} = '{owner}' LIMIT 4")).await.unwrap();
+        let ids: Vec<Uuid> = world
+            .owner()
+            .values(&format!("SELECT id FROM {table} WHERE {owner_column} = '{owner}' LIMIT 4"))
+            .await
+            .unwrap();
         let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
-        assert_eq!(world.owner().count(&format!("{table} WHERE {of} = '{owner}'")).await, 200, "{table}");
+        assert_eq!(world.owner().count(&format!("{table} WHERE {owner_column} = '{owner}'")).await, 200, "{table}");
     }
     assert_invariants(&world).await;
 }
@@ -307,22 +313,22 @@ async fn a_seat_that_is_being_deleted_makes_no_room() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
-    let sits = &game.players[0];
-    let going = world.service().begin().await;
+    let seated = &game.players[0];
+    let deletion = world.service().begin().await;
     let delete =
-        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, sits.id);
-    exec_in(&going, &delete).await.unwrap();
-    let (person, sql) = (sits.person.clone(), seat(game.session, sits.id, sits.character));
-    let mut again = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
+        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, seated.id);
+    exec_in(&deletion, &delete).await.unwrap();
+    let (person, sql) = (seated.person.clone(), insert_seat(game.session, seated.id, seated.character));
+    let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
-        let sql = seat(game.session, player.id, player.character);
-        again.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
+        let sql = insert_seat(game.session, player.id, player.character);
+        inserts.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
-    going.commit().await.unwrap();
+    deletion.commit().await.unwrap();
     let mut outcomes = Vec::new();
-    for task in again {
+    for task in inserts {
         outcomes.push(task.await.unwrap());
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
@@ -339,22 +345,22 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let player = world.new_player().await;
     let (seer, other) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(seer).await;
-    for place in 0..30 {
-        open_session(&world, if place % 2 == 0 { seer } else { other }, adventure, true).await;
+    for index in 0..30 {
+        open_session(&world, if index % 2 == 0 { seer } else { other }, adventure, true).await;
     }
-    let everywhere = format!(
+    let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.id, player.character
     );
-    assert_eq!(attempt(&player.person, &everywhere).await, "SP023");
-    assert_eq!(attempt(&player.person, &format!("{everywhere} ON CONFLICT DO NOTHING")).await, "SP023");
+    assert_eq!(attempt(&player.person, &join_all).await, "SP023");
+    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, "SP023");
     // Twenty seats are allowed; the seats of a session that ends no longer count.
-    assert_eq!(player.person.exec(&format!("{everywhere} LIMIT 20")).await, Ok(20));
-    assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
+    assert_eq!(player.person.exec(&format!("{join_all} LIMIT 20")).await, Ok(20));
+    assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
     world.owner().exec(&cancel).await.unwrap();
-    assert!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
+    assert!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
     assert_invariants(&world).await;
 }
 
@@ -369,14 +375,21 @@ async fn a_session_that_ends_makes_room_for_another() {
     }
     assert_eq!(attempt(&me, &insert).await, "SP024");
     for end in ["cancelled", "deleted"] {
-        let one = format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
+        let one_session =
+            format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
         match end {
             "deleted" => {
-                assert_eq!(attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "SP031");
-                assert_eq!(attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one}")).await, "done")
+                assert_eq!(
+                    attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
+                    "SP031"
+                );
+                assert_eq!(
+                    attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
+                    "done"
+                )
             }
             _ => assert_eq!(
-                attempt(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one}")).await,
+                attempt(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one_session}")).await,
                 "done"
             ),
         }
@@ -387,14 +400,14 @@ async fn a_session_that_ends_makes_room_for_another() {
     let cancel =
         format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
     assert_eq!(me.exec(&cancel).await, Ok(20));
-    assert_eq!(number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", me.uuid())).await, 0);
-    let many = |wanted: usize| {
+    assert_eq!(query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", me.uuid())).await, 0);
+    let open_sessions = |count: usize| {
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {wanted})",
+            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {count})",
             me.uuid()
         )
     };
-    assert_eq!(attempt(&me, &many(21)).await, "SP024");
-    assert_eq!(me.exec(&many(20)).await, Ok(20));
+    assert_eq!(attempt(&me, &open_sessions(21)).await, "SP024");
+    assert_eq!(me.exec(&open_sessions(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

@@ -1,55 +1,55 @@
-//! No session stays for ever: abandoned sessions are cancelled, and cancelled ones are archived.
+//! No session stays for ever: abandoned sessions are cancelled, and ended ones are archived.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, number, open_session};
-use crate::world::{World, seat};
+use super::{assert_invariants, attempt, exec_in, open_session, query_number};
+use crate::world::{World, insert_seat};
 
 async fn status(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-async fn set(world: &World, session: Uuid, what: &str) {
+async fn set(world: &World, session: Uuid, assignments: &str) {
     assert_eq!(
-        attempt(&world.owner(), &format!("UPDATE sessions SET {what} WHERE id = '{session}'")).await,
+        attempt(&world.owner(), &format!("UPDATE sessions SET {assignments} WHERE id = '{session}'")).await,
         "done",
-        "{what}"
+        "{assignments}"
     );
 }
 
 #[tokio::test]
 async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
-    for (end, days, goes) in
+    for (final_status, days_ago, is_archived) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
-        set(&world, game.session, &format!("status = '{end}'")).await;
-        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days} days'")).await;
+        set(&world, game.session, &format!("status = '{final_status}'")).await;
+        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
-            goes,
-            "{end}, {days}"
+            is_archived,
+            "{final_status}, {days_ago}"
         );
         assert_eq!(
             world.owner().count(&format!("sessions WHERE id = '{}'", game.session)).await == 0,
-            goes,
-            "{end}, {days}"
+            is_archived,
+            "{final_status}, {days_ago}"
         );
-        let kept = format!("archived_session_players WHERE session_id = '{}'", game.session);
-        assert_eq!(world.owner().count(&kept).await == 2, goes, "{end}, {days}");
+        let seats = format!("archived_session_players WHERE session_id = '{}'", game.session);
+        assert_eq!(world.owner().count(&seats).await == 2, is_archived, "{final_status}, {days_ago}");
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn archiving_takes_batches_of_both_kinds() {
+async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
     let world = World::new().await;
-    for place in 0..6 {
+    for index in 0..6 {
         let game = world.new_active_session(1).await;
-        set(&world, game.session, if place % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
-        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + place)).await;
+        set(&world, game.session, if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
+        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
     }
     let mut moved = Vec::new();
     for _ in 0..4 {
@@ -64,7 +64,7 @@ async fn archiving_takes_batches_of_both_kinds() {
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut expected = Vec::new();
-    for (state, what, goes) in [
+    for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
         ("waiting", "scheduled_start = now() + INTERVAL '60 days', created_at = now() - INTERVAL '60 days'", false),
@@ -92,20 +92,20 @@ async fn abandoned_sessions_are_cancelled() {
             "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
-        // A session that is still played, though it was scheduled and begun long ago.
+        // A session that is still played, although it was scheduled long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
         let game = world.new_session(2).await;
-        let steps: &[&str] = match state {
+        let steps: &[&str] = match initial_status {
             "waiting" => &[],
             "paused" => &["active", "paused"],
-            _ => &[state],
+            _ => &[initial_status],
         };
         for step in steps {
             set(&world, game.session, &format!("status = '{step}'")).await;
         }
-        set(&world, game.session, what).await;
-        expected.push((game, state, what, goes));
+        set(&world, game.session, assignments).await;
+        expected.push((game, initial_status, assignments, is_abandoned));
     }
     // In batches, until none is left.
     let mut cancelled = 0;
@@ -117,17 +117,21 @@ async fn abandoned_sessions_are_cancelled() {
             break;
         }
     }
-    assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., goes)| *goes).count());
-    for (game, state, what, goes) in &expected {
-        let now = status(&world, game.session).await;
-        assert_eq!(now, if *goes { "cancelled" } else { *state }, "{what}");
+    assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., is_abandoned)| *is_abandoned).count());
+    for (game, initial_status, assignments, is_abandoned) in &expected {
+        let status = status(&world, game.session).await;
+        assert_eq!(status, if *is_abandoned { "cancelled" } else { *initial_status }, "{assignments}");
         let player = &game.players[0];
         assert_eq!(
-            number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
-            i64::from(!goes)
+            query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
+            i64::from(!is_abandoned)
         );
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-        assert_eq!(attempt(&player.person, &retire).await, if *goes { "done" } else { "SP008" }, "{what}");
+        assert_eq!(
+            attempt(&player.person, &retire).await,
+            if *is_abandoned { "done" } else { "SP008" },
+            "{assignments}"
+        );
     }
     assert_invariants(&world).await;
 }
@@ -165,12 +169,12 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
         let player = world.new_player().await;
-        world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+        world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
         set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
-    super::exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "it skips a locked session");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");

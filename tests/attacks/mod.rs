@@ -1,6 +1,6 @@
-//! Attacks by somebody with a few ordinary accounts and an hour of time: each kind in several forms, in plain SQL, as
-//! visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with an old
-//! snapshot.
+//! What somebody with a few ordinary accounts and an hour of time would try: each kind of attack in several forms, in
+//! plain SQL, as visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with
+//! an old snapshot.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -13,19 +13,19 @@ mod archive;
 mod closing;
 mod deadlocks;
 mod escalation;
-mod everything;
 mod extremes;
+mod full_account;
 mod leaks;
 mod limits;
 mod maintenance;
+mod old_snapshots;
 mod one_session;
-mod past;
 mod play;
-mod printed;
+mod printed_size;
+mod role_changes;
 mod rows;
 mod seats;
 mod sizes;
-mod switched;
 mod texts;
 mod times;
 mod traces;
@@ -82,20 +82,19 @@ async fn is_closed(world: &World, account: Uuid) -> bool {
     world.owner().value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Creates a waiting session of that Seer.
-async fn open_session(world: &World, seer: Uuid, adventure: Uuid, public: bool) -> Uuid {
+/// Creates a waiting session of that Seer and returns its id.
+async fn open_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
     let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
+        "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
     );
     world.owner().value(&sql).await.unwrap()
 }
 
-/// Runs a query as the owner and returns its number.
-async fn number(world: &World, sql: &str) -> i64 {
+/// Runs a query for one number as the owner, and returns that number.
+async fn query_number(world: &World, sql: &str) -> i64 {
     world.owner().value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }
 
-/// Asserts that no invariant is broken.
 async fn assert_invariants(world: &World) {
     assert_eq!(crate::random_operations::broken_invariants(world).await, [""; 0]);
 }

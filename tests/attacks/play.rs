@@ -1,15 +1,15 @@
-//! Play: locks are taken in one order, only a row that is inserted claims a heroic save, counters cannot be inflated,
-//! the lobby cannot be flooded, and integers are stored as integers.
+//! Play: locks are taken in one order, only a row that is inserted uses up a heroic save, counters cannot be inflated,
+//! old sessions cannot fill the lobby, and integers are stored as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, number, open_session, outcome_code};
-use crate::world::{Player, World, at_once, heroic_save, seat};
+use super::{assert_invariants, attempt, dry_run, exec_in, open_session, outcome_code, query_number};
+use crate::world::{Player, World, insert_heroic_save, insert_seat, run_together};
 
-/// Creates sessions of two Seers for the same pairs of players, in opposite orders. A statement ends sessions in the
-/// order in which they were created.
-async fn sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
+/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. A statement
+/// ends sessions in the order in which they were created.
+async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
     let mut players: Vec<Player> = Vec::new();
@@ -21,7 +21,7 @@ async fn sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
         for pair in &pairs {
             let session = open_session(world, *seer, adventure, true).await;
             for player in *pair {
-                world.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+                world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
             }
         }
         pairs.reverse();
@@ -37,14 +37,15 @@ async fn statements_over_many_rows_never_deadlock() {
     for round in 0..4 {
         let world = World::new().await;
         let status = if round == 1 { "waiting" } else { "active" };
-        let [one, other] = sessions_in_opposite_orders(&world, status).await;
+        let [first_seer, second_seer] = create_sessions_in_opposite_orders(&world, status).await;
         let owner = world.owner();
         let final_status = if status == "active" { "completed" } else { "cancelled" };
         let end_all = |seer: Uuid| {
             format!("UPDATE sessions SET status = '{final_status}' WHERE seer_id = '{seer}' AND ended_at IS NULL")
         };
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
-        let mut statements = vec![(world.user(one), end_all(one)), (world.user(other), end_all(other))];
+        let mut statements =
+            vec![(world.user(first_seer), end_all(first_seer)), (world.user(second_seer), end_all(second_seer))];
         match round {
             0 => {}
             1 => statements.push((
@@ -52,18 +53,18 @@ async fn statements_over_many_rows_never_deadlock() {
                 format!("UPDATE session_players SET is_active = false WHERE user_id = '{player}' AND is_active"),
             )),
             2 => statements.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
-            _ => statements.push((world.user(one), format!("SELECT private.close_account('{one}')"))),
+            _ => statements.push((world.user(first_seer), format!("SELECT private.close_account('{first_seer}')"))),
         }
         let tasks: Vec<_> =
             statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
-        let outcomes = at_once(tasks).await;
+        let outcomes = run_together(tasks).await;
         assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
         assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
-async fn a_save_that_writes_no_row_claims_nothing() {
+async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
@@ -87,7 +88,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
         {
             assert_eq!(attempt(&player.person, &save(id, suffix)).await, expected, "{suffix}");
-            assert_eq!(world.owner().count(&unused).await, 1, "{id}{suffix} claims nothing");
+            assert_eq!(world.owner().count(&unused).await, 1, "{id}{suffix} must not use up the save");
         }
     }
     let nothing = format!(
@@ -97,7 +98,7 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     );
     assert_eq!(attempt(&player.person, &nothing).await, "no row");
     assert_eq!(world.owner().count(&unused).await, 1);
-    // A save that is rolled back, as a whole or to a savepoint, claims nothing either.
+    // Nor is a save that is rolled back, as a whole or to a savepoint.
     assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 1, "rolled back");
     let transaction = player.person.begin().await;
@@ -106,24 +107,24 @@ async fn a_save_that_writes_no_row_claims_nothing() {
     exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&unused).await, 1);
-    // Afterwards the save can still be used, once.
+    // The save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!("{} ON CONFLICT DO NOTHING", heroic_save(game.session, hero, other_failed));
+    let again = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
     assert_eq!(attempt(&player.person, &again).await, "SP011");
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn one_statement_cannot_make_two_saves() {
+async fn one_statement_cannot_make_two_heroic_saves() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let (one, other) = (
+    let (failed, other_failed) = (
         world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await,
         world.new_roll(game.session, player.character, "{1,3}", 10, -3600).await,
     );
-    for (first, second) in [(one, other), (one, one)] {
+    for (first, second) in [(failed, other_failed), (failed, failed)] {
         let values = |original: Uuid| {
             format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session, player.character)
         };
@@ -134,8 +135,7 @@ async fn one_statement_cannot_make_two_saves() {
                 values(first),
                 values(second)
             );
-            let outcome = dry_run(&player.person, &sql).await;
-            assert_ne!(outcome, "40P01");
+            assert_ne!(dry_run(&player.person, &sql).await, "40P01", "a deadlock: {sql}");
             let transaction = player.person.begin().await;
             if let Ok(rows) = exec_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
@@ -163,7 +163,7 @@ async fn sessions_without_players_are_not_counted() {
     // A player who joined and left.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
-    assert_eq!(attempt(&guest.person, &seat(*session, guest.id, guest.character)).await, "done");
+    assert_eq!(attempt(&guest.person, &insert_seat(*session, guest.id, guest.character)).await, "done");
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
@@ -171,16 +171,16 @@ async fn sessions_without_players_are_not_counted() {
     // Only the Seer has a seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
-        attempt(&seer.person, &seat(*session, seer.id, seer.character)).await;
+        attempt(&seer.person, &insert_seat(*session, seer.id, seer.character)).await;
         for status in ["active", "completed"] {
             attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
     assert_eq!(
-        number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.id)).await,
+        query_number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.id)).await,
         0
     );
-    assert_eq!(number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
+    assert_eq!(query_number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
     assert_invariants(&world).await;
 }
 
@@ -198,12 +198,12 @@ async fn a_session_with_players_counts_once_for_each_participant() {
             async move { attempt(&seer, &sql).await }
         })
         .collect();
-    at_once(tasks).await;
-    let of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
-    assert_eq!(number(&world, &of(game.seer.uuid(), "games_run")).await, 1);
-    assert_eq!(number(&world, &of(game.players[0].id, "games_played")).await, 1);
+    run_together(tasks).await;
+    let counter_of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
+    assert_eq!(query_number(&world, &counter_of(game.seer.uuid(), "games_run")).await, 1);
+    assert_eq!(query_number(&world, &counter_of(game.players[0].id, "games_played")).await, 1);
     let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
-    assert_eq!(number(&world, &sql).await, 1);
+    assert_eq!(query_number(&world, &sql).await, 1);
 }
 
 #[tokio::test]
@@ -225,17 +225,17 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
         assert_eq!(dry_run(&seer, &insert(past)).await, "SP030", "{past}");
         assert_eq!(dry_run(&seer, &update(past)).await, "SP030", "{past}");
     }
-    for never in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
-        for sql in [insert(never), update(never)] {
+    for out_of_range in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
+        for sql in [insert(out_of_range), update(out_of_range)] {
             let outcome = dry_run(&seer, &sql).await;
             assert!(["SP030", "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
-    for fine in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
-        assert_eq!(dry_run(&seer, &insert(fine)).await, "done", "{fine}");
-        assert_eq!(dry_run(&seer, &update(fine)).await, "done", "{fine}");
+    for valid in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
+        assert_eq!(dry_run(&seer, &insert(valid)).await, "done", "{valid}");
+        assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
-    // A session whose date has passed can still be edited, with its date or without.
+    // A session whose start has passed can still be edited, also by a statement that writes the same start again.
     let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
     world.owner().exec(&late).await.unwrap();
     for set in [
@@ -254,15 +254,16 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
-    for hours in [-24 * 365, -7, -5, 1] {
+    for starts_in_hours in [-24 * 365, -7, -5, 1] {
         let session = open_session(&world, seer, adventure, true).await;
-        let sql =
-            format!("UPDATE sessions SET scheduled_start = now() + INTERVAL '{hours} hours' WHERE id = '{session}'");
+        let sql = format!(
+            "UPDATE sessions SET scheduled_start = now() + INTERVAL '{starts_in_hours} hours' WHERE id = '{session}'"
+        );
         world.owner().exec(&sql).await.unwrap();
         sessions.push(session);
     }
-    for me in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
-        let page = me.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
+    for caller in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
+        let page = caller.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
         assert_eq!(shown, sessions[2..], "the two that are more than six hours late are left out");
     }
@@ -272,7 +273,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
 async fn a_modifier_must_be_written_as_an_integer() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let with = |value: &str| {
+    let roll_with = |value: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '[{{\"type\": \"flat\", \"value\": {value}, \"source\": \"x\"}}]')",
@@ -283,19 +284,19 @@ async fn a_modifier_must_be_written_as_an_integer() {
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
         for person in [&game.players[0].person, &world.service()] {
-            let outcome = person.exec(&with(value)).await;
+            let outcome = person.exec(&roll_with(value)).await;
             let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "valid_modifiers"));
             assert!(refused, "{value}: {outcome:?}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
-        let outcome = attempt(&game.players[0].person, &with(value)).await;
-        // PostgreSQL writes these as plain integers.
+        let outcome = attempt(&game.players[0].person, &roll_with(value)).await;
         assert_eq!(outcome, "done", "{value}");
     }
+    // PostgreSQL prints all of these as plain integers.
     let not_integers =
         "dice_rolls, jsonb_array_elements(modifiers) AS modifier WHERE modifier ->> 'value' !~ '^-?[0-9]+$'";
-    assert_eq!(world.owner().count(not_integers).await, 0, "every value must be readable as an integer");
+    assert_eq!(world.owner().count(not_integers).await, 0, "every stored value must be printed as an integer");
 }
 
 #[tokio::test]
@@ -313,14 +314,14 @@ async fn the_numbers_of_a_creature_must_be_written_as_integers() {
 }
 
 #[tokio::test]
-async fn changing_hit_points_by_nothing_changes_nothing() {
+async fn changing_hit_points_by_zero_or_null_changes_nothing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
+    let hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);
     assert_eq!(attempt(&player.person, &wound).await, "done");
-    let before = number(&world, &points).await;
+    let before = query_number(&world, &hit_points).await;
     for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
             let outcome = outcome_code(
@@ -328,7 +329,7 @@ async fn changing_hit_points_by_nothing_changes_nothing() {
                     .exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character))
                     .await,
             );
-            assert_eq!(number(&world, &points).await, before, "{change}: {outcome}");
+            assert_eq!(query_number(&world, &hit_points).await, before, "{change}: {outcome}");
         }
     }
     // The largest and smallest integers are accepted and clamped.

@@ -1,6 +1,7 @@
-//! One statement of a user changes or deletes at most a hundred rows of a table, and an ended session is not edited.
+//! One statement of a user changes or deletes at most a hundred rows of a table, and an ended session can hardly be
+//! edited.
 
-use super::{assert_invariants, attempt, dry_run, exec_in, number, outcome_code};
+use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number};
 use crate::world::{Person, World};
 
 /// An account with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats.
@@ -8,11 +9,12 @@ struct ManyRows {
     me: Person,
     /// The account's id, quoted for SQL.
     id: String,
+    /// The id of the draft with the creatures, quoted for SQL.
     draft: String,
 }
 
-async fn many_rows(world: &World) -> ManyRows {
-    let (me, helper) = (world.new_user().await, world.new_player().await);
+async fn create_many_rows(world: &World) -> ManyRows {
+    let (me, player) = (world.new_user().await, world.new_player().await);
     let id = format!("'{}'", me.uuid());
     let adventure = world.new_adventure(me.uuid()).await;
     let draft = format!("'{}'", world.new_draft(me.uuid()).await);
@@ -21,30 +23,30 @@ async fn many_rows(world: &World) -> ManyRows {
         format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
-             SELECT {id}, 'Hero ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
+             SELECT {id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
              FROM generate_series(1, 100) AS number"
         ),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-             SELECT {id}, 'Young ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
+             SELECT {id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
         ),
     ] {
         world.owner().exec(&sql).await.unwrap();
     }
     for _ in 0..8 {
-        let played = format!(
+        let open_sessions = format!(
             "WITH opened AS (
                INSERT INTO sessions (seer_id, adventure_id)
                SELECT {id}, '{adventure}' FROM generate_series(1, 19) RETURNING id
              )
              SELECT array_agg(id)::text FROM opened"
         );
-        let opened: String = world.owner().value(&played).await.unwrap();
+        let opened: String = world.owner().value(&open_sessions).await.unwrap();
         for sql in [
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
                  SELECT id, '{}', '{}' FROM unnest('{opened}'::uuid[]) AS opened (id)",
-                helper.id, helper.character
+                player.id, player.character
             ),
             format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{opened}')"),
         ] {
@@ -57,8 +59,8 @@ async fn many_rows(world: &World) -> ManyRows {
 #[tokio::test]
 async fn one_statement_changes_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = many_rows(&world).await;
-    for (table, mine, change) in [
+    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    for (table, condition, change) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
         ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
         ("characters", format!("user_id = {id}"), "equipment = '[1]'"),
@@ -70,18 +72,18 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         ),
     ] {
         let key = if table == "session_players" { "session_id" } else { "id" };
-        let some = |wanted: usize| format!("SELECT {key} FROM {table} WHERE {mine} LIMIT {wanted}");
-        let update = |wanted: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", some(wanted));
+        let select = |count: usize| format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {count}");
+        let update = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select(count));
         assert_eq!(dry_run(&me, &update(100)).await, "done", "{table}");
         assert_eq!(dry_run(&me, &update(101)).await, "SP027", "{table}");
         for many in [
             format!("UPDATE {table} SET {change}"),
-            format!("UPDATE {table} SET {change} WHERE {mine}"),
-            format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", some(140)),
+            format!("UPDATE {table} SET {change} WHERE {condition}"),
+            format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", select(140)),
             format!(
                 "MERGE INTO {table} USING ({}) AS chosen (chosen) ON {key} = chosen
                  WHEN MATCHED THEN UPDATE SET {change}",
-                some(140)
+                select(140)
             ),
             format!(
                 "PREPARE {table}_many (integer) AS {}; EXECUTE {table}_many (105)",
@@ -91,19 +93,19 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         ] {
             assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
         }
-        // Each statement may change a hundred, also after one that was rolled back.
+        // Each statement may change a hundred rows, also after one that was rolled back.
         assert_eq!(dry_run(&me, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
         let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
         assert_eq!(dry_run(&me, &again).await, "done", "{table}");
         // The owner and the service have no such limit.
-        assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {mine}")).await, "done");
-        assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {mine}")).await, "done");
+        assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
+        assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         if table != "characters" {
-            // Two parts of a statement, each with fewer.
+            // A statement of two parts, each of which changes fewer than a hundred rows.
             let half = |order: &str| {
                 format!(
                     "UPDATE {table} SET {change}
-                     WHERE {key} IN (SELECT {key} FROM {table} WHERE {mine} ORDER BY {key} {order} LIMIT 60)"
+                     WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} ORDER BY {key} {order} LIMIT 60)"
                 )
             };
             let parts = format!("WITH first AS ({} RETURNING 1) {}", half("ASC"), half("DESC"));
@@ -123,37 +125,37 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
 #[tokio::test]
 async fn one_statement_deletes_a_hundred_rows_and_no_more() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = many_rows(&world).await;
-    for (table, mine) in [
+    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    for (table, condition) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
         ("creatures", format!("adventure_id = {draft}")),
         ("characters", format!("user_id = {id}")),
     ] {
-        let some = |wanted: usize| format!("SELECT id FROM {table} WHERE {mine} LIMIT {wanted}");
-        let delete = |wanted: usize| format!("DELETE FROM {table} WHERE id IN ({})", some(wanted));
+        let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
+        let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
         assert_eq!(dry_run(&me, &delete(100)).await, "done", "{table}");
         assert_eq!(dry_run(&me, &delete(101)).await, "SP027", "{table}");
         for many in [
-            format!("DELETE FROM {table} WHERE {mine}"),
-            format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", some(105)),
+            format!("DELETE FROM {table} WHERE {condition}"),
+            format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select(105)),
             format!(
                 "MERGE INTO {table} USING ({}) AS chosen (chosen) ON id = chosen WHEN MATCHED THEN DELETE",
-                some(105)
+                select(105)
             ),
             format!(
                 "WITH first AS (
-                   DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {mine} ORDER BY id LIMIT 55)
+                   DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT 55)
                  )
-                 DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {mine} ORDER BY id DESC LIMIT 50)"
+                 DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id DESC LIMIT 50)"
             ),
         ] {
             assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
         }
-        // A scan that continues after the hundredth row, over the caller's and other rows, deletes a hundred.
+        // A hundred rows can be deleted even if the scan goes on to other rows after the hundredth.
         let hundred = format!(
-            "DELETE FROM {table} WHERE {mine} AND id <= (
+            "DELETE FROM {table} WHERE {condition} AND id <= (
                SELECT (array_agg(id ORDER BY id DESC))[1]
-               FROM (SELECT id FROM {table} WHERE {mine} ORDER BY id LIMIT 100) AS first
+               FROM (SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT 100) AS first
              )"
         );
         assert_eq!(dry_run(&me, &hundred).await, "done", "{hundred}");
@@ -163,13 +165,13 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
         transaction.rollback().await.unwrap();
         let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
         assert_eq!(dry_run(&me, &again).await, "done", "{table}");
-        assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {mine}")).await, "done");
+        assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows deleted by a cascade do not count, nor rows deleted by closing or deleting an account.
     assert_eq!(dry_run(&me, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
     assert_eq!(attempt(&me, &format!("SELECT private.close_account({id})")).await, "done");
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
-    assert_eq!(number(&world, &drafts).await, 0);
+    assert_eq!(query_number(&world, &drafts).await, 0);
     let delete = format!("DELETE FROM auth.users WHERE id = {id}");
     assert_eq!(world.administrator().await.exec(&delete).await, Ok(1));
     assert_invariants(&world).await;
@@ -178,8 +180,8 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
 #[tokio::test]
 async fn row_101_is_refused_before_more_are_changed() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = many_rows(&world).await;
-    for (sql, relation, count) in [
+    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    for (sql, table, counter) in [
         (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
         (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft}"), "creatures", "updated"),
@@ -197,14 +199,14 @@ async fn row_101_is_refused_before_more_are_changed() {
         (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
     ] {
         let transaction = me.begin().await;
-        let done = format!("pg_stat_get_xact_tuples_{count}('public.{relation}'::regclass)");
+        let changed = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
         // The server's counter includes what this connection changed before.
-        let begin = format!("SELECT set_config('test.before', {done}::text, true); SAVEPOINT before");
+        let begin = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
         exec_in(&transaction, &begin).await.unwrap();
         assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
         let after = format!(
             "ROLLBACK TO before;
-             DO $$ BEGIN ASSERT {done} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
+             DO $$ BEGIN ASSERT {changed} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
         );
         exec_in(&transaction, &after).await.unwrap();
         transaction.rollback().await.unwrap();
@@ -212,13 +214,13 @@ async fn row_101_is_refused_before_more_are_changed() {
 }
 
 #[tokio::test]
-async fn the_seer_of_an_ended_session_changes_only_its_note_and_who_sees_it() {
+async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility() {
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
-        let update = |what: &str| format!("UPDATE sessions SET {what} WHERE id = '{}'", game.session);
+        let update = |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session);
         assert_eq!(attempt(&game.seer, &update(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
-        for what in [
+        for assignments in [
             "game_state = '{\"a\": 1}'",
             "current_scene_id = 'epilogue'",
             "current_encounter_id = 'revenge'",
@@ -226,19 +228,21 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_who_sees_it() {
             "scheduled_start = now() + INTERVAL '1 day'",
             "is_public = true, max_players = 5",
         ] {
-            assert_eq!(attempt(&game.seer, &update(what)).await, "SP004", "{status}: {what}");
-            assert_eq!(dry_run(&world.service(), &update(what)).await, "done", "{status}: {what}");
+            assert_eq!(attempt(&game.seer, &update(assignments)).await, "SP004", "{status}: {assignments}");
+            assert_eq!(dry_run(&world.service(), &update(assignments)).await, "done", "{status}: {assignments}");
             let stranger = world.new_user().await;
-            assert_eq!(attempt(&stranger, &update(what)).await, "no row", "{status}: {what}");
+            assert_eq!(attempt(&stranger, &update(assignments)).await, "no row", "{status}: {assignments}");
         }
         let merge = format!(
-            "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS which ON id = ended
+            "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS wanted ON id = ended
              WHEN MATCHED THEN UPDATE SET game_state = '{{\"a\": 1}}'",
             game.session
         );
         assert_eq!(attempt(&game.seer, &merge).await, "SP004");
-        for what in ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"] {
-            assert_eq!(attempt(&game.seer, &update(what)).await, "done", "{status}: {what}");
+        for assignments in
+            ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
+        {
+            assert_eq!(attempt(&game.seer, &update(assignments)).await, "done", "{status}: {assignments}");
         }
     }
     assert_invariants(&world).await;

@@ -1,45 +1,45 @@
-//! Only players take their seat and choose their character, and a removed player cannot rejoin.
+//! Only the player takes a seat and chooses its character, and a removed player cannot rejoin.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, number, open_session};
-use crate::world::{GameSession, Player, World, roll, seat};
+use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number};
+use crate::world::{GameSession, Player, World, insert_roll, insert_seat};
 
-fn own_seat(session: Uuid, player: Uuid, set: &str) -> String {
+fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
 }
 
-async fn code(world: &World, session: Uuid) -> String {
+async fn session_code(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// Returns a Seer's session, and a stranger whose character the Seer knows from a public session.
-async fn strangers(world: &World) -> (GameSession, Player) {
+/// Creates a Seer's session, and a stranger whose character the Seer knows from a public session.
+async fn create_session_and_stranger(world: &World) -> (GameSession, Player) {
     let (mine, theirs) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;
     world.set(&theirs, "is_public = true").await;
-    assert_eq!(attempt(&victim.person, &seat(theirs.session, victim.id, victim.character)).await, "done");
-    let seen = format!("session_players WHERE character_id = '{}'", victim.character);
-    assert_eq!(mine.seer.count(&seen).await, 1, "everybody sees the seats of a public session");
+    assert_eq!(attempt(&victim.person, &insert_seat(theirs.session, victim.id, victim.character)).await, "done");
+    let visible = format!("session_players WHERE character_id = '{}'", victim.character);
+    assert_eq!(mine.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
     (mine, victim)
 }
 
 #[tokio::test]
-async fn nobody_seats_another() {
+async fn nobody_seats_another_user() {
     let world = World::new().await;
-    let (mine, victim) = strangers(&world).await;
+    let (mine, victim) = create_session_and_stranger(&world).await;
     let accomplice = &mine.players[0];
-    for public in [false, true] {
+    for is_public in [false, true] {
         for status in ["waiting", "starting_soon", "active", "paused", "completed"] {
-            world.set(&mine, &format!("is_public = {public}")).await;
-            if status != "waiting" && !public {
+            world.set(&mine, &format!("is_public = {is_public}")).await;
+            if status != "waiting" && !is_public {
                 world.set(&mine, &format!("status = '{status}'")).await;
             }
             for person in [&mine.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
                 let values = format!("('{}', '{}', '{}')", mine.session, victim.id, victim.character);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
-                    seat(mine.session, victim.id, victim.character),
+                    insert_seat(mine.session, victim.id, victim.character),
                     format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
                     format!(
                         "INSERT INTO {columns} VALUES {values}
@@ -57,27 +57,31 @@ async fn nobody_seats_another() {
                         mine.session, victim.id
                     ),
                     // Another player's seat, changed into the victim's.
-                    own_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
+                    update_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
                 ] {
                     assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
                 }
                 // Another user's character in the caller's own seat.
-                let with_theirs =
-                    own_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
-                assert_ne!(dry_run(person, &with_theirs).await, "done", "{status}: {with_theirs}");
+                let with_victims_character =
+                    update_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
+                assert_ne!(
+                    dry_run(person, &with_victims_character).await,
+                    "done",
+                    "{status}: {with_victims_character}"
+                );
             }
         }
     }
-    assert_eq!(number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
+    assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
 }
 
 #[tokio::test]
 async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
-    let (mine, victim) = strangers(&world).await;
+    let (mine, victim) = create_session_and_stranger(&world).await;
     world.set(&mine, "status = 'active'").await;
     for person in [&mine.seer, &mine.players[0].person] {
-        assert_eq!(dry_run(person, &roll(mine.session, victim.character)).await, "42501");
+        assert_eq!(dry_run(person, &insert_roll(mine.session, victim.character)).await, "42501");
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
         assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
@@ -86,46 +90,51 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
         }
         assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
     }
-    // A Seer does not reach a character that was seated before, or whose session has ended, either.
+    // Nor can a Seer affect a character whose player has left the session.
     let former = &mine.players[0];
-    assert_eq!(attempt(&former.person, &own_seat(mine.session, former.id, "is_active = false")).await, "done");
+    assert_eq!(attempt(&former.person, &update_seat(mine.session, former.id, "is_active = false")).await, "done");
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
     assert_eq!(dry_run(&mine.seer, &wound).await, "no row");
-    assert_eq!(dry_run(&mine.seer, &roll(mine.session, former.character)).await, "42501");
+    assert_eq!(dry_run(&mine.seer, &insert_roll(mine.session, former.character)).await, "42501");
     close(&world, victim.id).await;
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn no_character_has_seats_of_two_players() {
+async fn no_player_takes_a_seat_with_another_users_character() {
     let world = World::new().await;
-    let (mine, victim) = strangers(&world).await;
+    let (mine, victim) = create_session_and_stranger(&world).await;
     world.set(&mine, "is_public = true").await;
-    // Another user's character in the caller's own seat: the answer is the same whatever the character is.
     let stranger = world.new_player().await;
-    let sql = seat(mine.session, stranger.id, victim.character);
+    let sql = insert_seat(mine.session, stranger.id, victim.character);
     assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
-    let join =
-        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, victim.character);
+    let join = format!(
+        "SELECT * FROM private.join_by_code('{}', '{}')",
+        session_code(&world, mine.session).await,
+        victim.character
+    );
     assert_eq!(attempt(&stranger.person, &join).await, "SP006");
-    let own =
-        format!("SELECT * FROM private.join_by_code('{}', '{}')", code(&world, mine.session).await, stranger.character);
+    let own = format!(
+        "SELECT * FROM private.join_by_code('{}', '{}')",
+        session_code(&world, mine.session).await,
+        stranger.character
+    );
     assert_eq!(attempt(&stranger.person, &own).await, "done");
-    let change = own_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
+    let change = update_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
     assert_eq!(attempt(&stranger.person, &change).await, "SP006");
 }
 
 #[tokio::test]
 async fn a_seer_never_chooses_a_players_character() {
     let world = World::new().await;
-    for removed in [false, true] {
+    for is_removed in [false, true] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let spare = world.new_character(player.id).await;
-        let with = |set: String| own_seat(game.session, player.id, &set);
+        let update = |set: String| update_seat(game.session, player.id, &set);
         let choose = format!("character_id = '{spare}'");
-        if removed {
-            assert_eq!(attempt(&game.seer, &with("is_active = false".to_owned())).await, "done");
+        if is_removed {
+            assert_eq!(attempt(&game.seer, &update("is_active = false".to_owned())).await, "done");
         }
         for set in [
             choose.clone(),
@@ -135,7 +144,7 @@ async fn a_seer_never_chooses_a_players_character() {
             format!("{choose}, removed_at = NULL"),
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
-            let outcome = attempt(&game.seer, &with(set.clone())).await;
+            let outcome = attempt(&game.seer, &update(set.clone())).await;
             assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several seats in one statement.
@@ -149,14 +158,14 @@ async fn a_seer_never_chooses_a_players_character() {
         assert_eq!(attempt(&game.seer, &merge).await, "SP018");
     }
     // In several statements, in one transaction or in three.
-    for in_one in [true, false] {
+    for is_one_transaction in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let spare = world.new_character(player.id).await;
         let steps =
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
-        let steps: Vec<String> = steps.iter().map(|set| own_seat(game.session, player.id, set)).collect();
-        if in_one {
+        let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session, player.id, set)).collect();
+        if is_one_transaction {
             assert_eq!(attempt(&game.seer, &steps.join("; ")).await, "SP018");
         } else {
             let mut outcomes = Vec::new();
@@ -165,27 +174,27 @@ async fn a_seer_never_chooses_a_players_character() {
             }
             assert_eq!(outcomes, ["done", "SP018", "SP018"]);
         }
-        let brings = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
-        assert_eq!(world.owner().count(&brings).await, 0);
+        let with_spare = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
+        assert_eq!(world.owner().count(&with_spare).await, 0);
     }
 }
 
 #[tokio::test]
 async fn a_seer_cannot_give_a_seat_back() {
     let world = World::new().await;
-    for left_alone in [true, false] {
+    for left_voluntarily in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let by = if left_alone { &player.person } else { &game.seer };
-        assert_eq!(attempt(by, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+        let by = if left_voluntarily { &player.person } else { &game.seer };
+        assert_eq!(attempt(by, &update_seat(game.session, player.id, "is_active = false")).await, "done");
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, set)).await, "SP018", "{set}");
+            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, "SP018", "{set}");
         }
-        // The Seer may not in a session that has begun either.
+        // Nor can the Seer give it back after the session has begun.
         let other = world.new_player().await;
-        world.owner().exec(&seat(game.session, other.id, other.character)).await.unwrap();
+        world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
-        assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = true")).await, "SP018");
+        assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await, "SP018");
     }
 }
 
@@ -195,42 +204,42 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
     for status in ["waiting", "active", "paused"] {
         let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
-        for step in [&["active"][..], &["active", "paused"]]
-            .iter()
-            .find(|steps| steps.last() == Some(&status))
-            .into_iter()
-            .flat_map(|steps| steps.iter())
-        {
+        let steps: &[&str] = match status {
+            "waiting" => &[],
+            "paused" => &["active", "paused"],
+            _ => &[status],
+        };
+        for step in steps {
             world.set(&game, &format!("status = '{step}'")).await;
         }
         let player = &game.players[0];
         let spare = world.new_character(player.id).await;
-        let code = code(&world, game.session).await;
-        let past = player.person.begin_with_snapshot().await;
-        assert_eq!(attempt(&game.seer, &own_seat(game.session, player.id, "is_active = false")).await, "done");
-        let with = |set: &str| own_seat(game.session, player.id, set);
+        let code = session_code(&world, game.session).await;
+        let old = player.person.begin_with_snapshot().await;
+        assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = false")).await, "done");
+        let update = |set: &str| update_seat(game.session, player.id, set);
         for sql in [
-            with("is_active = true"),
-            with("is_active = NOT is_active"),
-            with(&format!("is_active = true, character_id = '{spare}'")),
+            update("is_active = true"),
+            update("is_active = NOT is_active"),
+            update(&format!("is_active = true, character_id = '{spare}'")),
             format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
         ] {
             assert_eq!(attempt(&player.person, &sql).await, "SP028", "{status}: {sql}");
         }
         for (sql, expected) in [
-            (with("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
-            (with("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
+            (update("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
+            (update("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
             (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
-            (seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (insert_seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
-                    seat(game.session, player.id, player.character)
+                    insert_seat(game.session, player.id, player.character)
                 ),
                 &["42501", "SP028", "SP005"],
             ),
-            // An upsert of the existing seat.
+            // An update of the existing seat by MERGE.
             (
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
@@ -243,42 +252,42 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             let outcome = attempt(&player.person, &sql).await;
             assert!(expected.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
-        let outcome = exec_and_commit(past, &with("is_active = true")).await;
+        let outcome = exec_and_commit(old, &update("is_active = true")).await;
         assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
-        let sits = format!(
+        let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
             game.session, player.id
         );
-        assert_eq!(world.owner().count(&sits).await, 0, "{status}");
+        assert_eq!(world.owner().count(&active_seat).await, 0, "{status}");
         // Other users cannot clear `removed_at`.
         for person in [&game.players[1].person, &world.new_user().await] {
-            assert_ne!(attempt(person, &with("removed_at = NULL")).await, "done");
+            assert_ne!(attempt(person, &update("removed_at = NULL")).await, "done");
         }
         // The Seer can; then the player can rejoin.
-        assert_eq!(attempt(&game.seer, &with("removed_at = NULL")).await, "done");
-        let back = if status == "waiting" {
-            with("is_active = true")
+        assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");
+        let rejoin = if status == "waiting" {
+            update("is_active = true")
         } else {
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')")
         };
-        assert_eq!(attempt(&player.person, &back).await, "done", "{status}");
+        assert_eq!(attempt(&player.person, &rejoin).await, "done", "{status}");
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_player_who_left_can_rejoin_but_not_one_who_left_to_escape_a_removal() {
+async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let (gone, quick) = (&game.players[0], &game.players[1]);
-    for player in [gone, quick] {
-        assert_eq!(attempt(&player.person, &own_seat(game.session, player.id, "is_active = false")).await, "done");
+    let (leaver, removed) = (&game.players[0], &game.players[1]);
+    for player in [leaver, removed] {
+        assert_eq!(attempt(&player.person, &update_seat(game.session, player.id, "is_active = false")).await, "done");
     }
-    assert_eq!(attempt(&gone.person, &own_seat(game.session, gone.id, "is_active = true")).await, "done");
-    // The Seer removes a player who has just left.
-    let remove = own_seat(game.session, quick.id, "is_active = false");
+    assert_eq!(attempt(&leaver.person, &update_seat(game.session, leaver.id, "is_active = true")).await, "done");
+    // The Seer removes a player who has already left.
+    let remove = update_seat(game.session, removed.id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
-    assert_eq!(attempt(&quick.person, &own_seat(game.session, quick.id, "is_active = true")).await, "SP028");
+    assert_eq!(attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await, "SP028");
 }
 
 #[tokio::test]
@@ -287,29 +296,29 @@ async fn only_the_seer_removes_a_player() {
     let game = world.new_active_session(2).await;
     let (player, other) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
-        assert_ne!(attempt(&player.person, &own_seat(game.session, other.id, set)).await, "done", "{set}");
-        assert_ne!(attempt(&world.new_user().await, &own_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(attempt(&player.person, &update_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(attempt(&world.new_user().await, &update_seat(game.session, other.id, set)).await, "done", "{set}");
     }
     // The server sets `removed_at` to the current time, whatever value the Seer gives.
-    let outcome = attempt(&game.seer, &own_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
-    let invented = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
-    assert_eq!(world.owner().count(invented).await, 0, "{outcome}");
+    let outcome = attempt(&game.seer, &update_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
+    let as_given = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
+    assert_eq!(world.owner().count(as_given).await, 0, "{outcome}");
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_seat_a_character_in_a_thousand_sessions() {
+async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     let world = World::new().await;
-    let (mine, victim) = strangers(&world).await;
+    let (mine, victim) = create_session_and_stranger(&world).await;
     let seer = mine.seer.uuid();
     for _ in 0..10 {
         open_session(&world, seer, mine.adventure, true).await;
     }
-    let everywhere = format!(
+    let seat_victim = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
         victim.id, victim.character
     );
-    assert_eq!(attempt(&mine.seer, &everywhere).await, "42501");
+    assert_eq!(attempt(&mine.seer, &seat_victim).await, "42501");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
     assert_eq!(attempt(&victim.person, &leave).await, "done");
@@ -318,7 +327,8 @@ async fn a_stranger_cannot_seat_a_character_in_a_thousand_sessions() {
 
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
-    for forged in ["", "sparc.joins_by_code"] {
+    // In the second round, the caller has set the setting with which the function for joining by code allows a seat.
+    for setting in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
@@ -326,15 +336,15 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
         exec_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session))
             .await
             .unwrap();
-        let sitting = player.person.begin().await;
-        if !forged.is_empty() {
-            exec_in(&sitting, &format!("SET LOCAL {forged} = '{}'", game.session)).await.unwrap();
+        let joining = player.person.begin().await;
+        if !setting.is_empty() {
+            exec_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session)).await.unwrap();
         }
-        let sql = seat(game.session, player.id, player.character);
-        let waiting = tokio::spawn(async move { exec_and_commit(sitting, &sql).await });
+        let sql = insert_seat(game.session, player.id, player.character);
+        let waiting = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
-        assert_eq!(waiting.await.unwrap(), "42501", "{forged}");
+        assert_eq!(waiting.await.unwrap(), "42501", "{setting}");
         assert_invariants(&world).await;
     }
 }

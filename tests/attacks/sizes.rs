@@ -1,8 +1,8 @@
-//! Limits on the rows that one statement inserts and on the size of a document.
+//! Limits on the number of rows that one statement inserts, and on the size of a document.
 
 use uuid::Uuid;
 
-use super::{attempt, dry_run, exec_in, number, outcome_code};
+use super::{attempt, dry_run, exec_in, outcome_code, query_number};
 use crate::world::{Person, World};
 
 #[tokio::test]
@@ -11,49 +11,49 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
     let draft = world.new_draft(game.seer.uuid()).await;
-    let rows = |wanted: usize| format!("FROM generate_series(1, {wanted}) AS number");
-    let event = |wanted| {
+    let from_series = |count: usize| format!("FROM generate_series(1, {count}) AS number");
+    let insert_events = |count| {
         format!(
             "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' {}",
-            rows(wanted)
+            from_series(count)
         )
     };
-    let dice = |wanted| {
+    let insert_rolls = |count| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              SELECT '{session}', '{}', 'might'::attribute, 10, 'attack'::roll_type {}",
             player.character,
-            rows(wanted)
+            from_series(count)
         )
     };
-    let creature = |wanted| {
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", rows(wanted))
+    let insert_creatures = |count| {
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number {}", from_series(count))
     };
-    let adventure = |wanted| {
+    let insert_adventures = |count| {
         format!(
             "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
             game.seer.uuid(),
-            rows(wanted)
+            from_series(count)
         )
     };
-    for (person, what) in [
-        (&player.person, &event as &(dyn Fn(usize) -> String + Sync)),
-        (&player.person, &dice),
-        (&game.seer, &creature),
-        (&game.seer, &adventure),
+    for (person, insert) in [
+        (&player.person, &insert_events as &(dyn Fn(usize) -> String + Sync)),
+        (&player.person, &insert_rolls),
+        (&game.seer, &insert_creatures),
+        (&game.seer, &insert_adventures),
     ] {
-        assert_eq!(dry_run(person, &what(100)).await, "done", "{}", what(100));
-        assert_eq!(dry_run(person, &what(101)).await, "SP027", "{}", what(101));
-        assert_eq!(dry_run(person, &what(5000)).await, "SP027", "{}", what(5000));
-        // The same in several parts of one statement.
+        assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
+        assert_eq!(dry_run(person, &insert(101)).await, "SP027", "{}", insert(101));
+        assert_eq!(dry_run(person, &insert(5000)).await, "SP027", "{}", insert(5000));
+        // Two parts of one statement, each with fewer than a hundred rows.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
-            what(60),
-            what(60)
+            insert(60),
+            insert(60)
         );
         assert_eq!(dry_run(person, &parts).await, "SP027", "{parts}");
-        let nothing = format!("{} ON CONFLICT DO NOTHING", what(101));
-        assert_eq!(dry_run(person, &nothing).await, "SP027", "{nothing}");
+        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
+        assert_eq!(dry_run(person, &skipping_conflicts).await, "SP027", "{skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
@@ -61,7 +61,7 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
     );
     assert_eq!(dry_run(&player.person, &merge).await, "SP027");
     // The owner is not limited.
-    assert_eq!(outcome_code(world.owner().exec(&event(500)).await), "done");
+    assert_eq!(outcome_code(world.owner().exec(&insert_events(500)).await), "done");
 }
 
 #[tokio::test]
@@ -71,8 +71,8 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let (player, session) = (&game.players[0], game.session);
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
-    for forged in [
-        // Sets, with each row, every setting that the triggers have ever read.
+    for sql in [
+        // Sets, with each row, every setting that the triggers read now or read in the past.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
@@ -88,15 +88,15 @@ async fn nobody_resets_the_count_of_inserted_rows() {
             "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
         ),
-        // Rows that are rolled back count as well; here none are.
+        // A prepared statement: a hundred rows are accepted, 101 are not.
         format!("PREPARE many AS {insert} SELECT {row} FROM generate_series(1, $1::integer); EXECUTE many (100); EXECUTE many (101)"),
-        // The caller reads the counts of the transaction.
+        // The statement reads the counter of the transaction.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101)
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(dry_run(&player.person, &forged).await, "SP027", "{forged}");
+        assert_eq!(dry_run(&player.person, &sql).await, "SP027", "{sql}");
     }
     // The limit is per statement: several statements of a hundred rows each are accepted.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
@@ -119,7 +119,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         world.owner().exec(&open).await.unwrap();
     }
     let numbers = "FROM generate_series(1, 5000) AS number";
-    for (person, relation, sql) in [
+    for (person, table, sql) in [
         (
             &player.person,
             "characters",
@@ -164,19 +164,19 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         ),
     ] {
         let transaction = person.begin().await;
-        let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{relation}'::regclass)");
-        // The server's count includes what this connection inserted before.
+        let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
+        // The server's counter includes what this connection inserted before.
         let begin = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
         exec_in(&transaction, &begin).await.unwrap();
         assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
         exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
-        // Rows that were rolled back stay counted.
-        let few = format!(
+        // The counter still includes the rows that were rolled back.
+        let assert_few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(outcome_code(exec_in(&transaction, &few).await), "no row", "{relation}");
+        assert_eq!(outcome_code(exec_in(&transaction, &assert_few).await), "no row", "{table}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -186,10 +186,10 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
-    let drawn = "SELECT last_value FROM session_events_seq_seq";
-    let same = uuid::Uuid::new_v4();
+    let last_seq = "SELECT last_value FROM session_events_seq_seq";
+    let repeated_id = Uuid::new_v4();
     let first = format!(
-        "INSERT INTO session_events (id, session_id, event_type) VALUES ('{same}', '{session}', 'client.wave')"
+        "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
     assert_eq!(attempt(&player.person, &first).await, "done");
     for many in [
@@ -199,22 +199,23 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         // Rows that exist already are not inserted, but lock the session all the same.
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
-             SELECT '{same}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
+             SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
         ),
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
-             SELECT '{same}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT (id) DO NOTHING"
+             SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT (id) DO NOTHING"
         ),
     ] {
-        let before = number(&world, drawn).await;
+        let before = query_number(&world, last_seq).await;
         assert_eq!(attempt(&player.person, &many).await, "SP027", "{many}");
-        // Each evaluated row draws at most two numbers.
-        assert!(number(&world, drawn).await - before <= 202, "{many}");
+        // Each row draws at most two numbers before it is refused or skipped.
+        assert!(query_number(&world, last_seq).await - before <= 202, "{many}");
     }
 }
 
-/// Returns a statement for each document that a user may write, with `$DOC$` in place of the document.
-pub(super) async fn documents(world: &World) -> Vec<(Person, &'static str, String)> {
+/// Returns, for each document that a user may write, the user, the constraint that limits its size, and a statement
+/// with `$DOC$` in place of the document.
+pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
     let draft = world.new_draft(seer.uuid()).await;
@@ -252,32 +253,32 @@ pub(super) async fn documents(world: &World) -> Vec<(Person, &'static str, Strin
 async fn the_size_of_a_document_is_checked_before_its_content() {
     let world = World::new().await;
     // Too large, and also nested too deeply or with a number that no client can read: the refusal names the size.
-    let wide = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
-    let deep = format!("({wide} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
-    let great = format!("({wide} || '[1e400]'::jsonb)");
-    let object = format!("jsonb_build_object('a', {deep})");
-    for (person, constraint, sql) in documents(&world).await {
-        for document in [wide, &deep, &great, &object] {
+    let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
+    let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
+    let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");
+    let object = format!("jsonb_build_object('a', {too_deep})");
+    for (person, constraint, sql) in document_writes(&world).await {
+        for document in [too_large, &too_deep, &with_huge_number, &object] {
             assert_refused!(person.exec(&sql.replace("$DOC$", document)).await, "23514", constraint, "{constraint}");
         }
     }
 }
 
 #[tokio::test]
-async fn refusing_a_document_that_is_too_large_costs_no_more_than_reading_it() {
+async fn refusing_a_document_that_is_too_large_takes_no_more_than_three_times_as_long_as_building_it() {
     let world = World::new().await;
-    let (mut bare, mut refused) = (Vec::new(), Vec::new());
-    let wide = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
+    let (mut build_times, mut refusal_times) = (Vec::new(), Vec::new());
+    let too_large = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
     let game = world.new_active_session(1).await;
-    let sql = format!("UPDATE sessions SET game_state = {wide} WHERE id = '{}'", game.session);
+    let sql = format!("UPDATE sessions SET game_state = {too_large} WHERE id = '{}'", game.session);
     for _ in 0..3 {
         let began = std::time::Instant::now();
-        game.seer.exec(&format!("SELECT pg_column_size({wide})")).await.unwrap();
-        bare.push(began.elapsed());
+        game.seer.exec(&format!("SELECT pg_column_size({too_large})")).await.unwrap();
+        build_times.push(began.elapsed());
         let began = std::time::Instant::now();
         assert_eq!(attempt(&game.seer, &sql).await, "23514");
-        refused.push(began.elapsed());
+        refusal_times.push(began.elapsed());
     }
-    let (bare, refused) = (bare.iter().min().unwrap(), refused.iter().min().unwrap());
-    assert!(*refused < *bare * 3, "{refused:?} to refuse it, {bare:?} to build it");
+    let (build_time, refusal_time) = (build_times.iter().min().unwrap(), refusal_times.iter().min().unwrap());
+    assert!(*refusal_time < *build_time * 3, "{refusal_time:?} to refuse it, {build_time:?} to build it");
 }

@@ -1,4 +1,4 @@
-//! Names that look like another name, like nothing, or like more than one line.
+//! Names that look like another name, that are invisible, or that look like more than one line; and URLs of pictures.
 
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ const FORBIDDEN: &[char] = &[
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// Names that show nothing.
+/// Names without a visible character.
 const INVISIBLE: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -48,20 +48,20 @@ const INVISIBLE: &[&str] = &[
     "\u{fdd0}\u{fdef}\u{fffe}",
 ];
 
-/// Ranges of code points that show nothing: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode calls
+/// Ranges of invisible code points: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode calls
 /// default ignorable, invisible stackers, and the blanks of some scripts.
 const BLANK: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f 2028-202f \
     205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
     1d173-1d17a e0000-e0fff";
 
-/// The first and the last code point of each range.
+/// Returns the first and the last code point of each range.
 fn blank_ranges() -> Vec<(u32, u32)> {
-    let point = |hex: &str| u32::from_str_radix(hex, 16).unwrap();
+    let code_point = |hex: &str| u32::from_str_radix(hex, 16).unwrap();
     BLANK
         .split(' ')
         .map(|range| range.split_once('-').unwrap_or((range, range)))
-        .map(|(a, b)| (point(a), point(b)))
+        .map(|(first, last)| (code_point(first), code_point(last)))
         .collect()
 }
 
@@ -99,16 +99,17 @@ const NAMES: &[&str] = &[
     "❤\u{fe0f}❤\u{fe0f}",
 ];
 
-/// A column for a name that a client may write: statements with `$NAME$` in place of the name.
-struct Named {
+/// A column for a name that a client may write.
+struct NameColumn {
     what: &'static str,
     person: Person,
+    /// Statements that write it, with `$NAME$` in place of the name. The first one updates the row that `read` reads.
     writes: Vec<String>,
     /// A query that reads the name.
     read: String,
 }
 
-async fn named(world: &World) -> Vec<Named> {
+async fn name_columns(world: &World) -> Vec<NameColumn> {
     let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
     let draft = world.new_draft(seer.uuid()).await;
@@ -117,13 +118,13 @@ async fn named(world: &World) -> Vec<Named> {
     let update =
         |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
     vec![
-        Named {
+        NameColumn {
             what: "display name",
             person: player.person.clone(),
             writes: vec![update("users", "display_name", player.id)],
             read: format!("SELECT display_name FROM users WHERE id = '{}'", player.id),
         },
-        Named {
+        NameColumn {
             what: "character",
             person: player.person.clone(),
             writes: vec![
@@ -136,7 +137,7 @@ async fn named(world: &World) -> Vec<Named> {
             ],
             read: format!("SELECT name FROM characters WHERE id = '{}'", player.character),
         },
-        Named {
+        NameColumn {
             what: "adventure",
             person: seer.clone(),
             writes: vec![
@@ -145,7 +146,7 @@ async fn named(world: &World) -> Vec<Named> {
             ],
             read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
         },
-        Named {
+        NameColumn {
             what: "creature",
             person: seer.clone(),
             writes: vec![
@@ -165,65 +166,67 @@ fn literal(text: &str) -> String {
 #[tokio::test]
 async fn no_name_contains_deceptive_characters() {
     let world = World::new().await;
-    for named in named(&world).await {
-        for write in &named.writes {
-            for letter in FORBIDDEN {
-                for text in
-                    [format!("Ada{letter}Lovelace"), format!("{letter}Ada Lovelace"), format!("Ada Lovelace{letter}")]
-                {
-                    let outcome = named.person.exec(&write.replace("$NAME$", &literal(&text))).await;
+    for column in name_columns(&world).await {
+        for write in &column.writes {
+            for forbidden in FORBIDDEN {
+                for text in [
+                    format!("Ada{forbidden}Lovelace"),
+                    format!("{forbidden}Ada Lovelace"),
+                    format!("Ada Lovelace{forbidden}"),
+                ] {
+                    let outcome = column.person.exec(&write.replace("$NAME$", &literal(&text))).await;
                     let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
-                    assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
+                    assert!(refused, "{}: {text:?}: {outcome:?}", column.what);
                 }
             }
             for text in INVISIBLE {
-                let outcome = named.person.exec(&write.replace("$NAME$", &literal(text))).await;
+                let outcome = column.person.exec(&write.replace("$NAME$", &literal(text))).await;
                 let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
-                assert!(refused, "{}: {text:?}: {outcome:?}", named.what);
+                assert!(refused, "{}: {text:?}: {outcome:?}", column.what);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn no_name_has_only_characters_that_show_nothing() {
+async fn no_name_has_only_invisible_characters() {
     let world = World::new().await;
     for (first, last) in blank_ranges() {
-        for form in
+        for name in
             ["chr(point)", "' ' || chr(point)", "repeat(chr(point), 40)", "chr(12288) || chr(point) || chr(10240)"]
         {
-            let accepted = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({form})");
-            assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {form}");
+            let accepted = format!("generate_series({first}, {last}) AS point WHERE private.is_clean_name({name})");
+            assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other character is visible: it may be a name's only one.
-    let blank: Vec<String> =
+    // Every other character is visible, so a name may consist of it alone.
+    let not_blank: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused = format!(
         "generate_series(1, 918015) AS point WHERE point NOT BETWEEN 55296 AND 57343 AND {}
            AND NOT private.is_clean_name(chr(point)) AND point NOT IN (65532, 65533)",
-        blank.join(" AND ")
+        not_blank.join(" AND ")
     );
     assert_eq!(world.owner().count(&refused).await, 0);
 }
 
 #[tokio::test]
-async fn the_source_of_a_modifier_shows_something() {
+async fn the_source_of_a_modifier_has_a_visible_character() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let roll = |source: &str| {
+    let roll_with = |source: &str| {
         let modifiers = serde_json::json!([{ "type": "flat", "value": 1, "source": source }]).to_string();
-        crate::world::roll(game.session, player.character)
+        crate::world::insert_roll(game.session, player.character)
             .replace("roll_type)", "roll_type, modifiers)")
             .replace("'attribute_check')", &format!("'attribute_check', {})", literal(&modifiers)))
     };
     for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
-        assert_refused!(player.person.exec(&roll(source)).await, "23514", "valid_modifiers", "{source:?}");
+        assert_refused!(player.person.exec(&roll_with(source)).await, "23514", "valid_modifiers", "{source:?}");
     }
     for source in NAMES {
-        assert_eq!(player.person.exec(&roll(source)).await, Ok(1), "{source:?}");
+        assert_eq!(player.person.exec(&roll_with(source)).await, Ok(1), "{source:?}");
     }
 }
 
@@ -300,16 +303,16 @@ async fn the_url_of_a_picture_is_http_or_https() {
 #[tokio::test]
 async fn names_of_every_script_are_stored_unchanged() {
     let world = World::new().await;
-    for named in named(&world).await {
+    for column in name_columns(&world).await {
         for name in NAMES {
-            let sql = named.writes[0].replace("$NAME$", &literal(name));
-            let outcome = named.person.exec(&sql).await;
+            let sql = column.writes[0].replace("$NAME$", &literal(name));
+            let outcome = column.person.exec(&sql).await;
             // An adventure's name must have at least three characters, a character's two.
             if name.chars().count() < 3 {
                 continue;
             }
-            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", named.what);
-            assert_eq!(named.person.value::<String>(&named.read).await.unwrap(), *name, "{}", named.what);
+            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", column.what);
+            assert_eq!(column.person.value::<String>(&column.read).await.unwrap(), *name, "{}", column.what);
         }
     }
 }
@@ -317,7 +320,7 @@ async fn names_of_every_script_are_stored_unchanged() {
 #[tokio::test]
 async fn a_sign_up_cleans_its_name_and_never_fails() {
     let world = World::new().await;
-    let mut given: Vec<String> = FORBIDDEN.iter().map(|letter| format!("Ada{letter}Lovelace")).collect();
+    let mut given: Vec<String> = FORBIDDEN.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
     given.extend(INVISIBLE.iter().map(|text| (*text).to_owned()));
     given.push(FORBIDDEN.iter().collect());
     given.push("\u{202e}".repeat(500));
@@ -335,8 +338,8 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             let name: String = world.owner().value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
             // The stored name must be one that its owner may write.
-            let again = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
-            assert_eq!(attempt(&world.user(id), &again).await, "done", "{text:?} becomes {name:?}");
+            let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
+            assert_eq!(attempt(&world.user(id), &rename).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
                 assert!(name.starts_with("Ada") && name.ends_with("Lovelace"), "{text:?} becomes {name:?}");
             }
@@ -357,7 +360,7 @@ async fn a_sign_up_takes_only_strings_from_its_metadata() {
         let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
         assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
     }
-    for (url, kept) in [
+    for (url, is_kept) in [
         ("https://example.org/a.png", true),
         ("http://example.org/a.png", true),
         ("javascript:alert(1)", false),
@@ -374,8 +377,8 @@ async fn a_sign_up_takes_only_strings_from_its_metadata() {
             literal(&metadata)
         );
         assert_eq!(attempt(&world.owner(), &sql).await, "done", "{url}");
-        let there = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
-        assert_eq!(there == 1, kept, "{url}");
+        let with_avatar = world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NOT NULL")).await;
+        assert_eq!(with_avatar == 1, is_kept, "{url}");
     }
     let id = Uuid::new_v4();
     let long = format!("https://example.org/{}", "a".repeat(3000));

@@ -1,24 +1,25 @@
-//! What happens in private leaves no trace that others can read, and a removed player reads nothing more.
+//! What happens in a private session leaves no trace that others can read, and a removed player reads nothing more of
+//! it.
 
 use uuid::Uuid;
 
-use super::{attempt, dry_run, number};
+use super::{attempt, dry_run, query_number};
 use crate::world::{GameSession, Person, World, insert_character};
 
-/// Returns the `updated_at` of all rows that a visitor can read.
-async fn times(world: &World) -> Vec<String> {
+/// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
+async fn visible_times(world: &World) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', kind, id, updated_at)
                FROM (
                  SELECT 'user' AS kind, id, updated_at FROM users
                  UNION ALL SELECT 'adventure', id, updated_at FROM adventures
                  UNION ALL SELECT 'session', id, updated_at FROM sessions
-               ) AS read
+               ) AS visible
                ORDER BY 1";
     world.visitor().values(sql).await.unwrap()
 }
 
 #[tokio::test]
-async fn private_deeds_do_not_move_the_times_that_everyone_reads() {
+async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let public = world.new_session(1).await;
@@ -26,15 +27,15 @@ async fn private_deeds_do_not_move_the_times_that_everyone_reads() {
     let (player, guest) = (&game.players[0], &public.players[0]);
     let (hero, draft) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, seer) = (game.session, game.seer.uuid());
-    let before = times(&world).await;
+    let before = visible_times(&world).await;
     assert_eq!(before.len(), 8, "five accounts, two adventures and a session");
-    let of_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.id);
-    for (person, deed) in [
+    let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.id);
+    for (person, sql) in [
         (&player.person, insert_character(hero, player.id)),
         (&player.person, format!("UPDATE characters SET retired_at = now() WHERE id = '{hero}'")),
         (&player.person, format!("DELETE FROM characters WHERE id = '{hero}'")),
-        (&player.person, of_seat("is_active = false")),
-        (&player.person, of_seat("is_active = true")),
+        (&player.person, update_seat("is_active = false")),
+        (&player.person, update_seat("is_active = true")),
         (
             &player.person,
             format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{draft}', '{}', 'Draft')", player.id),
@@ -54,22 +55,22 @@ async fn private_deeds_do_not_move_the_times_that_everyone_reads() {
         ),
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.id)),
     ] {
-        assert_eq!(attempt(person, &deed).await, "done", "{deed}");
-        assert_eq!(times(&world).await, before, "{deed}");
+        assert_eq!(attempt(person, &sql).await, "done", "{sql}");
+        assert_eq!(visible_times(&world).await, before, "{sql}");
     }
-    let counted = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
-    assert_eq!(number(&world, counted).await, 3, "the session counts");
-    let recent = "SELECT count(*) FROM sessions WHERE last_event_at < now() - INTERVAL '1 day'";
-    assert_eq!(number(&world, recent).await, 0, "the event was recorded");
+    let with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
+    assert_eq!(query_number(&world, with_games).await, 3, "the session counts");
+    let outdated = "SELECT count(*) FROM sessions WHERE last_event_at < now() - INTERVAL '1 day'";
+    assert_eq!(query_number(&world, outdated).await, 0, "the event was recorded");
 }
 
 #[tokio::test]
-async fn an_edit_sets_updated_at_whoever_writes() {
+async fn every_edit_sets_updated_at_whoever_makes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let (player, seer, service) = (&game.players[0], &game.seer, world.service());
+    let (player, seer, service) = (&game.players[0], &game.seer, &world.service());
     let draft = world.new_draft(seer.uuid()).await;
-    let cases: [(&str, Uuid, &Person, &[&str]); 4] = [
+    let user_edits: [(&str, Uuid, &Person, &[&str]); 4] = [
         ("users", player.id, &player.person, &["display_name = 'Ada'", "avatar_url = 'https://x.org/a'", "bio = 'x'"]),
         (
             "characters",
@@ -110,7 +111,7 @@ async fn an_edit_sets_updated_at_whoever_writes() {
             ],
         ),
     ];
-    let of_service: [(&str, Uuid, &[&str]); 4] = [
+    let service_edits: [(&str, Uuid, &[&str]); 4] = [
         ("users", player.id, &["is_verified = true", "updated_at = 'infinity'"]),
         (
             "characters",
@@ -120,89 +121,89 @@ async fn an_edit_sets_updated_at_whoever_writes() {
         ("adventures", draft, &["is_valid = true", "validation_errors = '[1]'", "updated_at = 'infinity'"]),
         ("sessions", game.session, &["code = 'AAAAAA'", "updated_at = 'infinity'"]),
     ];
-    let service = &service;
-    let all = cases.into_iter().flat_map(|(table, id, who, sets)| sets.iter().map(move |set| (table, id, who, *set)));
-    let served =
-        of_service.into_iter().flat_map(|(table, id, sets)| sets.iter().map(move |set| (table, id, service, *set)));
-    for (table, id, who, set) in all.chain(served) {
-        let time = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
-        let before: String = world.owner().value(&time).await.unwrap();
-        assert_eq!(attempt(who, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
-        let after: String = world.owner().value(&time).await.unwrap();
+    let service_edits = service_edits.map(|(table, id, sets)| (table, id, service, sets));
+    let edits = user_edits.into_iter().chain(service_edits);
+    let edits = edits.flat_map(|(table, id, person, sets)| sets.iter().map(move |set| (table, id, person, *set)));
+    for (table, id, person, set) in edits {
+        let updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
+        let before: String = world.owner().value(&updated_at).await.unwrap();
+        assert_eq!(attempt(person, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
+        let after: String = world.owner().value(&updated_at).await.unwrap();
         assert!(after > before && after != "infinity", "{table}: {set}");
     }
 }
 
-/// Returns how many rows of the session's tables the account reads.
-async fn read(person: &Person, game: &GameSession) -> Vec<i64> {
+/// Returns how many of the session's rows the user sees in each table, and whether the user may follow its broadcasts
+/// and events (1 or 0).
+async fn visible_rows(person: &Person, game: &GameSession) -> Vec<i64> {
     let session = game.session;
-    let mut rows = Vec::new();
+    let mut counts = Vec::new();
     for from in [
         format!("sessions WHERE id = '{session}'"),
         format!("dice_rolls WHERE session_id = '{session}'"),
         format!("session_events WHERE session_id = '{session}'"),
         format!("get_session_details('{session}')"),
         format!("session_players WHERE session_id = '{session}'"),
-        format!("(SELECT WHERE private.can_follow('session:{session}')) AS followed"),
-        format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS heard"),
+        format!("(SELECT WHERE private.can_follow('session:{session}')) AS allowed"),
+        format!("(SELECT WHERE private.my_listener_status('{session}') = 'listens') AS allowed"),
         format!("archived_sessions WHERE id = '{session}'"),
         format!("archived_dice_rolls WHERE session_id = '{session}'"),
         format!("archived_session_players WHERE session_id = '{session}'"),
     ] {
-        rows.push(person.count(&from).await);
+        counts.push(person.count(&from).await);
     }
-    rows
+    counts
 }
 
 #[tokio::test]
 async fn a_removed_player_reads_nothing_of_a_private_session() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let [removed, left, player] = [0, 1, 2].map(|place| &game.players[place]);
-    for one in [removed, player] {
-        world.new_roll(game.session, one.character, "{1,2,3,4,5}", 10, 0).await;
+    let [removed, left, player] = [0, 1, 2].map(|index| &game.players[index]);
+    for roller in [removed, player] {
+        world.new_roll(game.session, roller.character, "{1,2,3,4,5}", 10, 0).await;
     }
-    let before = read(&removed.person, &game).await;
+    let before = visible_rows(&removed.person, &game).await;
     assert_eq!((before[0], before[1], before[3..7].to_vec()), (1, 2, vec![1, 3, 1, 1]));
-    let change = |set: &str, id: Uuid| {
+    let update_seat = |set: &str, id: Uuid| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session)
     };
-    assert_eq!(attempt(&left.person, &change("is_active = false", left.id)).await, "done");
-    assert_eq!(attempt(&game.seer, &change("removed_at = now()", removed.id)).await, "done");
+    assert_eq!(attempt(&left.person, &update_seat("is_active = false", left.id)).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.id)).await, "done");
     let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session);
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
-    let own_seat = vec![0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
-    assert_eq!(read(&removed.person, &game).await, own_seat);
-    assert_eq!(read(&left.person, &game).await[0], 1, "a player who left may rejoin");
-    assert_eq!(read(&player.person, &game).await[4], 3);
+    let only_own_seat = vec![0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+    assert_eq!(visible_rows(&removed.person, &game).await, only_own_seat);
+    assert_eq!(visible_rows(&left.person, &game).await[0], 1, "a player who left may rejoin");
+    assert_eq!(visible_rows(&player.person, &game).await[4], 3);
     let order = "cardinality(private.initiative_order(ARRAY(SELECT id FROM dice_rolls)))";
     assert_eq!(removed.person.value::<i32>(&format!("SELECT {order}")).await, Ok(0));
     // Everyone sees a public session, but only its participants see its rolls and events.
     world.set(&game, "is_public = true").await;
-    assert_eq!(read(&removed.person, &game).await, [1, 0, 0, 1, 3, 0, 0, 0, 0, 0]);
+    assert_eq!(visible_rows(&removed.person, &game).await, [1, 0, 0, 1, 3, 0, 0, 0, 0, 0]);
     world.set(&game, "is_public = false").await;
-    // Readmitted, the player is a participant again.
-    assert_eq!(attempt(&game.seer, &change("removed_at = NULL", removed.id)).await, "done");
-    assert_eq!(read(&removed.person, &game).await[0..2], [1, 2]);
-    assert_eq!(attempt(&game.seer, &change("removed_at = now()", removed.id)).await, "done");
-    // The archive shows a removed player no more than that.
+    // Once readmitted, the player is a participant again.
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed.id)).await, "done");
+    assert_eq!(visible_rows(&removed.person, &game).await[0..2], [1, 2]);
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.id)).await, "done");
+    // Nor does the archive show a removed player more than that.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
         world.set(&game, set).await;
     }
-    assert_eq!(read(&removed.person, &game).await, own_seat);
+    assert_eq!(visible_rows(&removed.person, &game).await, only_own_seat);
     assert_eq!(world.service().value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
-    assert_eq!(read(&removed.person, &game).await, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    assert_eq!(read(&left.person, &game).await[7..], [1, 2, 3]);
+    assert_eq!(visible_rows(&removed.person, &game).await, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(visible_rows(&left.person, &game).await[7..], [1, 2, 3]);
 }
 
 #[tokio::test]
-async fn a_code_of_a_session_that_cannot_be_joined_shows_it_only_to_its_participants() {
+async fn the_code_of_a_session_that_cannot_be_joined_shows_it_only_to_its_participants() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let (player, removed, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
     let code: String = world.owner().value("SELECT code::text FROM sessions").await.unwrap();
-    let shown = async |person: &Person| person.count(&format!("private.session_by_code('{code}')")).await;
+    let visible = async |person: &Person| person.count(&format!("private.session_by_code('{code}')")).await;
     let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, for_stranger) in [("waiting", 1), ("starting_soon", 1), ("active", 0), ("paused", 0), ("completed", 0)]
@@ -217,7 +218,7 @@ async fn a_code_of_a_session_that_cannot_be_joined_shows_it_only_to_its_particip
             (&game.seer, 1),
             (&world.service(), 1),
         ] {
-            assert_eq!(shown(person).await, expected, "{status}, {:?}", person.id);
+            assert_eq!(visible(person).await, expected, "{status}, {:?}", person.id);
         }
     }
 }
@@ -230,20 +231,20 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     let events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
     let utc = format!("{events} AND payload ->> 'started_at' LIKE '%+00:00'");
     for zone in ["<x>+150", "Asia/Kolkata"] {
-        let set = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
+        let set_zone = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
         for status in ["active", "paused"] {
-            let sql = format!("{set}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session);
+            let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session);
             assert_eq!(attempt(&game.seer, &sql).await, "done", "{zone}");
         }
-        assert_eq!(number(&world, &utc).await, number(&world, events).await, "{zone}");
-        let shown = format!(
-            "{set}; DO $$ DECLARE shown jsonb; BEGIN
-               SELECT session_data INTO shown FROM public.get_session_details('{}');
-               ASSERT shown ->> 'created_at' LIKE '%+00:00', shown ->> 'created_at';
-               ASSERT shown ->> 'scheduled_start' LIKE '%+00:00', shown ->> 'scheduled_start';
+        assert_eq!(query_number(&world, &utc).await, query_number(&world, events).await, "{zone}");
+        let assert_utc = format!(
+            "{set_zone}; DO $$ DECLARE details jsonb; BEGIN
+               SELECT session_data INTO details FROM public.get_session_details('{}');
+               ASSERT details ->> 'created_at' LIKE '%+00:00', details ->> 'created_at';
+               ASSERT details ->> 'scheduled_start' LIKE '%+00:00', details ->> 'scheduled_start';
              END $$",
             game.session
         );
-        assert_eq!(dry_run(&game.seer, &shown).await, "no row", "{zone}");
+        assert_eq!(dry_run(&game.seer, &assert_utc).await, "no row", "{zone}");
     }
 }

@@ -1,12 +1,13 @@
-//! Nobody waits for a row, or makes the database work for one, that row security hides from them.
+//! A statement neither waits for a row that row security hides from its sender, nor makes the database do any work for
+//! it.
 
 use uuid::Uuid;
 
 use super::{attempt, exec_in};
-use crate::world::{World, insert_character, roll, seat};
+use crate::world::{World, insert_character, insert_roll, insert_seat};
 
 #[tokio::test]
-async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
+async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (stranger, former) = (world.new_user().await, &game.players[1].person);
@@ -15,7 +16,7 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
     let writer = game.seer.begin().await;
     let change = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session);
     exec_in(&writer, &change).await.unwrap();
-    let drawn = "SELECT last_value::text FROM session_events_seq_seq";
+    let last_seq = "SELECT last_value::text FROM session_events_seq_seq";
     // Only an event that its sender may send waits for the lock.
     let participant = &game.players[0].person;
     for (person, kinds) in [
@@ -24,34 +25,34 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL"]),
     ] {
         for kind in kinds {
-            for end in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
-                let mut costs = Vec::new();
+            for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
+                let mut numbers_drawn = Vec::new();
                 for session in [game.session, Uuid::new_v4()] {
-                    let before: String = world.owner().value(drawn).await.unwrap();
+                    let before: String = world.owner().value(last_seq).await.unwrap();
                     let transaction = person.begin().await;
                     exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
-                        "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){end}"
+                        "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){suffix}"
                     );
-                    assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{kind}{end}");
+                    assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
-                    let after: String = world.owner().value(drawn).await.unwrap();
-                    costs.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
+                    let after: String = world.owner().value(last_seq).await.unwrap();
+                    numbers_drawn.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
                 }
-                assert_eq!(costs[0], costs[1], "{kind}: numbers drawn for a session and for none");
-                assert!(costs[0] <= 1, "{kind}: only the column's default draws a number");
+                assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
+                assert!(numbers_drawn[0] <= 1, "{kind}: only the column's default draws a number");
             }
         }
     }
     writer.rollback().await.unwrap();
-    // Participants can still send events, and rolls and seats still write theirs.
+    // Participants can still send events, and rolls and new seats still write theirs.
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     assert_eq!(attempt(participant, &send).await, "done");
-    assert_eq!(attempt(participant, &roll(game.session, game.players[0].character)).await, "done");
+    assert_eq!(attempt(participant, &insert_roll(game.session, game.players[0].character)).await, "done");
     let joined = world.new_session(0).await;
     world.set(&joined, "is_public = true").await;
     let hero = world.new_character(stranger.uuid()).await;
-    assert_eq!(attempt(&stranger, &seat(joined.session, stranger.uuid(), hero)).await, "done");
+    assert_eq!(attempt(&stranger, &insert_seat(joined.session, stranger.uuid(), hero)).await, "done");
     for (session, kind) in [(game.session, "dice_rolled"), (joined.session, "player_joined")] {
         let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}' AND seq > 0");
         assert!(world.owner().count(&events).await >= 1, "{kind}");
@@ -59,30 +60,30 @@ async fn the_event_of_a_stranger_waits_for_no_session_and_draws_no_number() {
     assert_eq!(attempt(&stranger, &insert_character(Uuid::new_v4(), stranger.uuid())).await, "done");
 }
 
-/// Locks that two transactions share alternately would keep a stronger one waiting for ever.
+/// If opening a session kept a shared lock on its adventure, overlapping transactions that open sessions could keep an
+/// exclusive lock waiting for ever.
 #[tokio::test]
-async fn a_session_that_is_being_opened_keeps_nobody_from_the_adventure() {
+async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_ends() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let other = world.new_user().await;
-    for snapshot in [false, true] {
-        let opening = if snapshot { other.begin_with_snapshot().await } else { other.begin().await };
+    for has_snapshot in [false, true] {
+        let opening = if has_snapshot { other.begin_with_snapshot().await } else { other.begin().await };
         let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
         assert_eq!(exec_in(&opening, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
-            let owner = world.owner().begin().await;
-            exec_in(&owner, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let writer = world.owner().begin().await;
+            exec_in(&writer, "SET LOCAL lock_timeout = '1s'").await.unwrap();
             let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure);
-            assert_eq!(exec_in(&owner, &sql).await, Ok(1), "{change}");
-            owner.commit().await.unwrap();
+            assert_eq!(exec_in(&writer, &sql).await, Ok(1), "{change}");
+            writer.commit().await.unwrap();
         }
         opening.commit().await.unwrap();
     }
     // An adventure that was unpublished since the snapshot is still refused.
-    let late = other.begin_with_snapshot().await;
-    exec_in(&late, "SELECT now()").await.unwrap();
-    let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
-    world.owner().exec(&draft).await.unwrap();
+    let old = other.begin_with_snapshot().await;
+    let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
+    world.owner().exec(&unpublish).await.unwrap();
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
-    assert_eq!(exec_in(&late, &open).await.unwrap_err().code, "40001");
+    assert_eq!(exec_in(&old, &open).await.unwrap_err().code, "40001");
 }

@@ -1,4 +1,4 @@
-// The JavaScript of docs/operations.md, "Realtime": each block runs as it is printed.
+// The JavaScript in docs/operations.md, "Realtime": each block runs exactly as the document has it.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { launch, sqlAsOwner, start } from "./program.mjs";
 
-const [follow, onThePlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
+const [followWithService, followOnPlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
 
 let browser, program;
 before(async () => {
@@ -22,26 +22,26 @@ test("with a service, each event is applied once and in order, also across a res
   const page = await browser.newPage();
   await page.goto(program.url);
   const session = (await program.request("GET", "/api/demo-session")).body;
-  const block = follow.replace("`/sessions/", "`/api/sessions/");
-  assert.notEqual(block, follow);
+  const block = followWithService.replace("`/sessions/", "`/api/sessions/");
+  assert.notEqual(block, followWithService);
   await page.evaluate(([block, session]) => {
     window.seen = { applied: [], connected: [], loads: 0 };
     const functions = {
       apply: (event) => seen.applied.push(event.seq),
       loadSession: async () => { seen.loads += 1; },
-      showConnected: (is) => seen.connected.push(is),
+      showConnected: (isConnected) => seen.connected.push(isConnected),
       showError: (error) => { seen.error = error; },
     };
     new Function(...Object.keys(functions), "session", `${block}; follow(session)`)(...Object.values(functions), session);
   }, [block, session]);
-  const applied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
-  await applied(3);
+  const waitForApplied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
+  await waitForApplied(3);
   await program.stop();
   program = await start(program.port, 1);
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
   const before = await page.evaluate(() => seen.applied.length);
   sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
-  await applied(before + 1);
+  await waitForApplied(before + 1);
   const seen = await page.evaluate(() => window.seen);
   const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
@@ -52,18 +52,18 @@ test("with a service, each event is applied once and in order, also across a res
 
 test("on the platform, each event is applied once and in order, however broadcasts arrive", async () => {
   const stored = [], applied = [];
-  let receive, change;
+  let receive, changeStatus;
   const channel = {
     on: (_kind, _filter, handler) => { receive = (seq) => handler({ payload: { seq } }); },
-    subscribe: (handler) => { change = handler; },
+    subscribe: (handler) => { changeStatus = handler; },
   };
   const rows = (last) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > last).map((seq) => ({ seq })) }));
   const query = { select: () => query, eq: () => query, gt: (_column, last) => ({ order: () => rows(last) }) };
   const supabase = { channel: () => channel, from: () => query };
-  new Function("supabase", "sessionId", "apply", onThePlatform)(supabase, "a session", (event) => applied.push(event.seq));
+  new Function("supabase", "sessionId", "apply", followOnPlatform)(supabase, "a session", (event) => applied.push(event.seq));
 
   stored.push(1, 2, 3);
-  const subscribed = change("SUBSCRIBED");
+  const subscribed = changeStatus("SUBSCRIBED");
   receive(4);
   receive(3);
   await subscribed;
@@ -71,11 +71,11 @@ test("on the platform, each event is applied once and in order, however broadcas
   receive(7);
   receive(7);
   assert.deepEqual(applied, [1, 2, 3, 4, 7]);
-  await change("CHANNEL_ERROR");
+  await changeStatus("CHANNEL_ERROR");
   stored.push(4, 7, 8, 9);
-  const again = change("SUBSCRIBED");
+  const resubscribed = changeStatus("SUBSCRIBED");
   receive(10);
   receive(9);
-  await again;
+  await resubscribed;
   assert.deepEqual(applied, [1, 2, 3, 4, 7, 8, 9, 10], "events that were missed while the connection was lost");
 });

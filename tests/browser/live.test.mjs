@@ -1,4 +1,4 @@
-// The page in a real browser: what users see, and that no event is lost or duplicated.
+// The page of the example `live_session` in a real browser: what users see, and that no event is lost or duplicated.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
@@ -27,32 +27,33 @@ async function open(path = "/", options = {}) {
   await page.goto(program.url + path);
   return page;
 }
-const live = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
-const show = async () => (await program.request("GET", "/api/demo-session")).body;
+const waitForLive = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
+const showSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
 
 async function sitDown(page, name) {
-  await live(page);
+  await waitForLive(page);
   await page.getByRole("button", { name: "Sit down and play" }).click();
   await page.getByLabel("Name").fill(name);
   await page.getByRole("button", { name: "Sit down", exact: true }).click();
   await page.getByRole("heading", { name, level: 2 }).first().waitFor();
-  await live(page);
+  await waitForLive(page);
 }
 /** Leaves the session, so that the next test gets a seat. */
 async function leave(page) {
   await page.getByRole("button", { name: "Leave the session" }).click();
   await page.getByText("You are watching").waitFor();
 }
-/** Rolls, and returns the roll. */
+/** Rolls by clicking, and returns the roll from the response. */
 async function roll(page, attribute) {
-  const [answer] = await Promise.all([
-    page.waitForResponse((answer) => answer.url().endsWith("/api/rolls") && answer.request().method() === "POST"),
+  const [response] = await Promise.all([
+    page.waitForResponse((response) => response.url().endsWith("/api/rolls") && response.request().method() === "POST"),
     page.getByRole("button", { name: `Roll ${attribute}` }).click(),
   ]);
-  assert.equal(answer.status(), 200);
-  return answer.json();
+  assert.equal(response.status(), 200);
+  return response.json();
 }
-const shownRoll = async (page, id) => {
+/** Waits until the roll is shown, and returns its animation and label. */
+const waitForRoll = async (page, id) => {
   const dice = page.locator(`#dice[data-roll="${id}"]`);
   await dice.waitFor();
   return { animation: await dice.getAttribute("data-animation"), label: await dice.getAttribute("aria-label") };
@@ -68,22 +69,22 @@ test("the page shows the game live within ten seconds", async () => {
 });
 
 test("a roll in one window appears in the other with the same dice and the same animation", async () => {
-  const [ada, watcher] = [await open(), await open()];
-  await live(watcher);
-  await sitDown(ada, "Elowen");
+  const [player, watcher] = [await open(), await open()];
+  await waitForLive(watcher);
+  await sitDown(player, "Elowen");
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor();
-  const rolled = await roll(ada, "might");
-  const [here, there] = await Promise.all([shownRoll(ada, rolled.id), shownRoll(watcher, rolled.id)]);
+  const rolled = await roll(player, "might");
+  const [here, there] = await Promise.all([waitForRoll(player, rolled.id), waitForRoll(watcher, rolled.id)]);
   assert.deepEqual(there, here);
   assert.equal(here.label, `Dice: ${rolled.results.join(", ")}`);
   await watcher.locator("#feed li", { hasText: "Elowen" }).last().waitFor();
-  await leave(ada);
+  await leave(player);
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor({ state: "detached" });
 });
 
-test("a visitor sees no controls of players, and a player none of the Seer", async () => {
+test("a visitor sees no controls for players, and a player none for the Seer", async () => {
   const page = await open();
-  await live(page);
+  await waitForLive(page);
   assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 0);
   assert.equal(await page.getByRole("button", { name: "Say" }).count(), 0);
   await sitDown(page, "Merrin");
@@ -95,8 +96,8 @@ test("a visitor sees no controls of players, and a player none of the Seer", asy
 test("after a restart of the program, no event is lost or duplicated", async () => {
   const [player, watcher] = [await open(), await open()];
   await sitDown(player, "Hob");
-  await live(watcher);
-  const session = await show();
+  await waitForLive(watcher);
+  const session = await showSessionId();
   for (const page of [player, watcher]) {
     // Records every event that arrives, before the page removes duplicates.
     await page.evaluate(() => {
@@ -107,7 +108,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   }
   const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
   const before = await roll(player, "might");
-  await shownRoll(watcher, before.id);
+  await waitForRoll(watcher, before.id);
   await program.stop();
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
   // Other clients write in the meantime.
@@ -120,7 +121,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
     for (const text of ["one", "two", "three"]) assert.equal(await page.locator("#feed li", { hasText: `while away, ${text}` }).count(), 1);
   }
   const after = await roll(player, "grace");
-  await Promise.all([shownRoll(player, after.id), shownRoll(watcher, after.id)]);
+  await Promise.all([waitForRoll(player, after.id), waitForRoll(watcher, after.id)]);
   const to = Number(sqlAsOwner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
   const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
   for (const page of [player, watcher]) {
@@ -132,15 +133,15 @@ test("after a restart of the program, no event is lost or duplicated", async () 
 
 test("when events have been deleted, the page says to reload", async () => {
   const page = await open();
-  await live(page);
-  const session = await show();
+  await waitForLive(page);
+  const session = await showSessionId();
   await page.locator("#feed li").first().waitFor();
   await program.stop();
   sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${session}'`);
   program = await start(program.port);
   await page.getByText("You were away for too long").waitFor();
   await page.getByRole("button", { name: "Reload the session" }).click();
-  await live(page);
+  await waitForLive(page);
   await page.locator("#feed .is-new").first().waitFor();
 });
 
@@ -151,16 +152,16 @@ test("a token that expires while watching is renewed with one click", async () =
   const id = await page.evaluate("me.profile.id");
   const shortLived = token(id, { exp: Math.floor(Date.now() / 1000) + 3 });
   await page.evaluate((token) => { remember({ ...me, token }); route(); }, shortLived);
-  await live(page);
+  await waitForLive(page);
   await page.getByText("Your visitor's pass has expired").waitFor();
   await page.getByRole("button", { name: "Get a new pass" }).click();
-  await live(page);
+  await waitForLive(page);
   assert.notEqual(await page.evaluate("me.profile.id"), id);
 });
 
 test("a visitor can take a seat and roll with only the keyboard, and the focus is always visible", async () => {
   const page = await open();
-  await live(page);
+  await waitForLive(page);
   const tabTo = async (name) => {
     for (let presses = 0; presses < 40; presses += 1) {
       await page.keyboard.press("Tab");
@@ -181,11 +182,11 @@ test("a visitor can take a seat and roll with only the keyboard, and the focus i
   await tabTo("Sit down");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor({ state: "hidden" });
-  await live(page);
+  await waitForLive(page);
   await tabTo("Roll might");
-  const rolled = page.waitForResponse((answer) => answer.url().endsWith("/api/rolls"));
+  const rolled = page.waitForResponse((response) => response.url().endsWith("/api/rolls"));
   await page.keyboard.press("Enter");
-  await shownRoll(page, (await (await rolled).json()).id);
+  await waitForRoll(page, (await (await rolled).json()).id);
   assert.match(await page.evaluate("document.activeElement.getAttribute('aria-label')"), /^Roll might/);
   await leave(page);
 });
@@ -211,54 +212,54 @@ test("a visitor runs a game as its Seer: players join and roll", async () => {
 test("no page scrolls sideways on a phone, in dark or light mode", async () => {
   for (const colorScheme of ["dark", "light"]) {
     const page = await open("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
-    await live(page);
-    const wide = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush, .seats") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
-    assert.deepEqual(await wide(), [360], "watching");
+    await waitForLive(page);
+    const widthAndOverflowing = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush, .seats") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
+    assert.deepEqual(await widthAndOverflowing(), [360], "watching");
     await sitDown(page, "Little Rook of the Long Meadow by the River");
-    assert.deepEqual(await wide(), [360], "playing");
+    assert.deepEqual(await widthAndOverflowing(), [360], "playing");
     await leave(page);
     for (const path of ["lobby", "characters"]) {
       await page.evaluate((path) => { location.hash = `#/${path}`; }, path);
       await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a session" : "Characters" }).waitFor();
-      assert.deepEqual(await wide(), [360], path);
+      assert.deepEqual(await widthAndOverflowing(), [360], path);
     }
     await page.getByRole("button", { name: "New character" }).click();
-    assert.deepEqual(await wide(), [360], "the dialog");
+    assert.deepEqual(await widthAndOverflowing(), [360], "the dialog");
   }
 });
 
 test("dark and light mode differ, and texts have enough contrast in both", async () => {
-  const grounds = [];
+  const backgrounds = [];
   for (const colorScheme of ["dark", "light"]) {
     const page = await open("/", { colorScheme });
-    await live(page);
-    grounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
+    await waitForLive(page);
+    backgrounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
     const lowContrast = await page.evaluate(() => {
       const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-      const over = (colours) => {
+      const blend = (colours) => {
         canvas.clearRect(0, 0, 1, 1);
         for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
         return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
       };
-      const light = (colour) => { const [r, g, b] = colour.map((part) => (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)); return .2126 * r + .7152 * g + .0722 * b; };
+      const luminance = (colour) => { const [r, g, b] = colour.map((part) => (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)); return .2126 * r + .7152 * g + .0722 * b; };
       const texts = [...document.querySelectorAll("header *, main *")].filter((one) => !one.closest(".scene, .tray, [disabled]") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && one.checkVisibility());
       return texts.flatMap((one) => {
-        const behind = [];
-        for (let parent = one; parent; parent = parent.parentElement) behind.unshift(getComputedStyle(parent).backgroundColor);
-        const [ground, ink] = [over(behind), over([...behind, getComputedStyle(one).color])].map(light);
-        const contrast = (Math.max(ground, ink) + .05) / (Math.min(ground, ink) + .05);
+        const layers = [];
+        for (let parent = one; parent; parent = parent.parentElement) layers.unshift(getComputedStyle(parent).backgroundColor);
+        const [background, foreground] = [blend(layers), blend([...layers, getComputedStyle(one).color])].map(luminance);
+        const contrast = (Math.max(background, foreground) + .05) / (Math.min(background, foreground) + .05);
         return contrast < 4.5 ? [`${one.className || one.tagName} "${one.textContent.slice(0, 30)}" ${contrast.toFixed(2)}`] : [];
       });
     });
     assert.deepEqual(lowContrast, [], colorScheme);
   }
-  assert.notEqual(grounds[0], grounds[1]);
+  assert.notEqual(backgrounds[0], backgrounds[1]);
 });
 
 test("with reduced motion, nothing is animated", async () => {
   const page = await open("/", { reducedMotion: "reduce" });
   await sitDown(page, "Aldith");
-  await shownRoll(page, (await roll(page, "heart")).id);
+  await waitForRoll(page, (await roll(page, "heart")).id);
   assert.equal(await page.evaluate("document.getAnimations().length"), 0);
   await leave(page);
 });
@@ -267,14 +268,14 @@ test("every control has an accessible name", async () => {
   const page = await open();
   await sitDown(page, "Corvin");
   const client = await page.context().newCDPSession(page);
-  const withoutName = async () => {
+  const rolesWithoutName = async () => {
     const { nodes } = await client.send("Accessibility.getFullAXTree");
     const roles = ["button", "link", "textbox", "radio", "img", "image", "region", "dialog", "log", "navigation", "group"];
     return nodes.filter((node) => !node.ignored && roles.includes(node.role?.value) && !node.name?.value?.trim()).map((node) => node.role.value);
   };
-  assert.deepEqual(await withoutName(), []);
+  assert.deepEqual(await rolesWithoutName(), []);
   await leave(page);
   await page.goto(`${program.url}/#/characters`);
   await page.getByRole("button", { name: "New character" }).click();
-  assert.deepEqual(await withoutName(), []);
+  assert.deepEqual(await rolesWithoutName(), []);
 });

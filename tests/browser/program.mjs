@@ -32,14 +32,14 @@ const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64
 /** Creates a token. The options change the header, the claims or the key of a valid one. */
 export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
-  const signed = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
+  const signingInput = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
   const signature = {
-    HS256: () => createHmac("sha256", key ?? secret).update(signed).digest(),
-    ES256: () => sign("sha256", Buffer.from(signed), { key: key ?? ec.privateKey, dsaEncoding: "ieee-p1363" }),
-    RS256: () => sign("sha256", Buffer.from(signed), key ?? rsa.privateKey),
+    HS256: () => createHmac("sha256", key ?? secret).update(signingInput).digest(),
+    ES256: () => sign("sha256", Buffer.from(signingInput), { key: key ?? ec.privateKey, dsaEncoding: "ieee-p1363" }),
+    RS256: () => sign("sha256", Buffer.from(signingInput), key ?? rsa.privateKey),
     none: () => Buffer.alloc(0),
   }[alg]();
-  return `${signed}.${signature.toString("base64url")}`;
+  return `${signingInput}.${signature.toString("base64url")}`;
 }
 
 async function freePort() {
@@ -51,7 +51,7 @@ async function freePort() {
   return port;
 }
 
-/** Starts the program, on a free port if none is given. At the default pace, a game night lasts longer than the tests. */
+/** Starts the program, on a free port if none is given. At the default pace, the game lasts longer than the tests. */
 export async function start(port, pace = 12) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {

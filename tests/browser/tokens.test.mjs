@@ -1,4 +1,4 @@
-// Authentication and refusals, over HTTP.
+// Authentication and refusals of the example `live_session`, over HTTP.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -11,22 +11,23 @@ before(async () => {
 });
 after(() => program.stop());
 
-const me = async (token) => {
+/** Returns the name of the token's user, or the status and code of the refusal. */
+const nameOrRefusal = async (token) => {
   const { status, body } = await program.request("GET", "/api/me", { token });
   return status === 200 ? body.display_name : [status, body.code];
 };
 
 test("tokens signed with the shared secret or a published key are accepted", async () => {
   for (const change of [{}, { alg: "ES256" }, { alg: "ES256", kid: "the-curve" }, { alg: "RS256" }, { alg: "RS256", kid: "the-primes" }]) {
-    assert.equal(await me(token(ada.profile.id, change)), "Ada", JSON.stringify(change));
+    assert.equal(await nameOrRefusal(token(ada.profile.id, change)), "Ada", JSON.stringify(change));
   }
-  assert.equal(await me(ada.token), "Ada");
+  assert.equal(await nameOrRefusal(ada.token), "Ada");
 });
 
 test("all other tokens are refused", async () => {
   const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
   const spki = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
-  const bad = {
+  const invalidTokens = {
     "another secret": token(id, { key: "x".repeat(32) }),
     "no signature": token(id, { alg: "none" }),
     "the public key as a secret": token(id, { key: spki(rsa) }),
@@ -40,9 +41,9 @@ test("all other tokens are refused", async () => {
     "a subject that is not a UUID": token("ada"),
     "not a token": "x",
   };
-  for (const [name, token] of Object.entries(bad)) assert.deepEqual(await me(token), [401, "token_invalid"], name);
-  assert.deepEqual(await me(token(id, { exp: now - 1 })), [401, "token_expired"]);
-  assert.deepEqual(await me(undefined), [401, "not_signed_in"]);
+  for (const [name, token] of Object.entries(invalidTokens)) assert.deepEqual(await nameOrRefusal(token), [401, "token_invalid"], name);
+  assert.deepEqual(await nameOrRefusal(token(id, { exp: now - 1 })), [401, "token_expired"]);
+  assert.deepEqual(await nameOrRefusal(undefined), [401, "not_signed_in"]);
 });
 
 test("an invalid token is refused even where none is required", async () => {
@@ -68,8 +69,8 @@ test("an invalid input is refused with the name of the wrong field", async () =>
 
 test("refusals must not be cached by the browser", async () => {
   const session = (await program.request("GET", "/api/demo-session")).body;
-  const answer = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
-  assert.deepEqual([answer.status, (await answer.json()).code, answer.headers.get("cache-control")], [410, "events_expired", "no-store"]);
+  const response = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
+  assert.deepEqual([response.status, (await response.json()).code, response.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });
 
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
@@ -89,6 +90,6 @@ test("every route is described with the service's types", async () => {
   assert.equal(NewRoll.additionalProperties, false);
   assert.deepEqual([Difficulty.minimum, Difficulty.maximum], [3, 18]);
   assert.match(dice_rolls.properties.animation_seed.description, /same animation/);
-  const named = JSON.stringify(body).match(/#\/components\/schemas\/\w+/g);
-  for (const name of new Set(named)) assert.ok(body.components.schemas[name.split("/").pop()], name);
+  const references = JSON.stringify(body).match(/#\/components\/schemas\/\w+/g);
+  for (const name of new Set(references)) assert.ok(body.components.schemas[name.split("/").pop()], name);
 });

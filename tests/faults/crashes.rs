@@ -1,4 +1,4 @@
-//! A killed server, and killed backends.
+//! The whole server is killed, or single backends are terminated.
 //!
 //! For a longer run: `SPARC_CRASHES=50 cargo test --test integration faults::crashes`.
 
@@ -8,7 +8,7 @@ use fastrand::Rng;
 use sparc::service::{Options, Sparc};
 use testdb::Server;
 
-use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
+use super::{Load, assert_no_open_transaction, assert_nothing_lost, assert_service_works, env_number};
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
@@ -16,29 +16,29 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_rows_survive_a_crash() {
-    let crashes = times("SPARC_CRASHES", 2);
+    let crashes = env_number("SPARC_CRASHES", 2);
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
     let world = World::new_on(&server).await;
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
     let mut rng = Rng::with_seed(6);
-    let load = Load::begin(&sparc, &operations, 8);
+    let load = Load::start(&sparc, &operations, 8);
     for _ in 0..crashes {
         tokio::time::sleep(Duration::from_millis(rng.u64(100..600))).await;
-        let dying = server.clone();
-        tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
-        // The load continues, so the clients may reconnect before this check does.
+        let server = server.clone();
+        tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
+        // The clients go on in the meantime, and may reconnect before this check does.
         assert_service_works(&sparc).await;
         let fresh = world.reconnect().await;
         assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     }
-    let outcomes = load.end().await;
+    let outcomes = load.stop().await;
     let world = world.reconnect().await;
-    assert_nothing_lost(&world, &outcomes.kept).await;
+    assert_nothing_lost(&world, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
-    println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.kept.len(), outcomes.codes);
+    println!("{crashes} crashes, {} acknowledged rows found: {:?}", outcomes.acknowledged.len(), outcomes.codes);
     assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown", "pool_exhausted"]), [""; 0]);
     assert!(outcomes.codes["done"] > 0);
     sparc.close().await.unwrap();
@@ -46,31 +46,31 @@ async fn acknowledged_rows_survive_a_crash() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminating_random_backends_loses_no_acknowledged_row() {
-    let ended = times("SPARC_ENDED", 30);
+    let attempts = env_number("SPARC_ENDED", 30);
     let world = World::new().await;
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();
-    let load = Load::begin(&sparc, &operations, 8);
-    // Terminates active backends, except the test's own.
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM (
+    let load = Load::start(&sparc, &operations, 8);
+    // Terminates one backend, if possible one in a transaction, but not the one that runs this statement.
+    let terminate_one = "SELECT count(pg_terminate_backend(pid)) FROM (
                  SELECT pid FROM pg_stat_activity
                  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
                  ORDER BY xact_start IS NULL, random() LIMIT 1
                ) AS one";
-    let killer = world.owner();
-    let mut killed = 0;
-    for _ in 0..ended {
+    let owner = world.owner();
+    let mut terminated = 0;
+    for _ in 0..attempts {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        killed += killer.value::<i64>(end).await.unwrap();
+        terminated += owner.value::<i64>(terminate_one).await.unwrap();
     }
-    let outcomes = load.end().await;
+    let outcomes = load.stop().await;
     let fresh = world.reconnect().await;
-    assert_nothing_lost(&fresh, &outcomes.kept).await;
+    assert_nothing_lost(&fresh, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&fresh).await, [""; 0]);
     assert_no_open_transaction(&fresh).await;
-    println!("{killed} backends terminated: {:?}", outcomes.codes);
+    println!("{terminated} backends terminated: {:?}", outcomes.codes);
     assert_eq!(unexpected_errors(&outcomes.codes, &["connection_lost", "commit_unknown"]), [""; 0]);
-    assert!(killed > 0, "no backend was terminated");
+    assert!(terminated > 0, "no backend was terminated");
     assert_service_works(&sparc).await;
     sparc.close().await.unwrap();
 }

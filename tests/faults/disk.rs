@@ -19,7 +19,7 @@ struct SmallFileSystem {
 }
 
 impl SmallFileSystem {
-    /// Mounts it for the owner of the server's data directory, or returns `None` if it cannot be mounted.
+    /// Mounts one that belongs to the owner of the server's data directory, or returns `None` if that is not possible.
     fn mount(data_directory: &str) -> Option<Self> {
         let owner = fs::metadata(data_directory).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));
@@ -77,11 +77,11 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     world.owner().exec(ballast).await.unwrap();
     while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
 
-    // Sends events with an incompressible payload until the disk is full.
+    // Send events with an incompressible payload until the disk is full.
     let mut code = "";
     for _ in 0..2000 {
-        let noise: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
-        let payload = serde_json::json!({ "noise": noise });
+        let incompressible: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
+        let payload = serde_json::json!({ "noise": incompressible });
         let event = NewEvent { session_id: game.session, kind: "noise".to_owned(), payload, ..Default::default() };
         if let Err(error) = ada.events().send(event).await {
             code = error.code();

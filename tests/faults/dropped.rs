@@ -1,4 +1,4 @@
-//! A future is dropped at every point where it waits, as when a client disconnects.
+//! A future is dropped at each point where it waits, as happens when a client disconnects.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,29 +13,30 @@ use sparc::{
 };
 
 use super::{assert_no_open_transaction, network::Proxy};
-use crate::{programs::polled, random_operations::broken_invariants, world::World};
+use crate::{programs::poll_then_drop, random_operations::broken_invariants, world::World};
 
-/// Drops an operation at the first wait, at the second, and so on, until it finishes before it is dropped.
+/// Calls an operation again and again: drops it at the first wait, at the second, and so on, until it finishes before
+/// it is dropped.
 async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
     world: &World,
-    what: &str,
+    name: &str,
     operation: impl Fn() -> F,
 ) {
     let mut waits = 0;
     loop {
-        let ended = polled(waits, operation()).await;
+        let ended = poll_then_drop(waits, operation()).await;
         assert_no_open_transaction(world).await;
-        assert_eq!(broken_invariants(world).await, [""; 0], "{what} dropped at wait {waits}");
+        assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
-            // The call before may have committed although it was dropped; this one must succeed all the same.
-            Some(Err(error)) => panic!("{what} after {waits} waits: {}", error.code()),
+            // An earlier call may have committed although it was dropped; this one must succeed all the same.
+            Some(Err(error)) => panic!("{name} after {waits} waits: {}", error.code()),
             None => waits += 1,
         }
-        assert!(waits < 500, "{what} does not finish");
+        assert!(waits < 500, "{name} does not finish");
     }
-    println!("{what}: dropped at {waits} waits");
-    assert!(waits >= 3, "{what} must wait at least three times");
+    println!("{name}: dropped at {waits} waits");
+    assert!(waits >= 3, "{name} must wait at least three times");
 }
 
 #[tokio::test]
@@ -82,7 +83,7 @@ async fn assert_same_identity(tx: &Transaction, what: &str) {
 }
 
 #[tokio::test]
-async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set() {
+async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set() {
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
@@ -91,28 +92,28 @@ async fn a_call_dropped_half_way_in_a_transaction_never_leaves_another_role_set(
     let me = sparc.as_user(creator);
     let mut dropped = 0;
     for waits in 0..60 {
-        // A nested transaction, at two depths: it is rolled back and the outer one continues.
+        // The begin of a nested transaction, at two depths: if it is dropped, the outer transaction continues.
         let tx = me.begin().await.unwrap();
-        let begin_dropped = polled(waits, tx.begin()).await.is_none();
+        let is_begin_dropped = poll_then_drop(waits, tx.begin()).await.is_none();
         assert_same_identity(&tx, "outer").await;
         tx.commit().await.unwrap();
         let tx = me.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
-        drop(polled(waits, inner.begin()).await);
+        drop(poll_then_drop(waits, inner.begin()).await);
         assert_same_identity(&inner, "middle").await;
         let _ = inner.commit().await;
         assert_same_identity(&tx, "outer of three").await;
         drop(tx);
         // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped += u32::from(polled(waits, tx.adventures().validate(draft)).await.is_none());
+        dropped += u32::from(poll_then_drop(waits, tx.adventures().validate(draft)).await.is_none());
         assert_same_identity(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
-        if !begin_dropped && dropped < waits {
+        if !is_begin_dropped && dropped < waits {
             break;
         }
     }
-    assert!(dropped > 3, "too few calls were dropped half way");
+    assert!(dropped > 3, "too few calls were dropped before they finished");
     sparc.close().await.unwrap();
 }

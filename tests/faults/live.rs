@@ -1,4 +1,4 @@
-//! Event streams under faults of servers, networks, pools and poolers.
+//! Event streams while servers, networks, pools and poolers fail.
 
 use std::time::Duration;
 
@@ -10,38 +10,38 @@ use sparc::{
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live::{end, is_silent, new_handle, next, numbers, up_to, write},
+    live::{event_numbers, is_silent, new_handle, next_event, read_to_error, read_until, write_events},
     pooler::start_pooler,
     world::{World, server},
 };
 
 #[tokio::test]
-async fn an_exhausted_pool_delays_events_and_loses_none() {
+async fn an_exhausted_pool_delays_events_but_loses_none() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(100));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = numbers(&world, game.session).await.len();
+    let before = event_numbers(&world, game.session).await.len();
     for _ in 0..2 {
-        let holding = loop {
-            // The poller holds the connection from time to time.
-            if let Ok(holding) = ada.begin().await {
-                break holding;
+        let holder = loop {
+            // The poller uses the only connection from time to time.
+            if let Ok(holder) = ada.begin().await {
+                break holder;
             }
         };
-        write(&game.players[0].person, game.session, 2).await;
+        write_events(&game.players[0].person, game.session, 2).await;
         assert!(is_silent(&mut stream).await, "the poller has no connection to read with");
-        holding.rollback().await.unwrap();
-        let last = *numbers(&world, game.session).await.last().unwrap();
-        assert_eq!(up_to(&mut stream, last).await.len(), 2);
+        holder.rollback().await.unwrap();
+        let last = *event_numbers(&world, game.session).await.last().unwrap();
+        assert_eq!(read_until(&mut stream, last).await.len(), 2);
     }
-    assert_eq!(numbers(&world, game.session).await.len(), before + 4);
+    assert_eq!(event_numbers(&world, game.session).await.len(), before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
+async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let proxy = Proxy::to_world(&world).await;
@@ -52,25 +52,25 @@ async fn a_network_that_is_cut_slow_or_swallows_loses_no_event() {
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
-        let before = numbers(&world, game.session).await.len();
+        let before = event_numbers(&world, game.session).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
-            write(&game.players[0].person, game.session, 15).await;
+            write_events(&game.players[0].person, game.session, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // Swallowed requests are never answered.
+        // Requests that were swallowed are never answered, so their connections are cut.
         proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set_state(OPEN);
-        let all = numbers(&world, game.session).await;
+        let all = event_numbers(&world, game.session).await;
         for stream in &mut streams {
-            assert_eq!(up_to(stream, *all.last().unwrap()).await, all[before..], "{state}");
+            assert_eq!(read_until(stream, *all.last().unwrap()).await, all[before..], "{state}");
         }
     }
 }
 
 #[tokio::test]
-async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remedy() {
+async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_a_remedy() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let Some(pooler) = start_pooler(world.url()).await else {
@@ -84,16 +84,16 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remed
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
     }
     for _ in 0..5 {
-        write(&game.players[0].person, game.session, 3).await;
-        let last = *numbers(&world, game.session).await.last().unwrap();
+        write_events(&game.players[0].person, game.session, 3).await;
+        let last = *event_numbers(&world, game.session).await.last().unwrap();
         for stream in &mut streams {
-            assert_eq!(up_to(stream, last).await.len(), 3);
+            assert_eq!(read_until(stream, last).await.len(), 3);
         }
     }
     drop(streams);
     sparc.close().await.unwrap();
 
-    // A recent pooler also supports prepared statements; an older one breaks them sooner or later.
+    // With prepared statements: a recent pooler supports them, an older one breaks them sooner or later.
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
     let mut errors = Vec::new();
     for _ in 0..40 {
@@ -105,7 +105,7 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remed
                 continue;
             }
         };
-        write(&game.players[0].person, game.session, 1).await;
+        write_events(&game.players[0].person, game.session, 1).await;
         match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(error))) => errors.push(error),
@@ -119,13 +119,13 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_the_remed
     }
 }
 
-/// Runs a statement of the cluster's administrator.
+/// Runs a statement as the server's administrator.
 async fn run(administrator: &DatabaseConnection, sql: &str) {
     administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Closes all connections to a database and allows no new ones.
-async fn shut(administrator: &DatabaseConnection, database: &str) {
+async fn close_connections(administrator: &DatabaseConnection, database: &str) {
     run(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
     run(
         administrator,
@@ -135,64 +135,68 @@ async fn shut(administrator: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_on_another_servers_history_ends_instead_of_missing_events() {
+async fn a_stream_whose_database_is_replaced_by_an_older_copy_ends_instead_of_missing_events() {
     let world = World::new().await;
     let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let never = world.new_session(1).await;
-    world.owner().exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", never.session)).await.unwrap();
+    let without_events = world.new_session(1).await;
+    world
+        .owner()
+        .exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", without_events.session))
+        .await
+        .unwrap();
     let sparc = new_handle(&world).await;
     let service = sparc.as_service();
     let mut streams = Vec::new();
-    for game in [&quiet, &busy, &never] {
+    for game in [&quiet, &busy, &without_events] {
         streams.push(service.events().subscribe(game.session, None).await.unwrap());
     }
-    write(&quiet.players[0].person, quiet.session, 1).await;
-    write(&busy.players[0].person, busy.session, 1).await;
-    next(&mut streams[0]).await;
-    next(&mut streams[1]).await;
+    write_events(&quiet.players[0].person, quiet.session, 1).await;
+    write_events(&busy.players[0].person, busy.session, 1).await;
+    next_event(&mut streams[0]).await;
+    next_event(&mut streams[1]).await;
 
-    // A copy from that moment, like a standby that lags behind or a backup.
+    // A copy of the database from this moment, like a backup or a standby that lags behind.
     let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
     let administrator = connect(server().await.url()).await.unwrap();
-    shut(&administrator, &database).await;
+    close_connections(&administrator, &database).await;
     run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
-    let again = world.reconnect().await;
-    write(&again.user(busy.players[0].id), busy.session, 3).await;
+    let original = world.reconnect().await;
+    write_events(&original.user(busy.players[0].id), busy.session, 3).await;
     for _ in 0..3 {
-        next(&mut streams[1]).await;
+        next_event(&mut streams[1]).await;
     }
-    let lost = numbers(&again, busy.session).await;
-    again.db.close().await.unwrap();
+    let lost = event_numbers(&original, busy.session).await;
+    original.db.close().await.unwrap();
     world.db.close_by_ref().await.unwrap();
 
-    // The copy replaces the original and gives the same numbers to other events.
-    shut(&administrator, &database).await;
+    // The copy replaces the original, and other events get the same numbers there.
+    close_connections(&administrator, &database).await;
     // In one transaction, so that a database of that name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
     run(&administrator, &swap).await;
-    let again = world.reconnect().await;
-    write(&again.user(busy.players[0].id), busy.session, 5).await;
-    write(&again.user(quiet.players[0].id), quiet.session, 2).await;
-    write(&again.user(never.players[0].id), never.session, 1).await;
-    let now = numbers(&again, busy.session).await;
-    assert_eq!(now[..lost.len()], lost, "the numbers are the same, though the events are not");
+    let replaced = world.reconnect().await;
+    write_events(&replaced.user(busy.players[0].id), busy.session, 5).await;
+    write_events(&replaced.user(quiet.players[0].id), quiet.session, 2).await;
+    write_events(&replaced.user(without_events.players[0].id), without_events.session, 1).await;
+    let current = event_numbers(&replaced, busy.session).await;
+    assert_eq!(current[..lost.len()], lost, "the numbers are the same, though the events are not");
 
-    let [quiet_stream, busy_stream, never_stream] = &mut streams[..] else { unreachable!() };
+    let [quiet_stream, busy_stream, empty_stream] = &mut streams[..] else { unreachable!() };
     assert_eq!(
-        end(busy_stream).await,
+        read_to_error(busy_stream).await,
         "events_expired",
-        "it has read events that are lost, and would miss those with the same numbers"
+        "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let all = numbers(&again, quiet.session).await;
-    assert_eq!(up_to(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
-    next(never_stream).await;
+    let all = event_numbers(&replaced, quiet.session).await;
+    assert_eq!(read_until(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
+    next_event(empty_stream).await;
     let mut reloaded = service.events().subscribe(busy.session, None).await.unwrap();
-    write(&again.user(busy.players[0].id), busy.session, 1).await;
-    next(&mut reloaded).await;
+    write_events(&replaced.user(busy.players[0].id), busy.session, 1).await;
+    next_event(&mut reloaded).await;
     drop(streams);
     run(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
     administrator.close().await.unwrap();
@@ -204,8 +208,8 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let game = world.new_active_session(1).await;
     let sparc = new_handle(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    // A read is answered before its connection has ended the transaction, which a task of its own waits for.
-    let settled = async |count| {
+    // A read returns before its transaction has ended; a separate task waits for the end.
+    let wait_until_idle = async |count| {
         for _ in 0..200 {
             let status = sparc.pool_status();
             if status.idle == status.connections && tasks() == count {
@@ -218,20 +222,20 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let before = tasks();
     let service = sparc.as_service();
     service.events().newest(game.session).await.unwrap();
-    settled(before).await;
+    wait_until_idle(before).await;
     for _ in 0..3 {
         let mut streams = Vec::new();
         for _ in 0..20 {
             streams.push(service.events().subscribe(game.session, Some(0)).await.unwrap());
         }
         let mut many = service.events().subscribe_many([(game.session, None)]).await.unwrap();
-        next(&mut streams[0]).await;
+        next_event(&mut streams[0]).await;
         // One poller, and no task per stream.
-        settled(before + 1).await;
+        wait_until_idle(before + 1).await;
         many.remove(game.session);
         drop(many);
         drop(streams);
-        settled(before).await;
+        wait_until_idle(before).await;
     }
     world.owner().wait_for_rollbacks().await;
 }

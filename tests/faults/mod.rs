@@ -1,5 +1,5 @@
-//! Faults of server, disk and network: each one gives a typed error in bounded time, leaves no transaction open, and
-//! loses nothing that was acknowledged.
+//! Faults of server, disk and network: after each one, callers get a typed error in bounded time, no transaction stays
+//! open, and nothing that was acknowledged is lost.
 
 mod crashes;
 mod disk;
@@ -33,16 +33,17 @@ pub struct Load {
     clients: Vec<tokio::task::JoinHandle<Outcomes>>,
 }
 
+/// The outcomes of the calls of one or all clients.
 #[derive(Default)]
 pub struct Outcomes {
     /// The rows that were acknowledged.
-    pub kept: BTreeSet<AcknowledgedRow>,
+    pub acknowledged: BTreeSet<AcknowledgedRow>,
     /// How many operations ended with each error code, or with "done".
     pub codes: BTreeMap<&'static str, usize>,
 }
 
 impl Load {
-    pub fn begin(sparc: &Sparc, operations: &Arc<RandomOperations>, clients: u64) -> Self {
+    pub fn start(sparc: &Sparc, operations: &Arc<RandomOperations>, clients: u64) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let clients = (0..clients)
             .map(|client| {
@@ -51,11 +52,11 @@ impl Load {
                     let mut rng = Rng::with_seed(client);
                     let mut outcomes = Outcomes::default();
                     while !stopped.load(Ordering::SeqCst) {
-                        let acting = operations.call_one(&sparc, &mut rng);
+                        let operation = operations.call_one(&sparc, &mut rng);
                         let outcome =
-                            tokio::time::timeout(MAX_OPERATION_TIME, acting).await.expect("an operation hangs");
-                        if let Ok(Some(kept)) = &outcome {
-                            outcomes.kept.insert(*kept);
+                            tokio::time::timeout(MAX_OPERATION_TIME, operation).await.expect("an operation hangs");
+                        if let Ok(Some(row)) = &outcome {
+                            outcomes.acknowledged.insert(*row);
                         }
                         *outcomes.codes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                     }
@@ -66,14 +67,15 @@ impl Load {
         Self { stopped, clients }
     }
 
-    pub async fn end(self) -> Outcomes {
+    /// Stops the clients and returns what they have seen.
+    pub async fn stop(self) -> Outcomes {
         self.stopped.store(true, Ordering::SeqCst);
         let mut all = Outcomes::default();
         for client in self.clients {
             let outcomes = client.await.unwrap();
-            all.kept.extend(outcomes.kept);
-            for (code, times) in outcomes.codes {
-                *all.codes.entry(code).or_default() += times;
+            all.acknowledged.extend(outcomes.acknowledged);
+            for (code, count) in outcomes.codes {
+                *all.codes.entry(code).or_default() += count;
             }
         }
         all
@@ -81,8 +83,8 @@ impl Load {
 }
 
 /// Returns the number in the environment variable `name`, or `default` if it is not set.
-pub fn times(name: &str, default: u32) -> u32 {
-    std::env::var(name).map_or(default, |times| times.parse().unwrap())
+pub fn env_number(name: &str, default: u32) -> u32 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
 /// Asserts that the service works again without a restart.
@@ -96,14 +98,15 @@ pub async fn assert_service_works(sparc: &Sparc) {
 }
 
 /// Asserts that every acknowledged row exists.
-pub async fn assert_nothing_lost(world: &World, kept: &BTreeSet<AcknowledgedRow>) {
+pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<AcknowledgedRow>) {
     let owner = world.owner();
-    for row in kept {
+    for row in acknowledged {
         assert_eq!(owner.count(&row.from_clause()).await, 1, "{row:?} was acknowledged but does not exist");
     }
 }
 
-/// Asserts that no other connection has an open transaction, and waits for those that are being returned to their pool.
+/// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to
+/// their pool.
 pub async fn assert_no_open_transaction(world: &World) {
     let open =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL

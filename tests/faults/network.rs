@@ -15,18 +15,23 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{Load, MAX_OPERATION_TIME, assert_no_open_transaction, assert_nothing_lost, assert_service_works, times};
+use super::{
+    Load, MAX_OPERATION_TIME, assert_no_open_transaction, assert_nothing_lost, assert_service_works, env_number,
+};
 use crate::{
     random_operations::{RandomOperations, broken_invariants, unexpected_errors},
     world::World,
 };
 
-/// States of a [`Proxy`]: forward, delay each chunk, swallow everything, close every connection.
+/// State of a [`Proxy`]: forwards everything.
 pub const OPEN: u8 = 0;
+/// State of a [`Proxy`]: delays each chunk.
 pub const SLOW: u8 = 1;
+/// State of a [`Proxy`]: keeps connections open but forwards nothing.
 pub const SWALLOWING: u8 = 2;
+/// State of a [`Proxy`]: closes every connection.
 pub const CUT: u8 = 3;
-/// Forward a number of chunks from the server, then close every connection.
+/// State of a [`Proxy`]: forwards a number of chunks from the server, then closes every connection.
 const COUNTING: u8 = 4;
 
 /// A TCP proxy to a PostgreSQL server.
@@ -71,7 +76,7 @@ impl Proxy {
         self.set_state(COUNTING);
     }
 
-    /// Returns how many connections were made to it.
+    /// Returns how many connections it has accepted.
     pub fn accepted(&self) -> u32 {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -110,12 +115,12 @@ async fn forward(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
-    let cuts = times("SPARC_CUTS", 5);
+    let cuts = env_number("SPARC_CUTS", 5);
     let world = World::new().await;
     let proxy = Proxy::to_world(&world).await;
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(8)).await.unwrap();
-    let load = Load::begin(&sparc, &operations, 8);
+    let load = Load::start(&sparc, &operations, 8);
     for _ in 0..cuts {
         for state in [OPEN, SLOW, CUT] {
             proxy.set_state(state);
@@ -123,8 +128,8 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
         }
     }
     proxy.set_state(OPEN);
-    let outcomes = load.end().await;
-    assert_nothing_lost(&world, &outcomes.kept).await;
+    let outcomes = load.stop().await;
+    assert_nothing_lost(&world, &outcomes.acknowledged).await;
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_no_open_transaction(&world).await;
     println!("cut {cuts} times: {:?}", outcomes.codes);
@@ -138,7 +143,7 @@ async fn a_network_that_is_cut_or_slow_loses_no_acknowledged_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_over_a_network_that_swallows_everything_end_in_time() {
+async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
     let world = World::new().await;
     let player = world.new_player().await;
     let proxy = Proxy::to_world(&world).await;
@@ -149,36 +154,37 @@ async fn calls_over_a_network_that_swallows_everything_end_in_time() {
     me.characters().list().await.unwrap();
     proxy.set_state(SWALLOWING);
     for _ in 0..4 {
-        let begun = Instant::now();
+        let started = Instant::now();
         let code = me.characters().list().await.unwrap_err().code();
         assert!(["connection_lost", "deadline_exceeded"].contains(&code), "{code}");
-        assert!(begun.elapsed() < MAX_OPERATION_TIME);
+        assert!(started.elapsed() < MAX_OPERATION_TIME);
     }
-    // Swallowed requests are never answered. Once the connections are closed, new ones work again.
+    // Requests that were swallowed are never answered. Once their connections are closed, new ones work again.
     proxy.set_state(CUT);
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.set_state(OPEN);
-    let mut tries = 0;
+    let mut failures = 0;
     let characters = loop {
         match me.characters().list().await {
             Ok(characters) => break characters,
-            Err(error) => assert!(tries < 20, "{}", error.code()),
+            Err(error) => assert!(failures < 20, "{}", error.code()),
         }
-        tries += 1;
+        failures += 1;
     };
     assert_eq!(characters.len(), 1);
     assert_no_open_transaction(&world).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_does_not_answer_is_not_tried_again() {
+async fn if_a_server_does_not_answer_a_new_connection_no_second_one_is_tried() {
     let world = World::new().await;
     let player = world.new_player().await;
     let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(2).acquire_timeout(Duration::from_millis(300));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let me = sparc.as_user(player.id);
-    let _uses_the_open_connection = me.begin().await.unwrap();
+    // It uses the connection that is already open.
+    let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
     let before = proxy.accepted();
     assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");

@@ -1,12 +1,13 @@
 //! Like PostgreSQL's isolation tests: every pair of the statements that users, the service, the platform and
-//! maintenance send, on two connections, in every order of begin, statement, commit and rollback. After each case every
-//! invariant holds, no transaction waits for ever, and every refusal is one that the documentation lists.
+//! maintenance send, on two connections, in every order of begin, statement, commit and rollback. After each case,
+//! every invariant holds, no transaction waits for ever, and only refusals that the documentation lists have occurred.
 //!
-//! Statements that run without interruption cannot deadlock, so a second kind of case stops them in the middle:
-//! other connections lock a row that one statement locks, and a row that the other locks, until both have been sent.
+//! Two statements that run one after the other without interruption cannot deadlock, so a second kind of case stops
+//! them in the middle: other connections lock a row that one statement locks, and a row that the other one locks, until
+//! both have been sent.
 //!
-//! The test command runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind, `=all` runs
-//! every pair, and `=triples` runs three statements at a time. A case that fails is reported by its name, and
+//! Without a variable, the test runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind,
+//! `=all` runs every pair, and `=triples` runs three statements at a time. A failed case is reported by its name, and
 //! `=<part of a name>` runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
@@ -23,10 +24,10 @@ const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
 /// The number of databases on which cases run concurrently.
 const DATABASES: usize = 4;
 
-/// The number of cases of each kind in the sample.
-const SAMPLE: usize = 200;
+/// The number of cases of each kind in the default sample.
+const SAMPLE_SIZE: usize = 200;
 
-/// Returns every order of the steps of the transactions.
+/// Returns every order in which the steps of the transactions can follow each other.
 fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     if transactions.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
@@ -43,8 +44,8 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// Returns the schedules of transactions with these ends. Under READ COMMITTED the time of BEGIN does not matter,
-/// because each statement has its own snapshot.
+/// Returns the schedules of transactions that end with these steps. At READ COMMITTED it does not matter when a
+/// transaction begins, because each statement has its own snapshot.
 fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
     let begin_matters = level == Level::RepeatableRead;
     let transactions: Vec<Vec<Step>> = ends
@@ -67,8 +68,8 @@ fn pairs() -> Vec<Case<'static>> {
     for (index, first) in STATEMENTS.iter().enumerate() {
         for second in &STATEMENTS[index..] {
             for level in LEVELS {
-                for (one, other) in ends.iter().flat_map(|one| ends.iter().map(move |other| (*one, *other))) {
-                    for schedule in schedules(level, &[one, other]) {
+                for (first_end, second_end) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
+                    for schedule in schedules(level, &[first_end, second_end]) {
                         cases.push(Case { statements: vec![first, second], level, schedule, held: Vec::new() });
                     }
                 }
@@ -81,23 +82,23 @@ fn pairs() -> Vec<Case<'static>> {
 /// Returns whether a user's statement writes the table with the command and can be stopped before each row that it
 /// locks.
 pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
-    let (start, locks_rows) = match command {
+    let (clause, locks_rows) = match command {
         "INSERT" => ("INSERT INTO", false),
         "DELETE" => ("DELETE FROM", true),
         command => (command, true),
     };
     let table = format!("public.{table}");
-    let write = format!("{start} {table} ");
+    let write = format!("{clause} {table} ");
     STATEMENTS.iter().any(|statement| matches!(statement.sender, Sender::User(_)) && statement.sql.contains(&write))
         && (!locks_rows || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 
 /// The rows that each statement locks, by the statement's name.
-type Locks = BTreeMap<&'static str, Vec<String>>;
+type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
-/// Returns the case in which the statements begin and are sent in that order while the rows are locked, and each one
-/// commits as soon as it has finished.
-fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
+/// Returns the case in which the transactions begin and send their statements in that order while others hold the rows
+/// `held`, and each commits as soon as its statement has finished.
+fn stopped_case(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)
         .map(|transaction| (transaction, Step::Begin))
@@ -106,18 +107,22 @@ fn stopped(statements: Vec<&'static Statement>, level: Level, held: Vec<String>)
 }
 
 /// Returns the cases of two statements that lock a row in common, each stopped before each row that it locks.
-fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
+fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
         for second in STATEMENTS {
-            let (first_rows, second_rows) = (&locks[first.name], &locks[second.name]);
+            let (first_rows, second_rows) = (&locked[first.name], &locked[second.name]);
             if !first_rows.iter().any(|row| second_rows.contains(row)) {
                 continue;
             }
-            for one in first_rows {
-                for other in second_rows {
-                    let held = if one == other { vec![one.clone()] } else { vec![one.clone(), other.clone()] };
-                    cases.push(stopped(vec![first, second], Level::ReadCommitted, held));
+            for first_row in first_rows {
+                for second_row in second_rows {
+                    let held = if first_row == second_row {
+                        vec![first_row.clone()]
+                    } else {
+                        vec![first_row.clone(), second_row.clone()]
+                    };
+                    cases.push(stopped_case(vec![first, second], Level::ReadCommitted, held));
                 }
             }
         }
@@ -127,19 +132,19 @@ fn stopped_pairs(locks: &Locks) -> Vec<Case<'static>> {
 
 /// Returns the cases of three statements that lock a row in common, with and without another connection that has locked
 /// it.
-fn triples(locks: &Locks) -> Vec<Case<'static>> {
+fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (first_index, first) in STATEMENTS.iter().enumerate() {
         for (second_index, second) in STATEMENTS.iter().enumerate().skip(first_index) {
             for third in &STATEMENTS[second_index..] {
-                let shared = locks[first.name]
+                let shared = locked[first.name]
                     .iter()
-                    .find(|row| locks[second.name].contains(row) && locks[third.name].contains(row));
+                    .find(|row| locked[second.name].contains(row) && locked[third.name].contains(row));
                 let Some(row) = shared else { continue };
                 for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                     let statements: Vec<_> = order.iter().map(|index| [first, second, third][*index]).collect();
                     for level in LEVELS {
-                        cases.push(stopped(statements.clone(), level, vec![row.clone()]));
+                        cases.push(stopped_case(statements.clone(), level, vec![row.clone()]));
                     }
                     let schedule = [Step::Begin, Step::Send, Step::Commit]
                         .into_iter()
@@ -153,30 +158,31 @@ fn triples(locks: &Locks) -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns about `wanted` cases, spread evenly and the same in each run.
-fn sample(cases: Vec<Case<'static>>, wanted: usize) -> Vec<Case<'static>> {
-    // Each pair has an even number of orders; an even step would never reach some of them.
-    let step = (cases.len() / wanted).max(1) | 1;
+/// Returns about `size` cases, evenly spread and the same in each run.
+fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
+    // An odd step, because each pair has an even number of orders, some of which an even step would never reach.
+    let step = (cases.len() / size).max(1) | 1;
     cases.into_iter().step_by(step).collect()
 }
 
-fn samples(locks: &Locks, wanted: usize) -> Vec<Case<'static>> {
-    let kinds = [pairs(), stopped_pairs(locks), triples(locks)];
-    kinds.into_iter().flat_map(|cases| sample(cases, wanted)).collect()
+/// Returns a sample of each kind of case.
+fn samples(locked: &LockedRows, size: usize) -> Vec<Case<'static>> {
+    let kinds = [pairs(), stopped_pairs(locked), triples(locked)];
+    kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
 
 /// Runs all cases on several databases and returns the failures by name.
 async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
-    let (count, begun) = (cases.len(), std::time::Instant::now());
-    let cases = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
+    let (count, started) = (cases.len(), std::time::Instant::now());
+    let queue = std::sync::Arc::new(std::sync::Mutex::new(cases.into_iter().rev().collect::<Vec<_>>()));
     let mut runners = Vec::new();
     for _ in 0..DATABASES {
-        let cases = cases.clone();
+        let queue = queue.clone();
         runners.push(tokio::spawn(async move {
             let mut runner = Runner::new().await;
             let mut failures = Vec::new();
             loop {
-                let Some(case) = cases.lock().unwrap().pop() else { break failures };
+                let Some(case) = queue.lock().unwrap().pop() else { break failures };
                 let problems = runner.run_case(&case).await;
                 if !problems.is_empty() {
                     failures.push(format!("{case}\n    {}", problems.join("\n    ")));
@@ -188,33 +194,34 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     for runner in runners {
         failures.extend(runner.await.unwrap());
     }
-    println!("{count} cases in {:.1} s, {} failed", begun.elapsed().as_secs_f32(), failures.len());
+    println!("{count} cases in {:.1} s, {} failed", started.elapsed().as_secs_f32(), failures.len());
     failures.sort_unstable();
     failures
 }
 
-async fn find_locks() -> Locks {
+/// Runs each statement alone, to find the rows that it locks.
+async fn find_locked_rows() -> LockedRows {
     let mut runner = Runner::new().await;
-    let mut locks = Locks::new();
+    let mut locked = LockedRows::new();
     for statement in STATEMENTS {
-        locks.insert(statement.name, runner.locks(statement).await);
+        locked.insert(statement.name, runner.locked_rows(statement).await);
     }
-    locks
+    locked
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_order_of_statements_breaks_an_invariant() {
-    let locks = find_locks().await;
-    let wanted = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
-    let cases = match wanted.as_str() {
-        "all" => pairs().into_iter().chain(stopped_pairs(&locks)).collect(),
-        "triples" => triples(&locks),
-        "" => samples(&locks, SAMPLE),
-        size if size.parse::<usize>().is_ok() => samples(&locks, size.parse().unwrap()),
+    let locked = find_locked_rows().await;
+    let selection = std::env::var("SPARC_INTERLEAVINGS").unwrap_or_default();
+    let cases = match selection.as_str() {
+        "all" => pairs().into_iter().chain(stopped_pairs(&locked)).collect(),
+        "triples" => triples(&locked),
+        "" => samples(&locked, SAMPLE_SIZE),
+        size if size.parse::<usize>().is_ok() => samples(&locked, size.parse().unwrap()),
         part => pairs()
             .into_iter()
-            .chain(stopped_pairs(&locks))
-            .chain(triples(&locks))
+            .chain(stopped_pairs(&locked))
+            .chain(triples(&locked))
             .filter(|case| case.to_string().contains(part))
             .collect(),
     };

@@ -17,8 +17,8 @@ use super::{
     world::{GameDatabase, connect, id, run, with_ids},
 };
 
-/// A statement that has neither finished nor waits for a lock after this time hangs.
-const FOR_EVER: Duration = Duration::from_secs(10);
+/// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
+const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -26,83 +26,87 @@ pub enum Level {
     RepeatableRead,
 }
 
-/// The next step of one of the transactions.
+/// A step of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Begin,
+    /// Sends the transaction's only statement.
     Send,
     Commit,
     Rollback,
 }
 
-/// The number of affected rows, or SQLSTATE and message.
+/// The number of affected rows, or the SQLSTATE and the message.
 pub type Answer = Result<u64, (String, String)>;
 
 /// One connection with its own task, so that it can wait while others continue.
-pub struct Side {
-    backend: i32,
-    sender: UnboundedSender<String>,
+pub struct Client {
+    /// The process id of the server's backend.
+    backend_pid: i32,
+    statements: UnboundedSender<String>,
     answers: UnboundedReceiver<Answer>,
-    waits: bool,
+    /// Whether a statement was sent whose answer has not been received.
+    is_waiting: bool,
 }
 
-impl Side {
+impl Client {
     pub async fn new(url: &str) -> Self {
         let mut connection = connect(url).await;
-        // Deadlocks are detected early. No statement takes this long otherwise.
+        // Deadlocks are detected after 20 ms, which is longer than any statement takes by itself.
         run(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
-        let backend = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (sender, mut receiver) = unbounded_channel::<String>();
-        let (tell, answers) = unbounded_channel();
+        let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
+        let (statements, mut received) = unbounded_channel::<String>();
+        let (answer_sender, answers) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = receiver.recv().await {
+            while let Some(sql) = received.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
-                        let place = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::r#where);
-                        let message = format!("{} {}", error.message(), place.unwrap_or_default().replace('\n', " "));
+                        let context = error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::r#where);
+                        let message = format!("{} {}", error.message(), context.unwrap_or_default().replace('\n', " "));
                         (error.code().unwrap_or_default().into_owned(), message)
                     }
                     other => ("connection".to_owned(), other.to_string()),
                 });
-                if tell.send(answer).is_err() {
+                if answer_sender.send(answer).is_err() {
                     break;
                 }
             }
         });
-        Self { backend, sender, answers, waits: false }
+        Self { backend_pid, statements, answers, is_waiting: false }
     }
 
     fn send(&mut self, sql: String) {
-        self.sender.send(sql).unwrap();
-        self.waits = true;
+        self.statements.send(sql).unwrap();
+        self.is_waiting = true;
     }
 
-    /// Waits until the statement has finished or waits for a lock.
+    /// Waits until the statement has finished, and returns its answer; or until it waits for a lock, and returns
+    /// `None`.
     async fn settle(&mut self, database: &mut GameDatabase) -> Option<Answer> {
-        let began = Instant::now();
+        let started = Instant::now();
         loop {
             if let Ok(answer) = timeout(Duration::from_millis(2), self.answers.recv()).await {
-                self.waits = false;
+                self.is_waiting = false;
                 return answer;
             }
-            if database.is_blocked(self.backend).await {
+            if database.is_blocked(self.backend_pid).await {
                 return None;
             }
-            assert!(began.elapsed() < FOR_EVER, "a statement does not finish");
+            assert!(started.elapsed() < HANG_TIMEOUT, "a statement does not finish");
         }
     }
 
-    /// Waits until the statement has finished, whatever it waits for.
+    /// Waits until the statement has finished, and returns its answer; `None` if it hangs.
     async fn finish(&mut self) -> Option<Answer> {
-        let answer = timeout(FOR_EVER, self.answers.recv()).await.ok().flatten();
-        self.waits = false;
+        let answer = timeout(HANG_TIMEOUT, self.answers.recv()).await.ok().flatten();
+        self.is_waiting = false;
         answer
     }
 }
 
-/// Returns the statements that begin a transaction with its identity, and with its snapshot at REPEATABLE READ.
-fn begin(statement: &Statement, level: Level) -> String {
+/// Returns the statements that begin a transaction and set its identity, and at REPEATABLE READ take its snapshot.
+fn begin_sql(statement: &Statement, level: Level) -> String {
     let (isolation, snapshot) = match level {
         Level::ReadCommitted => ("READ COMMITTED", ""),
         Level::RepeatableRead => ("REPEATABLE READ", "; SELECT FROM public.users LIMIT 0"),
@@ -133,7 +137,7 @@ pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
     pub level: Level,
     pub schedule: Vec<(usize, Step)>,
-    /// Rows that other connections lock until all statements have been sent; each one stops a statement in the middle.
+    /// Rows that other connections lock until all statements have been sent. Each stops a statement in the middle.
     pub held: Vec<String>,
 }
 
@@ -142,14 +146,14 @@ impl fmt::Display for Case<'_> {
         let names: Vec<&str> = self.statements.iter().map(|statement| statement.name).collect();
         let level = if self.level == Level::ReadCommitted { "rc" } else { "rr" };
         write!(f, "{}/{level}/", names.join("+"))?;
-        for (side, step) in &self.schedule {
+        for (transaction, step) in &self.schedule {
             let letter = match step {
                 Step::Begin => 'b',
                 Step::Send => 's',
                 Step::Commit => 'c',
                 Step::Rollback => 'r',
             };
-            write!(f, "{letter}{}", side + 1)?;
+            write!(f, "{letter}{}", transaction + 1)?;
         }
         for row in &self.held {
             write!(f, "/{row}")?;
@@ -161,81 +165,82 @@ impl fmt::Display for Case<'_> {
 /// A database, three connections for the transactions, and two that lock rows.
 pub struct Runner {
     pub database: GameDatabase,
-    sides: Vec<Side>,
-    holders: Vec<Side>,
-    played: u32,
-    /// Whether anything was committed since the rows were last restored.
-    changed: bool,
+    clients: Vec<Client>,
+    holders: Vec<Client>,
+    cases_run: u32,
+    /// Whether the rows must be restored before the next case.
+    needs_restore: bool,
 }
 
 impl Runner {
     pub async fn new() -> Self {
         let database = GameDatabase::new().await;
-        let (mut sides, mut holders) = (Vec::new(), Vec::new());
+        let (mut clients, mut holders) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            sides.push(Side::new(&database.url).await);
+            clients.push(Client::new(&database.url).await);
         }
         for _ in 0..2 {
-            holders.push(Side::new(&database.url).await);
+            holders.push(Client::new(&database.url).await);
         }
-        Self { database, sides, holders, played: 0, changed: true }
+        Self { database, clients, holders, cases_run: 0, needs_restore: true }
     }
 
     /// Returns the rows that a statement locks if it runs alone.
-    pub async fn locks(&mut self, statement: &Statement) -> Vec<String> {
+    pub async fn locked_rows(&mut self, statement: &Statement) -> Vec<String> {
         self.database.restore().await;
-        self.sides[0].send(begin(statement, Level::ReadCommitted));
-        self.sides[0].finish().await;
-        self.sides[0].send(with_ids(statement.sql));
-        let answer = self.sides[0].finish().await;
+        self.clients[0].send(begin_sql(statement, Level::ReadCommitted));
+        self.clients[0].finish().await;
+        self.clients[0].send(with_ids(statement.sql));
+        let answer = self.clients[0].finish().await;
         assert!(matches!(answer, Some(Ok(1..))), "{} affects no row when it runs alone: {answer:?}", statement.name);
         let locked = self.database.locked_rows().await;
-        self.sides[0].send("ROLLBACK".to_owned());
-        self.sides[0].finish().await;
+        self.clients[0].send("ROLLBACK".to_owned());
+        self.clients[0].finish().await;
         locked
     }
 
-    /// Runs a case and returns everything that is wrong with its outcome.
+    /// Runs a case and returns the problems that it shows.
     pub async fn run_case(&mut self, case: &Case<'_>) -> Vec<String> {
-        self.played += 1;
-        if self.played.is_multiple_of(500) {
+        self.cases_run += 1;
+        if self.cases_run.is_multiple_of(500) {
             self.database.vacuum().await;
         }
-        if self.changed {
+        if self.needs_restore {
             self.database.restore().await;
         }
         for (holder, row) in self.holders.iter_mut().zip(&case.held) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
-            // If the first holder has locked the row already, the second waits, which is fine.
+            // If the first holder has already locked this row, the second one waits.
             if let Some(answer) = holder.settle(&mut self.database).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }
         }
 
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
-        let mut later: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
+        // The steps of transactions whose statement waits.
+        let mut postponed: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
         let mut commits = 0;
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
-        let mut released = case.held.is_empty();
-        let mut stalled = None;
+        let mut is_released = case.held.is_empty();
+        let mut stalled_since = None;
         loop {
-            // Transactions that waited may continue.
-            for side in 0..outcomes.len() {
-                if self.sides[side].waits
-                    && let Some(answer) = self.sides[side].settle(&mut self.database).await
+            // Transactions whose statement has finished meanwhile continue with their postponed steps.
+            for transaction in 0..outcomes.len() {
+                if self.clients[transaction].is_waiting
+                    && let Some(answer) = self.clients[transaction].settle(&mut self.database).await
                 {
-                    outcomes[side].answer = Some(answer);
-                    for step in later[side].drain(..).rev() {
-                        schedule.push_front((side, step));
+                    outcomes[transaction].answer = Some(answer);
+                    for step in postponed[transaction].drain(..).rev() {
+                        schedule.push_front((transaction, step));
                     }
                 }
             }
-            let Some((side, step)) = schedule.pop_front() else {
-                if !released {
-                    released = true;
+            let Some((transaction, step)) = schedule.pop_front() else {
+                if !is_released {
+                    is_released = true;
                     for holder in &mut self.holders[..case.held.len()] {
-                        if holder.waits {
+                        if holder.is_waiting {
                             holder.finish().await;
                         }
                         holder.send("ROLLBACK".to_owned());
@@ -243,77 +248,77 @@ impl Runner {
                     }
                     continue;
                 }
-                if self.sides[..outcomes.len()].iter().all(|side| !side.waits) {
+                if self.clients[..outcomes.len()].iter().all(|client| !client.is_waiting) {
                     break;
                 }
                 // PostgreSQL resolves a deadlock soon; any other wait must not last.
-                let stalls = *stalled.get_or_insert_with(Instant::now);
-                assert!(stalls.elapsed() < FOR_EVER, "a transaction waits for ever: {case}");
+                let since = *stalled_since.get_or_insert_with(Instant::now);
+                assert!(since.elapsed() < HANG_TIMEOUT, "a transaction waits for ever: {case}");
                 continue;
             };
-            stalled = None;
-            if self.sides[side].waits {
-                later[side].push_back(step);
+            stalled_since = None;
+            if self.clients[transaction].is_waiting {
+                postponed[transaction].push_back(step);
                 continue;
             }
-            let statement = case.statements[side];
+            let statement = case.statements[transaction];
             match step {
                 Step::Begin => {
-                    self.sides[side].send(begin(statement, case.level));
-                    self.sides[side].finish().await;
+                    self.clients[transaction].send(begin_sql(statement, case.level));
+                    self.clients[transaction].finish().await;
                 }
                 Step::Send => {
-                    self.sides[side].send(with_ids(statement.sql));
-                    if let Some(answer) = self.sides[side].settle(&mut self.database).await {
-                        outcomes[side].answer = Some(answer);
+                    self.clients[transaction].send(with_ids(statement.sql));
+                    if let Some(answer) = self.clients[transaction].settle(&mut self.database).await {
+                        outcomes[transaction].answer = Some(answer);
                     }
                 }
                 Step::Commit | Step::Rollback => {
-                    self.sides[side].send(if step == Step::Commit { "COMMIT" } else { "ROLLBACK" }.to_owned());
-                    match self.sides[side].finish().await {
+                    self.clients[transaction].send(if step == Step::Commit { "COMMIT" } else { "ROLLBACK" }.to_owned());
+                    match self.clients[transaction].finish().await {
                         Some(Ok(_)) => {}
-                        other => wrong.push(format!("{} is not committed: {other:?}", statement.name)),
+                        other => problems.push(format!("{} does not commit or roll back: {other:?}", statement.name)),
                     }
-                    if step == Step::Commit && matches!(outcomes[side].answer, Some(Ok(_))) {
-                        outcomes[side].committed = Some(commits);
+                    if step == Step::Commit && matches!(outcomes[transaction].answer, Some(Ok(_))) {
+                        outcomes[transaction].committed = Some(commits);
                         commits += 1;
                     }
                 }
             }
         }
-        check_outcomes(case, &outcomes, &mut wrong);
-        self.changed = commits > 0;
-        if self.changed {
-            wrong.extend(self.database.broken().await);
+        check_outcomes(case, &outcomes, &mut problems);
+        self.needs_restore = commits > 0;
+        if self.needs_restore {
+            problems.extend(self.database.broken_invariants().await);
         }
-        wrong
+        problems
     }
 }
 
 /// Checks that only listed refusals occur and that no account wrote anything after it was closed.
-fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], wrong: &mut Vec<String>) {
+fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
-            None => wrong.push(format!("{} waits for ever", statement.name)),
+            None => problems.push(format!("{} waits for ever", statement.name)),
             Some(Err((code, message))) => {
-                let listed = statement.refusals.contains(&code.as_str())
+                let is_listed = statement.refusals.contains(&code.as_str())
                     || (code == "40001" && case.level == Level::RepeatableRead);
-                if !listed {
-                    wrong.push(format!("{} is refused with {code}: {message}", statement.name));
+                if !is_listed {
+                    problems.push(format!("{} is refused with {code}: {message}", statement.name));
                 }
             }
             Some(Ok(_)) => {}
         }
     }
     for (closing, closed) in case.statements.iter().zip(outcomes) {
-        let (Some(who), Some(at)) = (closing.closes, closed.committed) else { continue };
+        let (Some(account), Some(closed_at)) = (closing.closes, closed.committed) else { continue };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
-            let wrote = matches!(outcome.answer, Some(Ok(1..)))
-                && outcome.committed.is_some_and(|after| after > at)
-                && statement.sender == Sender::User(who)
+            let has_written = matches!(outcome.answer, Some(Ok(1..)))
+                && outcome.committed.is_some_and(|committed| committed > closed_at)
+                && statement.sender == Sender::User(account)
                 && statement.closes.is_none();
-            if wrote {
-                wrong.push(format!("{} was done after {}", statement.name, closing.name));
+            if has_written {
+                problems.push(format!("{} wrote after {}", statement.name, closing.name));
             }
         }
     }

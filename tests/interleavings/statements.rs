@@ -1,5 +1,5 @@
-//! Statements that users, the service, the platform and maintenance send, and how each may be refused if another one
-//! came first.
+//! The statements that users, the service, the platform and maintenance send, and the errors that each may get if
+//! another one came first.
 
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +17,18 @@ pub struct Statement {
     pub sql: &'static str,
     /// The SQLSTATEs that the documentation lists for it.
     pub refusals: &'static [&'static str],
-    /// The account that it closes or deletes.
+    /// The user whose account it closes or deletes.
     pub closes: Option<&'static str>,
 }
 
 use Sender::{Platform, Service, User};
 
-const fn by(sender: Sender, name: &'static str, sql: &'static str, refusals: &'static [&'static str]) -> Statement {
+const fn statement(
+    sender: Sender,
+    name: &'static str,
+    sql: &'static str,
+    refusals: &'static [&'static str],
+) -> Statement {
     Statement { name, sender, sql, refusals, closes: None }
 }
 
@@ -37,281 +42,301 @@ const EVE: Sender = User("eve");
 const SEER: Sender = User("seer");
 const ZOE: Sender = User("zoe");
 
-/// The row is gone, or the caller may no longer write it.
+/// The row does not exist any more, or the caller may no longer write it.
 const FORBIDDEN: &str = "42501";
-const MISSING: &str = "23503";
-/// Another transaction has locked a row: nothing was changed, and a retry helps.
-const BUSY: &str = "55P03";
-const TAKEN: &str = "23505";
+const FOREIGN_KEY: &str = "23503";
+/// Another transaction has locked a row. Nothing was changed, and a retry helps.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const DUPLICATE_KEY: &str = "23505";
 const CHARACTER_LIMIT: &str = "SP001";
-const FULL: &str = "SP002";
-const TRANSITION: &str = "SP003";
-const OVER: &str = "SP004";
-const STARTED: &str = "SP005";
-const RETIRED: &str = "SP007";
-const SEATED: &str = "SP008";
-const UNPLAYABLE: &str = "SP009";
-const SPENT: &str = "SP011";
-const UNSAVEABLE: &str = "SP015";
-const NOT_A_CREATURE_HERE: &str = "SP017";
-const OWN_CHOICE: &str = "SP018";
-const CLOSED: &str = "SP019";
+const SESSION_FULL: &str = "SP002";
+const ILLEGAL_TRANSITION: &str = "SP003";
+const SESSION_OVER: &str = "SP004";
+const SESSION_STARTED: &str = "SP005";
+const CHARACTER_RETIRED: &str = "SP007";
+const CHARACTER_SEATED: &str = "SP008";
+const ADVENTURE_NOT_PLAYABLE: &str = "SP009";
+const HEROIC_SAVE_SPENT: &str = "SP011";
+const ROLL_NOT_SAVEABLE: &str = "SP015";
+const CREATURE_NOT_IN_ADVENTURE: &str = "SP017";
+const NOT_YOUR_CHOICE: &str = "SP018";
+const ACCOUNT_CLOSED: &str = "SP019";
 const NO_SUCH_CODE: &str = "SP020";
-const REMOVED: &str = "SP028";
-const NOBODY_SEATED: &str = "SP029";
+const PLAYER_REMOVED: &str = "SP028";
+const SESSION_HAS_NO_PLAYER: &str = "SP029";
 
-const SIT: &[&str] = &[FORBIDDEN, MISSING, TAKEN, FULL, OVER, STARTED, RETIRED, CLOSED, REMOVED];
-const JOIN: &[&str] = &[MISSING, FULL, OVER, STARTED, RETIRED, CLOSED, NO_SUCH_CODE, REMOVED];
-const ROLL: &[&str] = &[FORBIDDEN, MISSING, CLOSED];
-const SAVE: &[&str] = &[FORBIDDEN, MISSING, CLOSED, SPENT, UNSAVEABLE, TAKEN];
+const TAKE_SEAT_REFUSALS: &[&str] = &[
+    FORBIDDEN,
+    FOREIGN_KEY,
+    DUPLICATE_KEY,
+    SESSION_FULL,
+    SESSION_OVER,
+    SESSION_STARTED,
+    CHARACTER_RETIRED,
+    ACCOUNT_CLOSED,
+    PLAYER_REMOVED,
+];
+const JOIN_REFUSALS: &[&str] = &[
+    FOREIGN_KEY,
+    SESSION_FULL,
+    SESSION_OVER,
+    SESSION_STARTED,
+    CHARACTER_RETIRED,
+    ACCOUNT_CLOSED,
+    NO_SUCH_CODE,
+    PLAYER_REMOVED,
+];
+const ROLL_REFUSALS: &[&str] = &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED];
+const HEROIC_SAVE_REFUSALS: &[&str] =
+    &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED, HEROIC_SAVE_SPENT, ROLL_NOT_SAVEABLE, DUPLICATE_KEY];
 
 pub const STATEMENTS: &[Statement] = &[
     // A player and their characters.
-    by(
+    statement(
         ADA,
         "ada_creates_a_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@first, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
+        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
-    by(
+    statement(
         ADA,
-        "ada_creates_another",
+        "ada_creates_another_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@second, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
+        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
-    by(ADA, "ada_retires_a_spare", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[SEATED, CLOSED]),
-    by(
+    statement(ADA, "ada_retires_a_character", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[CHARACTER_SEATED, ACCOUNT_CLOSED]),
+    statement(
         ADA,
-        "ada_unretires",
-        "UPDATE public.characters SET retired_at = NULL WHERE id = @adaold",
-        &[CHARACTER_LIMIT, CLOSED],
+        "ada_unretires_a_character",
+        "UPDATE public.characters SET retired_at = NULL WHERE id = @adaretired",
+        &[CHARACTER_LIMIT, ACCOUNT_CLOSED],
     ),
-    by(ADA, "ada_deletes_a_spare", "DELETE FROM public.characters WHERE id = @ada2", &[MISSING, CLOSED]),
-    by(
+    statement(ADA, "ada_deletes_a_character", "DELETE FROM public.characters WHERE id = @ada2", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
+    statement(
         ADA,
-        "ada_deletes_and_replaces_one",
+        "ada_deletes_and_replaces_a_character",
         "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         SELECT @save, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
-        &[CHARACTER_LIMIT, CLOSED, FORBIDDEN, MISSING, TAKEN],
+         SELECT @third, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
+        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
-    by(ADA, "ada_renames_one", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[CLOSED]),
-    by(ADA, "ada_wounds_hers", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[CLOSED]),
-    by(ADA, "ada_edits_her_profile", "UPDATE public.users SET bio = 'Plays.' WHERE id = @ada", &[CLOSED]),
-    by(ADA, "ada_skips_the_tutorial", "UPDATE public.tutorial_progress SET skipped = true WHERE user_id = @ada", &[CLOSED]),
-    by(
+    statement(ADA, "ada_renames_a_character", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[ACCOUNT_CLOSED]),
+    statement(ADA, "ada_wounds_her_character", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[ACCOUNT_CLOSED]),
+    statement(ADA, "ada_edits_her_profile", "UPDATE public.users SET bio = 'Plays.' WHERE id = @ada", &[ACCOUNT_CLOSED]),
+    statement(ADA, "ada_skips_the_tutorial", "UPDATE public.tutorial_progress SET skipped = true WHERE user_id = @ada", &[ACCOUNT_CLOSED]),
+    statement(
         BOB,
         "bob_begins_the_tutorial",
         "INSERT INTO public.tutorial_progress (user_id) VALUES (@bob)",
-        &[CLOSED, FORBIDDEN, MISSING, TAKEN],
+        &[ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     // Seats.
-    by(
+    statement(
         ADA,
         "ada_takes_the_last_seat",
-        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@onewaits, @ada, @ada2)",
-        SIT,
+        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@oneseatfree, @ada, @ada2)",
+        TAKE_SEAT_REFUSALS,
     ),
-    by(
+    statement(
         EVE,
         "eve_takes_the_last_seat",
-        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@onewaits, @eve, @eve1)",
-        SIT,
+        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@oneseatfree, @eve, @eve1)",
+        TAKE_SEAT_REFUSALS,
     ),
-    by(ADA, "ada_joins_the_same_by_code", "SELECT * FROM private.join_by_code('WAITSX', @ada2)", JOIN),
-    by(EVE, "eve_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @eve1)", JOIN),
-    by(ADA, "ada_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @ada1)", JOIN),
-    by(
+    statement(ADA, "ada_takes_the_last_seat_by_code", "SELECT * FROM private.join_by_code('WAITSX', @ada2)", JOIN_REFUSALS),
+    statement(EVE, "eve_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @eve1)", JOIN_REFUSALS),
+    statement(ADA, "ada_joins_by_code", "SELECT * FROM private.join_by_code('HIDDEN', @ada1)", JOIN_REFUSALS),
+    statement(
         ADA,
-        "ada_leaves",
-        "UPDATE public.session_players SET is_active = false WHERE session_id = @plays AND user_id = @ada",
-        &[OVER, CLOSED],
+        "ada_leaves_a_session",
+        "UPDATE public.session_players SET is_active = false WHERE session_id = @active AND user_id = @ada",
+        &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         BOB,
-        "bob_leaves_everything",
-        "UPDATE public.session_players SET is_active = false WHERE user_id = @bob AND is_active AND session_id <> @over",
-        &[OVER, CLOSED],
+        "bob_leaves_every_session",
+        "UPDATE public.session_players SET is_active = false WHERE user_id = @bob AND is_active AND session_id <> @completed",
+        &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         ADA,
-        "ada_rejoins_with_another",
+        "ada_rejoins_with_another_character",
         "UPDATE public.session_players SET is_active = true, character_id = @ada2
-         WHERE session_id = @again AND user_id = @ada",
-        SIT,
+         WHERE session_id = @left AND user_id = @ada",
+        TAKE_SEAT_REFUSALS,
     ),
-    by(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN),
-    by(
+    statement(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN_REFUSALS),
+    statement(
         ADA,
         "ada_changes_her_character",
         "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoewaits AND user_id = @ada",
-        &[OVER, STARTED, RETIRED, CLOSED, MISSING, OWN_CHOICE],
+        &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY, NOT_YOUR_CHOICE],
     ),
-    by(
+    statement(
         SEER,
         "seer_removes_ada",
-        "UPDATE public.session_players SET is_active = false WHERE session_id = @plays AND user_id = @ada",
-        &[OVER, CLOSED],
+        "UPDATE public.session_players SET is_active = false WHERE session_id = @active AND user_id = @ada",
+        &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         SEER,
         "seer_removes_everyone",
         "UPDATE public.session_players SET is_active = false
-         WHERE session_id IN (@plays, @onewaits, @hidden, @again) AND is_active",
-        &[OVER, CLOSED],
+         WHERE session_id IN (@active, @oneseatfree, @private, @left) AND is_active",
+        &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    by(SEER, "seer_shrinks", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@hidden, @again)", &["23514", OVER, CLOSED]),
-    by(
+    statement(SEER, "seer_shrinks_two_sessions", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@private, @left)", &["23514", SESSION_OVER, ACCOUNT_CLOSED]),
+    statement(
         Service,
         "service_seats_eve",
-        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@hidden, @eve, @eve1)",
-        &[MISSING, TAKEN, FULL, OVER, STARTED, RETIRED, CLOSED],
+        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@private, @eve, @eve1)",
+        &[FOREIGN_KEY, DUPLICATE_KEY, SESSION_FULL, SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED],
     ),
     // Play.
-    by(
+    statement(
         ADA,
         "ada_rolls",
         "INSERT INTO public.dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
-         VALUES (@plays, @ada1, 'might', 10, 'attack')",
-        ROLL,
+         VALUES (@active, @ada1, 'might', 10, 'attack')",
+        ROLL_REFUSALS,
     ),
-    by(
+    statement(
         ADA,
-        "ada_saves",
+        "ada_makes_a_heroic_save",
         "INSERT INTO public.dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         VALUES (@save, @plays, @ada1, 'might', 18, 'heroic_save', @failed)",
-        SAVE,
+         VALUES (@third, @active, @ada1, 'might', 18, 'heroic_save', @failed)",
+        HEROIC_SAVE_REFUSALS,
     ),
-    by(
+    statement(
         ADA,
-        "ada_saves_unless_it_is_there",
+        "ada_makes_a_heroic_save_on_conflict_do_nothing",
         "INSERT INTO public.dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         VALUES (@save, @plays, @ada1, 'wit', 18, 'heroic_save', @failed2) ON CONFLICT DO NOTHING",
-        SAVE,
+         VALUES (@third, @active, @ada1, 'wit', 18, 'heroic_save', @failed2) ON CONFLICT DO NOTHING",
+        HEROIC_SAVE_REFUSALS,
     ),
-    by(
+    statement(
         ADA,
         "ada_sends_an_event",
-        "INSERT INTO public.session_events (session_id, event_type) VALUES (@plays, 'client.wave')",
-        ROLL,
+        "INSERT INTO public.session_events (session_id, event_type) VALUES (@active, 'client.wave')",
+        ROLL_REFUSALS,
     ),
-    by(
+    statement(
         SEER,
         "seer_rolls_for_the_wolf",
         "INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-         VALUES (@plays, @wolf, 'might', 10, 'attack')",
-        &[FORBIDDEN, MISSING, CLOSED, NOT_A_CREATURE_HERE],
+         VALUES (@active, @wolf, 'might', 10, 'attack')",
+        &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED, CREATURE_NOT_IN_ADVENTURE],
     ),
-    by(
+    statement(
         SEER,
         "seer_rolls_for_bob",
         "INSERT INTO public.dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
-         VALUES (@plays, @bob1, 'might', 10, 'attack')",
-        ROLL,
+         VALUES (@active, @bob1, 'might', 10, 'attack')",
+        ROLL_REFUSALS,
     ),
-    by(SEER, "seer_wounds_ada", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[CLOSED]),
-    by(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @plays", &[OVER, CLOSED]),
-    by(SEER, "seer_writes_the_state", "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE id = @plays", &[OVER, CLOSED]),
+    statement(SEER, "seer_wounds_ada", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[ACCOUNT_CLOSED]),
+    statement(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @active", &[SESSION_OVER, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_writes_a_game_state", "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE id = @active", &[SESSION_OVER, ACCOUNT_CLOSED]),
     // Sessions.
-    by(
+    statement(
         SEER,
-        "seer_starts",
-        "UPDATE public.sessions SET status = 'active' WHERE id = @onewaits",
-        &[TRANSITION, NOBODY_SEATED, CLOSED],
+        "seer_starts_a_session",
+        "UPDATE public.sessions SET status = 'active' WHERE id = @oneseatfree",
+        &[ILLEGAL_TRANSITION, SESSION_HAS_NO_PLAYER, ACCOUNT_CLOSED],
     ),
-    by(SEER, "seer_completes", "UPDATE public.sessions SET status = 'completed' WHERE id = @plays", &[TRANSITION, CLOSED]),
-    by(SEER, "seer_pauses", "UPDATE public.sessions SET status = 'paused' WHERE id = @plays", &[TRANSITION, CLOSED]),
-    by(
+    statement(SEER, "seer_completes_a_session", "UPDATE public.sessions SET status = 'completed' WHERE id = @active", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_pauses_a_session", "UPDATE public.sessions SET status = 'paused' WHERE id = @active", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
+    statement(
         SEER,
-        "seer_cancels_everything",
+        "seer_cancels_every_session",
         "UPDATE public.sessions SET status = 'cancelled' WHERE seer_id = @seer AND ended_at IS NULL",
-        &[TRANSITION, CLOSED],
+        &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         SEER,
-        "seer_completes_everything",
+        "seer_completes_every_session",
         "UPDATE public.sessions SET status = 'completed' WHERE seer_id = @seer AND status IN ('active', 'paused')",
-        &[TRANSITION, CLOSED],
+        &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         SEER,
-        "seer_hides_everything",
+        "seer_hides_every_session",
         "UPDATE public.sessions SET is_public = false, looking_for = 'Nobody' WHERE seer_id = @seer",
-        &[CLOSED],
+        &[ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         SEER,
-        "seer_saves_everything",
+        "seer_writes_every_game_state",
         "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE seer_id = @seer AND ended_at IS NULL",
-        &[OVER, CLOSED],
+        &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    by(ZOE, "zoe_completes", "UPDATE public.sessions SET status = 'completed' WHERE id = @zoepaused", &[TRANSITION, CLOSED]),
-    by(
+    statement(ZOE, "zoe_completes_a_session", "UPDATE public.sessions SET status = 'completed' WHERE id = @zoepaused", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
+    statement(
         ZOE,
-        "zoe_cancels_everything",
+        "zoe_cancels_every_session",
         "UPDATE public.sessions SET status = 'cancelled' WHERE seer_id = @zoe AND ended_at IS NULL",
-        &[TRANSITION, CLOSED],
+        &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED],
     ),
-    by(
+    statement(
         EVE,
         "eve_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@first, @eve, @tower)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
-    by(
+    statement(
         ZOE,
         "zoe_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@second, @zoe, @ford, true)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
-    by(
+    statement(
         SEER,
-        "seer_plays_the_draft",
-        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@save, @seer, @draft)",
-        &[UNPLAYABLE, CLOSED, FORBIDDEN, MISSING, TAKEN],
+        "seer_opens_a_session_on_the_draft",
+        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@third, @seer, @draft)",
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     // Adventures.
-    by(ZOE, "zoe_deletes_the_pinned", "DELETE FROM public.adventures WHERE id = @tower", &[MISSING, CLOSED]),
-    by(SEER, "seer_deletes_the_draft", "DELETE FROM public.adventures WHERE id = @draft", &[MISSING, CLOSED]),
-    by(SEER, "seer_unpublishes", "UPDATE public.adventures SET status = 'draft' WHERE id = @ford", &[CLOSED]),
-    by(
+    statement(ZOE, "zoe_deletes_an_adventure", "DELETE FROM public.adventures WHERE id = @tower", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_deletes_the_draft", "DELETE FROM public.adventures WHERE id = @draft", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_unpublishes_an_adventure", "UPDATE public.adventures SET status = 'draft' WHERE id = @ford", &[ACCOUNT_CLOSED]),
+    statement(
         SEER,
         "seer_adds_a_creature",
         "INSERT INTO public.creatures (adventure_id, name) VALUES (@draft, 'Mud Hag')",
-        &[FORBIDDEN, MISSING, CLOSED],
+        &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED],
     ),
-    by(SEER, "seer_renames_the_wolf", "UPDATE public.creatures SET name = 'Old Wolf' WHERE id = @wolf", &[CLOSED]),
-    by(SEER, "seer_deletes_the_wolf", "DELETE FROM public.creatures WHERE id = @wolf", &[CLOSED]),
-    by(
+    statement(SEER, "seer_renames_the_wolf", "UPDATE public.creatures SET name = 'Old Wolf' WHERE id = @wolf", &[ACCOUNT_CLOSED]),
+    statement(SEER, "seer_deletes_the_wolf", "DELETE FROM public.creatures WHERE id = @wolf", &[ACCOUNT_CLOSED]),
+    statement(
         ZOE,
-        "zoe_writes_a_draft",
+        "zoe_creates_a_draft",
         "INSERT INTO public.adventures (creator_id, name) VALUES (@zoe, 'Another draft')",
-        &[CLOSED, FORBIDDEN, MISSING],
+        &[ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY],
     ),
     // Accounts.
     closing("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
-    closing("seer", SEER, "seer_closes_the_account", "SELECT private.close_account(@seer)"),
+    closing("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
     closing("zoe", Platform, "the_platform_closes_zoe", "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe"),
     closing("bob", Platform, "the_platform_deletes_bob", "DELETE FROM auth.users WHERE id = @bob"),
     closing("seer", Platform, "the_platform_deletes_the_seer", "DELETE FROM auth.users WHERE id = @seer"),
     closing("eve", Service, "the_service_closes_eve", "SELECT private.close_account(@eve)"),
-    by(Platform, "ada_changes_her_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
-    by(
+    statement(Platform, "ada_changes_her_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
+    statement(
         Platform,
         "somebody_signs_up_with_the_same_address",
-        "INSERT INTO auth.users (id, email) VALUES (@new, 'new@example.org')",
-        &[TAKEN],
+        "INSERT INTO auth.users (id, email) VALUES (@newaccount, 'new@example.org')",
+        &[DUPLICATE_KEY],
     ),
     // Maintenance.
-    by(Service, "maintenance_archives", "SELECT private.archive_sessions(100)", &[]),
-    by(Service, "maintenance_cancels_the_abandoned", "SELECT private.cancel_abandoned_sessions(100)", &[]),
-    by(Service, "maintenance_cleans_events", "SELECT private.clean_events(100)", &[]),
-    by(
+    statement(Service, "maintenance_archives_sessions", "SELECT private.archive_sessions(100)", &[]),
+    statement(Service, "maintenance_cancels_abandoned_sessions", "SELECT private.cancel_abandoned_sessions(100)", &[]),
+    statement(Service, "maintenance_cleans_events", "SELECT private.clean_events(100)", &[]),
+    statement(
         Service,
         "the_service_deletes_sessions",
-        "DELETE FROM public.sessions WHERE id IN (@over, @pin)",
-        &[MISSING, BUSY],
+        "DELETE FROM public.sessions WHERE id IN (@completed, @emptycancelled)",
+        &[FOREIGN_KEY, LOCK_NOT_AVAILABLE],
     ),
 ];

@@ -13,11 +13,11 @@ const NAMES: &[&str] = &[
     "eve",
     "seer",
     "zoe",
-    "new",
+    "newaccount",
     "ada1",
     "ada2",
     "ada3",
-    "adaold",
+    "adaretired",
     "bob1",
     "bob2",
     "eve1",
@@ -29,25 +29,25 @@ const NAMES: &[&str] = &[
     "draft",
     "mill",
     "tower",
-    "own",
+    "zoedraft",
     "wolf",
     "rat",
-    "plays",
-    "onewaits",
-    "hidden",
-    "again",
-    "over",
+    "active",
+    "oneseatfree",
+    "private",
+    "left",
+    "completed",
     "zoepaused",
     "zoewaits",
-    "zoeown",
-    "pin",
-    "forgotten",
+    "zoedraftsession",
+    "emptycancelled",
+    "abandoned",
     "failed",
     "failed2",
-    "save",
+    "third",
 ];
 
-/// The tables whose rows a statement may lock, with the condition that identifies a row.
+/// The tables whose rows a statement may lock, with the columns that identify a row.
 pub const LOCKABLE: &[(&str, &str)] = &[
     ("auth.users", "id"),
     ("private.account_gates", "account_id"),
@@ -61,13 +61,14 @@ pub const LOCKABLE: &[(&str, &str)] = &[
     ("public.tutorial_progress", "user_id"),
 ];
 
+/// Returns the id of the row with this name.
 pub fn id(name: &str) -> String {
     let index = NAMES.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name} must be in NAMES"));
     format!("00000000-0000-4000-8000-{:012x}", index + 1)
 }
 
-/// Returns the name of an id, as SQL for [`with_ids`].
-fn name(id: &str) -> String {
+/// Returns the `@name` of a row with this id, for [`with_ids`]; or the id as an SQL literal if it has no name.
+fn name_of(id: &str) -> String {
     let position = id.rsplit('-').next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
     match position.and_then(|position| NAMES.get(position.wrapping_sub(1))) {
         Some(name) => format!("@{name}"),
@@ -77,18 +78,18 @@ fn name(id: &str) -> String {
 
 /// Replaces each `@name` by the row's id.
 pub fn with_ids(sql: &str) -> String {
-    let mut filled = String::with_capacity(sql.len() * 2);
+    let mut replaced = String::with_capacity(sql.len() * 2);
     let mut parts = sql.split('@');
-    filled.push_str(parts.next().unwrap_or_default());
+    replaced.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let length = part.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(part.len());
         let (name, rest) = part.split_at(length);
         match NAMES.contains(&name) {
-            true => filled.push_str(&format!("'{}'{rest}", id(name))),
-            false => filled.push_str(&format!("@{part}")),
+            true => replaced.push_str(&format!("'{}'{rest}", id(name))),
+            false => replaced.push_str(&format!("@{part}")),
         }
     }
-    filled
+    replaced
 }
 
 pub async fn connect(url: &str) -> PgConnection {
@@ -107,8 +108,10 @@ pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
 pub struct GameDatabase {
     pub owner: PgConnection,
     pub url: String,
-    restore: String,
-    invariants: String,
+    /// Statements that restore every row.
+    restore_sql: String,
+    /// A query for the broken invariants.
+    invariants_sql: String,
     _database: Database,
 }
 
@@ -118,28 +121,27 @@ impl GameDatabase {
         let url = database.url().to_owned();
         let mut owner = connect(&url).await;
         run(&mut owner, &with_ids(include_str!("world.sql"))).await;
-        let restore = save_rows(&mut owner).await;
-        let invariants = format!(
+        let restore_sql = save_rows(&mut owner).await;
+        let invariants_sql = format!(
             "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
             sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
         );
         run(&mut owner, "SET jit = off").await;
         run(&mut owner, "VACUUM ANALYZE").await;
-        Self { owner, url, restore, invariants, _database: database }
+        Self { owner, url, restore_sql, invariants_sql, _database: database }
     }
 
-    /// Restores every row.
     pub async fn restore(&mut self) {
-        run(&mut self.owner, &self.restore).await;
+        run(&mut self.owner, &self.restore_sql).await;
     }
 
     pub async fn vacuum(&mut self) {
         run(&mut self.owner, "VACUUM").await;
     }
 
-    /// Returns every invariant that is broken.
-    pub async fn broken(&mut self) -> Vec<String> {
-        query_scalar(AssertSqlSafe(self.invariants.as_str())).fetch_all(&mut self.owner).await.unwrap()
+    /// Returns every broken invariant, with the row.
+    pub async fn broken_invariants(&mut self) -> Vec<String> {
+        query_scalar(AssertSqlSafe(self.invariants_sql.as_str())).fetch_all(&mut self.owner).await.unwrap()
     }
 
     /// Returns whether the backend with this process id waits for a lock that another one holds.
@@ -158,7 +160,7 @@ impl GameDatabase {
             let free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
             let free: Vec<Vec<String>> = query_scalar(AssertSqlSafe(free)).fetch_all(&mut self.owner).await.unwrap();
             for row in all.iter().filter(|row| !free.contains(row)) {
-                let keys = row.iter().map(|value| name(value)).collect::<Vec<_>>().join(", ");
+                let keys = row.iter().map(|value| name_of(value)).collect::<Vec<_>>().join(", ");
                 locked.push(format!("{table} WHERE ({key}) = ({keys})"));
             }
         }
@@ -169,7 +171,7 @@ impl GameDatabase {
 /// Copies every row to a separate schema and returns the statements that restore them.
 async fn save_rows(owner: &mut PgConnection) -> String {
     run(owner, "CREATE SCHEMA saved").await;
-    // Without generated columns, which cannot be inserted.
+    // Generated columns are left out, because they cannot be inserted.
     let tables: Vec<(String, String, String)> = query_as(
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
                 string_agg(quote_ident(attname), ', ' ORDER BY attnum)
@@ -182,12 +184,12 @@ async fn save_rows(owner: &mut PgConnection) -> String {
     .fetch_all(&mut *owner)
     .await
     .unwrap();
-    let mut restore = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
+    let mut restore_sql = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
     for (table, copy, columns) in tables {
         run(owner, &format!("CREATE TABLE saved.{copy} AS SELECT {columns} FROM {table}")).await;
-        restore.push_str(&format!(
+        restore_sql.push_str(&format!(
             "DELETE FROM {table}; INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM saved.{copy}; "
         ));
     }
-    restore + "COMMIT"
+    restore_sql + "COMMIT"
 }

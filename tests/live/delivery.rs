@@ -1,4 +1,5 @@
-//! Each event arrives once and in order: under load, committed late, large, and after a crash of the server.
+//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after a crash of
+//! the server.
 
 use std::time::Duration;
 
@@ -8,15 +9,18 @@ use sparc::service::{Operations, sessions::ExpectedVersion};
 use testdb::Server;
 use uuid::Uuid;
 
-use super::{end, everybody, insert_events, is_silent, new_handle, next, numbers, up_to, wave, write};
-use crate::world::{BoxedTask, World, at_once, roll};
+use super::{
+    all_callers, event_numbers, insert_events, is_silent, new_handle, next_event, read_to_error, read_until, wave,
+    write_events,
+};
+use crate::world::{BoxedTask, World, insert_roll, run_together};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ours, theirs, player) = (new_handle(&world).await, new_handle(&world).await, &game.players[0]);
-    let before = numbers(&world, game.session).await;
+    let before = event_numbers(&world, game.session).await;
     let ada = ours.as_user(player.id);
     let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
     let mut last_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
@@ -24,17 +28,17 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
 
     ada.events().send(wave(game.session)).await.unwrap();
     let sent = theirs.as_user(player.id).events().send(wave(game.session)).await.unwrap();
-    assert_eq!(up_to(&mut from_now, sent.seq).await.len(), 2, "before any other event is written");
-    write(&player.person, game.session, 3).await;
-    world.owner().exec(&roll(game.session, player.character)).await.unwrap();
+    assert_eq!(read_until(&mut from_now, sent.seq).await.len(), 2, "both arrive before any other event is written");
+    write_events(&player.person, game.session, 3).await;
+    world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
 
-    let all = numbers(&world, game.session).await;
+    let all = event_numbers(&world, game.session).await;
     let last = *all.last().unwrap();
-    let news = all[before.len()..].to_vec();
-    assert_eq!(news.len(), 6);
-    assert_eq!(up_to(&mut from_now, last).await, news[2..]);
-    assert_eq!(up_to(&mut last_day, last).await, all);
-    assert_eq!(up_to(&mut resumed, last).await, all[1..]);
+    let new = all[before.len()..].to_vec();
+    assert_eq!(new.len(), 6);
+    assert_eq!(read_until(&mut from_now, last).await, new[2..]);
+    assert_eq!(read_until(&mut last_day, last).await, all);
+    assert_eq!(read_until(&mut resumed, last).await, all[1..]);
     assert!(is_silent(&mut from_now).await, "an event arrives twice");
 }
 
@@ -42,46 +46,46 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
 async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
     let (ours, theirs) = (new_handle(&world).await, new_handle(&world).await);
-    let mut readers = Vec::new();
+    let mut streams = Vec::new();
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
         let game = world.new_active_session(2).await;
-        let mut subscribers = everybody(&ours, &game);
+        let mut subscribers = all_callers(&ours, &game);
         subscribers.push(theirs.as_user(game.players[0].id));
         for subscriber in subscribers {
-            readers.push((game.session, subscriber.events().subscribe(game.session, None).await.unwrap()));
+            streams.push((game.session, subscriber.events().subscribe(game.session, None).await.unwrap()));
         }
-        for (place, player) in game.players.iter().enumerate() {
+        for (index, player) in game.players.iter().enumerate() {
             let (person, session) = (player.person.clone(), game.session);
-            let sender = [&ours, &theirs][place].as_user(player.id);
+            let sender = [&ours, &theirs][index].as_user(player.id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
                     sender.events().send(wave(session)).await.unwrap();
-                    write(&person, session, 2).await;
+                    write_events(&person, session, 2).await;
                 }
             }));
         }
-        games.push((numbers(&world, game.session).await.len(), game));
+        games.push((event_numbers(&world, game.session).await.len(), game));
     }
-    assert_eq!(readers.len(), 50);
-    let reading: Vec<_> = readers
+    assert_eq!(streams.len(), 50);
+    let readers: Vec<_> = streams
         .into_iter()
         .map(|(session, mut stream)| {
             tokio::spawn(async move {
                 let mut seen = Vec::new();
                 for _ in 0..48 {
-                    seen.push(next(&mut stream).await.seq);
+                    seen.push(next_event(&mut stream).await.seq);
                 }
                 (session, seen, stream)
             })
         })
         .collect();
-    at_once(writers).await;
-    for reader in reading {
+    run_together(writers).await;
+    for reader in readers {
         let (session, seen, mut stream) = reader.await.unwrap();
         let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();
-        assert_eq!(seen, numbers(&world, session).await[*before..]);
+        assert_eq!(seen, event_numbers(&world, session).await[*before..]);
         assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one event too many");
     }
 }
@@ -95,12 +99,12 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
     let open = game.players[0].person.begin().await;
     sea_orm::ConnectionTrait::execute_unprepared(&open, &insert_events(game.session, 1)).await.unwrap();
-    // Later numbers of another session become visible earlier.
-    write(&other.players[0].person, other.session, 1).await;
-    next(&mut others).await;
+    // An event of another session with a later number becomes visible earlier.
+    write_events(&other.players[0].person, other.session, 1).await;
+    next_event(&mut others).await;
     assert!(is_silent(&mut stream).await, "the event is not committed yet");
     open.commit().await.unwrap();
-    next(&mut stream).await;
+    next_event(&mut stream).await;
     assert!(is_silent(&mut stream).await);
 }
 
@@ -112,14 +116,14 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let ada = sparc.as_user(game.players[0].id);
     let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
     let mut fast = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = numbers(&world, game.session).await.len();
+    let before = event_numbers(&world, game.session).await.len();
     for _ in 0..5 {
-        write(&game.players[0].person, game.session, 100).await;
-        let newest = *numbers(&world, game.session).await.last().unwrap();
-        assert_eq!(up_to(&mut fast, newest).await.len(), 100);
+        write_events(&game.players[0].person, game.session, 100).await;
+        let newest = *event_numbers(&world, game.session).await.last().unwrap();
+        assert_eq!(read_until(&mut fast, newest).await.len(), 100);
     }
-    let all = numbers(&world, game.session).await;
-    assert_eq!(up_to(&mut slow, *all.last().unwrap()).await, all[before..]);
+    let all = event_numbers(&world, game.session).await;
+    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[before..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,13 +144,13 @@ async fn a_stream_survives_a_crash_of_the_server() {
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
         };
-        seen.extend(up_to(&mut stream, sent.seq).await);
+        seen.extend(read_until(&mut stream, sent.seq).await);
         if round < 2 {
-            let dying = server.clone();
-            tokio::task::spawn_blocking(move || dying.crash()).await.unwrap().unwrap();
+            let server = server.clone();
+            tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
         }
     }
-    let all = numbers(&world.reconnect().await, game.session).await;
+    let all = event_numbers(&world.reconnect().await, game.session).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
 }
 
@@ -156,29 +160,29 @@ async fn large_events_and_large_batches_arrive() {
     let game = world.new_active_session(1).await;
     let (sparc, seer) = (new_handle(&world).await, world.sparc.as_user(game.seer.uuid()));
     let mut streams = Vec::new();
-    for caller in everybody(&sparc, &game) {
+    for caller in all_callers(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session, None).await.unwrap());
     }
-    let before = numbers(&world, game.session).await.len();
+    let before = event_numbers(&world, game.session).await.len();
     for round in 0..3 {
-        // An event that the database stores compressed is still large for its reader.
+        // The database stores a large event compressed, but its reader gets it in full.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
-        write(&game.players[0].person, game.session, 99).await;
-        write(&game.players[0].person, game.session, 21).await;
-        let all = numbers(&world, game.session).await;
-        // The first subscriber is slow in the second round.
-        for (place, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
-            let rounds = if place == 0 && round == 2 { 2 } else { 1 };
-            assert_eq!(up_to(stream, *all.last().unwrap()).await.len(), rounds * 121);
+        write_events(&game.players[0].person, game.session, 99).await;
+        write_events(&game.players[0].person, game.session, 21).await;
+        let all = event_numbers(&world, game.session).await;
+        // The first subscriber reads nothing in the second round.
+        for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
+            let rounds = if index == 0 && round == 2 { 2 } else { 1 };
+            assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), rounds * 121);
         }
     }
-    write(&game.players[0].person, game.session, 1).await;
-    let all = numbers(&world, game.session).await;
+    write_events(&game.players[0].person, game.session, 1).await;
+    let all = event_numbers(&world, game.session).await;
     assert_eq!(all.len() - before, 3 * 121 + 1);
     for stream in &mut streams {
-        assert_eq!(up_to(stream, *all.last().unwrap()).await.len(), 1);
+        assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), 1);
     }
 }
 
@@ -189,19 +193,19 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
     let sparc = new_handle(&world).await;
     let ada = sparc.as_user(game.players[0].id);
     let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = numbers(&world, game.session).await.len();
+    let before = event_numbers(&world, game.session).await.len();
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().exec(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
-        write(&game.players[0].person, game.session, 2).await;
+        write_events(&game.players[0].person, game.session, 2).await;
     }
-    let all = numbers(&world, game.session).await.split_off(before);
+    let all = event_numbers(&world, game.session).await.split_off(before);
     assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
-    assert_eq!(up_to(&mut stream, all[5]).await, all);
+    assert_eq!(read_until(&mut stream, all[5]).await, all);
     let mut resumed = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
-    assert_eq!(up_to(&mut resumed, all[5]).await, all[3..]);
+    assert_eq!(read_until(&mut resumed, all[5]).await, all[3..]);
     world.owner().exec("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
-    write(&game.players[0].person, game.session, 1).await;
+    write_events(&game.players[0].person, game.session, 1).await;
     for stream in [&mut stream, &mut resumed] {
-        assert_eq!(end(stream).await, "events_expired");
+        assert_eq!(read_to_error(stream).await, "events_expired");
     }
 }

@@ -1,4 +1,5 @@
-//! Errors of connecting: each cause has its own message, and the program and the service give the same one.
+//! Errors when connecting: each cause has its own message, which is the same from the migration program and the
+//! service.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +13,7 @@ use sparc::{
 };
 use testdb::Server;
 
-use super::{Migrator, empty, login};
+use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler;
 
 /// Connects with the program's and the service's functions, asserts the same message, and returns it.
@@ -26,9 +27,9 @@ async fn connect_error(url: &str) -> String {
     program
 }
 
-/// Starts a listener that sends `answer` to every client and closes; if the answer is PostgreSQL's, it declines TLS
-/// first.
-fn answering(answer: Vec<u8>) -> String {
+/// Starts a listener that sends `answer` to every client and closes the connection. If the answer is a PostgreSQL
+/// error, it declines TLS first. Returns the URL.
+fn start_listener(answer: Vec<u8>) -> String {
     /// Length and code of a request for TLS.
     const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let is_postgres = answer.first() == Some(&b'E');
@@ -49,8 +50,8 @@ fn answering(answer: Vec<u8>) -> String {
     format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
 }
 
-/// Starts a server that refuses every connection with that SQLSTATE and message.
-fn refusing(code: &str, message: &str) -> String {
+/// Starts a listener that refuses every connection with that SQLSTATE and message. Returns the URL.
+fn start_refusing_listener(code: &str, message: &str) -> String {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
         fields.push(kind);
@@ -61,22 +62,25 @@ fn refusing(code: &str, message: &str) -> String {
     let mut answer = vec![b'E'];
     answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
     answer.extend(fields);
-    answering(answer)
+    start_listener(answer)
 }
 
 #[tokio::test]
 async fn a_host_or_port_without_a_postgresql_server_is_reported() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (url, words) in [
+    let closed_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, expected) in [
         (
             "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
             "\"no-such-host.invalid\" of the database URL is unknown",
         ),
-        (format!("postgres://ada:hunter2@{closed}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
-        (answering(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()), "is not a PostgreSQL server"),
-        (answering(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()), "is not a PostgreSQL server"),
-        (answering(b"J\0\0\0\n8.0.36\0".to_vec()), "is not a PostgreSQL server"),
-        (answering(Vec::new()), "closed the connection without an answer"),
+        (format!("postgres://ada:hunter2@{closed_port}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
+        (
+            start_listener(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()),
+            "is not a PostgreSQL server",
+        ),
+        (start_listener(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()), "is not a PostgreSQL server"),
+        (start_listener(b"J\0\0\0\n8.0.36\0".to_vec()), "is not a PostgreSQL server"),
+        (start_listener(Vec::new()), "closed the connection without an answer"),
         ("postgres://ada:hunter2@[/game".to_owned(), "does not parse"),
         ("mysql://ada:hunter2@localhost/game".to_owned(), "does not parse"),
         ("postgres://ada:hunter2@localhost/game?sslmode=sometimes".to_owned(), "sslmode must be"),
@@ -86,14 +90,14 @@ async fn a_host_or_port_without_a_postgresql_server_is_reported() {
             "No PostgreSQL server answers at /no/such/folder",
         ),
     ] {
-        let sentence = connect_error(&url).await;
-        assert!(sentence.contains(words), "{url}: {sentence}");
+        let message = connect_error(&url).await;
+        assert!(message.contains(expected), "{url}: {message}");
     }
 }
 
 #[tokio::test]
 async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
-    for (code, message, words) in [
+    for (code, server_message, expected) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
         ("57P01", "terminating connection due to administrator command", "wait until it runs"),
@@ -112,8 +116,8 @@ async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
         ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
         ("58P01", "could not open file", "could not open file"),
     ] {
-        let sentence = connect_error(&refusing(code, message)).await;
-        assert!(sentence.contains(words), "{code} {message}: {sentence}");
+        let message = connect_error(&start_refusing_listener(code, server_message)).await;
+        assert!(message.contains(expected), "{code} {server_message}: {message}");
     }
 }
 
@@ -124,31 +128,31 @@ async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
     let db = connect(database.url()).await.unwrap();
     let (before, name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(
-        "CREATE ROLE resting NOLOGIN PASSWORD 'hunter2';
+        "CREATE ROLE without_login NOLOGIN PASSWORD 'hunter2';
          CREATE ROLE crowded LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0;
-         CREATE ROLE stranger LOGIN PASSWORD 'hunter2';
+         CREATE ROLE without_connect LOGIN PASSWORD 'hunter2';
          REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC"
     ))
     .await
     .unwrap();
-    for (url, words) in [
-        (login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
-        (login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
+    for (url, expected) in [
+        (url_with_login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
+        (url_with_login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
         (format!("{before}/no_such_database"), "createdb no_such_database"),
         (format!("{before}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
-        (login(database.url(), "resting", "hunter2"), "ALTER ROLE \"resting\" LOGIN"),
-        (login(database.url(), "stranger", "hunter2"), "GRANT CONNECT ON DATABASE"),
-        (login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
+        (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
+        (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
+        (url_with_login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {
-        let sentence = connect_error(&url).await;
-        assert!(sentence.contains(words), "{url}: {sentence}");
+        let message = connect_error(&url).await;
+        assert!(message.contains(expected), "{url}: {message}");
     }
 }
 
 #[tokio::test]
 async fn a_missing_or_outdated_schema_is_reported() {
-    let (database, db) = empty().await;
+    let (database, db) = create_empty_database().await;
     let missing = Sparc::connect(database.url()).await.unwrap_err();
     assert!(matches!(missing, Error::SchemaMissing), "{missing:?}");
     assert!(missing.to_string().contains("cargo run -p migration -- up"), "{missing}");
@@ -179,10 +183,10 @@ async fn a_missing_or_outdated_schema_is_reported() {
 
 #[tokio::test]
 async fn colliding_prepared_statements_behind_a_pooler_give_an_error_with_its_remedy() {
-    let (database, db) = empty().await;
+    let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let Some(pooler) = start_pooler(database.url()).await else { return };
-    // Another client's prepared statements, with the driver's names, on every server connection of the pooler.
+    // Another client has prepared statements with the driver's names on every server connection of the pooler.
     let others = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
         others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();

@@ -1,12 +1,13 @@
-//! Each kind of object that can depend on the schema: `reset` names it and changes nothing, or leaves it as it is.
+//! Each kind of object that an operator can create on the schema: if it depends on ours, `reset` names it and changes
+//! nothing; otherwise `reset` leaves it as it is.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::sea_orm_migration::MigratorTrait;
 
-use super::{Migrator, catalog, drift::migrated, lines, refusal};
+use super::{Migrator, drift::create_migrated_database, query_lines, read_catalog, refusal_message};
 
-/// SQL, and how the message names the object.
-const NAMED: &[(&str, &str)] = &[
+/// SQL that creates a dependent object, and how the message names the object.
+const DEPENDENTS: &[(&str, &str)] = &[
     // Tables and columns.
     ("CREATE TABLE t (x int) INHERITS (users)", "table public.t"),
     ("CREATE TABLE t (id uuid REFERENCES users)", "constraint t_id_fkey on table public.t"),
@@ -100,34 +101,34 @@ const NAMED: &[(&str, &str)] = &[
 #[tokio::test]
 async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
     let mut failures = Vec::new();
-    for (sql, named) in NAMED {
-        let (_database, owner, administrator) = migrated().await;
+    for (sql, object) in DEPENDENTS {
+        let (_database, owner, administrator) = create_migrated_database().await;
         administrator.execute_unprepared("SET search_path = public").await.unwrap();
         for statement in sql.split_inclusive(";\n") {
             administrator.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
-        let before = catalog(&administrator).await;
+        let before = read_catalog(&administrator).await;
         match Migrator::reset(&owner).await {
             Ok(()) => failures.push(format!("{sql}: reset does not refuse")),
             Err(error) => {
-                let sentence = refusal(error);
-                if !sentence.contains(named) || sentence.len() > 300 {
-                    failures.push(format!("{sql}: {sentence}"));
+                let message = refusal_message(error);
+                if !message.contains(object) || message.len() > 300 {
+                    failures.push(format!("{sql}: {message}"));
                 }
             }
         }
-        if catalog(&administrator).await != before {
+        if read_catalog(&administrator).await != before {
             failures.push(format!("{sql}: something changed"));
         }
         // A database with a subscription cannot be dropped.
         administrator.execute_unprepared("DROP SUBSCRIPTION IF EXISTS dependent").await.unwrap();
     }
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), NAMED.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), DEPENDENTS.len(), failures.join("\n"));
 }
 
 #[tokio::test]
-async fn what_only_mentions_the_schema_stays_as_it_is() {
-    let (_database, owner, administrator) = migrated().await;
+async fn objects_that_do_not_depend_on_the_schema_stay() {
+    let (_database, owner, administrator) = create_migrated_database().await;
     administrator
         .execute_unprepared(
             "SET search_path = public;
@@ -153,24 +154,24 @@ async fn what_only_mentions_the_schema_stays_as_it_is() {
                 SELECT oid::regclass::text FROM pg_class WHERE relname IN ('notes', 'people')
                 ORDER BY 1";
     assert_eq!(
-        lines(&administrator, kept).await,
+        query_lines(&administrator, kept).await,
         ["all_tables true 0", "function count_users()", "people", "private.notes", "schema_public false 1"]
     );
 }
 
 #[tokio::test]
 async fn reset_of_renamed_or_moved_objects_changes_nothing() {
-    for (sql, named) in [
+    for (sql, object) in [
         ("ALTER TABLE users RENAME TO people", "table public.users, to table public.people"),
         ("ALTER TABLE users RENAME bio TO about", "column bio of public.users"),
         ("ALTER FUNCTION private.is_seer(uuid) RENAME TO seer", "function private.is_seer(uuid)"),
         ("CREATE SCHEMA elsewhere; ALTER TABLE users SET SCHEMA elsewhere", "table elsewhere.users"),
     ] {
-        let (_database, owner, administrator) = migrated().await;
+        let (_database, owner, administrator) = create_migrated_database().await;
         administrator.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
-        let before = catalog(&administrator).await;
-        let sentence = refusal(Migrator::reset(&owner).await.unwrap_err());
-        assert!(sentence.contains(named), "{sql}: {sentence}");
-        assert_eq!(catalog(&administrator).await, before, "{sql}");
+        let before = read_catalog(&administrator).await;
+        let message = refusal_message(Migrator::reset(&owner).await.unwrap_err());
+        assert!(message.contains(object), "{sql}: {message}");
+        assert_eq!(read_catalog(&administrator).await, before, "{sql}");
     }
 }

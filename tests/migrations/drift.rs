@@ -7,25 +7,26 @@ use sparc::migration::{
 };
 use testdb::Database;
 
-use super::{Migrator, lines, refusal};
+use super::{Migrator, query_lines, refusal_message};
 use crate::world::server;
 
 /// Returns a migrated database, its owner's connection and an administrator's.
-pub async fn migrated() -> (Database, DatabaseConnection, DatabaseConnection) {
+pub async fn create_migrated_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = server().await.create_migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     let administrator = connect(&database.superuser_url()).await.unwrap();
     (database, owner, administrator)
 }
 
+/// Runs `up` and returns its steps.
 pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
     migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap()
 }
 
 #[tokio::test]
 async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dry_run() {
-    for by_hand in [false, true] {
-        let (_database, owner, administrator) = migrated().await;
+    for applies_script in [false, true] {
+        let (_database, owner, administrator) = create_migrated_database().await;
         let broken = "SET search_path = public;
             DROP POLICY \"Users can update own profile\" ON users;
             ALTER TABLE characters DISABLE ROW LEVEL SECURITY;
@@ -37,11 +38,11 @@ async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dr
             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO PUBLIC;
             ALTER TABLE users DROP COLUMN bio CASCADE";
         administrator.execute_unprepared(broken).await.unwrap();
-        let before = super::catalog(&owner).await;
-        let sql = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-        assert_eq!(super::catalog(&owner).await, before, "a dry run changes nothing");
-        if by_hand {
-            owner.execute_unprepared(&sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        let before = super::read_catalog(&owner).await;
+        let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+        assert_eq!(super::read_catalog(&owner).await, before, "a dry run changes nothing");
+        if applies_script {
+            owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
         } else {
             up(&owner).await;
         }
@@ -54,7 +55,7 @@ async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dr
 
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -107,8 +108,8 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
 }
 
 #[tokio::test]
-async fn what_an_operator_granted_on_a_recreated_view_or_function_stays() {
-    let (_database, owner, _administrator) = migrated().await;
+async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -128,12 +129,12 @@ async fn what_an_operator_granted_on_a_recreated_view_or_function_stays() {
                   has_column_privilege('pg_monitor', 'public.profiles', 'bio', 'UPDATE WITH GRANT OPTION'),
                   has_column_privilege('pg_monitor', 'public.profiles', 'id', 'UPDATE'),
                   has_function_privilege('pg_monitor', 'public.get_session_details(uuid)', 'EXECUTE'))";
-    assert_eq!(lines(&owner, kept).await, ["t t f t"]);
+    assert_eq!(query_lines(&owner, kept).await, ["t t f t"]);
 }
 
 #[tokio::test]
 async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "ALTER PUBLICATION supabase_realtime DROP TABLE public.sessions;
@@ -145,12 +146,12 @@ async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication()
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.contains("public.sessions")), "{report:#?}");
     assert_eq!(up(&owner).await, []);
     let members = "SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1";
-    assert_eq!(lines(&owner, members).await, ["dice_rolls", "session_events", "session_players", "users"]);
+    assert_eq!(query_lines(&owner, members).await, ["dice_rolls", "session_events", "session_players", "users"]);
 }
 
 #[tokio::test]
 async fn an_object_that_we_created_and_the_files_no_longer_contain_is_dropped() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "CREATE FUNCTION private.former() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -173,12 +174,12 @@ async fn an_object_that_we_created_and_the_files_no_longer_contain_is_dropped() 
 
 #[tokio::test]
 async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
-    for (break_it, row, object) in [
+    for (alteration, assignment, object) in [
         ("DROP CONSTRAINT bounded_bio", "bio = repeat('x', 3000)", "constraint bounded_bio on public.users"),
         ("DROP CONSTRAINT users_email_key", "email = 'same@x.org'", "constraint users_email_key on public.users"),
         ("ALTER COLUMN display_name DROP NOT NULL", "display_name = NULL", "column display_name of public.users"),
     ] {
-        let (_database, owner, administrator) = migrated().await;
+        let (_database, owner, administrator) = create_migrated_database().await;
         let accounts = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
         for (number, id) in accounts.iter().enumerate() {
             let insert = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'a{number}@x.org')");
@@ -186,122 +187,126 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
         }
         administrator
             .execute_unprepared(&format!(
-                "SET session_replication_role = replica; ALTER TABLE public.users {break_it}; UPDATE public.users SET {row};
+                "SET session_replication_role = replica; ALTER TABLE public.users {alteration}; UPDATE public.users SET {assignment};
                  DROP POLICY \"Users can update own profile\" ON public.users"
             ))
             .await
             .unwrap();
-        let before = super::catalog(&owner).await;
-        let sentence =
-            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
-        assert!(sentence.contains(object), "{sentence}");
-        assert!(accounts.iter().all(|id| sentence.contains(&id.to_string())), "{sentence}");
-        assert!(!sentence.contains("x.org"), "must contain only keys: {sentence}");
-        assert_eq!(super::catalog(&owner).await, before, "nothing must have changed");
+        let before = super::read_catalog(&owner).await;
+        let message =
+            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        assert!(message.contains(object), "{message}");
+        assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
+        assert!(!message.contains("x.org"), "must contain only keys: {message}");
+        assert_eq!(super::read_catalog(&owner).await, before, "nothing must have changed");
     }
 }
 
 #[tokio::test]
 async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
         )
         .await
         .unwrap();
-    let before = super::catalog(&owner).await;
-    let sentence = refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
-    assert!(sentence.contains("type public.attribute") && sentence.contains("luck"), "{sentence}");
-    assert_eq!(super::catalog(&owner).await, before);
+    let before = super::read_catalog(&owner).await;
+    let message =
+        refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    assert!(message.contains("type public.attribute") && message.contains("luck"), "{message}");
+    assert_eq!(super::read_catalog(&owner).await, before);
 }
 
 #[tokio::test]
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
-    let (_database, owner, administrator) = migrated().await;
-    // A transaction with the strongest locks that a player could hold, and more: `up` would wait if it locked any table
-    // for writing.
-    let players = administrator.begin().await.unwrap();
-    for table in lines(
+    let (_database, owner, administrator) = create_migrated_database().await;
+    // A transaction with stronger locks than users can hold: `up` would wait if it locked any table for writing.
+    let holder = administrator.begin().await.unwrap();
+    for table in query_lines(
         &owner,
         "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
     )
     .await
     {
-        players.execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")).await.unwrap();
+        holder.execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")).await.unwrap();
     }
     assert_eq!(up(&owner).await, []);
-    players.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
 
-    // Run in a transaction of the test, so that the locks that it holds until its end can be listed.
+    // Run `up` in a transaction of the test, so that its locks can be listed before they are released.
     let transaction = owner.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
-    let held = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
+    let locks = "SELECT DISTINCT mode || ' on ' || coalesce(relation::regclass::text, locktype)
                 FROM pg_locks
                 WHERE pid = pg_backend_pid() AND mode NOT IN ('AccessShareLock') AND locktype NOT IN ('virtualxid', 'advisory')";
     let rows =
-        transaction.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, held)).await.unwrap();
-    let modes: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
-    assert_eq!(modes, Vec::<String>::new(), "only the locks of a reader");
+        transaction.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, locks)).await.unwrap();
+    let locks: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+    assert_eq!(locks, Vec::<String>::new(), "only the locks of a reader are allowed");
 }
 
 #[tokio::test]
 async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
-    let (_database, owner, administrator) = migrated().await;
+    let (_database, owner, administrator) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
-    let before = super::catalog(&owner).await;
-    let player = administrator.begin().await.unwrap();
-    player.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
+    let before = super::read_catalog(&owner).await;
+    let writer = administrator.begin().await.unwrap();
+    writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
-    let sentence = migration::user_message(&error);
-    assert!(sentence.contains("lock") && sentence.contains("public.users"), "{sentence}");
-    player.rollback().await.unwrap();
-    assert_eq!(super::catalog(&owner).await, before);
+    let message = migration::user_message(&error);
+    assert!(message.contains("lock") && message.contains("public.users"), "{message}");
+    writer.rollback().await.unwrap();
+    assert_eq!(super::read_catalog(&owner).await, before);
     assert_eq!(up(&owner).await, [Step::Created("trigger set_updated_at on public.users".into())]);
 }
 
 #[tokio::test]
-async fn a_role_that_can_only_read_the_catalog_can_check() {
-    let (database, owner, administrator) = migrated().await;
+async fn a_role_that_can_only_read_the_catalog_can_run_check() {
+    let (database, owner, administrator) = create_migrated_database().await;
     let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
     administrator.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
     owner.execute_unprepared("DROP POLICY \"Users can update own profile\" ON users").await.unwrap();
-    let reader = connect(&super::login(database.url(), &role, "x")).await.unwrap();
+    let reader = connect(&super::url_with_login(database.url(), &role, "x")).await.unwrap();
     let report = check(&reader).await.unwrap();
     assert_eq!(report.differences.len(), 1, "{report:#?}");
-    let before = super::catalog(&owner).await;
-    let sentence = refusal(Migrator::up(&reader, None).await.unwrap_err());
-    assert!(sentence.contains(&role) && sentence.contains("sparc_migrations"), "{sentence}");
-    assert_eq!(super::catalog(&owner).await, before);
+    let before = super::read_catalog(&owner).await;
+    let message = refusal_message(Migrator::up(&reader, None).await.unwrap_err());
+    assert!(message.contains(&role) && message.contains("sparc_migrations"), "{message}");
+    assert_eq!(super::read_catalog(&owner).await, before);
     reader.close().await.unwrap();
     administrator.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_table_that_another_role_owns_is_named_with_its_owner() {
-    let (database, _owner, administrator) = migrated().await;
-    let role = format!("other_{}", uuid::Uuid::new_v4().simple());
+    let (database, _owner, administrator) = create_migrated_database().await;
+    let other_owner = format!("other_{}", uuid::Uuid::new_v4().simple());
     administrator
         .execute_unprepared(&format!(
-            "CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE public.creatures OWNER TO {role}"
+            "CREATE ROLE {other_owner}; GRANT CREATE ON SCHEMA public TO {other_owner};
+             ALTER TABLE public.creatures OWNER TO {other_owner}"
         ))
         .await
         .unwrap();
-    let plain = format!("plain_{}", uuid::Uuid::new_v4().simple());
+    let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     administrator
         .execute_unprepared(&format!(
-            "CREATE ROLE {plain} LOGIN PASSWORD 'x' BYPASSRLS; GRANT SELECT ON ALL TABLES IN SCHEMA public, private TO {plain};
-             GRANT USAGE ON SCHEMA private TO {plain}"
+            "CREATE ROLE {reader} LOGIN PASSWORD 'x' BYPASSRLS; GRANT SELECT ON ALL TABLES IN SCHEMA public, private TO {reader};
+             GRANT USAGE ON SCHEMA private TO {reader}"
         ))
         .await
         .unwrap();
-    let db = connect(&super::login(database.url(), &plain, "x")).await.unwrap();
+    let db = connect(&super::url_with_login(database.url(), &reader, "x")).await.unwrap();
     let report = check(&db).await.unwrap();
     let table = report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
     assert!(table.found.as_deref().unwrap().contains("owned by another role"), "{report:#?}");
     db.close().await.unwrap();
     administrator
-        .execute_unprepared(&format!("DROP OWNED BY {plain}; ALTER TABLE public.creatures OWNER TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}, {plain}"))
+        .execute_unprepared(&format!(
+            "DROP OWNED BY {reader}; ALTER TABLE public.creatures OWNER TO CURRENT_USER; DROP OWNED BY {other_owner};
+             DROP ROLE {other_owner}, {reader}"
+        ))
         .await
         .unwrap();
 }

@@ -1,4 +1,4 @@
-//! Each kind of object and attribute in the manifest: after it is broken, `check` names it and `up` repairs it.
+//! Each kind of object and attribute in the manifest: after it was broken, `check` names it and `up` repairs it.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,15 @@ use testdb::Server;
 
 use super::{
     Migrator,
-    drift::{migrated, up},
+    drift::{create_migrated_database, up},
 };
 
 fn is_platform() -> bool {
     std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
 }
 
-/// SQL that breaks something, and the object that it breaks.
-const BROKEN: &[(&str, &str)] = &[
+/// SQL that breaks an object, and how `check` names the object.
+const BREAKAGES: &[(&str, &str)] = &[
     ("DROP TABLE creatures CASCADE", "table public.creatures"),
     ("DROP TABLE private.account_gates CASCADE", "table private.account_gates"),
     ("DROP TABLE private.requests CASCADE", "table private.requests"),
@@ -290,7 +290,7 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     ("TRUNCATE sparc_migrations", "migration m20261101_000001_platform in public.sparc_migrations"),
     ("ALTER TABLE private.sparc_record DROP COLUMN value", "column value of private.sparc_record"),
-    // Everything of one kind.
+    // Many objects at once.
     (
         "DROP TABLE users, characters, adventures, creatures, sessions, session_players, dice_rolls, session_events,
            tutorial_progress, archived_sessions, archived_session_players, archived_dice_rolls CASCADE",
@@ -301,46 +301,48 @@ const BROKEN: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_kind_of_line_is_named_when_broken_and_repaired() {
+async fn each_kind_of_manifest_line_that_is_broken_is_named_and_repaired() {
     let mut failures = Vec::new();
-    for (sql, object) in BROKEN {
-        failures.extend(broken_and_repaired(sql, object).await.err());
+    for (sql, object) in BREAKAGES {
+        failures.extend(break_and_repair(sql, object).await.err());
     }
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), BROKEN.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), BREAKAGES.len(), failures.join("\n"));
 }
 
-async fn broken_and_repaired(sql: &str, object: &str) -> Result<(), String> {
+/// Breaks an object and repairs it. Returns what went wrong as an error.
+async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     // On a platform, schema `auth` belongs to the platform, and the database's owner may not drop `public`.
     if is_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
-    let (_database, owner, administrator) = migrated().await;
+    let (_database, owner, administrator) = create_migrated_database().await;
     // Objects that an administrator creates do not belong to the owner, and only an administrator may change the
     // platform's.
-    let is_administrators = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
-    let breaker = if is_administrators { &administrator } else { &owner };
-    let context = |what: &'static str| move |error: DbErr| format!("{sql}: {what}: {error}");
+    let needs_administrator = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
+    let breaker = if needs_administrator { &administrator } else { &owner };
+    let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
     breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
-    let expect = |is_so: bool, found: String| if is_so { Ok(()) } else { Err(format!("{sql}: {found}")) };
+    let expect = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };
     let report = check(&owner).await.map_err(context("check"))?;
     let is_named = report.differences.iter().any(|difference| difference.object == object);
     expect(is_named, format!("check does not name it: {report:#?}"))?;
     let up = || async { migration::run(&(&owner).into_database_executor(), Command::Up(None)).await };
     let steps = up().await.map_err(context("up"))?;
-    let is_repaired = steps.iter().any(|step| matches!(step, Step::Created(it) | Step::Changed(it) if it == object));
+    let is_repaired =
+        steps.iter().any(|step| matches!(step, Step::Created(named) | Step::Changed(named) if named == object));
     expect(is_repaired, format!("up does not repair it: {steps:#?}"))?;
-    let left = check(&owner).await.map_err(context("check"))?;
-    expect(left.is_clean(), format!("differences are left: {left:#?}"))?;
+    let after_up = check(&owner).await.map_err(context("check"))?;
+    expect(after_up.is_clean(), format!("differences are left: {after_up:#?}"))?;
     let manifest = migration::manifest(&owner).await.map_err(context("manifest"))?;
     expect(manifest == MANIFEST, "the manifest differs".to_owned())?;
-    let again = up().await.map_err(context("up"))?;
-    expect(again.is_empty(), format!("a second up must do nothing: {again:#?}"))
+    let second_steps = up().await.map_err(context("up"))?;
+    expect(second_steps.is_empty(), format!("a second up must do nothing: {second_steps:#?}"))
 }
 
-/// Every kind of line in the manifest must be in [`BROKEN`], except roles (they belong to the cluster, see the next
+/// Every kind of line in the manifest must be in [`BREAKAGES`], except roles (they belong to the cluster, see the next
 /// test) and jobs (they need `pg_cron`).
 #[test]
-fn every_kind_of_line_is_broken_by_some_test() {
+fn every_kind_of_manifest_line_is_broken_by_a_test() {
     let kind = |object: &str| {
         let words: Vec<&str> = object.split(' ').take(3).collect();
         match words[0] {
@@ -350,14 +352,14 @@ fn every_kind_of_line_is_broken_by_some_test() {
             other => other.to_owned(),
         }
     };
-    let broken: BTreeSet<String> = BROKEN.iter().map(|(_, object)| kind(object)).collect();
-    let carried: BTreeSet<String> = MANIFEST
+    let broken: BTreeSet<String> = BREAKAGES.iter().map(|(_, object)| kind(object)).collect();
+    let in_manifest: BTreeSet<String> = MANIFEST
         .lines()
         .filter_map(migration::object_of_line)
         .map(kind)
         .filter(|kind| kind != "job" && kind != "role")
         .collect();
-    assert_eq!(carried.difference(&broken).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(in_manifest.difference(&broken).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 #[tokio::test]

@@ -21,18 +21,19 @@ use sparc::{
 use testdb::{Database, Server};
 
 use crate::{
-    faults::{network::Proxy, times},
-    world::{at_once, server},
+    faults::{env_number, network::Proxy},
+    world::{run_together, server},
 };
 
-pub async fn empty() -> (Database, DatabaseConnection) {
+/// Creates a database without the schema.
+pub async fn create_empty_database() -> (Database, DatabaseConnection) {
     let database = server().await.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
     (database, db)
 }
 
-/// Returns an empty database on a server without a platform, whatever the other tests run on.
-async fn plain() -> (Database, DatabaseConnection) {
+/// Creates an empty database on a server without a platform, whatever the other tests run on.
+async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
     let database = server.create_empty().await.unwrap();
@@ -40,7 +41,8 @@ async fn plain() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
+/// Runs a query for one text column.
+pub async fn query_lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
         .await
         .unwrap()
@@ -49,10 +51,11 @@ pub async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns a server that can run `pg_cron`, and its own database; `None` if `pg_cron` is not installed on this machine.
-async fn with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    let (_database, db) = empty().await;
-    if lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
+/// Starts a server that can run `pg_cron`, and connects to the database where it does; returns `None` if `pg_cron` is
+/// not installed on this machine.
+async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
+    let (_database, db) = create_empty_database().await;
+    if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
         eprintln!("skipped: this server has no pg_cron");
         return None;
     }
@@ -63,160 +66,164 @@ async fn with_pg_cron() -> Option<(Server, DatabaseConnection)> {
 }
 
 /// Returns everything in a database except rows, one line per item.
-pub async fn catalog(db: &DatabaseConnection) -> Vec<String> {
-    lines(db, include_str!("../catalog.sql")).await
+pub async fn read_catalog(db: &DatabaseConnection) -> Vec<String> {
+    query_lines(db, include_str!("../catalog.sql")).await
 }
 
-pub fn refusal(error: DbErr) -> String {
-    let DbErr::Migration(sentence) = error else { panic!("not a refusal: {error}") };
-    assert!(sentence.ends_with('.') && !sentence.contains('\n'), "must be one sentence: {sentence}");
-    sentence
+/// Returns the message of a refusal by the migrator; panics if it is another error.
+pub fn refusal_message(error: DbErr) -> String {
+    let DbErr::Migration(message) = error else { panic!("not a refusal: {error}") };
+    assert!(message.ends_with('.') && !message.contains('\n'), "must be one sentence: {message}");
+    message
 }
 
 #[tokio::test]
-async fn after_reset_nothing_is_left_and_up_creates_exactly_the_same() {
-    let (_database, db) = empty().await;
-    let before = catalog(&db).await;
+async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
+    let (_database, db) = create_empty_database().await;
+    let before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = catalog(&db).await;
+    let migrated = read_catalog(&db).await;
     assert!(migrated.len() > before.len() + 300, "the catalog must be listed in full");
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, before);
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated);
     Migrator::refresh(&db).await.unwrap();
-    assert_eq!(catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated);
     Migrator::fresh(&db).await.unwrap();
-    assert_eq!(catalog(&db).await, migrated);
+    assert_eq!(read_catalog(&db).await, migrated);
 }
 
 #[tokio::test]
 async fn each_step_down_undoes_its_step_up() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     let mut states = Vec::new();
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        states.push(catalog(&db).await);
+        states.push(read_catalog(&db).await);
     }
     while let Some(state) = states.pop() {
-        assert_eq!(catalog(&db).await, state, "step {}", states.len() + 1);
+        assert_eq!(read_catalog(&db).await, state, "step {}", states.len() + 1);
         Migrator::down(&db, Some(1)).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn no_table_lacks_row_security_between_two_steps() {
-    let (_database, db) = empty().await;
-    let open = "SELECT relname || ' ' || role
+    let (_database, db) = create_empty_database().await;
+    let without_row_security = "SELECT relname || ' ' || role
                 FROM pg_class, (VALUES ('anon'), ('authenticated')) AS api (role)
                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity";
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        assert_eq!(lines(&db, open).await, Vec::<String>::new());
+        assert_eq!(query_lines(&db, without_row_security).await, Vec::<String>::new());
     }
 }
 
 #[tokio::test]
 async fn eight_concurrent_ups_all_succeed() {
-    let (database, db) = empty().await;
+    let (database, db) = create_empty_database().await;
     let migrating = (0..8)
         .map(|_| {
             let url = database.url().to_owned();
             async move { Migrator::up(&connect(&url).await.unwrap(), None).await.map_err(|error| error.to_string()) }
         })
         .collect();
-    let outcomes = at_once(migrating).await;
+    let outcomes = run_together(migrating).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(lines(&db, "SELECT version::text FROM sparc_migrations").await.len(), Migrator::migrations().len());
+    assert_eq!(
+        query_lines(&db, "SELECT version::text FROM sparc_migrations").await.len(),
+        Migrator::migrations().len()
+    );
 }
 
-/// The connection is cut after some of the server's responses; `SPARC_KILLS=1 cargo test --test integration killed`
-/// cuts it after each.
+/// The connection is cut after every 16th of the server's responses; `SPARC_KILLS=1 cargo test --test integration
+/// killed` cuts it after each one.
 #[tokio::test]
-async fn killed_anywhere_and_run_again_up_creates_exactly_the_same() {
+async fn killed_anywhere_and_run_again_up_creates_exactly_the_same_schema() {
     let fresh = server().await.create_migrated().await.unwrap();
-    let fresh = catalog(&connect(fresh.url()).await.unwrap()).await;
-    let every = times("SPARC_KILLS", 16);
-    let mut pieces = 4;
+    let fresh = read_catalog(&connect(fresh.url()).await.unwrap()).await;
+    let step = env_number("SPARC_KILLS", 16);
+    let mut chunks = 4;
     let mut killed = 0;
     loop {
-        let (database, db) = empty().await;
+        let (database, db) = create_empty_database().await;
         let proxy = Proxy::to_url(database.url()).await;
-        proxy.cut_after(pieces);
-        let outcome = match connect(&proxy.url).await {
-            Ok(through) => Migrator::up(&through, None).await.is_ok(),
+        proxy.cut_after(chunks);
+        let is_finished = match connect(&proxy.url).await {
+            Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(catalog(&db).await, fresh, "cut after {pieces} pieces of answers");
-        if outcome {
+        assert_eq!(read_catalog(&db).await, fresh, "cut after {chunks} chunks");
+        if is_finished {
             break;
         }
         killed += 1;
-        pieces += every;
+        chunks += step;
     }
-    println!("killed {killed} times, after up to {pieces} pieces of answers");
+    println!("killed {killed} times, after up to {chunks} chunks");
     assert!(killed > 3);
 }
 
 #[tokio::test]
 async fn a_migration_in_the_callers_transaction_is_rolled_back_with_it() {
-    let (_database, db) = empty().await;
-    let before = catalog(&db).await;
+    let (_database, db) = create_empty_database().await;
+    let before = read_catalog(&db).await;
     let transaction = db.begin().await.unwrap();
     Migrator::up(&transaction, None).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, before);
 }
 
 #[tokio::test]
-async fn foreign_tables_of_the_same_names_are_left_alone() {
-    let (_database, db) = empty().await;
+async fn objects_of_another_program_with_the_same_names_are_left_alone() {
+    let (_database, db) = create_empty_database().await;
     db.execute_unprepared("CREATE TABLE users (id int); CREATE TYPE attribute AS ENUM ('x')").await.unwrap();
-    let before = catalog(&db).await;
+    let before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::fresh(&db).await, Migrator::refresh(&db).await] {
-        let sentence = refusal(attempt.unwrap_err());
-        assert!(sentence.contains("table public.users") && sentence.contains("type public.attribute"), "{sentence}");
+        let message = refusal_message(attempt.unwrap_err());
+        assert!(message.contains("table public.users") && message.contains("type public.attribute"), "{message}");
     }
-    assert_eq!(catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, before);
 }
 
 #[tokio::test]
 async fn unknown_migrations_are_refused() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("INSERT INTO sparc_migrations VALUES ('m29991231_000001_future', 1)").await.unwrap();
-    let before = catalog(&db).await;
+    let before = read_catalog(&db).await;
     for attempt in [Migrator::up(&db, None).await, Migrator::down(&db, None).await, Migrator::reset(&db).await] {
-        assert!(refusal(attempt.unwrap_err()).contains("m29991231_000001_future"));
+        assert!(refusal_message(attempt.unwrap_err()).contains("m29991231_000001_future"));
     }
-    assert_eq!(catalog(&db).await, before);
+    assert_eq!(read_catalog(&db).await, before);
 }
 
 #[tokio::test]
 async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
-    let (database, db) = empty().await;
-    let role = format!("plain_{}", uuid::Uuid::new_v4().simple());
+    let (database, db) = create_empty_database().await;
+    let role = format!("unprivileged_{}", uuid::Uuid::new_v4().simple());
     db.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
-    let plain = connect(&login(database.url(), &role, "x")).await.unwrap();
-    let before = catalog(&db).await;
-    let sentence = refusal(Migrator::up(&plain, None).await.unwrap_err());
-    assert!(sentence.contains("CREATE on database") && sentence.contains("CREATE on schema public"), "{sentence}");
-    assert_eq!(catalog(&db).await, before);
-    plain.close().await.unwrap();
+    let unprivileged = connect(&url_with_login(database.url(), &role, "x")).await.unwrap();
+    let before = read_catalog(&db).await;
+    let message = refusal_message(Migrator::up(&unprivileged, None).await.unwrap_err());
+    assert!(message.contains("CREATE on database") && message.contains("CREATE on schema public"), "{message}");
+    assert_eq!(read_catalog(&db).await, before);
+    unprivileged.close().await.unwrap();
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_schema_auth_that_is_not_the_platforms_is_refused() {
-    let (_database, db) = plain().await;
+async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
+    let (_database, db) = create_plain_database().await;
     db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
-    assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
+    assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
 }
 
 #[tokio::test]
 async fn existing_accounts_get_a_profile() {
-    let (_database, db) = plain().await;
+    let (_database, db) = create_plain_database().await;
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
         "INSERT INTO auth.users (email, deleted_at)
@@ -225,14 +232,14 @@ async fn existing_accounts_get_a_profile() {
     .await
     .unwrap();
     Migrator::up(&db, None).await.unwrap();
-    let names = lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
+    let names = query_lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
     assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
-    assert_eq!(lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
+    assert_eq!(query_lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn restored_triggers_make_up_for_missed_changes_of_accounts_and_reopen_none() {
-    let (_database, db) = plain().await;
+async fn after_the_triggers_on_accounts_are_restored_missed_changes_are_applied_and_no_account_is_reopened() {
+    let (_database, db) = create_plain_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
         "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
@@ -246,19 +253,23 @@ async fn restored_triggers_make_up_for_missed_changes_of_accounts_and_reopen_non
     )
     .await
     .unwrap();
-    let versions = "SELECT xmin::text FROM users WHERE display_name IN ('dan', 'ben') ORDER BY 1";
-    let before = lines(&db, versions).await;
+    let row_versions = "SELECT xmin::text FROM users WHERE display_name IN ('dan', 'ben') ORDER BY 1";
+    let before = query_lines(&db, row_versions).await;
     Migrator::up(&db, None).await.unwrap();
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
         WHERE closed_at IS NULL ORDER BY 1";
-    assert_eq!(lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
+    assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
     let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
-    assert_eq!(lines(&db, closed).await, ["Former player", "Former player"]);
-    assert_eq!(lines(&db, versions).await, before, "an account whose triggers missed nothing is not written");
+    assert_eq!(query_lines(&db, closed).await, ["Former player", "Former player"]);
+    assert_eq!(
+        query_lines(&db, row_versions).await,
+        before,
+        "the profile of an account that did not change must not be written"
+    );
 }
 
-/// Returns a project of the platform, a connection of its administrator, and one of its owner, who is not a superuser.
-pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
+/// Creates a project of the platform, and connects to it as its administrator and as its owner, who is not a superuser.
+pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
     let database = server.create_empty().await.unwrap();
@@ -267,21 +278,22 @@ pub async fn platform() -> (Database, DatabaseConnection, DatabaseConnection) {
     (database, administrator, owner)
 }
 
-pub fn login(url: &str, role: &str, password: &str) -> String {
+/// Returns the URL with another role and password.
+pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
     let (_, rest) = url.split_once('@').unwrap();
     format!("postgres://{role}:{password}@{rest}")
 }
 
 #[tokio::test]
 async fn the_owner_of_a_platform_migrates_it_and_reset_removes_only_our_objects() {
-    let (_database, admin, owner) = platform().await;
-    let before = catalog(&admin).await;
+    let (_database, administrator, owner) = create_platform_database().await;
+    let before = read_catalog(&administrator).await;
     Migrator::up(&owner, None).await.unwrap();
-    let migrated = catalog(&admin).await;
+    let migrated = read_catalog(&administrator).await;
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(catalog(&admin).await, before, "the platform's own objects must be unchanged");
+    assert_eq!(read_catalog(&administrator).await, before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
-    assert_eq!(catalog(&admin).await, migrated);
+    assert_eq!(read_catalog(&administrator).await, migrated);
 }
 
 #[tokio::test]
@@ -299,7 +311,7 @@ async fn a_platforms_owner_can_check_and_repair() {
         ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
         ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
     ] {
-        let (_database, administrator, owner) = platform().await;
+        let (_database, administrator, owner) = create_platform_database().await;
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean());
         administrator.execute_unprepared(sql).await.unwrap();
@@ -312,10 +324,10 @@ async fn a_platforms_owner_can_check_and_repair() {
 }
 
 #[tokio::test]
-async fn a_platforms_default_privileges_give_no_access() {
-    let (_database, admin, owner) = platform().await;
+async fn the_platforms_default_privileges_give_no_access() {
+    let (_database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
-    let (_plain_database, plain) = plain().await;
+    let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
     let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
@@ -331,16 +343,16 @@ async fn a_platforms_default_privileges_give_no_access() {
          ) AS acl (object, grantee, privilege)
          WHERE grantee IN ('anon', 'authenticated', 'service_role', '-')
          GROUP BY object, grantee ORDER BY 1";
-    assert_eq!(lines(&admin, grants).await, lines(&plain, grants).await);
+    assert_eq!(query_lines(&administrator, grants).await, query_lines(&plain, grants).await);
 }
 
 #[tokio::test]
 async fn the_service_works_on_a_platform() {
-    let (database, admin, owner) = platform().await;
+    let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
-    // The platform's own role writes the accounts.
-    admin
+    // On a platform, the Auth server's role writes the accounts.
+    administrator
         .execute_unprepared(&format!(
             "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
         ))
@@ -358,12 +370,12 @@ async fn the_service_works_on_a_platform() {
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
     assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
-    let gone =
+    let closed =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
-    assert_eq!(lines(&admin, &gone).await.len(), 1);
-    // If the platform does not let us write its accounts, our profile is still erased.
+    assert_eq!(query_lines(&administrator, &closed).await.len(), 1);
+    // Even if the platform does not let us write its accounts, our profile is erased.
     let ben = uuid::Uuid::new_v4();
-    admin
+    administrator
         .execute_unprepared(&format!(
             "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
              SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM postgres; RESET ROLE"
@@ -377,12 +389,12 @@ async fn the_service_works_on_a_platform() {
 
 #[tokio::test]
 async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
-    let Some((_server, db)) = with_pg_cron().await else { return };
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     Migrator::up(&db, None).await.unwrap();
     let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
     assert_eq!(
-        lines(&db, jobs).await,
+        query_lines(&db, jobs).await,
         [
             "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
             "cancel-abandoned-sessions: 30 2 * * * SELECT private.cancel_abandoned_sessions(100000)",
@@ -391,9 +403,9 @@ async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
             "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",
         ]
     );
-    for command in lines(&db, "SELECT command FROM cron.job").await {
+    for command in query_lines(&db, "SELECT command FROM cron.job").await {
         db.execute_unprepared(&command).await.unwrap();
     }
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(lines(&db, jobs).await, Vec::<String>::new());
+    assert_eq!(query_lines(&db, jobs).await, Vec::<String>::new());
 }

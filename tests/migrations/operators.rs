@@ -1,13 +1,13 @@
-//! An operator's own objects: a command that would drop one names it and refuses; all others are left alone.
+//! An operator's own objects: a command that would drop one refuses and names it; all others are left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, catalog, empty, lines, refusal, with_pg_cron};
+use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message, start_server_with_pg_cron};
 
 #[tokio::test]
 async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
         "SET search_path = public;
@@ -25,15 +25,15 @@ async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
     )
     .await
     .unwrap();
-    let before = catalog(&db).await;
+    let before = read_catalog(&db).await;
     for attempt in [
         Migrator::reset(&db).await,
         Migrator::fresh(&db).await,
         Migrator::refresh(&db).await,
         Migrator::down(&db, Some(1)).await,
     ] {
-        let sentence = refusal(attempt.unwrap_err());
-        for named in [
+        let message = refusal_message(attempt.unwrap_err());
+        for object in [
             "function public.strongest(public.attribute)",
             "function public.all_of(public.attribute[])",
             "view public.names",
@@ -46,10 +46,10 @@ async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
             "trigger noted on table public.users",
             "publication reporting",
         ] {
-            assert!(sentence.contains(named), "{named}: {sentence}");
+            assert!(message.contains(object), "{object}: {message}");
         }
-        assert!(!sentence.contains("pg_toast") && !sentence.contains("pg_temp"), "{sentence}");
-        assert_eq!(catalog(&db).await, before);
+        assert!(!message.contains("pg_toast") && !message.contains("pg_temp"), "{message}");
+        assert_eq!(read_catalog(&db).await, before);
     }
     db.execute_unprepared(
         "SET search_path = public;
@@ -64,7 +64,7 @@ async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_repair_that_would_drop_an_operators_object_is_refused() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
         "DROP VIEW private.published_adventures CASCADE;
@@ -73,14 +73,14 @@ async fn a_repair_that_would_drop_an_operators_object_is_refused() {
     )
     .await
     .unwrap();
-    let before = catalog(&db).await;
-    assert!(refusal(Migrator::up(&db, None).await.unwrap_err()).contains("view public.catalogue"));
-    assert_eq!(catalog(&db).await, before);
+    let before = read_catalog(&db).await;
+    assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("view public.catalogue"));
+    assert_eq!(read_catalog(&db).await, before);
 }
 
 #[tokio::test]
 async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     db.execute_unprepared(
         "CREATE TABLE seaql_migrations (version varchar PRIMARY KEY, applied_at bigint NOT NULL);
          INSERT INTO seaql_migrations VALUES ('m20220101_000001_create_table', 1);
@@ -88,18 +88,18 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
     )
     .await
     .unwrap();
-    let before = catalog(&db).await;
+    let before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
     assert_eq!(Migrator::get_applied_migrations(&db).await.unwrap().len(), Migrator::migrations().len());
     Migrator::reset(&db).await.unwrap();
-    assert_eq!(catalog(&db).await, before);
-    assert_eq!(lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
+    assert_eq!(read_catalog(&db).await, before);
+    assert_eq!(query_lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
 }
 
 #[tokio::test]
 async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
-    let Some((_server, db)) = with_pg_cron().await else { return };
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
     let missing = check(&db).await.unwrap().differences;
@@ -122,7 +122,10 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     assert_eq!(named, ["job archive-sessions"], "only the command must be ours: {report:?}");
     assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
-    assert_eq!(lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await, Vec::<String>::new());
+    assert_eq!(query_lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
+    assert_eq!(
+        query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await,
+        Vec::<String>::new()
+    );
     assert!(check(&db).await.unwrap().is_clean());
 }

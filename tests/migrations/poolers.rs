@@ -6,17 +6,17 @@ use sparc::migration::{
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
-use super::{Migrator, empty};
+use super::{Migrator, create_empty_database};
 use crate::pooler::start_pooler;
 
 #[tokio::test]
 async fn every_command_works_through_a_pooler_in_transaction_mode() {
-    let (database, direct) = empty().await;
+    let (database, direct) = create_empty_database().await;
     let Some(pooler) = start_pooler(database.url()).await else { return };
-    // The driver's names for its first statements, on server connections that the pooler gives to any client.
+    // Prepare statements with the driver's names on server connections that the pooler later gives to other clients.
     let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
-        // This connection's own driver may have used the first names.
+        // An error is ignored, because this connection's own driver may have used the first names.
         let _ = others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
     }
     let db = connect(&pooler.url).await.unwrap();

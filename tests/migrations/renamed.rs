@@ -7,12 +7,13 @@ use sparc::migration::{
 };
 
 use super::{
-    Migrator, catalog,
-    drift::{migrated, up},
-    lines, refusal,
+    Migrator,
+    drift::{create_migrated_database, up},
+    query_lines, read_catalog, refusal_message,
 };
 
-const RENAMED: &[(&str, &str, &str)] = &[
+/// SQL that renames or moves an object, its name in the manifest, and its new name.
+const RENAMES: &[(&str, &str, &str)] = &[
     ("ALTER TABLE creatures RENAME TO beasts", "table public.creatures", "table public.beasts"),
     ("ALTER TABLE users RENAME TO people", "table public.users", "table public.people"),
     ("ALTER TABLE dice_rolls SET SCHEMA private", "table public.dice_rolls", "table private.dice_rolls"),
@@ -65,8 +66,8 @@ const RENAMED: &[(&str, &str, &str)] = &[
 
 #[tokio::test]
 async fn a_renamed_object_is_named_and_renamed_back() {
-    for (sql, object, now) in RENAMED {
-        let (_database, owner, _administrator) = migrated().await;
+    for (sql, object, new_name) in RENAMES {
+        let (_database, owner, _administrator) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
         owner
             .execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
@@ -74,23 +75,23 @@ async fn a_renamed_object_is_named_and_renamed_back() {
             .unwrap();
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         let report = check(&owner).await.unwrap();
-        let line = format!("renamed: {object}, to {now}");
+        let line = format!("renamed: {object}, to {new_name}");
         assert!(report.differences.iter().any(|difference| difference.to_string() == line), "{sql}: {report:#?}");
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
         assert!(script.contains(" RENAME ") || script.contains(" SET SCHEMA "), "{script}");
         let steps = up(&owner).await;
-        assert!(steps.contains(&Step::Renamed((*now).to_owned(), (*object).to_owned())), "{sql}: {steps:#?}");
-        let left = check(&owner).await.unwrap();
-        assert!(left.is_clean() && left.hints.is_empty(), "{sql}: {left:#?}");
+        assert!(steps.contains(&Step::Renamed((*new_name).to_owned(), (*object).to_owned())), "{sql}: {steps:#?}");
+        let report = check(&owner).await.unwrap();
+        assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
         let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
-        assert_eq!(lines(&owner, rows).await, ["ada true"], "{sql}: no row is lost");
+        assert_eq!(query_lines(&owner, rows).await, ["ada true"], "{sql}: no row is lost");
     }
 }
 
 #[tokio::test]
 async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "SET search_path = public; ALTER TABLE creatures RENAME TO beasts; ALTER TABLE beasts RENAME armor TO hide",
@@ -99,16 +100,16 @@ async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it()
         .unwrap();
     let report = check(&owner).await.unwrap();
     assert_eq!(report.differences.len(), 1, "{report:#?}");
-    let before = catalog(&owner).await;
-    let sql = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-    assert_eq!(catalog(&owner).await, before, "a dry run changes nothing");
-    owner.execute_unprepared(&sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    let before = read_catalog(&owner).await;
+    let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
+    assert_eq!(read_catalog(&owner).await, before, "a dry run changes nothing");
+    owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
     assert!(check(&owner).await.unwrap().is_clean());
 }
 
 #[tokio::test]
 async fn a_renamed_enum_value_is_renamed_back() {
-    let (_database, owner, _administrator) = migrated().await;
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner.execute_unprepared("ALTER TYPE adventure_status RENAME VALUE 'published' TO 'public'").await.unwrap();
     let report = check(&owner).await.unwrap();
     assert!(
@@ -120,10 +121,11 @@ async fn a_renamed_enum_value_is_renamed_back() {
     assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
 }
 
-/// A dropped column cannot be told from a renamed one by its name, so an operator's column must not be renamed to ours.
+/// By its name alone, a column that replaces a dropped one looks like the dropped one renamed. So a column without our
+/// comment must not be renamed.
 #[tokio::test]
-async fn an_operators_column_is_not_renamed_to_a_dropped_one() {
-    let (_database, owner, _administrator) = migrated().await;
+async fn an_operators_column_is_not_renamed_to_a_dropped_one_of_ours() {
+    let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
         .await
@@ -134,8 +136,8 @@ async fn an_operators_column_is_not_renamed_to_a_dropped_one() {
 }
 
 #[tokio::test]
-async fn a_name_that_another_object_has_is_reported() {
-    for (sql, wanted, found) in [
+async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
+    for (sql, expected, found) in [
         (
             "DROP TABLE creatures CASCADE; CREATE VIEW creatures AS SELECT 1 AS id",
             "table public.creatures",
@@ -162,24 +164,24 @@ async fn a_name_that_another_object_has_is_reported() {
             "type public.tutorial_path",
         ),
     ] {
-        let (_database, owner, _administrator) = migrated().await;
+        let (_database, owner, _administrator) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         let report = check(&owner).await.unwrap();
         assert!(!report.is_clean(), "{sql}");
-        let before = catalog(&owner).await;
-        let sentence =
-            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let before = read_catalog(&owner).await;
+        let message =
+            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
         assert!(
-            sentence.contains(wanted) && sentence.contains(found) && sentence.contains("rename or drop that"),
-            "{sql}: {sentence}"
+            message.contains(expected) && message.contains(found) && message.contains("rename or drop that"),
+            "{sql}: {message}"
         );
-        assert_eq!(catalog(&owner).await, before, "{sql}");
+        assert_eq!(read_catalog(&owner).await, before, "{sql}");
     }
 }
 
 #[tokio::test]
 async fn swapped_names_and_moved_tables_are_reported() {
-    for (sql, named) in [
+    for (sql, expected) in [
         (
             "ALTER TABLE users RENAME display_name TO name; ALTER TABLE users RENAME bio TO display_name",
             "column display_name of public.users is column bio of public.users",
@@ -194,21 +196,21 @@ async fn swapped_names_and_moved_tables_are_reported() {
             "table before.users",
         ),
     ] {
-        let (_database, owner, administrator) = migrated().await;
+        let (_database, owner, administrator) = create_migrated_database().await;
         let breaker = if sql.contains("SCHEMA public") { &administrator } else { &owner };
         breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
-        let before = catalog(&owner).await;
-        let sentence =
-            refusal(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
-        assert!(sentence.contains(named), "{sql}: {sentence}");
-        assert_eq!(catalog(&owner).await, before, "{sql}");
+        let before = read_catalog(&owner).await;
+        let message =
+            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        assert!(message.contains(expected), "{sql}: {message}");
+        assert_eq!(read_catalog(&owner).await, before, "{sql}");
     }
 }
 
 #[tokio::test]
-async fn an_object_whose_name_another_one_took_is_named_and_nothing_changes() {
-    for (sql, named) in [
+async fn a_renamed_object_whose_name_another_one_has_is_reported_and_nothing_changes() {
+    for (sql, expected) in [
         (
             "ALTER TABLE users RENAME TO people; CREATE TABLE users (id int)",
             "table public.people is table public.users according to its comment, and another table has that name",
@@ -223,13 +225,13 @@ async fn an_object_whose_name_another_one_took_is_named_and_nothing_changes() {
             "column bio of public.users is column avatar_url of public.users according to its comment",
         ),
     ] {
-        let (_database, owner, _administrator) = migrated().await;
+        let (_database, owner, _administrator) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
-        let before = catalog(&owner).await;
+        let before = read_catalog(&owner).await;
         for attempt in [Migrator::up(&owner, None).await, Migrator::reset(&owner).await] {
-            let sentence = refusal(attempt.unwrap_err());
-            assert!(sentence.contains(named), "{sql}: {sentence}");
+            let message = refusal_message(attempt.unwrap_err());
+            assert!(message.contains(expected), "{sql}: {message}");
         }
-        assert_eq!(catalog(&owner).await, before, "{sql}");
+        assert_eq!(read_catalog(&owner).await, before, "{sql}");
     }
 }

@@ -1,4 +1,4 @@
-//! The schema as one SQL script, and a dump that is restored elsewhere.
+//! The schema as one SQL script, a dump that is restored elsewhere, and upgrades from each release.
 
 use std::{
     io::Write,
@@ -8,10 +8,10 @@ use std::{
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, catalog, empty, lines};
+use super::{Migrator, create_empty_database, query_lines, read_catalog};
 
 /// Runs a client program of PostgreSQL with the given input and returns its output, or `None` if it is not installed.
-pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
+pub fn run_client(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
     let mut child = match Command::new(name)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -36,23 +36,24 @@ pub fn client(name: &str, arguments: &[&str], input: &str) -> Option<Result<Stri
 
 #[tokio::test]
 async fn the_script_creates_what_up_creates() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let migrated = catalog(&db).await;
+    let migrated = read_catalog(&db).await;
 
-    let (database, scripted) = empty().await;
-    let Some(ran) = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()) else {
+    let (database, scripted) = create_empty_database().await;
+    let Some(outcome) = run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
+    else {
         return;
     };
-    ran.unwrap();
-    assert_eq!(catalog(&scripted).await, migrated);
+    outcome.unwrap();
+    assert_eq!(read_catalog(&scripted).await, migrated);
     assert!(check(&scripted).await.unwrap().is_clean());
     assert_eq!(migration::manifest(&scripted).await.unwrap(), MANIFEST);
-    let before = catalog(&scripted).await;
+    let before = read_catalog(&scripted).await;
     Migrator::up(&scripted, None).await.unwrap();
-    assert_eq!(catalog(&scripted).await, before);
+    assert_eq!(read_catalog(&scripted).await, before);
     assert_eq!(Migrator::get_pending_migrations(&scripted).await.unwrap().len(), 0);
-    let again = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
+    let again = run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
     assert!(again.unwrap_err().contains("has the schema already"));
     Migrator::reset(&scripted).await.unwrap();
 }
@@ -60,7 +61,7 @@ async fn the_script_creates_what_up_creates() {
 /// As the platform's command line program runs it: statement by statement, in one transaction.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
-    let (_database, db) = empty().await;
+    let (_database, db) = create_empty_database().await;
     db.execute_unprepared(&migration::sql()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
@@ -68,10 +69,10 @@ async fn the_script_also_runs_as_one_query() {
 #[tokio::test]
 async fn the_sql_of_a_dry_run_creates_what_up_creates() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
-    let (_database, db) = empty().await;
-    let before = catalog(&db).await;
+    let (_database, db) = create_empty_database().await;
+    let before = read_catalog(&db).await;
     let sql = migration::dry_run(&(&db).into_database_executor()).await.unwrap();
-    assert_eq!(catalog(&db).await, before, "a dry run must change nothing");
+    assert_eq!(read_catalog(&db).await, before, "a dry run must change nothing");
     db.execute_unprepared(&sql).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
 }
@@ -82,33 +83,33 @@ async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets(
     let old = server.create_migrated().await.unwrap();
     let new = server.create_empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
-    let Some(dump) = client("pg_dump", &arguments, "") else { return };
+    let Some(dump) = run_client("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {
         eprintln!("skipped: pg_dump is older than the server");
         return;
     };
     // A new project already has schema `public`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
-    // The dump also contains the administrator's default privileges, which the owner may not set; psql continues after
-    // the errors.
-    client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
+    // The dump also contains the administrator's default privileges, which the owner may not set. psql reports these
+    // errors and continues.
+    run_client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
     let db = connect(new.url()).await.unwrap();
-    let can = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
-    assert_eq!(lines(&db, can).await, ["true true"], "the platform's default privileges give access");
+    let privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
+    assert_eq!(query_lines(&db, privileges).await, ["true true"], "the platform's default privileges give access");
     // A user signs up before the triggers on accounts exist.
     let id = uuid::Uuid::new_v4();
     db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'early@x.org')")).await.unwrap();
 
     let report = check(&db).await.unwrap();
-    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert!(named.contains(&"grant on table public.users to anon"), "{named:?}");
-    assert!(named.contains(&"trigger on_auth_user_created on auth.users"), "{named:?}");
+    let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert!(objects.contains(&"grant on table public.users to anon"), "{objects:?}");
+    assert!(objects.contains(&"trigger on_auth_user_created on auth.users"), "{objects:?}");
     Migrator::up(&db, None).await.unwrap();
-    assert_eq!(lines(&db, can).await, ["false false"]);
+    assert_eq!(query_lines(&db, privileges).await, ["false false"]);
     let report = check(&db).await.unwrap();
     assert!(report.is_clean() && report.hints.iter().any(|hint| hint.starts_with("publication ")), "{report:#?}");
     assert_eq!(
-        lines(&db, "SELECT display_name FROM public.users").await,
+        query_lines(&db, "SELECT display_name FROM public.users").await,
         ["early"],
         "every account must have a profile"
     );
@@ -124,8 +125,8 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
         if path.extension().is_none_or(|extension| extension != "gz") {
             continue;
         }
-        let Some(sql) = client("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
-        let (_database, db) = empty().await;
+        let Some(sql) = run_client("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
+        let (_database, db) = create_empty_database().await;
         db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let id = uuid::Uuid::new_v4();
         db.execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
@@ -134,7 +135,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
         Migrator::up(&db, None).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{}", path.display());
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{}", path.display());
-        assert_eq!(lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
+        assert_eq!(query_lines(&db, "SELECT display_name FROM public.users").await, ["ada"], "{}", path.display());
         Migrator::reset(&db).await.unwrap();
         releases += 1;
     }

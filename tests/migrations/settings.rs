@@ -1,9 +1,9 @@
-//! Settings and default privileges of a database or a role, which must change neither the schema nor what `check` says.
+//! Settings and default privileges of a database or a role must change neither the schema nor the result of `check`.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, drift::up, empty, lines, scripts::client};
+use super::{Migrator, create_empty_database, drift::up, query_lines, scripts::run_client};
 use crate::world::server;
 
 const SETTINGS: [&str; 7] = [
@@ -20,8 +20,8 @@ const SETTINGS: [&str; 7] = [
 #[tokio::test]
 async fn settings_of_the_database_change_nothing() {
     for setting in SETTINGS {
-        let (database, db) = empty().await;
-        let name = lines(&db, "SELECT current_database()::text").await.concat();
+        let (database, db) = create_empty_database().await;
+        let name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let administrator = connect(&database.superuser_url()).await.unwrap();
         let alter = |setting: &str| format!("ALTER DATABASE {name} SET {setting}");
         administrator.execute_unprepared(&alter(setting)).await.unwrap();
@@ -37,15 +37,17 @@ async fn settings_of_the_database_change_nothing() {
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
 
-        let script = server().await.create_empty().await.unwrap();
-        let administrator = connect(&script.superuser_url()).await.unwrap();
-        let name = lines(&administrator, "SELECT current_database()::text").await.concat();
+        let scripted = server().await.create_empty().await.unwrap();
+        let administrator = connect(&scripted.superuser_url()).await.unwrap();
+        let name = query_lines(&administrator, "SELECT current_database()::text").await.concat();
         administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
-        let db = connect(script.url()).await.unwrap();
-        let Some(ran) = client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", script.url()], &migration::sql()) else {
+        let db = connect(scripted.url()).await.unwrap();
+        let Some(outcome) =
+            run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted.url()], &migration::sql())
+        else {
             return;
         };
-        ran.unwrap();
+        outcome.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{setting}, by the script");
     }
 }
@@ -53,9 +55,9 @@ async fn settings_of_the_database_change_nothing() {
 #[tokio::test]
 async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
-    let (database, db) = empty().await;
+    let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let name = lines(&db, "SELECT current_database()::text").await.concat();
+    let name = query_lines(&db, "SELECT current_database()::text").await.concat();
     let administrator = connect(&database.superuser_url()).await.unwrap();
     administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
     let db = connect(database.url()).await.unwrap();
@@ -66,28 +68,28 @@ async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
 
 #[tokio::test]
 async fn default_privileges_of_the_migrating_role_change_nothing() {
-    let given = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+    let grants = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO pg_monitor, PUBLIC";
-    let taken = "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+    let revocations = "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
                  ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC";
     let broken = "DROP TABLE public.tutorial_progress, public.session_events CASCADE; DROP VIEW public.profiles;
                   DROP SCHEMA private CASCADE; DROP TYPE public.attribute CASCADE";
-    for sql in [given, taken] {
-        let (_database, db) = empty().await;
+    for sql in [grants, revocations] {
+        let (_database, db) = create_empty_database().await;
         db.execute_unprepared(sql).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
         assert!(report.is_clean(), "{sql}: {report:#?}");
-        // Only now, because `up` creates the API roles.
+        // Only now can `anon` be named, because `up` creates the API roles.
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(broken).await.unwrap();
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{sql}");
 
-        let (_database, db) = empty().await;
+        let (_database, db) = create_empty_database().await;
         db.execute_unprepared(sql).await.unwrap();
         db.execute_unprepared(&migration::sql()).await.unwrap();
         assert!(check(&db).await.unwrap().is_clean(), "{sql}, by the script");

@@ -1,4 +1,4 @@
-//! TLS with libpq's modes, against a real server with a certificate of a private authority.
+//! TLS with libpq's modes, against a real server whose certificate was issued by a private authority.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
@@ -20,7 +20,7 @@ impl Drop for Certificates {
     }
 }
 
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+fn create_authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -32,55 +32,57 @@ impl Certificates {
         let folder = std::env::temp_dir().join(format!("sparc-tls-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let authority = authority();
+        let authority = create_authority();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &authority).unwrap();
         fs::write(folder.join("authority.crt"), authority.pem()).unwrap();
-        fs::write(folder.join("other.crt"), self::authority().pem()).unwrap();
+        fs::write(folder.join("other.crt"), create_authority().pem()).unwrap();
         fs::write(folder.join("server.crt"), certificate.pem()).unwrap();
         let file = folder.join("server.key");
         fs::write(&file, key.serialize_pem()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        // If the tests run as root, the server runs as another user, and it accepts only a key that this user owns.
-        let id = |user: &str| {
+        // If the tests run as root, the server runs as another user and accepts only a key that this user owns.
+        let user_id = |user: &str| {
             let output = Command::new("id").args(["-u", user]).output().ok()?;
             String::from_utf8_lossy(&output.stdout).trim().parse().ok()
         };
-        if let Some(user) = id("postgres").or_else(|| id("nobody")) {
+        if let Some(user) = user_id("postgres").or_else(|| user_id("nobody")) {
             let _ = std::os::unix::fs::chown(&file, Some(user), None);
         }
         Self { folder }
     }
 
-    fn file(&self, name: &str) -> String {
+    fn path(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 
-    async fn server(&self, rule: &str) -> Server {
-        fs::write(self.folder.join("pg_hba.conf"), format!("{rule} all all 127.0.0.1/32 password\n")).unwrap();
+    /// Starts a server with these certificates, whose `pg_hba.conf` has one entry of this type.
+    async fn start_server(&self, connection_type: &str) -> Server {
+        fs::write(self.folder.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 password\n"))
+            .unwrap();
         let settings = [
             "ssl=on".to_owned(),
-            format!("ssl_cert_file={}", self.file("server.crt")),
-            format!("ssl_key_file={}", self.file("server.key")),
-            format!("hba_file={}", self.file("pg_hba.conf")),
+            format!("ssl_cert_file={}", self.path("server.crt")),
+            format!("ssl_key_file={}", self.path("server.key")),
+            format!("hba_file={}", self.path("pg_hba.conf")),
         ];
         Server::start_private(Some(&settings.each_ref().map(String::as_str))).await.unwrap()
     }
 }
 
 async fn is_encrypted(db: &DatabaseConnection) -> bool {
-    lines(db, "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await == ["true"]
+    query_lines(db, "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await == ["true"]
 }
 
 #[tokio::test]
-async fn the_modes_are_those_of_libpq() {
+async fn sslmode_behaves_as_in_libpq() {
     let certificates = Certificates::new();
-    let server = certificates.server("host").await;
-    let named = server.url().replace("127.0.0.1", "localhost");
-    let (ours, other) = (certificates.file("authority.crt"), certificates.file("other.crt"));
+    let server = certificates.start_server("host").await;
+    let by_name = server.url().replace("127.0.0.1", "localhost");
+    let (ours, other) = (certificates.path("authority.crt"), certificates.path("other.crt"));
 
-    for (url, encrypted) in [
+    for (url, is_expected) in [
         (server.url().to_owned(), true),
         (format!("{}?sslmode=prefer", server.url()), true),
         (format!("{}?sslmode=allow", server.url()), false),
@@ -88,27 +90,27 @@ async fn the_modes_are_those_of_libpq() {
         (format!("{}?sslmode=require", server.url()), true),
         (format!("{}?sslmode=require&sslrootcert={ours}", server.url()), true),
         (format!("{}?sslmode=verify-ca&sslrootcert={ours}", server.url()), true),
-        (format!("{named}?sslmode=verify-full&sslrootcert={ours}"), true),
+        (format!("{by_name}?sslmode=verify-full&sslrootcert={ours}"), true),
     ] {
         let db = connect(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(is_encrypted(&db).await, encrypted, "{url}");
+        assert_eq!(is_encrypted(&db).await, is_expected, "{url}");
     }
 
     for (url, expected) in [
         (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
-        (format!("{named}?sslmode=verify-full"), "no trusted authority has signed it"),
-        (format!("{named}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{named}?sslmode=verify-ca&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{named}?sslmode=require&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{named}?sslrootcert=system"), "no trusted authority has signed it"),
+        (format!("{by_name}?sslmode=verify-full"), "no trusted authority has signed it"),
+        (format!("{by_name}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{by_name}?sslmode=verify-ca&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{by_name}?sslmode=require&sslrootcert={other}"), "no trusted authority has signed it"),
+        (format!("{by_name}?sslrootcert=system"), "no trusted authority has signed it"),
     ] {
         let error = connect(&url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");
         assert!(error.to_string().contains(expected), "{url}: {error}");
     }
-    let (head, tail) = server.url().split_once('@').unwrap();
-    let wrong = format!("{}:wrong@{tail}?sslmode=require", head.rsplit_once(':').unwrap().0);
-    let error = connect(&wrong).await.unwrap_err();
+    let (credentials, address) = server.url().split_once('@').unwrap();
+    let wrong_password = format!("{}:wrong@{address}?sslmode=require", credentials.rsplit_once(':').unwrap().0);
+    let error = connect(&wrong_password).await.unwrap_err();
     assert!(matches!(error, ConnectError::Password { .. }), "{error}");
 }
 
@@ -124,15 +126,15 @@ async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     }
 
     let certificates = Certificates::new();
-    let strict = certificates.server("hostssl").await;
+    let tls_only = certificates.start_server("hostssl").await;
     for mode in ["prefer", "allow", "require"] {
-        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", strict.url())).await.unwrap()).await, "{mode}");
+        assert!(is_encrypted(&connect(&format!("{}?sslmode={mode}", tls_only.url())).await.unwrap()).await, "{mode}");
     }
-    let error = connect(&format!("{}?sslmode=disable", strict.url())).await.unwrap_err();
+    let error = connect(&format!("{}?sslmode=disable", tls_only.url())).await.unwrap_err();
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
     assert!(!error.to_string().contains("password"), "{error}");
 
-    // A server that does not permit TLS for this client: `prefer` falls back to a plain connection, as libpq does.
-    let open = certificates.server("hostnossl").await;
-    assert!(!is_encrypted(&connect(open.url()).await.unwrap()).await);
+    // A server that does not accept TLS from this client: `prefer` falls back to a plain connection, as in libpq.
+    let without_tls = certificates.start_server("hostnossl").await;
+    assert!(!is_encrypted(&connect(without_tls.url()).await.unwrap()).await);
 }

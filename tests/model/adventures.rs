@@ -1,41 +1,41 @@
-//! The model's rules of adventures.
+//! The model's rules for adventures.
 
 use uuid::Uuid;
 
 use super::game::{Adventure, Answer, Game, Session};
 
 impl Game {
-    pub fn set_adventure(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
+    pub fn set_adventure_status(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
         self.require_open(me)?;
         let adventure = &mut self.adventures[adventure];
-        if adventure.gone || adventure.creator != me {
+        if adventure.is_deleted || adventure.creator != me {
             return Ok(false);
         }
-        if to == "published" && !adventure.valid {
+        if to == "published" && !adventure.is_valid {
             return Err("adventure_invalid");
         }
         adventure.status = to;
         Ok(true)
     }
 
-    /// Returns whether one of its sessions is live or had a player. Other sessions are deleted with the adventure.
+    /// Returns whether one of its sessions is live or had a player. Its other sessions are deleted with it.
     pub fn has_history(&self, adventure: usize) -> bool {
-        let kept = |session: &Session| {
-            session.adventure == adventure && !session.gone && (session.is_live() || session.was_played())
+        let is_history = |session: &Session| {
+            session.adventure == adventure && !session.is_deleted && (session.is_live() || session.was_played())
         };
-        self.sessions.iter().any(kept)
+        self.sessions.iter().any(is_history)
     }
 
     pub fn remove_adventure(&mut self, adventure: usize) {
-        self.adventures[adventure].gone = true;
+        self.adventures[adventure].is_deleted = true;
         for session in self.sessions.iter_mut().filter(|session| session.adventure == adventure) {
-            session.gone = true;
+            session.is_deleted = true;
         }
     }
 
     pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {
         self.require_open(me)?;
-        if self.adventures[adventure].gone || self.adventures[adventure].creator != me {
+        if self.adventures[adventure].is_deleted || self.adventures[adventure].creator != me {
             return Ok(false);
         }
         if self.has_history(adventure) {
@@ -47,8 +47,15 @@ impl Game {
 
     pub fn create_adventure(&mut self, me: usize, id: Uuid) -> Answer {
         self.require_open(me)?;
-        let adventure =
-            Adventure { id, creator: me, status: "draft", valid: false, played: 0, creature: None, gone: false };
+        let adventure = Adventure {
+            id,
+            creator: me,
+            status: "draft",
+            is_valid: false,
+            times_played: 0,
+            creature: None,
+            is_deleted: false,
+        };
         self.adventures.push(adventure);
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! The rules of the game in plain Rust, written from the design and not from the schema's code.
+//! The rules of the game in plain Rust. They were written from the design, not from the schema's code.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ pub type Answer = Result<bool, &'static str>;
 #[derive(Clone, Debug)]
 pub struct Person {
     pub id: Uuid,
-    pub played: u32,
-    pub run: u32,
-    pub closed: bool,
+    pub games_played: u32,
+    pub games_run: u32,
+    pub is_closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub struct Character {
     pub id: Uuid,
     pub owner: usize,
     pub name: u8,
-    pub retired: bool,
+    pub is_retired: bool,
     pub hit_points: i32,
-    pub gone: bool,
+    pub is_deleted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,20 +32,20 @@ pub struct Adventure {
     pub id: Uuid,
     pub creator: usize,
     pub status: &'static str,
-    pub valid: bool,
-    pub played: u32,
+    pub is_valid: bool,
+    pub times_played: u32,
     pub creature: Option<Uuid>,
-    pub gone: bool,
+    pub is_deleted: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Seat {
     pub hero: usize,
-    pub active: bool,
-    /// The encounter in which the heroic save was used, as long as it counts.
-    pub saved: Option<u32>,
-    /// The Seer removed the player and has not readmitted them.
-    pub removed: bool,
+    pub is_active: bool,
+    /// The number of the encounter in which the heroic save was used; `None` after a new encounter has restored it.
+    pub heroic_save_used_in: Option<u32>,
+    /// Whether the Seer has removed the player and not readmitted them.
+    pub is_removed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,19 +53,19 @@ pub struct Session {
     pub id: Uuid,
     pub seer: usize,
     pub adventure: usize,
-    pub public: bool,
-    pub size: usize,
+    pub is_public: bool,
+    pub max_players: usize,
     pub status: &'static str,
     pub seats: BTreeMap<usize, Seat>,
     pub scene: Option<u8>,
     pub encounter: Option<u8>,
-    pub encounters: u32,
-    pub state: u8,
-    pub version: u32,
+    pub encounters_begun: u32,
+    pub game_state: u8,
+    pub game_state_version: u32,
     pub events: BTreeMap<&'static str, u32>,
-    pub archived: bool,
-    /// Deleted with its adventure, because it was not history.
-    pub gone: bool,
+    pub is_archived: bool,
+    /// Whether it was deleted with its adventure, because it was nobody's history.
+    pub is_deleted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -74,7 +74,8 @@ pub struct Roll {
     pub session: usize,
     pub hero: Option<usize>,
     pub success: bool,
-    pub saves: Option<usize>,
+    /// The roll that this heroic save repeats.
+    pub original: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,22 +85,24 @@ pub struct Game {
     pub adventures: Vec<Adventure>,
     pub sessions: Vec<Session>,
     pub rolls: Vec<Roll>,
-    pub ids: u128,
-    pub hit_points: i32,
+    /// The number of ids given out.
+    pub id_count: u128,
+    /// The hit points of a new character, which are also the maximum.
+    pub default_hit_points: i32,
 }
 
 impl Session {
-    pub fn taken(&self) -> usize {
-        self.seats.values().filter(|seat| seat.active).count()
+    pub fn seats_taken(&self) -> usize {
+        self.seats.values().filter(|seat| seat.is_active).count()
     }
 
     pub fn is_over(&self) -> bool {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Returns whether it can still be played, and its rows can still be written.
+    /// Returns whether it has not ended, so that its rows can still be written.
     pub fn is_live(&self) -> bool {
-        !self.gone && !self.archived && !self.is_over()
+        !self.is_deleted && !self.is_archived && !self.is_over()
     }
 
     /// Returns whether anybody except its Seer ever had a seat.
@@ -107,13 +110,13 @@ impl Session {
         self.seats.keys().any(|player| *player != self.seer)
     }
 
-    pub fn waits(&self) -> bool {
+    pub fn is_before_start(&self) -> bool {
         matches!(self.status, "waiting" | "starting_soon")
     }
 
-    /// Returns whether a user runs it, or has or had a seat in it.
+    /// Returns whether a user is its Seer, or has or had a seat in it and was not removed.
     pub fn has_participant(&self, person: usize) -> bool {
-        self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.removed)
+        self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.is_removed)
     }
 
     pub fn emit(&mut self, kind: &'static str) {
@@ -133,99 +136,99 @@ impl Session {
 }
 
 impl Game {
-    pub fn id(&mut self) -> Uuid {
-        self.ids += 1;
-        Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.ids)
+    pub fn next_id(&mut self) -> Uuid {
+        self.id_count += 1;
+        Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.id_count)
     }
 
-    /// Returns the error that every write of a closed account gets, whatever row it would affect.
+    /// Fails with the error that every write of a closed account gets, whatever row it would affect.
     pub fn require_open(&self, me: usize) -> Result<(), &'static str> {
-        if self.people[me].closed { Err("account_closed") } else { Ok(()) }
+        if self.people[me].is_closed { Err("account_closed") } else { Ok(()) }
     }
 
-    /// Returns `account_closed` for a closed account, unless the refusal is one that strangers get.
-    pub fn closed_or(&self, me: usize, why: &'static str) -> &'static str {
+    /// Returns `account_closed` for a closed account, otherwise the error; but always the error if strangers get it.
+    pub fn closed_account_or(&self, me: usize, why: &'static str) -> &'static str {
         if why == "not_allowed" { why } else { self.require_open(me).err().unwrap_or(why) }
     }
 
-    fn living(&self, owner: usize) -> usize {
-        self.characters.iter().filter(|hero| hero.owner == owner && !hero.retired && !hero.gone).count()
+    fn living_characters(&self, owner: usize) -> usize {
+        self.characters.iter().filter(|hero| hero.owner == owner && !hero.is_retired && !hero.is_deleted).count()
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
         self.require_open(me)?;
-        if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.gone) {
+        if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.is_deleted) {
             return Err("character_name_taken");
         }
-        if self.living(me) >= 10 {
+        if self.living_characters(me) >= 10 {
             return Err("character_limit_reached");
         }
-        let hit_points = self.hit_points;
-        self.characters.push(Character { id, owner: me, name, retired: false, hit_points, gone: false });
+        let hit_points = self.default_hit_points;
+        self.characters.push(Character { id, owner: me, name, is_retired: false, hit_points, is_deleted: false });
         Ok(true)
     }
 
     pub fn retire(&mut self, me: usize, hero: usize) -> Answer {
         self.require_open(me)?;
-        if self.characters[hero].owner != me || self.characters[hero].gone {
+        if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
-        let sits = |session: &Session| {
-            session.is_live() && session.seats.values().any(|seat| seat.active && seat.hero == hero)
+        let seats_hero = |session: &Session| {
+            session.is_live() && session.seats.values().any(|seat| seat.is_active && seat.hero == hero)
         };
-        if !self.characters[hero].retired && self.sessions.iter().any(sits) {
+        if !self.characters[hero].is_retired && self.sessions.iter().any(seats_hero) {
             return Err("character_seated");
         }
-        self.characters[hero].retired = true;
+        self.characters[hero].is_retired = true;
         Ok(true)
     }
 
     pub fn unretire(&mut self, me: usize, hero: usize) -> Answer {
         self.require_open(me)?;
-        if self.characters[hero].owner != me || self.characters[hero].gone {
+        if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
-        if self.characters[hero].retired && self.living(me) >= 10 {
+        if self.characters[hero].is_retired && self.living_characters(me) >= 10 {
             return Err("character_limit_reached");
         }
-        self.characters[hero].retired = false;
+        self.characters[hero].is_retired = false;
         Ok(true)
     }
 
     pub fn delete_character(&mut self, me: usize, hero: usize) -> Answer {
         self.require_open(me)?;
-        if self.characters[hero].owner != me || self.characters[hero].gone {
+        if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
-        let there = |session: &Session| !session.gone && session.seats.values().any(|seat| seat.hero == hero);
-        let rolled = |roll: &Roll| roll.hero == Some(hero) && !self.sessions[roll.session].gone;
-        if self.sessions.iter().any(there) || self.rolls.iter().any(rolled) {
+        let has_seat = |session: &Session| !session.is_deleted && session.seats.values().any(|seat| seat.hero == hero);
+        let has_roll = |roll: &Roll| roll.hero == Some(hero) && !self.sessions[roll.session].is_deleted;
+        if self.sessions.iter().any(has_seat) || self.rolls.iter().any(has_roll) {
             return Err("has_history");
         }
-        self.characters[hero].gone = true;
+        self.characters[hero].is_deleted = true;
         Ok(true)
     }
 
     pub fn wound(&mut self, me: usize, hero: usize, points: i32) -> Answer {
         self.require_open(me)?;
-        let runs = |session: &Session| {
+        let is_seer_of_hero = |session: &Session| {
             session.is_live()
                 && session.seer == me
                 && matches!(session.status, "active" | "paused")
-                && session.seats.values().any(|seat| seat.active && seat.hero == hero)
+                && session.seats.values().any(|seat| seat.is_active && seat.hero == hero)
         };
-        let may = self.characters[hero].owner == me || self.sessions.iter().any(runs);
+        let is_allowed = self.characters[hero].owner == me || self.sessions.iter().any(is_seer_of_hero);
         let character = &mut self.characters[hero];
-        if !may || character.gone {
+        if !is_allowed || character.is_deleted {
             return Ok(false);
         }
-        character.hit_points = (character.hit_points - points).clamp(0, self.hit_points);
+        character.hit_points = (character.hit_points - points).clamp(0, self.default_hit_points);
         Ok(true)
     }
 
-    pub fn create_session(&mut self, me: usize, id: Uuid, adventure: usize, public: bool) -> Answer {
-        let plays = &self.adventures[adventure];
-        if plays.gone || (plays.status != "published" && plays.creator != me) {
+    pub fn create_session(&mut self, me: usize, id: Uuid, adventure: usize, is_public: bool) -> Answer {
+        let chosen = &self.adventures[adventure];
+        if chosen.is_deleted || (chosen.status != "published" && chosen.creator != me) {
             return Err("adventure_not_playable");
         }
         self.require_open(me)?;
@@ -236,56 +239,56 @@ impl Game {
             id,
             seer: me,
             adventure,
-            public,
-            size: 4,
+            is_public,
+            max_players: 4,
             status: "waiting",
             seats: BTreeMap::new(),
             scene: None,
             encounter: None,
-            encounters: 0,
-            state: 0,
-            version: 0,
+            encounters_begun: 0,
+            game_state: 0,
+            game_state_version: 0,
             events: BTreeMap::new(),
-            archived: false,
-            gone: false,
+            is_archived: false,
+            is_deleted: false,
         });
         Ok(true)
     }
 
-    /// Returns the session if the caller runs it.
-    pub fn run_by(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
+    /// Returns the session if the caller is its Seer.
+    pub fn own_session(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
         self.require_open(me)?;
         let session = &mut self.sessions[session];
-        Ok((session.seer == me && !session.archived && !session.gone).then_some(session))
+        Ok((session.seer == me && !session.is_archived && !session.is_deleted).then_some(session))
     }
 
-    pub fn show(&mut self, me: usize, session: usize, public: bool) -> Answer {
-        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
-        session.public = public;
+    pub fn set_visibility(&mut self, me: usize, session: usize, is_public: bool) -> Answer {
+        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        session.is_public = is_public;
         Ok(true)
     }
 
-    pub fn resize(&mut self, me: usize, session: usize, size: usize) -> Answer {
-        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
-        if session.is_over() && size != session.size {
+    pub fn resize(&mut self, me: usize, session: usize, max_players: usize) -> Answer {
+        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        if session.is_over() && max_players != session.max_players {
             return Err("session_over");
         }
-        if size < session.taken() {
+        if max_players < session.seats_taken() {
             return Err("seats_are_taken");
         }
-        session.size = size;
+        session.max_players = max_players;
         Ok(true)
     }
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
-        let Some(changed) = self.run_by(me, session)? else { return Ok(false) };
+        let Some(changed) = self.own_session(me, session)? else { return Ok(false) };
         if !changed.may_become(to) {
             return Err("illegal_transition");
         }
         if changed.status == to {
             return Ok(true);
         }
-        if to == "active" && changed.taken() == 0 {
+        if to == "active" && changed.seats_taken() == 0 {
             return Err("session_has_no_player");
         }
         changed.status = to;
@@ -293,31 +296,31 @@ impl Game {
         if to == "completed" && changed.was_played() {
             let (seer, adventure) = (changed.seer, changed.adventure);
             let players: Vec<usize> = changed.seats.keys().copied().collect();
-            self.people[seer].run += 1;
-            self.adventures[adventure].played += 1;
+            self.people[seer].games_run += 1;
+            self.adventures[adventure].times_played += 1;
             for player in players {
-                self.people[player].played += 1;
+                self.people[player].games_played += 1;
             }
         }
         Ok(true)
     }
 
     pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
+        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
         if session.encounter != to {
             if session.is_over() {
                 return Err("session_over");
             }
             session.encounter = to;
-            session.encounters += 1;
-            session.seats.values_mut().for_each(|seat| seat.saved = None);
+            session.encounters_begun += 1;
+            session.seats.values_mut().for_each(|seat| seat.heroic_save_used_in = None);
             session.emit("encounter_changed");
         }
         Ok(true)
     }
 
     pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
+        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
         if session.scene != to {
             if session.is_over() {
                 return Err("session_over");
@@ -328,40 +331,40 @@ impl Game {
         Ok(true)
     }
 
-    pub fn set_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
-        let Some(session) = self.run_by(me, session)? else { return Ok(false) };
-        if session.state != to {
+    pub fn set_game_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
+        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        if session.game_state != to {
             if session.is_over() {
                 return Err("session_over");
             }
-            session.state = to;
-            session.version += 1;
+            session.game_state = to;
+            session.game_state_version += 1;
             session.emit("game_state");
         }
         Ok(true)
     }
 
-    pub fn send(&mut self, me: usize, session: usize, servers: bool) -> Answer {
-        let at = &self.sessions[session];
-        if servers || at.archived || at.gone || !at.has_participant(me) {
+    pub fn send_event(&mut self, me: usize, session: usize, is_server_kind: bool) -> Answer {
+        let game_session = &self.sessions[session];
+        if is_server_kind || game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
             return Err("not_allowed");
         }
-        if at.seer != me && !at.seats.get(&me).is_some_and(|seat| seat.active) {
-            return Err(self.closed_or(me, "not_seated"));
+        if game_session.seer != me && !game_session.seats.get(&me).is_some_and(|seat| seat.is_active) {
+            return Err(self.closed_account_or(me, "not_seated"));
         }
         self.require_open(me)?;
         self.sessions[session].emit("client.wave");
         Ok(true)
     }
 
-    /// Soft deletion: seats in live sessions are given up, live sessions are cancelled, drafts without history are
+    /// Closes the account: seats in live sessions are given up, live sessions are cancelled, drafts without history are
     /// deleted.
-    pub fn close(&mut self, me: usize) -> Answer {
+    pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open(me)?;
-        self.people[me].closed = true;
+        self.people[me].is_closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
-            if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.active) {
-                seat.active = false;
+            if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.is_active) {
+                seat.is_active = false;
                 session.emit("player_left");
             }
             if session.seer == me {
@@ -369,22 +372,22 @@ impl Game {
                 session.emit("session_status");
             }
         }
-        for place in 0..self.adventures.len() {
-            let adventure = &self.adventures[place];
-            if adventure.creator == me && adventure.status == "draft" && !adventure.gone {
-                if self.has_history(place) {
-                    self.adventures[place].status = "archived";
+        for index in 0..self.adventures.len() {
+            let adventure = &self.adventures[index];
+            if adventure.creator == me && adventure.status == "draft" && !adventure.is_deleted {
+                if self.has_history(index) {
+                    self.adventures[index].status = "archived";
                 } else {
-                    self.remove_adventure(place);
+                    self.remove_adventure(index);
                 }
             }
         }
         Ok(true)
     }
 
-    pub fn archive(&mut self) -> Answer {
-        for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.gone) {
-            session.archived = true;
+    pub fn archive_sessions(&mut self) -> Answer {
+        for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.is_deleted) {
+            session.is_archived = true;
         }
         Ok(true)
     }

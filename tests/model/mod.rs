@@ -1,5 +1,5 @@
 //! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after
-//! each call the answer and everything that a random user sees must be equal.
+//! each call the answers and everything that a random reader sees must be equal.
 //!
 //! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
@@ -25,22 +25,22 @@ mod visible;
 
 use game::{Adventure, Game, Person};
 use steps::{Step, Target, step};
-use visible::{Reader, seen};
+use visible::{Reader, read_visible};
 
-const PEOPLE: usize = 5;
+const USERS: usize = 5;
 
 /// The number of steps of one case. Each case has its own database.
-const STEPS: usize = 1000;
+const STEPS_PER_CASE: usize = 1000;
 
 /// Creates five users, a published adventure and a valid draft, in the database and in the model.
-async fn begin(world: &World) -> Game {
+async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
-    for _ in 0..PEOPLE {
+    for _ in 0..USERS {
         let id = world.new_account().await;
-        game.people.push(Person { id, played: 0, run: 0, closed: false });
+        game.people.push(Person { id, games_played: 0, games_run: 0, is_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
-        let (id, creature) = (game.id(), game.id());
+        let (id, creature) = (game.next_id(), game.next_id());
         let owner = game.people[creator].id;
         let sql = format!(
             "INSERT INTO adventures (id, creator_id, name, status, is_valid)
@@ -49,11 +49,20 @@ async fn begin(world: &World) -> Game {
         );
         world.owner().exec(&sql).await.unwrap();
         let creature = Some(creature);
-        game.adventures.push(Adventure { id, creator, status, valid: true, played: 0, creature, gone: false });
+        game.adventures.push(Adventure {
+            id,
+            creator,
+            status,
+            is_valid: true,
+            times_played: 0,
+            creature,
+            is_deleted: false,
+        });
     }
-    let default = "SELECT pg_get_expr(adbin, adrelid)::integer FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid
+    let default_hit_points =
+        "SELECT pg_get_expr(adbin, adrelid)::integer FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid
                    AND attnum = adnum WHERE adrelid = 'characters'::regclass AND attname = 'max_hit_points'";
-    game.hit_points = world.owner().value(default).await.unwrap();
+    game.default_hit_points = world.owner().value(default_hit_points).await.unwrap();
     game
 }
 
@@ -62,7 +71,7 @@ type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::with_connections(server().await, 2).await;
-    let mut game = begin(&world).await;
+    let mut game = create_game(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
     let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
@@ -71,19 +80,19 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             // change nothing.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
-            let answer = actual.map_or_else(|code| code, |reached| if reached { "done" } else { "no row" });
+            let answer = actual.map_or_else(|code| code, |is_affected| if is_affected { "done" } else { "no row" });
             *tally.lock().unwrap().entry(answer).or_default() += 1;
         }
-        let reader = match usize::from(step.reader) % (PEOPLE + 2) {
+        let reader = match usize::from(step.reader) % (USERS + 2) {
             0 => Reader::Visitor,
             1 => Reader::Service,
-            person => Reader::Of(person - 2),
+            user => Reader::User(user - 2),
         };
-        let (there, expected) = (seen(target.pool, &game, reader).await, game.seen(reader));
-        let missing: Vec<&String> = expected.iter().filter(|line| !there.contains(line)).collect();
-        let too_much: Vec<&String> = there.iter().filter(|line| !expected.contains(line)).collect();
+        let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible(reader));
+        let missing: Vec<&String> = expected.iter().filter(|line| !visible.contains(line)).collect();
+        let too_much: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
-            there == expected,
+            visible == expected,
             "step {}: {:?}, {:?} does not see {:#?}, and must not see {:#?}",
             number,
             step,
@@ -104,14 +113,14 @@ fn the_database_returns_and_shows_what_the_model_does() {
     let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
     println!("{steps} steps, SPARC_SEED={seed}");
     let config = Config {
-        cases: u32::try_from(steps.div_ceil(STEPS as u64)).unwrap(),
+        cases: u32::try_from(steps.div_ceil(STEPS_PER_CASE as u64)).unwrap(),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_time: 1,
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let steps = proptest::collection::vec(step(), STEPS);
+    let steps = proptest::collection::vec(step(), STEPS_PER_CASE);
     let tally = Tally::default();
     let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());

@@ -11,45 +11,46 @@ use super::{
     visible::{Reader, set_identity},
 };
 
-/// A random call. A [`Pick`] is a number that selects one of the existing rows of a kind.
+/// A random call by a random user.
 #[derive(Clone, Debug)]
 pub struct Step {
-    pub who: u8,
-    pub act: Act,
-    /// Who reads afterwards.
+    pub caller: u8,
+    pub action: Action,
+    /// Who reads everything afterwards.
     pub reader: u8,
 }
 
+/// A number that selects one of the existing rows of a kind.
 type Pick = u8;
 
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum Action {
     CreateCharacter { name: u8 },
     Retire { hero: Pick },
     Unretire { hero: Pick },
     DeleteCharacter { hero: Pick },
     Wound { hero: Pick, points: i8 },
-    CreateSession { adventure: Pick, public: bool },
-    Open { session: Pick, public: bool },
+    CreateSession { adventure: Pick, is_public: bool },
+    SetVisibility { session: Pick, is_public: bool },
     Resize { session: Pick, size: u8 },
-    Status { session: Pick, to: u8 },
+    ChangeStatus { session: Pick, to: u8 },
     Join { session: Pick, hero: Pick },
-    Sit { session: Pick, player: Pick, hero: Pick },
-    Active { session: Pick, player: Pick, active: bool },
+    InsertSeat { session: Pick, player: Pick, hero: Pick },
+    SetSeatActive { session: Pick, player: Pick, is_active: bool },
     Readmit { session: Pick, player: Pick },
-    Change { session: Pick, player: Pick, hero: Pick },
+    ChangeCharacter { session: Pick, player: Pick, hero: Pick },
     Roll { session: Pick, hero: Pick },
     RollCreature { session: Pick, adventure: Pick },
-    Save { roll: Pick },
-    Send { session: Pick, servers: bool },
-    Scene { session: Pick, to: Option<u8> },
-    Encounter { session: Pick, to: Option<u8> },
-    State { session: Pick, to: u8 },
+    HeroicSave { roll: Pick },
+    SendEvent { session: Pick, is_server_kind: bool },
+    SetScene { session: Pick, to: Option<u8> },
+    SetEncounter { session: Pick, to: Option<u8> },
+    SetGameState { session: Pick, to: u8 },
     CreateAdventure,
-    Adventure { adventure: Pick, to: u8 },
+    SetAdventureStatus { adventure: Pick, to: u8 },
     DeleteAdventure { adventure: Pick },
-    Close,
-    Archive,
+    CloseAccount,
+    ArchiveSessions,
 }
 
 pub fn step() -> impl Strategy<Value = Step> {
@@ -57,36 +58,36 @@ pub fn step() -> impl Strategy<Value = Step> {
     let few = || proptest::option::of(0_u8..3);
     // Waiting, starting soon, active, paused, completed, cancelled; weighted so that most sessions stay live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
-    let act = prop_oneof![
-        3 => (0_u8..14).prop_map(|name| Act::CreateCharacter { name }),
-        2 => pick().prop_map(|hero| Act::Retire { hero }),
-        2 => pick().prop_map(|hero| Act::Unretire { hero }),
-        1 => pick().prop_map(|hero| Act::DeleteCharacter { hero }),
-        1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Act::Wound { hero, points }),
-        3 => (pick(), any::<bool>()).prop_map(|(adventure, public)| Act::CreateSession { adventure, public }),
-        1 => (pick(), any::<bool>()).prop_map(|(session, public)| Act::Open { session, public }),
-        2 => (pick(), 2_u8..7).prop_map(|(session, size)| Act::Resize { session, size }),
-        5 => (pick(), status).prop_map(|(session, to)| Act::Status { session, to }),
-        6 => (pick(), pick()).prop_map(|(session, hero)| Act::Join { session, hero }),
-        6 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Act::Sit { session, player, hero }),
+    let action = prop_oneof![
+        3 => (0_u8..14).prop_map(|name| Action::CreateCharacter { name }),
+        2 => pick().prop_map(|hero| Action::Retire { hero }),
+        2 => pick().prop_map(|hero| Action::Unretire { hero }),
+        1 => pick().prop_map(|hero| Action::DeleteCharacter { hero }),
+        1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Action::Wound { hero, points }),
+        3 => (pick(), any::<bool>()).prop_map(|(adventure, is_public)| Action::CreateSession { adventure, is_public }),
+        1 => (pick(), any::<bool>()).prop_map(|(session, is_public)| Action::SetVisibility { session, is_public }),
+        2 => (pick(), 2_u8..7).prop_map(|(session, size)| Action::Resize { session, size }),
+        5 => (pick(), status).prop_map(|(session, to)| Action::ChangeStatus { session, to }),
+        6 => (pick(), pick()).prop_map(|(session, hero)| Action::Join { session, hero }),
+        6 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Action::InsertSeat { session, player, hero }),
         4 => (pick(), pick(), any::<bool>())
-            .prop_map(|(session, player, active)| Act::Active { session, player, active }),
-        2 => (pick(), pick()).prop_map(|(session, player)| Act::Readmit { session, player }),
-        3 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Act::Change { session, player, hero }),
-        8 => (pick(), pick()).prop_map(|(session, hero)| Act::Roll { session, hero }),
-        2 => (pick(), pick()).prop_map(|(session, adventure)| Act::RollCreature { session, adventure }),
-        6 => pick().prop_map(|roll| Act::Save { roll }),
-        3 => (pick(), any::<bool>()).prop_map(|(session, servers)| Act::Send { session, servers }),
-        1 => (pick(), few()).prop_map(|(session, to)| Act::Scene { session, to }),
-        2 => (pick(), few()).prop_map(|(session, to)| Act::Encounter { session, to }),
-        1 => (pick(), 0_u8..3).prop_map(|(session, to)| Act::State { session, to }),
-        1 => Just(Act::CreateAdventure),
-        2 => (pick(), 0_u8..3).prop_map(|(adventure, to)| Act::Adventure { adventure, to }),
-        1 => pick().prop_map(|adventure| Act::DeleteAdventure { adventure }),
-        1 => (0_u8..8).prop_map(|odds| if odds == 0 { Act::Close } else { Act::CreateAdventure }),
-        1 => (0_u8..4).prop_map(|odds| if odds == 0 { Act::Archive } else { Act::CreateAdventure }),
+            .prop_map(|(session, player, is_active)| Action::SetSeatActive { session, player, is_active }),
+        2 => (pick(), pick()).prop_map(|(session, player)| Action::Readmit { session, player }),
+        3 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Action::ChangeCharacter { session, player, hero }),
+        8 => (pick(), pick()).prop_map(|(session, hero)| Action::Roll { session, hero }),
+        2 => (pick(), pick()).prop_map(|(session, adventure)| Action::RollCreature { session, adventure }),
+        6 => pick().prop_map(|roll| Action::HeroicSave { roll }),
+        3 => (pick(), any::<bool>()).prop_map(|(session, is_server_kind)| Action::SendEvent { session, is_server_kind }),
+        1 => (pick(), few()).prop_map(|(session, to)| Action::SetScene { session, to }),
+        2 => (pick(), few()).prop_map(|(session, to)| Action::SetEncounter { session, to }),
+        1 => (pick(), 0_u8..3).prop_map(|(session, to)| Action::SetGameState { session, to }),
+        1 => Just(Action::CreateAdventure),
+        2 => (pick(), 0_u8..3).prop_map(|(adventure, to)| Action::SetAdventureStatus { adventure, to }),
+        1 => pick().prop_map(|adventure| Action::DeleteAdventure { adventure }),
+        1 => (0_u8..8).prop_map(|odds| if odds == 0 { Action::CloseAccount } else { Action::CreateAdventure }),
+        1 => (0_u8..4).prop_map(|odds| if odds == 0 { Action::ArchiveSessions } else { Action::CreateAdventure }),
     ];
-    (any::<u8>(), act, any::<u8>()).prop_map(|(who, act, reader)| Step { who, act, reader })
+    (any::<u8>(), action, any::<u8>()).prop_map(|(caller, action, reader)| Step { caller, action, reader })
 }
 
 /// The database under test.
@@ -101,9 +102,9 @@ fn code(error: sea_orm::sqlx::Error) -> &'static str {
 }
 
 impl Target<'_> {
-    /// Runs one statement as that user, in one message.
-    async fn sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", set_identity(Reader::Of(me), game));
+    /// Runs one statement as that user, in a transaction that is sent as one message.
+    async fn run_sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
+        let message = format!("{}{sql}; COMMIT", set_identity(Reader::User(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
@@ -112,258 +113,271 @@ impl Target<'_> {
         outcome.map(|result| result.rows_affected() > 0).map_err(code)
     }
 
-    async fn flag(&self, sql: String) -> bool {
+    async fn query_flag(&self, sql: String) -> bool {
         sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(self.pool).await.unwrap()
     }
 }
 
-fn at<T>(all: &[T], pick: Pick) -> Option<usize> {
+fn pick_index<T>(all: &[T], pick: Pick) -> Option<usize> {
     (!all.is_empty()).then(|| usize::from(pick) % all.len())
 }
 
 /// Picks a character, mostly one of the player's own.
-fn hero(game: &Game, player: usize, pick: Pick) -> Option<usize> {
-    let own: Vec<usize> = (0..game.characters.len()).filter(|place| game.characters[*place].owner == player).collect();
-    if pick < 200 && !own.is_empty() { Some(own[usize::from(pick) % own.len()]) } else { at(&game.characters, pick) }
+fn pick_character(game: &Game, player: usize, pick: Pick) -> Option<usize> {
+    let own: Vec<usize> = (0..game.characters.len()).filter(|index| game.characters[*index].owner == player).collect();
+    if pick < 200 && !own.is_empty() {
+        Some(own[usize::from(pick) % own.len()])
+    } else {
+        pick_index(&game.characters, pick)
+    }
 }
 
 /// Picks a session, mostly one of the newest.
-fn session(game: &Game, pick: Pick) -> Option<usize> {
+fn pick_session(game: &Game, pick: Pick) -> Option<usize> {
     let all = game.sessions.len();
     let newest = all.saturating_sub(4);
-    if pick < 200 && all > 0 { Some(newest + usize::from(pick) % (all - newest)) } else { at(&game.sessions, pick) }
+    if pick < 200 && all > 0 {
+        Some(newest + usize::from(pick) % (all - newest))
+    } else {
+        pick_index(&game.sessions, pick)
+    }
 }
 
 /// Picks a user, mostly one who has or had a seat in the session.
-fn seated(game: &Game, session: usize, pick: Pick) -> Option<usize> {
+fn pick_participant(game: &Game, session: usize, pick: Pick) -> Option<usize> {
     let there: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
-    at(&there, pick).filter(|_| pick < 200).map(|place| there[place]).or_else(|| at(&game.people, pick))
+    pick_index(&there, pick).filter(|_| pick < 200).map(|index| there[index]).or_else(|| pick_index(&game.people, pick))
 }
 
 impl Step {
     /// Makes the call to both and returns both answers, or `None` if no row of the kind exists yet.
     pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
-        let me = at(&game.people, self.who)?;
-        // Half the time the session's Seer, without whom little happens.
-        let or_seer = |session: usize, game: &Game| if self.who >= 128 { game.sessions[session].seer } else { me };
-        let of_session = |place: usize, set: String, game: &Game| {
-            format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[place].id)
+        let me = pick_index(&game.people, self.caller)?;
+        // In half of the calls the session's Seer, without whom little happens.
+        let caller_or_seer =
+            |session: usize, game: &Game| if self.caller >= 128 { game.sessions[session].seer } else { me };
+        let update_session = |index: usize, set: String, game: &Game| {
+            format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[index].id)
         };
         let text = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
-        Some(match self.act {
-            Act::CreateCharacter { name } => {
-                let id = game.id();
+        Some(match self.action {
+            Action::CreateCharacter { name } => {
+                let id = game.next_id();
                 let sql = format!(
                     "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
                      VALUES ('{id}', '{}', 'Hero {name}', 'warrior', 5, 3, 2, 2, '{{}}')",
                     game.people[me].id
                 );
-                (target.sql(game, me, &sql).await, game.create_character(me, id, name))
+                (target.run_sql(game, me, &sql).await, game.create_character(me, id, name))
             }
-            Act::Retire { hero: pick } => {
-                let hero = hero(game, me, pick)?;
+            Action::Retire { hero: pick } => {
+                let hero = pick_character(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = now() WHERE id = '{id}'");
-                (target.sql(game, me, &sql).await, game.retire(me, hero))
+                (target.run_sql(game, me, &sql).await, game.retire(me, hero))
             }
-            Act::Unretire { hero: pick } => {
-                let hero = hero(game, me, pick)?;
+            Action::Unretire { hero: pick } => {
+                let hero = pick_character(game, me, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("UPDATE public.characters SET retired_at = NULL WHERE id = '{id}'");
-                (target.sql(game, me, &sql).await, game.unretire(me, hero))
+                (target.run_sql(game, me, &sql).await, game.unretire(me, hero))
             }
-            Act::DeleteCharacter { hero: pick } => {
-                let hero = hero(game, me, pick)?;
+            Action::DeleteCharacter { hero: pick } => {
+                let hero = pick_character(game, me, pick)?;
                 let sql = format!("DELETE FROM public.characters WHERE id = '{}'", game.characters[hero].id);
-                (target.sql(game, me, &sql).await, game.delete_character(me, hero))
+                (target.run_sql(game, me, &sql).await, game.delete_character(me, hero))
             }
-            Act::Wound { hero: pick, points } => {
-                let hero = at(&game.characters, pick)?;
+            Action::Wound { hero: pick, points } => {
+                let hero = pick_index(&game.characters, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("SELECT * FROM private.change_hit_points('{id}', {})", -i32::from(points));
-                (target.sql(game, me, &sql).await, game.wound(me, hero, i32::from(points)))
+                (target.run_sql(game, me, &sql).await, game.wound(me, hero, i32::from(points)))
             }
-            Act::CreateSession { adventure, public } => {
-                let (id, adventure) = (game.id(), at(&game.adventures, adventure)?);
+            Action::CreateSession { adventure, is_public } => {
+                let (id, adventure) = (game.next_id(), pick_index(&game.adventures, adventure)?);
                 let sql = format!(
-                    "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES ('{id}', '{}', '{}', {public})",
+                    "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES ('{id}', '{}', '{}', {is_public})",
                     game.people[me].id, game.adventures[adventure].id
                 );
-                (target.sql(game, me, &sql).await, game.create_session(me, id, adventure, public))
+                (target.run_sql(game, me, &sql).await, game.create_session(me, id, adventure, is_public))
             }
-            Act::Open { session: pick, public } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
-                let actual = target.sql(game, me, &of_session(place, format!("is_public = {public}"), game)).await;
-                (actual, game.show(me, place, public))
+            Action::SetVisibility { session: pick, is_public } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
+                let actual =
+                    target.run_sql(game, me, &update_session(index, format!("is_public = {is_public}"), game)).await;
+                (actual, game.set_visibility(me, index, is_public))
             }
-            Act::Resize { session: pick, size } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
-                let actual = target.sql(game, me, &of_session(place, format!("max_players = {size}"), game)).await;
-                (actual, game.resize(me, place, usize::from(size)))
+            Action::Resize { session: pick, size } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
+                let actual =
+                    target.run_sql(game, me, &update_session(index, format!("max_players = {size}"), game)).await;
+                (actual, game.resize(me, index, usize::from(size)))
             }
-            Act::Status { session: pick, to } => {
-                let place = session(game, pick)?;
-                let (me, to) = (or_seer(place, game), STATUSES[usize::from(to)]);
-                let actual = target.sql(game, me, &of_session(place, format!("status = '{to}'"), game)).await;
-                (actual, game.change_status(me, place, to))
+            Action::ChangeStatus { session: pick, to } => {
+                let index = pick_session(game, pick)?;
+                let (me, to) = (caller_or_seer(index, game), STATUSES[usize::from(to)]);
+                let actual = target.run_sql(game, me, &update_session(index, format!("status = '{to}'"), game)).await;
+                (actual, game.change_status(me, index, to))
             }
-            Act::Join { session: pick, hero: of } => {
-                let (place, hero) = (session(game, pick)?, hero(game, me, of)?);
+            Action::Join { session: pick, hero: hero_pick } => {
+                let (index, hero) = (pick_session(game, pick)?, pick_character(game, me, hero_pick)?);
                 let sql = format!(
                     "SELECT code::text FROM (SELECT id, code FROM public.sessions UNION ALL SELECT id, code FROM
-                     public.archived_sessions) AS every WHERE id = '{}'",
-                    game.sessions[place].id
+                     public.archived_sessions) AS all_sessions WHERE id = '{}'",
+                    game.sessions[index].id
                 );
                 // A session that was deleted with its adventure has no code.
                 let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
                 let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
                 let code: JoinCode = code.parse().unwrap();
-                let me_there = target.sparc.as_user(game.people[me].id);
-                let actual = me_there.sessions().join(&code, game.characters[hero].id).await;
-                (actual.map(|_| true).map_err(|error| error.code()), game.join(me, place, hero))
+                let my_connection = target.sparc.as_user(game.people[me].id);
+                let actual = my_connection.sessions().join(&code, game.characters[hero].id).await;
+                (actual.map(|_| true).map_err(|error| error.code()), game.join(me, index, hero))
             }
-            Act::Sit { session: pick, player, hero: of } => {
-                let place = session(game, pick)?;
-                // Half the time as from the lobby.
-                let (me, player) = if self.who >= 128 {
-                    (game.sessions[place].seer, at(&game.people, player)?)
+            Action::InsertSeat { session: pick, player, hero: hero_pick } => {
+                let index = pick_session(game, pick)?;
+                // In half of the calls, a user who takes a seat from the lobby.
+                let (me, player) = if self.caller >= 128 {
+                    (game.sessions[index].seer, pick_index(&game.people, player)?)
                 } else {
-                    (me, if player < 200 { me } else { at(&game.people, player)? })
+                    (me, if player < 200 { me } else { pick_index(&game.people, player)? })
                 };
-                let hero = hero(game, player, of)?;
+                let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
-                    game.sessions[place].id, game.people[player].id, game.characters[hero].id
+                    game.sessions[index].id, game.people[player].id, game.characters[hero].id
                 );
-                (target.sql(game, me, &sql).await, game.sit(me, place, player, hero))
+                (target.run_sql(game, me, &sql).await, game.insert_seat(me, index, player, hero))
             }
-            Act::Active { session: pick, player, active } => {
-                let place = session(game, pick)?;
-                let (me, player) = (or_seer(place, game), seated(game, place, player)?);
+            Action::SetSeatActive { session: pick, player, is_active } => {
+                let index = pick_session(game, pick)?;
+                let (me, player) = (caller_or_seer(index, game), pick_participant(game, index, player)?);
                 let sql = format!(
-                    "UPDATE public.session_players SET is_active = {active} WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[place].id, game.people[player].id
+                    "UPDATE public.session_players SET is_active = {is_active} WHERE session_id = '{}' AND user_id = '{}'",
+                    game.sessions[index].id, game.people[player].id
                 );
-                (target.sql(game, me, &sql).await, game.set_active(me, place, player, active))
+                (target.run_sql(game, me, &sql).await, game.set_active(me, index, player, is_active))
             }
-            Act::Readmit { session: pick, player } => {
-                let place = session(game, pick)?;
-                let player = seated(game, place, player)?;
-                let me = or_seer(place, game);
+            Action::Readmit { session: pick, player } => {
+                let index = pick_session(game, pick)?;
+                let player = pick_participant(game, index, player)?;
+                let me = caller_or_seer(index, game);
                 let sql = format!(
                     "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[place].id, game.people[player].id
+                    game.sessions[index].id, game.people[player].id
                 );
-                (target.sql(game, me, &sql).await, game.readmit(me, place, player))
+                (target.run_sql(game, me, &sql).await, game.readmit(me, index, player))
             }
-            Act::Change { session: pick, player, hero: of } => {
-                let place = session(game, pick)?;
-                let player = seated(game, place, player)?;
-                let me = if self.who < 64 { player } else { or_seer(place, game) };
-                let hero = hero(game, player, of)?;
+            Action::ChangeCharacter { session: pick, player, hero: hero_pick } => {
+                let index = pick_session(game, pick)?;
+                let player = pick_participant(game, index, player)?;
+                let me = if self.caller < 64 { player } else { caller_or_seer(index, game) };
+                let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "UPDATE public.session_players SET character_id = '{}' WHERE session_id = '{}' AND user_id = '{}'",
-                    game.characters[hero].id, game.sessions[place].id, game.people[player].id
+                    game.characters[hero].id, game.sessions[index].id, game.people[player].id
                 );
-                (target.sql(game, me, &sql).await, game.change_character(me, place, player, hero))
+                (target.run_sql(game, me, &sql).await, game.change_character(me, index, player, hero))
             }
-            Act::Roll { session: pick, hero: of } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
-                let sitting: Vec<usize> = game.sessions[place].seats.values().map(|seat| seat.hero).collect();
-                let hero =
-                    at(&sitting, of).filter(|_| of < 200).map(|at| sitting[at]).or_else(|| hero(game, me, of))?;
-                let id = game.id();
-                let sql = roll(game, id, place, &format!("'{}', NULL", game.characters[hero].id));
-                let actual = target.sql(game, me, &sql).await;
-                let expected = game.roll(me, id, place, Some(hero), 0);
+            Action::Roll { session: pick, hero: hero_pick } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
+                let seated: Vec<usize> = game.sessions[index].seats.values().map(|seat| seat.hero).collect();
+                let hero = pick_index(&seated, hero_pick)
+                    .filter(|_| hero_pick < 200)
+                    .map(|index| seated[index])
+                    .or_else(|| pick_character(game, me, hero_pick))?;
+                let id = game.next_id();
+                let sql = insert_roll(game, id, index, &format!("'{}', NULL", game.characters[hero].id));
+                let actual = target.run_sql(game, me, &sql).await;
+                let expected = game.roll(me, id, index, Some(hero), 0);
                 self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
-            Act::RollCreature { session: pick, adventure } => {
-                let (place, adventure) = (session(game, pick)?, at(&game.adventures, adventure)?);
+            Action::RollCreature { session: pick, adventure } => {
+                let (index, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
-                let (me, id) = (or_seer(place, game), game.id());
-                let sql = roll(game, id, place, &format!("NULL, '{creature}'"));
-                let actual = target.sql(game, me, &sql).await;
-                let expected = game.roll(me, id, place, None, adventure);
+                let (me, id) = (caller_or_seer(index, game), game.next_id());
+                let sql = insert_roll(game, id, index, &format!("NULL, '{creature}'"));
+                let actual = target.run_sql(game, me, &sql).await;
+                let expected = game.roll(me, id, index, None, adventure);
                 self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
-            Act::Save { roll: pick } => {
+            Action::HeroicSave { roll: pick } => {
                 // One of the last rolls; earlier ones are too old for a save.
                 let newest = game.rolls.len().saturating_sub(6);
-                let first = newest + at(&game.rolls[newest..], pick)?;
-                let me = or_seer(game.rolls[first].session, game);
-                let me_there = target.sparc.as_user(game.people[me].id);
-                let actual = me_there.dice().heroic_save(game.rolls[first].id).await;
+                let original = newest + pick_index(&game.rolls[newest..], pick)?;
+                let me = caller_or_seer(game.rolls[original].session, game);
+                let my_connection = target.sparc.as_user(game.people[me].id);
+                let actual = my_connection.dice().heroic_save(game.rolls[original].id).await;
                 let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
                 let actual = actual.map(|_| true).map_err(|error| error.code());
-                let expected = game.save(me, id, first);
+                let expected = game.heroic_save(me, id, original);
                 self.copy_roll(game, target, id, &actual).await;
                 (actual, expected)
             }
-            Act::Send { session: pick, servers } => {
-                let place = session(game, pick)?;
-                let kind = if servers { "dice_rolled" } else { "client.wave" };
+            Action::SendEvent { session: pick, is_server_kind } => {
+                let index = pick_session(game, pick)?;
+                let kind = if is_server_kind { "dice_rolled" } else { "client.wave" };
                 let sql = format!(
                     "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{kind}')",
-                    game.sessions[place].id
+                    game.sessions[index].id
                 );
-                (target.sql(game, me, &sql).await, game.send(me, place, servers))
+                (target.run_sql(game, me, &sql).await, game.send_event(me, index, is_server_kind))
             }
-            Act::Scene { session: pick, to } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
+            Action::SetScene { session: pick, to } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
                 let set = format!("current_scene_id = {}", text(to));
-                (target.sql(game, me, &of_session(place, set, game)).await, game.set_scene(me, place, to))
+                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_scene(me, index, to))
             }
-            Act::Encounter { session: pick, to } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
+            Action::SetEncounter { session: pick, to } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
                 let set = format!("current_encounter_id = {}", text(to));
-                (target.sql(game, me, &of_session(place, set, game)).await, game.set_encounter(me, place, to))
+                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_encounter(me, index, to))
             }
-            Act::State { session: pick, to } => {
-                let place = session(game, pick)?;
-                let me = or_seer(place, game);
+            Action::SetGameState { session: pick, to } => {
+                let index = pick_session(game, pick)?;
+                let me = caller_or_seer(index, game);
                 let set = if to == 0 { "game_state = '{}'".to_owned() } else { format!("game_state = '[{to}]'") };
-                (target.sql(game, me, &of_session(place, set, game)).await, game.set_state(me, place, to))
+                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_game_state(me, index, to))
             }
-            Act::CreateAdventure => {
-                let id = game.id();
+            Action::CreateAdventure => {
+                let id = game.next_id();
                 let creator = game.people[me].id;
                 let sql = format!(
                     "INSERT INTO public.adventures (id, creator_id, name) VALUES ('{id}', '{creator}', 'Draft')"
                 );
-                (target.sql(game, me, &sql).await, game.create_adventure(me, id))
+                (target.run_sql(game, me, &sql).await, game.create_adventure(me, id))
             }
-            Act::Adventure { adventure, to } => {
-                let adventure = at(&game.adventures, adventure)?;
-                let me = if self.who >= 128 { game.adventures[adventure].creator } else { me };
+            Action::SetAdventureStatus { adventure, to } => {
+                let adventure = pick_index(&game.adventures, adventure)?;
+                let me = if self.caller >= 128 { game.adventures[adventure].creator } else { me };
                 let to = ["draft", "published", "archived"][usize::from(to)];
                 let id = game.adventures[adventure].id;
                 let sql = format!("UPDATE public.adventures SET status = '{to}' WHERE id = '{id}'");
-                (target.sql(game, me, &sql).await, game.set_adventure(me, adventure, to))
+                (target.run_sql(game, me, &sql).await, game.set_adventure_status(me, adventure, to))
             }
-            Act::DeleteAdventure { adventure } => {
-                let adventure = at(&game.adventures, adventure)?;
+            Action::DeleteAdventure { adventure } => {
+                let adventure = pick_index(&game.adventures, adventure)?;
                 let sql = format!("DELETE FROM public.adventures WHERE id = '{}'", game.adventures[adventure].id);
-                (target.sql(game, me, &sql).await, game.delete_adventure(me, adventure))
+                (target.run_sql(game, me, &sql).await, game.delete_adventure(me, adventure))
             }
-            Act::Close => {
+            Action::CloseAccount => {
                 let id = game.people[me].id;
                 let actual = target.sparc.as_user(id).users().close_account(id).await;
-                (actual.map(|()| true).map_err(|error| error.code()), game.close(me))
+                (actual.map(|()| true).map_err(|error| error.code()), game.close_account(me))
             }
-            Act::Archive => {
+            Action::ArchiveSessions => {
                 let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
                 raw_sql(old).execute(target.pool).await.unwrap();
                 let actual =
                     target.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
-                (actual.map(|_| true).map_err(|error| error.code()), game.archive())
+                (actual.map(|_| true).map_err(|error| error.code()), game.archive_sessions())
             }
         })
     }
@@ -373,15 +387,15 @@ impl Step {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
         {
-            roll.success = target.flag(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
+            roll.success = target.query_flag(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
         }
     }
 }
 
-fn roll(game: &Game, id: Uuid, session: usize, rollers: &str) -> String {
+fn insert_roll(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
-         VALUES ('{id}', '{}', 'wit', 12, 'attack', {rollers})",
+         VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",
         game.sessions[session].id
     )
 }

@@ -1,4 +1,4 @@
-//! The rows that a user sees, according to the model and according to the database: one line per row.
+//! The rows that a reader sees, according to the model and according to the database: one line per row.
 
 use std::sync::LazyLock;
 
@@ -12,11 +12,11 @@ use super::game::Game;
 pub enum Reader {
     Visitor,
     Service,
-    Of(usize),
+    User(usize),
 }
 
 /// Queries that every role may run.
-const OPEN: &str = "
+const FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'user', id, games_played, games_run, display_name = 'Former player') AS line FROM public.users
     UNION ALL
     SELECT concat_ws(' ', 'adventure', id, creator_id, status, times_played) FROM public.adventures
@@ -29,7 +29,7 @@ const OPEN: &str = "
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
 
 /// Queries that a visitor may not run.
-const CLOSED: &str = "
+const FOR_SIGNED_IN: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
     UNION ALL
@@ -50,16 +50,17 @@ pub fn set_identity(reader: Reader, game: &Game) -> String {
     let (role, id) = match reader {
         Reader::Visitor => ("anon", None),
         Reader::Service => ("service_role", None),
-        Reader::Of(person) => ("authenticated", Some(game.people[person].id)),
+        Reader::User(person) => ("authenticated", Some(game.people[person].id)),
     };
     let claims = serde_json::json!({ "role": role, "sub": id });
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// Returns what a user or a visitor sees. There are two statements, so that each is prepared once per connection.
-pub async fn seen(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
-    static SIGNED_IN: LazyLock<String> = LazyLock::new(|| format!("{OPEN}{CLOSED}"));
-    let sql = if reader == Reader::Visitor { OPEN } else { &SIGNED_IN };
+/// Returns what a reader sees in the database. There are two different queries, and each is prepared once per
+/// connection.
+pub async fn read_visible(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
+    static ALL_QUERIES: LazyLock<String> = LazyLock::new(|| format!("{FOR_EVERYBODY}{FOR_SIGNED_IN}"));
+    let sql = if reader == Reader::Visitor { FOR_EVERYBODY } else { &ALL_QUERIES };
     let mut connection = pool.acquire().await.unwrap();
     raw_sql(AssertSqlSafe(set_identity(reader, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
@@ -69,80 +70,90 @@ pub async fn seen(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
     lines
 }
 
-fn flag(is: bool) -> char {
-    if is { 't' } else { 'f' }
+fn flag(value: bool) -> char {
+    if value { 't' } else { 'f' }
 }
 
 impl Game {
-    /// Returns the same according to the model.
-    pub fn seen(&self, reader: Reader) -> Vec<String> {
+    /// Returns what a reader sees according to the model.
+    pub fn visible(&self, reader: Reader) -> Vec<String> {
         let mut lines = Vec::new();
-        let me = |person: usize| reader == Reader::Service || reader == Reader::Of(person);
-        let signed_in = reader != Reader::Visitor;
-        let person = |place: usize| self.people[place].id;
-        let hero = |place: usize| self.characters[place].id;
+        let is_reader = |person: usize| reader == Reader::Service || reader == Reader::User(person);
+        let is_signed_in = reader != Reader::Visitor;
+        let person_id = |index: usize| self.people[index].id;
+        let character_id = |index: usize| self.characters[index].id;
         for person in &self.people {
-            lines.push(format!("user {} {} {} {}", person.id, person.played, person.run, flag(person.closed)));
+            lines.push(format!(
+                "user {} {} {} {}",
+                person.id,
+                person.games_played,
+                person.games_run,
+                flag(person.is_closed)
+            ));
         }
-        for adventure in self.adventures.iter().filter(|adventure| !adventure.gone) {
-            if adventure.status == "published" || me(adventure.creator) {
-                let creator = person(adventure.creator);
-                lines.push(format!("adventure {} {creator} {} {}", adventure.id, adventure.status, adventure.played));
+        for adventure in self.adventures.iter().filter(|adventure| !adventure.is_deleted) {
+            if adventure.status == "published" || is_reader(adventure.creator) {
+                let creator = person_id(adventure.creator);
+                lines.push(format!(
+                    "adventure {} {creator} {} {}",
+                    adventure.id, adventure.status, adventure.times_played
+                ));
                 lines.extend(adventure.creature.map(|creature| format!("creature {creature} {}", adventure.id)));
             }
         }
-        for character in self.characters.iter().filter(|hero| !hero.gone && me(hero.owner)) {
-            let owner = person(character.owner);
-            let (id, name, retired) = (character.id, character.name, flag(character.retired));
+        for character in self.characters.iter().filter(|hero| !hero.is_deleted && is_reader(hero.owner)) {
+            let owner = person_id(character.owner);
+            let (id, name, retired) = (character.id, character.name, flag(character.is_retired));
             lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
         }
         let or_none = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
-        for session in self.sessions.iter().filter(|session| !session.gone) {
-            let mine = match reader {
+        for session in self.sessions.iter().filter(|session| !session.is_deleted) {
+            let is_participant = match reader {
                 Reader::Visitor => false,
                 Reader::Service => true,
-                Reader::Of(person) => session.has_participant(person),
+                Reader::User(person) => session.has_participant(person),
             };
-            let (id, seer, public) = (session.id, person(session.seer), flag(session.public));
-            if mine || session.public {
-                lines.push(if session.archived {
-                    format!("archived {id} {seer} {public} {} {}", session.status, session.taken())
+            let (id, seer, public) = (session.id, person_id(session.seer), flag(session.is_public));
+            if is_participant || session.is_public {
+                lines.push(if session.is_archived {
+                    format!("archived {id} {seer} {public} {} {}", session.status, session.seats_taken())
                 } else {
                     format!(
                         "session {id} {seer} {public} {} {} {} {} {} {} {}",
-                        session.size,
+                        session.max_players,
                         session.status,
-                        session.taken(),
-                        session.encounters,
+                        session.seats_taken(),
+                        session.encounters_begun,
                         or_none(session.scene),
                         or_none(session.encounter),
-                        session.version
+                        session.game_state_version
                     )
                 });
             }
             // A removed player still sees their own seat.
-            let shows = |player: usize| mine || (signed_in && (session.public || me(player)));
-            for (player, seat) in session.seats.iter().filter(|(player, _)| shows(**player)) {
-                let (player, hero, active) = (person(*player), hero(seat.hero), flag(seat.active));
-                lines.push(if session.archived {
+            let shows_seat =
+                |player: usize| is_participant || (is_signed_in && (session.is_public || is_reader(player)));
+            for (player, seat) in session.seats.iter().filter(|(player, _)| shows_seat(**player)) {
+                let (player, hero, active) = (person_id(*player), character_id(seat.hero), flag(seat.is_active));
+                lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saved, removed) = (u8::from(seat.saved.is_some()), flag(seat.removed));
+                    let (saved, removed) = (u8::from(seat.heroic_save_used_in.is_some()), flag(seat.is_removed));
                     format!("seat {id} {player} {hero} {active} {saved} {removed}")
                 });
             }
-            if mine && !session.archived {
+            if is_participant && !session.is_archived {
                 lines.extend(session.events.iter().map(|(kind, count)| format!("events {id} {kind} {count}")));
             }
-            let place = self.place(id);
-            for roll in self.rolls.iter().filter(|roll| mine && roll.session == place) {
+            let index = self.session_index(id);
+            for roll in self.rolls.iter().filter(|roll| is_participant && roll.session == index) {
                 let success = flag(roll.success);
-                lines.push(if session.archived {
+                lines.push(if session.is_archived {
                     format!("archived roll {} {id} {success}", roll.id)
                 } else {
-                    let by = roll.hero.map_or("-".to_owned(), |place| hero(place).to_string());
-                    let saves = roll.saves.map_or("-".to_owned(), |first| self.rolls[first].id.to_string());
-                    format!("roll {} {id} {by} {success} {saves}", roll.id)
+                    let roller = roll.hero.map_or("-".to_owned(), |index| character_id(index).to_string());
+                    let original = roll.original.map_or("-".to_owned(), |index| self.rolls[index].id.to_string());
+                    format!("roll {} {id} {roller} {success} {original}", roll.id)
                 });
             }
         }
@@ -150,7 +161,7 @@ impl Game {
         lines
     }
 
-    fn place(&self, session: Uuid) -> usize {
+    fn session_index(&self, session: Uuid) -> usize {
         self.sessions.iter().position(|other| other.id == session).unwrap()
     }
 }

@@ -6,47 +6,51 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
+use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SERVICE_MAY, USERS_MAY, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
 }
 
-/// On a draft of the Seer, which others cannot read.
-const DRAFT: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
+/// With a draft of the Seer's, which others cannot read, only its creator and the service may.
+const CREATOR_OF_DRAFT_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "done"];
 
-/// On a published adventure of the Seer, which everybody can read.
-const PUBLISHED: [&str; 6] =
+/// With a published adventure of the Seer's, which everybody can read, only its creator and the service may.
+const CREATOR_OF_PUBLISHED_MAY: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
-/// Validation of a draft, which only its creator may ask for.
-const VALIDATED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
+/// With a draft of the Seer's, only its creator may, and not the service.
+const ONLY_CREATOR_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "not_found", "done", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("adventures.create", SIGNED_IN, |tx, scene| tx.adventures().create(named("New"))),
-        operation!("adventures.edit", PUBLISHED, |tx, scene| {
+        operation!("adventures.create", USERS_MAY, |tx, scene| tx.adventures().create(named("New"))),
+        operation!("adventures.edit", CREATOR_OF_PUBLISHED_MAY, |tx, scene| {
             let changes = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
             tx.adventures().edit(scene.adventure, changes)
         }),
-        operation!("adventures.set_content", DRAFT, |tx, scene| async {
+        operation!("adventures.set_content", CREATOR_OF_DRAFT_MAY, |tx, scene| async {
             tx.adventures().set_content(scene.draft, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", VALIDATED, |tx, scene| tx.adventures().validate(scene.draft)),
-        operation!("adventures.publish", VALIDATED, |tx, scene| tx.adventures().publish(scene.draft)),
-        operation!("adventures.unpublish", PUBLISHED, |tx, scene| tx.adventures().unpublish(scene.adventure)),
-        operation!("adventures.archive", PUBLISHED, |tx, scene| tx.adventures().archive(scene.adventure)),
-        operation!("adventures.delete", DRAFT, |tx, scene| tx.adventures().delete(scene.draft)),
+        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, scene| tx.adventures().validate(scene.draft)),
+        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, scene| tx.adventures().publish(scene.draft)),
+        operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_MAY, |tx, scene| tx
+            .adventures()
+            .unpublish(scene.adventure)),
+        operation!("adventures.archive", CREATOR_OF_PUBLISHED_MAY, |tx, scene| tx
+            .adventures()
+            .archive(scene.adventure)),
+        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, scene| tx.adventures().delete(scene.draft)),
         operation!("adventures.get", ["done", "done", "done", "done", "done", "done"], |tx, scene| {
             tx.adventures().get(scene.adventure)
         }),
-        operation!("adventures.set_rating", SERVICE, |tx, scene| {
+        operation!("adventures.set_rating", SERVICE_MAY, |tx, scene| {
             tx.adventures().set_rating(scene.adventure, Some("4.25".parse().unwrap()))
         }),
-        operation!("adventures.catalogue", EVERYBODYS, |tx, scene| async {
+        operation!("adventures.catalogue", EVERYBODY_MAY, |tx, scene| async {
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await
         }),
-        operation!("adventures.mine", SIGNED_IN, |tx, scene| tx.adventures().mine(None)),
+        operation!("adventures.mine", USERS_MAY, |tx, scene| tx.adventures().mine(None)),
     ]
 }
 

@@ -6,46 +6,49 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Operation, READS, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
+use super::{Caller, Operation, Refusal, SERVICE_MAY, SIGNED_IN_MAY, USERS_MAY, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewCharacter {
     NewCharacter { name: name.into(), ..Default::default() }
 }
 
-/// The player and the Seer of a session where the character is seated may.
-const SEATED: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
+/// The character's owner, the Seer of a session where it is seated, and the service may.
+const OWNER_OR_SEER_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "done", "done"];
 
-const OWN: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
+/// The character's owner and the service may.
+const OWNER_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("characters.create", SIGNED_IN, |tx, scene| tx.characters().create(named("Brunhild"))),
-        operation!("characters.list", SIGNED_IN, |tx, scene| tx.characters().list()),
-        operation!("characters.retired", SIGNED_IN, |tx, scene| tx.characters().retired()),
-        operation!("characters.get", OWN, |tx, scene| tx.characters().get(scene.player.character)),
-        operation!("characters.seats", READS, |tx, scene| tx.characters().seats(scene.player.character)),
-        operation!("characters.rename", OWN, |tx, scene| tx.characters().rename(scene.player.character, "Other")),
-        operation!("characters.set_equipment", OWN, |tx, scene| async {
+        operation!("characters.create", USERS_MAY, |tx, scene| tx.characters().create(named("Brunhild"))),
+        operation!("characters.list", USERS_MAY, |tx, scene| tx.characters().list()),
+        operation!("characters.retired", USERS_MAY, |tx, scene| tx.characters().retired()),
+        operation!("characters.get", OWNER_MAY, |tx, scene| tx.characters().get(scene.player.character)),
+        operation!("characters.seats", SIGNED_IN_MAY, |tx, scene| tx.characters().seats(scene.player.character)),
+        operation!("characters.rename", OWNER_MAY, |tx, scene| tx.characters().rename(scene.player.character, "Other")),
+        operation!("characters.set_equipment", OWNER_MAY, |tx, scene| async {
             let rope = Item { name: "rope".into(), ..Default::default() };
             tx.characters().set_equipment(scene.player.character, &[rope]).await
         }),
-        operation!("characters.set_special_ability", OWN, |tx, scene| async {
+        operation!("characters.set_special_ability", OWNER_MAY, |tx, scene| async {
             let song = SpecialAbility { name: "song".into(), ..Default::default() };
             tx.characters().set_special_ability(scene.player.character, &song).await
         }),
-        operation!("characters.damage", SEATED, |tx, scene| tx.characters().damage(scene.player.character, 2)),
-        operation!("characters.heal", SEATED, |tx, scene| tx.characters().heal(scene.player.character, 2)),
-        operation!("characters.rest", SEATED, |tx, scene| tx.characters().rest(scene.player.character)),
-        operation!("characters.retire", OWN, |tx, scene| tx.characters().retire(scene.spare)),
-        operation!("characters.unretire", OWN, |tx, scene| tx.characters().unretire(scene.retired)),
-        operation!("characters.delete", OWN, |tx, scene| tx.characters().delete(scene.spare)),
-        operation!("characters.award_experience", SERVICE, |tx, scene| {
+        operation!("characters.damage", OWNER_OR_SEER_MAY, |tx, scene| tx
+            .characters()
+            .damage(scene.player.character, 2)),
+        operation!("characters.heal", OWNER_OR_SEER_MAY, |tx, scene| tx.characters().heal(scene.player.character, 2)),
+        operation!("characters.rest", OWNER_OR_SEER_MAY, |tx, scene| tx.characters().rest(scene.player.character)),
+        operation!("characters.retire", OWNER_MAY, |tx, scene| tx.characters().retire(scene.spare)),
+        operation!("characters.unretire", OWNER_MAY, |tx, scene| tx.characters().unretire(scene.retired)),
+        operation!("characters.delete", OWNER_MAY, |tx, scene| tx.characters().delete(scene.spare)),
+        operation!("characters.award_experience", SERVICE_MAY, |tx, scene| {
             tx.characters().award_experience(scene.player.character, 100)
         }),
-        operation!("characters.set_level", SERVICE, |tx, scene| {
+        operation!("characters.set_level", SERVICE_MAY, |tx, scene| {
             tx.characters().set_level(scene.player.character, Level::MAX)
         }),
-        operation!("characters.set_max_hit_points", SERVICE, |tx, scene| {
+        operation!("characters.set_max_hit_points", SERVICE_MAY, |tx, scene| {
             tx.characters().set_max_hit_points(scene.player.character, MaxHitPoints::MIN)
         }),
     ]
@@ -71,7 +74,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("characters.create", Player, "invalid_value", |tx, scene| tx.characters().create(named("x"))),
         refusal!("characters.create", Player, "invalid_value", |tx, scene| tx.characters().create(named("N\0ul"))),
-        refusal!("characters.create", Erased, "account_closed", |tx, scene| tx.characters().create(named("Ghost"))),
+        refusal!("characters.create", Closed, "account_closed", |tx, scene| tx.characters().create(named("Ghost"))),
         refusal!("characters.rename", Player, "character_name_taken", |tx, scene| async {
             tx.characters().create(named("Twin")).await?;
             tx.characters().rename(scene.spare, "Twin").await
@@ -86,8 +89,8 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("characters.unretire", AtLimits, "character_limit_reached", |tx, scene| {
             tx.characters().unretire(scene.at_limits_retired)
         }),
-        refusal!("characters.unretire", Erased, "account_closed", |tx, scene| {
-            tx.characters().unretire(scene.erased_retired)
+        refusal!("characters.unretire", Closed, "account_closed", |tx, scene| {
+            tx.characters().unretire(scene.closed_retired)
         }),
         refusal!("characters.delete", Player, "has_history", |tx, scene| {
             tx.characters().delete(scene.player.character)

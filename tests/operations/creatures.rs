@@ -6,24 +6,25 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, Who, operation, outcome_code, refusal};
+use super::{Caller, EVERYBODY_MAY, Operation, Refusal, operation, outcome_code, refusal};
 
 fn named(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
-const CREATOR: [&str; 6] =
+/// The creator of the adventure and the service may.
+const CREATOR_MAY: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("creatures.add", CREATOR, |tx, scene| tx.creatures().add(scene.adventure, named("Wolf"))),
-        operation!("creatures.edit", CREATOR, |tx, scene| {
+        operation!("creatures.add", CREATOR_MAY, |tx, scene| tx.creatures().add(scene.adventure, named("Wolf"))),
+        operation!("creatures.edit", CREATOR_MAY, |tx, scene| {
             tx.creatures().edit(scene.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        operation!("creatures.remove", CREATOR, |tx, scene| tx.creatures().remove(scene.creature)),
-        operation!("creatures.get", EVERYBODYS, |tx, scene| tx.creatures().get(scene.creature)),
-        operation!("creatures.list", EVERYBODYS, |tx, scene| tx.creatures().list(scene.adventure)),
+        operation!("creatures.remove", CREATOR_MAY, |tx, scene| tx.creatures().remove(scene.creature)),
+        operation!("creatures.get", EVERYBODY_MAY, |tx, scene| tx.creatures().get(scene.creature)),
+        operation!("creatures.list", EVERYBODY_MAY, |tx, scene| tx.creatures().list(scene.adventure)),
     ]
 }
 
@@ -39,7 +40,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.creatures().add(scene.draft, named("Wolf"))
         }),
         refusal!("creatures.remove", Stranger, "not_found", |tx, scene| {
-            tx.creatures().remove(scene.foreign_creature)
+            tx.creatures().remove(scene.creature_of_draft)
         }),
         refusal!("creatures.add", Seer, "id_conflict", |tx, scene| {
             tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..named("Wolf") })
@@ -48,8 +49,8 @@ pub fn refusals() -> Vec<Refusal> {
             tx.creatures().edit(scene.creature, CreatureChanges { hit_points: Some(1001), ..Default::default() })
         }),
         refusal!("creatures.edit", Stranger, "not_found", |tx, scene| {
-            tx.creatures().edit(scene.foreign_creature, CreatureChanges { armor: Some(2), ..Default::default() })
+            tx.creatures().edit(scene.creature_of_draft, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        refusal!("creatures.get", Stranger, "not_found", |tx, scene| tx.creatures().get(scene.foreign_creature)),
+        refusal!("creatures.get", Stranger, "not_found", |tx, scene| tx.creatures().get(scene.creature_of_draft)),
     ]
 }

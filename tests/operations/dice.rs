@@ -7,7 +7,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Operation, READS, Refusal, Who, operation, outcome_code, refusal, scene::Scene};
+use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, operation, outcome_code, refusal, scene::Scene};
 
 fn check(scene: &Scene, session: Uuid) -> NewRoll {
     NewRoll::check(session, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN)
@@ -43,11 +43,13 @@ pub fn operations() -> Vec<Operation> {
         operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, scene| {
             tx.dice().get(scene.failed)
         }),
-        operation!("dice.history", READS, |tx, scene| async {
+        operation!("dice.history", SIGNED_IN_MAY, |tx, scene| async {
             tx.dice().history(RollScope::Session(scene.active), &HistoryFilter::default(), None).await
         }),
-        operation!("dice.heroic_saves_remaining", READS, |tx, scene| tx.dice().heroic_saves_remaining(scene.active)),
-        operation!("dice.statistics", READS, |tx, scene| tx
+        operation!("dice.heroic_saves_remaining", SIGNED_IN_MAY, |tx, scene| tx
+            .dice()
+            .heroic_saves_remaining(scene.active)),
+        operation!("dice.statistics", SIGNED_IN_MAY, |tx, scene| tx
             .dice()
             .statistics(RollScope::Character(scene.player.character))),
     ]
@@ -80,7 +82,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice().roll(check(scene, scene.active).with(Modifier::flat(11, "a lie")))
         }),
         refusal!("dice.roll", Seer, "creature_not_in_adventure", |tx, scene| {
-            tx.dice().roll(claws(scene, scene.foreign_creature))
+            tx.dice().roll(claws(scene, scene.creature_of_draft))
         }),
         refusal!("dice.roll", Player, "id_conflict", |tx, scene| {
             tx.dice().roll(NewRoll { id: Some(scene.failed), ..check(scene, scene.active) })
@@ -102,7 +104,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.dice().initiative(initiative(scene.without_player, Vec::new()))
         }),
         refusal!("dice.initiative", Seer, "creature_not_in_adventure", |tx, scene| {
-            tx.dice().initiative(initiative(scene.active, vec![scene.foreign_creature]))
+            tx.dice().initiative(initiative(scene.active, vec![scene.creature_of_draft]))
         }),
         refusal!("dice.initiative", Seer, "id_conflict", |tx, scene| async {
             let id = Some(Uuid::new_v4());

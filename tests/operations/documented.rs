@@ -1,5 +1,5 @@
-//! Compares the documentation of the operations with what the tests have seen, and generates `docs/generated/api.md`
-//! and `errors.md` from it.
+//! Compares the documentation of the operations with the outcomes that the tests expect, and generates
+//! `docs/generated/api.md` and `errors.md` from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,35 +7,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{operations, seen};
+use super::{operations, seen_outcomes};
 use crate::documents::{assert_up_to_date, root};
 
 /// An operation as its documentation describes it.
 pub struct Documented {
     pub name: String,
-    does: String,
-    who: String,
+    description: String,
+    permission: String,
     pub round_trips: String,
     event: String,
     errors: BTreeSet<String>,
 }
 
-pub fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Collects the Rust files in a folder and its subfolders.
+pub fn find_sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.extension() {
             Some(extension) if extension == "rs" => found.push(path),
-            _ if path.is_dir() => sources(&path, found),
+            _ if path.is_dir() => find_sources(&path, found),
             _ => {}
         }
     }
 }
 
 /// Reads every operation from the service's sources: a public async method and the name of its span.
-pub fn documented() -> Vec<Documented> {
+pub fn read_documented() -> Vec<Documented> {
     let mut files = Vec::new();
-    sources(&root().join("service/src"), &mut files);
-    let codes = codes();
+    find_sources(&root().join("service/src"), &mut files);
+    let codes = read_codes();
     let mut all = Vec::new();
     for file in files {
         let (mut doc, mut method) = (String::new(), None);
@@ -45,9 +46,9 @@ pub fn documented() -> Vec<Documented> {
                 doc.push_str(if text.is_empty() { "\n" } else { " " });
             } else if line.starts_with("pub async fn") {
                 method = Some(std::mem::take(&mut doc));
-            } else if let Some(name) = span(line) {
+            } else if let Some(name) = find_operation_name(line) {
                 if let Some(doc) = method.take() {
-                    all.push(read(name, &doc, &codes));
+                    all.push(parse_documentation(name, &doc, &codes));
                 }
             } else if !line.starts_with('#') {
                 doc.clear();
@@ -67,21 +68,22 @@ const AGGREGATES: [&str; 9] =
 /// Operations that cannot run in a caller's transaction; `tests/live/` and `tests/maintenance.rs` test them.
 const OUTSIDE_TRANSACTIONS: [&str; 3] = ["events.subscribe", "events.subscribe_many", "maintenance.vacuum"];
 
-/// Finds `"aggregate.verb"` in a line.
-fn span(line: &str) -> Option<&str> {
+/// Returns the text `aggregate.verb` that stands in quotes in a line.
+fn find_operation_name(line: &str) -> Option<&str> {
     line.split('"').skip(1).step_by(2).find(|text| {
         text.split_once('.').is_some_and(|(aggregate, verb)| AGGREGATES.contains(&aggregate) && !verb.is_empty())
     })
 }
 
-fn read(name: &str, doc: &str, codes: &BTreeMap<String, Entry>) -> Documented {
-    let (description, errors) = doc
+/// Parses the documentation comment of an operation.
+fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry>) -> Documented {
+    let (text, errors) = doc
         .split_once("# Errors")
         .unwrap_or_else(|| panic!("{name}: the documentation must have a section `# Errors`"));
-    let (does, rest) =
-        description.split_once("Who may: ").unwrap_or_else(|| panic!("{name}: the documentation must say `Who may: `"));
+    let (description, rest) =
+        text.split_once("Who may: ").unwrap_or_else(|| panic!("{name}: the documentation must say `Who may: `"));
     let sentences: Vec<&str> = rest.split(". ").map(|sentence| sentence.trim().trim_end_matches('.')).collect();
-    let place = sentences
+    let index = sentences
         .iter()
         .position(|sentence| sentence.contains("round trip"))
         .unwrap_or_else(|| panic!("{name}: the documentation must give its round trips"));
@@ -91,52 +93,56 @@ fn read(name: &str, doc: &str, codes: &BTreeMap<String, Entry>) -> Documented {
     });
     Documented {
         name: name.to_owned(),
-        does: words(does.trim().split(". ").next().unwrap().trim_end_matches('.')),
-        who: words(&sentences[..place].join(". ")),
-        round_trips: words(sentences[place]),
-        event: sentences.get(place + 1).filter(|text| **text != "No event").map(|text| words(text)).unwrap_or_default(),
+        description: collapse_whitespace(description.trim().split(". ").next().unwrap().trim_end_matches('.')),
+        permission: collapse_whitespace(&sentences[..index].join(". ")),
+        round_trips: collapse_whitespace(sentences[index]),
+        event: sentences
+            .get(index + 1)
+            .filter(|text| **text != "No event")
+            .map(|text| collapse_whitespace(text))
+            .unwrap_or_default(),
         errors: errors.collect(),
     }
 }
 
 /// Collapses whitespace to single spaces.
-fn words(text: &str) -> String {
+fn collapse_whitespace(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// An error's entry in the table of codes.
-struct Entry {
+struct CodeEntry {
     code: String,
     status: String,
     is_retryable: bool,
 }
 
-fn codes() -> BTreeMap<String, Entry> {
+fn read_codes() -> BTreeMap<String, CodeEntry> {
     let source = fs::read_to_string(root().join("service/src/error/codes.rs")).unwrap();
-    let line = |line: &str| {
+    let parse_line = |line: &str| {
         let (variant, entry) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         let variant = variant.split([' ', '(']).next()?;
         let mut parts = entry.split(['(', ')', ',', '"', ' ']).filter(|part| !part.is_empty());
         let is_retryable = parts.next()? == "retryable";
-        let entry = Entry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_retryable };
+        let entry = CodeEntry { code: parts.next()?.to_owned(), status: parts.next()?.to_owned(), is_retryable };
         Some((variant.to_owned(), entry))
     };
-    source.lines().filter_map(line).collect()
+    source.lines().filter_map(parse_line).collect()
 }
 
 #[test]
 fn the_tested_operations_are_the_documented_ones() {
-    let documented: BTreeSet<String> = documented().into_iter().map(|operation| operation.name).collect();
-    let mut tried: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
-    tried.extend(OUTSIDE_TRANSACTIONS.map(str::to_owned));
-    assert_eq!(documented, tried);
+    let documented: BTreeSet<String> = read_documented().into_iter().map(|operation| operation.name).collect();
+    let mut tested: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
+    tested.extend(OUTSIDE_TRANSACTIONS.map(str::to_owned));
+    assert_eq!(documented, tested);
 }
 
 /// An operation of another aggregate would be neither documented nor tested.
 #[test]
 fn every_operation_belongs_to_a_listed_aggregate() {
     let mut files = Vec::new();
-    sources(&root().join("service/src"), &mut files);
+    find_sources(&root().join("service/src"), &mut files);
     let mut found = 0;
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
@@ -144,7 +150,10 @@ fn every_operation_belongs_to_a_listed_aggregate() {
         for call in code.join("\n").split("operation!(").skip(1) {
             // Where a macro calls it, the name is a parameter.
             let Some(name) = call.split('|').next().unwrap().split('"').nth(1) else { continue };
-            assert!(span(&format!("\"{name}\"")).is_some(), "AGGREGATES must list the aggregate of {name}: {file:?}");
+            assert!(
+                find_operation_name(&format!("\"{name}\"")).is_some(),
+                "AGGREGATES must list the aggregate of {name}: {file:?}"
+            );
             found += 1;
         }
     }
@@ -153,9 +162,9 @@ fn every_operation_belongs_to_a_listed_aggregate() {
 
 #[test]
 fn the_documented_errors_are_the_ones_that_the_tests_see() {
-    let seen = seen();
+    let seen = seen_outcomes();
     let mut wrong = Vec::new();
-    for operation in documented() {
+    for operation in read_documented() {
         if OUTSIDE_TRANSACTIONS.contains(&operation.name.as_str()) {
             continue;
         }
@@ -188,19 +197,19 @@ fn the_page_of_operations_is_up_to_date() {
          The column *runs on* says whether a replica may run the operation, if the handle has any; `tests/operations/standby.rs`\n\
          runs each one on a real standby.\n"
         .to_owned();
-    let reads = super::standby::reads();
+    let reads = super::standby::declared_reads();
     let mut aggregate = String::new();
-    for operation in documented() {
-        let (of, verb) = operation.name.split_once('.').unwrap();
-        if of != aggregate {
-            aggregate = of.to_owned();
-            let also = match of {
+    for operation in read_documented() {
+        let (current, verb) = operation.name.split_once('.').unwrap();
+        if current != aggregate {
+            aggregate = current.to_owned();
+            let also = match current {
                 "maintenance" => " and `tests/maintenance.rs`",
                 "events" => " and `tests/live/`",
                 _ => "",
             };
             text.push_str(&format!(
-                "\n## {of}\n\nTested in `tests/operations/{of}.rs`{also}.\n\n\
+                "\n## {current}\n\nTested in `tests/operations/{current}.rs`{also}.\n\n\
                  | operation | does | who may | errors | event | round trips | runs on |\n| --- | --- | --- | --- | --- | --- | --- |\n"
             ));
         }
@@ -208,8 +217,8 @@ fn the_page_of_operations_is_up_to_date() {
         let round_trips = operation.round_trips.replace(" round trips", "").to_lowercase();
         text.push_str(&format!(
             "| `{verb}` | {} | {} | {} | {} | {round_trips} | {} |\n",
-            operation.does.replace("](Self::", "](").replace('|', "\\|"),
-            operation.who,
+            operation.description.replace("](Self::", "](").replace('|', "\\|"),
+            operation.permission,
             errors.join(", "),
             operation.event.trim_start_matches("Event ").trim_start_matches("Events "),
             if reads.contains(&operation.name) { "replica" } else { "primary" }
@@ -221,7 +230,7 @@ fn the_page_of_operations_is_up_to_date() {
 #[test]
 fn the_page_of_errors_is_up_to_date() {
     let source = fs::read_to_string(root().join("service/src/error.rs")).unwrap();
-    let codes = codes();
+    let codes = read_codes();
     let mut text = "# Errors\n\n\
          The variants of `service::Error`, generated by `tests/operations/documented.rs` from `service/src/error.rs`. Match on\n\
          the variant, or on `code()` where the error crosses a process boundary as text. Where the last column says `helps`,\n\

@@ -4,14 +4,14 @@ use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};
 use uuid::Uuid;
 
-use super::{Operation, Refusal, Who, operation, outcome_code, refusal};
+use super::{Caller, Operation, Refusal, operation, outcome_code, refusal};
 
 fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }
 }
 
-/// Participants may, including those who left, and the service.
-const LISTENS: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
+/// Participants, including those who left, and the service may.
+const PARTICIPANTS_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
@@ -20,16 +20,16 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
             |tx, scene| tx.events().send(wave(scene.active))
         ),
-        operation!("events.after", LISTENS, |tx, scene| tx.events().after(scene.active, 0)),
-        operation!("events.newest", LISTENS, |tx, scene| tx.events().newest(scene.active)),
+        operation!("events.after", PARTICIPANTS_MAY, |tx, scene| tx.events().after(scene.active, 0)),
+        operation!("events.newest", PARTICIPANTS_MAY, |tx, scene| tx.events().newest(scene.active)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("events.after", Service, "not_found", |tx, scene| tx.events().after(scene.archived, 0)),
-        refusal!("events.after", Erased, "account_closed", |tx, scene| tx.events().after(scene.active, 0)),
-        refusal!("events.newest", Erased, "account_closed", |tx, scene| tx.events().newest(scene.active)),
+        refusal!("events.after", Closed, "account_closed", |tx, scene| tx.events().after(scene.active, 0)),
+        refusal!("events.newest", Closed, "account_closed", |tx, scene| tx.events().newest(scene.active)),
         refusal!("events.newest", Service, "not_found", |tx, scene| tx.events().newest(scene.archived)),
         refusal!("events.send", Player, "invalid_value", |tx, scene| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active) })

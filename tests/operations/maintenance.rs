@@ -2,18 +2,18 @@
 
 use sparc::service::{Operations, maintenance::JobOptions};
 
-use super::{Operation, SERVICE, operation, outcome_code};
+use super::{Operation, SERVICE_MAY, operation, outcome_code};
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("maintenance.backlog", SERVICE, |tx, scene| tx.maintenance().backlog()),
-        operation!("maintenance.clean_events", SERVICE, |tx, scene| {
+        operation!("maintenance.backlog", SERVICE_MAY, |tx, scene| tx.maintenance().backlog()),
+        operation!("maintenance.clean_events", SERVICE_MAY, |tx, scene| {
             tx.maintenance().clean_events(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.cancel_abandoned", SERVICE, |tx, scene| {
+        operation!("maintenance.cancel_abandoned", SERVICE_MAY, |tx, scene| {
             tx.maintenance().cancel_abandoned(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.archive_sessions", SERVICE, |tx, scene| {
+        operation!("maintenance.archive_sessions", SERVICE_MAY, |tx, scene| {
             tx.maintenance().archive_sessions(JobOptions::default(), |_| ())
         }),
     ]

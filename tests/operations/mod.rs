@@ -1,5 +1,5 @@
-//! Every operation of the service, called by every kind of caller: who may, and which error the others get. Each call
-//! runs in a transaction of the caller that is rolled back, on one set of rows, which is unchanged afterwards.
+//! Every operation of the service, called by every kind of caller: who may call it, and which error the others get.
+//! Each call runs in a transaction of the caller's that is rolled back, so all calls run on the same rows.
 
 use std::{collections::BTreeSet, fmt::Debug, pin::Pin};
 
@@ -7,11 +7,11 @@ use sea_orm::TransactionTrait;
 use sparc::service::{Error, IdentityConnection, Sparc, Transaction};
 
 mod adventures;
-mod cancelled;
 mod characters;
 mod creatures;
 mod dice;
 mod documented;
+mod dropped_calls;
 mod events;
 mod maintenance;
 mod scene;
@@ -22,7 +22,7 @@ mod unawaited;
 mod users;
 mod wire;
 
-use scene::{EVERYBODY, Scene, Who};
+use scene::{CALLERS, Caller, Scene};
 
 /// The outcome of a call: `done`, or the code of its error.
 type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
@@ -39,13 +39,13 @@ struct Operation {
     name: &'static str,
     outcomes: [&'static str; 6],
     call: Call,
-    alone: CallAlone,
+    call_alone: CallAlone,
 }
 
 /// A refusal that depends on the arguments.
 struct Refusal {
     name: &'static str,
-    who: Who,
+    caller: Caller,
     code: &'static str,
     call: Call,
 }
@@ -63,7 +63,7 @@ macro_rules! operation {
                 let _ = $scene;
                 Box::pin(async move { outcome_code($call.await) })
             },
-            alone: |$tx, $scene| {
+            call_alone: |$tx, $scene| {
                 let _ = $scene;
                 Box::pin(async move { outcome_code($call.await) })
             },
@@ -72,10 +72,10 @@ macro_rules! operation {
 }
 
 macro_rules! refusal {
-    ($name:literal, $who:ident, $code:literal, |$tx:ident, $scene:ident| $call:expr) => {
+    ($name:literal, $caller:ident, $code:literal, |$tx:ident, $scene:ident| $call:expr) => {
         Refusal {
             name: $name,
-            who: Who::$who,
+            caller: Caller::$caller,
             code: $code,
             call: |$tx, $scene| {
                 let _ = $scene;
@@ -87,17 +87,17 @@ macro_rules! refusal {
 
 use {operation, refusal};
 
-/// Every caller may.
-const EVERYBODYS: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
+/// Everybody may call the operation.
+const EVERYBODY_MAY: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
 
-/// Every signed-in caller may; some get an empty result.
-const READS: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
+/// Every signed-in user and the service may; some get an empty result.
+const SIGNED_IN_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
 
 /// Every user may, for their own account; the service is not a user.
-const SIGNED_IN: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
+const USERS_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
 
 /// Only the service may.
-const SERVICE: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
+const SERVICE_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
 
 fn operations() -> Vec<Operation> {
     let mut all = users::operations();
@@ -124,8 +124,9 @@ fn refusals() -> Vec<Refusal> {
     all
 }
 
-async fn rolled_back(sparc: &Sparc, scene: &Scene, who: Who, call: Call) -> &'static str {
-    let tx = match scene.identity(sparc, who).begin().await {
+/// Makes a call in a transaction of the caller's, rolls it back, and returns the outcome.
+async fn call_and_roll_back(sparc: &Sparc, scene: &Scene, caller: Caller, call: Call) -> &'static str {
+    let tx = match scene.identity(sparc, caller).begin().await {
         Ok(tx) => tx,
         Err(refused) => return Error::from(refused).code(),
     };
@@ -137,38 +138,38 @@ async fn rolled_back(sparc: &Sparc, scene: &Scene, who: Who, call: Call) -> &'st
 #[tokio::test]
 async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() {
     let scene = Scene::new().await;
-    let before = scene.digest().await;
+    let before = scene.hash_rows().await;
     let mut wrong = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
-        for who in EVERYBODY {
-            outcomes.push(rolled_back(&scene.world.sparc, &scene, who, operation.call).await);
+        for caller in CALLERS {
+            outcomes.push(call_and_roll_back(&scene.world.sparc, &scene, caller, operation.call).await);
         }
         if outcomes != operation.outcomes {
             wrong.push(format!("{}: {:?}\n    instead of {:?}", operation.name, outcomes, operation.outcomes));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(scene.digest().await, before);
+    assert_eq!(scene.hash_rows().await, before);
 }
 
 #[tokio::test]
 async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let scene = Scene::new().await;
-    let before = scene.digest().await;
+    let before = scene.hash_rows().await;
     let mut wrong = Vec::new();
     for refusal in refusals() {
-        let outcome = rolled_back(&scene.world.sparc, &scene, refusal.who, refusal.call).await;
+        let outcome = call_and_roll_back(&scene.world.sparc, &scene, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
-            wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.who, refusal.code));
+            wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(scene.digest().await, before);
+    assert_eq!(scene.hash_rows().await, before);
 }
 
-/// Each operation with each outcome that the tests have seen.
-fn seen() -> BTreeSet<(&'static str, &'static str)> {
+/// Returns each operation with each outcome that the tests above expect.
+fn seen_outcomes() -> BTreeSet<(&'static str, &'static str)> {
     let outcomes =
         operations().into_iter().flat_map(|operation| operation.outcomes.map(|outcome| (operation.name, outcome)));
     outcomes.chain(refusals().into_iter().map(|refusal| (refusal.name, refusal.code))).collect()

@@ -3,11 +3,11 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
-use crate::world::{Player, World, roll, seat};
+use crate::world::{Player, World, insert_roll, insert_seat};
 
 /// The caller of an operation. Each list of outcomes is in the order of the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Caller {
     Visitor,
     Stranger,
     /// A player who left every session.
@@ -15,13 +15,14 @@ pub enum Who {
     Player,
     Seer,
     Service,
-    /// A user whose account was erased and whose token is still valid.
-    Erased,
+    /// A user whose account was closed and whose token is still valid.
+    Closed,
     /// A user at the limits; see [`Scene::at_limits`].
     AtLimits,
 }
 
-pub const EVERYBODY: [Who; 6] = [Who::Visitor, Who::Stranger, Who::Leaver, Who::Player, Who::Seer, Who::Service];
+pub const CALLERS: [Caller; 6] =
+    [Caller::Visitor, Caller::Stranger, Caller::Leaver, Caller::Player, Caller::Seer, Caller::Service];
 
 pub struct Scene {
     pub world: World,
@@ -30,15 +31,15 @@ pub struct Scene {
     pub leaver: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
-    /// twenty live sessions as Seer, and left `given_up`.
+    /// twenty live sessions as Seer, and left `left_at_limits`.
     pub at_limits: Uuid,
     pub at_limits_living: Uuid,
     pub at_limits_retired: Uuid,
-    pub given_up: Uuid,
-    /// An erased account with a retired and a living character.
-    pub erased: Uuid,
-    pub erased_retired: Uuid,
-    pub erased_living: Uuid,
+    pub left_at_limits: Uuid,
+    /// A closed account with a retired and a living character.
+    pub closed: Uuid,
+    pub closed_retired: Uuid,
+    pub closed_living: Uuid,
     /// A character with the maximum experience.
     pub most_experienced: Uuid,
     /// Two characters of the player: one that was never played, and a retired one.
@@ -48,8 +49,9 @@ pub struct Scene {
     pub adventure: Uuid,
     pub draft: Uuid,
     pub invalid_draft: Uuid,
+    /// A creature of `adventure`.
     pub creature: Uuid,
-    pub foreign_creature: Uuid,
+    pub creature_of_draft: Uuid,
     /// Sessions of the Seer: `player` has a seat in each, `leaver` has left each.
     pub waiting: Uuid,
     pub private: Uuid,
@@ -58,18 +60,19 @@ pub struct Scene {
     pub paused: Uuid,
     pub completed: Uuid,
     pub archived: Uuid,
-    /// Active; the player's heroic save is used.
+    /// An active session; the player's heroic save is used up.
     pub save_used: Uuid,
-    /// Public, and full of other players.
+    /// A public session whose seats other players have taken.
     pub full: Uuid,
     /// Sessions of the Seer that wait and that `leaver` left: one with three of four seats taken, one with two of two.
     pub one_seat_free: Uuid,
     pub no_seat_free: Uuid,
-    /// Public and active.
-    pub open: Uuid,
-    /// Active; its only player has left.
+    /// A public session that is active.
+    pub public_active: Uuid,
+    /// An active session whose only player has left.
     pub without_player: Uuid,
-    /// Rolls of the player's character. `late` is too old to be saved; `unsaved` failed in the same session as `saved`.
+    /// Rolls of the player's character. `late` is too old for a heroic save; `saved` and `unsaved` failed in
+    /// `save_used`, and `saved` was repeated by the heroic save.
     pub failed: Uuid,
     pub succeeded: Uuid,
     pub late: Uuid,
@@ -79,19 +82,19 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new() -> Self {
-        Self::of(World::new().await).await
+        Self::in_world(World::new().await).await
     }
 
-    pub async fn of(world: World) -> Self {
+    pub async fn in_world(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
         let (player, leaver, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
         let spare = world.new_character(player.id).await;
         let retired = world.new_character(player.id).await;
-        let (at_limits, erased) = (world.new_account().await, world.new_account().await);
+        let (at_limits, closed) = (world.new_account().await, world.new_account().await);
         let at_limits_retired = world.new_character(at_limits).await;
-        let erased_retired = world.new_character(erased).await;
-        let erased_living = world.new_character(erased).await;
+        let closed_retired = world.new_character(closed).await;
+        let closed_living = world.new_character(closed).await;
         let most_experienced = world.new_character(at_limits).await;
         owner
             .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced}'"))
@@ -100,7 +103,7 @@ impl Scene {
         owner
             .exec(&format!(
                 "UPDATE characters SET retired_at = now()
-                 WHERE id IN ('{retired}', '{at_limits_retired}', '{erased_retired}')"
+                 WHERE id IN ('{retired}', '{at_limits_retired}', '{closed_retired}')"
             ))
             .await
             .unwrap();
@@ -118,14 +121,14 @@ impl Scene {
         };
         let draft = owner.value(&insert_draft("The Quiet Mill", story)).await.unwrap();
         let invalid_draft = owner.value(&insert_draft("The Torn Page", "{}")).await.unwrap();
-        let insert_creature = |of: Uuid| {
-            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{of}', 'Reed Horror') RETURNING id")
+        let insert_creature = |adventure: Uuid| {
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Reed Horror') RETURNING id")
         };
-        let foreign_creature = owner.value(&insert_creature(draft)).await.unwrap();
+        let creature_of_draft = owner.value(&insert_creature(draft)).await.unwrap();
         let creature = owner.value(&insert_creature(adventure)).await.unwrap();
 
         let mut sessions = Vec::new();
-        for (public, statuses) in [
+        for (is_public, statuses) in [
             (true, ""),
             (false, ""),
             (false, "starting_soon"),
@@ -137,11 +140,11 @@ impl Scene {
         ] {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, is_public)
-                 VALUES ('{seer}', '{adventure}', {public}) RETURNING id"
+                 VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
             );
             let session: Uuid = owner.value(&sql).await.unwrap();
             for participant in [&leaver, &player] {
-                owner.exec(&seat(session, participant.id, participant.character)).await.unwrap();
+                owner.exec(&insert_seat(session, participant.id, participant.character)).await.unwrap();
             }
             let leave = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
@@ -157,7 +160,7 @@ impl Scene {
         let &[waiting, private, starting_soon, active, paused, completed, save_used, archived] = &sessions[..] else {
             unreachable!()
         };
-        owner.exec(&roll(archived, player.character)).await.unwrap();
+        owner.exec(&insert_roll(archived, player.character)).await.unwrap();
         let long_ago = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived}'");
         owner.exec(&long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
@@ -169,29 +172,29 @@ impl Scene {
         let (one_seat_free, no_seat_free): (Uuid, Uuid) =
             (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
         for session in [one_seat_free, no_seat_free] {
-            owner.exec(&seat(session, leaver.id, leaver.character)).await.unwrap();
+            owner.exec(&insert_seat(session, leaver.id, leaver.character)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
         let only_player = world.new_player().await;
-        owner.exec(&seat(without_player, only_player.id, only_player.character)).await.unwrap();
+        owner.exec(&insert_seat(without_player, only_player.id, only_player.character)).await.unwrap();
         for (session, others) in [(one_seat_free, 2), (no_seat_free, 1)] {
-            owner.exec(&seat(session, player.id, player.character)).await.unwrap();
+            owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
             for _ in 0..others {
                 let other = world.new_player().await;
-                owner.exec(&seat(session, other.id, other.character)).await.unwrap();
+                owner.exec(&insert_seat(session, other.id, other.character)).await.unwrap();
             }
         }
-        owner.exec(&seat(one_seat_free, erased, erased_living)).await.unwrap();
-        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{erased}'")).await.unwrap();
+        owner.exec(&insert_seat(one_seat_free, closed, closed_living)).await.unwrap();
+        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{no_seat_free}'")).await.unwrap();
         owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{without_player}'")).await.unwrap();
         owner
             .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{without_player}'"))
             .await
             .unwrap();
-        let open = world.new_active_session(1).await;
-        world.set(&open, "is_public = true").await;
+        let public_active = world.new_active_session(1).await;
+        world.set(&public_active, "is_public = true").await;
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id)
              SELECT '{at_limits}', '{adventure}' FROM generate_series(1, 20)"
@@ -216,21 +219,21 @@ impl Scene {
              INSERT INTO session_players (session_id, user_id, character_id)
              SELECT id, '{at_limits}', '{most_experienced}' FROM opened RETURNING session_id"
         );
-        let given_up: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
+        let left_at_limits: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
         owner
-            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{given_up}'"))
+            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{left_at_limits}'"))
             .await
             .unwrap();
         owner.exec(&insert.replace("{}", "20")).await.unwrap();
 
-        // All but `late` are in the future, so that a heroic save is never too late.
+        // All but `late` are dated in the future, so that a heroic save is never too late.
         let hero = player.character;
         let failed = world.new_roll(active, hero, "{1,2}", 10, -3600).await;
         let succeeded = world.new_roll(active, hero, "{6}", 10, -3600).await;
         let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
         let saved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
         let unsaved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::heroic_save(save_used, hero, saved)).await.unwrap();
+        owner.exec(&crate::world::insert_heroic_save(save_used, hero, saved)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
             .await
@@ -243,10 +246,10 @@ impl Scene {
             at_limits,
             at_limits_living: most_experienced,
             at_limits_retired,
-            given_up,
-            erased,
-            erased_retired,
-            erased_living,
+            left_at_limits,
+            closed,
+            closed_retired,
+            closed_living,
             most_experienced,
             spare,
             retired,
@@ -254,7 +257,7 @@ impl Scene {
             draft,
             invalid_draft,
             creature,
-            foreign_creature,
+            creature_of_draft,
             waiting,
             private,
             starting_soon,
@@ -266,7 +269,7 @@ impl Scene {
             full: full.session,
             one_seat_free,
             no_seat_free,
-            open: open.session,
+            public_active: public_active.session,
             without_player,
             failed,
             succeeded,
@@ -277,26 +280,26 @@ impl Scene {
         }
     }
 
-    pub fn identity(&self, sparc: &Sparc, who: Who) -> IdentityConnection {
-        match who {
-            Who::Visitor => sparc.as_anon(),
-            Who::Stranger => sparc.as_user(self.stranger.id),
-            Who::Leaver => sparc.as_user(self.leaver.id),
-            Who::Player => sparc.as_user(self.player.id),
-            Who::Seer => sparc.as_user(self.seer),
-            Who::Service => sparc.as_service(),
-            Who::Erased => sparc.as_user(self.erased),
-            Who::AtLimits => sparc.as_user(self.at_limits),
+    pub fn identity(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
+        match caller {
+            Caller::Visitor => sparc.as_anon(),
+            Caller::Stranger => sparc.as_user(self.stranger.id),
+            Caller::Leaver => sparc.as_user(self.leaver.id),
+            Caller::Player => sparc.as_user(self.player.id),
+            Caller::Seer => sparc.as_user(self.seer),
+            Caller::Service => sparc.as_service(),
+            Caller::Closed => sparc.as_user(self.closed),
+            Caller::AtLimits => sparc.as_user(self.at_limits),
         }
     }
 
-    pub async fn code(&self, session: Uuid) -> JoinCode {
+    pub async fn join_code(&self, session: Uuid) -> JoinCode {
         let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
         self.world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
     /// Returns a hash of all rows of all tables.
-    pub async fn digest(&self) -> String {
+    pub async fn hash_rows(&self) -> String {
         let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
                      true, true, '')::text, '' ORDER BY relname))
                    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";

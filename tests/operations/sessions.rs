@@ -7,20 +7,20 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, READS, Refusal, SIGNED_IN, Who, operation, outcome_code, refusal};
+use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SIGNED_IN_MAY, USERS_MAY, operation, outcome_code, refusal};
 
-/// On a public session, which everybody sees and only its Seer runs.
-const RUN: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
+/// In a public session, which everybody can see, only the Seer and the service may.
+const SEER_MAY: [&str; 6] = ["not_signed_in", "not_a_seer", "not_a_seer", "not_a_seer", "done", "done"];
 
-/// On a private session, which the stranger does not see.
-const RUN_PRIVATE: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
+/// In a private session, which the stranger cannot see, only the Seer and the service may.
+const SEER_OF_PRIVATE_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_a_seer", "not_a_seer", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("sessions.create", SIGNED_IN, |tx, scene| {
+        operation!("sessions.create", USERS_MAY, |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
         }),
-        operation!("sessions.edit", RUN, |tx, scene| {
+        operation!("sessions.edit", SEER_MAY, |tx, scene| {
             let changes = SessionChanges { visibility: Some(Visibility::Private), ..Default::default() };
             tx.sessions().edit(scene.waiting, changes)
         }),
@@ -30,16 +30,18 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.details", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {
             tx.sessions().details(scene.private)
         }),
-        operation!("sessions.lobby", EVERYBODYS, |tx, scene| async {
+        operation!("sessions.lobby", EVERYBODY_MAY, |tx, scene| async {
             tx.sessions().lobby(&LobbyFilter::default(), None).await
         }),
-        operation!("sessions.by_code", READS, |tx, scene| async {
-            tx.sessions().by_code(&scene.code(scene.private).await).await
+        operation!("sessions.by_code", SIGNED_IN_MAY, |tx, scene| async {
+            tx.sessions().by_code(&scene.join_code(scene.private).await).await
         }),
         operation!(
             "sessions.join",
             ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
-            |tx, scene| async { tx.sessions().join(&scene.code(scene.private).await, scene.stranger.character).await }
+            |tx, scene| async {
+                tx.sessions().join(&scene.join_code(scene.private).await, scene.stranger.character).await
+            }
         ),
         operation!(
             "sessions.join_public",
@@ -76,47 +78,47 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
             |tx, scene| tx.sessions().readmit(scene.starting_soon, scene.leaver.id)
         ),
-        operation!("sessions.renew_code", RUN, |tx, scene| tx.sessions().renew_code(scene.waiting)),
-        operation!("sessions.announce", RUN, |tx, scene| tx.sessions().announce(scene.waiting)),
-        // The player was removed from it.
+        operation!("sessions.renew_code", SEER_MAY, |tx, scene| tx.sessions().renew_code(scene.waiting)),
+        operation!("sessions.announce", SEER_MAY, |tx, scene| tx.sessions().announce(scene.waiting)),
+        // The Seer has removed the former player from this session.
         operation!(
             "sessions.withdraw",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
             |tx, scene| tx.sessions().withdraw(scene.starting_soon)
         ),
-        operation!("sessions.start", RUN, |tx, scene| tx.sessions().start(scene.waiting)),
-        operation!("sessions.pause", RUN_PRIVATE, |tx, scene| tx.sessions().pause(scene.active)),
-        operation!("sessions.resume", RUN_PRIVATE, |tx, scene| tx.sessions().resume(scene.paused)),
-        operation!("sessions.complete", RUN_PRIVATE, |tx, scene| tx.sessions().complete(scene.active)),
-        operation!("sessions.cancel", RUN, |tx, scene| tx.sessions().cancel(scene.waiting)),
-        operation!("sessions.set_scene", RUN_PRIVATE, |tx, scene| {
+        operation!("sessions.start", SEER_MAY, |tx, scene| tx.sessions().start(scene.waiting)),
+        operation!("sessions.pause", SEER_OF_PRIVATE_MAY, |tx, scene| tx.sessions().pause(scene.active)),
+        operation!("sessions.resume", SEER_OF_PRIVATE_MAY, |tx, scene| tx.sessions().resume(scene.paused)),
+        operation!("sessions.complete", SEER_OF_PRIVATE_MAY, |tx, scene| tx.sessions().complete(scene.active)),
+        operation!("sessions.cancel", SEER_MAY, |tx, scene| tx.sessions().cancel(scene.waiting)),
+        operation!("sessions.set_scene", SEER_OF_PRIVATE_MAY, |tx, scene| {
             tx.sessions().set_scene(scene.active, Some("ford"))
         }),
-        operation!("sessions.set_encounter", RUN_PRIVATE, |tx, scene| {
+        operation!("sessions.set_encounter", SEER_OF_PRIVATE_MAY, |tx, scene| {
             tx.sessions().set_encounter(scene.active, Some("wade"))
         }),
-        operation!("sessions.set_game_state", RUN_PRIVATE, |tx, scene| {
+        operation!("sessions.set_game_state", SEER_OF_PRIVATE_MAY, |tx, scene| {
             tx.sessions().set_game_state(scene.active, json!({ "torches": 3 }), ExpectedVersion::Version(0))
         }),
-        operation!("sessions.participation", SIGNED_IN, |tx, scene| tx.sessions().participation(scene.private)),
-        operation!("sessions.mine", SIGNED_IN, |tx, scene| tx.sessions().mine(None)),
-        operation!("sessions.past", SIGNED_IN, |tx, scene| tx.sessions().past(None)),
+        operation!("sessions.participation", USERS_MAY, |tx, scene| tx.sessions().participation(scene.private)),
+        operation!("sessions.mine", USERS_MAY, |tx, scene| tx.sessions().mine(None)),
+        operation!("sessions.past", USERS_MAY, |tx, scene| tx.sessions().past(None)),
         operation!("sessions.archived", ["not_found", "not_found", "done", "done", "done", "done"], |tx, scene| {
             tx.sessions().archived(scene.archived)
         }),
-        operation!("sessions.archived_rolls", READS, |tx, scene| {
+        operation!("sessions.archived_rolls", SIGNED_IN_MAY, |tx, scene| {
             tx.sessions().archived_rolls(scene.archived, PageSize::default(), None)
         }),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
-    let mut all = taking_seats();
-    all.extend(running());
+    let mut all = seat_refusals();
+    all.extend(seer_refusals());
     all
 }
 
-fn taking_seats() -> Vec<Refusal> {
+fn seat_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.by_code", Stranger, "no_such_code", |tx, scene| async {
             tx.sessions().by_code(&"ZZZZZZ".parse()?).await
@@ -125,22 +127,22 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().join(&"ZZZZZZ".parse()?, scene.stranger.character).await
         }),
         refusal!("sessions.join", Stranger, "session_full", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.full).await, scene.stranger.character).await
+            tx.sessions().join(&scene.join_code(scene.full).await, scene.stranger.character).await
         }),
         refusal!("sessions.join", Stranger, "session_over", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.completed).await, scene.stranger.character).await
+            tx.sessions().join(&scene.join_code(scene.completed).await, scene.stranger.character).await
         }),
         refusal!("sessions.join", Stranger, "session_started", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.active).await, scene.stranger.character).await
+            tx.sessions().join(&scene.join_code(scene.active).await, scene.stranger.character).await
         }),
         refusal!("sessions.join", AtLimits, "character_retired", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, scene.at_limits_retired).await
+            tx.sessions().join(&scene.join_code(scene.waiting).await, scene.at_limits_retired).await
         }),
         refusal!("sessions.join", Stranger, "not_found", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, Uuid::new_v4()).await
+            tx.sessions().join(&scene.join_code(scene.waiting).await, Uuid::new_v4()).await
         }),
-        refusal!("sessions.join", Erased, "account_closed", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, scene.erased_living).await
+        refusal!("sessions.join", Closed, "account_closed", |tx, scene| async {
+            tx.sessions().join(&scene.join_code(scene.waiting).await, scene.closed_living).await
         }),
         refusal!("sessions.join_public", Stranger, "not_allowed", |tx, scene| {
             tx.sessions().join_public(scene.private, scene.stranger.character)
@@ -157,11 +159,11 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.join_public", Stranger, "not_found", |tx, scene| {
             tx.sessions().join_public(scene.waiting, Uuid::new_v4())
         }),
-        refusal!("sessions.join_public", Erased, "account_closed", |tx, scene| {
-            tx.sessions().join_public(scene.waiting, scene.erased_living)
+        refusal!("sessions.join_public", Closed, "account_closed", |tx, scene| {
+            tx.sessions().join_public(scene.waiting, scene.closed_living)
         }),
         refusal!("sessions.join_public", Stranger, "session_started", |tx, scene| async {
-            tx.sessions().join_public(scene.open, scene.stranger.character).await
+            tx.sessions().join_public(scene.public_active, scene.stranger.character).await
         }),
         refusal!("sessions.seat", Stranger, "not_allowed", |tx, scene| {
             tx.sessions().seat(scene.private, scene.player.id, scene.player.character)
@@ -186,8 +188,8 @@ fn taking_seats() -> Vec<Refusal> {
         refusal!("sessions.change_character", Stranger, "not_found", |tx, scene| {
             tx.sessions().change_character(scene.private, scene.stranger.character)
         }),
-        refusal!("sessions.rejoin", Erased, "account_closed", |tx, scene| {
-            tx.sessions().rejoin(scene.one_seat_free, scene.erased_living)
+        refusal!("sessions.rejoin", Closed, "account_closed", |tx, scene| {
+            tx.sessions().rejoin(scene.one_seat_free, scene.closed_living)
         }),
         refusal!("sessions.change_character", Player, "session_started", |tx, scene| {
             tx.sessions().change_character(scene.active, scene.spare)
@@ -214,7 +216,7 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().seat(scene.waiting, scene.stranger.id, Uuid::new_v4())
         }),
         refusal!("sessions.seat", Service, "account_closed", |tx, scene| {
-            tx.sessions().seat(scene.waiting, scene.erased, scene.erased_living)
+            tx.sessions().seat(scene.waiting, scene.closed, scene.closed_living)
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, scene| {
             tx.sessions().seat(scene.one_seat_free, scene.leaver.id, scene.leaver.character)
@@ -223,16 +225,16 @@ fn taking_seats() -> Vec<Refusal> {
             tx.sessions().seat(scene.waiting, scene.at_limits, scene.at_limits_living)
         }),
         refusal!("sessions.join", AtLimits, "seat_limit_reached", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.waiting).await, scene.at_limits_living).await
+            tx.sessions().join(&scene.join_code(scene.waiting).await, scene.at_limits_living).await
         }),
         refusal!("sessions.join_public", AtLimits, "seat_limit_reached", |tx, scene| {
             tx.sessions().join_public(scene.waiting, scene.at_limits_living)
         }),
         refusal!("sessions.rejoin", AtLimits, "seat_limit_reached", |tx, scene| {
-            tx.sessions().rejoin(scene.given_up, scene.at_limits_living)
+            tx.sessions().rejoin(scene.left_at_limits, scene.at_limits_living)
         }),
         refusal!("sessions.join", Leaver, "player_removed", |tx, scene| async {
-            tx.sessions().join(&scene.code(scene.starting_soon).await, scene.leaver.character).await
+            tx.sessions().join(&scene.join_code(scene.starting_soon).await, scene.leaver.character).await
         }),
         refusal!("sessions.join_public", Leaver, "player_removed", |tx, scene| {
             tx.sessions().join_public(scene.starting_soon, scene.leaver.character)
@@ -242,7 +244,7 @@ fn taking_seats() -> Vec<Refusal> {
         }),
         refusal!("sessions.renew_code", Seer, "session_over", |tx, scene| tx.sessions().renew_code(scene.completed)),
         refusal!("sessions.renew_code", Seer, "not_found", |tx, scene| tx.sessions().renew_code(Uuid::new_v4())),
-        refusal!("sessions.renew_code", Erased, "account_closed", |tx, scene| {
+        refusal!("sessions.renew_code", Closed, "account_closed", |tx, scene| {
             tx.sessions().renew_code(scene.waiting)
         }),
         refusal!("sessions.remove", Seer, "session_over", |tx, scene| {
@@ -251,7 +253,7 @@ fn taking_seats() -> Vec<Refusal> {
     ]
 }
 
-fn running() -> Vec<Refusal> {
+fn seer_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.draft, ..Default::default() })
@@ -267,7 +269,7 @@ fn running() -> Vec<Refusal> {
             let looking_for = Some("a\0".into());
             tx.sessions().create(NewSession { looking_for, adventure_id: scene.adventure, ..Default::default() })
         }),
-        refusal!("sessions.create", Erased, "account_closed", |tx, scene| {
+        refusal!("sessions.create", Closed, "account_closed", |tx, scene| {
             tx.sessions().create(NewSession { adventure_id: scene.adventure, ..Default::default() })
         }),
         refusal!("sessions.edit", Seer, "seats_are_taken", |tx, scene| {

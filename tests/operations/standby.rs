@@ -1,41 +1,40 @@
-//! Every operation on a real standby: those that are declared as reads return there what they return on the primary,
-//! and no others do.
+//! Every operation on a real standby: exactly those that are declared as reads return the same there as on the primary.
 
 use std::collections::BTreeSet;
 
 use sparc::service::Sparc;
 
-use super::{documented::sources, operations, rolled_back, scene::EVERYBODY, scene::Scene};
+use super::{call_and_roll_back, documented::find_sources, operations, scene::CALLERS, scene::Scene};
 use crate::{
     documents::root,
-    standby::{Three, current_lsn, until_replayed},
+    standby::{Cluster, current_lsn, wait_until_replayed},
 };
 
 /// Returns the operations that the service's sources declare as reads.
-pub fn reads() -> BTreeSet<String> {
+pub fn declared_reads() -> BTreeSet<String> {
     let mut files = Vec::new();
-    sources(&root().join("service/src"), &mut files);
-    let declared = |file| {
+    find_sources(&root().join("service/src"), &mut files);
+    let names_in = |file| {
         let source = std::fs::read_to_string(file).unwrap();
         let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
         names.collect::<Vec<_>>()
     };
-    files.into_iter().flat_map(declared).filter(|name| name != "aggregate.verb").collect()
+    files.into_iter().flat_map(names_in).filter(|name| name != "aggregate.verb").collect()
 }
 
 #[tokio::test]
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
-    let Some(three) = Three::start().await else { return };
-    let scene = Scene::of(three.world.reconnect().await).await;
-    let copy = three.copies().await.remove(0);
-    until_replayed(&copy, &current_lsn(&scene.world).await).await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let scene = Scene::in_world(cluster.world.reconnect().await).await;
+    let copy = cluster.copies().await.remove(0);
+    wait_until_replayed(&copy, &current_lsn(&scene.world).await).await;
     let standby = Sparc::connect(copy.url()).await.unwrap();
-    let reads = reads();
+    let reads = declared_reads();
     let mut wrong = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
-        for who in EVERYBODY {
-            outcomes.push(rolled_back(&standby, &scene, who, operation.call).await);
+        for caller in CALLERS {
+            outcomes.push(call_and_roll_back(&standby, &scene, caller, operation.call).await);
         }
         let is_same = outcomes == operation.outcomes;
         if is_same != reads.contains(operation.name) {
@@ -43,7 +42,7 @@ async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The read of a subscription's events is not a public method.
+    // One declared read is not a public operation: the read of a subscription's events.
     let known: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
     let unknown: Vec<_> = reads.difference(&known).collect();
     assert_eq!(unknown, ["events.page"]);

@@ -1,24 +1,25 @@
-//! The tutorial. The player has begun the player's path; the others have begun none.
+//! The tutorial. The player has begun the player path; the others have not begun a path.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Operations, tutorial::Step};
 
-use super::{Operation, Refusal, SIGNED_IN, Who, operation, outcome_code, refusal};
+use super::{Caller, Operation, Refusal, USERS_MAY, operation, outcome_code, refusal};
 
-const BEGUN: [&str; 6] = ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
+const USERS_WHO_HAVE_BEGUN_MAY: [&str; 6] =
+    ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("tutorial.progress", SIGNED_IN, |tx, scene| tx.tutorial().progress()),
-        operation!("tutorial.begin", SIGNED_IN, |tx, scene| tx.tutorial().begin(TutorialPath::Seer)),
-        operation!("tutorial.advance", BEGUN, |tx, scene| tx.tutorial().advance(Step::Welcome)),
+        operation!("tutorial.progress", USERS_MAY, |tx, scene| tx.tutorial().progress()),
+        operation!("tutorial.begin", USERS_MAY, |tx, scene| tx.tutorial().begin(TutorialPath::Seer)),
+        operation!("tutorial.advance", USERS_WHO_HAVE_BEGUN_MAY, |tx, scene| tx.tutorial().advance(Step::Welcome)),
         operation!(
             "tutorial.complete",
             ["not_signed_in", "not_found", "not_found", "tutorial_out_of_order", "not_found", "not_signed_in"],
             |tx, scene| tx.tutorial().complete()
         ),
-        operation!("tutorial.skip", SIGNED_IN, |tx, scene| tx.tutorial().skip()),
-        operation!("tutorial.restart", BEGUN, |tx, scene| tx.tutorial().restart(TutorialPath::Seer)),
+        operation!("tutorial.skip", USERS_MAY, |tx, scene| tx.tutorial().skip()),
+        operation!("tutorial.restart", USERS_WHO_HAVE_BEGUN_MAY, |tx, scene| tx.tutorial().restart(TutorialPath::Seer)),
     ]
 }
 

@@ -6,24 +6,24 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{EVERYBODYS, Operation, Refusal, SERVICE, SIGNED_IN, Who, operation, outcome_code, refusal};
+use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SERVICE_MAY, USERS_MAY, operation, outcome_code, refusal};
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("users.sign_up", SERVICE, |tx, scene| tx.users().sign_up(NewAccount::default())),
-        operation!("users.profiles", EVERYBODYS, |tx, scene| {
+        operation!("users.sign_up", SERVICE_MAY, |tx, scene| tx.users().sign_up(NewAccount::default())),
+        operation!("users.profiles", EVERYBODY_MAY, |tx, scene| {
             tx.users().profiles(std::slice::from_ref(&scene.seer))
         }),
-        operation!("users.profile", EVERYBODYS, |tx, scene| { tx.users().profile(scene.seer) }),
-        operation!("users.by_display_name", EVERYBODYS, |tx, scene| tx.users().by_display_name("Morgan")),
-        operation!("users.by_email", SERVICE, |tx, scene| async {
+        operation!("users.profile", EVERYBODY_MAY, |tx, scene| { tx.users().profile(scene.seer) }),
+        operation!("users.by_display_name", EVERYBODY_MAY, |tx, scene| tx.users().by_display_name("Morgan")),
+        operation!("users.by_email", SERVICE_MAY, |tx, scene| async {
             tx.users().by_email(&format!("{}@example.org", scene.seer)).await
         }),
-        operation!("users.is_email_taken", SERVICE, |tx, scene| tx.users().is_email_taken("ada@example.org")),
-        operation!("users.me", SIGNED_IN, |tx, scene| tx.users().me()),
-        operation!("users.my_email", SIGNED_IN, |tx, scene| tx.users().my_email()),
-        operation!("users.statistics", SIGNED_IN, |tx, scene| tx.users().statistics()),
-        operation!("users.edit", SIGNED_IN, |tx, scene| tx
+        operation!("users.is_email_taken", SERVICE_MAY, |tx, scene| tx.users().is_email_taken("ada@example.org")),
+        operation!("users.me", USERS_MAY, |tx, scene| tx.users().me()),
+        operation!("users.my_email", USERS_MAY, |tx, scene| tx.users().my_email()),
+        operation!("users.statistics", USERS_MAY, |tx, scene| tx.users().statistics()),
+        operation!("users.edit", USERS_MAY, |tx, scene| tx
             .users()
             .edit(ProfileChanges { bio: Some(Some("Here".into())), ..Default::default() })),
         operation!(
@@ -31,7 +31,7 @@ pub fn operations() -> Vec<Operation> {
             ["not_signed_in", "not_allowed", "not_allowed", "done", "not_allowed", "done"],
             |tx, scene| tx.users().close_account(scene.player.id)
         ),
-        operation!("users.set_badge", SERVICE, |tx, scene| tx.users().set_badge(scene.player.id, Badge::Verified)),
+        operation!("users.set_badge", SERVICE_MAY, |tx, scene| tx.users().set_badge(scene.player.id, Badge::Verified)),
     ]
 }
 
@@ -42,7 +42,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("users.edit", Player, "invalid_value", |tx, scene| {
             tx.users().edit(ProfileChanges { display_name: Some("Ada\0".into()), ..Default::default() })
         }),
-        refusal!("users.edit", Erased, "account_closed", |tx, scene| {
+        refusal!("users.edit", Closed, "account_closed", |tx, scene| {
             tx.users().edit(ProfileChanges { display_name: Some("Back".into()), ..Default::default() })
         }),
         refusal!("users.close_account", Service, "not_found", |tx, scene| tx.users().close_account(Uuid::new_v4())),

@@ -1,4 +1,4 @@
-//! The round trips of the operations, counted on the wire.
+//! The round trips of the operations, counted by a proxy between the service and the server.
 
 use std::sync::{
     Arc,
@@ -22,33 +22,37 @@ use tokio::{
 
 use uuid::Uuid;
 
-use super::{documented::documented, operations, scene::EVERYBODY, scene::Scene};
+use super::{documented::read_documented, operations, scene::CALLERS, scene::Scene};
 
-/// A proxy that counts the server's ReadyForQuery messages: one per round trip.
+/// A proxy that counts the server's ReadyForQuery messages, of which each round trip has one, and that can hold back
+/// responses or cut the connection.
 #[derive(Clone)]
-pub struct Wire {
+pub struct ResponseProxy {
     pub port: u16,
-    ready: Arc<AtomicU32>,
-    /// At which response from now on the connection is cut; 0 for none.
-    cut: Arc<AtomicU32>,
+    /// The number of ReadyForQuery messages since the last call of [`Self::round_trips`].
+    ready_count: Arc<AtomicU32>,
+    /// The connection is cut instead of delivering this response, counted from now; 0 for none.
+    cut_countdown: Arc<AtomicU32>,
     hold: watch::Sender<Hold>,
 }
 
 /// Whether responses are held back.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hold {
-    /// How many more to deliver; `None` delivers all.
+    /// How many more responses to deliver; `None` delivers all.
     left: Option<u32>,
     /// Whether a response is being held back.
-    holds: bool,
+    is_holding: bool,
 }
 
-impl Wire {
+impl ResponseProxy {
     async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = Self { port, ready: Arc::default(), cut: Arc::default(), hold: watch::Sender::default() };
-        let (ready, cut, hold) = (wire.ready.clone(), wire.cut.clone(), wire.hold.clone());
+        let proxy =
+            Self { port, ready_count: Arc::default(), cut_countdown: Arc::default(), hold: watch::Sender::default() };
+        let (ready_count, cut_countdown, hold) =
+            (proxy.ready_count.clone(), proxy.cut_countdown.clone(), proxy.hold.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
@@ -57,7 +61,7 @@ impl Wire {
                 let (mut from_server, mut to_server) = server.into_split();
                 let (mut from_client, mut to_client) = client.into_split();
                 tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
-                let (ready, cut, hold) = (ready.clone(), cut.clone(), hold.clone());
+                let (ready_count, cut_countdown, hold) = (ready_count.clone(), cut_countdown.clone(), hold.clone());
                 tokio::spawn(async move {
                     // A message begins with its type, one byte, and its length, which includes the length field.
                     let mut head = [0; 5];
@@ -68,10 +72,10 @@ impl Wire {
                         let mut body = vec![0; length - 4];
                         from_server.read_exact(&mut body).await?;
                         if head[0] == b'Z' {
-                            ready.fetch_add(1, Ordering::SeqCst);
-                            delivered(&hold).await;
-                            let left = |left: u32| left.checked_sub(1);
-                            if cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left) == Ok(1) {
+                            ready_count.fetch_add(1, Ordering::SeqCst);
+                            wait_for_delivery(&hold).await;
+                            let decrement = |left: u32| left.checked_sub(1);
+                            if cut_countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, decrement) == Ok(1) {
                                 return Ok(());
                             }
                         }
@@ -87,17 +91,17 @@ impl Wire {
                 });
             }
         });
-        wire
+        proxy
     }
 
     /// Delivers that many more responses, and holds back those after them.
     pub fn hold_after(&self, answers: u32) {
-        self.hold.send_replace(Hold { left: Some(answers), holds: false });
+        self.hold.send_replace(Hold { left: Some(answers), is_holding: false });
     }
 
     /// Waits until a response is held back.
-    pub async fn holds(&self) {
-        self.hold.subscribe().wait_for(|hold| hold.holds).await.unwrap();
+    pub async fn wait_until_held(&self) {
+        self.hold.subscribe().wait_for(|hold| hold.is_holding).await.unwrap();
     }
 
     /// Delivers what was held back, and all that follows.
@@ -107,65 +111,65 @@ impl Wire {
 
     /// Cuts the connection instead of delivering response number `answer` from now on.
     pub fn cut_at(&self, answer: u32) {
-        self.cut.store(answer, Ordering::SeqCst);
+        self.cut_countdown.store(answer, Ordering::SeqCst);
     }
 
     /// Returns the number of round trips since the last call.
     fn round_trips(&self) -> u32 {
-        self.ready.swap(0, Ordering::SeqCst)
+        self.ready_count.swap(0, Ordering::SeqCst)
     }
 }
 
 /// Waits until the next response may be delivered.
-async fn delivered(hold: &watch::Sender<Hold>) {
+async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
     if hold.borrow().left == Some(0) {
-        hold.send_modify(|hold| hold.holds = true);
+        hold.send_modify(|hold| hold.is_holding = true);
         hold.subscribe().wait_for(|hold| hold.left != Some(0)).await.unwrap();
     }
     hold.send_modify(|hold| hold.left = hold.left.map(|left| left.saturating_sub(1)));
 }
 
-/// Connects the service through a [`Wire`], with one connection.
-pub async fn connect_counted(scene: &Scene) -> (Sparc, Wire) {
-    connect_counted_to(scene.world.url(), "").await
+/// Connects the service through a [`ResponseProxy`], with one connection.
+pub async fn connect_by_proxy(scene: &Scene) -> (Sparc, ResponseProxy) {
+    connect_by_proxy_to(scene.world.url(), "").await
 }
 
-/// The same, with more parameters in the URL.
-pub async fn connect_counted_to(url: &str, more: &str) -> (Sparc, Wire) {
+/// Connects to that URL through a new [`ResponseProxy`], with more parameters in the URL.
+pub async fn connect_by_proxy_to(url: &str, parameters: &str) -> (Sparc, ResponseProxy) {
     let (_, rest) = url.rsplit_once('@').unwrap();
-    let wire = Wire::to(rest.split('/').next().unwrap().to_owned()).await;
-    (connect_through(url, wire.port, more).await, wire)
+    let proxy = ResponseProxy::to(rest.split('/').next().unwrap().to_owned()).await;
+    (connect_through(url, proxy.port, parameters).await, proxy)
 }
 
-/// The same, through the wire at that port.
-pub async fn connect_through(url: &str, port: u16, more: &str) -> Sparc {
+/// Connects to that URL through the proxy at that port, with more parameters in the URL.
+pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
     let (before, rest) = url.rsplit_once('@').unwrap();
     let (_, database) = rest.split_once('/').unwrap();
     let database = database.split('?').next().unwrap();
-    let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable{more}");
+    let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable{parameters}");
     Sparc::connect_with(&url, Options::default().max_connections(1)).await.unwrap()
 }
 
 #[tokio::test]
 async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     let scene = Scene::new().await;
-    let (sparc, wire) = connect_counted(&scene).await;
-    let documented = documented();
+    let (sparc, proxy) = connect_by_proxy(&scene).await;
+    let documented = read_documented();
     let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
     let mut wrong = Vec::new();
     for operation in operations() {
         // Called as the player if the player may, else as another caller; as a visitor only if nobody else may.
         let order = [3, 4, 5, 2, 1, 0];
-        let who = order.into_iter().find(|place| operation.outcomes[*place] == "done");
-        let Some(who) = who else { continue };
+        let caller = order.into_iter().find(|index| operation.outcomes[*index] == "done");
+        let Some(caller) = caller else { continue };
         let mut counted = 0;
         // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
-            let tx = scene.identity(&sparc, EVERYBODY[who]).begin().await.unwrap();
-            wire.round_trips();
+            let tx = scene.identity(&sparc, CALLERS[caller]).begin().await.unwrap();
+            proxy.round_trips();
             assert_eq!((operation.call)(&tx, &scene).await, "done");
             // In its own transaction, begin (with the identity) and commit are two more.
-            counted = wire.round_trips() + 2;
+            counted = proxy.round_trips() + 2;
             tx.rollback().await.unwrap();
         }
         let round_trips = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
@@ -178,14 +182,18 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
 
 /// Counts the round trips of one operation in its own transaction. It runs between a rollback and a begin on the only
 /// connection, so whatever is sent when the connection returns to the pool is counted too.
-async fn count_round_trips<T>(sparc: &Sparc, wire: &Wire, operation: impl Future<Output = Result<T, Error>>) -> u32 {
+async fn count_round_trips<T>(
+    sparc: &Sparc,
+    proxy: &ResponseProxy,
+    operation: impl Future<Output = Result<T, Error>>,
+) -> u32 {
     let held = sparc.as_service().begin().await.unwrap();
-    wire.round_trips();
+    proxy.round_trips();
     held.rollback().await.unwrap();
     assert!(operation.await.is_ok());
     let held = sparc.as_service().begin().await.unwrap();
     // Without the rollback before and the begin after.
-    let counted = wire.round_trips() - 2;
+    let counted = proxy.round_trips() - 2;
     held.rollback().await.unwrap();
     counted
 }
@@ -193,9 +201,9 @@ async fn count_round_trips<T>(sparc: &Sparc, wire: &Wire, operation: impl Future
 #[tokio::test]
 async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let scene = Scene::new().await;
-    let (sparc, wire) = connect_counted(&scene).await;
+    let (sparc, proxy) = connect_by_proxy(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
-    let code = scene.code(scene.private).await;
+    let code = scene.join_code(scene.private).await;
     let check =
         || NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
     for _ in 0..2 {
@@ -205,39 +213,39 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
         eve.sessions().leave(scene.private).await.unwrap();
     }
-    assert_eq!(count_round_trips(&sparc, &wire, ada.dice().roll(check())).await, 3);
+    assert_eq!(count_round_trips(&sparc, &proxy, ada.dice().roll(check())).await, 3);
     assert_eq!(
-        count_round_trips(&sparc, &wire, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await,
+        count_round_trips(&sparc, &proxy, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await,
         3
     );
-    assert_eq!(count_round_trips(&sparc, &wire, eve.sessions().join(&code, scene.stranger.character)).await, 3);
+    assert_eq!(count_round_trips(&sparc, &proxy, eve.sessions().join(&code, scene.stranger.character)).await, 3);
 }
 
 #[tokio::test]
 async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let scene = Scene::new().await;
-    let (sparc, wire) = connect_counted(&scene).await;
+    let (sparc, proxy) = connect_by_proxy(&scene).await;
     let ada = sparc.as_user(scene.player.id);
     let check =
         NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
-    let there = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
+    let count_rolls = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
     // Prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 
     let lost = Uuid::new_v4();
     let held = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
-    wire.cut.store(4, Ordering::SeqCst);
+    proxy.cut_at(4);
     held.rollback().await.unwrap();
     assert_fails!(roll(lost).await, Error::CommitUnknown(_), "neither reported as undone nor retried");
-    assert_eq!(there(lost).await, 1, "it was committed");
+    assert_eq!(count_rolls(lost).await, 1, "it was committed");
     let found = roll(lost).await.unwrap();
-    assert_eq!((found.id, there(lost).await), (lost, 1), "once");
+    assert_eq!((found.id, count_rolls(lost).await), (lost, 1), "once");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
     let held = sparc.as_service().begin().await.unwrap();
-    wire.cut.store(2, Ordering::SeqCst);
+    proxy.cut_at(2);
     held.rollback().await.unwrap();
     assert!(roll(Uuid::new_v4()).await.is_ok(), "retried after the response to begin was lost");
 }

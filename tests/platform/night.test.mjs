@@ -1,17 +1,17 @@
-// A whole game night using only the API: what a client without our Rust code can do.
+// A whole game night through the API alone, as a client without our Rust code would play it.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { hero, rows, start, outcome } from "./api.mjs";
+import { newCharacter, rows, start, outcome } from "./api.mjs";
 
 let server;
 before(async () => (server = await start()));
 after(() => server.stop());
 
-test("a game night using only the API", async () => {
-  const [seer, ada, ben] = [server.account(), server.account(), server.account()];
-  const [{ email, ...mine }] = await rows(server.service().from("users").select().eq("id", ada.id));
-  assert.ok(email && mine.display_name);
+test("a game night through the API alone", async () => {
+  const [seer, ada, ben] = [server.createAccount(), server.createAccount(), server.createAccount()];
+  const [{ email, ...profile }] = await rows(server.service().from("users").select().eq("id", ada.id));
+  assert.ok(email && profile.display_name);
   await rows(ada.api.from("users").update({ bio: "Plays a warrior." }).eq("id", ada.id));
 
   const [adventure] = await rows(seer.api.from("adventures").insert({ creator_id: seer.id, name: "The Drowned Ford" }).select());
@@ -29,14 +29,14 @@ test("a game night using only the API", async () => {
     .order("scheduled_start", { nullsFirst: false }).order("created_at", { ascending: false }).limit(20));
   assert.equal(open[0].adventures.name, "The Drowned Ford");
 
-  const [warrior] = await rows(ada.api.from("characters").insert(hero(ada.id)).select());
-  const [other] = await rows(ben.api.from("characters").insert(hero(ben.id)).select());
+  const [warrior] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
+  const [other] = await rows(ben.api.from("characters").insert(newCharacter(ben.id)).select());
   for (const [person, character] of [[ada, warrior], [ben, other]]) {
     const seat = { session_id: session.id, user_id: person.id, character_id: character.id };
     await rows(person.api.from("session_players").insert(seat).select());
   }
-  const late = server.account();
-  const [third] = await rows(late.api.from("characters").insert(hero(late.id)).select());
+  const late = server.createAccount();
+  const [third] = await rows(late.api.from("characters").insert(newCharacter(late.id)).select());
   const seat = { session_id: session.id, user_id: late.id, character_id: third.id };
   assert.equal(await outcome(late.api.from("session_players").insert(seat)), "SP002", "the session has two seats");
 

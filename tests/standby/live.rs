@@ -1,4 +1,4 @@
-//! Live events with replicas: each is delivered once, whichever server it is read from, across promotions too.
+//! Live events with replicas: each is delivered once, whichever server it is read from, also across a promotion.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,10 @@ use sparc::{
 };
 use testdb::Server;
 
-use super::{Three, blocking, until};
+use super::{Cluster, run_blocking, wait_until};
 use crate::world::{GameSession, World};
 
+/// Sends an event and returns its id, or `None` if that fails.
 async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String) -> Option<uuid::Uuid> {
     let event = NewEvent { session_id: session, kind, ..Default::default() };
     sparc.as_user(who).events().send(event).await.ok().map(|event| event.id)
@@ -22,9 +23,9 @@ async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_receive_every_event_once_even_across_a_promotion() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
-    let game = three.world.new_active_session(2).await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
+    let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     let mut subscribers = Vec::new();
     for who in [ada, morgan, game.seer.uuid()] {
@@ -46,19 +47,19 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
         sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so wait until both standbys have the events.
-    let lsn = super::current_lsn(&three.world).await;
-    let copies: [World; 2] = three.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let lsn = super::current_lsn(&cluster.world).await;
+    let copies: [World; 2] = cluster.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
     for copy in &copies {
-        super::until_replayed(copy, &lsn).await;
+        super::wait_until_replayed(copy, &lsn).await;
     }
-    let standbys: [Server; 2] = three.standbys.clone().try_into().unwrap();
-    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
-    blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
+    let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
+    run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
+    run_blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
     standbys[0].follow(&standbys[1]).await.unwrap();
     for number in 0..20 {
         sent.extend(send(&sparc, morgan, game.session, format!("later{number}")).await);
     }
-    until(async || {
+    wait_until(async || {
         let id = send(&sparc, ada, game.session, "last".to_owned()).await;
         sent.extend(id);
         id.is_some()
@@ -76,7 +77,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
 /// A session to which Ada subscribes, with replicas whose replay is paused. Another participant subscribes after that,
 /// at a log position that the replicas have not replayed, so the poller reads from the primary.
 struct PausedReplicas {
-    three: Three,
+    cluster: Cluster,
     sparc: Sparc,
     game: GameSession,
     ada: IdentityConnection,
@@ -85,38 +86,39 @@ struct PausedReplicas {
 }
 
 impl PausedReplicas {
-    async fn begin() -> Option<Self> {
-        let three = Three::start().await?;
-        let sparc = three.sparc().await;
-        let game = three.world.new_active_session(2).await;
+    async fn start() -> Option<Self> {
+        let cluster = Cluster::start().await?;
+        let sparc = cluster.sparc().await;
+        let game = cluster.world.new_active_session(2).await;
         let ada = sparc.as_user(game.players[0].id);
         let events = ada.events().subscribe(game.session, None).await.unwrap();
-        pause_replicas(&three).await;
-        three.world.new_account().await;
+        pause_replicas(&cluster).await;
+        cluster.world.new_account().await;
         let later = sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
-        Some(Self { three, sparc, game, ada, events, _later: later })
+        Some(Self { cluster, sparc, game, ada, events, _later: later })
     }
 }
 
-async fn pause_replicas(three: &Three) {
-    let lsn = super::current_lsn(&three.world).await;
-    for copy in three.copies().await {
-        super::until_replayed(&copy, &lsn).await;
+/// Waits until the replicas have replayed everything, and then pauses their replay.
+async fn pause_replicas(cluster: &Cluster) {
+    let lsn = super::current_lsn(&cluster.world).await;
+    for copy in cluster.copies().await {
+        super::wait_until_replayed(&copy, &lsn).await;
         copy.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
     }
 }
 
-async fn next(events: &mut Subscription) -> session_events::Model {
+async fn next_event(events: &mut Subscription) -> session_events::Model {
     tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap().unwrap().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_an_event_a_read_shows_it_even_if_replicas_are_paused() {
-    let Some(paused) = PausedReplicas::begin().await else { return };
-    let PausedReplicas { three: _three, sparc, game, ada, mut events, _later } = paused;
+async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_paused() {
+    let Some(paused) = PausedReplicas::start().await else { return };
+    let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _later } = paused;
     for number in 0..5 {
         let sent = send(&sparc, game.players[1].id, game.session, format!("wave{number}")).await.unwrap();
-        let event = next(&mut events).await;
+        let event = next_event(&mut events).await;
         assert_eq!(event.id, sent);
         assert_eq!(ada.events().newest(game.session).await.unwrap(), event.seq);
     }
@@ -125,8 +127,8 @@ async fn after_an_event_a_read_shows_it_even_if_replicas_are_paused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_are_delivered_even_if_replicas_are_paused() {
-    let Some(paused) = PausedReplicas::begin().await else { return };
-    let PausedReplicas { three, sparc, game, ada: _ada, mut events, _later } = paused;
+    let Some(paused) = PausedReplicas::start().await else { return };
+    let PausedReplicas { cluster, sparc, game, ada: _ada, mut events, _later } = paused;
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
@@ -134,63 +136,63 @@ async fn large_events_are_delivered_even_if_replicas_are_paused() {
          )) FROM generate_series(1, 20) AS number",
         game.session
     );
-    three.world.owner().exec(&sql).await.unwrap();
+    cluster.world.owner().exec(&sql).await.unwrap();
     for number in 1..=20 {
-        assert_eq!(next(&mut events).await.payload["number"], number);
+        assert_eq!(next_event(&mut events).await.payload["number"], number);
     }
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
-    let game = three.world.new_session(1).await;
-    let newcomer = three.world.new_player().await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
+    let game = cluster.world.new_session(1).await;
+    let newcomer = cluster.world.new_player().await;
     let seer = sparc.as_user(game.seer.uuid());
-    let begun = Instant::now();
+    let subscribed_at = Instant::now();
     let _first = seer.events().subscribe(game.session, None).await.unwrap();
-    // So that the next access check comes while the replicas are still used for reads.
-    tokio::time::sleep(Duration::from_millis(1300).saturating_sub(begun.elapsed())).await;
-    pause_replicas(&three).await;
+    // Wait, so that the next access check comes while the replicas are still used for reads.
+    tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
+    pause_replicas(&cluster).await;
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
         game.session, newcomer.id, newcomer.character
     );
-    three.world.owner().exec(&seat).await.unwrap();
+    cluster.world.owner().exec(&seat).await.unwrap();
     let mut events = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
     // No event arrives, and the stream does not end.
     let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
     assert!(outcome.is_err(), "{outcome:?}");
     let sent = send(&sparc, newcomer.id, game.session, "hello".to_owned()).await.unwrap();
-    assert_eq!(next(&mut events).await.id, sent);
+    assert_eq!(next_event(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_expired() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
-    let game = three.world.new_active_session(2).await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
+    let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
-    let lsn = super::current_lsn(&three.world).await;
-    for (copy, standby) in three.copies().await.iter().zip(&three.standbys) {
-        super::until_replayed(copy, &lsn).await;
+    let lsn = super::current_lsn(&cluster.world).await;
+    for (copy, standby) in cluster.copies().await.iter().zip(&cluster.standbys) {
+        super::wait_until_replayed(copy, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();
-        until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
+        wait_until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
-    three.world.new_account().await;
+    cluster.world.new_account().await;
     let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
-    assert_eq!(next(&mut events).await.id, sent);
-    blocking(&three.primary, |primary| primary.kill().unwrap()).await;
-    blocking(&three.standbys[1], |standby| standby.promote().unwrap()).await;
-    three.standbys[0].follow(&three.standbys[1]).await.unwrap();
+    assert_eq!(next_event(&mut events).await.id, sent);
+    run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
+    run_blocking(&cluster.standbys[1], |standby| standby.promote().unwrap()).await;
+    cluster.standbys[0].follow(&cluster.standbys[1]).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(ended.unwrap_err().code(), "events_expired");
     // A new subscription works.
     let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
-    assert_eq!(next(&mut events).await.id, sent);
+    assert_eq!(next_event(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }

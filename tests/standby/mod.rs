@@ -11,18 +11,18 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// The log is kept for a standby that is added later. A standby that lost its primary tries the next one soon, because
-/// with synchronous replication every commit waits for it.
+/// `wal_keep_size` keeps the log for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that
+/// lost its primary try the next one soon, because with synchronous replication every commit waits for it.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
-pub struct Three {
+pub struct Cluster {
     pub world: World,
     pub primary: Server,
     pub standbys: Vec<Server>,
 }
 
-impl Three {
+impl Cluster {
     /// Returns `None` if this machine has no `pg_basebackup`.
     pub async fn start() -> Option<Self> {
         if Binaries::find().unwrap().program("pg_basebackup").is_none() {
@@ -31,11 +31,12 @@ impl Three {
         }
         let primary = Server::start_private(Some(&SETTINGS)).await.unwrap();
         let world = World::new_on(&primary).await;
-        let (first, second) = tokio::join!(standby_of(&primary), standby_of(&primary));
+        let (first, second) = tokio::join!(start_standby_of(&primary), start_standby_of(&primary));
         let standbys = vec![first, second];
         Some(Self { world, primary, standbys })
     }
 
+    /// Returns the game's database on each standby.
     pub async fn copies(&self) -> Vec<World> {
         let mut copies = Vec::new();
         for standby in &self.standbys {
@@ -52,13 +53,14 @@ impl Three {
     }
 }
 
-pub async fn blocking<T: Send + 'static>(server: &Server, what: fn(&Server) -> T) -> T {
+/// Runs a blocking action on the server outside of the async runtime's threads.
+pub async fn run_blocking<T: Send + 'static>(server: &Server, action: fn(&Server) -> T) -> T {
     let server = server.clone();
-    tokio::task::spawn_blocking(move || what(&server)).await.unwrap()
+    tokio::task::spawn_blocking(move || action(&server)).await.unwrap()
 }
 
-pub async fn standby_of(primary: &Server) -> Server {
-    blocking(primary, |primary| primary.start_standby(&SETTINGS).unwrap()).await
+pub async fn start_standby_of(primary: &Server) -> Server {
+    run_blocking(primary, |primary| primary.start_standby(&SETTINGS).unwrap()).await
 }
 
 /// Returns the primary's log position.
@@ -66,17 +68,17 @@ pub async fn current_lsn(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed up to the log position, or all but the header of the page that begins there: a
-/// position read on the primary may lie behind such a header, which the standby counts only with the next record.
-pub async fn until_replayed(copy: &World, lsn: &str) {
-    let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
-    until(async || copy.owner().value(&is_there).await.unwrap()).await;
+/// Waits until the standby has replayed up to the log position, minus the size of a page header: a position read on the
+/// primary may lie behind a page header, which the standby counts only with the next record.
+pub async fn wait_until_replayed(copy: &World, lsn: &str) {
+    let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
+    wait_until(async || copy.owner().value(&is_replayed).await.unwrap()).await;
 }
 
 /// Waits until the condition is true, for at most half a minute.
-pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
-        if is_so().await {
+        if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;

@@ -17,13 +17,13 @@ use sparc::{
     },
 };
 
-use super::{Three, current_lsn, until, until_replayed};
+use super::{Cluster, current_lsn, wait_until, wait_until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
-    world::{World, at_once},
+    world::{World, run_together},
 };
 
-/// Returns whether a read-only transaction runs on a standby.
+/// Returns whether a read-only transaction of this caller runs on a standby.
 async fn reads_on_standby(me: &IdentityConnection) -> bool {
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     let is_standby = is_on_standby(&tx).await;
@@ -36,10 +36,11 @@ async fn is_on_standby(connection: &impl ConnectionTrait) -> bool {
     connection.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-async fn create(me: &IdentityConnection, name: &str) -> Result<uuid::Uuid, Error> {
+async fn create_character(me: &IdentityConnection, name: &str) -> Result<uuid::Uuid, Error> {
     Ok(me.characters().create(NewCharacter { name: name.to_owned(), ..Default::default() }).await?.id)
 }
 
+/// Pauses or resumes replay (`action`) on the standbys.
 async fn set_replay(copies: &[World], action: &str) {
     for copy in copies {
         copy.owner().exec(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
@@ -52,14 +53,14 @@ fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
     // How many of the transactions below ran on a standby. On a loaded machine the replicas may be behind for a while,
     // so all clients continue until enough transactions did.
     let on_replicas = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let (player, sparc, on_replicas) = (three.world.new_player().await, sparc.clone(), on_replicas.clone());
+        let (player, sparc, on_replicas) = (cluster.world.new_player().await, sparc.clone(), on_replicas.clone());
         clients.push(async move {
             let me = sparc.as_user(player.id);
             let (mut seen, started) = (None, Instant::now());
@@ -68,7 +69,7 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
                     break;
                 }
                 assert!(started.elapsed() < Duration::from_secs(90), "{on_replicas:?} of {round} rounds on replicas");
-                let hero_id = create(&me, &format!("Hero {round}")).await.unwrap();
+                let hero_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
                 assert!(me.position() > seen, "the position of a write is later than what was seen before");
                 match round % 3 {
                     0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == hero_id)),
@@ -87,26 +88,26 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
             }
         });
     }
-    at_once(clients).await;
+    run_together(clients).await;
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
-    let Some(three) = Three::start().await else { return };
-    let (sparc, other) = (three.sparc().await, three.sparc().await);
-    let copies = three.copies().await;
-    let player = three.world.new_player().await;
-    let lsn = current_lsn(&three.world).await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let (sparc, other_sparc) = (cluster.sparc().await, cluster.sparc().await);
+    let copies = cluster.copies().await;
+    let player = cluster.world.new_player().await;
+    let lsn = current_lsn(&cluster.world).await;
     for copy in &copies {
-        until_replayed(copy, &lsn).await;
+        wait_until_replayed(copy, &lsn).await;
     }
-    let (me, other_me) = (sparc.as_user(player.id), other.as_user(player.id));
+    let (me, other_me) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
     assert!(reads_on_standby(&me).await);
     assert_eq!(other_me.characters().list().await.unwrap().len(), 1);
 
     set_replay(&copies, "pause").await;
-    let hero_id = create(&me, "Morgan").await.unwrap();
+    let hero_id = create_character(&me, "Morgan").await.unwrap();
     let started = Instant::now();
     assert!(
         me.characters().get(hero_id).await.is_ok(),
@@ -125,9 +126,9 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers still read on a replica");
 
-    // Paused replicas are no longer used after a while, and used again after they have caught up.
-    until(async || {
-        create(&me, "Robin").await.unwrap();
+    // After a while, paused replicas are no longer used, until they have caught up.
+    wait_until(async || {
+        create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
         for hero in list.iter().filter(|hero| hero.name == "Robin") {
             me.characters().delete(hero.id).await.unwrap();
@@ -137,25 +138,25 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
     .await;
     assert!(!reads_on_standby(&sparc.as_anon()).await);
     set_replay(&copies, "resume").await;
-    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
-    until(async || reads_on_standby(&me).await).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
+    wait_until(async || reads_on_standby(&me).await).await;
     sparc.close().await.unwrap();
-    other.close().await.unwrap();
+    other_sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
-    let copies = three.copies().await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
+    let copies = cluster.copies().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
         // A new user, for whom no log position is known yet.
-        let me = sparc.as_user(three.world.new_player().await.id);
-        let lsn = current_lsn(&three.world).await;
+        let me = sparc.as_user(cluster.world.new_player().await.id);
+        let lsn = current_lsn(&cluster.world).await;
         for copy in &copies {
-            until_replayed(copy, &lsn).await;
+            wait_until_replayed(copy, &lsn).await;
         }
-        until(async || reads_on_standby(&me).await).await;
+        wait_until(async || reads_on_standby(&me).await).await;
         set_replay(&copies, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
@@ -163,23 +164,23 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
         set_replay(&copies, "resume").await;
-        until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
+        wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     }
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_users_write_is_visible_within_the_bound() {
-    let Some(three) = Three::start().await else { return };
-    let sparc = three.sparc().await;
-    let (ada, visitor) = (sparc.as_user(three.world.new_player().await.id), sparc.as_anon());
+async fn another_users_write_is_visible_within_the_documented_time() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let sparc = cluster.sparc().await;
+    let (ada, visitor) = (sparc.as_user(cluster.world.new_player().await.id), sparc.as_anon());
     let mut waits = Vec::new();
     for number in 0..30 {
         let name = format!("Ada {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
         ada.users().edit(changes).await.unwrap();
         let started = Instant::now();
-        until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
+        wait_until(async || !visitor.users().by_display_name(&name).await.unwrap().is_empty()).await;
         waits.push(started.elapsed());
     }
     waits.sort();
@@ -191,8 +192,8 @@ async fn another_users_write_is_visible_within_the_bound() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_that_writes_or_locks_runs_on_the_primary() {
-    let Some(three) = Three::start().await else { return };
-    let owner = three.world.owner();
+    let Some(cluster) = Cluster::start().await else { return };
+    let owner = cluster.world.owner();
     let setup = "CREATE SEQUENCE visits;
          GRANT USAGE ON visits TO authenticated;
          CREATE VIEW visitors WITH (security_invoker) AS SELECT nextval('visits') AS number;
@@ -200,11 +201,11 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     for statement in setup.split(';') {
         owner.exec(statement).await.unwrap();
     }
-    let sparc = three.sparc().await;
-    let player = three.world.new_player().await;
-    let lsn = current_lsn(&three.world).await;
-    for copy in three.copies().await {
-        until_replayed(&copy, &lsn).await;
+    let sparc = cluster.sparc().await;
+    let player = cluster.world.new_player().await;
+    let lsn = current_lsn(&cluster.world).await;
+    for copy in cluster.copies().await {
+        wait_until_replayed(&copy, &lsn).await;
         let refused = copy.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
         assert_eq!(refused.code, "25006", "a standby may not have every event");
     }
@@ -215,7 +216,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         "SELECT nextval('visits')",
         "SELECT id FROM characters FOR SHARE",
         "SELECT count(*) FROM characters FOR KEY SHARE",
-        "WITH made AS (UPDATE characters SET name = 'Robin' RETURNING id) SELECT id FROM made",
+        "WITH updated AS (UPDATE characters SET name = 'Robin' RETURNING id) SELECT id FROM updated",
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
@@ -233,15 +234,15 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
-    let Some(three) = Three::start().await else { return };
-    let copies = three.copies().await;
+    let Some(cluster) = Cluster::start().await else { return };
+    let copies = cluster.copies().await;
     let proxy = Proxy::to_url(copies[0].url()).await;
     let deadline = Duration::from_secs(5);
     let options = Options::default().replicas([proxy.url.as_str(), copies[1].url()]).deadline(deadline);
-    let sparc = Sparc::connect_with(three.world.url(), options).await.unwrap();
-    let player = three.world.new_player().await;
+    let sparc = Sparc::connect_with(cluster.world.url(), options).await.unwrap();
+    let player = cluster.world.new_player().await;
     let me = sparc.as_user(player.id);
-    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     for _ in 0..4 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
@@ -254,37 +255,37 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     }
     assert_eq!(count_servers(&sparc, ServerRole::Out), 1);
     proxy.set_state(OPEN);
-    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
 
-    super::blocking(&three.standbys[1], |standby| standby.kill().unwrap()).await;
+    super::run_blocking(&cluster.standbys[1], |standby| standby.kill().unwrap()).await;
     for _ in 0..20 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
-    until(async || count_servers(&sparc, ServerRole::Out) == 1).await;
-    super::blocking(&three.standbys[1], |standby| standby.start_again().unwrap()).await;
-    until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Out) == 1).await;
+    super::run_blocking(&cluster.standbys[1], |standby| standby.start_again().unwrap()).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     assert!(reads_on_standby(&me).await);
     sparc.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handle_that_is_dropped_or_closed_leaves_no_connection() {
-    let Some(three) = Three::start().await else { return };
-    let connected = async || {
+    let Some(cluster) = Cluster::start().await else { return };
+    let count_connections = async || {
         let mut count = 0;
-        for world in three.copies().await.iter().chain([&three.world]) {
+        for world in cluster.copies().await.iter().chain([&cluster.world]) {
             let ours = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
             count += world.owner().count(ours).await;
         }
         count
     };
-    let sparc = three.sparc().await;
+    let sparc = cluster.sparc().await;
     assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
-    assert!(connected().await >= 3);
+    assert!(count_connections().await >= 3);
     sparc.close().await.unwrap();
-    until(async || connected().await == 0).await;
-    let sparc = three.sparc().await;
+    wait_until(async || count_connections().await == 0).await;
+    let sparc = cluster.sparc().await;
     assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
     drop(sparc);
-    until(async || connected().await == 0).await;
+    wait_until(async || count_connections().await == 0).await;
 }

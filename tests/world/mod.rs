@@ -64,15 +64,15 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: Arc::new(database) }
     }
 
-    /// Returns the same database over a new pool, whose connections have cached nothing of what was there before.
+    /// Returns the same database over a new pool, whose connections have nothing cached.
     pub async fn reconnect(&self) -> Self {
         let db = self.database.connect(4).await.unwrap();
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// Returns the same database over a new login that may only become `anon` and `authenticated`, and that has their
-    /// privileges without becoming one of them.
-    pub async fn over_login_of_users(&self) -> Self {
+    /// Returns the same database over a new login that can only become `anon` and `authenticated`, and that also
+    /// inherits their privileges.
+    pub async fn with_users_login(&self) -> Self {
         let name = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
         self.owner().exec(&sql).await.unwrap();
@@ -98,28 +98,29 @@ impl World {
         self.database.url()
     }
 
-    /// Returns the owner of the schema, to whom only constraints and triggers apply.
+    /// Returns the schema's owner, to whom only constraints and triggers apply.
     pub fn owner(&self) -> Person {
         self.person("", None)
     }
 
-    /// Returns the server's superuser, for what the owner may not do. On a platform these are two roles.
+    /// Returns the server's superuser, for statements that the owner may not run. On a platform, the owner is another
+    /// role.
     pub async fn administrator(&self) -> Person {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
     }
 
-    /// Returns role `anon`.
+    /// Returns a person with role `anon`.
     pub fn visitor(&self) -> Person {
         self.person("anon", None)
     }
 
-    /// Returns role `service_role`.
+    /// Returns a person with role `service_role`.
     pub fn service(&self) -> Person {
         self.person("service_role", None)
     }
 
-    /// Returns role `authenticated` with the claims of that user.
+    /// Returns a person with role `authenticated` and the claims of that user.
     pub fn user(&self, id: Uuid) -> Person {
         self.person("authenticated", Some(id))
     }
@@ -136,8 +137,8 @@ impl World {
         id
     }
 
-    /// Creates `count` accounts and returns their ids as the text of an SQL array. For rows beyond one account's
-    /// limits.
+    /// Creates `count` accounts and returns their ids as the text of an SQL array. Tests that need more rows than one
+    /// account may have use it.
     pub async fn new_accounts(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
@@ -173,7 +174,8 @@ impl World {
         self.owner().value(&sql).await.unwrap()
     }
 
-    /// Creates a private, waiting session of four seats, of which `players` are taken. [`World::set`] changes it.
+    /// Creates a private, waiting session with four seats, of which new players take `players`. [`World::set`] changes
+    /// it.
     pub async fn new_session(&self, players: usize) -> GameSession {
         let seer = self.new_user().await;
         let adventure = self.new_adventure(seer.id.unwrap()).await;
@@ -185,7 +187,7 @@ impl World {
         let mut game = GameSession { session, adventure, seer, players: Vec::new() };
         for _ in 0..players {
             let player = self.new_player().await;
-            self.owner().exec(&seat(session, player.id, player.character)).await.unwrap();
+            self.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
             game.players.push(player);
         }
         game
@@ -205,12 +207,12 @@ impl World {
     }
 
     /// Updates columns of a session as the schema's owner.
-    pub async fn set(&self, game: &GameSession, what: &str) {
-        let sql = format!("UPDATE sessions SET {what} WHERE id = '{}'", game.session);
+    pub async fn set(&self, game: &GameSession, assignments: &str) {
+        let sql = format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session);
         assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
     }
 
-    /// Inserts a character's roll with the given dice, made `seconds_ago`, and returns its id.
+    /// Inserts a character's roll with the given dice, dated `seconds_ago`, and returns its id.
     pub async fn new_roll(
         &self,
         session: Uuid,
@@ -229,6 +231,7 @@ impl World {
     }
 }
 
+/// Returns an INSERT of a new character.
 pub fn insert_character(id: Uuid, user: Uuid) -> String {
     format!(
         "INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
@@ -237,32 +240,34 @@ pub fn insert_character(id: Uuid, user: Uuid) -> String {
     )
 }
 
-pub fn seat(session: Uuid, user: Uuid, character: Uuid) -> String {
+/// Returns an INSERT of a new seat.
+pub fn insert_seat(session: Uuid, user: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{session}', '{user}', '{character}')"
     )
 }
 
-/// An insert of a character's check of might against difficulty 10.
-pub fn roll(session: Uuid, character: Uuid) -> String {
+/// Returns an INSERT of a character's check of might against difficulty 10.
+pub fn insert_roll(session: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{session}', '{character}', 'might', 10, 'attribute_check')"
     )
 }
 
-pub fn heroic_save(session: Uuid, character: Uuid, original: Uuid) -> String {
+/// Returns an INSERT of a heroic save that repeats the original roll.
+pub fn insert_heroic_save(session: Uuid, character: Uuid, original: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          VALUES ('{session}', '{character}', 'might', 10, 'heroic_save', '{original}')"
     )
 }
 
-/// A task for [`at_once`], boxed so that tasks of different types fit in one vector.
+/// A task for [`run_together`], boxed so that tasks of different types fit in one vector.
 pub type BoxedTask<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Starts all tasks together, behind a barrier, and returns their outcomes in the order of the tasks.
-pub async fn at_once<T, F>(tasks: Vec<F>) -> Vec<T>
+/// Runs all tasks concurrently, released together by a barrier, and returns their outcomes in the order of the tasks.
+pub async fn run_together<T, F>(tasks: Vec<F>) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -285,7 +290,7 @@ where
     outcomes
 }
 
-/// Returns the row that a query gives as JSON.
-pub async fn row(person: &Person, sql: &str) -> Value {
+/// Returns the first row of a query as JSON.
+pub async fn row_as_json(person: &Person, sql: &str) -> Value {
     person.value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
 }

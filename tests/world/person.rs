@@ -1,4 +1,4 @@
-//! A user who runs plain SQL, and what the database answers.
+//! A user who runs plain SQL, and the errors that the database returns.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use serde_json::json;
 use testdb::Database;
 use uuid::Uuid;
 
-/// An error of the database.
+/// An error that the database returned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     /// SQLSTATE.
     pub code: String,
-    /// The violated constraint, or the name that a trigger gives its rule; empty if there is neither.
+    /// The violated constraint, or the constraint name that a trigger gave to its refusal; empty if there is neither.
     pub constraint: String,
     pub message: String,
 }
 
-/// A database role with the claims of one user, who runs plain SQL.
+/// A database role, and for `authenticated` the claims of one user, that runs plain SQL.
 #[derive(Clone)]
 pub struct Person {
     pub(super) db: DatabaseConnection,
@@ -61,16 +61,16 @@ impl Person {
         Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
     }
 
-    /// Counts rows: `from` is what follows `FROM`.
+    /// Counts rows. `from` is the SQL that follows `FROM`.
     pub async fn count(&self, from: &str) -> i64 {
         self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
     /// Waits until at least `waiters` backends of this database wait for a lock.
     pub async fn wait_for_lock_waiters(&self, waiters: i64) {
-        let waiting = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         for _ in 0..400 {
-            if self.count(waiting).await >= waiters {
+            if self.count(lock_waiters).await >= waiters {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
@@ -81,16 +81,16 @@ impl Person {
     /// Waits until no connection of this database is idle in a transaction. A dropped transaction is rolled back
     /// by a background task, before its connection returns to the pool.
     pub async fn wait_for_rollbacks(&self) {
-        let open =
+        let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL
                       AND application_name IN ('', 'sparc') AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'";
         for _ in 0..200 {
-            if self.count(open).await == 0 {
+            if self.count(idle_in_transaction).await == 0 {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        panic!("a transaction stays idle and open");
+        panic!("a transaction stays open and idle");
     }
 
     /// Begins a READ COMMITTED transaction with this person's role and claims.
@@ -132,6 +132,7 @@ impl Refused {
         self.code == "42501"
     }
 
+    /// Returns whether it has this SQLSTATE and constraint.
     pub fn is(&self, code: &str, constraint: &str) -> bool {
         self.code == code && self.constraint == constraint
     }

@@ -1,4 +1,5 @@
-//! Plays a session through crate `sparc` only, and runs ten short programs like the services of a game.
+//! Plays a session with no other dependency than crate `sparc`, and runs ten short programs that resemble the services
+//! of a game.
 //!
 //! Run it with `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
 
@@ -17,7 +18,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// The rows that the programs use.
+/// A game night: the handle, the users and the rows that the programs use.
 pub struct Night {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
@@ -32,14 +33,15 @@ pub struct Night {
 async fn main() -> Result<(), Box<dyn StdError>> {
     let url = std::env::var("DATABASE_URL")?;
     let sparc = Sparc::connect_with(&url, Options::default().max_connections(4)).await?;
-    let night = begin(&sparc).await?;
-    programs::run(&night).await?;
+    let night = start_night(&sparc).await?;
+    programs::run_all(&night).await?;
     night.seer.sessions().complete(night.session).await?;
     println!("games run: {}", night.seer.users().me().await?.games_run);
     Ok(sparc.close().await?)
 }
 
-async fn begin(sparc: &Sparc) -> Result<Night, Error> {
+/// Signs two users up, opens a session and starts it.
+async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");
     let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };

@@ -1,5 +1,5 @@
-//! Ten short programs that do what the services of a game would do, and nothing else. `docs/testing.md` lists the
-//! operations that exist because of them.
+//! Ten short programs, each of which does what one service of a game would do. `docs/testing.md` lists the operations
+//! that exist because of them.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
@@ -17,59 +17,59 @@ use sparc::service::{
 
 use crate::{Night, sign_up};
 
-pub async fn run(night: &Night) -> Result<(), Error> {
+pub async fn run_all(night: &Night) -> Result<(), Error> {
     gateway(night).await?;
     lobby_page(night).await?;
     discord_bot(night).await?;
     support_desk(night).await?;
-    sheet_page(night).await?;
-    seer_screen(night).await?;
+    character_page(night).await?;
+    seers_screen(night).await?;
     adventure_editor(night).await?;
     catalogue_page(night).await?;
-    first_steps(night).await?;
-    nightly(night).await
+    first_evening(night).await?;
+    nightly_job(night).await
 }
 
-/// A game server's socket: first the events that a client missed, then what the client does.
+/// A game server's WebSocket: a client acts, and then reads the events that it has missed.
 async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
-    let mut seen = ada.events().newest(*session).await?;
+    let mut last_seq = ada.events().newest(*session).await?;
     let wave = NewEvent { session_id: *session, kind: "wave".into(), ..Default::default() };
     ada.events().send(wave).await?;
-    let blow = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
-    ada.dice().roll(blow).await?;
-    for event in ada.events().after(*session, seen).await? {
-        seen = event.seq;
+    let attack = NewRoll::attack(*session, Roller::Character(*hero), Attribute::Might, Difficulty::new(12)?);
+    ada.dice().roll(attack).await?;
+    for event in ada.events().after(*session, last_seq).await? {
+        last_seq = event.seq;
     }
-    println!("gateway: {} participants, read up to event {seen}", details.players.len());
+    println!("gateway: {} participants, read up to event {last_seq}", details.players.len());
     Ok(())
 }
 
 /// A page for visitors who look for a session.
 async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), Error> {
-    let open = NewSession {
+    let new = NewSession {
         adventure_id: *adventure,
         visibility: sparc::service::sessions::Visibility::Public,
         ..Default::default()
     };
-    seer.sessions().create(open).await?;
+    seer.sessions().create(new).await?;
     let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
     let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
     println!("lobby page: {} sessions, more: {}", page.items.len(), page.next.is_some());
     Ok(())
 }
 
-/// A bot on a chat server: it shows the session of a code, who runs which sessions, and a roll.
+/// A bot on a chat server: it shows the session that has a code, its Seer's open sessions, and the last roll.
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
-    let card = ada.sessions().by_code(code).await?;
+    let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
     let open = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
-    let last = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
-    let names = sparc.as_anon().users().by_display_name(&card.seer_name).await?;
+    let rolls = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
+    let names = sparc.as_anon().users().by_display_name(&summary.seer_name).await?;
     println!(
         "bot: {} runs {open} open sessions; last roll {:?}; {} users of that name",
-        card.seer_name,
-        last[0].outcome,
+        summary.seer_name,
+        rolls[0].outcome,
         names.len()
     );
     Ok(())
@@ -80,42 +80,42 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
     let profile = service.users().by_email(&address).await?;
-    let their = sparc.as_user(profile.id);
-    let seats = their.characters().seats(*hero).await?;
+    let as_user = sparc.as_user(profile.id);
+    let seats = as_user.characters().seats(*hero).await?;
     service.users().set_badge(profile.id, Badge::Verified).await?;
     service.characters().award_experience(*hero, 100).await?;
-    let troll = sign_up(sparc, "Rude").await?;
-    if let Some(id) = troll.user_id() {
+    let abusive = sign_up(sparc, "Rude").await?;
+    if let Some(id) = abusive.user_id() {
         service.users().close_account(id).await?;
     }
-    println!("desk: {} seats, {} past sessions", seats.len(), their.sessions().past(None).await?.items.len());
+    println!("desk: {} seats, {} past sessions", seats.len(), as_user.sessions().past(None).await?.items.len());
     Ok(())
 }
 
 /// A character's page.
-async fn sheet_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
+async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
-    let numbers = ada.dice().statistics(RollScope::Character(*hero)).await?;
+    let statistics = ada.dice().statistics(RollScope::Character(*hero)).await?;
     let might = AttributeValue::new(sheet.might)?;
-    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, numbers.rolls, numbers.mean_total);
+    println!("sheet: {} might {might}, {} rolls, mean {:?}", sheet.name, statistics.rolls, statistics.mean_total);
     Ok(())
 }
 
-/// The Seer's screen: an encounter from its first die to its wounds.
-async fn seer_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
+/// The Seer's screen: an encounter from initiative to wounds.
+async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
     let new = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
     let turns = seer.dice().initiative(new).await?;
-    let left = seer.characters().damage(*hero, 2).await?;
+    let wounded = seer.characters().damage(*hero, 2).await?;
     let before = seer.sessions().get(*session).await?;
-    let over = ExpectedVersion::Version(before.game_state_version);
-    let after = seer.sessions().set_game_state(*session, before.game_state, over).await?;
+    let expected = ExpectedVersion::Version(before.game_state_version);
+    let after = seer.sessions().set_game_state(*session, before.game_state, expected).await?;
     let saves = seer.dice().heroic_saves_remaining(*session).await?;
     println!(
         "screen: {} first, {} hit points, state {}, {} saves",
-        turns[0].name, left.hit_points, after.game_state_version, saves[0].remaining
+        turns[0].name, wounded.hit_points, after.game_state_version, saves[0].remaining
     );
     Ok(())
 }
@@ -143,19 +143,19 @@ async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Er
 }
 
 /// A new user's first evening.
-async fn first_steps(Night { sparc, .. }: &Night) -> Result<(), Error> {
+async fn first_evening(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;
     let progress = eve.tutorial().advance(Step::Welcome).await?;
     let changes = ProfileChanges { bio: Some(Some("New here".into())), ..Default::default() };
     eve.users().edit(changes).await?;
     let hero = eve.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
-    println!("first steps: {} is at {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
+    println!("first evening: {} is at {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
     Ok(())
 }
 
 /// The nightly maintenance job.
-async fn nightly(Night { sparc, .. }: &Night) -> Result<(), Error> {
+async fn nightly_job(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
     let events = service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
     let sessions = service.maintenance().archive_sessions(JobOptions::default(), |_| ()).await?;

@@ -8,10 +8,10 @@ use fastrand::Rng;
 use sparc::service::{Error, IdentityConnection, Transaction};
 use uuid::Uuid;
 
-/// Polls the future; drops it and returns `None` if it is still pending after `times` more polls.
-pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T> {
+/// Polls the future; if it is still pending after `more_polls` more, drops it and returns `None`.
+pub async fn poll_then_drop<T>(more_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut left = times;
+    let mut left = more_polls;
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending if left == 0 => Poll::Ready(None),
@@ -25,26 +25,29 @@ pub async fn polled<T>(times: u32, future: impl Future<Output = T>) -> Option<T>
 
 type Keys = BTreeSet<i64>;
 
-/// What is known about a transaction or savepoint.
+/// The state of a transaction or savepoint, as far as the model knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Good,
-    /// A call was dropped. If it had been sent, the frame has failed; otherwise it has not.
+    /// A call was dropped. If it had already been sent, the frame has failed; otherwise it is good.
     Unknown,
     Failed,
     IdentityChanged,
 }
 
+/// A transaction or savepoint that has not ended.
 #[derive(Debug)]
 struct Frame {
     id: u64,
     health: Health,
+    /// The keys that it has written.
     keys: Keys,
-    /// Keys of nested transactions whose commit was dropped: either all keys of a set are there or none.
-    maybe: Vec<Keys>,
+    /// Keys written by calls or nested transactions whose outcome is unknown: of each set, all keys were written or
+    /// none.
+    uncertain: Vec<Keys>,
 }
 
-/// A transaction that the task holds; its frame may be gone.
+/// A transaction that the task holds, with the id of its frame, which may have ended.
 struct Handle {
     tx: Transaction,
     frame: u64,
@@ -55,15 +58,20 @@ pub struct Task {
     seed: u64,
     number: u64,
     who: IdentityConnection,
+    /// A draft of the task's user, for calls of an operation.
     draft: Uuid,
-    next: i64,
+    last_key: i64,
+    /// From the outermost to the innermost.
     frames: Vec<Frame>,
     handles: Vec<Handle>,
-    ended_by_text: bool,
+    /// Whether raw SQL has committed the transaction whose handles the task still holds.
+    is_ended_by_raw_sql: bool,
+    /// The keys that are committed.
     stored: Keys,
-    unknown: Vec<Keys>,
+    /// Of each set, all keys are committed or none.
+    uncertain: Vec<Keys>,
     log: Vec<String>,
-    pub cancelled: u64,
+    pub dropped_calls: u64,
 }
 
 fn code<T>(outcome: &Result<T, Error>) -> &'static str {
@@ -78,14 +86,14 @@ impl Task {
             number,
             who,
             draft,
-            next: number as i64 * 1_000_000,
+            last_key: number as i64 * 1_000_000,
             frames: Vec::new(),
             handles: Vec::new(),
-            ended_by_text: false,
+            is_ended_by_raw_sql: false,
             stored: Keys::new(),
-            unknown: Vec::new(),
+            uncertain: Vec::new(),
             log: Vec::new(),
-            cancelled: 0,
+            dropped_calls: 0,
         }
     }
 
@@ -104,18 +112,18 @@ impl Task {
             let index = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
             match self.rng.u8(0..100) {
                 0..20 => self.write(index).await,
-                20..27 => self.look(index).await,
+                20..27 => self.read(index).await,
                 27..34 => self.fail(index).await,
                 34..40 => self.change_session(index).await,
                 40..43 => self.change_identity(index).await,
-                43..45 => self.end_by_text(index).await,
+                43..45 => self.commit_by_raw_sql(index).await,
                 45..57 => self.begin_nested(index).await,
                 57..67 => self.commit(index).await,
                 67..73 => self.rollback(index).await,
                 73..77 => self.drop_handle(index),
-                77..85 => self.cancel(index).await,
+                77..85 => self.drop_call(index).await,
                 85..91 => self.stream(index).await,
-                91..97 => self.at_once(index).await,
+                91..97 => self.call_concurrently(index).await,
                 _ => self.call_outside().await,
             }
         }
@@ -124,44 +132,48 @@ impl Task {
         }
     }
 
-    /// Compares the rows that are stored at the end.
-    pub fn end(&self, stored: &Keys) {
-        self.compare(stored, &self.stored, &self.unknown);
+    /// Compares the keys that are stored at the end with the model.
+    pub fn compare_stored(&self, stored: &Keys) {
+        self.compare(stored, &self.stored, &self.uncertain);
     }
 
-    fn compare(&self, there: &Keys, must: &Keys, may: &[Keys]) {
-        let missing: Vec<_> = must.difference(there).collect();
-        assert!(missing.is_empty(), "{missing:?} returned Ok but is not there\n{}", self.story());
-        let more: Keys = there.difference(must).copied().collect();
+    /// Asserts that all required keys were found, and of each uncertain set all or none, and no others.
+    fn compare(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
+        let missing: Vec<_> = required.difference(found).collect();
+        assert!(missing.is_empty(), "{missing:?} returned Ok but were not found\n{}", self.report());
+        let more: Keys = found.difference(required).copied().collect();
         let mut unexplained = more.clone();
-        for group in may {
-            let found = group.intersection(&more).count();
-            assert!(found == 0 || found == group.len(), "only a part of {group:?} is there\n{}", self.story());
+        for group in uncertain {
+            let count = group.intersection(&more).count();
+            assert!(count == 0 || count == group.len(), "only a part of {group:?} was found\n{}", self.report());
             unexplained.retain(|key| !group.contains(key));
         }
-        assert!(unexplained.is_empty(), "{unexplained:?} failed but is there\n{}", self.story());
+        assert!(unexplained.is_empty(), "{unexplained:?} failed but were found\n{}", self.report());
     }
 
-    fn story(&self) -> String {
+    /// Returns how to repeat the program, and what the task has done.
+    fn report(&self) -> String {
         format!("SPARC_SEED={} task {}:\n{}", self.seed, self.number, self.log.join("\n"))
     }
 
-    fn key(&mut self) -> i64 {
-        self.next += 1;
-        self.next
+    fn next_key(&mut self) -> i64 {
+        self.last_key += 1;
+        self.last_key
     }
 
-    fn position(&self, index: usize) -> Option<usize> {
+    /// Returns the position of the handle's frame, if that has not ended.
+    fn frame_position(&self, index: usize) -> Option<usize> {
         self.frames.iter().position(|frame| frame.id == self.handles[index].frame)
     }
 
-    /// Asserts the outcome that a valid call on that handle must have, and updates the model.
-    fn expect<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
+    /// Asserts that a valid call on that handle has the outcome that the model expects, and updates the model. Returns
+    /// whether the call succeeded.
+    fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
         self.log.push(format!("{what} on {index} of {}: {found}", self.handles.len()));
-        let position = self.position(index);
+        let position = self.frame_position(index);
         let expected = match position {
-            _ if self.ended_by_text => "transaction_ended",
+            _ if self.is_ended_by_raw_sql => "transaction_ended",
             None => "transaction_over",
             Some(at) if at + 1 < self.frames.len() => "nested_transaction_open",
             Some(at) => match self.frames[at].health {
@@ -174,7 +186,7 @@ impl Task {
                 }
             },
         };
-        assert_eq!(found, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.story());
+        assert_eq!(found, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.report());
         outcome.is_ok()
     }
 

@@ -1,20 +1,20 @@
-//! Documents that are small as they are stored and large as they print.
+//! Documents that are small when they are stored and large when they are printed.
 
 use uuid::Uuid;
 
-use super::sizes::documents;
+use super::sizes::document_writes;
 use crate::world::{Person, World};
 
-/// Puts a value into a document that its column accepts.
-fn wrapped(constraint: &str, value: &str) -> String {
+/// Puts a value into a document that the column with this constraint accepts.
+fn document_with(constraint: &str, value: &str) -> String {
     match constraint {
         "bounded_modifiers" => format!(r#"'[{{"type": "flat", "value": 1, "source": "x", "z": {value}}}]'"#),
         _ => format!(r#"'{{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": {value}}}'"#),
     }
 }
 
-/// Returns the bytes that a bound allows: the document's stored size.
-async fn limit_of(world: &World, constraint: &str) -> usize {
+/// Returns a constraint's limit on the stored size of a document, in bytes.
+async fn stored_size_limit(world: &World, constraint: &str) -> usize {
     let sql = format!(
         "SELECT substring(pg_get_constraintdef(oid) FROM '<= ([0-9]+)')::integer FROM pg_constraint
          WHERE conname = '{constraint}'"
@@ -42,12 +42,12 @@ async fn a_number_that_prints_longer_than_any_double_is_refused_in_every_documen
         "-2e308".to_owned(),
         "1e131071".to_owned(),
     ];
-    for (person, constraint, sql) in documents(&world).await {
+    for (person, constraint, sql) in document_writes(&world).await {
         for number in &numbers {
             let many = format!("[{}{number}]", format!("{number}, ").repeat(20));
             let long = format!(r#"["{}", {number}]"#, "x".repeat(1000));
             for value in [number, &format!("[[{number}]]"), &format!(r#"{{"a": {{"b": {number}}}}}"#), &many, &long] {
-                let document = wrapped(constraint, value);
+                let document = document_with(constraint, value);
                 assert_refused!(
                     person.exec(&sql.replace("$DOC$", &document)).await,
                     "23514",
@@ -58,7 +58,7 @@ async fn a_number_that_prints_longer_than_any_double_is_refused_in_every_documen
         }
         for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
         {
-            let document = wrapped(constraint, number);
+            let document = document_with(constraint, number);
             assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
         }
     }
@@ -67,13 +67,13 @@ async fn a_number_that_prints_longer_than_any_double_is_refused_in_every_documen
 #[tokio::test]
 async fn a_document_prints_at_most_eight_times_its_limit() {
     let world = World::new().await;
-    for (person, constraint, sql) in documents(&world).await {
-        let limit = limit_of(&world, constraint).await;
+    for (person, constraint, sql) in document_writes(&world).await {
+        let limit = stored_size_limit(&world, constraint).await;
         for number in ["1e308", "-1e300", "1e-308", "0e-308", "1e200"] {
-            let full = limit / 20;
-            let value = format!("[{}1]", format!("{number}, ").repeat(full));
+            let count = limit / 20;
+            let value = format!("[{}1]", format!("{number}, ").repeat(count));
             assert_refused!(
-                person.exec(&sql.replace("$DOC$", &wrapped(constraint, &value))).await,
+                person.exec(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
                 "23514",
                 "readable_document",
                 "{constraint}, {number}"
@@ -81,14 +81,14 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
         }
         // What prints within the limit is stored: ordinary numbers, and texts whose every character is escaped.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
-            let document = wrapped(constraint, &format!("[{value}1]"));
+            let document = document_with(constraint, &format!("[{value}1]"));
             assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
         }
     }
 }
 
 #[tokio::test]
-async fn every_document_that_a_client_writes_is_measured() {
+async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
     let world = World::new().await;
     let columns = "SELECT class.relname || '.' || attname
            || has_column_privilege('authenticated', class.oid, attnum, 'INSERT')::text
@@ -98,7 +98,8 @@ async fn every_document_that_a_client_writes_is_measured() {
            AND atttypid IN ('jsonb'::regtype, 'json'::regtype)
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
          ORDER BY 1";
-    // A further column needs a line in `documents`, and an insert below if it can be inserted.
+    // A new column needs an entry in `document_writes`, and an insert below if clients may insert it. The two booleans
+    // say whether they may insert and update it.
     assert_eq!(
         world.owner().values::<String>(columns).await.unwrap(),
         [
@@ -114,28 +115,31 @@ async fn every_document_that_a_client_writes_is_measured() {
     );
     let me = world.new_user().await;
     let draft = world.new_draft(me.uuid()).await;
-    let bomb = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
+    let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
     let hero = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
     for (sql, table) in [
-        (format!("{hero} '{bomb}', '{{}}')"), "characters"),
-        (format!("{hero} '{{}}', '{bomb}')"), "characters"),
-        (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{bomb}')"), "adventures"),
-        (format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{bomb}')"), "creatures"),
+        (format!("{hero} '{document}', '{{}}')"), "characters"),
+        (format!("{hero} '{{}}', '{document}')"), "characters"),
+        (format!("INSERT INTO adventures (name, content) VALUES ('Ford', '{document}')"), "adventures"),
         (
-            format!("INSERT INTO creatures (adventure_id, name, abilities) VALUES ('{draft}', 'Rat', '{bomb}')"),
+            format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{document}')"),
+            "creatures",
+        ),
+        (
+            format!("INSERT INTO creatures (adventure_id, name, abilities) VALUES ('{draft}', 'Rat', '{document}')"),
             "creatures",
         ),
     ] {
-        for end in ["", " ON CONFLICT DO NOTHING"] {
-            assert_refused!(me.exec(&format!("{sql}{end}")).await, "23514", "readable_document", "{table}");
+        for suffix in ["", " ON CONFLICT DO NOTHING"] {
+            assert_refused!(me.exec(&format!("{sql}{suffix}")).await, "23514", "readable_document", "{table}");
         }
     }
-    assert_service_refuses(&world, &me, draft).await;
+    assert_owner_is_refused(&world, &me, draft).await;
 }
 
-/// Nor does the service's role store one, although it may update what users may not.
-async fn assert_service_refuses(world: &World, me: &Person, draft: Uuid) {
+/// Asserts that even the owner, who may update what users may not, cannot store such a document.
+async fn assert_owner_is_refused(world: &World, me: &Person, draft: Uuid) {
     let game = world.new_active_session(1).await;
     let roll = world.new_roll(game.session, game.players[0].character, "{1,2,1,2,1}", 18, 5).await;
     let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;

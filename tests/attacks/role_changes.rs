@@ -1,111 +1,113 @@
-//! A rule applies to a user also if the statement itself changes the role, or writes through a trigger of the caller's.
+//! Rules for users also apply to a user whose statement changes the role while it runs, or writes through a trigger of
+//! the user's own.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, number, open_session, outcome_code};
-use crate::world::{World, roll, seat};
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, outcome_code, query_number};
+use crate::world::{World, insert_roll, insert_seat};
 
-/// Changes the role within the statement that contains it.
-const SWITCH: &str = "set_config('role', 'none', true)";
+/// An expression that resets the role in the middle of the statement that contains it.
+const RESET_ROLE: &str = "set_config('role', 'none', true)";
 
 #[tokio::test]
-async fn a_statement_that_drops_its_role_gets_no_seat_in_a_session_that_became_private() {
+async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
-    for returning in ["", &format!("RETURNING {SWITCH}"), &format!("RETURNING (SELECT {SWITCH})")] {
+    let users = world.with_users_login().await;
+    for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, me) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
-        let withdraw = game.seer.begin().await;
+        let hiding = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
-        super::exec_in(&withdraw, &sql).await.unwrap();
+        exec_in(&hiding, &sql).await.unwrap();
         let person = users.user(me.id);
-        let take = format!("{} {returning}", seat(game.session, me.id, me.character));
-        let taking = tokio::spawn(async move { attempt(&person, &take).await });
+        let join = format!("{} {returning}", insert_seat(game.session, me.id, me.character));
+        let joining = tokio::spawn(async move { attempt(&person, &join).await });
         world.owner().wait_for_lock_waiters(1).await;
-        withdraw.commit().await.unwrap();
-        assert_eq!(taking.await.unwrap(), "42501", "{returning}");
-        assert_eq!(number(&world, "SELECT count(*) FROM session_players").await, 0);
+        hiding.commit().await.unwrap();
+        assert_eq!(joining.await.unwrap(), "42501", "{returning}");
+        assert_eq!(query_number(&world, "SELECT count(*) FROM session_players").await, 0);
     }
 }
 
 #[tokio::test]
-async fn a_statement_that_drops_its_role_keeps_its_limits() {
+async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let (seer, player) = (users.user(game.seer.uuid()), users.user(game.players[0].id));
     let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
     let draft = world.new_draft(game.seer.uuid()).await;
     let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
     world.owner().exec(&format!("{creatures} FROM generate_series(1, 140)")).await.unwrap();
-    let events = |session: Uuid, count: u32| {
+    let insert_events = |session: Uuid, count: u32| {
         format!(
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{session}', 'client.wave' FROM generate_series(1, {count})"
         )
     };
-    let half = |order: &str| {
+    // The first or the last sixty creatures.
+    let sixty = |order: &str| {
         format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft}' ORDER BY id {order} LIMIT 60)")
     };
-    let halves = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
-    let deletion = |order: &str| format!("DELETE FROM creatures WHERE {}", half(order));
-    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", half(order));
+    let both = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
+    let deletion = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty(order));
+    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty(order));
     for (person, sql, code) in [
-        (&player, halves(events(game.session, 60), events(game.session, 60)), "SP027"),
-        (&seer, halves(events(game.session, 1), events(other, 1)), "SP039"),
-        (&seer, halves(update("ASC"), update("DESC")), "SP027"),
-        (&seer, halves(deletion("ASC"), deletion("DESC")), "SP027"),
+        (&player, both(insert_events(game.session, 60), insert_events(game.session, 60)), "SP027"),
+        (&seer, both(insert_events(game.session, 1), insert_events(other, 1)), "SP039"),
+        (&seer, both(update("ASC"), update("DESC")), "SP027"),
+        (&seer, both(deletion("ASC"), deletion("DESC")), "SP027"),
     ] {
         assert_eq!(dry_run(person, &sql).await, code, "{sql}");
-        let switched = format!("{sql} RETURNING {SWITCH}");
-        assert_eq!(dry_run(person, &switched).await, code, "{switched}");
+        let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
+        assert_eq!(dry_run(person, &with_reset).await, code, "{with_reset}");
     }
-    // In a column's expression, before the row's own triggers fire.
-    let first = format!("{SWITCH} || '{}'", game.session);
-    let spread = format!(
+    // The role is reset by the expression for a column, before the row's triggers fire.
+    let first = format!("{RESET_ROLE} || '{}'", game.session);
+    let into_both = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(wanted, 'none', '')::uuid, 'client.wave'
-         FROM (VALUES (0, {first}), (1, '{other}')) AS list (place, wanted) ORDER BY place"
+         FROM (VALUES (0, {first}), (1, '{other}')) AS list (number, wanted) ORDER BY number"
     );
-    assert_ne!(dry_run(&seer, &spread).await, "done");
+    assert_ne!(dry_run(&seer, &into_both).await, "done");
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_statement_that_drops_its_role_does_not_edit_an_ended_session() {
+async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
     let seer = users.user(game.seer.uuid());
-    for (set, switched) in [
+    for (set, codes) in [
         ("max_players = 3", "42501 SP004"),
         ("game_state = '[1]'", "42501 SP004"),
         ("scheduled_start = now() + INTERVAL '1 day'", "42501 SP004"),
     ] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session);
         assert_eq!(dry_run(&seer, &plain).await, "SP004", "{plain}");
-        for note in [SWITCH.to_owned(), format!("(SELECT {SWITCH})")] {
+        for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session);
             let code = dry_run(&seer, &sql).await;
-            assert!(switched.contains(&code), "{sql}: {code}");
+            assert!(codes.contains(&code), "{sql}: {code}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_trigger_of_the_callers_neither_locks_a_hidden_session_nor_draws_a_number() {
+async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let users = world.over_login_of_users().await;
+    let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let stranger = users.user(world.new_account().await);
-    let held = world.owner().begin().await;
-    super::exec_in(&held, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
-    let drawn = "SELECT last_value FROM session_events_seq_seq";
+    let holder = world.owner().begin().await;
+    exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+    let last_seq = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
-            let write = stranger.begin().await;
-            let prepared = format!(
+            let transaction = stranger.begin().await;
+            let create_trigger = format!(
                 "SET LOCAL lock_timeout = '2s';
                  CREATE TEMPORARY TABLE mine (id integer) ON COMMIT DROP;
                  CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
@@ -117,19 +119,19 @@ async fn a_trigger_of_the_callers_neither_locks_a_hidden_session_nor_draws_a_num
                  CREATE TRIGGER write BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
                 game.session
             );
-            super::exec_in(&write, &prepared).await.unwrap();
-            let before = number(&world, drawn).await;
-            let answer = exec_and_commit(write, "INSERT INTO mine VALUES (1)").await;
+            exec_in(&transaction, &create_trigger).await.unwrap();
+            let before = query_number(&world, last_seq).await;
+            let answer = exec_and_commit(transaction, "INSERT INTO mine VALUES (1)").await;
             assert_eq!(answer, "42501", "{kind} {options} {body}");
             // The column's default draws one number per row.
-            assert!(number(&world, drawn).await <= before + 1, "{kind} {options} {body}");
+            assert!(query_number(&world, last_seq).await <= before + 1, "{kind} {options} {body}");
         }
     }
-    held.rollback().await.unwrap();
-    // Events that our triggers write arrive, also through a trigger of the caller's.
+    holder.rollback().await.unwrap();
+    // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
     let before = world.owner().count("session_events").await;
     let seer = users.user(game.seer.uuid());
-    let nested = format!(
+    let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE mine (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN UPDATE public.sessions SET status = 'paused' WHERE id = '{}'; RETURN NEW; END $$;
@@ -137,17 +139,17 @@ async fn a_trigger_of_the_callers_neither_locks_a_hidden_session_nor_draws_a_num
          INSERT INTO mine VALUES (1)",
         game.session
     );
-    assert_eq!(outcome_code(seer.exec(&nested).await), "done");
+    assert_eq!(outcome_code(seer.exec(&pause_by_trigger).await), "done");
     assert_eq!(world.owner().count("session_events").await, before + 1);
 }
 
 #[tokio::test]
-async fn an_operators_own_role_is_not_taken_for_a_user() {
+async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let draft = world.new_draft(game.seer.uuid()).await;
     let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
-    // The role has privileges and policies of its own. It is rolled back.
+    // A role with privileges and policies of its own, created in a transaction that is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
         "CREATE ROLE sparc_operators_own NOLOGIN",
@@ -162,14 +164,14 @@ async fn an_operators_own_role_is_not_taken_for_a_user() {
         "UPDATE creatures SET description = 'x'",
         &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session),
     ] {
-        super::exec_in(&transaction, sql).await.unwrap();
+        exec_in(&transaction, sql).await.unwrap();
     }
     transaction.rollback().await.unwrap();
 }
 
-/// What was true when a statement began need not be true once it has the lock of its session.
+/// While a statement waits for the lock of its session, the session can change.
 #[tokio::test]
-async fn a_session_that_changed_while_a_statement_waited_for_it_is_looked_at_again() {
+async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;
     for change in [
         "sessions SET status = 'paused' WHERE id",
@@ -181,7 +183,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_looked_at_aga
         let holder = world.owner().begin().await;
         exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
         exec_in(&holder, &format!("UPDATE {change} = '{}'", game.session)).await.unwrap();
-        let (person, sql) = (player.person.clone(), roll(game.session, player.character));
+        let (person, sql) = (player.person.clone(), insert_roll(game.session, player.character));
         let rolling = tokio::spawn(async move { attempt(&person, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         holder.commit().await.unwrap();

@@ -1,26 +1,34 @@
-//! An account that has a part in everything, and all writes that it may make.
+//! An account with every kind of row that an account can have, and all writes that it may make.
 
 use uuid::Uuid;
 
-use crate::world::{GameSession, Person, World, heroic_save, insert_character, roll, seat};
+use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
-pub struct Everything {
+pub struct FullAccount {
     pub account: Uuid,
     pub me: Person,
+    /// An active session that the account runs as Seer.
     pub live: GameSession,
+    /// A completed session that the account ran as Seer.
     pub finished: GameSession,
+    /// Another Seer's active session, where the account has a seat with `hero`.
     pub joined: GameSession,
+    /// Another Seer's waiting session, where the account had a seat with `hero` and left it.
     pub left: GameSession,
-    pub public: Uuid,
+    /// A waiting public session in which the account has no part.
+    pub public_session: Uuid,
     pub hero: Uuid,
+    /// A character that never had a seat.
     pub spare: Uuid,
+    /// A published adventure of the account's that nobody has played, with `creature`.
     pub published: Uuid,
-    pub failed: Uuid,
     pub creature: Uuid,
+    /// A failed roll of `hero` in `joined`, which a heroic save can repeat.
+    pub failed_roll: Uuid,
 }
 
-pub async fn everything(world: &World) -> Everything {
+pub async fn create_full_account(world: &World) -> FullAccount {
     let owner = world.owner();
     let (live, finished) = (world.new_active_session(2).await, world.new_active_session(2).await);
     let me = live.seer.clone();
@@ -30,7 +38,7 @@ pub async fn everything(world: &World) -> Everything {
     world.set(&finished, "status = 'completed'").await;
     let (joined, left) = (world.new_session(1).await, world.new_session(1).await);
     for game in [&joined, &left] {
-        owner.exec(&seat(game.session, account, hero)).await.unwrap();
+        owner.exec(&insert_seat(game.session, account, hero)).await.unwrap();
     }
     world.set(&joined, "status = 'active'").await;
     let leave = format!(
@@ -38,85 +46,85 @@ pub async fn everything(world: &World) -> Everything {
         left.session
     );
     owner.exec(&leave).await.unwrap();
-    let failed = world.new_roll(joined.session, hero, "{1,2}", 10, -3600).await;
-    let somewhere = world.new_session(0).await;
-    world.set(&somewhere, "is_public = true").await;
+    let failed_roll = world.new_roll(joined.session, hero, "{1,2}", 10, -3600).await;
+    let elsewhere = world.new_session(0).await;
+    world.set(&elsewhere, "is_public = true").await;
     let published = world.new_adventure(account).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");
     let creature = owner.value(&sql).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
-    Everything {
+    FullAccount {
         account,
         me,
         live,
         finished,
         joined,
         left,
-        public: somewhere.session,
+        public_session: elsewhere.session,
         hero,
         spare,
         published,
-        failed,
         creature,
+        failed_roll,
     }
 }
 
 /// Returns every write that a user may make, each in a form that would succeed.
-pub fn writes(fixture: &Everything) -> Vec<String> {
-    let Everything { account, hero, spare, published, failed, creature, public, .. } = fixture;
+pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
+    let FullAccount { account, hero, spare, published, failed_roll, creature, public_session, .. } = fixture;
     let (live, finished, joined, left) =
         (fixture.live.session, fixture.finished.session, fixture.joined.session, fixture.left.session);
-    let session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
-    let of_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
-    let adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
-    let own_seat = |id: Uuid, set: &str| {
+    let update_session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
+    let update_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
+    let update_adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
+    let update_own_seat = |id: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{account}'")
     };
-    let code = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
+    let code_of = |id: Uuid| format!("(SELECT code::text FROM sessions WHERE id = '{id}')");
     vec![
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}'"),
         format!("UPDATE users SET display_name = 'Back again' WHERE id = '{account}'"),
         insert_character(Uuid::new_v4(), *account),
-        of_hero("name = 'Back again'"),
-        of_hero("hit_points = 1"),
-        of_hero("equipment = '[1]'"),
+        update_hero("name = 'Back again'"),
+        update_hero("hit_points = 1"),
+        update_hero("equipment = '[1]'"),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare}'"),
         format!("DELETE FROM characters WHERE id = '{spare}'"),
         format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
         format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live.players[0].character),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
-        adventure("name = 'Renamed'"),
-        adventure("difficulty = 'hard'"),
-        adventure("min_players = 1"),
-        adventure("estimated_duration = 90"),
-        adventure("status = 'archived'"),
+        update_adventure("name = 'Renamed'"),
+        update_adventure("difficulty = 'hard'"),
+        update_adventure("min_players = 1"),
+        update_adventure("estimated_duration = 90"),
+        update_adventure("status = 'archived'"),
         format!("DELETE FROM adventures WHERE id = '{published}'"),
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Mud Hag')"),
         format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
         format!("DELETE FROM creatures WHERE id = '{creature}'"),
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{published}')"),
-        session(live, "looking_for = 'Anybody'"),
-        session(live, "is_public = true"),
-        session(live, "max_players = 5"),
-        session(live, "current_scene_id = 'ford'"),
-        session(live, "current_encounter_id = 'ford'"),
-        session(live, "game_state = '{\"round\": 1}'"),
-        session(live, "status = 'paused'"),
-        session(finished, "looking_for = 'Anybody'"),
-        session(finished, "is_public = true"),
-        seat(*public, *account, *hero),
-        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code(*public)),
-        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code(left)),
-        own_seat(left, "is_active = true"),
-        own_seat(left, &format!("character_id = '{spare}'")),
-        own_seat(joined, "is_active = false"),
+        update_session(live, "looking_for = 'Anybody'"),
+        update_session(live, "is_public = true"),
+        update_session(live, "max_players = 5"),
+        update_session(live, "current_scene_id = 'ford'"),
+        update_session(live, "current_encounter_id = 'ford'"),
+        update_session(live, "game_state = '{\"round\": 1}'"),
+        update_session(live, "status = 'paused'"),
+        update_session(finished, "looking_for = 'Anybody'"),
+        update_session(finished, "is_public = true"),
+        insert_seat(*public_session, *account, *hero),
+        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(*public_session)),
+        format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(left)),
+        update_own_seat(left, "is_active = true"),
+        update_own_seat(left, &format!("character_id = '{spare}'")),
+        update_own_seat(joined, "is_active = false"),
         format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
             fixture.live.players[0].id
         ),
-        roll(joined, *hero),
-        roll(live, fixture.live.players[0].character),
-        heroic_save(joined, *hero, *failed),
+        insert_roll(joined, *hero),
+        insert_roll(live, fixture.live.players[0].character),
+        insert_heroic_save(joined, *hero, *failed_roll),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{joined}', 'client.wave')"),
@@ -133,7 +141,7 @@ pub fn writes(fixture: &Everything) -> Vec<String> {
              WHEN MATCHED THEN UPDATE SET name = 'Merged'"
         ),
         format!(
-            "WITH gone AS (UPDATE characters SET name = 'In passing' WHERE id = '{hero}' RETURNING id) SELECT * FROM gone"
+            "WITH gone AS (UPDATE characters SET name = 'Renamed in a CTE' WHERE id = '{hero}' RETURNING id) SELECT * FROM gone"
         ),
     ]
 }

@@ -1,5 +1,5 @@
-//! Every method of a connection and of a transaction is dropped at every point where it waits, and the next caller uses
-//! the pool's only connection at once.
+//! Every call of a method of a connection and of a transaction is dropped at each point where it waits, and the next
+//! caller uses the pool's only connection at once.
 
 use std::pin::Pin;
 
@@ -14,10 +14,10 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::polled;
+use super::poll_then_drop;
 use crate::{faults::network::Proxy, world::World};
 
-type Done<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
+type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<(), DbErr>> + 'a>>;
 
 fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
@@ -26,7 +26,7 @@ fn sql(text: &str) -> Statement {
 const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
 /// The name of a method, and a call of it.
-type Method<C> = (&'static str, for<'a> fn(&'a C) -> Done<'a>);
+type Method<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
 
 /// The methods that connections and transactions have in common.
 fn methods<C>() -> Vec<Method<C>>
@@ -84,7 +84,7 @@ async fn connect_single(world: &World) -> Sparc {
 }
 
 #[tokio::test]
-async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_caller() {
+async fn a_call_on_a_connection_dropped_at_any_point_does_not_affect_the_next_caller() {
     let world = World::new().await;
     let sparc = connect_single(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
@@ -92,10 +92,10 @@ async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_ca
     for (name, method) in methods::<IdentityConnection>() {
         for polls in 0.. {
             let what = format!("{name} after {polls} polls");
-            let ended = polled(polls, method(&ada)).await;
+            let finished = poll_then_drop(polls, method(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &what).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
-            if let Some(outcome) = ended {
+            if let Some(outcome) = finished {
                 outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
                 break;
             }
@@ -107,7 +107,7 @@ async fn a_connections_method_dropped_at_any_point_leaves_nothing_to_the_next_ca
 }
 
 #[tokio::test]
-async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
+async fn a_call_on_a_transaction_dropped_at_any_point_fails_only_the_innermost() {
     let world = World::new().await;
     let sparc = connect_single(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
@@ -118,7 +118,7 @@ async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let ended = polled(polls, method(&inner)).await.is_some();
+            let is_finished = poll_then_drop(polls, method(&inner)).await.is_some();
             match inner.execute_raw(sql("SELECT 1")).await {
                 Ok(_) => assert_identity(&inner, id, &what).await,
                 Err(error) => assert_eq!(sparc::service::Error::from(error).code(), "transaction_failed", "{what}"),
@@ -128,7 +128,7 @@ async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
             tx.commit().await.unwrap();
             assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some(&*what));
             assert_identity(&ben, ben.user_id().unwrap(), &what).await;
-            if ended {
+            if is_finished {
                 break;
             }
             dropped += 1;
@@ -138,7 +138,7 @@ async fn a_transactions_method_dropped_at_any_point_fails_only_the_innermost() {
     assert!(dropped > 30);
 }
 
-/// Commits and rollbacks, which consume their transaction.
+/// These two methods consume their transaction, so `methods` does not contain them.
 #[tokio::test]
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
@@ -146,26 +146,28 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
     for commits in [true, false] {
-        for nested in [false, true] {
+        for is_nested in [false, true] {
             for polls in 0.. {
-                let what = format!("commits: {commits}, nested: {nested}, after {polls} polls");
+                let what = format!("commits: {commits}, nested: {is_nested}, after {polls} polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
                 let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
-                let tx = if nested { Some(outer.begin().await.unwrap()) } else { None };
+                let tx = if is_nested { Some(outer.begin().await.unwrap()) } else { None };
                 let ended = match tx {
                     Some(tx) => {
                         tx.execute_unprepared(&write).await.unwrap();
                         let end = async { if commits { tx.commit().await } else { tx.rollback().await } };
-                        let ended = polled(polls, end).await;
+                        let ended = poll_then_drop(polls, end).await;
                         assert_identity(&outer, id, &what).await;
                         outer.commit().await.unwrap();
                         ended
                     }
                     None => {
                         outer.execute_unprepared(&write).await.unwrap();
-                        polled(polls, async { if commits { outer.commit().await } else { outer.rollback().await } })
-                            .await
+                        poll_then_drop(polls, async {
+                            if commits { outer.commit().await } else { outer.rollback().await }
+                        })
+                        .await
                     }
                 };
                 assert_identity(&ben, ben.user_id().unwrap(), &what).await;

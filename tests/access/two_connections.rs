@@ -1,13 +1,14 @@
-//! The same user on two connections: a statement sent while the first one is uncommitted gets the answer that it gets
-//! after the first one has ended.
+//! The same user on two connections: a statement sent while the first one is uncommitted gets the same answer as after
+//! the first one has ended.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::world::{Person, World, heroic_save, insert_character, refused, roll, seat};
+use crate::world::{Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat, refused};
 
-/// Writes that users send twice, by a second click or from a second device, each on its own rows.
-async fn writes(world: &World) -> Vec<(Person, String)> {
+/// Writes that users may send twice, by a second click or from a second device. Each is on rows that no other one
+/// affects.
+async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
     let character = Uuid::new_v4();
@@ -15,16 +16,16 @@ async fn writes(world: &World) -> Vec<(Person, String)> {
     writes.push((player.person.clone(), insert_character(character, player.id)));
     writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
 
-    let crowded = world.new_user().await;
+    let with_nine = world.new_user().await;
     for _ in 0..9 {
-        world.new_character(crowded.uuid()).await;
+        world.new_character(with_nine.uuid()).await;
     }
     let tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{0}', 'Tenth ' || gen_random_uuid(), 'warrior', 5, 3, 2, 2, '{{}}')",
-        crowded.uuid()
+        with_nine.uuid()
     );
-    writes.push((crowded, tenth));
+    writes.push((with_nine, tenth));
 
     let player = world.new_player().await;
     writes.push((
@@ -39,36 +40,37 @@ async fn writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_session(3).await;
     owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), seat(game.session, player.id, player.character)));
+    writes.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
     let game = world.new_session(3).await;
     let code: String =
         owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
     let player = world.new_player().await;
     writes
         .push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
-    let leave = |session: Uuid, player: Uuid, set: &str| {
+    let update_seat = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), leave(game.session, player.id, "is_active = false")));
+    writes.push((player.person.clone(), update_seat(game.session, player.id, "is_active = false")));
     let game = world.new_active_session(2).await;
-    writes.push((game.seer.clone(), leave(game.session, game.players[0].id, "is_active = NOT is_active")));
+    writes.push((game.seer.clone(), update_seat(game.session, game.players[0].id, "is_active = NOT is_active")));
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), roll(game.session, player.character)));
+    writes.push((player.person.clone(), insert_roll(game.session, player.character)));
     let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
-    writes.push((player.person.clone(), heroic_save(game.session, player.character, failed)));
+    writes.push((player.person.clone(), insert_heroic_save(game.session, player.character, failed)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     writes.push((player.person.clone(), event));
     writes
         .push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
 
-    for (waiting, set) in [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
+    for (is_waiting, set) in
+        [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
-        let game = if waiting { world.new_session(1).await } else { world.new_active_session(1).await };
+        let game = if is_waiting { world.new_session(1).await } else { world.new_active_session(1).await };
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
     }
     let seer = world.new_user().await;
@@ -92,31 +94,31 @@ fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String 
 }
 
 #[tokio::test]
-async fn the_same_user_on_two_connections_is_answered_as_on_one() {
+async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
     let world = World::new().await;
     for first_commits in [true, false] {
-        let (alone, together) = (writes(&world).await, writes(&world).await);
-        for ((person, sql), (same, both)) in alone.into_iter().zip(together) {
-            // Sequentially.
+        let (sequential, concurrent) = (repeated_writes(&world).await, repeated_writes(&world).await);
+        for ((person, sql), (concurrent_person, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
+            // The second one after the first one has ended.
             let first = person.begin().await;
-            let before = outcome_code(first.execute_unprepared(&sql).await);
+            let first_outcome = outcome_code(first.execute_unprepared(&sql).await);
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
             let expected = outcome_code(person.begin().await.execute_unprepared(&sql).await);
-            // The second while the first is uncommitted.
-            let first = same.begin().await;
-            assert_eq!(outcome_code(first.execute_unprepared(&both).await), before, "{sql}");
+            // The same two, but the second one while the first one is uncommitted.
+            let first = concurrent_person.begin().await;
+            assert_eq!(outcome_code(first.execute_unprepared(&concurrent_sql).await), first_outcome, "{sql}");
             let second = tokio::spawn({
-                let (same, both) = (same.clone(), both.clone());
+                let (person, sql) = (concurrent_person.clone(), concurrent_sql.clone());
                 async move {
-                    let second = same.begin().await;
-                    let outcome = outcome_code(second.execute_unprepared(&both).await);
+                    let second = person.begin().await;
+                    let outcome = outcome_code(second.execute_unprepared(&sql).await);
                     second.rollback().await.unwrap();
                     outcome
                 }
             });
-            // It waits for a lock or has finished, so both were open at the same time.
-            let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            while !second.is_finished() && world.owner().count(waits).await == 0 {
+            // Wait until it waits for a lock or has finished, so that both were open at the same time.
+            let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            while !second.is_finished() && world.owner().count(lock_waiters).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();

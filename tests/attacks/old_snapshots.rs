@@ -1,26 +1,26 @@
-//! Statements in a transaction whose snapshot is older than the state that now forbids them.
+//! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close,
-    everything::{everything, writes},
-    exec_and_commit, is_closed,
+    assert_invariants, attempt, close, exec_and_commit,
+    full_account::{all_writes, create_full_account},
+    is_closed,
 };
-use crate::world::{World, seat};
+use crate::world::{World, insert_seat};
 
 #[tokio::test]
 async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let world = World::new().await;
-    let fixture = everything(&world).await;
-    let mut open = Vec::new();
-    let statements = writes(&fixture);
-    // Twenty at a time, because each holds a connection.
+    let fixture = create_full_account(&world).await;
+    let mut transactions = Vec::new();
+    let statements = all_writes(&fixture);
+    // Every third one, because each transaction holds one of the 40 connections.
     let open_session =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
-        open.push((fixture.me.begin_with_snapshot().await, sql));
+        transactions.push((fixture.me.begin_with_snapshot().await, sql));
     }
     close(&world, fixture.account).await;
-    for (transaction, sql) in open {
+    for (transaction, sql) in transactions {
         let outcome = exec_and_commit(transaction, sql).await;
         assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
     }
@@ -28,13 +28,13 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
 }
 
 #[tokio::test]
-async fn closing_an_account_with_an_old_snapshot_closes_its_present_rows() {
+async fn closing_an_account_with_an_old_snapshot_includes_newer_rows_or_fails() {
     let world = World::new().await;
-    let count = writes(&everything(&world).await).len();
-    for place in (0..count).step_by(2) {
-        let fixture = everything(&world).await;
-        let take_back = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
-        let sql = if place == 0 { take_back } else { writes(&fixture).remove(place) };
+    let count = all_writes(&create_full_account(&world).await).len();
+    for index in (0..count).step_by(2) {
+        let fixture = create_full_account(&world).await;
+        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
+        let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
         let closing = fixture.me.begin_with_snapshot().await;
         assert_eq!(attempt(&fixture.me, &sql).await, "done", "{sql}");
         let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
@@ -51,21 +51,21 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     world.set(&game, "is_public = true").await;
     // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = exec_and_commit(retiring, &retire).await;
     assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
     let other = world.new_player().await;
-    let sitting = other.person.begin_with_snapshot().await;
+    let joining = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
-    let outcome = exec_and_commit(sitting, &seat(game.session, other.id, other.character)).await;
+    let outcome = exec_and_commit(joining, &insert_seat(game.session, other.id, other.character)).await;
     assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&third.person, &seat(game.session, third.id, third.character)).await, "done");
+    assert_eq!(attempt(&third.person, &insert_seat(game.session, third.id, third.character)).await, "done");
     let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
     assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
@@ -78,7 +78,7 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     world.set(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
     let player = world.new_player().await;
-    assert_eq!(attempt(&player.person, &seat(game.session, player.id, player.character)).await, "done");
+    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
     let outcome = exec_and_commit(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
@@ -86,25 +86,25 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
 }
 
 #[tokio::test]
-async fn a_session_is_not_opened_in_a_snapshot_where_the_adventure_was_published() {
+async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.uuid()).await;
-    let past = stranger.begin_with_snapshot().await;
+    let old = stranger.begin_with_snapshot().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    let outcome = exec_and_commit(past, &insert).await;
+    let outcome = exec_and_commit(old, &insert).await;
     assert!(
         ["SP009", "40001"].contains(&outcome.as_str()),
-        "{outcome}: the Seer could read what is written from now on"
+        "{outcome}: the Seer could read what the creator writes from now on"
     );
 }
 
 #[tokio::test]
-async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_was_open() {
+async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() {
     for write in [
         "INSERT INTO tutorial_progress (user_id) VALUES ('{me}')",
         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.late')",
@@ -116,10 +116,10 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_was_open() {
         let game = world.new_active_session(2).await;
         let player = &game.players[0];
         let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
-        let past = player.person.begin_with_snapshot().await;
+        let old = player.person.begin_with_snapshot().await;
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
-        let outcome = exec_and_commit(past, &write).await;
+        let outcome = exec_and_commit(old, &write).await;
         assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
     }
