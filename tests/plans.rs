@@ -90,8 +90,8 @@ impl Explainer {
     {
         let answer = operation.await.unwrap();
         let mut all = prepared_statements(&self.db).await.unwrap();
-        let new = all.split_off(self.known);
-        self.known += new.len();
+        let new = all.split_off(self.known_statements);
+        self.known_statements += new.len();
         let statement = new.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let (plan, fetched) = self.explain_analyze(&statement.prepare_statement("hot"), mode, values).await;

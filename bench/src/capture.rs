@@ -10,12 +10,12 @@ use crate::Failure;
 pub struct StatementCapture {
     pool: DatabaseConnection,
     pub sparc: Sparc,
-    /// The number of statements returned so far.
+    /// The number of prepared statements that have been returned so far.
     returned: usize,
 }
 
 impl StatementCapture {
-    /// Creates it from a pool of one connection.
+    /// Creates a service on `pool`, which must have only one connection.
     pub fn new(pool: DatabaseConnection) -> Self {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, returned: 0 }
     }

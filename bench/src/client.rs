@@ -23,47 +23,54 @@ impl Client {
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
     }
 
-    /// Runs statements and returns the number of rows.
+    /// Runs statements and returns the number of rows that all of them returned.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
-        let mut rows = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
+        let mut results = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
         let mut count = 0;
-        while let Some(step) = rows.try_next().await.map_err(|error| Failure::of(sql, error))? {
-            count += u64::from(step.is_right());
+        while let Some(result_or_row) = results.try_next().await.map_err(|error| Failure::in_statement(sql, error))? {
+            count += u64::from(result_or_row.is_right());
         }
         Ok(count)
     }
 
     /// Runs statements and returns the time from sending them to the last response, and the number of rows.
-    pub async fn time(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
-        let begun = Instant::now();
+    pub async fn run_timed(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
+        let start = Instant::now();
         let rows = self.run(sql).await?;
-        Ok((begun.elapsed(), rows))
+        Ok((start.elapsed(), rows))
     }
 
     /// Returns the rows, each column as text; NULL is an empty string.
-    pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
+    pub async fn fetch_rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
         let rows = self.connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await;
-        rows.map_err(|error| Failure::of(sql, error))?.iter().map(texts).collect()
+        rows.map_err(|error| Failure::in_statement(sql, error))?.iter().map(columns_as_text).collect()
     }
 
     /// Returns the first column of the first row.
-    pub async fn value(&mut self, sql: &str) -> Result<String, Failure> {
-        Ok(self.rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
+    pub async fn fetch_value(&mut self, sql: &str) -> Result<String, Failure> {
+        Ok(self.fetch_rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
     /// Returns the first column of the first row as a number, or 0 if it is not a number.
-    pub async fn number(&mut self, sql: &str) -> Result<f64, Failure> {
-        Ok(self.value(sql).await?.parse().unwrap_or_default())
+    pub async fn fetch_number(&mut self, sql: &str) -> Result<f64, Failure> {
+        Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }
 
-    /// Copies chunks of rows in COPY's text format into a table.
-    pub async fn copy(&mut self, into: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
-        let statement = format!("COPY {into} FROM STDIN");
-        let mut copy = self.connection.copy_in_raw(&statement).await.map_err(|error| Failure::of(&statement, error))?;
+    /// Returns the process id of the server's postmaster, whose child processes run the statements.
+    pub async fn postmaster_pid(&mut self) -> Result<Option<u32>, Failure> {
+        let pid_file = self.fetch_value("SELECT pg_read_file('postmaster.pid')").await?;
+        Ok(pid_file.lines().next().and_then(|line| line.parse().ok()))
+    }
+
+    /// Copies chunks of rows in COPY's text format into a table, and returns the number of rows.
+    pub async fn copy_in(&mut self, into: &str, chunks: impl Iterator<Item = String>) -> Result<u64, Failure> {
+        let copy_sql = format!("COPY {into} FROM STDIN");
+        let mut copy =
+            self.connection.copy_in_raw(&copy_sql).await.map_err(|error| Failure::in_statement(&copy_sql, error))?;
         for chunk in chunks {
             copy.send(chunk.into_bytes()).await?;
         }
-        copy.finish().await.map_err(|error| Failure::of(&statement, error))
+        copy.finish().await.map_err(|error| Failure::in_statement(&copy_sql, error))
     }
 
     /// Closes the connection.
@@ -72,7 +79,7 @@ impl Client {
     }
 }
 
-fn texts(row: &PgRow) -> Result<Vec<String>, Failure> {
+fn columns_as_text(row: &PgRow) -> Result<Vec<String>, Failure> {
     (0..row.len())
         .map(|column| {
             let value = row.try_get_raw(column)?;

@@ -8,26 +8,26 @@ use service::{Operations, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
 use crate::{
-    Compare, Failure,
+    CompareOptions, Failure,
     capture::StatementCapture,
     client::Client,
     days,
     evening::{self, Delivery},
     fill::{Schema, fill, fill_events},
-    growth::{Size, bytes_per_session, up, up_watching_locks},
-    indexes::{Uses, indexes},
-    measure::Measure,
+    growth::{GrowthResult, bytes_per_session, migrate, migrate_watching_locks},
+    indexes::{IndexUses, measure_indexes},
+    measure::StatementPair,
     operations, overhead, page,
-    reads::{quoted, reads},
+    reads::{capture_reads, quoted},
     report::{Report, Settings},
-    samples::{Sample, samples},
+    samples::{Sample, choose_samples},
     world::World,
-    writes::{check, writes},
+    writes::{capture_writes, new_roll},
 };
 
-/// Settings of a production host: acknowledged commits are on disk, and the data in use fits in the buffers. The
+/// Settings of a production host: acknowledged commits are on disk, and the data in use fits in the shared buffers. The
 /// planner's cost parameters are PostgreSQL's defaults.
-pub const SETTINGS: [&str; 8] = [
+pub const PRODUCTION_SETTINGS: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
@@ -39,149 +39,152 @@ pub const SETTINGS: [&str; 8] = [
 ];
 
 const SPECIFICATION: &str = include_str!("../sql/specification.sql");
-pub const ACCOUNTS: &str = include_str!("../sql/accounts.sql");
+/// The platform's definition of `auth.uid()`.
+pub const AUTH_UID: &str = include_str!("../sql/auth_uid.sql");
 const PLATFORM_GRANTS: &str = include_str!("../sql/platform.sql");
 
-/// The two databases at one scale.
+/// The two databases at one scale, filled with the same rows.
 struct Databases {
     specification: Database,
     ours: Database,
     world: World,
     samples: Vec<Sample>,
-    size: Size,
+    growth: GrowthResult,
 }
 
+/// The number of sessions of the first evening, few enough to be sustained.
+const FIRST_SESSIONS: u64 = 50;
+
 /// Runs the command `compare`.
-pub async fn compare(options: &Compare) -> Result<(), Failure> {
-    let begun = Instant::now();
+pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
+    let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&SETTINGS)).await?;
+    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let mut report = Report { settings: Settings::of(&mut client).await?, ..Report::default() };
+    let mut report = Report { settings: Settings::read(&mut client).await?, ..Report::default() };
     for (name, setting) in &report.settings.postgresql {
         println!("{name:>22} {setting}");
     }
-    let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
-    let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
+    let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
 
     let mut scales = options.scale.clone();
     scales.sort_by(f64::total_cmp);
-    // The goals are about scale 1, so whole operations, evening and simulated days run at the scale nearest to it.
-    let nearest = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
+    // The goals are about scale 1, so whole operations, evenings and simulated days run at the scale nearest to it.
+    let nearest_to_1 = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
-        let both = set_up(&server, scale).await?;
-        let (uses, measures) = measure(&both, scale, options, &mut report).await?;
-        let Databases { specification, ours, world, samples, size } = both;
+        let databases = create_databases(&server, scale).await?;
+        let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
+        let Databases { specification, ours, world, samples, growth } = databases;
         drop(specification);
-        measure_isolated(&ours, &measures, scale, &mut report).await?;
-        if scale == nearest {
+        measure_isolated(&ours, &pairs, scale, &mut report).await?;
+        if scale == nearest_to_1 {
             // If only some statements were measured, most indexes would seem unused.
             if options.only.is_empty() && !options.no_statements {
                 let mut client = Client::open(ours.url()).await?;
-                report.indexes = indexes(&mut client, &uses).await?;
+                report.indexes = measure_indexes(&mut client, &index_uses).await?;
                 client.close().await?;
             }
-            measure_workloads(&ours, &samples, world, postmaster, options, &mut report).await?;
+            measure_workloads(&ours, &samples, world, postmaster_pid, options, &mut report).await?;
         }
-        report.sizes.push(size);
-        report.settings.seconds = begun.elapsed().as_secs_f64();
+        report.growth.push(growth);
+        report.settings.seconds = start.elapsed().as_secs_f64();
         page::write(&report, &options.out, options.docs)?;
     }
     Ok(())
 }
 
 /// Creates both schemas and fills them with the same rows.
-async fn set_up(server: &Server, scale: f64) -> Result<Databases, Failure> {
+async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
     let world = World::at_scale(scale);
     let now = Utc::now();
     let empty = server.create_empty().await?;
     let pool = empty.connect(2).await?;
-    let up_empty_ms = up(&pool, None).await?;
+    let up_empty_ms = migrate(&pool, None).await?;
     pool.close().await?;
     drop(empty);
 
     let specification = server.create_empty().await?;
     let pool = specification.connect(2).await?;
     // The first migration is the platform's stand-in: accounts, roles, `auth.uid()`.
-    up(&pool, Some(1)).await?;
-    pool.execute_unprepared(ACCOUNTS).await?;
+    migrate(&pool, Some(1)).await?;
+    pool.execute_unprepared(AUTH_UID).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
     pool.execute_unprepared(PLATFORM_GRANTS).await?;
     pool.close().await?;
     let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
-    up(&pool, None).await?;
+    migrate(&pool, None).await?;
 
     let filling = fill(ours.url(), Schema::Ours, world, now);
-    let (built, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, world, now))?;
+    let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, world, now))?;
     tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
-    let (up_full_ms, longest, longest_lock_table) = up_watching_locks(&pool, ours.url()).await?;
-    // After `up`, which would treat it as a change to its own stand-in.
-    pool.execute_unprepared(ACCOUNTS).await?;
+    let (up_full_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
+    // After `up`, which would report the platform's `auth.uid()` as a change to the migrations' stand-in.
+    pool.execute_unprepared(AUTH_UID).await?;
     pool.close().await?;
 
-    let mut samples = samples(&world);
+    let mut samples = choose_samples(&world);
     let mut client = Client::open(ours.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     for sample in &mut samples {
-        let seq = client.number(&format!("SELECT seq FROM session_events WHERE id = {}", quoted(sample.event))).await?;
-        sample.seq = seq as i64;
+        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quoted(sample.event));
+        sample.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
-    let size = Size {
+    let growth = GrowthResult {
         scale,
-        prd_bytes_session: bytes_per_session(specification.url(), &world).await?,
-        ours_bytes_session: bytes_per_session(ours.url(), &world).await?,
-        indexes_ms: built.iter().map(|index| index.ms).sum(),
-        indexes: built,
+        specification_bytes_per_session: bytes_per_session(specification.url(), &world).await?,
+        ours_bytes_per_session: bytes_per_session(ours.url(), &world).await?,
+        indexes_ms: index_builds.iter().map(|index| index.ms).sum(),
+        indexes: index_builds,
         up_empty_ms,
         up_full_ms,
-        longest_lock_ms: longest.as_secs_f64() * 1000.0,
+        longest_lock_ms: longest_lock.as_secs_f64() * 1000.0,
         longest_lock_table,
     };
-    Ok(Databases { specification, ours, world, samples, size })
+    Ok(Databases { specification, ours, world, samples, growth })
 }
 
 /// Measures reads and writes in both schemas, and records which indexes they use.
-async fn measure(
-    both: &Databases,
+async fn measure_statements(
+    databases: &Databases,
     scale: f64,
-    options: &Compare,
+    options: &CompareOptions,
     report: &mut Report,
-) -> Result<(Uses, Vec<Measure>), Failure> {
-    let mut capture = StatementCapture::new(both.ours.connect(1).await?);
-    let mut measures = reads(&mut capture, &both.samples).await?;
-    measures.extend(writes(&mut capture, &both.samples).await?);
-    measures.retain(|measure| {
-        let is_chosen = options.only.is_empty() || options.only.iter().any(|only| measure.name.contains(only.as_str()));
+) -> Result<(IndexUses, Vec<StatementPair>), Failure> {
+    let mut capture = StatementCapture::new(databases.ours.connect(1).await?);
+    let mut pairs = capture_reads(&mut capture, &databases.samples).await?;
+    pairs.extend(capture_writes(&mut capture, &databases.samples).await?);
+    pairs.retain(|pair| {
+        let is_chosen = options.only.is_empty() || options.only.iter().any(|word| pair.name.contains(word.as_str()));
         is_chosen && !options.no_statements
     });
     capture.close().await?;
-    let mut specification = Client::open(both.specification.url()).await?;
-    let mut ours = Client::open(both.ours.url()).await?;
-    let mut uses = Uses::start(&mut ours).await?;
-    for measure in &measures {
-        let measured = measure.measure(&mut specification, &mut ours, scale).await?;
+    let mut specification = Client::open(databases.specification.url()).await?;
+    let mut ours = Client::open(databases.ours.url()).await?;
+    let mut index_uses = IndexUses::start(&mut ours).await?;
+    for pair in &pairs {
+        let result = pair.measure(&mut specification, &mut ours, scale).await?;
         println!(
-            "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} of {} rows, {:?}",
-            measured.name,
-            measured.prd_ms,
-            measured.ours_ms,
-            measured.ratio,
-            measured.p99_ms,
-            measured.buffers,
-            measured.rows,
-            measured.prd_rows,
-            measured.plan_counts
+            "{:>42} {:>10.3} ms {:>8.3} ms {:>9.1} times, p99 {:.3} ms, {} buffers, {} rows (specification: {}), {:?}",
+            result.name,
+            result.specification_ms,
+            result.ours_ms,
+            result.ratio,
+            result.p99_ms,
+            result.buffers,
+            result.rows,
+            result.specification_rows,
+            result.plan_counts
         );
-        uses.record(&mut ours, measure.name).await?;
-        report.measures.push(measured);
+        index_uses.record(&mut ours, pair.name).await?;
+        report.statements.push(result);
     }
     specification.close().await?;
     ours.close().await?;
-    Ok((uses, measures))
+    Ok((index_uses, pairs))
 }
 
 /// Reads the whole schema into the page cache, because a production host has memory for the data that it serves.
@@ -191,67 +194,71 @@ const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensio
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Rounds about a minute apart, of which the fastest counts, because the load of a shared machine varies.
-const ROUNDS: u32 = 3;
+/// Rounds about a minute apart. The fastest one counts, because the load of a shared machine varies.
+const ISOLATED_ROUNDS: u32 = 3;
 
 /// Measures this schema alone, because the specification's statements read more as the data grows, and evict pages that
 /// a host of this schema would keep in memory.
 async fn measure_isolated(
     ours: &Database,
-    measures: &[Measure],
+    pairs: &[StatementPair],
     scale: f64,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let mut client = Client::open(ours.url()).await?;
-    if client.number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
+    if client.fetch_number("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_prewarm'").await? > 0.0 {
         client.run(PREWARM).await?;
     }
-    let of_scale = report.measures.iter_mut().filter(|measured| measured.scale == scale);
-    let mut pairs: Vec<_> = measures.iter().zip(of_scale).collect();
-    for round in 0..ROUNDS {
-        for (measure, measured) in &mut pairs {
-            let ms = measure.measure_isolated(&mut client).await?;
-            measured.isolated_ms = if round == 0 { ms } else { measured.isolated_ms.min(ms) };
+    let results = report.statements.iter_mut().filter(|result| result.scale == scale);
+    let mut pairs_and_results: Vec<_> = pairs.iter().zip(results).collect();
+    for round in 0..ISOLATED_ROUNDS {
+        for (pair, result) in &mut pairs_and_results {
+            let ms = pair.measure_isolated(&mut client).await?;
+            result.isolated_ms = if round == 0 { ms } else { result.isolated_ms.min(ms) };
         }
     }
-    for (_, measured) in &pairs {
-        println!("{:>42} {:>8.3} ms in isolation", measured.name, measured.isolated_ms);
+    for (_, result) in &pairs_and_results {
+        println!("{:>42} {:>8.3} ms in isolation", result.name, result.isolated_ms);
     }
     client.close().await
 }
 
-/// Measures triggers and policies, whole operations, the evening and the simulated days.
+/// Measures triggers and policies, whole operations, evenings and simulated days.
 async fn measure_workloads(
     ours: &Database,
     samples: &[Sample],
     world: World,
-    server: Option<u32>,
-    options: &Compare,
+    postmaster_pid: Option<u32>,
+    options: &CompareOptions,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let url = ours.url();
     let mut capture = StatementCapture::new(ours.connect(1).await?);
     let sample = &samples[0];
-    capture.sparc.as_user(sample.player).dice().roll(check(sample)?).await?;
-    let roll = capture.last_statement().await?;
-    let new = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
-    capture.sparc.as_user(sample.player).events().send(new).await?;
-    let event = capture.last_statement().await?;
+    capture.sparc.as_user(sample.player).dice().roll(new_roll(sample)?).await?;
+    let roll_statement = capture.last_statement().await?;
+    let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
+    capture.sparc.as_user(sample.player).events().send(event).await?;
+    let event_statement = capture.last_statement().await?;
     let mut client = Client::open(url).await?;
-    let cost = overhead::overhead(&mut client, sample, &roll.sql, &event.sql).await?;
-    println!("a roll {:.3} ms, bare {:.3} ms: {:.2} times", cost.roll_ms, cost.bare_ms, cost.ratio);
-    report.overhead = Some(cost);
+    let overhead = overhead::measure_overhead(&mut client, sample, &roll_statement.sql, &event_statement.sql).await?;
+    println!(
+        "a roll {:.3} ms, bare {:.3} ms: {:.2} times",
+        overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio
+    );
+    report.overhead = Some(overhead);
 
-    if let (Some(time), Some(pgbench)) = (options.operations(), Binaries::find()?.program("pgbench")) {
-        let environment = operations::Environment { url, pgbench, samples, server, folder: &options.out, time };
-        let capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
-        report.operations = operations::operations(&environment, capture).await?;
+    if let (Some(run_length), Some(pgbench)) = (options.operations_run_length(), Binaries::find()?.program("pgbench")) {
+        let environment =
+            operations::Environment { url, pgbench, samples, postmaster_pid, folder: &options.out, run_length };
+        let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
+        report.operations = operations::measure_operations(&environment, new_capture).await?;
     }
     if !options.no_evening {
-        report.evenings = evening::evenings(url, &world, server, 50, Delivery::Polling).await?;
+        report.evenings = evening::run_evenings(url, &world, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
     }
-    if let Some(time) = options.days() {
-        report.days = days::simulate(url, world, time).await?;
+    if let Some(duration) = options.days_duration() {
+        report.days = days::simulate_days(url, world, duration).await?;
     }
     client.close().await
 }

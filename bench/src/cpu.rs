@@ -3,61 +3,60 @@
 use std::{collections::HashMap, fs, time::Duration};
 
 /// Clock ticks per second (`USER_HZ`), which is 100 on Linux.
-const TICKS: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Processor times of processes at one moment.
 #[derive(Debug)]
 pub struct CpuTimes(HashMap<u32, Duration>);
 
 impl CpuTimes {
-    /// Returns the time spent since `before`. A process that has ended is not counted; a new one is counted in full.
+    /// Returns the processor time that was used since `before`. A process that has ended is not counted; one that has
+    /// started since is counted in full.
     #[must_use]
     pub fn since(&self, before: &Self) -> Duration {
-        let spent = |(process, time): (&u32, &Duration)| {
-            time.saturating_sub(before.0.get(process).copied().unwrap_or_default())
-        };
-        self.0.iter().map(spent).sum()
+        let used = |(pid, time): (&u32, &Duration)| time.saturating_sub(before.0.get(pid).copied().unwrap_or_default());
+        self.0.iter().map(used).sum()
     }
 }
 
-/// Returns the time of this process.
+/// Returns the processor time of this process.
 #[must_use]
-pub fn of_this_process() -> Option<CpuTimes> {
-    let time = ticks(&fs::read_to_string("/proc/self/stat").ok()?)?.1;
+pub fn this_process() -> Option<CpuTimes> {
+    let (_, time) = parse_stat(&fs::read_to_string("/proc/self/stat").ok()?)?;
     Some(CpuTimes(HashMap::from([(std::process::id(), time)])))
 }
 
-/// Returns the time of a process.
+/// Returns the processor time of a process.
 #[must_use]
-pub fn of(process: u32) -> Option<CpuTimes> {
-    let time = ticks(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?.1;
-    Some(CpuTimes(HashMap::from([(process, time)])))
+pub fn process(pid: u32) -> Option<CpuTimes> {
+    let (_, time) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(CpuTimes(HashMap::from([(pid, time)])))
 }
 
-/// Returns the times of the server's running child processes.
+/// Returns the processor times of the running child processes of a server's postmaster.
 #[must_use]
-pub fn of_children(server: Option<u32>) -> Option<CpuTimes> {
-    let server = server?;
-    let mut spent = HashMap::new();
+pub fn child_processes(postmaster_pid: Option<u32>) -> Option<CpuTimes> {
+    let postmaster_pid = postmaster_pid?;
+    let mut times = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        if let Some((parent, time)) = ticks(&stat)
-            && parent == server
+        if let Some((parent_pid, time)) = parse_stat(&stat)
+            && parent_pid == postmaster_pid
         {
-            spent.insert(process, time);
+            times.insert(pid, time);
         }
     }
-    Some(CpuTimes(spent))
+    Some(CpuTimes(times))
 }
 
-/// Returns the parent and the time in user and system mode.
-fn ticks(stat: &str) -> Option<(u32, Duration)> {
-    // The name is in parentheses and may contain anything. After it come the state, the parent, and the times as fields
-    // 14 and 15.
+/// Parses `/proc/PID/stat` into the id of the parent process and the time in user and system mode.
+fn parse_stat(stat: &str) -> Option<(u32, Duration)> {
+    // The program's name is in parentheses and may contain anything. The fields after it are the state, the parent's
+    // id, and so on; the times are at indexes 11 and 12.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let time = |index: usize| fields.get(index)?.parse::<f64>().ok();
-    Some((fields.get(1)?.parse().ok()?, Duration::from_secs_f64((time(11)? + time(12)?) / TICKS)))
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some((fields.get(1)?.parse().ok()?, Duration::from_secs_f64((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)))
 }
 
 #[cfg(test)]
@@ -66,8 +65,11 @@ mod tests {
 
     #[test]
     fn a_process_that_ended_is_not_subtracted_from_the_others() {
-        let at = |times: &[(u32, u64)]| CpuTimes(times.iter().map(|(id, s)| (*id, Duration::from_secs(*s))).collect());
-        let before = at(&[(1, 10), (2, 300)]);
-        assert_eq!(at(&[(1, 14), (3, 2)]).since(&before), Duration::from_secs(6));
+        let cpu_times = |seconds: &[(u32, u64)]| {
+            CpuTimes(seconds.iter().map(|(pid, seconds)| (*pid, Duration::from_secs(*seconds))).collect())
+        };
+        let before = cpu_times(&[(1, 10), (2, 300)]);
+        let after = cpu_times(&[(1, 14), (3, 2)]);
+        assert_eq!(after.since(&before), Duration::from_secs(6));
     }
 }

@@ -36,27 +36,28 @@ use self::{
     statements::{Statements, run_service},
 };
 use crate::{
-    Drivers, Failure,
+    DriverOptions, Failure,
     capture::StatementCapture,
     client::Client,
-    compare::SETTINGS,
-    live::set_up,
+    compare::PRODUCTION_SETTINGS,
+    live::create_filled_database,
     report::{Report, Settings},
-    samples::{Sample, samples},
+    samples::{Sample, choose_samples},
     sections,
     world::World,
 };
 
 /// Connections of each program, the service's default.
-const POOL: u32 = 10;
+const POOL_SIZE: u32 = 10;
 /// Numbers of concurrent clients.
-const CLIENTS: [usize; 2] = [1, 8];
+const CLIENT_COUNTS: [usize; 2] = [1, 8];
 /// The latency that the proxy adds to a round trip.
-const LATENCY: Duration = Duration::from_millis(1);
-/// The number of times that the latency is adjusted.
-const CALIBRATIONS: usize = 4;
-/// A database that fits in the buffers.
-const WORLD: World = World { users: 10_000, adventures: 100, active: 64, open: 4000, ended: 2000 };
+const ADDED_LATENCY: Duration = Duration::from_millis(1);
+/// How often the proxy's delay is adjusted to [`ADDED_LATENCY`].
+const CALIBRATION_STEPS: usize = 4;
+/// A database that fits in the shared buffers.
+const WORLD: World =
+    World { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
 
 /// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,41 +65,41 @@ enum Operation {
     Profile,
     Lobby,
     Details,
-    Rolls,
+    History,
     Roll,
 }
 
 impl Operation {
-    /// All operations. The one that writes is the last, so that it does not change what the others read.
-    const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::Rolls, Self::Roll];
+    /// All operations. The one that writes comes last, so that it does not change what the others read.
+    const ALL: [Self; 5] = [Self::Profile, Self::Lobby, Self::Details, Self::History, Self::Roll];
 
     fn name(self) -> &'static str {
         match self {
             Self::Profile => "own profile",
             Self::Lobby => "lobby",
             Self::Details => "session details",
-            Self::Rolls => "a session's rolls",
+            Self::History => "a session's rolls",
             Self::Roll => "a roll",
         }
     }
 }
 
-/// The result that a caller asks for.
+/// What becomes of an operation's decoded result.
 #[derive(Clone, Copy, Debug)]
 enum Output {
-    /// The decoded value, which is discarded.
-    Value,
-    /// JSON, to compare the programs.
+    /// It is discarded, as in a measurement of speed.
+    Discard,
+    /// It is converted to JSON, to compare the programs.
     Json,
 }
 
-/// The result as JSON, or `None` with [`Output::Value`].
-type Answer = Option<Value>;
+/// The result as JSON, or `None` with [`Output::Discard`].
+type JsonResult = Option<Value>;
 
 impl Output {
-    fn convert(self, result: impl Serialize) -> Result<Answer, Failure> {
+    fn convert(self, result: impl Serialize) -> Result<JsonResult, Failure> {
         match self {
-            Self::Value => {
+            Self::Discard => {
                 black_box(result);
                 Ok(None)
             }
@@ -109,13 +110,16 @@ impl Output {
 
 /// One of the compared programs.
 enum Program {
+    /// The service.
     Service(Sparc),
+    /// Plain sqlx.
     Plain(Plain),
+    /// tokio-postgres with pipelining.
     Pipelined(Pipelined),
 }
 
 impl Program {
-    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
+    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
         match self {
             Self::Service(sparc) => run_service(sparc, operation, sample, output).await,
             Self::Plain(plain) => plain.run(operation, sample, output).await,
@@ -129,14 +133,14 @@ impl Program {
 pub struct DriverResults {
     /// A round trip in milliseconds, without and with the added latency.
     pub round_trip_ms: [f64; 2],
-    /// Operations by number of clients and latency.
+    /// Each operation, with each number of clients, without and with the added latency.
     pub operations: Vec<OperationComparison>,
     pub round_trips: Vec<RoundTrips>,
     #[serde(alias = "parts")]
     pub phases: Vec<PhaseTimes>,
 }
 
-/// How many round trips the caller of an operation waits for.
+/// The number of round trips that the caller of an operation waits for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoundTrips {
     /// The operation.
@@ -145,7 +149,7 @@ pub struct RoundTrips {
     pub programs: [f64; 3],
 }
 
-/// An operation with a number of clients.
+/// An operation, measured with a number of clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationComparison {
     /// The operation.
@@ -175,95 +179,97 @@ pub struct ProgramResult {
 }
 
 /// Runs the command `drivers`.
-pub async fn drivers(options: &Drivers) -> Result<(), Failure> {
-    let begun = Instant::now();
+pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
+    let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&SETTINGS)).await?;
+    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::of(&mut client).await?;
-    let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
+    let settings = Settings::read(&mut client).await?;
+    let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = set_up(&server, WORLD).await?;
+    let database = create_filled_database(&server, WORLD).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     client.close().await?;
-    let samples = samples(&WORLD);
+    let samples = choose_samples(&WORLD);
     let statements = Statements::capture(StatementCapture::new(database.connect(1).await?), &samples[0]).await?;
-    println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
+    println!("ready after {:.0} s", start.elapsed().as_secs_f64());
 
     let url = database.url();
-    let (proxy, delayed_url) = delayed(url)?;
+    let (proxy, delayed_url) = start_proxy(url)?;
     let mut results =
         DriverResults { round_trip_ms: calibrate(&proxy, url, &delayed_url).await?, ..Default::default() };
     println!(
         "a round trip takes {:.3} ms, with added latency {:.3} ms",
         results.round_trip_ms[0], results.round_trip_ms[1]
     );
-    let networks = [programs(url, &statements).await?, programs(&delayed_url, &statements).await?];
-    let environment = Environment {
-        server: postmaster.lines().next().and_then(|line| line.parse().ok()),
-        samples: Arc::new(samples),
-    };
+    let direct = connect_programs(url, &statements).await?;
+    let delayed = connect_programs(&delayed_url, &statements).await?;
+    let environment = Environment { postmaster_pid, samples: Arc::new(samples) };
     for operation in Operation::ALL {
-        environment.check(operation, &networks[0]).await?;
+        environment.check_results(operation, &direct).await?;
     }
-    let Program::Service(sparc) = &*networks[0][0] else { return Err(not_the_service()) };
+    let Program::Service(sparc) = &*direct[0] else { return Err(first_must_be_service()) };
     let is_chosen = |operation: &Operation| {
-        options.only.is_empty() || options.only.iter().any(|only| operation.name().contains(only.as_str()))
+        options.only.is_empty() || options.only.iter().any(|word| operation.name().contains(word.as_str()))
     };
     for operation in Operation::ALL.into_iter().filter(is_chosen) {
         let sample = &environment.samples[0];
-        results.round_trips.push(environment.round_trips(operation, &networks, &proxy).await?);
-        results.phases.push(phases::measure(url, sparc, operation, &statements, sample, options.seconds).await?);
-        for (is_delayed, programs) in [(false, &networks[0]), (true, &networks[1])] {
-            for clients in CLIENTS {
+        results.round_trips.push(environment.count_round_trips(operation, [&direct, &delayed], &proxy).await?);
+        results.phases.push(phases::measure_phases(url, sparc, operation, &statements, sample, options.seconds).await?);
+        for (is_delayed, programs) in [(false, &direct), (true, &delayed)] {
+            for clients in CLIENT_COUNTS {
                 let programs = environment.compare(operation, programs, clients, options).await?;
-                let compared = OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
-                let [service, plain, pipelined] = compared.programs.map(|one| one.ops_s);
+                let comparison =
+                    OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
+                let [service, plain, pipelined] = comparison.programs.map(|program| program.ops_s);
                 println!(
                     "{}, {clients} clients{}: {service:.0} per second, sqlx {plain:.0}, pipelined {pipelined:.0}",
-                    compared.name,
+                    comparison.name,
                     if is_delayed { ", delayed" } else { "" },
                 );
-                results.operations.push(compared);
+                results.operations.push(comparison);
             }
         }
     }
     let mut report = Report { settings, drivers: Some(results), ..Report::default() };
-    report.settings.seconds = begun.elapsed().as_secs_f64();
+    report.settings.seconds = start.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "drivers", section(&report))
 }
 
-fn not_the_service() -> Failure {
+fn first_must_be_service() -> Failure {
     Failure::Message("the first program must be the service".to_owned())
 }
 
-/// Starts a proxy to the server, and returns the database's URL through it.
-fn delayed(url: &str) -> Result<(DelayProxy, String), Failure> {
+/// Starts a proxy to the server, and returns it with the URL that leads to the database through it.
+fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
     let invalid = || Failure::Message(format!("the database's URL must have an IP address and a port: {url}"));
-    let (before, rest) = url.rsplit_once('@').ok_or_else(invalid)?;
-    let (host_and_port, after) = rest.split_once('/').ok_or_else(invalid)?;
+    let (scheme_and_login, rest) = url.rsplit_once('@').ok_or_else(invalid)?;
+    let (host_and_port, database) = rest.split_once('/').ok_or_else(invalid)?;
     let server: SocketAddr = host_and_port.replace("localhost", "127.0.0.1").parse().map_err(|_| invalid())?;
-    let proxy = DelayProxy::start(server, LATENCY / 2)?;
-    let url = format!("{before}@{}/{after}", proxy.address);
+    let proxy = DelayProxy::start(server, ADDED_LATENCY / 2)?;
+    let url = format!("{scheme_and_login}@{}/{database}", proxy.address);
     Ok((proxy, url))
 }
 
-/// Adjusts the delay until it prolongs a round trip by [`LATENCY`], and returns both round trips in milliseconds.
+/// Adjusts the proxy's delay until it prolongs a round trip by [`ADDED_LATENCY`]. Returns the milliseconds of a round
+/// trip without and with the proxy.
 async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[f64; 2], Failure> {
-    let (mut direct, mut through) = (phases::round_trip(url).await?, phases::round_trip(delayed_url).await?);
-    for _ in 0..CALIBRATIONS {
+    let mut direct = phases::measure_round_trip(url).await?;
+    let mut delayed = phases::measure_round_trip(delayed_url).await?;
+    for _ in 0..CALIBRATION_STEPS {
         // A sleeping thread wakes up late, so the delay must be shorter.
-        let expected = (proxy.get() + LATENCY / 2).saturating_sub(through.saturating_sub(direct) / 2);
-        proxy.set(expected.clamp(LATENCY / 4, LATENCY / 2));
-        (direct, through) = (phases::round_trip(url).await?, phases::round_trip(delayed_url).await?);
+        let delay = (proxy.delay() + ADDED_LATENCY / 2).saturating_sub(delayed.saturating_sub(direct) / 2);
+        proxy.set_delay(delay.clamp(ADDED_LATENCY / 4, ADDED_LATENCY / 2));
+        direct = phases::measure_round_trip(url).await?;
+        delayed = phases::measure_round_trip(delayed_url).await?;
     }
-    Ok([direct, through].map(|time| time.as_secs_f64() * 1000.0))
+    Ok([direct, delayed].map(|time| time.as_secs_f64() * 1000.0))
 }
 
 /// Connects the three programs.
-async fn programs(url: &str, statements: &Statements) -> Result<[Arc<Program>; 3], Failure> {
-    let sparc = Sparc::connect_with(url, Options::default().max_connections(POOL)).await?;
+async fn connect_programs(url: &str, statements: &Statements) -> Result<[Arc<Program>; 3], Failure> {
+    let sparc = Sparc::connect_with(url, Options::default().max_connections(POOL_SIZE)).await?;
     Ok([
         Program::Service(sparc),
         Program::Plain(Plain::connect(url, statements.clone()).await?),

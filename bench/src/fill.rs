@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
-    rows::{FillContext, account, adventure, character, events, rolls, seats, session, user},
-    world::{EVENTS, World},
+    rows::{
+        FillContext, append_account, append_adventure, append_character, append_events, append_rolls, append_seats,
+        append_session, append_user,
+    },
+    world::{EVENTS_PER_SESSION, World},
 };
 
 /// The schema of a database.
@@ -36,25 +39,26 @@ pub struct IndexBuild {
 /// Rows per chunk.
 const CHUNK_ROWS: u64 = 5000;
 
-/// The rows of one table.
-struct Table {
+/// How the rows of one table are generated.
+struct TableRows {
     /// The table and its columns, as COPY expects them.
     copy_into: &'static str,
+    /// The number of rows; for seats and rolls, the number of sessions.
     count: u64,
-    /// Appends the line of the row with this number, or the lines of all seats or rolls of the session with it.
+    /// Appends the line of the row with a number; for seats and rolls, all lines of the session with that number.
     append: fn(&mut String, &FillContext, u64),
 }
 
-/// Fills a database, builds its indexes and gathers its statistics.
+/// Fills a database with everything but events, builds its indexes and gathers its statistics.
 ///
-/// Triggers and foreign keys are disabled meanwhile, because the generated rows satisfy them. Checks and unique
-/// constraints stay enabled.
+/// Triggers and foreign keys are disabled while rows are loaded, because the generated rows satisfy them. Checks and
+/// unique constraints stay enabled.
 pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -> Result<Vec<IndexBuild>, Failure> {
     let mut client = Client::open(url).await?;
     let context = FillContext { world, schema, now };
     client.run("SET session_replication_role = replica; SET maintenance_work_mem = '1GB'").await?;
     let indexes = client
-        .rows(
+        .fetch_rows(
             "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid)
              FROM pg_index
              JOIN pg_class ON oid = indrelid
@@ -63,11 +67,12 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
              ORDER BY 1",
         )
         .await?;
-    for index in &indexes {
-        client.run(&format!("DROP INDEX {}", index[0])).await?;
+    let indexes: Vec<[String; 2]> = indexes.into_iter().filter_map(|row| row.try_into().ok()).collect();
+    for [name, _] in &indexes {
+        client.run(&format!("DROP INDEX {name}")).await?;
     }
 
-    let tables = tables(&context);
+    let tables = tables_to_fill(&context);
     let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
@@ -79,7 +84,7 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
             bar.inc(CHUNK_ROWS);
             lines
         });
-        client.copy(table.copy_into, chunks).await?;
+        client.copy_in(table.copy_into, chunks).await?;
     }
 
     if schema == Schema::Ours {
@@ -90,13 +95,13 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
     }
 
     let mut builds = Vec::new();
-    for index in &indexes {
-        bar.set_message(index[0].clone());
-        let begun = Instant::now();
-        client.run(&index[1]).await?;
-        let ms = begun.elapsed().as_secs_f64() * 1000.0;
-        let bytes = client.number(&format!("SELECT pg_relation_size('{}')", index[0])).await?;
-        builds.push(IndexBuild { index: index[0].clone(), ms, bytes });
+    for [name, definition] in &indexes {
+        bar.set_message(name.clone());
+        let start = Instant::now();
+        client.run(definition).await?;
+        let ms = start.elapsed().as_secs_f64() * 1000.0;
+        let bytes = client.fetch_number(&format!("SELECT pg_relation_size('{name}')")).await?;
+        builds.push(IndexBuild { index: name.clone(), ms, bytes });
     }
     bar.set_message("VACUUM ANALYZE");
     client.run("VACUUM ANALYZE").await?;
@@ -118,23 +123,27 @@ fn progress_bar(rows: u64, schema: Schema) -> ProgressBar {
     }
 }
 
-fn tables(context: &FillContext) -> [Table; 7] {
+fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     let world = &context.world;
     [
-        Table { copy_into: "auth.users (id, email)", count: world.users, append: account },
-        Table { copy_into: "users (id, email, display_name, bio, created_at)", count: world.users, append: user },
-        Table {
+        TableRows { copy_into: "auth.users (id, email)", count: world.users, append: append_account },
+        TableRows {
+            copy_into: "users (id, email, display_name, bio, created_at)",
+            count: world.users,
+            append: append_user,
+        },
+        TableRows {
             copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
             count: world.characters(),
-            append: character,
+            append: append_character,
         },
-        Table {
+        TableRows {
             copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
             count: world.adventures,
-            append: adventure,
+            append: append_adventure,
         },
-        Table {
+        TableRows {
             copy_into: match context.schema {
                 Schema::Specification => {
                     "sessions (id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, \
@@ -146,37 +155,37 @@ fn tables(context: &FillContext) -> [Table; 7] {
                 }
             },
             count: world.sessions(),
-            append: session,
+            append: append_session,
         },
-        Table {
+        TableRows {
             copy_into: "session_players (session_id, user_id, character_id, joined_at)",
             count: world.sessions(),
-            append: seats,
+            append: append_seats,
         },
-        Table {
+        TableRows {
             copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
             count: world.sessions(),
-            append: rolls,
+            append: append_rolls,
         },
     ]
 }
 
-/// Fills the events separately, after all other rows, because they expire after a day.
+/// Fills the events, which only `compare` needs. They are the same in both schemas.
 pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
     let context = FillContext { world, schema: Schema::Ours, now };
     let sessions = world.sessions_with_events();
-    let per_chunk = CHUNK_ROWS / EVENTS;
-    let chunks = (0..sessions.div_ceil(per_chunk)).map(|chunk| {
+    let sessions_per_chunk = CHUNK_ROWS / EVENTS_PER_SESSION;
+    let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();
-        for number in chunk * per_chunk..sessions.min((chunk + 1) * per_chunk) {
-            events(&mut lines, &context, number);
+        for number in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {
+            append_events(&mut lines, &context, number);
         }
         lines
     });
-    client.copy("session_events (id, session_id, event_type, payload, created_at)", chunks).await?;
+    client.copy_in("session_events (id, session_id, event_type, payload, created_at)", chunks).await?;
     client.run("VACUUM ANALYZE session_events").await?;
     client.close().await
 }

@@ -1,6 +1,6 @@
 //! The performance goals, and whether a report meets them.
 
-use crate::{measure::StatementResult, operations::OperationResult, overhead::BARE, report::Report};
+use crate::{measure::StatementResult, operations::OperationResult, overhead::BARE_INSERTS, report::Report};
 
 /// A goal and its measurement.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Goal {
 }
 
 /// Returns the goals for live events.
-fn live(report: &Report) -> Vec<Goal> {
+fn live_goals(report: &Report) -> Vec<Goal> {
     let Some(live) = &report.live else { return Vec::new() };
     let goal = |name: String, target: &str, measured: String, is_met| Goal {
         name,
@@ -25,12 +25,12 @@ fn live(report: &Report) -> Vec<Goal> {
         is_met,
     };
     let mut goals = Vec::new();
-    for one in &live.writers {
+    for writers in &live.writers {
         goals.push(goal(
-            format!("rolls by {} clients with a thousand subscribers", one.clients),
+            format!("rolls by {} clients with a thousand subscribers", writers.clients),
             "at most 3 percent fewer",
-            format!("{:.1} percent", one.loss_percent),
-            one.loss_percent <= 3.0,
+            format!("{:.1} percent", writers.loss_percent),
+            writers.loss_percent <= 3.0,
         ));
     }
     let delay = live.at_human_speed;
@@ -41,7 +41,7 @@ fn live(report: &Report) -> Vec<Goal> {
         delay.p95_ms <= 100.0,
     ));
     let idle = live.idle;
-    for (process, percent) in [("the server", idle.server_percent), ("their own process", idle.process_percent)] {
+    for (process, percent) in [("the server", idle.server_percent), ("their own process", idle.subscribers_percent)] {
         let Some(percent) = percent else { continue };
         goals.push(goal(
             format!("a thousand idle subscribers of 250 sessions, in {process}"),
@@ -66,21 +66,22 @@ fn live(report: &Report) -> Vec<Goal> {
 #[must_use]
 pub fn goals(report: &Report) -> Vec<Goal> {
     let mut goals = Vec::new();
-    let at_one = |name: &str| report.measures.iter().find(|measure| measure.scale == 1.0 && measure.name == name);
-    for (name, times) in [("lobby, first page", 1000.0), ("a session's rolls", 500.0)] {
-        if let Some(measured) = at_one(name) {
+    let at_scale_1 =
+        |name: &str| report.statements.iter().find(|statement| statement.scale == 1.0 && statement.name == name);
+    for (name, target_ratio) in [("lobby, first page", 1000.0), ("a session's rolls", 500.0)] {
+        if let Some(statement) = at_scale_1(name) {
             goals.push(Goal {
                 name: format!("{name}, compared with the specification's, scale 1"),
-                target: format!("{times} times faster"),
+                target: format!("{target_ratio} times faster"),
                 measured: format!(
                     "{:.0} times ({:.1} ms, {:.3} ms)",
-                    measured.ratio, measured.prd_ms, measured.ours_ms
+                    statement.ratio, statement.specification_ms, statement.ours_ms
                 ),
-                is_met: measured.ratio >= times,
+                is_met: statement.ratio >= target_ratio,
             });
         }
     }
-    if let Some(lobby) = at_one("lobby, first page") {
+    if let Some(lobby) = at_scale_1("lobby, first page") {
         goals.push(Goal {
             name: "lobby, first page, in the server".to_owned(),
             target: "under 1 ms".to_owned(),
@@ -88,44 +89,47 @@ pub fn goals(report: &Report) -> Vec<Goal> {
             is_met: lobby.server_ms < 1.0,
         });
     }
-    goals.extend(growth(report));
-    if let Some(cost) = report.overhead {
+    goals.extend(growth_goal(report));
+    if let Some(overhead) = report.overhead {
         goals.push(Goal {
             name: "a roll, compared with bare INSERTs into the same tables".to_owned(),
             target: "under 2.0 times".to_owned(),
-            measured: format!("{:.2} times ({:.3} ms, {:.3} ms)", cost.ratio, cost.roll_ms, cost.bare_ms),
-            is_met: cost.ratio < 2.0,
+            measured: format!(
+                "{:.2} times ({:.3} ms, {:.3} ms)",
+                overhead.roll_ratio, overhead.roll_ms, overhead.bare_roll_ms
+            ),
+            is_met: overhead.roll_ratio < 2.0,
         });
-        let times = cost.event_ms / cost.bare_event_ms;
+        let event_ratio = overhead.event_ms / overhead.bare_event_ms;
         goals.push(Goal {
             name: "an event of a client, compared with its bare INSERT".to_owned(),
             target: "under 2.5 times".to_owned(),
-            measured: format!("{times:.2} times ({:.3} ms, {:.3} ms)", cost.event_ms, cost.bare_event_ms),
-            is_met: times < 2.5,
+            measured: format!("{event_ratio:.2} times ({:.3} ms, {:.3} ms)", overhead.event_ms, overhead.bare_event_ms),
+            is_met: event_ratio < 2.5,
         });
     }
-    goals.extend(live(report));
-    let trips: Vec<String> = report
+    goals.extend(live_goals(report));
+    let round_trips: Vec<String> = report
         .operations
         .iter()
         .filter(|result| result.clients == 1)
         .map(|result| format!("{} {}", result.name, result.round_trips))
         .collect();
-    if !trips.is_empty() {
+    if !round_trips.is_empty() {
         goals.push(Goal {
             name: "round trips, including begin, identity and commit (for a join, see `tests/operations/wire.rs`)"
                 .to_owned(),
             target: "4".to_owned(),
-            measured: trips.join(", "),
+            measured: round_trips.join(", "),
             is_met: report.operations.iter().all(|result| result.round_trips <= 4),
         });
     }
-    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(compared_with_pgbench));
+    goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(pgbench_goal));
     let mut slower: Vec<&str> = report
-        .measures
+        .statements
         .iter()
-        .filter(|one| one.ratio < 0.5 && !is_bare(one))
-        .map(|measure| measure.name.as_str())
+        .filter(|statement| statement.ratio < 0.5 && !is_bare_insert(statement))
+        .map(|statement| statement.name.as_str())
         .collect();
     slower.sort_unstable();
     slower.dedup();
@@ -138,70 +142,74 @@ pub fn goals(report: &Report) -> Vec<Goal> {
     goals
 }
 
-/// Compares an operation with pgbench. With several clients, client and server compete for fully used processors; so
-/// the goal of an operation that returns rows, which the service decodes, is about the service's own processor time.
-fn compared_with_pgbench(result: &OperationResult) -> Goal {
+/// Returns the goal that compares an operation with pgbench.
+///
+/// With several clients, client and server compete for fully used processors. Then the throughput of an operation that
+/// returns rows depends on decoding them, which pgbench does not do; so its goal is about the service's processor time.
+fn pgbench_goal(result: &OperationResult) -> Goal {
     let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
-    if let (true, Some(service), Some(server)) =
+    if let (true, Some(service_ms), Some(server_ms)) =
         (result.clients > 1 && result.returns_rows(), result.client_cpu_ms, result.server_cpu_ms)
     {
-        let times = service / server;
+        let ratio = service_ms / server_ms;
         return Goal {
             name: format!("{} by the service, its processor time compared with the server's, {clients}", result.name),
             target: "at most 0.6 times".to_owned(),
-            measured: format!("{times:.2} times ({service:.3} ms, {server:.3} ms)"),
-            is_met: times <= 0.6,
+            measured: format!("{ratio:.2} times ({service_ms:.3} ms, {server_ms:.3} ms)"),
+            is_met: ratio <= 0.6,
         };
     }
-    let target = if result.clients == 1 { 0.85 } else { 0.9 };
+    let min_ratio = if result.clients == 1 { 0.85 } else { 0.9 };
     Goal {
         name: format!("{} by the service, compared with pgbench, {clients}", result.name),
-        target: format!("at least {target}"),
+        target: format!("at least {min_ratio}"),
         measured: format!("{:.2}", result.ratio),
-        is_met: result.ratio >= target,
+        is_met: result.ratio >= min_ratio,
     }
 }
 
-/// Returns the statements measured at scale 1 and at scale 10, the smaller scale first.
+/// Returns each statement that was measured at both scales, first at scale 1, then at scale 10.
 #[must_use]
-pub fn grown(report: &Report) -> Vec<(&StatementResult, &StatementResult)> {
-    let big = report.measures.iter().filter(|measure| measure.scale == 10.0);
-    big.filter_map(|big| {
-        let small = report.measures.iter().find(|small| small.scale == 1.0 && small.name == big.name)?;
-        Some((small, big))
-    })
-    .collect()
+pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementResult)> {
+    let at_scale_10 = report.statements.iter().filter(|statement| statement.scale == 10.0);
+    at_scale_10
+        .filter_map(|at_10| {
+            let at_1 = report.statements.iter().find(|at_1| at_1.scale == 1.0 && at_1.name == at_10.name)?;
+            Some((at_1, at_10))
+        })
+        .collect()
 }
 
-fn is_bare(measured: &StatementResult) -> bool {
-    BARE.contains(&measured.name.as_str())
+fn is_bare_insert(statement: &StatementResult) -> bool {
+    BARE_INSERTS.contains(&statement.name.as_str())
 }
 
 /// Returns the goal that compares scale 10 with scale 1.
-fn growth(report: &Report) -> Option<Goal> {
-    let grown = grown(report);
-    let (bare, grown): (Vec<_>, Vec<_>) =
-        grown.iter().map(|(small, big)| (*big, big.isolated_ms / small.isolated_ms)).partition(|(big, _)| is_bare(big));
-    if grown.is_empty() {
+fn growth_goal(report: &Report) -> Option<Goal> {
+    let (bare_inserts, statements): (Vec<_>, Vec<_>) = at_scales_1_and_10(report)
+        .into_iter()
+        .map(|(at_1, at_10)| (at_10, at_10.isolated_ms / at_1.isolated_ms))
+        .partition(|(statement, _)| is_bare_insert(statement));
+    if statements.is_empty() {
         return None;
     }
-    let with_growth = |(big, times): &(&StatementResult, f64)| format!("{} {times:.2}", big.name);
-    let over: Vec<_> = grown.iter().filter(|(_, times)| *times > 1.3).collect();
-    let list = if over.is_empty() {
+    let name_and_ratio = |(statement, ratio): &(&StatementResult, f64)| format!("{} {ratio:.2}", statement.name);
+    let above_target: Vec<_> = statements.iter().filter(|(_, ratio)| *ratio > 1.3).collect();
+    let above_target_list = if above_target.is_empty() {
         "all".to_owned()
     } else {
-        over.iter().map(|one| with_growth(one)).collect::<Vec<_>>().join(", ")
+        above_target.iter().map(|one| name_and_ratio(one)).collect::<Vec<_>>().join(", ")
     };
-    let bare: Vec<String> = bare.iter().map(with_growth).collect();
+    let bare_inserts: Vec<String> = bare_inserts.iter().map(name_and_ratio).collect();
     Some(Goal {
         name: "every read and write at scale 10, compared with scale 1".to_owned(),
         target: "within 1.3 times".to_owned(),
         measured: format!(
-            "{} of {}; {list}; for comparison, bare rows without triggers and policies: {}",
-            grown.len() - over.len(),
-            grown.len(),
-            bare.join(", ")
+            "{} of {}; {above_target_list}; for comparison, bare rows without triggers and policies: {}",
+            statements.len() - above_target.len(),
+            statements.len(),
+            bare_inserts.join(", ")
         ),
-        is_met: over.is_empty(),
+        is_met: above_target.is_empty(),
     })
 }

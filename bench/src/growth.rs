@@ -1,4 +1,4 @@
-//! Size on disk, the time to build indexes, and the locks that `up` takes, at each scale.
+//! What grows with the data, at each scale: the size on disk, the time to build indexes, and the locks that `up` takes.
 
 use std::{
     collections::HashMap,
@@ -17,13 +17,15 @@ use crate::{Failure, client::Client, fill::IndexBuild, world::World};
 
 /// Sizes and migration times at one scale, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Size {
+pub struct GrowthResult {
     /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,
     /// Size of the specification's database divided by its sessions, in bytes.
-    pub prd_bytes_session: f64,
+    #[serde(alias = "prd_bytes_session")]
+    pub specification_bytes_per_session: f64,
     /// The same for this schema's database.
-    pub ours_bytes_session: f64,
+    #[serde(alias = "ours_bytes_session")]
+    pub ours_bytes_per_session: f64,
     /// Milliseconds to build this schema's indexes, except those of constraints.
     pub indexes_ms: f64,
     /// Each of these indexes.
@@ -32,7 +34,7 @@ pub struct Size {
     pub up_empty_ms: f64,
     /// Milliseconds that `up` takes on the filled database.
     pub up_full_ms: f64,
-    /// The longest time that this `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
+    /// The longest time that `up` on the filled database held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
     /// The table with that lock.
     #[serde(alias = "longest_lock_of")]
@@ -42,37 +44,38 @@ pub struct Size {
 /// Returns the size of the database divided by its sessions, in bytes.
 pub async fn bytes_per_session(url: &str, world: &World) -> Result<f64, Failure> {
     let mut client = Client::open(url).await?;
-    let bytes = client.number("SELECT pg_database_size(current_database())").await?;
+    let bytes = client.fetch_number("SELECT pg_database_size(current_database())").await?;
     client.close().await?;
     Ok(bytes / world.sessions() as f64)
 }
 
-/// Applies `steps` migrations, or all, and returns the milliseconds it took.
-pub async fn up(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
-    let begun = Instant::now();
+/// Applies `steps` migrations, or all, and returns the milliseconds that this took.
+pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
+    let start = Instant::now();
     Migrator::up(pool, steps).await?;
-    Ok(begun.elapsed().as_secs_f64() * 1000.0)
+    Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Migrates while watching locks. Returns the milliseconds it took, and the longest ACCESS EXCLUSIVE lock with its
-/// table.
-pub async fn up_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
-    let done = Arc::new(AtomicBool::new(false));
-    let watching = tokio::spawn(longest_lock(url.to_owned(), done.clone()));
-    let took = up(pool, None).await;
-    done.store(true, Ordering::Relaxed);
-    let (longest, table) = watching.await.map_err(|error| Failure::Message(error.to_string()))??;
-    Ok((took?, longest, table))
+/// Migrates while watching locks. Returns the milliseconds that this took, the longest time that an ACCESS EXCLUSIVE
+/// lock was held, and the table that it locked.
+pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
+    let is_done = Arc::new(AtomicBool::new(false));
+    let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));
+    let up_ms = migrate(pool, None).await;
+    is_done.store(true, Ordering::Relaxed);
+    let (longest, table) = watcher.await.map_err(|error| Failure::Message(error.to_string()))??;
+    Ok((up_ms?, longest, table))
 }
 
-/// Polls for ACCESS EXCLUSIVE locks until `done`, and returns the one held longest.
-async fn longest_lock(url: String, done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
+/// Polls for ACCESS EXCLUSIVE locks until `is_done`. Returns the longest time that one was held, and the table that it
+/// locked.
+async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration, String), Failure> {
     let mut client = Client::open(&url).await?;
-    let mut since: HashMap<String, Instant> = HashMap::new();
+    let mut locked_since: HashMap<String, Instant> = HashMap::new();
     let mut longest = (Duration::ZERO, String::new());
-    while !done.load(Ordering::Relaxed) {
+    while !is_done.load(Ordering::Relaxed) {
         let locked = client
-            .rows(
+            .fetch_rows(
                 "SELECT relation::regclass::text
                  FROM pg_locks
                  JOIN pg_class ON pg_class.oid = relation
@@ -83,9 +86,9 @@ async fn longest_lock(url: String, done: Arc<AtomicBool>) -> Result<(Duration, S
             )
             .await?;
         let locked: Vec<String> = locked.into_iter().map(|mut row| row.remove(0)).collect();
-        since.retain(|table, _| locked.contains(table));
+        locked_since.retain(|table, _| locked.contains(table));
         for table in locked {
-            let held = since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
+            let held = locked_since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
             if held > longest.0 {
                 longest = (held, table);
             }

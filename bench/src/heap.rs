@@ -8,29 +8,32 @@ use service::{
 };
 use testdb::DemoGame;
 
-use crate::Failure;
+use crate::{
+    Failure,
+    operations::{Operation, run_once},
+    samples::Sample,
+};
 
 /// Records every allocation while a profiler exists.
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// The number of times that each operation is profiled.
-const TIMES: u32 = 1000;
+/// Profiled executions of each operation.
+const EXECUTIONS: u32 = 1000;
 
-/// Profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of each, and writes the
-/// profiles into the folder.
-pub async fn heap(folder: &Path) -> Result<(), Failure> {
-    use crate::operations::{Operation, run_once};
+/// Runs the command `heap`: profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of
+/// each operation, and writes the profiles into the folder.
+pub async fn run(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     let game = DemoGame::start().await?;
     let sparc = service::Sparc::connect(game.url()).await?;
-    let ada = sparc.as_user(game.player);
-    let sample = crate::samples::Sample { session: game.session, hero: game.hero, ..Default::default() };
+    let player = sparc.as_user(game.player);
+    let sample = Sample { session: game.session, character: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
     // Two Seers open the sessions of the lobby page, because one may have at most twenty live sessions.
     for number in 0..25 {
         let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
-        let opener = if number % 2 == 0 { &seer } else { &ada };
+        let opener = if number % 2 == 0 { &seer } else { &player };
         opener.sessions().create(new).await?;
     }
     // The rolls of the first operation fill the page of the last one.
@@ -38,17 +41,17 @@ pub async fn heap(folder: &Path) -> Result<(), Failure> {
         [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
     {
         for _ in 0..20 {
-            run_once(operation, &ada, &sample).await?;
+            run_once(operation, &player, &sample).await?;
         }
         let profiler = dhat::Profiler::builder().file_name(folder.join(format!("{operation:?}.json"))).build();
-        for _ in 0..TIMES {
-            run_once(operation, &ada, &sample).await?;
+        for _ in 0..EXECUTIONS {
+            run_once(operation, &player, &sample).await?;
         }
         let stats = dhat::HeapStats::get();
         println!(
             "{name}: {:.0} allocations, {:.0} bytes each",
-            stats.total_blocks as f64 / f64::from(TIMES),
-            stats.total_bytes as f64 / f64::from(TIMES)
+            stats.total_blocks as f64 / f64::from(EXECUTIONS),
+            stats.total_bytes as f64 / f64::from(EXECUTIONS)
         );
         drop(profiler);
     }

@@ -22,7 +22,7 @@ pub struct Index {
     pub write_us: Option<f64>,
 }
 
-/// Uses of indexes by statements that are not measured.
+/// Uses of indexes other than by the measured statements.
 const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -43,43 +43,44 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
-/// Rows written to measure the cost of an index.
-const ROWS: u32 = 2000;
-/// The number of times that rows are written with and without the index; the medians count.
+/// Rows that are written to measure the cost of an index.
+const WRITTEN_ROWS: u32 = 2000;
+/// How often the rows are written with and without the index; the medians count.
 const ROUNDS: usize = 5;
 
 /// The indexes that the measured statements read.
 #[derive(Debug, Default)]
-pub struct Uses {
+pub struct IndexUses {
     /// The number of scans of each index so far.
-    scans: HashMap<String, u64>,
+    scan_counts: HashMap<String, u64>,
     /// The statements that read each index.
     statements: HashMap<String, Vec<String>>,
 }
 
-impl Uses {
+impl IndexUses {
     /// Starts recording.
     pub async fn start(client: &mut Client) -> Result<Self, Failure> {
-        Ok(Self { scans: scans(client).await?, statements: HashMap::new() })
+        Ok(Self { scan_counts: read_scan_counts(client).await?, statements: HashMap::new() })
     }
 
     /// Records the indexes that the statement just measured has read.
     pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
-        let scans = scans(client).await?;
-        for (index, count) in &scans {
-            if self.scans.get(index) != Some(count) {
+        let scan_counts = read_scan_counts(client).await?;
+        for (index, count) in &scan_counts {
+            if self.scan_counts.get(index) != Some(count) {
                 self.statements.entry(index.clone()).or_default().push(name.to_owned());
             }
         }
-        self.scans = scans;
+        self.scan_counts = scan_counts;
         Ok(())
     }
 }
 
-async fn scans(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
+async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
     client.run("SELECT pg_stat_force_next_flush()").await?;
-    let rows =
-        client.rows("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE schemaname = 'public'").await?;
+    let rows = client
+        .fetch_rows("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes WHERE schemaname = 'public'")
+        .await?;
     Ok(rows
         .into_iter()
         .filter_map(|row| <[String; 2]>::try_from(row).ok())
@@ -87,6 +88,7 @@ async fn scans(client: &mut Client) -> Result<HashMap<String, u64>, Failure> {
         .collect())
 }
 
+/// Lists each index with its table, its size, its constraint, and a foreign key that it supports.
 const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_size(index.oid),
     coalesce((
       SELECT CASE contype WHEN 'p' THEN 'primary key' ELSE 'unique' END
@@ -107,41 +109,47 @@ const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_s
     AND indexed.relname NOT LIKE 'seaql%'
   ORDER BY 1, 2";
 
-/// Returns all indexes.
-pub async fn indexes(client: &mut Client, uses: &Uses) -> Result<Vec<Index>, Failure> {
+/// Returns all indexes with their uses, and measures their cost.
+pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Vec<Index>, Failure> {
     let mut indexes = Vec::new();
-    for row in client.rows(LIST_INDEXES).await? {
-        let Ok([table, name, bytes, constraint, foreign]) = <[String; 5]>::try_from(row) else { continue };
-        let other_uses = OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, what)| (*what).to_owned());
-        let is_of_constraint = !constraint.is_empty();
-        let used_by = [constraint, foreign].into_iter().filter(|what| !what.is_empty()).chain(other_uses);
+    for row in client.fetch_rows(LIST_INDEXES).await? {
+        let Ok([table, name, bytes, constraint, foreign_key]) = <[String; 5]>::try_from(row) else { continue };
+        let other_uses =
+            OTHER_USES.iter().filter(|(index, _)| *index == name).map(|(_, used_by)| (*used_by).to_owned());
+        let has_constraint = !constraint.is_empty();
+        let used_by = [constraint, foreign_key].into_iter().filter(|used_by| !used_by.is_empty()).chain(other_uses);
         let used_by = used_by.chain(uses.statements.get(&name).into_iter().flatten().cloned()).collect();
-        let write_us = if is_of_constraint { None } else { cost(client, &table, &name).await? };
+        let write_us = if has_constraint { None } else { measure_write_us(client, &table, &name).await? };
         indexes.push(Index { table, bytes: bytes.parse().unwrap_or_default(), used_by, write_us, name });
     }
     Ok(indexes)
 }
 
-/// Writes the same rows with and without the index, and returns the difference per row in microseconds.
-async fn cost(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
-    let rows = client.number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {ROWS}) AS these")).await?;
-    if rows < f64::from(ROWS) / 10.0 {
+/// Writes the same rows with and without the index, and returns the difference per row in microseconds, or `None` if
+/// the table has too few rows.
+async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Result<Option<f64>, Failure> {
+    let rows = client
+        .fetch_number(&format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {WRITTEN_ROWS}) AS existing"))
+        .await?;
+    if rows < f64::from(WRITTEN_ROWS) / 10.0 {
         return Ok(None);
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        for (times, drop_index) in [(&mut with, String::new()), (&mut without, format!("DROP INDEX public.{index};"))] {
+        for (times, drop_index_sql) in
+            [(&mut with, String::new()), (&mut without, format!("DROP INDEX public.{index};"))]
+        {
             client
                 .run(&format!(
-                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {drop_index}
-                     CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS SELECT ctid AS row_ctid FROM {table} LIMIT {ROWS};
+                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {drop_index_sql}
+                     CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS SELECT ctid AS row_ctid FROM {table} LIMIT {WRITTEN_ROWS};
                      CREATE TEMPORARY TABLE rewritten ON COMMIT DROP AS
                      SELECT base.* FROM {table} AS base JOIN chosen ON base.ctid = row_ctid;
                      DELETE FROM {table} USING chosen WHERE {table}.ctid = row_ctid"
                 ))
                 .await?;
             let insert = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM rewritten");
-            times.push(client.time(&insert).await?.0);
+            times.push(client.run_timed(&insert).await?.0);
             client.run("ROLLBACK").await?;
         }
     }

@@ -6,8 +6,8 @@
 
 mod alternatives;
 mod broadcasts;
-pub mod listener;
 mod section;
+pub mod subscribers;
 
 use std::{
     fs,
@@ -22,55 +22,56 @@ use service::{Operations, Options, Sparc, events::NewEvent};
 use testdb::{Binaries, Database, Server};
 
 pub use self::section::section;
-use self::{alternatives::Alternative, listener::Listener};
+use self::{alternatives::Alternative, subscribers::SubscriberProcess};
 use crate::{
-    Failure, LiveEvents,
+    Failure, LiveOptions,
     client::Client,
-    compare::{ACCOUNTS, SETTINGS},
+    compare::{AUTH_UID, PRODUCTION_SETTINGS},
     cpu,
     evening::{self, Delivery, Evening},
     fill::{Schema, fill},
-    growth::up,
-    operations::{self, Environment, Operation, Run},
+    growth::migrate,
+    operations::{self, Environment, Operation, RunResult},
     report::{Report, Settings},
-    samples::{Sample, samples},
+    samples::{Sample, choose_samples},
     sections,
     world::{Kind, World, id},
 };
 
 /// Sessions with subscribers.
-pub const SESSIONS: u64 = 250;
+pub const SUBSCRIBED_SESSIONS: u64 = 250;
 /// Subscribers per session: its Seer and three players.
-pub const SUBSCRIBERS: u64 = 4;
+pub const SUBSCRIBERS_PER_SESSION: u64 = 4;
 /// The duration of a run of writers.
-const RUN: Duration = Duration::from_millis(1500);
+const RUN_LENGTH: Duration = Duration::from_millis(1500);
 /// Pairs of runs, with and without subscribers, at each number of clients.
-const PAIRS: usize = 12;
+const RUN_PAIRS: usize = 12;
 /// Pairs of runs, with and without an alternative, at each number of clients.
-const ALTERNATIVE_PAIRS: usize = 6;
+const ALTERNATIVE_RUN_PAIRS: usize = 6;
 /// The number of sessions of the first evening, few enough to be sustained.
 const FIRST_SESSIONS: u64 = 200;
-/// How long the subscribers are idle.
-const IDLE_RUN: Duration = Duration::from_secs(20);
-/// Events per second of 250 sessions at human speed, about one every four seconds each.
-const HUMAN_RATE: u32 = 60;
+/// How long the processor use of idle subscribers is measured.
+const IDLE_LENGTH: Duration = Duration::from_secs(20);
+/// Events per second of 250 sessions at human speed: about one event every four seconds in each.
+const HUMAN_EVENTS_PER_SECOND: u32 = 60;
 /// How long delays are measured.
-const DELAY_RUN: Duration = Duration::from_secs(15);
+const DELAYS_LENGTH: Duration = Duration::from_secs(15);
 
-/// A database with many active sessions, because only they have subscribers.
-pub const WORLD: World = World { users: 40_000, adventures: 100, active: 6000, open: 1000, ended: 2000 };
+/// A database with many active sessions, because only active sessions have subscribers.
+pub const WORLD: World =
+    World { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Live {
+pub struct LiveResults {
     /// Writers with and without subscribers.
-    pub writers: Vec<Writers>,
+    pub writers: Vec<WriterComparison>,
     /// Delays from the call that writes an event to its arrival at a subscriber in another process, at human speed.
     pub at_human_speed: Delays,
     /// The same delays while eight clients roll as fast as they can.
     pub under_load: Delays,
     /// The processor use of a thousand idle subscribers.
-    pub idle: Idle,
+    pub idle: IdleUse,
     /// Evenings in which every player has a subscription.
     #[serde(alias = "listening")]
     pub subscribing: Vec<Evening>,
@@ -80,7 +81,7 @@ pub struct Live {
     #[serde(alias = "borne")]
     pub sustained: (u64, u64),
     /// What a broadcast adds to a roll.
-    pub broadcast: Option<broadcasts::Broadcast>,
+    pub broadcast: Option<broadcasts::BroadcastCost>,
     /// The alternatives to the poller.
     #[serde(alias = "candidates")]
     pub alternatives: Vec<Alternative>,
@@ -88,7 +89,7 @@ pub struct Live {
 
 /// Writers with and without an added load, measured alternately.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Writers {
+pub struct WriterComparison {
     /// Concurrent clients.
     pub clients: u32,
     /// Rolls per second without the load.
@@ -101,9 +102,9 @@ pub struct Writers {
     pub without_cpu_ms: Option<f64>,
     /// The server's processor time per roll with the load, including the load's.
     pub with_cpu_ms: Option<f64>,
-    /// The processor time of the process that is the load, per roll; `None` if the load is in the server.
-    #[serde(default)]
-    pub process_cpu_ms: Option<f64>,
+    /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if the server adds it.
+    #[serde(default, alias = "process_cpu_ms")]
+    pub load_cpu_ms: Option<f64>,
 }
 
 /// Delays in milliseconds.
@@ -121,176 +122,187 @@ pub struct Delays {
 
 /// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Idle {
-    /// Of the server with the subscribers.
+pub struct IdleUse {
+    /// The server's, with the subscribers.
     pub server_percent: Option<f64>,
-    /// Of the server without the subscribers.
+    /// The server's, without the subscribers.
     #[serde(alias = "server_alone_percent")]
     pub server_baseline_percent: Option<f64>,
-    /// Of the subscribers' process.
-    pub process_percent: Option<f64>,
+    /// That of the subscribers' process.
+    #[serde(alias = "process_percent")]
+    pub subscribers_percent: Option<f64>,
 }
 
 /// Runs the command `live`.
-pub async fn live(options: &LiveEvents) -> Result<(), Failure> {
-    let begun = Instant::now();
+pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
+    let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&SETTINGS)).await?;
+    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::of(&mut client).await?;
-    let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
-    let postmaster = postmaster.lines().next().and_then(|line| line.parse().ok());
+    let settings = Settings::read(&mut client).await?;
+    let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = set_up(&server, WORLD).await?;
-    println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
+    let database = create_filled_database(&server, WORLD).await?;
+    println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
     // All writers write in sessions with subscribers.
-    let samples = samples(&World { active: SESSIONS, ..WORLD });
+    let samples = choose_samples(&World { active_sessions: SUBSCRIBED_SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let url = database.url();
     let environment =
-        Environment { url, pgbench, samples: &samples, server: postmaster, folder: &options.out, time: RUN };
-    let mut live = Live::default();
-    let mut listener = Listener::start(url, WORLD).await?;
-    let process = listener.process_id();
-    let switch = async |is_on| if is_on { listener.subscribe().await } else { listener.unsubscribe().await };
-    live.writers = writers(&environment, PAIRS, process, switch).await?;
-    live.idle = idle(postmaster, &mut listener).await?;
+        Environment { url, pgbench, samples: &samples, postmaster_pid, folder: &options.out, run_length: RUN_LENGTH };
+    let mut results = LiveResults::default();
+    let mut subscribers = SubscriberProcess::start(url, WORLD).await?;
+    let pid = subscribers.pid();
+    let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
+    results.writers = compare_writers(&environment, RUN_PAIRS, pid, switch_load).await?;
+    results.idle = measure_idle(postmaster_pid, &mut subscribers).await?;
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
-    live.at_human_speed = delays(&sparc, &samples, &mut listener).await?;
-    println!("at human speed: {:?}", live.at_human_speed);
-    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAY_RUN);
-    let (_, delayed) = tokio::try_join!(load, delays(&sparc, &samples, &mut listener))?;
-    live.under_load = delayed;
-    println!("under load: {:?}", live.under_load);
+    results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
+    println!("at human speed: {:?}", results.at_human_speed);
+    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS_LENGTH);
+    let (_, delays) = tokio::try_join!(load, measure_delays(&sparc, &samples, &mut subscribers))?;
+    results.under_load = delays;
+    println!("under load: {:?}", results.under_load);
     sparc.close().await?;
-    listener.unsubscribe().await?;
+    subscribers.unsubscribe().await?;
     if !options.no_alternatives {
-        live.alternatives = alternatives::alternatives(&environment).await?;
+        results.alternatives = alternatives::measure_alternatives(&environment).await?;
     }
-    listener.end().await?;
+    subscribers.stop().await?;
     if !options.no_evening {
-        live.polling = evening::evenings(url, &WORLD, postmaster, FIRST_SESSIONS, Delivery::Polling).await?;
-        live.subscribing = evening::evenings(url, &WORLD, postmaster, FIRST_SESSIONS, Delivery::Subscriptions).await?;
-        live.sustained = (evening::max_sustained(&live.subscribing), evening::max_sustained(&live.polling));
-        println!("sessions: {} with subscriptions, {} with polling", live.sustained.0, live.sustained.1);
+        results.polling = evening::run_evenings(url, &WORLD, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+        results.subscribing =
+            evening::run_evenings(url, &WORLD, postmaster_pid, FIRST_SESSIONS, Delivery::Subscriptions).await?;
+        results.sustained =
+            (evening::max_sustained_sessions(&results.subscribing), evening::max_sustained_sessions(&results.polling));
+        println!("sessions: {} with subscriptions, {} with polling", results.sustained.0, results.sustained.1);
     }
     drop(database);
-    live.broadcast = Some(broadcasts::broadcasts().await?);
-    let mut report = Report { settings, live: Some(live), ..Report::default() };
-    report.settings.seconds = begun.elapsed().as_secs_f64();
+    results.broadcast = Some(broadcasts::measure_broadcasts().await?);
+    let mut report = Report { settings, live: Some(results), ..Report::default() };
+    report.settings.seconds = start.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "live", section(&report))
 }
 
 /// Creates and fills a database, without events.
-pub async fn set_up(server: &Server, world: World) -> Result<Database, Failure> {
+pub async fn create_filled_database(server: &Server, world: World) -> Result<Database, Failure> {
     let database = server.create_empty().await?;
     let pool = database.connect(2).await?;
-    up(&pool, None).await?;
+    migrate(&pool, None).await?;
     fill(database.url(), Schema::Ours, world, Utc::now()).await?;
-    pool.execute_unprepared(ACCOUNTS).await?;
+    pool.execute_unprepared(AUTH_UID).await?;
     pool.close().await?;
     Ok(database)
 }
 
-/// Measures rolls with and without an added load, in pairs of runs whose order alternates.
-async fn writers(
+/// Measures rolls with and without an added load, in pairs of runs whose order alternates. `switch_load` switches the
+/// load on or off; `load_pid` is the process that adds it, unless the server does.
+async fn compare_writers(
     environment: &Environment<'_>,
     pairs: usize,
-    process: Option<u32>,
-    mut switch: impl AsyncFnMut(bool) -> Result<(), Failure>,
-) -> Result<Vec<Writers>, Failure> {
-    let mut all = Vec::new();
+    load_pid: Option<u32>,
+    mut switch_load: impl AsyncFnMut(bool) -> Result<(), Failure>,
+) -> Result<Vec<WriterComparison>, Failure> {
+    let mut comparisons = Vec::new();
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
-        operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
-        let mut runs: [Vec<Run>; 2] = [Vec::new(), Vec::new()];
-        let mut process_times = Vec::new();
+        operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+        // Without the load, and with it.
+        let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
+        let mut load_cpu_ms_by_run = Vec::new();
         for pair in 0..pairs {
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
-                switch(is_on).await?;
+                switch_load(is_on).await?;
                 // An untimed run, because switching the load has effects of its own.
-                operations::run_service(Operation::Roll, &sparc, clients, environment, RUN / 5).await?;
-                let before = process.and_then(cpu::of);
-                let (run, _) = operations::run_service(Operation::Roll, &sparc, clients, environment, RUN).await?;
-                if is_on && let (Some(before), Some(after)) = (before, process.and_then(cpu::of)) {
-                    let rolls = run.ops_s * RUN.as_secs_f64();
-                    process_times.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
+                operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
+                let before = load_pid.and_then(cpu::process);
+                let (run, _) =
+                    operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
+                if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
+                    let rolls = run.ops_s * RUN_LENGTH.as_secs_f64();
+                    load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
                 }
                 runs[usize::from(is_on)].push(run);
             }
         }
-        switch(false).await?;
+        switch_load(false).await?;
         sparc.close().await?;
         let mut losses: Vec<f64> =
             runs[0].iter().zip(&runs[1]).map(|(without, with)| 100.0 * (1.0 - with.ops_s / without.ops_s)).collect();
         losses.sort_by(f64::total_cmp);
-        let mean = |runs: &[Run], of: fn(&Run) -> Option<f64>| {
-            Some(runs.iter().map(of).sum::<Option<f64>>()? / runs.len() as f64)
+        let mean = |runs: &[RunResult], value: fn(&RunResult) -> Option<f64>| {
+            Some(runs.iter().map(value).sum::<Option<f64>>()? / runs.len() as f64)
         };
-        let result = Writers {
+        let comparison = WriterComparison {
             clients,
             without_ops_s: mean(&runs[0], |run| Some(run.ops_s)).unwrap_or_default(),
             with_ops_s: mean(&runs[1], |run| Some(run.ops_s)).unwrap_or_default(),
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
             without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
             with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
-            process_cpu_ms: (!process_times.is_empty())
-                .then(|| process_times.iter().sum::<f64>() / process_times.len() as f64),
+            load_cpu_ms: (!load_cpu_ms_by_run.is_empty())
+                .then(|| load_cpu_ms_by_run.iter().sum::<f64>() / load_cpu_ms_by_run.len() as f64),
         };
-        println!("{result:?}");
-        all.push(result);
+        println!("{comparison:?}");
+        comparisons.push(comparison);
     }
-    Ok(all)
+    Ok(comparisons)
 }
 
-async fn idle(postmaster: Option<u32>, listener: &mut Listener) -> Result<Idle, Failure> {
-    let percent = |spent: Option<Duration>, time: Duration| Some(100.0 * spent?.as_secs_f64() / time.as_secs_f64());
+/// Measures the processor use of the server and of the subscribers' process while no event is written.
+async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
+    let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {
-        let before = cpu::of_children(postmaster);
+        let before = cpu::child_processes(postmaster_pid);
         tokio::time::sleep(time).await;
-        Some(cpu::of_children(postmaster)?.since(&before?))
+        Some(cpu::child_processes(postmaster_pid)?.since(&before?))
     };
-    let baseline = server_cpu_during(IDLE_RUN / 2).await;
-    listener.subscribe().await?;
-    let before = listener.cpu();
-    let subscribed = server_cpu_during(IDLE_RUN).await;
-    let process = before.zip(listener.cpu()).map(|(before, after)| after.since(&before));
-    let idle = Idle {
-        server_percent: percent(subscribed, IDLE_RUN),
-        server_baseline_percent: percent(baseline, IDLE_RUN / 2),
-        process_percent: percent(process, IDLE_RUN),
+    let baseline = server_cpu_during(IDLE_LENGTH / 2).await;
+    subscribers.subscribe().await?;
+    let before = subscribers.cpu_times();
+    let with_subscribers = server_cpu_during(IDLE_LENGTH).await;
+    let used_by_subscribers = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
+    let idle = IdleUse {
+        server_percent: percent(with_subscribers, IDLE_LENGTH),
+        server_baseline_percent: percent(baseline, IDLE_LENGTH / 2),
+        subscribers_percent: percent(used_by_subscribers, IDLE_LENGTH),
     };
     println!("{idle:?}");
     Ok(idle)
 }
 
 /// Sends events that carry the time of sending, and returns the delays that the subscribers measured.
-async fn delays(sparc: &Sparc, samples: &[Sample], listener: &mut Listener) -> Result<Delays, Failure> {
-    listener.reset().await?;
-    let begun = Instant::now();
+async fn measure_delays(
+    sparc: &Sparc,
+    samples: &[Sample],
+    subscribers: &mut SubscriberProcess,
+) -> Result<Delays, Failure> {
+    subscribers.discard_delays().await?;
+    let start = Instant::now();
     let mut sent = 0_u32;
-    while begun.elapsed() < DELAY_RUN {
-        tokio::time::sleep_until((begun + Duration::from_secs(1) * sent / HUMAN_RATE).into()).await;
+    while start.elapsed() < DELAYS_LENGTH {
+        tokio::time::sleep_until((start + Duration::from_secs(1) * sent / HUMAN_EVENTS_PER_SECOND).into()).await;
         let sample = &samples[sent as usize % samples.len()];
         let (session_id, kind) = (sample.session, "wave".to_owned());
-        let payload = json!({ "at": now() });
+        let payload = json!({ "sent_at_us": now_us() });
         let event = NewEvent { session_id, kind, payload, ..Default::default() };
         sparc.as_user(sample.player).events().send(event).await?;
         sent += 1;
     }
+    // The last events are still on their way.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    listener.delays().await
+    subscribers.delays().await
 }
 
 /// Returns the microseconds since 1970, by a clock that all processes on one machine share.
-fn now() -> u64 {
+fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// Returns a session and one of its participants: 0 is the Seer, the other numbers are players.
-fn subscriber(world: &World, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
+/// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
+fn session_and_user(world: &World, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { world.session(number).seer } else { world.player(number, participant - 1) };
     (id(Kind::Session, number), id(Kind::User, user))
 }

@@ -44,14 +44,14 @@ pub enum Failure {
     Statement(String, sqlx::Error),
     /// The connection failed.
     Driver(sqlx::Error),
-    /// A statement in this schema exceeded the statement timeout.
+    /// A statement in this schema, with this name in the report, exceeded the statement timeout.
     Timeout(&'static str),
     /// Any other failure.
     Message(String),
 }
 
 impl Failure {
-    fn of(sql: &str, error: sqlx::Error) -> Self {
+    fn in_statement(sql: &str, error: sqlx::Error) -> Self {
         Self::Statement(sql.to_owned(), error)
     }
 
@@ -67,10 +67,10 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Statement(sql, error) => write!(f, "{error}\nin: {sql}"),
             Self::Driver(error) => error.fmt(f),
-            Self::Timeout(what) => {
-                write!(f, "{what} did not finish within {} s", workload::STATEMENT_TIMEOUT.as_secs())
+            Self::Timeout(name) => {
+                write!(f, "{name} did not finish within {} s", workload::STATEMENT_TIMEOUT.as_secs())
             }
-            Self::Message(what) => f.write_str(what),
+            Self::Message(message) => f.write_str(message),
         }
     }
 }
@@ -83,8 +83,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Converts errors of which only the message is kept.
-macro_rules! message_from {
+/// Converts errors into [`Failure::Message`].
+macro_rules! impl_from_as_message {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
@@ -94,7 +94,7 @@ macro_rules! message_from {
     };
 }
 
-message_from!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
+impl_from_as_message!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -106,27 +106,27 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Compares this schema with the specification's, and the service with pgbench.
-    Compare(Compare),
+    Compare(CompareOptions),
     /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
-    Live(LiveEvents),
+    Live(LiveOptions),
     /// Measures read replicas: the primary's load, the replicas' delay, and the cost of tracking log positions.
-    Replicas(ReplicaReads),
+    Replicas(ReplicaOptions),
     /// Compares the example service with PostgREST, over HTTP, on one database.
-    Peers(Peers),
+    Peers(PeerOptions),
     /// Compares the service with the same operations in plain sqlx and in tokio-postgres with pipelining.
-    Drivers(Drivers),
-    /// Runs the subscribers; started by `live`.
+    Drivers(DriverOptions),
+    /// Runs the subscribers in a process of their own; `live` starts it.
     #[command(hide = true)]
-    Listen {
+    Subscribers {
         /// URL of the database.
         url: String,
         /// Number of accounts.
         users: u64,
         /// Number of active sessions.
-        active: u64,
+        active_sessions: u64,
     },
     /// Merges the reports of several runs, and writes the page and the plots from them.
-    Page(Page),
+    Page(PageOptions),
     /// Profiles the service's heap allocations per operation.
     #[cfg(feature = "heap")]
     Heap {
@@ -138,10 +138,10 @@ enum Command {
 
 /// Options of `compare`.
 #[derive(Args, Clone, Debug)]
-pub struct Compare {
+pub struct CompareOptions {
     /// Scales, separated by commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and a million
     /// events.
-    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = scale)]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = parse_scale)]
     scale: Vec<f64>,
     /// Folder for the report, the plots and the page.
     #[arg(long)]
@@ -152,7 +152,7 @@ pub struct Compare {
     /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
     #[arg(long, default_value = "4")]
     operations: u64,
-    /// Skips the simulated evening, which finds how many sessions at human speed this machine sustains.
+    /// Skips the simulated evenings, which find how many sessions at human speed this machine sustains.
     #[arg(long)]
     no_evening: bool,
     /// Number of simulated days, a minute each, in which events are written and expire; 0 skips them.
@@ -161,18 +161,18 @@ pub struct Compare {
     /// Measures only the statements whose name contains this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
-    /// Skips the single statements, and with them the indexes.
+    /// Skips the measurements of single statements and of indexes.
     #[arg(long, conflicts_with = "only")]
     no_statements: bool,
 }
 
 /// Options of `live`.
 #[derive(Args, Clone, Debug)]
-pub struct LiveEvents {
-    /// Folder for the report.
+pub struct LiveOptions {
+    /// Folder for the report and this command's section of the page.
     #[arg(long)]
     out: PathBuf,
-    /// Also replaces this section of `docs/performance.md`.
+    /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Skips the simulated evenings, which find how many sessions this machine sustains with and without subscriptions.
@@ -185,11 +185,11 @@ pub struct LiveEvents {
 
 /// Options of `replicas`.
 #[derive(Args, Clone, Debug)]
-pub struct ReplicaReads {
-    /// Folder for the report.
+pub struct ReplicaOptions {
+    /// Folder for the report and this command's section of the page.
     #[arg(long)]
     out: PathBuf,
-    /// Also replaces this section of `docs/performance.md`.
+    /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Number of concurrent sessions of six players.
@@ -199,34 +199,34 @@ pub struct ReplicaReads {
 
 /// Options of `peers`.
 #[derive(Args, Clone, Debug)]
-pub struct Peers {
-    /// Folder for the report and its tables.
+pub struct PeerOptions {
+    /// Folder for the report and this command's section of the page.
     #[arg(long)]
     out: PathBuf,
-    /// Also replaces this section of `docs/performance.md`.
+    /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
     seconds: f64,
-    /// Runs of each API, which alternate; the report has their medians.
+    /// Number of runs of each API. The APIs alternate, and the report has the medians.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
 
 /// Options of `drivers`.
 #[derive(Args, Clone, Debug)]
-pub struct Drivers {
-    /// Folder for the report and its tables.
+pub struct DriverOptions {
+    /// Folder for the report and this command's section of the page.
     #[arg(long, default_value = "target/drivers")]
     out: PathBuf,
-    /// Also replaces this section of `docs/performance.md`.
+    /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
     /// Seconds per run.
     #[arg(long, default_value = "1")]
     seconds: f64,
-    /// Runs of each program, which alternate; the report has their medians.
+    /// Number of runs of each program. The programs alternate, and the report has the medians.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only the operations whose name contains this text; can be repeated.
@@ -236,8 +236,8 @@ pub struct Drivers {
 
 /// Options of `page`.
 #[derive(Args, Clone, Debug)]
-pub struct Page {
-    /// Reports to merge; of several with the same measurement, the first one counts.
+pub struct PageOptions {
+    /// Reports to merge; if several contain the same measurement, the first one counts.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
     /// Folder for the report, the plots and the page.
@@ -248,38 +248,39 @@ pub struct Page {
     docs: bool,
 }
 
-/// Parses a scale.
-fn scale(text: &str) -> Result<f64, String> {
+fn parse_scale(text: &str) -> Result<f64, String> {
     text.trim().parse().ok().filter(|scale| (0.001..=100.0).contains(scale)).ok_or("must be 0.001 to 100".to_owned())
 }
 
-impl Compare {
-    fn days(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.days * 60)).filter(|time| !time.is_zero())
+impl CompareOptions {
+    /// Returns the duration of all simulated days, or `None` to skip them.
+    fn days_duration(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.days * days::DAY_LENGTH.as_secs())).filter(|duration| !duration.is_zero())
     }
 
-    fn operations(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.operations)).filter(|time| !time.is_zero())
+    /// Returns the duration of each run that compares operations with pgbench, or `None` to skip these runs.
+    fn operations_run_length(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.operations)).filter(|duration| !duration.is_zero())
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Compare(compare) => compare::compare(&compare).await,
-        Command::Live(live) => live::live(&live).await,
-        Command::Replicas(options) => replicas::replicas(&options).await,
-        Command::Peers(options) => peers::peers(&options).await,
-        Command::Drivers(options) => drivers::drivers(&options).await,
-        Command::Listen { url, users, active } => {
-            let world = world::World { users, adventures: 100, active, open: 1000, ended: 2000 };
-            live::listener::listen(&url, world).await
+        Command::Compare(options) => compare::run(&options).await,
+        Command::Live(options) => live::run(&options).await,
+        Command::Replicas(options) => replicas::run(&options).await,
+        Command::Peers(options) => peers::run(&options).await,
+        Command::Drivers(options) => drivers::run(&options).await,
+        Command::Subscribers { url, users, active_sessions } => {
+            let world = world::World { users, active_sessions, ..live::WORLD };
+            live::subscribers::run(&url, world).await
         }
-        Command::Page(page) => {
-            report::merge(&page.reports).and_then(|report| page::write(&report, &page.out, page.docs))
+        Command::Page(options) => {
+            report::merge(&options.reports).and_then(|report| page::write(&report, &options.out, options.docs))
         }
         #[cfg(feature = "heap")]
-        Command::Heap { out } => heap::heap(&out).await,
+        Command::Heap { out } => heap::run(&out).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,5 @@
-//! Measures a statement alternately in the specification's schema and in this project's ("this schema").
+//! Measures the specification's statement in the specification's schema and the service's statement in this project's
+//! schema ("this schema", in names `ours`), alternately.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,15 @@ use crate::{
     workload::{Role, Workload},
 };
 
-/// A statement to measure.
+/// The specification's statement and the service's statement for the same purpose, which are compared.
 #[derive(Debug)]
-pub struct Measure {
-    /// Its name in the report.
+pub struct StatementPair {
+    /// The name of both in the report.
     pub name: &'static str,
-    /// The role that runs it.
+    /// The role that runs them.
     pub role: Role,
-    /// Whether it can run many times in one transaction. If so, a short statement is sent many times in one message, so
-    /// that the round trip does not dominate.
+    /// Whether they can run many times in one transaction. If so, a short statement is sent many times in one message,
+    /// so that the round trip does not dominate.
     pub is_repeatable: bool,
     /// The specification's statement, in the specification's schema.
     pub specification: Workload,
@@ -27,7 +28,8 @@ pub struct Measure {
     pub ours: Workload,
 }
 
-/// A measured statement, in the report. The fields that begin with `prd_` are about the specification's schema.
+/// The result of measuring a [`StatementPair`], in the report. The fields that begin with `specification_` are about
+/// the specification's schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatementResult {
     /// Its name.
@@ -37,24 +39,26 @@ pub struct StatementResult {
     /// The role that ran it.
     pub role: String,
     /// Median in the specification's schema, in milliseconds.
-    pub prd_ms: f64,
-    /// Whether the specification's statement was stopped; `prd_ms` is then a lower bound.
-    #[serde(alias = "prd_gave_up")]
-    pub prd_timed_out: bool,
+    #[serde(alias = "prd_ms")]
+    pub specification_ms: f64,
+    /// Whether the specification's statement was stopped; `specification_ms` is then a lower bound.
+    #[serde(alias = "prd_timed_out", alias = "prd_gave_up")]
+    pub specification_timed_out: bool,
     /// Median in this schema, in milliseconds.
     pub ours_ms: f64,
-    /// `prd_ms` divided by `ours_ms`.
+    /// `specification_ms` divided by `ours_ms`.
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
     /// Median when only this schema is measured, in milliseconds: the smallest of a few rounds. The goal for growth
-    /// compares it between scales.
+    /// compares this value between scales.
     #[serde(alias = "alone_ms")]
     pub isolated_ms: f64,
     /// Rows returned in this schema.
     pub rows: u64,
     /// Rows returned in the specification's schema.
-    pub prd_rows: u64,
+    #[serde(alias = "prd_rows")]
+    pub specification_rows: u64,
     /// The number of timed executions in this schema.
     #[serde(alias = "times")]
     pub executions: usize,
@@ -73,31 +77,32 @@ pub struct StatementResult {
     pub plan: Plan,
 }
 
-/// The time for measuring one statement in both schemas.
-const BUDGET: Duration = Duration::from_secs(4);
+/// The time for measuring one pair of statements.
+const TIME_BUDGET: Duration = Duration::from_secs(4);
 /// The maximum number of executions in this schema per round.
-const MAX_PER_ROUND: usize = 10;
+const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches. In
 /// production the schemas would not share a host's memory, so this schema's statements then run once before they are
 /// timed.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// Executions per sample when this schema is measured alone.
-const ISOLATED_PER_SAMPLE: usize = 10;
+const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
 /// The time for measuring one statement in this schema alone.
-const ISOLATED_BUDGET: Duration = Duration::from_millis(1500);
+const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between custom and generic plans after five executions; for the
 /// statements inside a function, after five executions of the function.
-const WARM_UP: usize = 16;
+const WARM_UP_EXECUTIONS: usize = 16;
 /// The minimum and maximum number of rounds. In each, this schema's statement is repeated for about as long as the
 /// specification's takes.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
-impl Measure {
-    /// Warms the statement up, and returns how many times to send it in one message: more than once if it is short.
+impl StatementPair {
+    /// Warms up one of the two statements, and returns how many times to send it in one message: more than once if it
+    /// is short.
     async fn warm_up(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
-        let mut fastest = BUDGET;
-        for sample in 0..WARM_UP {
-            let Some((time, _)) = workload.execute(client, self.role, sample, 1).await? else { return Ok(1) };
+        let mut fastest = TIME_BUDGET;
+        for index in 0..WARM_UP_EXECUTIONS {
+            let Some((time, _)) = workload.execute(client, self.role, index, 1).await? else { return Ok(1) };
             fastest = fastest.min(time);
             if time > Duration::from_millis(100) {
                 return Ok(1);
@@ -106,21 +111,22 @@ impl Measure {
         Ok(if self.is_repeatable { (2000 / fastest.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
     }
 
-    /// Measures this schema alone, after running each sample at most once. Returns the median in milliseconds.
+    /// Measures the service's statement alone, after an untimed execution for each sample if time allows. Returns the
+    /// median in milliseconds.
     pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(ours).await?;
         let repeats = self.warm_up(&self.ours, ours).await?;
         let samples = self.ours.executions.len();
-        let begun = Instant::now();
-        for sample in 0..samples {
-            self.ours.execute(ours, self.role, sample, repeats).await?;
-            if begun.elapsed() > ISOLATED_BUDGET / 2 {
+        let start = Instant::now();
+        for index in 0..samples {
+            self.ours.execute(ours, self.role, index, repeats).await?;
+            if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
         }
         let mut times = Vec::new();
         while times.len() < *ROUNDS.start()
-            || times.len() < samples * ISOLATED_PER_SAMPLE && begun.elapsed() < ISOLATED_BUDGET
+            || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_TIME_BUDGET
         {
             let Some((time, _)) = self.ours.execute(ours, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Timeout(self.name));
@@ -131,7 +137,7 @@ impl Measure {
         Ok(quantile(&mut times, 0.5))
     }
 
-    /// Measures the statement in both schemas.
+    /// Measures both statements.
     pub async fn measure(
         &self,
         specification: &mut Client,
@@ -140,48 +146,50 @@ impl Measure {
     ) -> Result<StatementResult, Failure> {
         self.specification.prepare(specification).await?;
         self.ours.prepare(ours).await?;
-        let (mut prd_times, mut ours_times, mut prd_timed_out) = (Vec::new(), Vec::new(), false);
-        let (mut rows, mut prd_rows) = (0, 0);
+        let (mut specification_times, mut ours_times, mut specification_timed_out) = (Vec::new(), Vec::new(), false);
+        let (mut rows, mut specification_rows) = (0, 0);
 
         // After these warm-ups the server has chosen between custom and generic plans.
         let repeats = self.warm_up(&self.ours, ours).await?;
-        let prd_repeats = self.warm_up(&self.specification, specification).await?;
-        let begun = Instant::now();
+        let specification_repeats = self.warm_up(&self.specification, specification).await?;
+        let start = Instant::now();
         for round in 0..*ROUNDS.end() {
-            if round >= *ROUNDS.start() && begun.elapsed() > BUDGET {
+            if round >= *ROUNDS.start() && start.elapsed() > TIME_BUDGET {
                 break;
             }
-            if !prd_timed_out {
-                match self.specification.execute(specification, self.role, round, prd_repeats).await? {
+            if !specification_timed_out {
+                match self.specification.execute(specification, self.role, round, specification_repeats).await? {
                     Some((time, count)) => {
-                        prd_times.push(time);
-                        prd_rows = count;
+                        specification_times.push(time);
+                        specification_rows = count;
                     }
-                    None => prd_timed_out = true,
+                    None => specification_timed_out = true,
                 }
             }
-            let prd_time = prd_times.last().copied().unwrap_or(BUDGET);
-            if prd_time > EVICTION_THRESHOLD {
-                for repetition in 0..MAX_PER_ROUND {
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + repetition, repeats).await?;
+            let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
+            if specification_time > EVICTION_THRESHOLD {
+                for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
+                    self.ours.execute(ours, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats).await?;
                 }
             }
-            for repetition in 0..MAX_PER_ROUND {
+            for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
                 let Some((time, count)) =
-                    self.ours.execute(ours, self.role, round * MAX_PER_ROUND + repetition, repeats).await?
+                    self.ours.execute(ours, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats).await?
                 else {
                     return Err(Failure::Timeout(self.name));
                 };
                 ours_times.push(time);
                 rows = count;
-                if time * (repetition as u32 + 1) > prd_time {
+                if time * (repetition as u32 + 1) > specification_time {
                     break;
                 }
             }
         }
 
         let plan_counts = ours
-            .rows("SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1")
+            .fetch_rows(
+                "SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1",
+            )
             .await?;
         let plan_counts = plan_counts
             .first()
@@ -190,25 +198,25 @@ impl Measure {
         let generic = plan::explain(ours, &self.ours, self.role, "force_generic_plan").await?;
         self.specification.deallocate(specification).await?;
         self.ours.deallocate(ours).await?;
-        let prd_ms = if prd_times.is_empty() {
+        let specification_ms = if specification_times.is_empty() {
             crate::workload::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
         } else {
-            quantile(&mut prd_times, 0.5)
+            quantile(&mut specification_times, 0.5)
         };
         let ours_ms = quantile(&mut ours_times, 0.5);
         Ok(StatementResult {
             name: self.name.to_owned(),
             scale,
             role: self.role.name().to_owned(),
-            prd_ms,
-            prd_timed_out,
+            specification_ms,
+            specification_timed_out,
             ours_ms,
-            ratio: prd_ms / ours_ms,
+            ratio: specification_ms / ours_ms,
             p99_ms: quantile(&mut ours_times, 0.99),
             // Set by the caller, from `measure_isolated`.
             isolated_ms: 0.0,
             rows,
-            prd_rows,
+            specification_rows,
             executions: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),

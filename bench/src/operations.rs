@@ -23,10 +23,10 @@ use crate::{
     pgbench::{self, Step},
     reads::quoted,
     samples::Sample,
-    writes::{check, roll_values},
+    writes::{new_roll, roll_values},
 };
 
-/// An operation with a number of clients, in the report.
+/// An operation, measured with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationResult {
     /// The operation.
@@ -58,7 +58,8 @@ pub struct OperationResult {
 impl OperationResult {
     /// Whether the operation returns a page of rows.
     pub fn returns_rows(&self) -> bool {
-        ALL.iter()
+        OPERATIONS
+            .iter()
             .any(|(operation, name)| *name == self.name && matches!(operation, Operation::Lobby | Operation::History))
     }
 }
@@ -69,29 +70,30 @@ pub enum Operation {
     /// A character's check.
     Roll,
     /// An event sent by a client.
-    Send,
+    SendEvent,
     /// The first page of the lobby.
     Lobby,
     /// The newest rolls of a session.
     History,
 }
 
-const ALL: [(Operation, &str); 4] = [
+/// All operations with their names.
+const OPERATIONS: [(Operation, &str); 4] = [
     (Operation::Roll, "a roll"),
-    (Operation::Send, "an event"),
+    (Operation::SendEvent, "an event"),
     (Operation::Lobby, "a lobby page"),
     (Operation::History, "a session's rolls"),
 ];
 
 /// Numbers of concurrent clients.
-const CLIENTS: [u32; 3] = [1, 8, 64];
-/// Runs of the service and of pgbench, which alternate; the medians count.
+const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
+/// How often the service and pgbench run, alternately; the medians count.
 const ROUNDS: u32 = 3;
-/// The deadline of each operation, which the service sends as `statement_timeout`.
+/// The deadline of each operation. The service sends it as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The identity and the check of the account, which the service sends together with BEGIN. The service checks in a
-/// statement of its own, because its login cannot name the function before the role is set.
+/// Sets the identity and checks the account. The service sends both together with BEGIN, the check as a separate
+/// statement, because its login may not use the function before the role is set.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_account()";
 
@@ -103,17 +105,17 @@ pub struct Environment<'a> {
     /// Path of pgbench.
     pub pgbench: PathBuf,
     pub samples: &'a [Sample],
-    /// The server's process id.
-    pub server: Option<u32>,
+    /// The process id of the server's postmaster.
+    pub postmaster_pid: Option<u32>,
     /// Folder for pgbench's scripts.
     pub folder: &'a Path,
     /// Duration of each run.
-    pub time: Duration,
+    pub run_length: Duration,
 }
 
 /// The result of one run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Run {
+pub struct RunResult {
     /// Operations per second.
     pub ops_s: f64,
     /// The server's processor time per operation, in milliseconds.
@@ -122,177 +124,191 @@ pub struct Run {
     pub client_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. Each operation's statements are captured on a connection of its own.
-pub async fn operations(
+/// Measures all operations. `new_capture` opens a connection, on which one operation's statements are captured.
+pub async fn measure_operations(
     environment: &Environment<'_>,
-    capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
+    new_capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
-    for (operation, name) in ALL {
-        let steps = steps(operation, capture().await?, environment.samples).await?;
+    for (operation, name) in OPERATIONS {
+        let steps = capture_steps(operation, new_capture().await?, environment.samples).await?;
         // The first step shares a message with BEGIN; each other statement and COMMIT are one more round trip.
         let round_trips = steps.len() + 1;
-        let scripts = [false, true].map(|pipelined| {
-            let name = if pipelined { "pipelined.sql" } else { "script.sql" };
-            (environment.folder.join(name), pgbench::script(&steps, pipelined))
+        let scripts = [false, true].map(|is_pipelined| {
+            let file_name = if is_pipelined { "pipelined.sql" } else { "script.sql" };
+            (environment.folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
         });
         for (path, script) in &scripts {
             tokio::fs::write(path, script).await?;
         }
-        for clients in CLIENTS {
-            // One per client, and at least the default.
+        for clients in CLIENT_COUNTS {
+            // One connection per client, and at least the default number.
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
-            let (mut ours, mut bench, mut times) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
+            let (mut service_runs, mut latencies) = (Vec::new(), Vec::new());
+            // Without and with pipelining.
+            let mut pgbench_runs = [Vec::new(), Vec::new()];
             // Opens every connection and prepares its statements.
             run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
-                let (run, took) = run_service(operation, &sparc, clients, environment, environment.time).await?;
-                ours.push(run);
-                times.extend(took);
-                for (runs, (script, _)) in bench.iter_mut().zip(&scripts) {
+                let (run, run_latencies) =
+                    run_service(operation, &sparc, clients, environment, environment.run_length).await?;
+                service_runs.push(run);
+                latencies.extend(run_latencies);
+                for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
                     runs.push(run_pgbench(script, clients, environment).await?);
                 }
             }
             sparc.close().await?;
-            let (ours, [bench, pipelined]) = (median(ours), bench.map(median));
+            let service = median_run(service_runs);
+            let [pgbench, pipelined] = pgbench_runs.map(median_run);
             results.push(OperationResult {
                 name: name.to_owned(),
                 clients,
-                ops_s: ours.ops_s,
-                pgbench_ops_s: bench.ops_s,
-                ratio: ours.ops_s / bench.ops_s,
+                ops_s: service.ops_s,
+                pgbench_ops_s: pgbench.ops_s,
+                ratio: service.ops_s / pgbench.ops_s,
                 pgbench_pipelined_ops_s: pipelined.ops_s,
                 round_trips,
-                p50_ms: quantile(&mut times, 0.5),
-                p99_ms: quantile(&mut times, 0.99),
-                server_cpu_ms: ours.server_cpu_ms,
-                client_cpu_ms: ours.client_cpu_ms,
-                pgbench_server_cpu_ms: bench.server_cpu_ms,
+                p50_ms: quantile(&mut latencies, 0.5),
+                p99_ms: quantile(&mut latencies, 0.99),
+                server_cpu_ms: service.server_cpu_ms,
+                client_cpu_ms: service.client_cpu_ms,
+                pgbench_server_cpu_ms: pgbench.server_cpu_ms,
             });
             println!(
                 "{name}, {clients} clients: {:.0} per second; pgbench {:.0}, ratio {:.2}; pipelined {:.0}, ratio {:.2}",
-                ours.ops_s,
-                bench.ops_s,
-                ours.ops_s / bench.ops_s,
+                service.ops_s,
+                pgbench.ops_s,
+                service.ops_s / pgbench.ops_s,
                 pipelined.ops_s,
-                ours.ops_s / pipelined.ops_s
+                service.ops_s / pipelined.ops_s
             );
         }
     }
     Ok(results)
 }
 
-fn median(mut runs: Vec<Run>) -> Run {
+/// Returns the run with the median throughput.
+fn median_run(mut runs: Vec<RunResult>) -> RunResult {
     runs.sort_by(|a, b| a.ops_s.total_cmp(&b.ops_s));
     runs.get(runs.len() / 2).copied().unwrap_or_default()
 }
 
 /// Runs the operation once.
-pub async fn run_once(operation: Operation, ada: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
+pub async fn run_once(operation: Operation, caller: &IdentityConnection, sample: &Sample) -> Result<(), Failure> {
     match operation {
         Operation::Roll => {
-            ada.dice().roll(check(sample)?).await?;
+            caller.dice().roll(new_roll(sample)?).await?;
         }
-        Operation::Send => {
+        Operation::SendEvent => {
             let event = NewEvent { session_id: sample.session, kind: "wave".to_owned(), ..Default::default() };
-            ada.events().send(event).await?;
+            caller.events().send(event).await?;
         }
         Operation::Lobby => {
-            ada.sessions().lobby(&LobbyFilter::default(), None).await?;
+            caller.sessions().lobby(&LobbyFilter::default(), None).await?;
         }
         Operation::History => {
-            ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
+            caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
         }
     }
     Ok(())
 }
 
-/// Runs the operation as fast as possible with concurrent clients, each in a session of its own.
+/// Runs the operation as fast as possible with concurrent clients, each in a session of its own. Returns the result and
+/// the latency of each operation.
 pub async fn run_service(
     operation: Operation,
     sparc: &Sparc,
     clients: u32,
     environment: &Environment<'_>,
-    time: Duration,
-) -> Result<(Run, Vec<Duration>), Failure> {
-    let (server, client) = (cpu::of_children(environment.server), cpu::of_this_process());
-    let begun = Instant::now();
+    run_length: Duration,
+) -> Result<(RunResult, Vec<Duration>), Failure> {
+    let (server_before, client_before) = (cpu::child_processes(environment.postmaster_pid), cpu::this_process());
+    let start = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..clients {
         let sample = environment.samples[number as usize % environment.samples.len()].clone();
-        let ada = sparc.as_user(sample.player);
+        let caller = sparc.as_user(sample.player);
         tasks.spawn(async move {
-            let mut took = Vec::new();
-            while begun.elapsed() < time {
-                let started = Instant::now();
-                run_once(operation, &ada, &sample).await?;
-                took.push(started.elapsed());
+            let mut latencies = Vec::new();
+            while start.elapsed() < run_length {
+                let operation_start = Instant::now();
+                run_once(operation, &caller, &sample).await?;
+                latencies.push(operation_start.elapsed());
                 // In a service, the task would wait for its next request here. Without the yield, a task whose answers
                 // have already arrived would continue while the others wait.
                 tokio::task::yield_now().await;
             }
-            Ok::<_, Failure>(took)
+            Ok::<_, Failure>(latencies)
         });
     }
-    let mut times = Vec::new();
-    while let Some(took) = tasks.join_next().await {
-        times.extend(took.map_err(|error| Failure::Message(error.to_string()))??);
+    let mut latencies = Vec::new();
+    while let Some(outcome) = tasks.join_next().await {
+        latencies.extend(outcome.map_err(|error| Failure::Message(error.to_string()))??);
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let run = Run {
-        ops_s: times.len() as f64 / seconds,
-        server_cpu_ms: per_operation(server, cpu::of_children(environment.server), times.len() as f64),
-        client_cpu_ms: per_operation(client, cpu::of_this_process(), times.len() as f64),
+    let seconds = start.elapsed().as_secs_f64();
+    let run = RunResult {
+        ops_s: latencies.len() as f64 / seconds,
+        server_cpu_ms: cpu_ms_per_operation(
+            server_before,
+            cpu::child_processes(environment.postmaster_pid),
+            latencies.len() as f64,
+        ),
+        client_cpu_ms: cpu_ms_per_operation(client_before, cpu::this_process(), latencies.len() as f64),
     };
-    Ok((run, times))
+    Ok((run, latencies))
 }
 
-/// Returns the milliseconds per operation.
-fn per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count: f64) -> Option<f64> {
-    let spent = after?.since(&before?);
-    Some(spent.as_secs_f64() * 1000.0 / count)
+/// Returns the processor time per operation, in milliseconds.
+fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count: f64) -> Option<f64> {
+    let used = after?.since(&before?);
+    Some(used.as_secs_f64() * 1000.0 / count)
 }
 
-/// Returns the identity and the captured statements of the operation, with the values of each sample.
-async fn steps(operation: Operation, mut capture: StatementCapture, samples: &[Sample]) -> Result<Vec<Step>, Failure> {
-    let ada = capture.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
-    run_once(operation, &ada, &samples[0]).await?;
-    let identity = |sample: &Sample| -> Vec<String> {
+/// Runs the operation once, and returns the identity and the captured statements, with the values of each sample.
+async fn capture_steps(
+    operation: Operation,
+    mut capture: StatementCapture,
+    samples: &[Sample],
+) -> Result<Vec<Step>, Failure> {
+    let caller = capture.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
+    run_once(operation, &caller, &samples[0]).await?;
+    let identity_values = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
         vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
     };
-    let values = |sample: &Sample| -> Vec<String> {
+    let statement_values = |sample: &Sample| -> Vec<String> {
         let session = quoted(sample.session);
         match operation {
             Operation::Roll => roll_values(sample),
-            Operation::Send => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
+            Operation::SendEvent => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
             Operation::Lobby => Vec::new(),
             Operation::History => vec![session, quoted(51)],
         }
     };
-    let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity).collect() }];
+    let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity_values).collect() }];
     for statement in capture.new_statements().await? {
-        steps.push(Step { sql: statement.sql, values: samples.iter().map(values).collect() });
+        steps.push(Step { sql: statement.sql, values: samples.iter().map(statement_values).collect() });
     }
     Ok(steps)
 }
 
-async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>) -> Result<Run, Failure> {
-    let before = cpu::of_children(environment.server);
+async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>) -> Result<RunResult, Failure> {
+    let before = cpu::child_processes(environment.postmaster_pid);
     let threads = clients.min(2).to_string();
-    // The processor times of pgbench's backends are lost when it ends, so they are read shortly before.
     let mut command = Command::new(&environment.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
-        .args(["--client", &clients.to_string(), "--time", &environment.time.as_secs().to_string()])
+        .args(["--client", &clients.to_string(), "--time", &environment.run_length.as_secs().to_string()])
         .arg("--file")
         .arg(script)
         .arg(environment.url);
-    let until_reading = environment.time.saturating_sub(Duration::from_millis(300));
-    let (output, spent) = tokio::join!(command.output(), async {
+    // The backends end with pgbench, and their processor times with them; so they are read shortly before it ends.
+    let until_reading = environment.run_length.saturating_sub(Duration::from_millis(300));
+    let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;
-        cpu::of_children(environment.server)
+        cpu::child_processes(environment.postmaster_pid)
     });
     let output = output?;
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -300,9 +316,9 @@ async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>)
     let Some(ops_s) = ops_s.filter(|_| output.status.success()) else {
         return Err(Failure::Message(String::from_utf8_lossy(&output.stderr).into_owned()));
     };
-    Ok(Run {
+    Ok(RunResult {
         ops_s,
-        server_cpu_ms: per_operation(before, spent, ops_s * until_reading.as_secs_f64()),
+        server_cpu_ms: cpu_ms_per_operation(before, after, ops_s * until_reading.as_secs_f64()),
         client_cpu_ms: None,
     })
 }

@@ -7,29 +7,33 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
-    measure::{Measure, quantile},
+    measure::{StatementPair, quantile},
     samples::Sample,
-    workload::{Execution, Role, Workload, begin},
-    writes::{ROLLED, roll_values},
+    workload::{Execution, Role, Workload, begin_sql},
+    writes::{ROLLED_PAYLOAD, roll_values},
 };
 
-/// The cost of a roll and of an event.
+/// The median times of a roll and of an event, in milliseconds, with and without triggers and policies.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player, with policies, dice, checks, its event and the clean-up: the median in milliseconds.
+    /// A roll by a player, with policies, dice, checks, its event and the clean-up.
     pub roll_ms: f64,
     /// INSERTs of the same two rows by the owner, with keys, checks and indexes, without triggers and policies.
-    pub bare_ms: f64,
-    /// `roll_ms` divided by `bare_ms`.
-    pub ratio: f64,
+    #[serde(alias = "bare_ms")]
+    pub bare_roll_ms: f64,
+    /// `roll_ms` divided by `bare_roll_ms`.
+    #[serde(alias = "ratio")]
+    pub roll_ratio: f64,
     /// An event sent by a player.
     pub event_ms: f64,
     /// The bare INSERT of an event: the lower bound for any design.
     pub bare_event_ms: f64,
 }
 
-/// The number of executions of each statement.
-const TIMES: usize = 2000;
+/// The number of transactions for each statement.
+const TRANSACTIONS: usize = 4;
+/// The number of executions per transaction.
+const EXECUTIONS_PER_TRANSACTION: usize = 500;
 
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
       difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
@@ -49,38 +53,43 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables triggers; keys and checks remain.
-const WITHOUT_TRIGGERS: &str =
+/// Disables triggers; keys and checks remain enabled.
+const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
 
-/// The names of the measurements that [`bare`] returns.
-pub const BARE: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
+/// The names of the pairs that [`bare_inserts`] returns.
+pub const BARE_INSERTS: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// Returns measurements of bare INSERTs in both schemas, without policies and triggers.
-pub fn bare(samples: &[Sample]) -> Vec<Measure> {
-    let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.hero);
-    let event = |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED}'{sender})", sample.session);
+/// Returns bare INSERTs for both schemas, without policies and triggers.
+pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
+    let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
+    let event =
+        |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender})", sample.session);
     let roll_and_event = |sample: &Sample, sender: &str| format!("{}; {}", roll(sample), event(sample, sender));
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
     let account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_measure(BARE[0], samples, &roll_and_event),
-        bare_measure(BARE[1], samples, &event),
-        bare_measure(BARE[2], samples, &account),
+        bare_insert_pair(BARE_INSERTS[0], samples, &roll_and_event),
+        bare_insert_pair(BARE_INSERTS[1], samples, &event),
+        bare_insert_pair(BARE_INSERTS[2], samples, &account),
     ]
 }
 
-/// Returns a measurement of the same rows in both schemas. `statement` returns the SQL for a sample, with the sender
-/// that only this schema stores.
-fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Sample, &str) -> String) -> Measure {
+/// Returns INSERTs of the same rows for both schemas. `statement` returns the SQL for a sample; its second argument is
+/// the event's sender, which only this schema stores.
+fn bare_insert_pair(
+    name: &'static str,
+    samples: &[Sample],
+    statement: &dyn Fn(&Sample, &str) -> String,
+) -> StatementPair {
     let workload = |event: &str, sender: fn(&Sample) -> String| {
-        let timed = |sample: &Sample| statement(sample, &sender(sample));
-        // Altering a table invalidates its plans, so an untimed execution for the next sample plans again.
+        let sql = |sample: &Sample| statement(sample, &sender(sample));
+        // Disabling triggers invalidates the tables' plans, so an untimed execution, for the next sample, plans again.
         let next = samples.iter().cycle().skip(1);
         let executions = samples.iter().zip(next).map(|(sample, next)| Execution {
-            before: format!("{WITHOUT_TRIGGERS}; {}", timed(next)),
-            timed: timed(sample),
+            setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next)),
+            timed_sql: sql(sample),
             ..Default::default()
         });
         Workload {
@@ -90,7 +99,7 @@ fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Samp
             executions: executions.collect(),
         }
     };
-    Measure {
+    StatementPair {
         name,
         role: Role::Owner,
         is_repeatable: true,
@@ -99,42 +108,49 @@ fn bare_measure(name: &'static str, samples: &[Sample], statement: &dyn Fn(&Samp
     }
 }
 
-/// Measures all four alternately, each many times in one transaction that is rolled back.
-pub async fn overhead(client: &mut Client, sample: &Sample, roll: &str, event: &str) -> Result<Overhead, Failure> {
-    for (name, sql) in [("roll", roll), ("event", event), ("bare_roll", BARE_ROLL), ("bare_event", BARE_EVENT)] {
+/// Measures a roll, an event and their bare INSERTs alternately, each many times in a transaction that is rolled back.
+pub async fn measure_overhead(
+    client: &mut Client,
+    sample: &Sample,
+    roll_sql: &str,
+    event_sql: &str,
+) -> Result<Overhead, Failure> {
+    for (name, sql) in [("roll", roll_sql), ("event", event_sql), ("bare_roll", BARE_ROLL), ("bare_event", BARE_EVENT)]
+    {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
-    let by_player = format!("EXECUTE roll({})", roll_values(sample).join(", "));
+    let roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
     let payload = client
-        .value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
+        .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;
-    let bare = format!(
+    let bare_roll = format!(
         "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
-        sample.session, sample.hero, sample.player
+        sample.session, sample.character, sample.player
     );
     let execution = Execution { user: sample.player.to_string(), ..Default::default() };
-    let as_player = begin(Role::Authenticated, &execution);
-    let as_owner = format!("BEGIN; {WITHOUT_TRIGGERS}");
+    let begin_as_player = begin_sql(Role::Authenticated, &execution);
+    let begin_as_owner = format!("BEGIN; {DISABLE_TRIGGERS}");
 
     let event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
     let bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
     let mut times: [Vec<Duration>; 4] = Default::default();
-    for _ in 0..4 {
-        times[0].extend(repeat(client, &as_player, &by_player).await?);
-        times[1].extend(repeat(client, &as_owner, &bare).await?);
-        times[2].extend(repeat(client, &as_player, &event).await?);
-        times[3].extend(repeat(client, &as_owner, &bare_event).await?);
+    for _ in 0..TRANSACTIONS {
+        times[0].extend(time_executions(client, &begin_as_player, &roll).await?);
+        times[1].extend(time_executions(client, &begin_as_owner, &bare_roll).await?);
+        times[2].extend(time_executions(client, &begin_as_player, &event).await?);
+        times[3].extend(time_executions(client, &begin_as_owner, &bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
-    let [roll_ms, bare_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
-    Ok(Overhead { roll_ms, bare_ms, ratio: roll_ms / bare_ms, event_ms, bare_event_ms })
+    let [roll_ms, bare_roll_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
+    Ok(Overhead { roll_ms, bare_roll_ms, roll_ratio: roll_ms / bare_roll_ms, event_ms, bare_event_ms })
 }
 
-async fn repeat(client: &mut Client, before: &str, timed: &str) -> Result<Vec<Duration>, Failure> {
-    client.run(before).await?;
+/// Executes a statement many times in one transaction, and returns the time of each execution except the first ones.
+async fn time_executions(client: &mut Client, begin: &str, timed_sql: &str) -> Result<Vec<Duration>, Failure> {
+    client.run(begin).await?;
     let mut times = Vec::new();
-    for _ in 0..TIMES / 4 {
-        times.push(client.time(timed).await?.0);
+    for _ in 0..EXECUTIONS_PER_TRANSACTION {
+        times.push(client.run_timed(timed_sql).await?.0);
     }
     client.run("ROLLBACK").await?;
     // In the first executions, the server chooses between custom and generic plans.

@@ -4,9 +4,9 @@ use std::{fmt::Write, fs, path::Path};
 
 use crate::{
     Failure, drivers,
-    goals::{goals, grown},
+    goals::{at_scales_1_and_10, goals},
     live, peers,
-    plots::plots,
+    plots::draw_plots,
     replicas,
     report::Report,
     sections::between_markers,
@@ -16,31 +16,33 @@ use crate::{
 pub fn write(report: &Report, folder: &Path, docs: bool) -> Result<(), Failure> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
-    plots(report, folder)?;
+    draw_plots(report, folder)?;
     fs::write(folder.join("performance.md"), page(report, ""))?;
     if docs {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let images = docs.join("performance");
         fs::create_dir_all(&images)?;
-        plots(report, &images)?;
+        draw_plots(report, &images)?;
         fs::write(docs.join("performance.md"), page(report, "performance/"))?;
     }
     Ok(())
 }
 
-/// Returns the whole page; `plots` is the path from the page to the plots.
+/// Returns the whole page. `plots` is the path from the page to the plots; if it is not empty, it ends with a slash.
 fn page(report: &Report, plots: &str) -> String {
     let scales: Vec<String> = scales(report).iter().map(f64::to_string).collect();
     let mut page = HEAD.replace("{scales}", &scales.join(","));
-    settings(&mut page, report);
+    write_settings(&mut page, report);
     page.push_str("\n## Goals\n\n| goal | target | measured | |\n| --- | --- | --- | --- |\n");
     for goal in goals(report) {
         let met = if goal.is_met { "met" } else { "**not met**" };
         let _ = writeln!(page, "| {} | {} | {} | {met} |", goal.name, goal.target, goal.measured);
     }
     page.push_str(GOAL_NOTES);
-    statements(&mut page, report, plots);
-    operations(&mut page, report, plots);
+    write_statements(&mut page, report, plots);
+    write_overhead(&mut page, report);
+    write_operations(&mut page, report, plots);
+    write_evenings(&mut page, report, plots);
     for (name, text) in [
         ("live", live::section(report)),
         ("replicas", replicas::section(report)),
@@ -51,8 +53,11 @@ fn page(report: &Report, plots: &str) -> String {
             page.push_str(&between_markers(name, &text));
         }
     }
-    growth(&mut page, report, plots);
-    plans(&mut page, report);
+    write_growth(&mut page, report, plots);
+    write_growth_by_statement(&mut page, report);
+    write_indexes(&mut page, report);
+    write_days(&mut page, report, plots);
+    write_plans(&mut page, report);
     page
 }
 
@@ -74,16 +79,16 @@ What limits the measured values, and why goals are not met:
   pgbench discards the results; the service decodes rows, builds statements and cursors, and hands results to tasks. So
   operations that return rows have a goal for the service's own processor time, in the column *service CPU*. In a
   profile (`perf`) of a session's rolls with eight clients, the kernel takes 37 percent, for three messages in each
-  direction. Of the remaining time, 37 percent is decoding the thousand cells of fifty rolls, 15 allocation, 13 parsing
-  the driver's messages, 8 copying, 6 tracing, 5 scheduling. Fifty rolls take 270 heap allocations, a lobby page 190, a
-  roll 109 (`bench heap`). Sending begin, identity, statement and commit in one text message, tried with pgbench, gives
-  5 percent more operations per second than the three messages.
+  direction. Of the remaining time, 37 percent is spent on decoding the thousand cells of fifty rolls, 15 on allocation,
+  13 on parsing the driver's messages, 8 on copying, 6 on tracing, 5 on scheduling. Fifty rolls take 270 heap
+  allocations, a lobby page 190, a roll 109 (`bench heap`). Sending begin, identity, statement and commit in one text
+  message, tried with pgbench, gives 5 percent more operations per second than the three messages.
 - **Growth.** A lobby search scans until the page is full, at most a thousand sessions. One session in forty-eight
   matches: at scale 1 the first eight hundred happen to hold the twenty-one rows that a page needs; at scale 10 a
   thousand hold twenty, and the search also has to look up where the scan ended. A search without a match scans a
-  thousand at any size, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the caller's
-  sessions (a session's rolls, events, own sessions), the nine additional buffers are the visibility map of the seats:
-  one of its pages covers 32 thousand pages of the table, and the scan alternates between them.
+  thousand sessions at any scale, and takes as long at both scales ([Growth](#growth)). Where a statement looks up the
+  caller's sessions (a session's rolls, events, own sessions), the nine additional buffers are the visibility map of the
+  seats: one of its pages covers 32 thousand pages of the table, and the scan alternates between them.
 - **Slower than the specification.** A statement that the specification does not protect may take up to twice its time
   here: its events and session details are readable by everyone (most of the difference is `my_session_ids`, the array
   that the policy compares with), its profiles include every column, its lobby does not show the Seer's name, and its
@@ -92,7 +97,7 @@ What limits the measured values, and why goals are not met:
   reads eight hundred in less time.
 ";
 
-fn settings(page: &mut String, report: &Report) {
+fn write_settings(page: &mut String, report: &Report) {
     let settings = &report.settings;
     let memory = settings.memory_gib.map(|memory| format!(", {memory} GiB")).unwrap_or_default();
     let parameters: Vec<String> =
@@ -108,12 +113,12 @@ fn settings(page: &mut String, report: &Report) {
 }
 
 fn scales(report: &Report) -> Vec<f64> {
-    let mut scales: Vec<f64> = report.measures.iter().map(|measure| measure.scale).collect();
+    let mut scales: Vec<f64> = report.statements.iter().map(|statement| statement.scale).collect();
     scales.dedup();
     scales
 }
 
-fn statements(page: &mut String, report: &Report, plots: &str) {
+fn write_statements(page: &mut String, report: &Report, plots: &str) {
     let _ = write!(
         page,
         "\n## Statements\n\n![Each statement, in this schema and in the specification's]({plots}statements.svg)\n\n\
@@ -127,36 +132,39 @@ fn statements(page: &mut String, report: &Report, plots: &str) {
             "\n### Scale {scale}\n\n| statement | role | specification | here | times | p99 | in the server | buffers | rows |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
-        for one in report.measures.iter().filter(|measure| measure.scale == scale) {
-            let at_least = if one.prd_timed_out { "> " } else { "" };
+        for statement in report.statements.iter().filter(|statement| statement.scale == scale) {
+            let at_least = if statement.specification_timed_out { "> " } else { "" };
             let _ = writeln!(
                 page,
                 "| {} | {} | {at_least}{:.3} | {:.3} | {at_least}{:.1} | {:.3} | {:.3} | {} | {} |",
-                one.name,
-                one.role,
-                one.prd_ms,
-                one.ours_ms,
-                one.ratio,
-                one.p99_ms,
-                one.server_ms,
-                one.buffers,
-                one.rows
+                statement.name,
+                statement.role,
+                statement.specification_ms,
+                statement.ours_ms,
+                statement.ratio,
+                statement.p99_ms,
+                statement.server_ms,
+                statement.buffers,
+                statement.rows
             );
         }
     }
 }
 
-fn operations(page: &mut String, report: &Report, plots: &str) {
-    if let Some(cost) = report.overhead {
+fn write_overhead(page: &mut String, report: &Report) {
+    if let Some(overhead) = report.overhead {
         let _ = write!(
             page,
             "\n## Triggers and policies\n\nA roll by a player takes {:.3} ms; the two INSERTs of finished rows, with \
              keys, checks and indexes but without triggers and policies, take {:.3} ms: {:.2} times. An event sent by \
              a client takes {:.3} ms, its bare INSERT {:.3} ms, which is the lower bound for any design. All include \
              the round trip.\n",
-            cost.roll_ms, cost.bare_ms, cost.ratio, cost.event_ms, cost.bare_event_ms
+            overhead.roll_ms, overhead.bare_roll_ms, overhead.roll_ratio, overhead.event_ms, overhead.bare_event_ms
         );
     }
+}
+
+fn write_operations(page: &mut String, report: &Report, plots: &str) {
     if !report.operations.is_empty() {
         let _ = write!(
             page,
@@ -173,26 +181,29 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         let cpu = |time: Option<f64>| time.map_or_else(String::new, |time| format!("{time:.3}"));
-        for one in &report.operations {
+        for operation in &report.operations {
             let _ = writeln!(
                 page,
                 "| {} | {} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {} | {:.3} | {:.3} | {} | {} | {} |",
-                one.name,
-                one.clients,
-                one.ops_s,
-                one.pgbench_ops_s,
-                one.ratio,
-                one.pgbench_pipelined_ops_s,
-                one.ops_s / one.pgbench_pipelined_ops_s,
-                one.round_trips,
-                one.p50_ms,
-                one.p99_ms,
-                cpu(one.server_cpu_ms),
-                cpu(one.pgbench_server_cpu_ms),
-                cpu(one.client_cpu_ms)
+                operation.name,
+                operation.clients,
+                operation.ops_s,
+                operation.pgbench_ops_s,
+                operation.ratio,
+                operation.pgbench_pipelined_ops_s,
+                operation.ops_s / operation.pgbench_pipelined_ops_s,
+                operation.round_trips,
+                operation.p50_ms,
+                operation.p99_ms,
+                cpu(operation.server_cpu_ms),
+                cpu(operation.pgbench_server_cpu_ms),
+                cpu(operation.client_cpu_ms)
             );
         }
     }
+}
+
+fn write_evenings(page: &mut String, report: &Report, plots: &str) {
     if !report.evenings.is_empty() {
         let _ = write!(
             page,
@@ -202,29 +213,31 @@ fn operations(page: &mut String, report: &Report, plots: &str) {
              | p99 ms | server CPUs | service CPUs |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n"
         );
-        for one in &report.evenings {
+        for evening in &report.evenings {
             let cpus = |cpus: Option<f64>| cpus.map_or_else(String::new, |cpus| format!("{cpus:.2}"));
             let _ = writeln!(
                 page,
                 "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {} | {} |",
-                one.sessions,
-                one.rolls_s,
-                one.operations_s,
-                one.roll_p50_ms,
-                one.roll_p99_ms,
-                cpus(one.server_cpus),
-                cpus(one.client_cpus)
+                evening.sessions,
+                evening.rolls_s,
+                evening.operations_s,
+                evening.roll_p50_ms,
+                evening.roll_p99_ms,
+                cpus(evening.server_cpus),
+                cpus(evening.client_cpus)
             );
         }
     }
 }
 
-/// The maximum number of uses of an index that the page lists; the report has all.
-const MAX_USES: usize = 4;
+/// The maximum number of uses that the page lists for an index; the report has all.
+const MAX_INDEX_USES: usize = 4;
 
 /// Writes the uses and the cost of each index.
-fn indexes(page: &mut String, report: &Report) {
-    let Some(size) = report.sizes.iter().find(|size| size.scale == 1.0).or(report.sizes.first()) else { return };
+fn write_indexes(page: &mut String, report: &Report) {
+    let Some(growth) = report.growth.iter().find(|growth| growth.scale == 1.0).or(report.growth.first()) else {
+        return;
+    };
     let _ = write!(
         page,
         "\n## Indexes\n\nAt scale {}: what reads each index (measured statements, with their functions and policies; \
@@ -232,14 +245,14 @@ fn indexes(page: &mut String, report: &Report) {
          measured by writing the same rows with it and without it. *Unused*: the specification names the index, and \
          nothing in this project reads it.\n\n\
          | table | index | read by | MiB | ms to build | µs per row |\n| --- | --- | --- | --- | --- | --- |\n",
-        size.scale
+        growth.scale
     );
     for index in &report.indexes {
-        let built = size.indexes.iter().find(|built| built.index == index.name);
-        let mut used_by = index.used_by.iter().take(MAX_USES).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let build = growth.indexes.iter().find(|build| build.index == index.name);
+        let mut used_by = index.used_by.iter().take(MAX_INDEX_USES).map(String::as_str).collect::<Vec<_>>().join("; ");
         match index.used_by.len() {
             0 => used_by.push_str("*unused*"),
-            count if count > MAX_USES => used_by.push_str(&format!("; and {} more", count - MAX_USES)),
+            count if count > MAX_INDEX_USES => used_by.push_str(&format!("; and {} more", count - MAX_INDEX_USES)),
             _ => (),
         }
         let _ = writeln!(
@@ -248,41 +261,42 @@ fn indexes(page: &mut String, report: &Report) {
             index.table,
             index.name,
             index.bytes / 1024.0 / 1024.0,
-            built.map_or_else(String::new, |built| format!("{:.0}", built.ms)),
-            index.write_us.map_or_else(String::new, |cost| format!("{cost:.1}"))
+            build.map_or_else(String::new, |build| format!("{:.0}", build.ms)),
+            index.write_us.map_or_else(String::new, |write_us| format!("{write_us:.1}"))
         );
     }
 }
 
-fn growth(page: &mut String, report: &Report, plots: &str) {
+fn write_growth(page: &mut String, report: &Report, plots: &str) {
     let _ = write!(
         page,
         "\n## Growth\n\n![Each statement as the tables grow]({plots}growth.svg)\n\n\
          | scale | bytes per session, specification | here | index builds ms | `up`, empty ms | `up`, filled ms | \
          longest lock ms | on |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
-    for size in &report.sizes {
+    for growth in &report.growth {
         let _ = writeln!(
             page,
             "| {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | `{}` |",
-            size.scale,
-            size.prd_bytes_session,
-            size.ours_bytes_session,
-            size.indexes_ms,
-            size.up_empty_ms,
-            size.up_full_ms,
-            size.longest_lock_ms,
-            size.longest_lock_table
+            growth.scale,
+            growth.specification_bytes_per_session,
+            growth.ours_bytes_per_session,
+            growth.indexes_ms,
+            growth.up_empty_ms,
+            growth.up_full_ms,
+            growth.longest_lock_ms,
+            growth.longest_lock_table
         );
     }
-    growth_by_statement(page, report);
-    indexes(page, report);
+}
+
+fn write_days(page: &mut String, report: &Report, plots: &str) {
     if !report.days.is_empty() {
         let _ = write!(
             page,
-            "\n## Simulated days\n\n![Size of the table of events]({plots}life.svg)\n\nEvents expire after a simulated \
+            "\n## Simulated days\n\n![Size of the table of events]({plots}days.svg)\n\nEvents expire after a simulated \
              day, which passes in a minute; the clean-up that runs with each new event deletes the expired ones. A \
-             long run is separate: `--no-statements --operations 0 --no-evening --days 60`.\n\n\
+             longer run is a command of its own: `--no-statements --operations 0 --no-evening --days 60`.\n\n\
              | day | written | rows | dead | table MiB | indexes MiB | vacuums |\n| --- | --- | --- | --- | --- | --- \
              | --- |\n"
         );
@@ -291,22 +305,22 @@ fn growth(page: &mut String, report: &Report, plots: &str) {
             let _ = writeln!(
                 page,
                 "| {:.0} | {} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
-                day.day,
-                day.written,
-                day.live,
-                day.dead,
+                day.elapsed_days,
+                day.events_written,
+                day.live_rows,
+                day.dead_rows,
                 day.table_bytes / 1024.0 / 1024.0,
                 day.index_bytes / 1024.0 / 1024.0,
-                day.vacuumed
+                day.vacuum_runs
             );
         }
     }
 }
 
 /// Writes the time and buffers of each statement at scale 10 and at scale 1.
-fn growth_by_statement(page: &mut String, report: &Report) {
-    let grown = grown(report);
-    if grown.is_empty() {
+fn write_growth_by_statement(page: &mut String, report: &Report) {
+    let statements = at_scales_1_and_10(report);
+    if statements.is_empty() {
         return;
     }
     page.push_str(
@@ -316,29 +330,29 @@ fn growth_by_statement(page: &mut String, report: &Report) {
          | statement | ms at 1 | at 10 | times | buffers at 1 | at 10 | times |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for (small, big) in grown {
+    for (at_1, at_10) in statements {
         let _ = writeln!(
             page,
             "| {} | {:.3} | {:.3} | {:.2} | {} | {} | {:.2} |",
-            big.name,
-            small.isolated_ms,
-            big.isolated_ms,
-            big.isolated_ms / small.isolated_ms,
-            small.buffers,
-            big.buffers,
-            big.buffers as f64 / small.buffers as f64
+            at_10.name,
+            at_1.isolated_ms,
+            at_10.isolated_ms,
+            at_10.isolated_ms / at_1.isolated_ms,
+            at_1.buffers,
+            at_10.buffers,
+            at_10.buffers as f64 / at_1.buffers as f64
         );
     }
 }
 
-fn plans(page: &mut String, report: &Report) {
+fn write_plans(page: &mut String, report: &Report) {
     let Some(scale) = scales(report).into_iter().next_back() else { return };
     page.push_str("\n## Plans\n\n");
     let differing: Vec<String> = report
-        .measures
+        .statements
         .iter()
         .filter(|one| {
-            report.measures.iter().any(|other| other.name == one.name && other.plan_hash != one.plan_hash)
+            report.statements.iter().any(|other| other.name == one.name && other.plan_hash != one.plan_hash)
                 || one.plan_hash != one.generic_plan_hash
         })
         .map(|one| format!("{} (scale {}: {}, generic {})", one.name, one.scale, one.plan_hash, one.generic_plan_hash))
@@ -352,7 +366,7 @@ fn plans(page: &mut String, report: &Report) {
         }
     }
     let _ = writeln!(page, "\nThe plans at scale {scale}, with the role of each statement:");
-    for one in report.measures.iter().filter(|measure| measure.scale == scale) {
-        let _ = write!(page, "\n### {}\n\n```text\n{}\n```\n", one.name, one.plan.text);
+    for statement in report.statements.iter().filter(|statement| statement.scale == scale) {
+        let _ = write!(page, "\n### {}\n\n```text\n{}\n```\n", statement.name, statement.plan.text);
     }
 }

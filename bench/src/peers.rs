@@ -25,30 +25,31 @@ use tokio::task::JoinSet;
 pub use self::section::section;
 use self::{
     http::{Connection, Request},
-    requests::{ALL, Api, Operation},
+    requests::{Api, OPERATIONS, Operation},
     servers::ApiServer,
 };
 use crate::{
-    Failure, Peers,
+    Failure, PeerOptions,
     client::Client,
-    compare::SETTINGS,
+    compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
-    live::set_up,
+    live::create_filled_database,
     measure::quantile,
     report::{Report, Settings},
-    samples::samples,
+    samples::choose_samples,
     sections,
     world::World,
 };
 
 /// Numbers of concurrent clients.
-const CLIENTS: [usize; 3] = [1, 8, 64];
+const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
 /// The duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// A database that fits in the shared buffers.
-const WORLD: World = World { users: 10_000, adventures: 100, active: 64, open: 4000, ended: 2000 };
+const WORLD: World =
+    World { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
 
-/// An operation with a number of clients, in the report.
+/// An operation, measured with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeerResult {
     /// The operation.
@@ -83,54 +84,54 @@ pub struct ApiResult {
 struct Environment {
     url: String,
     /// The statement that deletes all seats of the newcomers.
-    delete_seats: String,
+    delete_seats_sql: String,
     /// The process id of PostgreSQL's postmaster.
-    postmaster: Option<u32>,
+    postmaster_pid: Option<u32>,
     apis: [(Api, ApiServer); 2],
-    /// The requests of each operation, by API.
+    /// The requests, by API and operation.
     requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
 }
 
 /// Runs the command `peers`.
-pub async fn peers(options: &Peers) -> Result<(), Failure> {
-    let begun = Instant::now();
+pub async fn run(options: &PeerOptions) -> Result<(), Failure> {
+    let start = Instant::now();
     fs::create_dir_all(&options.out)?;
-    let server = Server::start_private(Some(&SETTINGS)).await?;
+    let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
     let mut client = Client::open(server.url()).await?;
-    let settings = Settings::of(&mut client).await?;
-    let postmaster = client.value("SELECT pg_read_file('postmaster.pid')").await?;
+    let settings = Settings::read(&mut client).await?;
+    let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = set_up(&server, WORLD).await?;
+    let database = create_filled_database(&server, WORLD).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let players = requests::players(&samples(&WORLD), &secret, &mut client).await?;
+    let players = requests::players(&choose_samples(&WORLD), &secret, &mut client).await?;
     let newcomers = requests::newcomers(&WORLD, &secret, &mut client).await?;
     client.close().await?;
-    println!("filled after {:.0} s", begun.elapsed().as_secs_f64());
+    println!("filled after {:.0} s", start.elapsed().as_secs_f64());
     // The service is started first, because it checks that the schema is complete.
-    let service = ApiServer::service(database.url(), &secret).await?;
-    let postgrest = ApiServer::postgrest(database.url(), &secret).await?;
-    println!("ready after {:.0} s", begun.elapsed().as_secs_f64());
+    let service = ApiServer::start_service(database.url(), &secret).await?;
+    let postgrest = ApiServer::start_postgrest(database.url(), &secret).await?;
+    println!("ready after {:.0} s", start.elapsed().as_secs_f64());
 
     let mut all_requests = HashMap::new();
     for api in [Api::PostgRest, Api::Service] {
-        for (operation, _) in ALL {
+        for (operation, _) in OPERATIONS {
             let callers = if operation == Operation::Join { &newcomers } else { &players };
-            let list = callers.iter().map(|caller| requests::request(api, operation, caller));
+            let list = callers.iter().map(|caller| requests::request_for(api, operation, caller));
             all_requests.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
         }
     }
     let environment = Environment {
         url: database.url().to_owned(),
-        delete_seats: requests::delete_seats(&newcomers),
-        postmaster: postmaster.lines().next().and_then(|line| line.parse().ok()),
+        delete_seats_sql: requests::delete_seats_sql(&newcomers),
+        postmaster_pid,
         apis: [(Api::PostgRest, postgrest), (Api::Service, service)],
         requests: all_requests,
     };
     let mut report = Report { settings, ..Report::default() };
-    for (operation, name) in ALL {
-        for clients in CLIENTS {
+    for (operation, name) in OPERATIONS {
+        for clients in CLIENT_COUNTS {
             let result = environment.compare(operation, name, clients, options).await?;
             println!(
                 "{name}, {clients} clients: {:.0} requests per second, PostgREST {:.0}: {:.2} times",
@@ -139,7 +140,7 @@ pub async fn peers(options: &Peers) -> Result<(), Failure> {
             report.peers.push(result);
         }
     }
-    report.settings.seconds = begun.elapsed().as_secs_f64();
+    report.settings.seconds = start.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "peers", section(&report))
 }
 
@@ -150,18 +151,18 @@ impl Environment {
         operation: Operation,
         name: &str,
         clients: usize,
-        options: &Peers,
+        options: &PeerOptions,
     ) -> Result<PeerResult, Failure> {
-        let time = Duration::from_secs_f64(options.seconds);
+        let run_length = Duration::from_secs_f64(options.seconds);
         let mut runs = [Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..2 {
-                let which = (round as usize + step) % 2;
+                let index = (round as usize + step) % 2;
                 // Round 0 is the warm-up.
-                let time = if round == 0 { WARM_UP.min(time) } else { time };
-                let run = self.run(&self.apis[which], operation, clients, time).await?;
+                let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
+                let run = self.run(&self.apis[index], operation, clients, run_length).await?;
                 if round > 0 {
-                    runs[which].push(run);
+                    runs[index].push(run);
                 }
             }
         }
@@ -176,65 +177,65 @@ impl Environment {
     /// Sends requests as fast as possible from concurrent clients, each on a connection of its own.
     async fn run(
         &self,
-        (api, process): &(Api, ApiServer),
+        (api, server): &(Api, ApiServer),
         operation: Operation,
         clients: usize,
-        time: Duration,
+        run_length: Duration,
     ) -> Result<ApiResult, Failure> {
         let requests = self.requests.get(&(*api as u8, operation as u8)).cloned().unwrap_or_default();
-        let next = Arc::new(AtomicUsize::new(0));
+        let next_newcomer = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..clients {
-            connections.push(Connection::open(process.port).await?);
+            connections.push(Connection::open(server.port).await?);
         }
-        let api_cpu = || process.process().and_then(cpu::of);
-        let before = (api_cpu(), cpu::of_children(self.postmaster));
-        let begun = Instant::now();
+        let api_cpu = || server.pid().and_then(cpu::process);
+        let before = (api_cpu(), cpu::child_processes(self.postmaster_pid));
+        let start = Instant::now();
         let mut tasks = JoinSet::new();
         for (number, mut connection) in connections.into_iter().enumerate() {
-            let (requests, next) = (requests.clone(), next.clone());
+            let (requests, next_newcomer) = (requests.clone(), next_newcomer.clone());
             tasks.spawn(async move {
-                let (mut times, mut bytes) = (Vec::new(), 0);
-                while begun.elapsed() < time {
-                    // Each newcomer takes one seat, so a join is sent once; a client repeats any other request.
+                let (mut latencies, mut bytes) = (Vec::new(), 0);
+                while start.elapsed() < run_length {
+                    // Each newcomer joins once, so a join is sent once; a client repeats any other request.
                     let request = match operation {
-                        Operation::Join => requests.get(next.fetch_add(1, Ordering::Relaxed)),
+                        Operation::Join => requests.get(next_newcomer.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
                     };
                     let Some(request) = request else { break };
-                    let started = Instant::now();
+                    let request_start = Instant::now();
                     let response = connection.send(request).await?;
-                    times.push(started.elapsed());
+                    latencies.push(request_start.elapsed());
                     if !(200..300).contains(&response.status) {
                         let body = String::from_utf8_lossy(&response.body);
                         return Err(Failure::Message(format!("{} answered {}: {body}", request.path, response.status)));
                     }
                     bytes += response.bytes;
                 }
-                Ok::<_, Failure>((times, bytes))
+                Ok::<_, Failure>((latencies, bytes))
             });
         }
-        let (mut times, mut bytes) = (Vec::new(), 0);
-        while let Some(done) = tasks.join_next().await {
-            let (latencies, received) = done.map_err(|error| Failure::Message(error.to_string()))??;
-            times.extend(latencies);
-            bytes += received;
+        let (mut latencies, mut bytes) = (Vec::new(), 0);
+        while let Some(outcome) = tasks.join_next().await {
+            let (client_latencies, client_bytes) = outcome.map_err(|error| Failure::Message(error.to_string()))??;
+            latencies.extend(client_latencies);
+            bytes += client_bytes;
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        let after = (api_cpu(), cpu::of_children(self.postmaster));
+        let seconds = start.elapsed().as_secs_f64();
+        let after = (api_cpu(), cpu::child_processes(self.postmaster_pid));
         if operation == Operation::Join {
             self.delete_seats().await?;
         }
-        let count = times.len() as f64;
-        let spent = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
+        let count = latencies.len() as f64;
+        let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
         };
         Ok(ApiResult {
             requests_s: count / seconds,
-            p50_ms: quantile(&mut times, 0.5),
-            p99_ms: quantile(&mut times, 0.99),
-            api_cpu_ms: spent(before.0, after.0),
-            server_cpu_ms: spent(before.1, after.1),
+            p50_ms: quantile(&mut latencies, 0.5),
+            p99_ms: quantile(&mut latencies, 0.99),
+            api_cpu_ms: cpu_ms(before.0, after.0),
+            server_cpu_ms: cpu_ms(before.1, after.1),
             bytes: bytes as f64 / count,
         })
     }
@@ -242,7 +243,7 @@ impl Environment {
     /// Deletes the seats that the run took.
     async fn delete_seats(&self) -> Result<(), Failure> {
         let mut client = Client::open(&self.url).await?;
-        client.run(&self.delete_seats).await?;
+        client.run(&self.delete_seats_sql).await?;
         client.close().await
     }
 }

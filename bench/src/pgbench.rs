@@ -12,31 +12,32 @@ pub struct Step {
 }
 
 /// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the
-/// identity; if `pipelined`, it is sent in one message with BEGIN.
+/// identity; if `is_pipelined`, it is sent in one message with BEGIN.
 #[must_use]
-pub fn script(steps: &[Step], pipelined: bool) -> String {
-    let mut names = Vec::new();
+pub fn build_script(steps: &[Step], is_pipelined: bool) -> String {
+    let mut variables = Vec::new();
     let mut rows: Vec<Vec<String>> = vec![Vec::new(); steps.first().map_or(0, |step| step.values.len())];
-    let mut transaction = String::from(if pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
+    let mut transaction = String::from(if is_pipelined { "\\startpipeline\nBEGIN;\n" } else { "BEGIN;\n" });
     for (index, step) in steps.iter().enumerate() {
         let mut sql = step.sql.clone();
+        // From the last parameter to the first, so that `$1` does not replace the beginning of `$10`.
         for number in (1..=step.values[0].len()).rev() {
             let value = &step.values[0][number - 1];
-            // Only literals are variables: a random value must be new in each transaction, and NULL cannot be a
-            // variable.
+            // Only literals become variables: a random value must be new in each transaction, and a variable cannot
+            // hold NULL.
             let replacement = if value.starts_with('\'') || value.parse::<f64>().is_ok() {
-                let name = format!("v{index}_{number}");
+                let variable = format!("v{index}_{number}");
                 for (row, values) in rows.iter_mut().zip(&step.values) {
                     row.push(values[number - 1].clone());
                 }
-                names.push(name.clone());
-                format!(":{name}")
+                variables.push(variable.clone());
+                format!(":{variable}")
             } else {
                 value.clone()
             };
             sql = sql.replace(&format!("${number}"), &replacement);
         }
-        let end = if pipelined && index == 0 { "\n\\endpipeline" } else { "" };
+        let end = if is_pipelined && index == 0 { "\n\\endpipeline" } else { "" };
         let _ = writeln!(transaction, "{sql};{end}");
     }
     transaction.push_str("COMMIT;\n");
@@ -47,7 +48,7 @@ pub fn script(steps: &[Step], pipelined: bool) -> String {
     let _ = writeln!(
         script,
         "SELECT {0} FROM (VALUES {1}) AS sample (number, {0}) WHERE number = :client_id::integer % {2} \\gset",
-        names.join(", "),
+        variables.join(", "),
         rows.join(", "),
         rows.len()
     );
@@ -67,9 +68,9 @@ mod tests {
                 ["gen_random_uuid()", "'a'", "3", "4", "5", "6", "7", "8", "9", "NULL"].map(str::to_owned).to_vec(),
             ],
         };
-        let script = script(std::slice::from_ref(&step), false);
+        let script = build_script(std::slice::from_ref(&step), false);
         assert!(!script.contains("pipeline"), "{script}");
-        assert!(super::script(&[step], true).contains("\\endpipeline\nCOMMIT"));
+        assert!(build_script(&[step], true).contains("\\endpipeline\nCOMMIT"));
         assert!(script.contains("INSERT INTO t VALUES (gen_random_uuid(), :v0_2, NULL);"), "{script}");
         assert!(script.contains("\\gset") && script.ends_with("COMMIT;\n"));
     }

@@ -6,10 +6,10 @@ use serde_json::Value;
 use crate::{
     Failure,
     client::Client,
-    workload::{Role, Workload, begin},
+    workload::{Role, Workload, begin_sql},
 };
 
-/// A plan that was executed.
+/// The plan of a statement that was executed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// The text of EXPLAIN.
@@ -37,35 +37,43 @@ impl Plan {
 /// The number of samples over which the buffers are averaged.
 const SAMPLES: usize = 16;
 
-/// Runs the last statement of the workload under EXPLAIN. Returns the plan for the first sample, with the mean buffers
-/// of several.
-pub async fn explain(client: &mut Client, workload: &Workload, role: Role, mode: &str) -> Result<Plan, Failure> {
+/// Runs the last statement of each execution under EXPLAIN, with a `plan_cache_mode`. Returns the plan for the first
+/// sample, with the mean buffers of several.
+pub async fn explain(
+    client: &mut Client,
+    workload: &Workload,
+    role: Role,
+    plan_cache_mode: &str,
+) -> Result<Plan, Failure> {
     let executions = &workload.executions[..workload.executions.len().min(SAMPLES)];
     let mut plan = Plan::default();
     let mut buffers = 0;
     // The first sample runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
-        let mut statements: Vec<&str> = execution.timed.split("; ").collect();
+        let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
         let last = statements.pop().unwrap_or_default();
-        let setup =
-            format!("{}; SET LOCAL plan_cache_mode = {mode}; {}", begin(role, execution), statements.join("; "));
+        let setup = format!(
+            "{}; SET LOCAL plan_cache_mode = {plan_cache_mode}; {}",
+            begin_sql(role, execution),
+            statements.join("; ")
+        );
         client.run(&setup).await?;
-        let json = client.rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
-        let text = client.rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
+        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
+        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
         client.run("ROLLBACK").await?;
         let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
         let explained: Value = serde_json::from_str(&json)?;
-        let top = &explained[0];
+        let explanation = &explained[0];
         if run == 1 {
             plan.text = text?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
-            append_shape(&top["Plan"], &mut plan.shape);
-            plan.ms =
-                top["Planning Time"].as_f64().unwrap_or_default() + top["Execution Time"].as_f64().unwrap_or_default();
+            append_shape(&explanation["Plan"], &mut plan.shape);
+            plan.ms = explanation["Planning Time"].as_f64().unwrap_or_default()
+                + explanation["Execution Time"].as_f64().unwrap_or_default();
         }
         if run > 0 {
             buffers += ["Shared Hit Blocks", "Shared Read Blocks"]
                 .iter()
-                .filter_map(|kind| top["Plan"][kind].as_u64())
+                .filter_map(|kind| explanation["Plan"][kind].as_u64())
                 .sum::<u64>();
         }
     }

@@ -1,4 +1,4 @@
-//! The reading statements of users: the specification's and the service's.
+//! The statements with which users read: the specification's and the service's.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -12,7 +12,7 @@ use testdb::PreparedStatement;
 use crate::{
     Failure,
     capture::StatementCapture,
-    measure::Measure,
+    measure::StatementPair,
     samples::Sample,
     workload::{Execution, Role, Workload},
 };
@@ -20,13 +20,14 @@ use crate::{
 /// Returns the user and the values of a statement for a sample.
 type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
 
-/// A filter of the lobby: its name, the service's filter, the specification's query, and the value.
-type Filter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
+/// A measured filter of the lobby: its name, the service's filter, the specification's query, and the filter's value
+/// for a sample.
+type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
 /// The list of reads, built while the service's statements are captured.
-pub struct Reads<'a> {
+struct Reads<'a> {
     samples: &'a [Sample],
-    measures: Vec<Measure>,
+    pairs: Vec<StatementPair>,
 }
 
 /// Quotes a value as an SQL literal.
@@ -35,46 +36,46 @@ pub fn quoted(value: impl std::fmt::Display) -> String {
 }
 
 /// Returns the workload of one prepared statement, with the values of each sample.
-pub fn workload(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Workload {
+pub fn prepared_workload(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Workload {
     let executions = samples
         .iter()
         .map(|sample| {
             let (user, values) = values(sample);
             let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
-            Execution { user, before: String::new(), timed: format!("EXECUTE {name}{values}") }
+            Execution { user, setup_sql: String::new(), timed_sql: format!("EXECUTE {name}{values}") }
         })
         .collect();
     Workload { prepared: vec![(name.to_owned(), sql)], executions }
 }
 
 impl<'a> Reads<'a> {
-    /// Adds a read: a statement and its values for each schema.
+    /// Adds a read: the statement and its values for each schema.
     fn add<'v>(
         &mut self,
         name: &'static str,
         role: Role,
         specification: &str,
-        prd_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        specification_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
         ours: &PreparedStatement,
-        own_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        ours_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
     ) {
-        self.measures.push(Measure {
+        self.pairs.push(StatementPair {
             name,
             role,
             is_repeatable: true,
-            specification: workload(
-                "prd",
+            specification: prepared_workload(
+                "specification",
                 specification.to_owned(),
                 self.samples,
-                &(Box::new(prd_values) as Values<'v>),
+                &(Box::new(specification_values) as Values<'v>),
             ),
-            ours: workload("ours", ours.sql.clone(), self.samples, &(Box::new(own_values) as Values<'v>)),
+            ours: prepared_workload("ours", ours.sql.clone(), self.samples, &(Box::new(ours_values) as Values<'v>)),
         });
     }
 }
 
 /// Returns the specification's lobby query with additional clauses.
-fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
+fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     format!(
         "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
         FROM sessions s
@@ -89,29 +90,43 @@ fn lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     )
 }
 
-/// Returns all reads.
-pub async fn reads(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
-    let mut reads = Reads { samples, measures: Vec::new() };
-    lobby_pages(&mut reads, capture).await?;
-    session_reads(&mut reads, capture).await?;
-    catalogue(&mut reads, capture).await?;
-    Ok(reads.measures)
+/// Captures the service's statements, and returns all reads.
+pub async fn capture_reads(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
+    let mut reads = Reads { samples, pairs: Vec::new() };
+    add_lobby_reads(&mut reads, capture).await?;
+    add_session_reads(&mut reads, capture).await?;
+    add_catalogue_reads(&mut reads, capture).await?;
+    Ok(reads.pairs)
 }
 
-async fn lobby_pages(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
+async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
-    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    let ada = capture.sparc.as_user(sample.player);
+    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    let caller = capture.sparc.as_user(sample.player);
 
-    let mut page = ada.sessions().lobby(&LobbyFilter::default(), None).await?;
+    let mut page = caller.sessions().lobby(&LobbyFilter::default(), None).await?;
     let first = capture.last_statement().await?;
-    reads.add("lobby, first page", Role::Authenticated, &lobby("", "", "", ""), nothing, &first, nothing);
-    reads.add("lobby, first page, visitor", Role::Anon, &lobby("", "", "", ""), nothing, &first, nothing);
+    reads.add(
+        "lobby, first page",
+        Role::Authenticated,
+        &specification_lobby("", "", "", ""),
+        no_values,
+        &first,
+        no_values,
+    );
+    reads.add(
+        "lobby, first page, visitor",
+        Role::Anon,
+        &specification_lobby("", "", "", ""),
+        no_values,
+        &first,
+        no_values,
+    );
 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
-        let later = ada.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // A small lobby has fewer pages; the last one with start times is measured instead.
+        let later = caller.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
+        // A small lobby has fewer pages; then the last one whose sessions have start times is measured.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
@@ -121,114 +136,120 @@ async fn lobby_pages(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> R
     let fiftieth = capture.last_statement().await?;
     let start =
         last.scheduled_start.map(quoted).ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
-    let key = [quoted(last.created_at), quoted(last.id), start];
-    let after_key = move |sample: &Sample| (sample.player.to_string(), key.to_vec());
+    let cursor_values = [quoted(last.created_at), quoted(last.id), start];
+    let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.to_vec());
     reads.add(
         "lobby, fiftieth page",
         Role::Authenticated,
-        &lobby("", "", "", "OFFSET 980"),
-        nothing,
+        &specification_lobby("", "", "", "OFFSET 980"),
+        no_values,
         &fiftieth,
-        after_key,
+        after_cursor,
     );
 
-    let soon = Utc::now() + Duration::days(7);
-    let filters: [Filter<'_>; 8] = [
+    let in_a_week = Utc::now() + Duration::days(7);
+    let filters: [MeasuredFilter<'_>; 8] = [
         (
             "lobby, by difficulty",
             LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
-            lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
-            &|sample: &Sample| quoted(sample.looking_for.0),
+            specification_lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
+            &|sample: &Sample| quoted(sample.filter_difficulty),
         ),
         (
             "lobby, by duration",
             LobbyFilter { max_minutes: Some(60), ..Default::default() },
-            lobby("", "AND a.estimated_duration <= $1::int", "", ""),
-            &|sample: &Sample| sample.looking_for.1.to_string(),
+            specification_lobby("", "AND a.estimated_duration <= $1::int", "", ""),
+            &|sample: &Sample| sample.filter_max_minutes.to_string(),
         ),
         (
             "lobby, starting before a date",
-            LobbyFilter { starts_before: Some(soon), ..Default::default() },
-            lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
-            &|_: &Sample| quoted(soon),
+            LobbyFilter { starts_before: Some(in_a_week), ..Default::default() },
+            specification_lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
+            &|_: &Sample| quoted(in_a_week),
         ),
         (
             "lobby, starting from a date",
-            LobbyFilter { starts_after: Some(soon), ..Default::default() },
-            lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
-            &|_: &Sample| quoted(soon),
+            LobbyFilter { starts_after: Some(in_a_week), ..Default::default() },
+            specification_lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
+            &|_: &Sample| quoted(in_a_week),
         ),
         (
             "lobby, by free seats",
             LobbyFilter { free_seats: Some(4), ..Default::default() },
-            lobby("", "", "AND s.max_players - COUNT(sp.user_id) >= $1::int", ""),
-            &|sample: &Sample| sample.looking_for.2.to_string(),
+            specification_lobby("", "", "AND s.max_players - COUNT(sp.user_id) >= $1::int", ""),
+            &|sample: &Sample| sample.filter_free_seats.to_string(),
         ),
         (
             "lobby, by Seer",
             LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
-            lobby("", "AND s.seer_id = $1::uuid", "", ""),
+            specification_lobby("", "AND s.seer_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.open_seer),
         ),
         (
             "lobby, by adventure",
             LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
-            lobby("", "AND s.adventure_id = $1::uuid", "", ""),
+            specification_lobby("", "AND s.adventure_id = $1::uuid", "", ""),
             &|sample: &Sample| quoted(sample.adventure),
         ),
         (
             "lobby, search",
             LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
-            lobby("JOIN users u ON u.id = s.seer_id", "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)", "", ""),
+            specification_lobby(
+                "JOIN users u ON u.id = s.seer_id",
+                "AND (a.name ILIKE $1 OR u.display_name ILIKE $1)",
+                "",
+                "",
+            ),
             &|_: &Sample| quoted("%Lighthouse%"),
         ),
     ];
     for (name, filter, specification, value) in filters {
-        ada.sessions().lobby(&filter, None).await?;
+        caller.sessions().lobby(&filter, None).await?;
         let ours = capture.last_statement().await?;
-        let with = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
-        reads.add(name, Role::Authenticated, &specification, with, &ours, with);
+        let filter_value = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
+        reads.add(name, Role::Authenticated, &specification, filter_value, &ours, filter_value);
         if name == "lobby, search" {
-            let none = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
-            reads.add("lobby, search without a hit", Role::Authenticated, &specification, none, &ours, none);
+            let no_hit = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
+            reads.add("lobby, search without a hit", Role::Authenticated, &specification, no_hit, &ours, no_hit);
         }
     }
     Ok(())
 }
 
-async fn session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
+async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
-    let ada = capture.sparc.as_user(sample.player);
-    let player =
+    let caller = capture.sparc.as_user(sample.player);
+    let with_value =
         |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample))]);
-    let paged = |value: fn(&Sample) -> String| {
+    let with_value_and_limit = |value: fn(&Sample) -> String| {
         move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample)), "51".to_owned()])
     };
 
-    ada.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
+    caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE session_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let of = |sample: &Sample| sample.session.to_string();
-    reads.add("a session's rolls", Role::Authenticated, sql, player(of), &ours, paged(of));
+    let session = |sample: &Sample| sample.session.to_string();
+    reads.add("a session's rolls", Role::Authenticated, sql, with_value(session), &ours, with_value_and_limit(session));
 
-    ada.dice().history(RollScope::Character(sample.hero), &HistoryFilter::default(), None).await?;
+    caller.dice().history(RollScope::Character(sample.character), &HistoryFilter::default(), None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
-    let of = |sample: &Sample| sample.hero.to_string();
+    let character = |sample: &Sample| sample.character.to_string();
+    // The parameters between the character and the limit are filters.
     let unfiltered = |sample: &Sample| {
         let mut values = vec!["NULL".to_owned(); 7];
-        values[0] = quoted(sample.hero);
+        values[0] = quoted(sample.character);
         values[6] = "51".to_owned();
         (sample.player.to_string(), values)
     };
-    reads.add("a character's rolls", Role::Authenticated, sql, player(of), &ours, unfiltered);
+    reads.add("a character's rolls", Role::Authenticated, sql, with_value(character), &ours, unfiltered);
 
     let sql = "SELECT count(*) FROM dice_rolls";
     let count = PreparedStatement { sql: sql.to_owned(), types: String::new() };
-    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    reads.add("count of all visible rolls", Role::Authenticated, sql, nothing, &count, nothing);
+    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    reads.add("count of all visible rolls", Role::Authenticated, sql, no_values, &count, no_values);
 
-    ada.sessions().mine(None).await?;
+    caller.sessions().mine(None).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT s.id, s.code, s.status, s.seer_id, u.display_name, a.id, a.name, sp.character_id, s.max_players,
             s.scheduled_start, s.started_at, s.ended_at, s.created_at,
@@ -241,44 +262,44 @@ async fn session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) ->
           AND s.status NOT IN ('completed', 'cancelled')
         ORDER BY s.created_at DESC
         LIMIT 51";
-    let me = |sample: &Sample| sample.player.to_string();
-    reads.add("own sessions", Role::Authenticated, sql, player(me), &ours, player(me));
+    let player = |sample: &Sample| sample.player.to_string();
+    reads.add("own sessions", Role::Authenticated, sql, with_value(player), &ours, with_value(player));
 
-    ada.sessions().details(sample.session).await?;
+    caller.sessions().details(sample.session).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM get_session_details($1)";
-    let of = |sample: &Sample| sample.session.to_string();
-    reads.add("session details", Role::Authenticated, sql, player(of), &ours, player(of));
+    let session = |sample: &Sample| sample.session.to_string();
+    reads.add("session details", Role::Authenticated, sql, with_value(session), &ours, with_value(session));
 
-    ada.events().after(sample.session, 1).await?;
+    caller.events().after(sample.session, 1).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM session_events
         WHERE session_id = $1
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
         ORDER BY created_at
         LIMIT 200";
-    let prd = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
-    let own = |sample: &Sample| {
-        (sample.player.to_string(), vec![quoted(sample.session), sample.seq.to_string(), "200".to_owned()])
+    let after_event = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
+    let after_seq = |sample: &Sample| {
+        (sample.player.to_string(), vec![quoted(sample.session), sample.event_seq.to_string(), "200".to_owned()])
     };
-    reads.add("events after a number", Role::Authenticated, sql, prd, &ours, own);
+    reads.add("events after a number", Role::Authenticated, sql, after_event, &ours, after_seq);
 
-    ada.users().profile(sample.newcomer).await?;
+    caller.users().profile(sample.newcomer).await?;
     let ours = capture.last_statement().await?;
     let sql = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
         FROM users
         WHERE id = $1";
-    let of = |sample: &Sample| sample.newcomer.to_string();
-    let one = move |sample: &Sample| (sample.player.to_string(), vec![quoted(of(sample)), "1".to_owned()]);
-    reads.add("a profile", Role::Authenticated, sql, player(of), &ours, one);
+    let user = |sample: &Sample| sample.newcomer.to_string();
+    let user_and_limit = move |sample: &Sample| (sample.player.to_string(), vec![quoted(user(sample)), "1".to_owned()]);
+    reads.add("a profile", Role::Authenticated, sql, with_value(user), &ours, user_and_limit);
     Ok(())
 }
 
-async fn catalogue(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
+async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
-    let ada = capture.sparc.as_user(sample.player);
-    let nothing = |sample: &Sample| (sample.player.to_string(), Vec::new());
-    let list = |condition: &str, order: &str| {
+    let caller = capture.sparc.as_user(sample.player);
+    let no_values = |sample: &Sample| (sample.player.to_string(), Vec::new());
+    let specification_list = |condition: &str, order: &str| {
         format!(
             "SELECT id, creator_id, name, description, thumbnail_url, difficulty, estimated_duration, min_players,
                 max_players, status, published_at, is_valid, times_played, average_rating, created_at
@@ -288,21 +309,21 @@ async fn catalogue(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Res
             LIMIT 21"
         )
     };
-    let all = CatalogueFilter::default();
-    for (name, order, column) in [
+    let no_filter = CatalogueFilter::default();
+    for (name, order, order_by) in [
         ("catalogue, newest", CatalogueOrder::Newest, "published_at DESC"),
         ("catalogue, most played", CatalogueOrder::MostPlayed, "times_played DESC"),
         ("catalogue, best rated", CatalogueOrder::BestRated, "average_rating DESC NULLS LAST"),
     ] {
-        ada.adventures().catalogue(&all, order, None).await?;
+        caller.adventures().catalogue(&no_filter, order, None).await?;
         let ours = capture.last_statement().await?;
-        reads.add(name, Role::Authenticated, &list("", column), nothing, &ours, nothing);
+        reads.add(name, Role::Authenticated, &specification_list("", order_by), no_values, &ours, no_values);
     }
 
-    let mut page = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, None).await?;
+    let mut page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, None).await?;
     for _ in 0..19 {
         let Some(next) = page.next.take() else { break };
-        let later = ada.adventures().catalogue(&all, CatalogueOrder::BestRated, Some(&next)).await?;
+        let later = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&next)).await?;
         if later.items.last().is_none_or(|last| last.average_rating.is_none()) {
             break;
         }
@@ -311,19 +332,18 @@ async fn catalogue(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Res
     let last = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_statement().await?;
     let rating = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
-    let key = vec![rating, quoted(last.id)];
-    let after_key = move |sample: &Sample| (sample.player.to_string(), key.clone());
-    let sql = list("", "average_rating DESC NULLS LAST OFFSET 399")
-        .replace("OFFSET 399\n            LIMIT 21", "LIMIT 21 OFFSET 399");
-    reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, nothing, &ours, after_key);
+    let cursor_values = vec![rating, quoted(last.id)];
+    let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
+    let sql = format!("{} OFFSET 399", specification_list("", "average_rating DESC NULLS LAST"));
+    reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, no_values, &ours, after_cursor);
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };
-    ada.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
+    caller.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await?;
     let ours = capture.last_statement().await?;
-    let sql = list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
-    for (name, word) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
-        let with = move |sample: &Sample| (sample.player.to_string(), vec![quoted(word)]);
-        reads.add(name, Role::Authenticated, &sql, with, &ours, with);
+    let sql = specification_list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
+    for (name, pattern) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
+        let search = move |sample: &Sample| (sample.player.to_string(), vec![quoted(pattern)]);
+        reads.add(name, Role::Authenticated, &sql, search, &ours, search);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The effect of read replicas: the same evening with no replica, one and two, the delay until other users see a write,
-//! and the cost of tracking log positions. All servers share this machine, so processor times are compared, not
-//! throughput.
+//! The effect of read replicas: the same evening with no replica, with one and with two; the delay until other users
+//! see a write; and the cost of tracking log positions. All servers share this machine, so their processor times are
+//! compared, not the throughput.
 
 mod section;
 
@@ -15,39 +15,39 @@ use testdb::{Binaries, Server};
 
 pub use self::section::section;
 use crate::{
-    Failure, ReplicaReads,
+    Failure, ReplicaOptions,
     client::Client,
-    compare::SETTINGS,
+    compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
     evening::{self, CONNECTIONS, Delivery},
-    live::{self, SESSIONS, WORLD},
+    live::{self, SUBSCRIBED_SESSIONS, WORLD},
     measure::quantile,
     operations::{self, Environment, Operation},
     report::{Report, Settings},
-    samples::samples,
+    samples::choose_samples,
     sections,
     world::{Kind, World, id},
 };
 
 /// Settings of the standbys. Replication is asynchronous, so a commit waits only for the primary's disk.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
-/// Settings of the primary, in addition to [`SETTINGS`].
+/// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`].
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// Evenings with each number of replicas, which alternate; the median counts.
+/// How often an evening is measured with each number of replicas, alternately; the median counts.
 const ROUNDS: usize = 3;
 /// The number of writes whose delay until another identity sees them is measured.
 const WRITES: usize = 200;
 /// Pairs of runs of rolls, with and without tracking log positions.
-const PAIRS: usize = 9;
+const RUN_PAIRS: usize = 9;
 /// The duration of a run.
-const RUN: Duration = Duration::from_secs(2);
+const RUN_LENGTH: Duration = Duration::from_secs(2);
 
 /// The measurements of replicas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Replicas {
+pub struct ReplicaResults {
     /// Concurrent sessions of six players.
     pub sessions: u64,
-    /// Evenings with polling players and with subscribers, each with no replica, one and two.
+    /// Evenings with polling players and with subscribing players, each with no replica, with one and with two.
     pub evenings: Vec<ReplicaEvening>,
     /// Milliseconds until another identity sees a write: the median, the 99th percentile and the maximum.
     pub seen_by_others_ms: [f64; 3],
@@ -90,110 +90,116 @@ pub struct TrackingCost {
 }
 
 /// Runs the command `replicas`.
-pub async fn replicas(options: &ReplicaReads) -> Result<(), Failure> {
+pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     fs::create_dir_all(&options.out)?;
-    let begun = Instant::now();
-    let settings: Vec<&str> = SETTINGS.into_iter().chain(PRIMARY_SETTINGS).collect();
+    let start = Instant::now();
+    let settings: Vec<&str> = PRODUCTION_SETTINGS.into_iter().chain(PRIMARY_SETTINGS).collect();
     let primary = Server::start_private(Some(&settings)).await?;
     let mut report =
-        Report { settings: Settings::of(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
-    let database = live::set_up(&primary, WORLD).await?;
-    let (mut standbys, mut urls, mut processes) = (Vec::new(), Vec::new(), vec![postmaster(&primary).await?]);
+        Report { settings: Settings::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
+    let database = live::create_filled_database(&primary, WORLD).await?;
+    let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
+    let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
         let source = primary.clone();
         let standby = tokio::task::spawn_blocking(move || source.start_standby(&STANDBY_SETTINGS));
         let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
-        urls.push(standby.copy_of(&database)?.url().to_owned());
-        processes.push(postmaster(&standby).await?);
+        replica_urls.push(standby.copy_of(&database)?.url().to_owned());
+        postmaster_pids.push(postmaster_pid(&standby).await?);
         standbys.push(standby);
     }
-    println!("three servers after {:.0} s", begun.elapsed().as_secs_f64());
+    println!("three servers after {:.0} s", start.elapsed().as_secs_f64());
 
-    let mut results = Replicas { sessions: options.sessions.min(WORLD.active), ..Replicas::default() };
+    let mut results =
+        ReplicaResults { sessions: options.sessions.min(WORLD.active_sessions), ..ReplicaResults::default() };
     for delivery in [Delivery::Polling, Delivery::Subscriptions] {
         let mut rounds: [Vec<ReplicaEvening>; 3] = Default::default();
         for _ in 0..ROUNDS {
-            for (count, evenings) in rounds.iter_mut().enumerate() {
-                evenings.push(evening(database.url(), &urls[..count], &processes, results.sessions, delivery).await?);
+            for (replicas, evenings) in rounds.iter_mut().enumerate() {
+                let replica_urls = &replica_urls[..replicas];
+                let evening =
+                    measure_evening(database.url(), replica_urls, &postmaster_pids, results.sessions, delivery).await?;
+                evenings.push(evening);
             }
         }
-        results.evenings.extend(rounds.map(median));
+        results.evenings.extend(rounds.map(median_evening));
     }
-    let with_replicas = Options::default().max_connections(CONNECTIONS).replicas(urls);
+    let with_replicas = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
     let sparc = Sparc::connect_with(database.url(), with_replicas.clone()).await?;
-    results.seen_by_others_ms = seen_by_others(&sparc).await?;
+    results.seen_by_others_ms = measure_visibility_delay(&sparc).await?;
     drop(sparc);
     println!("seen by others, ms: {:?}", results.seen_by_others_ms);
-    let samples = samples(&World { active: SESSIONS, ..WORLD });
+    let samples = choose_samples(&World { active_sessions: SUBSCRIBED_SESSIONS, ..WORLD });
     let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
     let environment = Environment {
         url: database.url(),
         pgbench,
         samples: &samples,
-        server: Some(processes[0]),
+        postmaster_pid: Some(postmaster_pids[0]),
         folder: &options.out,
-        time: RUN,
+        run_length: RUN_LENGTH,
     };
     for clients in [1, 8] {
-        results.tracking.push(tracking_cost(&environment, with_replicas.clone(), clients).await?);
+        results.tracking.push(measure_tracking_cost(&environment, with_replicas.clone(), clients).await?);
     }
     report.replicas = Some(results);
-    report.settings.seconds = begun.elapsed().as_secs_f64();
+    report.settings.seconds = start.elapsed().as_secs_f64();
     sections::write(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
-async fn postmaster(server: &Server) -> Result<u32, Failure> {
+/// Returns the process id of the server's postmaster.
+async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
     let mut client = Client::open(server.url()).await?;
-    let file = client.value("SELECT pg_read_file('postmaster.pid')").await?;
+    let pid = client.postmaster_pid().await?;
     client.close().await?;
-    let first = file.lines().next().and_then(|line| line.parse().ok());
-    first.ok_or_else(|| Failure::Message("the server has no process id".to_owned()))
+    pid.ok_or_else(|| Failure::Message("postmaster.pid does not begin with a process id".to_owned()))
 }
 
-/// Plays one evening, and measures the processor times of the primary and of the replicas that serve reads.
-async fn evening(
+/// Runs one evening, and measures the processor times of the primary and of the replicas that serve reads.
+/// `postmaster_pids` begins with the primary's.
+async fn measure_evening(
     url: &str,
-    replicas: &[String],
-    processes: &[u32],
+    replica_urls: &[String],
+    postmaster_pids: &[u32],
     sessions: u64,
     delivery: Delivery,
 ) -> Result<ReplicaEvening, Failure> {
-    let options = Options::default().max_connections(CONNECTIONS).replicas(replicas);
+    let options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
-    let begun = Instant::now();
-    let before: Vec<_> = processes.iter().map(|process| cpu::of_children(Some(*process))).collect();
-    let played = evening::evening(&sparc, &WORLD, sessions, None, delivery).await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let spent = |(process, before): (&u32, &Option<CpuTimes>)| {
-        let after = cpu::of_children(Some(*process));
+    let start = Instant::now();
+    let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::child_processes(Some(*pid))).collect();
+    let result = evening::run_evening(&sparc, &WORLD, sessions, None, delivery).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
+        let after = cpu::child_processes(Some(*pid));
         after.zip(before.as_ref()).map_or(f64::NAN, |(after, before)| after.since(before).as_secs_f64() / seconds)
     };
-    let mut cpus: Vec<f64> = processes.iter().zip(&before).map(spent).collect();
+    let mut cpus: Vec<f64> = postmaster_pids.iter().zip(&before).map(used_cpus).collect();
     sparc.close().await?;
     let primary_cpus = cpus.remove(0);
-    cpus.truncate(replicas.len());
+    cpus.truncate(replica_urls.len());
     let evening = ReplicaEvening {
         is_polling: delivery == Delivery::Polling,
-        replicas: replicas.len(),
-        roll_p99_ms: played.roll_p99_ms,
-        seen_p99_ms: played.seen_p99_ms,
+        replicas: replica_urls.len(),
+        roll_p99_ms: result.roll_p99_ms,
+        seen_p99_ms: result.seen_p99_ms,
         primary_cpus,
         replica_cpus: cpus,
-        client_cpus: played.client_cpus.unwrap_or(f64::NAN),
+        client_cpus: result.client_cpus.unwrap_or(f64::NAN),
     };
     println!("{evening:?}");
     Ok(evening)
 }
 
 /// Returns the evening with the median processor use of the primary.
-fn median(mut rounds: Vec<ReplicaEvening>) -> ReplicaEvening {
+fn median_evening(mut rounds: Vec<ReplicaEvening>) -> ReplicaEvening {
     rounds.sort_by(|a, b| a.primary_cpus.total_cmp(&b.primary_cpus));
     rounds.swap_remove(rounds.len() / 2)
 }
 
-/// Measures how long after a commit another identity sees it: other identities are guaranteed recent data, not the
-/// newest.
-async fn seen_by_others(sparc: &Sparc) -> Result<[f64; 3], Failure> {
+/// Measures how long after a commit another identity sees it, because another identity may read from a replica that
+/// lags behind. Returns the median, the 99th percentile and the maximum, in milliseconds.
+async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
     let mut delays = Vec::new();
     for number in 0..WRITES {
@@ -204,10 +210,10 @@ async fn seen_by_others(sparc: &Sparc) -> Result<[f64; 3], Failure> {
         while reader.users().profile(writer).await?.display_name != name {}
         delays.push(committed.elapsed());
     }
-    Ok([0.5, 0.99, 1.0].map(|share| quantile(&mut delays, share)))
+    Ok([0.5, 0.99, 1.0].map(|fraction| quantile(&mut delays, fraction)))
 }
 
-async fn tracking_cost(
+async fn measure_tracking_cost(
     environment: &Environment<'_>,
     with_replicas: Options,
     clients: u32,
@@ -215,20 +221,21 @@ async fn tracking_cost(
     let without = Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
     let with = Sparc::connect_with(environment.url, with_replicas).await?;
     let mut runs: [Vec<f64>; 2] = Default::default();
-    for pair in 0..=PAIRS {
+    for pair in 0..=RUN_PAIRS {
         for step in 0..2 {
-            let which = (pair + step) % 2;
-            let sparc = [&without, &with][which];
-            let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN).await?;
+            let index = (pair + step) % 2;
+            let sparc = [&without, &with][index];
+            let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
             // Pair 0 opens connections and prepares statements.
             if pair > 0 {
-                runs[which].push(run.ops_s);
+                runs[index].push(run.ops_s);
             }
         }
     }
     without.close().await?;
     with.close().await?;
-    let mut losses: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| 100.0 * (1.0 - b / a)).collect();
+    let mut losses: Vec<f64> =
+        runs[0].iter().zip(&runs[1]).map(|(without, with)| 100.0 * (1.0 - with / without)).collect();
     losses.sort_by(f64::total_cmp);
     let mean = |runs: &[f64]| runs.iter().sum::<f64>() / runs.len() as f64;
     let cost = TrackingCost {

@@ -6,10 +6,12 @@ use chrono::{DateTime, Duration, Utc};
 
 use crate::{
     fill::Schema,
-    world::{self, EVENTS, Kind, State, World, child_id, draw, id},
+    world::{EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, World, child_id, draw, id, join_code},
 };
 
-/// The values that a row depends on, in addition to its number.
+const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
+
+/// What a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
     /// The number of rows of each kind.
@@ -21,44 +23,45 @@ pub struct FillContext {
 }
 
 impl FillContext {
+    /// Returns the time `minutes` before `now`.
     fn ago(&self, minutes: u64) -> String {
         (self.now - Duration::minutes(i64::try_from(minutes).unwrap_or_default())).to_rfc3339()
     }
 }
 
 /// Appends an account of the platform.
-pub fn account(lines: &mut String, _: &FillContext, number: u64) {
+pub fn append_account(lines: &mut String, _: &FillContext, number: u64) {
     let _ = writeln!(lines, "{}\tuser{number}@mail.example", id(Kind::User, number));
 }
 
 /// Appends a profile.
-pub fn user(lines: &mut String, context: &FillContext, number: u64) {
-    let created = context.ago(draw(20, number) % (2 * 365 * 1440));
+pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
+    let created_at = context.ago(draw(20, number) % (2 * MINUTES_PER_YEAR));
     let _ = writeln!(
         lines,
-        "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{created}",
+        "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{created_at}",
         id(Kind::User, number),
         number % 7
     );
 }
 
-/// Classes and their attributes.
-const SHEETS: [(&str, [u64; 4]); 4] =
+/// Classes and their attributes: might, grace, wit and heart.
+const CLASSES: [(&str, [u64; 4]); 4] =
     [("warrior", [5, 3, 2, 2]), ("rogue", [2, 5, 3, 2]), ("wizard", [1, 2, 5, 4]), ("cleric", [2, 2, 3, 5])];
 
 /// Appends a character.
-pub fn character(lines: &mut String, context: &FillContext, number: u64) {
-    let (class, [might, grace, wit, heart]) = SHEETS[(number % 4) as usize];
+pub fn append_character(lines: &mut String, context: &FillContext, number: u64) {
+    let (class, [might, grace, wit, heart]) = CLASSES[(number % 4) as usize];
     let _ = writeln!(
         lines,
         "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
         id(Kind::Character, number),
         id(Kind::User, context.world.owner(number)),
-        context.ago(draw(21, number) % (365 * 1440))
+        context.ago(draw(21, number) % MINUTES_PER_YEAR)
     );
 }
 
-/// Words in names of adventures. Each word is in about one name in forty-eight.
+/// Words in names of adventures. Each occurs in about one name in forty-eight.
 const PLACES: [&str; 48] = [
     "Mill",
     "Tower",
@@ -111,10 +114,11 @@ const PLACES: [&str; 48] = [
 ];
 
 /// Appends an adventure with a short story.
-pub fn adventure(lines: &mut String, context: &FillContext, number: u64) {
+pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) {
     let (status, creator) = context.world.adventure(number);
     let place = PLACES[(draw(22, number) % 48) as usize];
-    let published = if status == "published" { context.ago(draw(23, number) % (365 * 1440)) } else { "\\N".to_owned() };
+    let published_at =
+        if status == "published" { context.ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
     let rating = if number.is_multiple_of(3) {
         "\\N".to_owned()
     } else {
@@ -131,7 +135,7 @@ pub fn adventure(lines: &mut String, context: &FillContext, number: u64) {
     let _ = writeln!(
         lines,
         "{}\t{}\tThe {place} of {number}\tA story about the {place}.\t{}\t{}\t{{\"start\": \"n0\", \"nodes\": [{}], \
-         \"connections\": []}}\t{status}\t{published}\t{}\t{}\t{rating}\t{}",
+         \"connections\": []}}\t{status}\t{published_at}\t{}\t{}\t{rating}\t{}",
         id(Kind::Adventure, number),
         id(Kind::User, creator),
         ["easy", "medium", "hard"][(draw(26, number) % 3) as usize],
@@ -139,40 +143,40 @@ pub fn adventure(lines: &mut String, context: &FillContext, number: u64) {
         nodes.join(", "),
         status == "published",
         draw(28, number) % 500,
-        context.ago(365 * 1440 + draw(29, number) % (365 * 1440)),
+        context.ago(MINUTES_PER_YEAR + draw(29, number) % MINUTES_PER_YEAR),
     );
 }
 
 /// Appends a session; only this schema stores the number of taken seats.
-pub fn session(lines: &mut String, context: &FillContext, number: u64) {
+pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.world.session(number);
-    let none = || "\\N".to_owned();
-    let (status, started, ended, age) = match session.state {
-        State::Active => ("active", context.ago(180), none(), 1440),
-        State::Waiting => ("waiting", none(), none(), draw(30, number) % 20_000),
-        State::StartingSoon => ("starting_soon", none(), none(), draw(30, number) % 20_000),
+    let null = || "\\N".to_owned();
+    let (status, started_at, ended_at, age_minutes) = match session.state {
+        State::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
+        State::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
+        State::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
         State::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
-        State::Cancelled(minutes) => ("cancelled", none(), context.ago(minutes), minutes + 3000),
+        State::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
     };
-    // One in ten has no start time; the others start within two weeks.
-    let start = match session.state {
-        State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => none(),
+    // One in ten sessions of the lobby has no start time; the others start within two weeks.
+    let scheduled_start = match session.state {
+        State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
         State::Waiting | State::StartingSoon => {
             let minutes = i64::try_from(draw(32, number) % 20_000).unwrap_or_default();
             (context.now + Duration::minutes(minutes + 300)).to_rfc3339()
         }
-        _ => context.ago(age / 2),
+        _ => context.ago(age_minutes / 2),
     };
     let _ = write!(
         lines,
-        "{}\t{}\t{}\t{}\t{}\t{}\tBeginners are welcome\t{start}\t{status}\t{started}\t{ended}\t{}",
+        "{}\t{}\t{}\t{}\t{}\t{}\tBeginners are welcome\t{scheduled_start}\t{status}\t{started_at}\t{ended_at}\t{}",
         id(Kind::Session, number),
         id(Kind::User, session.seer),
         id(Kind::Adventure, session.adventure),
-        world::code(number),
+        join_code(number),
         session.is_public,
         session.max_players,
-        context.ago(age),
+        context.ago(age_minutes),
     );
     if context.schema == Schema::Ours {
         let _ = write!(lines, "\t{}", session.seats);
@@ -181,9 +185,9 @@ pub fn session(lines: &mut String, context: &FillContext, number: u64) {
 }
 
 /// Appends the seats of a session.
-pub fn seats(lines: &mut String, context: &FillContext, number: u64) {
+pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.world.session(number);
-    let joined = match session.state {
+    let joined_at = match session.state {
         State::Completed(minutes) | State::Cancelled(minutes) => context.ago(minutes + 1000),
         State::Active | State::Waiting | State::StartingSoon => context.ago(300),
     };
@@ -191,7 +195,7 @@ pub fn seats(lines: &mut String, context: &FillContext, number: u64) {
         let player = context.world.player(number, seat);
         let _ = writeln!(
             lines,
-            "{}\t{}\t{}\t{joined}",
+            "{}\t{}\t{}\t{joined_at}",
             id(Kind::Session, number),
             id(Kind::User, player),
             id(Kind::Character, player)
@@ -200,9 +204,9 @@ pub fn seats(lines: &mut String, context: &FillContext, number: u64) {
 }
 
 /// Appends the rolls of a session.
-pub fn rolls(lines: &mut String, context: &FillContext, number: u64) {
+pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.world.session(number);
-    let begun = match session.state {
+    let started_minutes_ago = match session.state {
         State::Completed(minutes) => minutes + 180,
         _ => 180,
     };
@@ -210,9 +214,9 @@ pub fn rolls(lines: &mut String, context: &FillContext, number: u64) {
     for roll in 0..count {
         let seed = draw(33, number * 1000 + roll);
         let player = context.world.player(number, roll % session.seats);
-        let sheet = SHEETS[(player % 4) as usize].1;
+        let (_, attributes) = CLASSES[(player % 4) as usize];
         let attribute = (seed % 4) as usize;
-        let dice: Vec<u64> = (0..sheet[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
+        let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
         let total: u64 = dice.iter().sum();
         let difficulty = 3 + (seed >> 3) % 16;
         let outcome = if dice.iter().all(|die| *die == 6) {
@@ -238,15 +242,15 @@ pub fn rolls(lines: &mut String, context: &FillContext, number: u64) {
             outcome.ends_with("success"),
             total as i64 - difficulty as i64,
             seed >> 20,
-            context.ago(begun - roll * 170 / count),
+            context.ago(started_minutes_ago - roll * 170 / count),
         );
     }
 }
 
-/// Appends the events of a session with events.
-pub fn events(lines: &mut String, context: &FillContext, number: u64) {
+/// Appends the events of the `number`th session with events.
+pub fn append_events(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.world.session_with_events(number);
-    for event in 0..EVENTS {
+    for event in 0..EVENTS_PER_SESSION {
         let _ = writeln!(
             lines,
             "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {number}\", \"roll_type\": \"attack\", \

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use crate::{Failure, report::Report};
 
-/// Writes the report and one section of the page into `folder`; with `docs`, the section also replaces the one of the
-/// same name in `docs/performance.md`, or is inserted before the plans.
+/// Writes the report and one section of the page into `folder`. With `docs`, the section also replaces the one of the
+/// same name in `docs/performance.md`; if there is none, it is inserted before the plans.
 pub fn write(report: &Report, folder: &Path, docs: bool, name: &str, text: Option<String>) -> Result<(), Failure> {
     let text = text.unwrap_or_default();
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
@@ -18,23 +18,23 @@ pub fn write(report: &Report, folder: &Path, docs: bool, name: &str, text: Optio
     Ok(())
 }
 
-/// Returns a section between the markers by which a later run finds it.
+/// Puts a section between the markers by which a later run finds it.
 pub fn between_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }
 
-/// Returns the page with the section.
+/// Returns the page with the section, which replaces an earlier one of the same name.
 fn replace_section(page: &str, name: &str, text: &str) -> String {
-    let new = between_markers(name, text);
+    let marked = between_markers(name, text);
     let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));
     if let Some((before, rest)) = page.split_once(&begin)
         && let Some((_, after)) = rest.split_once(&end)
     {
-        return format!("{before}{new}{after}");
+        return format!("{before}{marked}{after}");
     }
     match page.split_once("\n## Plans\n") {
-        Some((before, after)) => format!("{before}{new}\n## Plans\n{after}"),
-        None => format!("{page}{new}"),
+        Some((before, after)) => format!("{before}{marked}\n## Plans\n{after}"),
+        None => format!("{page}{marked}"),
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
     fn a_section_is_inserted_once_and_then_replaced() {
         let page = replace_section("# Page\n\n## Plans\n\nText\n", "peers", "first");
         assert_eq!(page, "# Page\n\n<!-- peers: begin -->\n\nfirst\n\n<!-- peers: end -->\n\n## Plans\n\nText\n");
-        let again = replace_section(&page, "peers", "second");
-        assert_eq!(again, page.replace("first", "second"));
+        let replaced = replace_section(&page, "peers", "second");
+        assert_eq!(replaced, page.replace("first", "second"));
     }
 }

@@ -35,13 +35,13 @@ impl Role {
 pub struct Execution {
     /// The user's id; empty for a visitor, the service and the owner.
     pub user: String,
-    /// Statements that run before it in the same transaction, as the superuser; not timed.
-    pub before: String,
+    /// Statements that run before the timed one in the same transaction, as the superuser.
+    pub setup_sql: String,
     /// The timed statement.
-    pub timed: String,
+    pub timed_sql: String,
 }
 
-/// The statements that are run in one of the two schemas.
+/// The statements that run in one of the two schemas.
 #[derive(Debug)]
 pub struct Workload {
     /// Names and texts of the prepared statements.
@@ -67,21 +67,23 @@ impl Workload {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
-    /// Runs an execution `times` times in one message, in a transaction that is rolled back. Returns the time and the
-    /// number of rows divided by `times`, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Runs an execution `repeats` times in one message, in a transaction that is rolled back. Returns the time and the
+    /// number of rows, both divided by `repeats`, or `None` after [`STATEMENT_TIMEOUT`].
+    ///
+    /// `index` selects the execution; after the last one, it starts again with the first.
     pub async fn execute(
         &self,
         client: &mut Client,
         role: Role,
-        sample: usize,
-        times: u32,
+        index: usize,
+        repeats: u32,
     ) -> Result<Option<(Duration, u64)>, Failure> {
-        let execution = &self.executions[sample % self.executions.len()];
-        client.run(&begin(role, execution)).await?;
-        let timed = client.time(&vec![execution.timed.as_str(); times as usize].join("; ")).await;
+        let execution = &self.executions[index % self.executions.len()];
+        client.run(&begin_sql(role, execution)).await?;
+        let outcome = client.run_timed(&vec![execution.timed_sql.as_str(); repeats as usize].join("; ")).await;
         client.run("ROLLBACK").await?;
-        match timed {
-            Ok((time, rows)) => Ok(Some((time / times, rows / u64::from(times)))),
+        match outcome {
+            Ok((time, rows)) => Ok(Some((time / repeats, rows / u64::from(repeats)))),
             Err(error) if error.is_timeout() => Ok(None),
             Err(error) => Err(error),
         }
@@ -90,16 +92,20 @@ impl Workload {
 
 /// Returns the SQL that begins the transaction, runs the untimed statements, and sets the identity.
 #[must_use]
-pub fn begin(role: Role, execution: &Execution) -> String {
+pub fn begin_sql(role: Role, execution: &Execution) -> String {
     // The claims of the service and of a visitor name no user.
-    let user = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
-    let identity = match role {
+    let subject = if execution.user.is_empty() { String::new() } else { format!(", \"sub\": \"{}\"", execution.user) };
+    let set_identity = match role {
         Role::Owner => String::new(),
         role => format!(
             "SELECT set_config('role', '{0}', true), \
-             set_config('request.jwt.claims', '{{\"role\": \"{0}\"{user}}}', true)",
+             set_config('request.jwt.claims', '{{\"role\": \"{0}\"{subject}}}', true)",
             role.name()
         ),
     };
-    format!("BEGIN; SET LOCAL statement_timeout = {}; {}; {identity}", STATEMENT_TIMEOUT.as_millis(), execution.before)
+    format!(
+        "BEGIN; SET LOCAL statement_timeout = {}; {}; {set_identity}",
+        STATEMENT_TIMEOUT.as_millis(),
+        execution.setup_sql
+    )
 }

@@ -6,14 +6,17 @@
 
 use uuid::Uuid;
 
-/// Sessions that ended more than 90 days ago, at any scale, as many as a month adds to the archive.
-pub const TO_ARCHIVE: u64 = 1000;
+/// The number of sessions that ended more than 90 days ago and can be archived; it does not grow with the scale.
+pub const SESSIONS_TO_ARCHIVE: u64 = 1000;
 
 /// Rolls of each active session.
-pub const ACTIVE_SESSION_ROLLS: u64 = 400;
+pub const ROLLS_PER_ACTIVE_SESSION: u64 = 400;
 
-/// Events of each session that is active or ended within the last day.
-pub const EVENTS: u64 = 100;
+/// Events of each session that is active or that ended within the last day.
+pub const EVENTS_PER_SESSION: u64 = 100;
+
+/// The minutes of a day.
+pub const MINUTES_PER_DAY: u64 = 24 * 60;
 
 /// The number of rows of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +26,12 @@ pub struct World {
     /// Adventures; four fifths are published.
     pub adventures: u64,
     /// Active sessions, with six players each.
-    pub active: u64,
+    pub active_sessions: u64,
     /// Sessions in the lobby.
-    pub open: u64,
-    /// Ended sessions: the first [`TO_ARCHIVE`] more than 90 days ago, the next within the last day, all others
-    /// between.
-    pub ended: u64,
+    pub open_sessions: u64,
+    /// Ended sessions: the first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
+    /// day, and all others between.
+    pub ended_sessions: u64,
 }
 
 /// The kind of a row. Rows of different kinds never have the same id.
@@ -63,7 +66,7 @@ pub enum State {
     Cancelled(u64),
 }
 
-/// One session.
+/// A session.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
     /// Its number.
@@ -86,27 +89,29 @@ impl World {
     /// Returns the world at a scale.
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
-        let times = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
-        let (active, open) = (times(1000), times(100_000));
+        let scaled = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
+        let (active_sessions, open_sessions) = (scaled(1000), scaled(100_000));
         Self {
-            users: times(200_000).max(1000),
-            adventures: times(10_000).max(100),
-            active,
-            open,
-            ended: times(300_000).saturating_sub(active + open).max(2 * TO_ARCHIVE),
+            users: scaled(200_000).max(1000),
+            adventures: scaled(10_000).max(100),
+            active_sessions,
+            open_sessions,
+            ended_sessions: scaled(300_000)
+                .saturating_sub(active_sessions + open_sessions)
+                .max(2 * SESSIONS_TO_ARCHIVE),
         }
     }
 
     /// Returns the number of sessions.
     #[must_use]
     pub fn sessions(&self) -> u64 {
-        self.active + self.open + self.ended
+        self.active_sessions + self.open_sessions + self.ended_sessions
     }
 
-    /// Returns the number of sessions with events, which are active or ended within the last day.
+    /// Returns the number of sessions with events: those that are active or that ended within the last day.
     #[must_use]
     pub fn sessions_with_events(&self) -> u64 {
-        self.active * 10
+        self.active_sessions * 10
     }
 
     /// Returns the number of characters: one per user, and a second one for every fifth.
@@ -129,40 +134,40 @@ impl World {
             16..19 => "draft",
             _ => "archived",
         };
-        (status, self.seer(draw(40, number)))
+        (status, self.pick_seer(draw(40, number)))
     }
 
-    /// Picks a Seer. One account in twenty is a Seer.
-    fn seer(&self, drawn: u64) -> u64 {
+    /// Picks a Seer by a number. One account in twenty is a Seer.
+    fn pick_seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the Seer of a live session. All Seers have equally many, because with random ones, some would have more
-    /// than the limit of twenty.
+    /// Returns the Seer of a live session. All Seers have equally many live sessions; if Seers were drawn at random,
+    /// some would have more than the limit of twenty.
     fn live_seer(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // A large prime, so that consecutive sessions have distant Seers.
-        self.seer(session % seers * 7919 + session / seers)
+        self.pick_seer(session % seers * 7919 + session / seers)
     }
 
     /// Returns a session by its number: first the active ones, then the lobby, then the ended ones.
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
-        let (state, max_players) = if number < self.active {
+        let (state, max_players) = if number < self.active_sessions {
             (State::Active, 6)
-        } else if number < self.active + self.open {
-            let soon = draw(1, number).is_multiple_of(7);
-            (if soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
+        } else if number < self.active_sessions + self.open_sessions {
+            let is_starting_soon = draw(1, number).is_multiple_of(7);
+            (if is_starting_soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
         } else {
-            let since = number - self.active - self.open;
-            let minutes = if since < TO_ARCHIVE {
-                91 * 1440 + since
-            } else if since < TO_ARCHIVE + self.sessions_with_events() - self.active {
+            let ended_number = number - self.active_sessions - self.open_sessions;
+            let minutes = if ended_number < SESSIONS_TO_ARCHIVE {
+                91 * MINUTES_PER_DAY + ended_number
+            } else if ended_number < SESSIONS_TO_ARCHIVE + self.sessions_with_events() - self.active_sessions {
                 draw(3, number) % 1000
             } else {
-                1440 + draw(3, number) % (85 * 1440)
+                MINUTES_PER_DAY + draw(3, number) % (85 * MINUTES_PER_DAY)
             };
-            let is_cancelled = since >= TO_ARCHIVE && draw(4, number).is_multiple_of(15);
+            let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
             (if is_cancelled { State::Cancelled(minutes) } else { State::Completed(minutes) }, 2 + draw(2, number) % 5)
         };
         let seats = match state {
@@ -181,37 +186,47 @@ impl World {
             is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
             max_players,
             seats,
-            seer: if number < self.active + self.open { self.live_seer(number) } else { self.seer(draw(10, number)) },
+            seer: if number < self.active_sessions + self.open_sessions {
+                self.live_seer(number)
+            } else {
+                self.pick_seer(draw(10, number))
+            },
             adventure,
         }
     }
 
-    /// Returns the player on a seat of a session. Four in five seats belong to a fifth of all accounts.
+    /// Returns the account number of the player on a seat of a session. A fifth of all accounts, the frequent players,
+    /// have four in five seats.
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
-        let often = self.users / 5;
+        let frequent_players = self.users / 5;
         // The numbers drawn for a session's seats differ by less than the size of a group, so no user has two seats.
         let drawn = draw(11, session) + seat * 7;
-        if (session + seat) % 5 < 4 { drawn % often } else { often + drawn % (self.users * 7 / 10 - often) }
+        if (session + seat) % 5 < 4 {
+            drawn % frequent_players
+        } else {
+            frequent_players + drawn % (self.users * 7 / 10 - frequent_players)
+        }
     }
 
-    /// Returns the number of the `number`th session that ended within the last day.
+    /// Returns the session number of the `number`th session that ended within the last day.
     #[must_use]
-    pub fn recent(&self, number: u64) -> u64 {
-        self.active + self.open + TO_ARCHIVE + number
+    pub fn recently_ended(&self, number: u64) -> u64 {
+        self.active_sessions + self.open_sessions + SESSIONS_TO_ARCHIVE + number
     }
 
-    /// Returns the number of a session with events: first the active ones, then the recent ones.
+    /// Returns the session number of the `number`th session with events: first the active ones, then those that ended
+    /// within the last day.
     #[must_use]
     pub fn session_with_events(&self, number: u64) -> u64 {
-        if number < self.active { number } else { self.recent(number - self.active) }
+        if number < self.active_sessions { number } else { self.recently_ended(number - self.active_sessions) }
     }
 
     /// Returns the number of rolls of a session.
     #[must_use]
     pub fn rolls(&self, session: &Session) -> u64 {
         match session.state {
-            State::Active => ACTIVE_SESSION_ROLLS,
+            State::Active => ROLLS_PER_ACTIVE_SESSION,
             State::Completed(_) => 1 + draw(12, session.number) % 6,
             State::Waiting | State::StartingSoon | State::Cancelled(_) => 0,
         }
@@ -227,11 +242,13 @@ pub fn id(kind: Kind, number: u64) -> Uuid {
 
 /// Returns the id of a roll or an event of a session.
 #[must_use]
-pub fn child_id(kind: Kind, of: u64, number: u64) -> Uuid {
-    id(kind, of * 100_000 + number)
+pub fn child_id(kind: Kind, session: u64, number: u64) -> Uuid {
+    id(kind, session * 100_000 + number)
 }
 
 /// Returns a pseudorandom number that is always the same for a purpose and a number (splitmix64).
+///
+/// Each use has a `purpose` of its own, so that the values drawn for one row are independent.
 #[must_use]
 pub fn draw(purpose: u64, number: u64) -> u64 {
     let mut mixed =
@@ -243,15 +260,15 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
 
 /// Returns the code of a session, different for each number.
 #[must_use]
-pub fn code(session: u64) -> String {
+pub fn join_code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
     let base = ALPHABET.len() as u64;
     // The multiplier is coprime to the modulus, so every code occurs once.
-    let mut left = session * 387_420_489 % base.pow(6);
+    let mut remaining = session * 387_420_489 % base.pow(6);
     (0..6)
         .map(|_| {
-            let letter = ALPHABET[(left % base) as usize];
-            left /= base;
+            let letter = ALPHABET[(remaining % base) as usize];
+            remaining /= base;
             char::from(letter)
         })
         .collect()
@@ -264,15 +281,15 @@ mod tests {
     #[test]
     fn no_account_exceeds_the_limits_of_live_sessions_and_seats() {
         let world = World::at_scale(1.0);
-        let (mut run, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
-        for number in 0..world.active + world.open {
+        let (mut live_sessions, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
+        for number in 0..world.active_sessions + world.open_sessions {
             let session = world.session(number);
-            *run.entry(session.seer).or_insert(0) += 1;
+            *live_sessions.entry(session.seer).or_insert(0) += 1;
             for seat in 0..session.seats {
                 *seats.entry(world.player(number, seat)).or_insert(0) += 1;
             }
         }
-        assert!(run.values().max() <= Some(&20), "{:?}", run.values().max());
+        assert!(live_sessions.values().max() <= Some(&20), "{:?}", live_sessions.values().max());
         assert!(seats.values().max() <= Some(&20), "{:?}", seats.values().max());
     }
 
@@ -285,7 +302,7 @@ mod tests {
             let players: std::collections::HashSet<u64> =
                 (0..session.seats).map(|seat| world.player(number, seat)).collect();
             assert_eq!(players.len() as u64, session.seats, "{session:?}");
-            assert!(codes.insert(code(number)));
+            assert!(codes.insert(join_code(number)));
         }
     }
 }

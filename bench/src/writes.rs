@@ -1,5 +1,5 @@
-//! The writing statements of users and jobs. Both schemas end with the same rows: where a trigger of this schema writes
-//! an event, the specification's client writes the event.
+//! The statements with which users and jobs write. Both schemas end with the same rows: where a trigger of this schema
+//! writes an event, the specification's client writes the event.
 
 use std::time::Duration;
 
@@ -17,25 +17,27 @@ use uuid::Uuid;
 use crate::{
     Failure,
     capture::StatementCapture,
-    measure::Measure,
+    measure::StatementPair,
     overhead,
-    reads::{quoted, workload},
+    reads::{prepared_workload, quoted},
     samples::Sample,
     workload::{Execution, Role, Workload},
 };
 
-const EVENT: &str = "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
+const INSERT_EVENT: &str =
+    "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
 /// Inserts a thousand expired events for the clean-up. They have payloads, so that they are stored together like events
 /// written one after another; without payloads, each would fill a gap on one of a thousand scattered pages.
-const OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
+const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
     FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS existing;
     SET LOCAL session_replication_role = origin";
 
-/// Returns the specification's workload: prepared statements, executed one after the other.
-fn sequence(
+/// Returns the specification's workload: prepared statements, executed one after the other. `execution` returns the
+/// user and the SQL for a sample.
+fn specification_workload(
     prepared: &[(&str, &str)],
     samples: &[Sample],
     execution: impl Fn(&Sample) -> (String, String),
@@ -45,54 +47,59 @@ fn sequence(
         executions: samples
             .iter()
             .map(|sample| {
-                let (user, timed) = execution(sample);
-                Execution { user, before: String::new(), timed }
+                let (user, timed_sql) = execution(sample);
+                Execution { user, setup_sql: String::new(), timed_sql }
             })
             .collect(),
     }
 }
 
-fn event(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
+fn execute_event(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
 }
 
-/// The values of a start: the new status, and the statuses from which it is allowed.
-const START: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
+/// The statuses among the values of a start: the new status, and the statuses from which it is allowed.
+const START_STATUSES: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
 
-const JOINED: &str =
+/// The payload of the events of a join and of leaving.
+const SEAT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
-const STATUS: &str = r#"{"from": "waiting", "to": "active", "started_at": null, "ended_at": null}"#;
+/// The payload of the event of a status change.
+const STATUS_PAYLOAD: &str = r#"{"from": "waiting", "to": "active", "started_at": null, "ended_at": null}"#;
 /// The payload of a roll's event.
-pub const ROLLED: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attack", "attribute": "might",
+pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attack", "attribute": "might",
     "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
-/// Returns all writes.
-pub async fn writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
-    let mut measures = rolls_and_events(capture, samples).await?;
-    measures.extend(overhead::bare(samples));
-    measures.extend(seats(capture, samples).await?);
-    measures.extend(jobs(capture, samples).await?);
-    Ok(measures)
+/// Captures the service's statements, and returns all writes.
+pub async fn capture_writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
+    let mut pairs = capture_rolls_and_events(capture, samples).await?;
+    pairs.extend(overhead::bare_inserts(samples));
+    pairs.extend(capture_seats_and_statuses(capture, samples).await?);
+    pairs.extend(capture_jobs(capture, samples).await?);
+    Ok(pairs)
 }
 
-async fn rolls_and_events(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+async fn capture_rolls_and_events(
+    capture: &mut StatementCapture,
+    samples: &[Sample],
+) -> Result<Vec<StatementPair>, Failure> {
     let sample = &samples[0];
-    let ada = capture.sparc.as_user(sample.player);
+    let caller = capture.sparc.as_user(sample.player);
 
-    let tx = ada.begin().await?;
-    let new =
+    let tx = caller.begin().await?;
+    let event =
         NewEvent { id: None, session_id: sample.session, kind: "wave".to_owned(), payload: serde_json::json!({}) };
-    tx.events().send(new).await?;
+    tx.events().send(event).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
-    let one_event = Measure {
+    let one_event = StatementPair {
         name: "one event",
         role: Role::Authenticated,
         is_repeatable: true,
-        specification: sequence(&[("event", EVENT)], samples, |sample| {
-            (sample.player.to_string(), event(sample.session, "client.wave", "{}"))
+        specification: specification_workload(&[("event", INSERT_EVENT)], samples, |sample| {
+            (sample.player.to_string(), execute_event(sample.session, "client.wave", "{}"))
         }),
-        ours: workload(
+        ours: prepared_workload(
             "ours",
             ours.sql.clone(),
             samples,
@@ -104,23 +111,26 @@ async fn rolls_and_events(capture: &mut StatementCapture, samples: &[Sample]) ->
         ),
     };
 
-    let tx = ada.begin().await?;
-    tx.dice().roll(check(sample)?).await?;
+    let tx = caller.begin().await?;
+    tx.dice().roll(new_roll(sample)?).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let roll = "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
             roll_type, results, total, modified_total, success, outcome, margin, animation_seed)
         VALUES ($1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '{4,2,6}', 12, 12, true, 'success', 3, 4711)
         RETURNING *";
-    let one_roll = Measure {
+    let one_roll = StatementPair {
         name: "one roll, with its event",
         role: Role::Authenticated,
         is_repeatable: true,
-        specification: sequence(&[("roll", roll), ("event", EVENT)], samples, |sample| {
-            let roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.hero));
-            (sample.player.to_string(), format!("{roll}; {}", event(sample.session, "dice_rolled", ROLLED)))
+        specification: specification_workload(&[("roll", roll), ("event", INSERT_EVENT)], samples, |sample| {
+            let roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.character));
+            (
+                sample.player.to_string(),
+                format!("{roll}; {}", execute_event(sample.session, "dice_rolled", ROLLED_PAYLOAD)),
+            )
         }),
-        ours: workload(
+        ours: prepared_workload(
             "ours",
             ours.sql.clone(),
             samples,
@@ -131,118 +141,149 @@ async fn rolls_and_events(capture: &mut StatementCapture, samples: &[Sample]) ->
 }
 
 /// Returns the roll that the player of a sample makes.
-pub fn check(sample: &Sample) -> Result<NewRoll, Failure> {
-    Ok(NewRoll::check(sample.session, Roller::Character(sample.hero), Attribute::Might, Difficulty::new(9)?))
+pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
+    Ok(NewRoll::check(sample.session, Roller::Character(sample.character), Attribute::Might, Difficulty::new(9)?))
 }
 
 /// Returns the values of the service's INSERT of a roll, in the order of its parameters.
 pub fn roll_values(sample: &Sample) -> Vec<String> {
-    let [session, hero] = [sample.session, sample.hero].map(quoted);
-    ["gen_random_uuid()", &session, &hero, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
+    let [session, character] = [sample.session, sample.character].map(quoted);
+    ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
         .map(str::to_owned)
         .to_vec()
 }
 
-async fn seats(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+async fn capture_seats_and_statuses(
+    capture: &mut StatementCapture,
+    samples: &[Sample],
+) -> Result<Vec<StatementPair>, Failure> {
     let sample = &samples[0];
 
     let tx = capture.sparc.as_user(sample.newcomer).begin().await?;
-    tx.sessions().join(&sample.open_code.parse::<JoinCode>()?, sample.newcomer_hero).await?;
+    tx.sessions().join(&sample.open_code.parse::<JoinCode>()?, sample.newcomer_character).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let take_seat = "INSERT INTO session_players (session_id, user_id, character_id)
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
-    let join = Measure {
+    let join = StatementPair {
         name: "a join by code, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("take_seat", take_seat), ("event", EVENT)], samples, |sample| {
-            let [code, hero, me] = [quoted(&sample.open_code), quoted(sample.newcomer_hero), quoted(sample.newcomer)];
-            let take_seat = format!("EXECUTE take_seat({code}, {me}, {hero})");
-            (sample.newcomer.to_string(), format!("{take_seat}; {}", event(sample.open, "player_joined", JOINED)))
-        }),
-        ours: workload(
+        specification: specification_workload(
+            &[("take_seat", take_seat), ("event", INSERT_EVENT)],
+            samples,
+            |sample| {
+                let [code, character, newcomer] =
+                    [quoted(&sample.open_code), quoted(sample.newcomer_character), quoted(sample.newcomer)];
+                let take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
+                (
+                    sample.newcomer.to_string(),
+                    format!("{take_seat}; {}", execute_event(sample.open_session, "player_joined", SEAT_PAYLOAD)),
+                )
+            },
+        ),
+        ours: prepared_workload(
             "ours",
             ours.sql.clone(),
             samples,
             &(Box::new(|sample: &Sample| {
-                (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_hero)])
+                (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_character)])
             }) as _),
         ),
     };
 
     let tx = capture.sparc.as_user(sample.open_player).begin().await?;
-    tx.sessions().leave(sample.open).await?;
+    tx.sessions().leave(sample.open_session).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
     let leave_seat = "UPDATE session_players SET is_active = false, left_at = now()
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
-    let leave = Measure {
+    let leave = StatementPair {
         name: "leaving, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("leave_seat", leave_seat), ("event", EVENT)], samples, |sample| {
-            let leave_seat = format!("EXECUTE leave_seat({}, {})", quoted(sample.open), quoted(sample.open_player));
-            (sample.open_player.to_string(), format!("{leave_seat}; {}", event(sample.open, "player_left", JOINED)))
-        }),
-        ours: workload(
+        specification: specification_workload(
+            &[("leave_seat", leave_seat), ("event", INSERT_EVENT)],
+            samples,
+            |sample| {
+                let leave_seat =
+                    format!("EXECUTE leave_seat({}, {})", quoted(sample.open_session), quoted(sample.open_player));
+                (
+                    sample.open_player.to_string(),
+                    format!("{leave_seat}; {}", execute_event(sample.open_session, "player_left", SEAT_PAYLOAD)),
+                )
+            },
+        ),
+        ours: prepared_workload(
             "ours",
             ours.sql.clone(),
             samples,
             &(Box::new(|sample: &Sample| {
-                let values = ["false".to_owned(), quoted(sample.open), quoted(sample.open_player)];
+                let values = ["false".to_owned(), quoted(sample.open_session), quoted(sample.open_player)];
                 (sample.open_player.to_string(), values.to_vec())
             }) as _),
         ),
     };
 
     let tx = capture.sparc.as_user(sample.open_seer).begin().await?;
-    tx.sessions().start(sample.open).await?;
+    tx.sessions().start(sample.open_session).await?;
     tx.rollback().await?;
     let started = capture.last_statement().await?;
     let tx = capture.sparc.as_user(sample.seer).begin().await?;
     tx.sessions().complete(sample.session).await?;
     tx.rollback().await?;
     let completed = capture.last_statement().await?;
-    let status = |to: &str, stamp: &str| {
-        format!("UPDATE sessions SET status = '{to}', {stamp} = now() WHERE id = $1 RETURNING *")
+    let update_status = |new_status: &str, time_column: &str| {
+        format!("UPDATE sessions SET status = '{new_status}', {time_column} = now() WHERE id = $1 RETURNING *")
     };
-    let (start, complete) = (status("active", "started_at"), status("completed", "ended_at"));
-    let change = |name, sql: &str, ours: &str, to: &'static [&'static str], of: fn(&Sample) -> (Uuid, Uuid)| Measure {
+    let (start, complete) = (update_status("active", "started_at"), update_status("completed", "ended_at"));
+    // `statuses` begins with the new status; the others are those from which the change is allowed.
+    let status_change = |name,
+                         specification_sql: &str,
+                         ours_sql: &str,
+                         statuses: &'static [&'static str],
+                         session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
         name,
         role: Role::Authenticated,
         is_repeatable: false,
-        specification: sequence(&[("change_status", sql), ("event", EVENT)], samples, |sample| {
-            let (session, seer) = of(sample);
-            let change = format!("EXECUTE change_status({})", quoted(session));
-            (seer.to_string(), format!("{change}; {}", event(session, "session_status", STATUS)))
-        }),
-        ours: workload(
+        specification: specification_workload(
+            &[("change_status", specification_sql), ("event", INSERT_EVENT)],
+            samples,
+            |sample| {
+                let (session, seer) = session_and_seer(sample);
+                let change_status = format!("EXECUTE change_status({})", quoted(session));
+                (
+                    seer.to_string(),
+                    format!("{change_status}; {}", execute_event(session, "session_status", STATUS_PAYLOAD)),
+                )
+            },
+        ),
+        ours: prepared_workload(
             "ours",
-            ours.to_owned(),
+            ours_sql.to_owned(),
             samples,
             &(Box::new(move |sample: &Sample| {
-                let (session, seer) = of(sample);
-                let (to, from) = (quoted(to[0]), to[1..].iter().map(quoted));
-                (seer.to_string(), [to, quoted(session)].into_iter().chain(from).collect())
+                let (session, seer) = session_and_seer(sample);
+                let (new_status, allowed_from) = (quoted(statuses[0]), statuses[1..].iter().map(quoted));
+                (seer.to_string(), [new_status, quoted(session)].into_iter().chain(allowed_from).collect())
             }) as _),
         ),
     };
     Ok(vec![
         join,
         leave,
-        change("a status change, with its event", &start, &started.sql, &START, |sample| {
-            (sample.open, sample.open_seer)
+        status_change("a status change, with its event", &start, &started.sql, &START_STATUSES, |sample| {
+            (sample.open_session, sample.open_seer)
         }),
-        change("completing with six players", &complete, &completed.sql, &["completed"], |sample| {
+        status_change("completing with six players", &complete, &completed.sql, &["completed"], |sample| {
             (sample.session, sample.seer)
         }),
     ])
 }
 
-async fn jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<Measure>, Failure> {
+async fn capture_jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
     let service = capture.sparc.as_service();
     let tx = service.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
@@ -252,57 +293,67 @@ async fn jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<
     let tx = service.begin().await?;
     tx.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
-    let clean = capture.last_statement().await?;
+    let clean_events = capture.last_statement().await?;
     let tx = service.begin().await?;
-    let one = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
-    tx.maintenance().archive_sessions(one, |_| ()).await?;
+    let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
+    tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
     let archive = capture.last_statement().await?;
 
-    let plain = |name: &str, sql: String, before: &str, timed: String| Workload {
+    let same_for_all_samples = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
         executions: samples
             .iter()
-            .map(|_| Execution { before: before.to_owned(), timed: timed.clone(), ..Default::default() })
+            .map(|_| Execution { setup_sql: setup_sql.to_owned(), timed_sql: timed_sql.clone(), ..Default::default() })
             .collect(),
     };
-    let account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
+    let insert_account = "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ($1, $2, $3)";
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
-    let values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
-    let delete = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
-    let insert = "INSERT INTO archived_sessions SELECT * FROM sessions
+    let account_values = "gen_random_uuid(), gen_random_uuid() || '@mail.example', '{\"display_name\": \"Newcomer\"}'";
+    let delete_events = "DELETE FROM session_events WHERE created_at < NOW() - INTERVAL '24 hours'";
+    let copy_sessions = "INSERT INTO archived_sessions SELECT * FROM sessions
         WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
     let delete_sessions = "DELETE FROM sessions WHERE status = 'completed' AND ended_at < NOW() - INTERVAL '90 days'";
     Ok(vec![
-        Measure {
+        StatementPair {
             name: "a sign-up",
             role: Role::Service,
             is_repeatable: true,
-            specification: plain("account", account.to_owned(), "", format!("EXECUTE account({values})")),
-            ours: plain("ours", sign_up.sql, "", format!("EXECUTE ours({values})")),
+            specification: same_for_all_samples(
+                "account",
+                insert_account.to_owned(),
+                "",
+                format!("EXECUTE account({account_values})"),
+            ),
+            ours: same_for_all_samples("ours", sign_up.sql, "", format!("EXECUTE ours({account_values})")),
         },
-        Measure {
+        StatementPair {
             name: "deleting a thousand old events",
             role: Role::Service,
             is_repeatable: false,
-            specification: plain("clean", delete.to_owned(), OLD_EVENTS, "EXECUTE clean".to_owned()),
-            ours: plain("ours", clean.sql, OLD_EVENTS, "EXECUTE ours(1000)".to_owned()),
+            specification: same_for_all_samples(
+                "clean",
+                delete_events.to_owned(),
+                INSERT_OLD_EVENTS,
+                "EXECUTE clean".to_owned(),
+            ),
+            ours: same_for_all_samples("ours", clean_events.sql, INSERT_OLD_EVENTS, "EXECUTE ours(1000)".to_owned()),
         },
-        Measure {
+        StatementPair {
             name: "archiving a thousand sessions",
             role: Role::Owner,
             is_repeatable: false,
             specification: Workload {
                 prepared: vec![
-                    ("copy_sessions".to_owned(), insert.to_owned()),
+                    ("copy_sessions".to_owned(), copy_sessions.to_owned()),
                     ("delete_sessions".to_owned(), delete_sessions.to_owned()),
                 ],
                 executions: vec![Execution {
-                    timed: "EXECUTE copy_sessions; EXECUTE delete_sessions".to_owned(),
+                    timed_sql: "EXECUTE copy_sessions; EXECUTE delete_sessions".to_owned(),
                     ..Default::default()
                 }],
             },
-            ours: plain("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
+            ours: same_for_all_samples("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
         },
     ])
 }

@@ -16,19 +16,19 @@ use crate::Failure;
 
 /// A proxy to a server. It ends with the process.
 pub struct DelayProxy {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     delay_ns: Arc<AtomicU64>,
 }
 
 impl DelayProxy {
-    /// Listens, and delays each direction by `delay`.
+    /// Starts to listen, and delays the bytes of each direction by `delay`.
     pub fn start(server: SocketAddr, delay: Duration) -> Result<Self, Failure> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let delay_ns = Arc::new(AtomicU64::new(0));
         let proxy = Self { address, delay_ns: delay_ns.clone() };
-        proxy.set(delay);
+        proxy.set_delay(delay);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // On failure, the client's connection is closed.
@@ -39,12 +39,12 @@ impl DelayProxy {
     }
 
     /// Changes the delay of each direction.
-    pub fn set(&self, delay: Duration) {
+    pub fn set_delay(&self, delay: Duration) {
         self.delay_ns.store(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Returns the delay of each direction.
-    pub fn get(&self) -> Duration {
+    pub fn delay(&self) -> Duration {
         Duration::from_nanos(self.delay_ns.load(Ordering::Relaxed))
     }
 }
@@ -55,29 +55,29 @@ fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> 
         to.set_nodelay(true)?;
         let (sender, receiver) = mpsc::channel();
         let delay_ns = delay_ns.clone();
-        thread::spawn(move || read(from, &sender, &delay_ns));
-        thread::spawn(move || write(to, &receiver));
+        thread::spawn(move || read_chunks(from, &sender, &delay_ns));
+        thread::spawn(move || write_chunks(to, &receiver));
     }
     Ok(())
 }
 
-/// When the bytes are due, and the bytes.
-type Piece = (Instant, Vec<u8>);
+/// The moment at which the bytes are due, and the bytes.
+type Chunk = (Instant, Vec<u8>);
 
-/// Reads without waiting until earlier pieces have been written, so that the throughput is not limited.
-fn read(mut from: TcpStream, pieces: &mpsc::Sender<Piece>, delay_ns: &AtomicU64) {
+/// Reads without waiting until earlier chunks have been written, so that the throughput is not limited.
+fn read_chunks(mut from: TcpStream, chunks: &mpsc::Sender<Chunk>, delay_ns: &AtomicU64) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let due = Instant::now() + Duration::from_nanos(delay_ns.load(Ordering::Relaxed));
-        if pieces.send((due, buffer[..length].to_vec())).is_err() {
+        if chunks.send((due, buffer[..length].to_vec())).is_err() {
             break;
         }
     }
 }
 
-/// Writes each piece when it is due. A thread's sleep is more exact than the runtime's, which counts milliseconds.
-fn write(mut to: TcpStream, pieces: &mpsc::Receiver<Piece>) {
-    for (due, bytes) in pieces {
+/// Writes each chunk when it is due. A thread's sleep is more exact than the runtime's, which counts milliseconds.
+fn write_chunks(mut to: TcpStream, chunks: &mpsc::Receiver<Chunk>) {
+    for (due, bytes) in chunks {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         if to.write_all(&bytes).is_err() {
             break;
@@ -98,12 +98,12 @@ mod tests {
         let mut client = TcpStream::connect(proxy.address).unwrap();
         let (mut accepted, _) = server.accept().unwrap();
         let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
-        let begun = Instant::now();
+        let start = Instant::now();
         client.write_all(&sent).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let mut received = Vec::new();
         accepted.read_to_end(&mut received).unwrap();
-        assert!(begun.elapsed() >= delay);
+        assert!(start.elapsed() >= delay);
         assert_eq!(received, sent);
     }
 }

@@ -1,5 +1,5 @@
-//! The phases of an operation: the begin, the identity, the statement and the commit, each timed from sending a message
-//! to its response.
+//! The phases of an operation: BEGIN, the identity, the statement and COMMIT, each timed from sending its message to
+//! receiving the response.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use tokio_postgres::NoTls;
 
 use super::{
     Operation,
-    statements::{IDENTITY, ROLE, Statements, Values, claims},
+    statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
 };
 use crate::{Failure, measure::quantile, samples::Sample};
 
-/// Round trips timed by [`round_trip`].
-const ROUND_TRIPS: usize = 300;
+/// The number of round trips that [`measure_round_trip`] times.
+const ROUND_TRIP_SAMPLES: usize = 300;
 
-/// The time of each phase of an operation, medians in milliseconds.
+/// The median time of each phase of an operation, in milliseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
     /// The operation.
@@ -36,22 +36,22 @@ pub struct PhaseTimes {
 }
 
 /// Returns the lower quartile of many round-trip times, because other load on the machine prolongs some of them.
-pub async fn round_trip(url: &str) -> Result<Duration, Failure> {
+pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     let select_1 = client.prepare("SELECT 1").await?;
     let mut times = Vec::new();
-    for _ in 0..ROUND_TRIPS {
-        let begun = Instant::now();
+    for _ in 0..ROUND_TRIP_SAMPLES {
+        let start = Instant::now();
         client.query(&select_1, &[]).await?;
-        times.push(begun.elapsed());
+        times.push(start.elapsed());
     }
     times.sort_unstable();
-    Ok(times[ROUND_TRIPS / 4])
+    Ok(times[ROUND_TRIP_SAMPLES / 4])
 }
 
 /// Measures an operation for `seconds`.
-pub async fn measure(
+pub async fn measure_phases(
     url: &str,
     sparc: &Sparc,
     operation: Operation,
@@ -62,15 +62,16 @@ pub async fn measure(
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     let identity = client.prepare(IDENTITY).await?;
-    let statement = statements.of(operation);
-    let statement = client.prepare_typed(&statement.sql, &statement.types).await?;
+    let ServiceStatement { sql, types } = statements.for_operation(operation);
+    let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
     let claims = claims(sample.player);
     let mut times: [Vec<Duration>; 7] = Default::default();
-    let begun = Instant::now();
-    // The times of the first executions are discarded, because the server chooses between plans during these.
+    let start = Instant::now();
+    // The times of the first 16 executions are discarded, because during them the server chooses between custom and
+    // generic plans.
     let mut is_warm = false;
-    while begun.elapsed().as_secs_f64() < seconds || !is_warm {
+    while start.elapsed().as_secs_f64() < seconds || !is_warm {
         if !is_warm && times[0].len() >= 16 {
             times = Default::default();
             is_warm = true;
@@ -88,12 +89,12 @@ pub async fn measure(
         lap(1);
         client.query(&identity, &[&ROLE, &claims]).await?;
         lap(2);
-        client.query(&statement, &values.of(operation)).await?;
+        client.query(&statement, &values.for_operation(operation)).await?;
         lap(3);
         client.batch_execute("COMMIT").await?;
         lap(4);
         if operation != Operation::Roll {
-            client.query(&statement, &values.of(operation)).await?;
+            client.query(&statement, &values.for_operation(operation)).await?;
             lap(5);
         }
         let caller = sparc.as_user(sample.player);

@@ -6,25 +6,25 @@ use futures_util::future::join4;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
-    Answer, Operation, Output, POOL,
-    statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
+    JsonResult, Operation, Output, POOL_SIZE,
+    statements::{HISTORY_PAGE, IDENTITY, LOBBY_PAGE, ROLE, ServiceStatement, Statements, Values, claims},
     typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
-/// The program's pool.
+/// The program with pipelining.
 pub struct Pipelined {
     pool: Pool<Connector>,
 }
 
-/// A connection with its statements, which are prepared when it is opened.
+/// A connection with its statements, which are prepared when the connection is opened.
 pub struct Connection {
     client: Client,
     identity: Statement,
     statements: Vec<Statement>,
 }
 
-/// Opens connections.
+/// Opens connections for the pool.
 pub struct Connector {
     config: Config,
     statements: Statements,
@@ -57,49 +57,49 @@ impl Pipelined {
     /// Creates the pool.
     pub fn new(url: &str, statements: Statements) -> Result<Self, Failure> {
         let connector = Connector { config: url.parse()?, statements };
-        let pool = Pool::builder(connector).max_size(POOL as usize).build();
+        let pool = Pool::builder(connector).max_size(POOL_SIZE as usize).build();
         Ok(Self { pool: pool.map_err(|error| Failure::Message(error.to_string()))? })
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
-        let rows = self.rows(operation, sample).await?;
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
+        let rows = self.run_transaction(operation, sample).await?;
         match operation {
-            Operation::Profile => output.convert(one::<Profile>(&rows)?),
-            Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?),
-            Operation::Details => output.convert(one::<SessionDetails>(&rows)?),
-            Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?),
-            Operation::Roll => output.convert(one::<Roll>(&rows)?),
+            Operation::Profile => output.convert(decode_one::<Profile>(&rows)?),
+            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE)?),
+            Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?),
+            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE)?),
+            Operation::Roll => output.convert(decode_one::<Roll>(&rows)?),
         }
     }
 
     /// Sends the transaction and returns the statement's rows. If the statement fails, the server rolls back at COMMIT,
     /// and the statement's error is returned.
-    async fn rows(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
+    async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
         let Connection { client, identity, statements } = &*connection;
         let (claims, values) = (claims(sample.player), Values::new(sample));
         // Each future sends its message when first polled, so all messages are sent before the first response.
-        let (begun, identified, rows, committed) = join4(
+        let (begin_result, identity_result, rows, commit_result) = join4(
             client.batch_execute("BEGIN"),
             client.execute(identity, &[&ROLE, &claims]),
-            client.query(&statements[operation as usize], &values.of(operation)),
+            client.query(&statements[operation as usize], &values.for_operation(operation)),
             client.batch_execute("COMMIT"),
         )
         .await;
-        begun?;
-        identified?;
+        begin_result?;
+        identity_result?;
         let rows = rows?;
-        committed?;
+        commit_result?;
         Ok(rows)
     }
 }
 
-fn one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
+fn decode_one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
     let row = rows.first().ok_or_else(|| Failure::Message("a pipelined statement returned no row".to_owned()))?;
-    Ok(T::from_tokio(row)?)
+    Ok(T::from_tokio_postgres(row)?)
 }
 
-fn all<T: DecodeRow>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
-    Ok(rows.iter().take(limit).map(T::from_tokio).collect::<Result<_, _>>()?)
+fn decode_page<T: DecodeRow>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
+    Ok(rows.iter().take(limit).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
 }

@@ -9,69 +9,72 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Answer, Operation, Output, POOL,
-    statements::{ATTRIBUTE, DIFFICULTY, IDENTITY, KIND, ONE, ROLE, ROLLS, Statements, claims},
+    JsonResult, Operation, Output, POOL_SIZE,
+    statements::{
+        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE, IDENTITY, LOBBY_PAGE, PROFILE_LIMIT, ROLE, ROLL_TYPE,
+        Statements, claims,
+    },
     typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
-/// The program's pool.
+/// The program in plain sqlx.
 pub struct Plain {
     pool: PgPool,
     statements: Statements,
 }
 
 impl Plain {
-    /// Connects.
+    /// Connects the pool.
     pub async fn connect(url: &str, statements: Statements) -> Result<Self, Failure> {
         // By default, the pool also pings each connection before it hands it out: one more round trip per operation.
-        let options = PgPoolOptions::new().max_connections(POOL).test_before_acquire(false);
+        let options = PgPoolOptions::new().max_connections(POOL_SIZE).test_before_acquire(false);
         Ok(Self { pool: options.connect(url).await?, statements })
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<Answer, Failure> {
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
         let mut transaction = self.pool.begin().await?;
         let identity = sqlx::query(IDENTITY).bind(ROLE).bind(claims(sample.player));
         identity.execute(&mut *transaction).await?;
-        let rows = self.query(operation, sample).fetch_all(&mut *transaction).await?;
-        let answer = match operation {
-            Operation::Profile => output.convert(one::<Profile>(&rows)?)?,
-            Operation::Lobby => output.convert(all::<LobbySession>(&rows, 20)?)?,
-            Operation::Details => output.convert(one::<SessionDetails>(&rows)?)?,
-            Operation::Rolls => output.convert(all::<Roll>(&rows, 50)?)?,
-            Operation::Roll => output.convert(one::<Roll>(&rows)?)?,
+        let rows = self.bind_values(operation, sample).fetch_all(&mut *transaction).await?;
+        let result = match operation {
+            Operation::Profile => output.convert(decode_one::<Profile>(&rows)?)?,
+            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE)?)?,
+            Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?)?,
+            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE)?)?,
+            Operation::Roll => output.convert(decode_one::<Roll>(&rows)?)?,
         };
         transaction.commit().await?;
-        Ok(answer)
+        Ok(result)
     }
 
-    fn query(&self, operation: Operation, sample: &Sample) -> Query<'static, Postgres, PgArguments> {
-        let query = sqlx::query(AssertSqlSafe(self.statements.of(operation).sql.clone()));
+    fn bind_values(&self, operation: Operation, sample: &Sample) -> Query<'static, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.statements.for_operation(operation).sql.clone()));
         match operation {
-            Operation::Profile => query.bind(sample.player).bind(ONE),
+            Operation::Profile => query.bind(sample.player).bind(PROFILE_LIMIT),
             Operation::Lobby => query,
             Operation::Details => query.bind(sample.session),
-            Operation::Rolls => query.bind(sample.session).bind(ROLLS),
+            Operation::History => query.bind(sample.session).bind(HISTORY_LIMIT),
             Operation::Roll => query
                 .bind(Uuid::new_v4())
                 .bind(sample.session)
-                .bind(sample.hero)
+                .bind(sample.character)
                 .bind(None::<Uuid>)
                 .bind(ATTRIBUTE)
                 .bind(DIFFICULTY)
-                .bind(KIND)
+                .bind(ROLL_TYPE)
                 .bind(serde_json::json!([]))
                 .bind(None::<&str>),
         }
     }
 }
 
-fn one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
+fn decode_one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
     let row = rows.first().ok_or_else(|| Failure::Message("a statement of plain sqlx returned no row".to_owned()))?;
     Ok(T::from_sqlx(row)?)
 }
 
-fn all<T: DecodeRow>(rows: &[PgRow], limit: usize) -> Result<Vec<T>, Failure> {
+fn decode_page<T: DecodeRow>(rows: &[PgRow], limit: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(limit).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

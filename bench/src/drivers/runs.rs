@@ -10,11 +10,11 @@ use service::Operations;
 use tokio::task::JoinSet;
 
 use super::{
-    Answer, Operation, Output, POOL, Program, ProgramResult, RoundTrips, delay::DelayProxy, not_the_service,
-    run_service,
+    JsonResult, Operation, Output, POOL_SIZE, Program, ProgramResult, RoundTrips, delay::DelayProxy,
+    first_must_be_service, run_service,
 };
 use crate::{
-    Drivers, Failure,
+    DriverOptions, Failure,
     cpu::{self, CpuTimes},
     measure::quantile,
     samples::Sample,
@@ -22,24 +22,24 @@ use crate::{
 
 /// The duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// The latency of a round trip while round trips are counted.
-const LONG_LATENCY: Duration = Duration::from_millis(20);
-/// Calls of each operation while round trips are counted.
-const CALLS: usize = 12;
+/// The latency that the proxy adds to a round trip while round trips are counted.
+const COUNTING_LATENCY: Duration = Duration::from_millis(20);
+/// How often each operation is called while round trips are counted.
+const CALLS_WHILE_COUNTING: usize = 12;
 
 /// The context that all runs share.
 pub struct Environment {
-    /// The server's process id.
-    pub server: Option<u32>,
+    /// The process id of PostgreSQL's postmaster.
+    pub postmaster_pid: Option<u32>,
     /// The callers, with their sessions.
     pub samples: Arc<Vec<Sample>>,
 }
 
 impl Environment {
     /// Checks that all programs return the same, and that each runs with the caller's privileges.
-    pub async fn check(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
-        let Program::Service(sparc) = &*programs[0] else { return Err(not_the_service()) };
-        let differs = |what: &str, found: &Answer, expected: &Answer| {
+    pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
+        let Program::Service(sparc) = &*programs[0] else { return Err(first_must_be_service()) };
+        let mismatch = |what: &str, found: &JsonResult, expected: &JsonResult| {
             let name = operation.name();
             Failure::Message(format!("{name}: {what} must be {expected:?}, but is {found:?}"))
         };
@@ -55,46 +55,48 @@ impl Environment {
                 _ => run_service(sparc, operation, sample, Output::Json).await?,
             };
             if found != expected {
-                return Err(differs("a result", &found, &expected));
+                return Err(mismatch("a result", &found, &expected));
             }
-            if operation == Operation::Rolls {
+            if operation == Operation::History {
                 let stranger = Sample { player: sample.newcomer, ..sample.clone() };
                 let (found, expected) =
                     (program.run(operation, &stranger, Output::Json).await?, Some(Value::Array(Vec::new())));
                 if found != expected {
-                    return Err(differs("a stranger's result", &found, &expected));
+                    return Err(mismatch("a stranger's result", &found, &expected));
                 }
             }
         }
         Ok(())
     }
 
-    /// Measures how many round trips a caller waits for, by how much the fastest of a few calls takes longer with a
-    /// latency far above all other times.
-    pub async fn round_trips(
+    /// Counts the round trips that a caller waits for: with an added latency far above all other times, the fastest of
+    /// a few calls takes longer by that latency for each round trip.
+    ///
+    /// `programs` are the three programs, connected directly and through the proxy.
+    pub async fn count_round_trips(
         &self,
         operation: Operation,
-        networks: &[[Arc<Program>; 3]; 2],
+        programs: [&[Arc<Program>; 3]; 2],
         proxy: &DelayProxy,
     ) -> Result<RoundTrips, Failure> {
         let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
-        let usual = proxy.get();
-        for (which, found) in round_trips.programs.iter_mut().enumerate() {
+        let usual_delay = proxy.delay();
+        for (index, count) in round_trips.programs.iter_mut().enumerate() {
             let mut fastest = [Duration::MAX; 2];
-            for (programs, fastest) in networks.iter().zip(&mut fastest) {
+            for (programs, fastest) in programs.iter().zip(&mut fastest) {
                 // Opens connections and prepares statements without the latency.
-                for _ in 0..POOL {
-                    programs[which].run(operation, &self.samples[0], Output::Value).await?;
+                for _ in 0..POOL_SIZE {
+                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
                 }
-                proxy.set(LONG_LATENCY / 2);
-                for _ in 0..CALLS {
-                    let begun = Instant::now();
-                    programs[which].run(operation, &self.samples[0], Output::Value).await?;
-                    *fastest = begun.elapsed().min(*fastest);
+                proxy.set_delay(COUNTING_LATENCY / 2);
+                for _ in 0..CALLS_WHILE_COUNTING {
+                    let start = Instant::now();
+                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    *fastest = start.elapsed().min(*fastest);
                 }
-                proxy.set(usual);
+                proxy.set_delay(usual_delay);
             }
-            *found = fastest[1].saturating_sub(fastest[0]).as_secs_f64() / LONG_LATENCY.as_secs_f64();
+            *count = fastest[1].saturating_sub(fastest[0]).as_secs_f64() / COUNTING_LATENCY.as_secs_f64();
         }
         Ok(round_trips)
     }
@@ -105,18 +107,18 @@ impl Environment {
         operation: Operation,
         programs: &[Arc<Program>; 3],
         clients: usize,
-        options: &Drivers,
+        options: &DriverOptions,
     ) -> Result<[ProgramResult; 3], Failure> {
-        let time = Duration::from_secs_f64(options.seconds);
+        let run_length = Duration::from_secs_f64(options.seconds);
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..programs.len() {
-                let which = (round as usize + step) % programs.len();
+                let index = (round as usize + step) % programs.len();
                 // Round 0 is the warm-up.
-                let time = if round == 0 { WARM_UP.min(time) } else { time };
-                let run = self.run(operation, &programs[which], clients, time).await?;
+                let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
+                let run = self.run(operation, &programs[index], clients, run_length).await?;
                 if round > 0 {
-                    runs[which].push(run);
+                    runs[index].push(run);
                 }
             }
         }
@@ -126,26 +128,26 @@ impl Environment {
         }))
     }
 
-    /// Runs the operation with concurrent clients, each in a session of its own, as fast as they can.
+    /// Runs the operation as fast as possible with concurrent clients, each in a session of its own.
     async fn run(
         &self,
         operation: Operation,
         program: &Arc<Program>,
         clients: usize,
-        time: Duration,
+        run_length: Duration,
     ) -> Result<ProgramResult, Failure> {
-        let before = (cpu::of_this_process(), cpu::of_children(self.server));
-        let begun = Instant::now();
+        let before = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
+        let start = Instant::now();
         let mut tasks = JoinSet::new();
         for number in 0..clients {
             let (program, samples) = (program.clone(), self.samples.clone());
             tasks.spawn(async move {
                 let sample = &samples[number % samples.len()];
                 let mut times = Vec::new();
-                while begun.elapsed() < time {
-                    let started = Instant::now();
-                    program.run(operation, sample, Output::Value).await?;
-                    times.push(started.elapsed());
+                while start.elapsed() < run_length {
+                    let operation_start = Instant::now();
+                    program.run(operation, sample, Output::Discard).await?;
+                    times.push(operation_start.elapsed());
                     // In a server, the task would wait for its next request here.
                     tokio::task::yield_now().await;
                 }
@@ -153,21 +155,21 @@ impl Environment {
             });
         }
         let mut times = Vec::new();
-        while let Some(done) = tasks.join_next().await {
-            times.extend(done.map_err(|error| Failure::Message(error.to_string()))??);
+        while let Some(outcome) = tasks.join_next().await {
+            times.extend(outcome.map_err(|error| Failure::Message(error.to_string()))??);
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        let after = (cpu::of_this_process(), cpu::of_children(self.server));
+        let seconds = start.elapsed().as_secs_f64();
+        let after = (cpu::this_process(), cpu::child_processes(self.postmaster_pid));
         let count = times.len() as f64;
-        let spent = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
+        let cpu_ms = |before: Option<CpuTimes>, after: Option<CpuTimes>| {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
         };
         Ok(ProgramResult {
             ops_s: count / seconds,
             p50_ms: quantile(&mut times, 0.5),
             p99_ms: quantile(&mut times, 0.99),
-            client_cpu_ms: spent(before.0, after.0),
-            server_cpu_ms: spent(before.1, after.1),
+            client_cpu_ms: cpu_ms(before.0, after.0),
+            server_cpu_ms: cpu_ms(before.1, after.1),
         })
     }
 }

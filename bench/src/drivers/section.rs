@@ -12,24 +12,24 @@ const PROGRAMS: [&str; 3] = ["service", "plain sqlx", "pipelined"];
 pub fn section(report: &Report) -> Option<String> {
     let results = report.drivers.as_ref()?;
     let mut text = HEAD.to_owned();
-    without_latency(&mut text, results);
-    with_latency(&mut text, results);
-    phases(&mut text, results);
+    write_without_latency(&mut text, results);
+    write_with_latency(&mut text, results);
+    write_phases(&mut text, results);
     Some(text)
 }
 
-fn without_latency(text: &mut String, results: &DriverResults) {
+fn write_without_latency(text: &mut String, results: &DriverResults) {
     text.push_str(WITHOUT_LATENCY);
-    for compared in results.operations.iter().filter(|compared| !compared.is_delayed) {
-        for (name, program) in PROGRAMS.iter().zip(&compared.programs) {
+    for comparison in results.operations.iter().filter(|comparison| !comparison.is_delayed) {
+        for (name, program) in PROGRAMS.iter().zip(&comparison.programs) {
             let cpu = |time: Option<f64>| time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"));
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
-                compared.name,
-                compared.clients,
+                comparison.name,
+                comparison.clients,
                 program.ops_s,
-                ratio(compared, program),
+                ratio(comparison, program),
                 program.p50_ms,
                 program.p99_ms,
                 cpu(program.client_cpu_ms),
@@ -39,29 +39,29 @@ fn without_latency(text: &mut String, results: &DriverResults) {
     }
 }
 
-/// Operations per second divided by those of plain sqlx.
-fn ratio(compared: &OperationComparison, program: &ProgramResult) -> String {
-    format!("{:.2}", program.ops_s / compared.programs[1].ops_s)
+/// Returns the operations per second, divided by those of plain sqlx.
+fn ratio(comparison: &OperationComparison, program: &ProgramResult) -> String {
+    format!("{:.2}", program.ops_s / comparison.programs[1].ops_s)
 }
 
-fn with_latency(text: &mut String, results: &DriverResults) {
+fn write_with_latency(text: &mut String, results: &DriverResults) {
     let [direct, delayed] = results.round_trip_ms;
     let _ = write!(
         text,
         "\nWith a proxy that delays each direction by half a millisecond, a `SELECT 1` takes {delayed:.2} ms instead \
          of {direct:.2} ms.\n{WITH_LATENCY}"
     );
-    for compared in results.operations.iter().filter(|compared| compared.is_delayed) {
+    for comparison in results.operations.iter().filter(|comparison| comparison.is_delayed) {
         let round_trips =
-            results.round_trips.iter().find(|counted| compared.clients == 1 && counted.name == compared.name);
-        for (index, (name, program)) in PROGRAMS.iter().zip(&compared.programs).enumerate() {
+            results.round_trips.iter().find(|counted| comparison.clients == 1 && counted.name == comparison.name);
+        for (index, (name, program)) in PROGRAMS.iter().zip(&comparison.programs).enumerate() {
             let _ = writeln!(
                 text,
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} |",
-                compared.name,
-                compared.clients,
+                comparison.name,
+                comparison.clients,
                 program.ops_s,
-                ratio(compared, program),
+                ratio(comparison, program),
                 program.p50_ms,
                 program.p99_ms,
                 round_trips.map(|counted| format!("{:.1}", counted.programs[index])).unwrap_or_default(),
@@ -70,13 +70,13 @@ fn with_latency(text: &mut String, results: &DriverResults) {
     }
 }
 
-fn phases(text: &mut String, results: &DriverResults) {
+fn write_phases(text: &mut String, results: &DriverResults) {
     text.push_str(PHASES);
     for phase in &results.phases {
-        let compared = results
+        let comparison = results
             .operations
             .iter()
-            .find(|compared| !compared.is_delayed && compared.clients == 1 && compared.name == phase.name);
+            .find(|comparison| !comparison.is_delayed && comparison.clients == 1 && comparison.name == phase.name);
         let _ = writeln!(
             text,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
@@ -88,18 +88,18 @@ fn phases(text: &mut String, results: &DriverResults) {
             phase.statement_ms,
             phase.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
             phase.commit_ms,
-            compared.map(|compared| format!("{:.3}", compared.programs[0].p50_ms)).unwrap_or_default(),
+            comparison.map(|comparison| format!("{:.3}", comparison.programs[0].p50_ms)).unwrap_or_default(),
         );
     }
 }
 
 const HEAD: &str = "## Next to hand-written Rust
 
-Written by `cargo run --release -p bench -- drivers --out target/drivers --docs`. Three programs run the same statements
-on the same rows, each with a pool of ten connections, and decode them into typed results:
+Generated by `cargo run --release -p bench -- drivers --out target/drivers --docs`. Three programs run the same
+statements on the same rows, each with a pool of ten connections, and decode the rows into typed results:
 
-- the service: an identity per call, retries, deadlines, spans, and in each transaction the check that the caller's
-  account exists and is open, which the other two do not make;
+- the service: an identity per call, retries, deadlines, tracing spans, and in each transaction the check that the
+  caller's account exists and is open, which the other two programs do not make;
 - plain sqlx, as a careful author writes it: BEGIN, the caller's role and claims, the statement, COMMIT, each awaited.
   The pool's ping before each use is turned off; its ping after each use cannot be, but no caller waits for it;
 - tokio-postgres with pipelining: the same four messages are sent together, so a caller waits for one round trip. The
@@ -115,7 +115,7 @@ const WITHOUT_LATENCY: &str = "
 ";
 
 const WITH_LATENCY: &str =
-    "Round trips that a caller waits for are counted by how much longer an operation takes with 20 ms of latency.
+    "The round trips that a caller waits for are counted by how much longer an operation takes with 20 ms of latency.
 
 | operation | clients | program | operations/s | times | p50 ms | p99 ms | round trips |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -128,7 +128,7 @@ machine a round trip costs mostly the processor time of waking the other side, s
 operations per second: this is what pipelining saves. It saves little where the statement or the disk takes the time.
 
 The phases of each operation, one after the other on one connection, show what limits it (medians in milliseconds). A
-round trip is a prepared `SELECT 1`; each other phase includes one, and its remaining time is PostgreSQL's work.
+round trip is a prepared `SELECT 1`. Every other phase includes a round trip; the rest of its time is PostgreSQL's work.
 
 | operation | round trip | the service's opening | BEGIN | identity | statement | as the owner, without row security \
 | COMMIT | service, p50 |

@@ -12,25 +12,29 @@ use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::{Answer, Operation, Output};
-use crate::{Failure, capture::StatementCapture, samples::Sample, writes::check};
+use super::{JsonResult, Operation, Output};
+use crate::{Failure, capture::StatementCapture, samples::Sample, writes::new_roll};
 
-/// The identity of every hand-written transaction, set as PostgREST sets it.
+/// Sets the identity of each hand-written transaction, as PostgREST does.
 pub const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The role of every caller.
 pub const ROLE: &str = "authenticated";
 
 /// The row limit of a profile.
-pub const ONE: i64 = 1;
+pub const PROFILE_LIMIT: i64 = 1;
 /// The attribute of each roll.
 pub const ATTRIBUTE: &str = "might";
 /// The difficulty of each roll.
 pub const DIFFICULTY: i32 = 9;
-/// The kind of each roll.
-pub const KIND: &str = "attribute_check";
-/// The row limit of a page of rolls: fifty, and one that shows whether there is a next page.
-pub const ROLLS: i64 = 51;
+/// The type of each roll.
+pub const ROLL_TYPE: &str = "attribute_check";
+/// The number of rolls on a page.
+pub const HISTORY_PAGE: usize = 50;
+/// The row limit of a page of rolls: one more than the page has, to find out whether there is a next page.
+pub const HISTORY_LIMIT: i64 = 51;
+/// The number of sessions on a page of the lobby.
+pub const LOBBY_PAGE: usize = 20;
 
 /// A statement of the service.
 #[derive(Clone, Debug)]
@@ -49,14 +53,14 @@ impl Statements {
     pub async fn capture(mut capture: StatementCapture, sample: &Sample) -> Result<Self, Failure> {
         let mut all = Vec::new();
         for operation in Operation::ALL {
-            run_service(&capture.sparc, operation, sample, Output::Value).await?;
+            run_service(&capture.sparc, operation, sample, Output::Discard).await?;
             let PreparedStatement { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
-                types.split(", ").filter(|name| !name.is_empty()).map(type_of).collect::<Result<_, _>>()?;
+                types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
             if types != operation.types() {
                 let (name, expected) = (operation.name(), operation.types());
-                let reason = format!("{name} must have the parameters {expected:?}, but has {types:?}: {sql}");
-                return Err(Failure::Message(reason));
+                let message = format!("{name} must have the parameters {expected:?}, but has {types:?}: {sql}");
+                return Err(Failure::Message(message));
             }
             all.push(ServiceStatement { sql: sql.into(), types });
         }
@@ -65,7 +69,7 @@ impl Statements {
     }
 
     /// Returns the statement of an operation.
-    pub fn of(&self, operation: Operation) -> &ServiceStatement {
+    pub fn for_operation(&self, operation: Operation) -> &ServiceStatement {
         &self.0[operation as usize]
     }
 
@@ -82,7 +86,7 @@ impl Operation {
             Self::Profile => vec![Type::UUID, Type::INT8],
             Self::Lobby => Vec::new(),
             Self::Details => vec![Type::UUID],
-            Self::Rolls => vec![Type::UUID, Type::INT8],
+            Self::History => vec![Type::UUID, Type::INT8],
             Self::Roll => {
                 let uuids = [Type::UUID, Type::UUID, Type::UUID, Type::UUID];
                 uuids.into_iter().chain([Type::TEXT, Type::INT4, Type::TEXT, Type::JSONB, Type::TEXT]).collect()
@@ -91,7 +95,7 @@ impl Operation {
     }
 }
 
-fn type_of(name: &str) -> Result<Type, Failure> {
+fn parse_type(name: &str) -> Result<Type, Failure> {
     Ok(match name {
         "uuid" => Type::UUID,
         "bigint" => Type::INT8,
@@ -105,32 +109,32 @@ fn type_of(name: &str) -> Result<Type, Failure> {
 /// The values of a call, for tokio-postgres.
 pub struct Values<'a> {
     sample: &'a Sample,
-    roll: Uuid,
+    roll_id: Uuid,
     modifiers: Value,
 }
 
 impl<'a> Values<'a> {
-    /// Returns the values of a new call.
+    /// Creates the values of a new call, with a new id for its roll.
     pub fn new(sample: &'a Sample) -> Self {
-        Self { sample, roll: Uuid::new_v4(), modifiers: Value::Array(Vec::new()) }
+        Self { sample, roll_id: Uuid::new_v4(), modifiers: Value::Array(Vec::new()) }
     }
 
     /// Returns the values of an operation, in the order of its parameters.
-    pub fn of(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
-        let Self { sample, roll, modifiers } = self;
+    pub fn for_operation(&self, operation: Operation) -> Vec<&(dyn ToSql + Sync)> {
+        let Self { sample, roll_id, modifiers } = self;
         match operation {
-            Operation::Profile => vec![&sample.player, &ONE],
+            Operation::Profile => vec![&sample.player, &PROFILE_LIMIT],
             Operation::Lobby => Vec::new(),
             Operation::Details => vec![&sample.session],
-            Operation::Rolls => vec![&sample.session, &ROLLS],
+            Operation::History => vec![&sample.session, &HISTORY_LIMIT],
             Operation::Roll => vec![
-                roll,
+                roll_id,
                 &sample.session,
-                &sample.hero,
+                &sample.character,
                 &None::<Uuid>,
                 &ATTRIBUTE,
                 &DIFFICULTY,
-                &KIND,
+                &ROLL_TYPE,
                 modifiers,
                 &None::<&str>,
             ],
@@ -149,16 +153,16 @@ pub async fn run_service(
     operation: Operation,
     sample: &Sample,
     output: Output,
-) -> Result<Answer, Failure> {
-    let ada = sparc.as_user(sample.player);
+) -> Result<JsonResult, Failure> {
+    let caller = sparc.as_user(sample.player);
     match operation {
-        Operation::Profile => output.convert(ada.users().profile(sample.player).await?),
-        Operation::Lobby => output.convert(ada.sessions().lobby(&LobbyFilter::default(), None).await?.items),
-        Operation::Details => output.convert(ada.sessions().details(sample.session).await?),
-        Operation::Rolls => {
+        Operation::Profile => output.convert(caller.users().profile(sample.player).await?),
+        Operation::Lobby => output.convert(caller.sessions().lobby(&LobbyFilter::default(), None).await?.items),
+        Operation::Details => output.convert(caller.sessions().details(sample.session).await?),
+        Operation::History => {
             let scope = RollScope::Session(sample.session);
-            output.convert(ada.dice().history(scope, &HistoryFilter::default(), None).await?.items)
+            output.convert(caller.dice().history(scope, &HistoryFilter::default(), None).await?.items)
         }
-        Operation::Roll => output.convert(ada.dice().roll(check(sample)?).await?),
+        Operation::Roll => output.convert(caller.dice().roll(new_roll(sample)?).await?),
     }
 }

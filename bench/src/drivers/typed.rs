@@ -27,13 +27,13 @@ pub trait DecodeRow: Serialize + Sized {
     fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error>;
 
     /// Decodes a row of tokio-postgres.
-    fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
+    fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
 }
 
 /// Declares a result whose fields are the columns, in their order.
 macro_rules! row_type {
-    ($(#[$about:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
-        $(#[$about])*
+    ($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$attribute])*
         #[derive(Debug, Serialize)]
         pub struct $name {
             $($field: $type,)*
@@ -46,7 +46,7 @@ macro_rules! row_type {
                 Ok(Self { $($field,)* })
             }
 
-            fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+            fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
                 let mut columns = 0..;
                 $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
                 Ok(Self { $($field,)* })
@@ -180,8 +180,8 @@ impl DecodeRow for LobbySession {
         LobbyRow::from_sqlx(row).map(Self::from)
     }
 
-    fn from_tokio(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
-        LobbyRow::from_tokio(row).map(Self::from)
+    fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
+        LobbyRow::from_tokio_postgres(row).map(Self::from)
     }
 }
 

@@ -11,25 +11,26 @@ use crate::{
     Failure,
     capture::StatementCapture,
     client::Client,
-    compare::SETTINGS,
+    compare::PRODUCTION_SETTINGS,
     fill::{Schema, fill},
-    growth::up,
+    growth::migrate,
     measure::quantile,
-    samples::samples,
-    workload::{Execution, Role, begin},
+    samples::choose_samples,
+    workload::{Execution, Role, begin_sql},
     world::World,
-    writes::{check, roll_values},
+    writes::{new_roll, roll_values},
 };
 
-const WORLD: World = World { users: 1000, adventures: 100, active: 20, open: 20, ended: 2000 };
+const WORLD: World =
+    World { users: 1000, adventures: 100, active_sessions: 20, open_sessions: 20, ended_sessions: 2000 };
 /// Rolls per transaction.
-const ROLLS: usize = 200;
-/// Transactions with broadcasts, and as many without.
+const ROLLS_PER_TRANSACTION: usize = 200;
+/// The number of transactions with broadcasts, and of those without.
 const TRANSACTIONS: usize = 8;
 
-/// Median time of a roll with and without its broadcast, in milliseconds.
+/// The median time of a roll with and without its broadcast, in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Broadcast {
+pub struct BroadcastCost {
     /// With `sparc.broadcast` off.
     pub without_ms: f64,
     /// With `sparc.broadcast` on and a partition for the day.
@@ -37,48 +38,50 @@ pub struct Broadcast {
 }
 
 /// Measures rolls alternately with and without broadcasts, in transactions that are rolled back.
-pub async fn broadcasts() -> Result<Broadcast, Failure> {
-    let server = Server::start_platform(Some(&SETTINGS)).await?;
+pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
+    let server = Server::start_platform(Some(&PRODUCTION_SETTINGS)).await?;
     let database = server.create_empty().await?;
     let pool = database.connect(1).await?;
-    up(&pool, None).await?;
+    migrate(&pool, None).await?;
     fill(&database.superuser_url(), Schema::Ours, WORLD, Utc::now()).await?;
-    let sample = samples(&WORLD).into_iter().next().unwrap_or_default();
+    let sample = choose_samples(&WORLD).into_iter().next().unwrap_or_default();
     let mut capture = StatementCapture::new(pool);
-    capture.sparc.as_user(sample.player).dice().roll(check(&sample)?).await?;
+    capture.sparc.as_user(sample.player).dice().roll(new_roll(&sample)?).await?;
     let roll = capture.last_statement().await?;
     capture.close().await?;
 
     let mut client = Client::open(&database.superuser_url()).await?;
     client.run(&format!("PREPARE roll AS {}", roll.sql)).await?;
-    let before = begin(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
-    let timed = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
-    let name = client.value("SELECT current_database()").await?;
+    let begin = begin_sql(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
+    let timed_sql = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
+    let database_name = client.fetch_value("SELECT current_database()").await?;
     let mut times: [Vec<Duration>; 2] = Default::default();
-    for turn in 0..2 * TRANSACTIONS {
-        let is_on = turn % 2 == 1;
+    for number in 0..2 * TRANSACTIONS {
+        let is_on = number % 2 == 1;
         // The trigger reads the setting from the catalog.
         let setting = if is_on { "on" } else { "off" };
-        client.run(&format!("ALTER DATABASE \"{name}\" SET sparc.broadcast = '{setting}'")).await?;
-        let before_turn = client.number("SELECT count(*) FROM realtime.messages").await?;
-        client.run(&before).await?;
-        for number in 0..ROLLS {
-            let (took, _) = client.time(&timed).await?;
+        client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
+        let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;
+        client.run(&begin).await?;
+        for roll in 0..ROLLS_PER_TRANSACTION {
+            let (time, _) = client.run_timed(&timed_sql).await?;
             // The first rolls of a transaction are the warm-up.
-            if number >= ROLLS / 10 {
-                times[usize::from(is_on)].push(took);
+            if roll >= ROLLS_PER_TRANSACTION / 10 {
+                times[usize::from(is_on)].push(time);
             }
         }
         client.run("RESET ROLE").await?;
-        let is_sent = client.number("SELECT count(*) FROM realtime.messages").await? > before_turn;
+        let were_sent = client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;
         client.run("ROLLBACK").await?;
-        if is_sent != is_on {
-            return Err(Failure::Message(format!("broadcasts were sent: {is_sent}; the setting is {setting}")));
+        if were_sent != is_on {
+            return Err(Failure::Message(format!(
+                "sparc.broadcast is {setting}, but broadcasts were sent: {were_sent}"
+            )));
         }
     }
     client.close().await?;
     let [mut without, mut with] = times;
-    let result = Broadcast { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
-    println!("{result:?}");
-    Ok(result)
+    let cost = BroadcastCost { without_ms: quantile(&mut without, 0.5), with_ms: quantile(&mut with, 0.5) };
+    println!("{cost:?}");
+    Ok(cost)
 }

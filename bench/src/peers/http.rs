@@ -24,7 +24,7 @@ pub struct Request {
 /// A response.
 #[derive(Debug)]
 pub struct Response {
-    /// The status.
+    /// The status code.
     pub status: u16,
     /// Bytes received, including the head.
     pub bytes: usize,
@@ -39,7 +39,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to a server on this machine.
     pub async fn open(port: u16) -> Result<Self, Failure> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
@@ -60,16 +60,16 @@ impl Connection {
         let (mut bytes, mut line) = (0, String::new());
         let (mut status, mut length, mut is_chunked) = (0, 0, false);
         loop {
-            bytes += self.line(&mut line).await?;
+            bytes += self.read_line(&mut line).await?;
             if line.is_empty() {
                 break;
             }
             if status == 0 {
-                let word = line.split(' ').nth(1).and_then(|word| word.parse().ok());
-                status = word.ok_or_else(|| Failure::Message(format!("not a status line: {line}")))?;
+                let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+                status = code.ok_or_else(|| Failure::Message(format!("not a status line: {line}")))?;
             } else if let Some((name, value)) = line.split_once(':') {
                 match name.to_ascii_lowercase().as_str() {
-                    "content-length" => length = size(value.trim(), 10)?,
+                    "content-length" => length = parse_length(value.trim(), 10)?,
                     "transfer-encoding" => is_chunked = value.trim().eq_ignore_ascii_case("chunked"),
                     _ => {}
                 }
@@ -77,17 +77,17 @@ impl Connection {
         }
         let mut body = Vec::new();
         while is_chunked {
-            bytes += self.line(&mut line).await?;
-            let chunk = size(line.split(';').next().unwrap_or_default().trim(), 16)?;
-            bytes += self.read(&mut body, chunk).await? + self.line(&mut line).await?;
-            is_chunked = chunk > 0;
+            bytes += self.read_line(&mut line).await?;
+            let chunk_length = parse_length(line.split(';').next().unwrap_or_default().trim(), 16)?;
+            bytes += self.read_body(&mut body, chunk_length).await? + self.read_line(&mut line).await?;
+            is_chunked = chunk_length > 0;
         }
-        bytes += self.read(&mut body, length).await?;
+        bytes += self.read_body(&mut body, length).await?;
         Ok(Response { status, bytes, body })
     }
 
     /// Reads one line without its line break, and returns the number of bytes with it.
-    async fn line(&mut self, line: &mut String) -> Result<usize, Failure> {
+    async fn read_line(&mut self, line: &mut String) -> Result<usize, Failure> {
         line.clear();
         let length = self.stream.read_line(line).await?;
         if length == 0 {
@@ -97,7 +97,7 @@ impl Connection {
         Ok(length)
     }
 
-    async fn read(&mut self, body: &mut Vec<u8>, length: usize) -> Result<usize, Failure> {
+    async fn read_body(&mut self, body: &mut Vec<u8>, length: usize) -> Result<usize, Failure> {
         let start = body.len();
         body.resize(start + length, 0);
         self.stream.read_exact(&mut body[start..]).await?;
@@ -105,6 +105,6 @@ impl Connection {
     }
 }
 
-fn size(text: &str, radix: u32) -> Result<usize, Failure> {
+fn parse_length(text: &str, radix: u32) -> Result<usize, Failure> {
     usize::from_str_radix(text, radix).map_err(|_| Failure::Message(format!("not a length: {text}")))
 }

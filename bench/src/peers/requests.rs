@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     samples::Sample,
     world::{Kind, State, World, id},
-    writes::check,
+    writes::new_roll,
 };
 
 /// A measured operation.
@@ -23,7 +23,7 @@ pub enum Operation {
     /// The caller's profile.
     Profile,
     /// The newest fifty rolls of a session.
-    Rolls,
+    History,
     /// A character's check.
     Roll,
     /// Taking a seat in a public session.
@@ -31,11 +31,11 @@ pub enum Operation {
 }
 
 /// All operations with their names.
-pub const ALL: [(Operation, &str); 6] = [
+pub const OPERATIONS: [(Operation, &str); 6] = [
     (Operation::Lobby, "lobby"),
     (Operation::Details, "session details"),
     (Operation::Profile, "own profile"),
-    (Operation::Rolls, "a session's rolls"),
+    (Operation::History, "a session's rolls"),
     (Operation::Roll, "a roll"),
     (Operation::Join, "a join"),
 ];
@@ -49,65 +49,68 @@ pub enum Api {
     Service,
 }
 
-/// The maximum number of newcomers, each with a session that has a free seat.
-const SEATS: usize = 4000;
+/// The maximum number of newcomers.
+const MAX_NEWCOMERS: usize = 4000;
 
-/// Bytes of a block of SHA-256, which is also the maximum length of the secret.
-const BLOCK: usize = 64;
+/// Bytes of a block of SHA-256, which are also the maximum length of the secret.
+const BLOCK_BYTES: usize = 64;
 
-/// A user, with the session and the character that their requests are about.
+/// A user with a token, and the session and the character that the user's requests are about.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Uuid,
     session: Uuid,
-    hero: Uuid,
+    character: Uuid,
     token: String,
 }
 
 /// Returns one caller per sample: a player of an active session.
 pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let callers = samples.iter().map(|one| caller(one.player, one.session, one.hero)).collect();
-    sign(callers, secret, client).await
+    let callers = samples.iter().map(|sample| unsigned_caller(sample.player, sample.session, sample.character));
+    sign_tokens(callers.collect(), secret, client).await
 }
 
 /// Returns users without a seat, each with a public session that has a free seat.
 pub async fn newcomers(world: &World, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let open = (world.active..world.active + world.open).map(|number| world.session(number));
-    let free = open.filter(|one| one.is_public && one.state == State::Waiting && one.seats < one.max_players);
+    let open = (world.active_sessions..world.active_sessions + world.open_sessions).map(|number| world.session(number));
+    let with_free_seat = open
+        .filter(|session| session.is_public && session.state == State::Waiting && session.seats < session.max_players);
     let users = world.users * 7 / 10..world.users * 9 / 10;
-    let callers = free.zip(users).take(SEATS).map(|(session, user)| {
-        caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
+    let callers = with_free_seat.zip(users).take(MAX_NEWCOMERS).map(|(session, user)| {
+        unsigned_caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
     });
-    sign(callers.collect(), secret, client).await
+    sign_tokens(callers.collect(), secret, client).await
 }
 
 /// Returns the statement that deletes the seats of these users.
-pub fn delete_seats(callers: &[Caller]) -> String {
+pub fn delete_seats_sql(callers: &[Caller]) -> String {
     let users: Vec<String> = callers.iter().map(|caller| caller.user.to_string()).collect();
     format!("DELETE FROM session_players WHERE user_id = ANY ('{{{}}}')", users.join(","))
 }
 
-fn caller(user: Uuid, session: Uuid, hero: Uuid) -> Caller {
-    Caller { user, session, hero, token: String::new() }
+/// Returns a caller whose token is not signed yet.
+fn unsigned_caller(user: Uuid, session: Uuid, character: Uuid) -> Caller {
+    Caller { user, session, character, token: String::new() }
 }
 
 /// Signs the callers' tokens as the platform does, with HMAC-SHA256. The database computes the hashes, so that the
 /// benchmark needs no library.
-async fn sign(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+async fn sign_tokens(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
     let [inner, outer] = [0x36, 0x5c].map(|pad: u8| {
-        let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK);
+        let key = secret.bytes().chain(std::iter::repeat(0)).take(BLOCK_BYTES);
         key.map(|byte| format!("{:02x}", byte ^ pad)).collect::<String>()
     });
-    if secret.len() > BLOCK {
-        return Err(Failure::Message(format!("the secret must have at most {BLOCK} bytes")));
+    if secret.len() > BLOCK_BYTES {
+        return Err(Failure::Message(format!("the secret must have at most {BLOCK_BYTES} bytes")));
     }
     let base64url = |bytes: &str| format!("translate(encode({bytes}, 'base64'), E'+/=\\n', '-_')");
-    let text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
-    let head = text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
-    let exp = Utc::now().timestamp() + 24 * 60 * 60;
-    let claims =
-        format!("json_build_object('sub', id, 'exp', {exp}, 'aud', 'authenticated', 'role', 'authenticated')::text");
-    let claims = text(&claims);
+    let base64url_text = |text: &str| base64url(&format!("convert_to({text}, 'UTF8')"));
+    let header = base64url_text("'{\"alg\":\"HS256\",\"typ\":\"JWT\"}'");
+    let expires_at = Utc::now().timestamp() + 24 * 60 * 60;
+    let claims = format!(
+        "json_build_object('sub', id, 'exp', {expires_at}, 'aud', 'authenticated', 'role', 'authenticated')::text"
+    );
+    let claims = base64url_text(&claims);
     let signature = base64url(&format!(
         "sha256('\\x{outer}'::bytea || sha256('\\x{inner}'::bytea || convert_to(unsigned, 'UTF8')))"
     ));
@@ -115,46 +118,46 @@ async fn sign(mut callers: Vec<Caller>, secret: &str, client: &mut Client) -> Re
     let sql = format!(
         "SELECT unsigned || '.' || {signature}
          FROM unnest('{{{}}}'::text[]) WITH ORDINALITY AS users (id, number)
-         CROSS JOIN LATERAL (SELECT {head} || '.' || {claims} AS unsigned) AS tokens
+         CROSS JOIN LATERAL (SELECT {header} || '.' || {claims} AS unsigned) AS tokens
          ORDER BY number",
         users.join(",")
     );
-    for (caller, row) in callers.iter_mut().zip(client.rows(&sql).await?) {
+    for (caller, row) in callers.iter_mut().zip(client.fetch_rows(&sql).await?) {
         caller.token = row.into_iter().next().unwrap_or_default();
     }
     Ok(callers)
 }
 
 /// Returns the request of an operation.
-pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Request, Failure> {
-    let Caller { user, session, hero, token } = caller;
+pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Request, Failure> {
+    let Caller { user, session, character, token } = caller;
     let mut headers = format!("Authorization: Bearer {token}\r\nAccept: application/json\r\n");
     let mut body = String::new();
     let (method, path) = match (api, operation) {
         (Api::Service, Operation::Lobby) => ("GET", "/api/lobby".to_owned()),
         (Api::Service, Operation::Details) => ("GET", format!("/api/sessions/{session}")),
         (Api::Service, Operation::Profile) => ("GET", "/api/me".to_owned()),
-        (Api::Service, Operation::Rolls) => ("GET", format!("/api/sessions/{session}/rolls")),
+        (Api::Service, Operation::History) => ("GET", format!("/api/sessions/{session}/rolls")),
         (Api::Service, Operation::Roll) => {
-            let sample = Sample { session: *session, hero: *hero, ..Sample::default() };
-            body = serde_json::to_string(&check(&sample)?)?;
+            let sample = Sample { session: *session, character: *character, ..Sample::default() };
+            body = serde_json::to_string(&new_roll(&sample)?)?;
             ("POST", "/api/rolls".to_owned())
         }
         (Api::Service, Operation::Join) => {
-            body = json!({ "character_id": hero }).to_string();
+            body = json!({ "character_id": character }).to_string();
             ("POST", format!("/api/sessions/{session}/seat"))
         }
-        // Not `is.true`, for which the planner does not use the lobby's index. PostgREST cannot compare two columns, so
-        // its lobby includes full sessions; the number of rows is the same.
+        // `eq.true` and not `is.true`, for which the planner would not use the lobby's index. PostgREST cannot compare
+        // two columns, so its lobby includes full sessions; the number of rows is the same.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\
                           adventure:adventures(id,name,thumbnail_url,difficulty,estimated_duration)";
             let order = "scheduled_start.asc.nullslast,created_at.desc";
-            let since = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
+            let earliest_start = (Utc::now() - TimeDelta::hours(6)).format("%Y-%m-%dT%H:%M:%SZ");
             let filter = format!(
                 "is_public=eq.true&status=in.(waiting,starting_soon)\
-                 &or=(scheduled_start.is.null,scheduled_start.gte.{since})"
+                 &or=(scheduled_start.is.null,scheduled_start.gte.{earliest_start})"
             );
             ("GET", format!("/sessions?select={select}&{filter}&order={order}&limit=20"))
         }
@@ -163,20 +166,20 @@ pub fn request(api: Api, operation: Operation, caller: &Caller) -> Result<Reques
             headers = format!("Authorization: Bearer {token}\r\nAccept: application/vnd.pgrst.object+json\r\n");
             ("GET", format!("/profiles?select=*&id=eq.{user}"))
         }
-        (Api::PostgRest, Operation::Rolls) => {
+        (Api::PostgRest, Operation::History) => {
             ("GET", format!("/dice_rolls?select=*&session_id=eq.{session}&order=created_at.desc,id.desc&limit=50"))
         }
         (Api::PostgRest, Operation::Roll) => {
             headers.push_str("Prefer: return=representation\r\n");
             let (attribute, roll_type) = ("might", "attribute_check");
-            body = json!({ "session_id": session, "character_id": hero, "attribute": attribute, "difficulty": 9,
+            body = json!({ "session_id": session, "character_id": character, "attribute": attribute, "difficulty": 9,
                            "roll_type": roll_type })
             .to_string();
             ("POST", "/dice_rolls?select=*".to_owned())
         }
         (Api::PostgRest, Operation::Join) => {
             headers.push_str("Prefer: return=representation\r\n");
-            body = json!({ "session_id": session, "user_id": user, "character_id": hero }).to_string();
+            body = json!({ "session_id": session, "user_id": user, "character_id": character }).to_string();
             ("POST", "/session_players?select=*".to_owned())
         }
     };

