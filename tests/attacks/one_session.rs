@@ -49,8 +49,8 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let (player, first, second) = create_two_sessions(&world).await;
     let insert_players_roll = |session: Uuid| insert_roll(session, player.character);
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
-        for (one, other) in [(first, second), (second, first)] {
-            for sql in insert_into_both(insert, one, other) {
+        for (earlier, later) in [(first, second), (second, first)] {
+            for sql in insert_into_both(insert, earlier, later) {
                 assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),

@@ -110,8 +110,8 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     // The save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&unused).await, 0);
-    let again = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
-    assert_eq!(attempt(&player.person, &again).await, "SP011");
+    let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
+    assert_eq!(attempt(&player.person, &second_save).await, "SP011");
     assert_invariants(&world).await;
 }
 

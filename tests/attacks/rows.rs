@@ -95,8 +95,8 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         }
         // Each statement may change a hundred rows, also after one that was rolled back.
         assert_eq!(dry_run(&me, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
-        let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
-        assert_eq!(dry_run(&me, &again).await, "done", "{table}");
+        let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
+        assert_eq!(dry_run(&me, &repeated).await, "done", "{table}");
         // The owner and the service have no such limit.
         assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
@@ -163,8 +163,8 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
         exec_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
         assert_eq!(exec_in(&transaction, &hundred).await, Ok(100), "{hundred}");
         transaction.rollback().await.unwrap();
-        let again = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
-        assert_eq!(dry_run(&me, &again).await, "done", "{table}");
+        let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
+        assert_eq!(dry_run(&me, &repeated).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows deleted by a cascade do not count, nor rows deleted by closing or deleting an account.

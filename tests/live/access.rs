@@ -31,10 +31,10 @@ async fn only_participants_and_the_service_may_subscribe() {
     for caller in all_callers(&sparc, &game) {
         assert_eq!(subscribe_code(caller.events().subscribe(game.session, Some(0)).await), "subscribed");
     }
-    let mut left = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
+    let mut former_stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
     game.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
-        next_event(&mut left).await.event_type,
+        next_event(&mut former_stream).await.event_type,
         "player_left",
         "a player who left still reads events, as in the table"
     );

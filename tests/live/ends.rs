@@ -23,8 +23,8 @@ async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
     for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
         assert_eq!(subscribe_code(ada.events().subscribe(game.session, Some(seq)).await), "events_expired", "{seq}");
     }
-    let mut kept = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
-    assert_eq!(read_until(&mut kept, *all.last().unwrap()).await, all[3..]);
+    let mut stream = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
+    assert_eq!(read_until(&mut stream, *all.last().unwrap()).await, all[3..]);
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
         .await
         .unwrap();
     Migrator::reset(&owner).await.unwrap();
-    let kept = "SELECT pubname || ' ' || puballtables || ' ' || (
+    let remaining = "SELECT pubname || ' ' || puballtables || ' ' || (
                   SELECT count(*) FROM pg_publication_namespace WHERE pnpubid = pg_publication.oid
                 )
                 FROM pg_publication
@@ -154,7 +154,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
                 SELECT oid::regclass::text FROM pg_class WHERE relname IN ('notes', 'people')
                 ORDER BY 1";
     assert_eq!(
-        query_lines(&administrator, kept).await,
+        query_lines(&administrator, remaining).await,
         ["all_tables true 0", "function count_users()", "people", "private.notes", "schema_public false 1"]
     );
 }

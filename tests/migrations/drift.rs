@@ -124,12 +124,12 @@ async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
         .unwrap();
     up(&owner).await;
     assert!(check(&owner).await.unwrap().is_clean());
-    let kept = "SELECT concat_ws(' ',
+    let privileges = "SELECT concat_ws(' ',
                   has_table_privilege('pg_monitor', 'public.profiles', 'SELECT'),
                   has_column_privilege('pg_monitor', 'public.profiles', 'bio', 'UPDATE WITH GRANT OPTION'),
                   has_column_privilege('pg_monitor', 'public.profiles', 'id', 'UPDATE'),
                   has_function_privilege('pg_monitor', 'public.get_session_details(uuid)', 'EXECUTE'))";
-    assert_eq!(query_lines(&owner, kept).await, ["t t f t"]);
+    assert_eq!(query_lines(&owner, privileges).await, ["t t f t"]);
 }
 
 #[tokio::test]

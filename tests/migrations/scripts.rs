@@ -53,8 +53,9 @@ async fn the_script_creates_what_up_creates() {
     Migrator::up(&scripted, None).await.unwrap();
     assert_eq!(read_catalog(&scripted).await, before);
     assert_eq!(Migrator::get_pending_migrations(&scripted).await.unwrap().len(), 0);
-    let again = run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
-    assert!(again.unwrap_err().contains("has the schema already"));
+    let second_run =
+        run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
+    assert!(second_run.unwrap_err().contains("has the schema already"));
     Migrator::reset(&scripted).await.unwrap();
 }
 

@@ -145,8 +145,11 @@ fn pick_session(game: &Game, pick: Pick) -> Option<usize> {
 
 /// Picks a user, mostly one who has or had a seat in the session.
 fn pick_participant(game: &Game, session: usize, pick: Pick) -> Option<usize> {
-    let there: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
-    pick_index(&there, pick).filter(|_| pick < 200).map(|index| there[index]).or_else(|| pick_index(&game.people, pick))
+    let participants: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
+    pick_index(&participants, pick)
+        .filter(|_| pick < 200)
+        .map(|index| participants[index])
+        .or_else(|| pick_index(&game.people, pick))
 }
 
 impl Step {

@@ -182,7 +182,7 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
     let (_, proxy) = connect_by_proxy(&scene).await;
     let (url, id) = (scene.world.url().to_owned(), scene.player.id);
     let port = proxy.port;
-    let held = proxy.clone();
+    let proxy_in_task = proxy.clone();
     let answer = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -190,7 +190,7 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
             let ada = sparc.as_user(id);
             ada.users().me().await.unwrap();
             sparc.ping().await.unwrap();
-            held.hold_after(2);
+            proxy_in_task.hold_after(2);
             ada.users().me().await
         })
     });

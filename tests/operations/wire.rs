@@ -187,14 +187,14 @@ async fn count_round_trips<T>(
     proxy: &ResponseProxy,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> u32 {
-    let held = sparc.as_service().begin().await.unwrap();
+    let holder = sparc.as_service().begin().await.unwrap();
     proxy.round_trips();
-    held.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
     assert!(operation.await.is_ok());
-    let held = sparc.as_service().begin().await.unwrap();
+    let holder = sparc.as_service().begin().await.unwrap();
     // Without the rollback before and the begin after.
     let counted = proxy.round_trips() - 2;
-    held.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
     counted
 }
 
@@ -234,18 +234,18 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     roll(Uuid::new_v4()).await.unwrap();
 
     let lost = Uuid::new_v4();
-    let held = sparc.as_service().begin().await.unwrap();
+    let holder = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
-    held.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
     assert_fails!(roll(lost).await, Error::CommitUnknown(_), "neither reported as undone nor retried");
     assert_eq!(count_rolls(lost).await, 1, "it was committed");
     let found = roll(lost).await.unwrap();
     assert_eq!((found.id, count_rolls(lost).await), (lost, 1), "once");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
-    let held = sparc.as_service().begin().await.unwrap();
+    let holder = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
-    held.rollback().await.unwrap();
+    holder.rollback().await.unwrap();
     assert!(roll(Uuid::new_v4()).await.is_ok(), "retried after the response to begin was lost");
 }
