@@ -70,8 +70,11 @@ async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
     assert_eq!(game.seer.values::<Uuid>(&order(&mine)).await, Ok(mine.clone()));
     assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "no initiative");
     let both = order(&[mine[0], other_turns[0].roll.id]);
-    for person in [&game.seer, &other.seer, &world.service()] {
-        assert_eq!(person.values::<Uuid>(&both).await, Ok(Vec::new()), "of two sessions");
+    assert_eq!(world.service().values::<Uuid>(&both).await, Ok(Vec::new()), "of two sessions");
+    // A roll that the caller may not see is no different from one that does not exist.
+    for (seer, roll) in [(&game.seer, mine[0]), (&other.seer, other_turns[0].roll.id)] {
+        assert_eq!(seer.values::<Uuid>(&both).await, Ok(vec![roll]));
+        assert_eq!(seer.values::<Uuid>(&order(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::REQUESTS,
             tables::SIZE_LIMITS,
             tables::COMMENTS,
-            tables::VACUUM_SETTINGS,
+            tables::STORAGE_PARAMETERS,
             tables::REVOKED_DEFAULTS,
             rules::PUBLICATION,
         ]

@@ -28,7 +28,8 @@ BEGIN
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
   WHERE session.id = target_session_id;
-  IF NOT FOUND OR NOT (participation.is_seer OR participation.takes_part) THEN
+  -- A token without an account is in no session: `is_seer` is NULL.
+  IF (participation.is_seer OR participation.takes_part) IS NOT TRUE THEN
     RETURN false;
   END IF;
   IF NOT participation.is_active THEN
@@ -88,7 +89,12 @@ DECLARE
   my_sessions uuid[] := private.my_session_ids();
   sees_all boolean := private.is_server();
 BEGIN
-  IF (SELECT count(DISTINCT session_id) FROM public.dice_rolls WHERE id = ANY (rolls)) > 1 THEN
+  IF (
+    SELECT count(DISTINCT session_id)
+    FROM public.dice_rolls
+    WHERE id = ANY (rolls)
+      AND (sees_all OR session_id = ANY (my_sessions))
+  ) > 1 THEN
     RETURN '{}'::uuid[];
   END IF;
   RETURN ARRAY(

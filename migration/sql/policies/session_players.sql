@@ -45,7 +45,7 @@ BEGIN
   INTO target
   FROM public.sessions AS session
   WHERE session.id = target_session_id;
-  IF NOT FOUND OR NOT target.is_visible THEN
+  IF target.is_visible IS NOT TRUE THEN
     RETURN false;
   END IF;
   IF player IS DISTINCT FROM me THEN
@@ -75,6 +75,12 @@ DECLARE
   session record;
   seat record;
 BEGIN
+  -- The table's own check would print the row, with the id of a private session.
+  IF chosen_character_id IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'null_value_not_allowed',
+      MESSAGE = 'The character must be given';
+  END IF;
   PERFORM private.require_open_account();
   SELECT id, status
   INTO session

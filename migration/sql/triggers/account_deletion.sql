@@ -145,7 +145,7 @@ DECLARE
   is_waiting boolean;
   rounds integer := 0;
 BEGIN
-  PERFORM private.lock_gate_exclusively(account);
+  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   LOOP
     BEGIN
       is_waiting := true;

@@ -12,6 +12,13 @@ BEGIN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
     IF private.is_server() OR auth.uid() IS NULL THEN
       PERFORM private.lock_gate(NEW.creator_id);
+    ELSIF NEW.creator_id = auth.uid() THEN
+      IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
+        PERFORM private.refuse_used_id('adventures');
+      END IF;
+      -- Not `now()`, which several transactions of one message share: an adventure that replaces a deleted one with the
+      -- same id must not seem to be the one that was validated.
+      NEW.updated_at := clock_timestamp();
     END IF;
     IF NEW.status = 'published' THEN
       NEW.published_at := coalesce(NEW.published_at, now());
@@ -58,6 +65,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.adventures WHERE id = OLD.id) THEN
+    PERFORM private.refuse_used_id('adventures');
+  END IF;
   IF TG_OP = 'UPDATE' AND NEW.creator_id = OLD.creator_id THEN
     RETURN NULL;
   END IF;

@@ -1,11 +1,13 @@
 -- Maintenance: archives sessions that were completed or cancelled more than ninety days ago, with their seats and
 -- rolls, and cancels abandoned ones.
 
--- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does not
--- stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
+-- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does
+-- not stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
 -- session whose attempt ends in a deadlock is tried three times, because a user's statement may lock characters or
--- profiles in another order. The job stops at a serialization failure, when the server has no space or memory, when an
--- administrator stops it, and at an internal error.
+-- profiles in another order. A participant may keep a seat, a character or a profile locked, so neither waits longer
+-- than a fifth of a second for a lock: the job keeps all its sessions locked until it ends. The job stops at a
+-- serialization failure, when the server has no space or memory, when an administrator stops it, and at an internal
+-- error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -47,6 +49,7 @@ RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
 AS $$
 BEGIN
   -- Waits for seats that are being changed, for example by a removal, to copy their new state.
@@ -129,23 +132,6 @@ BEGIN
 END
 $$;
 
--- Refuses a new row that has the id of an archived row, exactly as the primary key refuses the id of a stored one. The
--- new row could never be archived, because an archived session or roll keeps its id.
-CREATE OR REPLACE FUNCTION private.refuse_archived_id(relation text)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  RAISE EXCEPTION USING
-    ERRCODE = 'unique_violation',
-    MESSAGE = format('duplicate key value violates unique constraint "%s_pkey"', relation),
-    SCHEMA = 'public',
-    TABLE = relation,
-    CONSTRAINT = relation || '_pkey';
-END
-$$;
-
 -- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
 -- but a unique index does. So this writes an archived row with the id and rolls it back: the table of live rows has
 -- accepted the row, so only the index can refuse it before the foreign keys do.
@@ -160,7 +146,7 @@ BEGIN
   RAISE triggered_action_exception;
 EXCEPTION
   WHEN unique_violation THEN
-    PERFORM private.refuse_archived_id('sessions');
+    PERFORM private.refuse_used_id('sessions');
   WHEN triggered_action_exception OR foreign_key_violation THEN
     RETURN;
 END
@@ -184,7 +170,7 @@ BEGIN
   RAISE triggered_action_exception;
 EXCEPTION
   WHEN unique_violation THEN
-    PERFORM private.refuse_archived_id('dice_rolls');
+    PERFORM private.refuse_used_id('dice_rolls');
   WHEN triggered_action_exception OR foreign_key_violation THEN
     RETURN;
 END
@@ -218,6 +204,7 @@ RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
 AS $$
 BEGIN
   UPDATE public.sessions

@@ -12,6 +12,8 @@ BEGIN
     NEW.user_id := coalesce(NEW.user_id, auth.uid());
     IF private.is_server() OR auth.uid() IS NULL THEN
       PERFORM private.lock_gate(NEW.user_id);
+    ELSIF NEW.user_id = auth.uid() AND EXISTS (SELECT FROM public.characters WHERE id = NEW.id AND user_id <> NEW.user_id) THEN
+      PERFORM private.refuse_used_id('characters');
     END IF;
     RETURN NEW;
   END IF;
@@ -42,6 +44,9 @@ DECLARE
   is_living integer := 0;
   is_retired integer := 0;
 BEGIN
+  IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.characters WHERE id = OLD.id) THEN
+    PERFORM private.refuse_used_id('characters');
+  END IF;
   IF TG_OP <> 'INSERT' THEN
     was_living := (OLD.retired_at IS NULL)::integer;
     was_retired := 1 - was_living;

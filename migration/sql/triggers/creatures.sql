@@ -1,3 +1,27 @@
+-- Refuses the id of a creature in somebody else's adventure (`refuse_used_id`).
+CREATE OR REPLACE FUNCTION private.check_creature_id()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (
+    SELECT
+    FROM public.creatures AS creature
+    JOIN public.adventures AS adventure ON adventure.id = creature.adventure_id
+    WHERE creature.id = NEW.id
+      AND adventure.creator_id IS DISTINCT FROM auth.uid()
+  )
+    AND NOT private.is_server()
+    AND private.owns_adventure(NEW.adventure_id)
+  THEN
+    PERFORM private.refuse_used_id('creatures');
+  END IF;
+  RETURN NEW;
+END
+$$;
+
 -- Enforces the limit of two hundred creatures per adventure.
 CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
@@ -6,6 +30,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.creatures WHERE id = OLD.id) THEN
+    PERFORM private.refuse_used_id('creatures');
+  END IF;
   IF TG_OP = 'UPDATE' AND NEW.adventure_id = OLD.adventure_id THEN
     RETURN NULL;
   END IF;
@@ -30,6 +57,10 @@ BEGIN
   RETURN NULL;
 END
 $$;
+
+CREATE OR REPLACE TRIGGER check_creature_id
+  BEFORE INSERT ON public.creatures
+  FOR EACH ROW EXECUTE FUNCTION private.check_creature_id();
 
 CREATE OR REPLACE TRIGGER enforce_creature_limit
   AFTER INSERT OR DELETE OR UPDATE OF adventure_id ON public.creatures

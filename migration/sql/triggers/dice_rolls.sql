@@ -41,6 +41,20 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION private.refuse_creature()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP017',
+    MESSAGE = 'The creature must belong to the adventure of the session',
+    TABLE = 'dice_rolls',
+    CONSTRAINT = 'creature_of_adventure';
+END
+$$;
+
 -- Computes the number of dice from attribute and modifiers, rolls them, and computes the outcome. Results that the row
 -- already has (a recorded or scripted roll; the API's users cannot supply them) are kept, and the check constraints
 -- apply to them too.
@@ -64,14 +78,14 @@ BEGIN
       CONSTRAINT = 'one_roller';
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
-  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. Whether that roll can be
-  -- saved is checked after the row is written, but a save without one is refused before row security, because the
-  -- unique index would otherwise reveal whether a roll of another session has been saved.
+  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. Whether that roll can
+  -- be saved is checked after the row is written. But a save of no roll of this character in this session is refused
+  -- before row security, because the unique index would otherwise reveal whether a roll of another session has been
+  -- saved, and make the player's own save wait for this one.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (
-      auth.uid() IS NULL
-      OR private.is_server()
+      private.is_server()
       OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
     )
   THEN
@@ -79,7 +93,8 @@ BEGIN
     INTO original
     FROM public.dice_rolls
     WHERE id = NEW.original_roll_id
-      AND session_id = NEW.session_id;
+      AND session_id = NEW.session_id
+      AND character_id = NEW.character_id;
     IF NOT FOUND THEN
       PERFORM private.refuse_heroic_save();
     END IF;
@@ -124,12 +139,8 @@ BEGIN
     JOIN public.sessions AS session ON session.adventure_id = creature.adventure_id
     WHERE creature.id = NEW.creature_id
       AND session.id = NEW.session_id;
-    IF NOT FOUND AND (auth.uid() IS NULL OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP017',
-        MESSAGE = 'The creature must belong to the adventure of the session',
-        TABLE = 'dice_rolls',
-        CONSTRAINT = 'creature_of_adventure';
+    IF NOT FOUND AND (private.is_server() OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
+      PERFORM private.refuse_creature();
     END IF;
   END IF;
 
@@ -259,7 +270,7 @@ BEGIN
     PERFORM private.refuse_several_sessions('dice_rolls');
   END IF;
   IF EXISTS (SELECT FROM public.archived_dice_rolls WHERE id = NEW.id) THEN
-    PERFORM private.refuse_archived_id('dice_rolls');
+    PERFORM private.refuse_used_id('dice_rolls');
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     PERFORM private.refuse_archived_since_snapshot(NEW);
@@ -311,6 +322,18 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
       MESSAGE = 'new row violates row-level security policy for table "dice_rolls"';
+  END IF;
+  -- The creature may have been deleted, and its id used in another adventure, since its dice were rolled.
+  IF NEW.creature_id IS NOT NULL
+    AND NOT EXISTS (
+      SELECT
+      FROM public.creatures AS creature
+      JOIN public.sessions AS session ON session.adventure_id = creature.adventure_id
+      WHERE creature.id = NEW.creature_id
+        AND session.id = NEW.session_id
+    )
+  THEN
+    PERFORM private.refuse_creature();
   END IF;
   RETURN NULL;
 END

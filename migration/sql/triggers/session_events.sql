@@ -16,11 +16,11 @@ DECLARE
   last_event timestamptz;
 BEGIN
   IF is_client_event THEN
-    is_user_event := me IS NOT NULL AND NOT private.is_server();
+    is_user_event := NOT private.is_server();
   END IF;
   IF is_user_event THEN
-    -- This runs before row security is evaluated. A caller who is not a participant must lock no session; row security
-    -- then refuses the row. The gate of the account is locked first.
+    -- This runs before row security is evaluated. A caller who is not a participant must lock no session, so the row is
+    -- refused here. The gate of the account is locked first.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO last_event
@@ -37,12 +37,12 @@ BEGIN
         )
       )
     FOR NO KEY UPDATE OF session;
-    IF NOT FOUND THEN
-      RETURN NEW;
-    END IF;
-    -- Row security is evaluated on the statement's snapshot. The session is locked only now and may have changed since,
-    -- so participation is checked again.
-    IF NOT private.is_seer_or_seated(NEW.session_id) THEN
+    -- Row security is evaluated on the statement's snapshot, so it cannot replace this check: the caller may have left
+    -- in another part of the statement, or since the snapshot. The session is locked only now and may have changed
+    -- since, so participation is checked again. The function of the policy gives the reason of a refusal, if any.
+    IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
+      PERFORM private.require_account();
+      PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
         MESSAGE = 'new row violates row-level security policy for table "session_events"';
@@ -120,8 +120,9 @@ DECLARE
   status text := private.listener_status(target_session_id, me);
 BEGIN
   RETURN CASE
-    WHEN me IS NULL OR status <> 'no_session' THEN status
-    ELSE 'not_participant'
+    WHEN private.is_server() THEN status
+    WHEN me IS NULL OR status = 'no_session' THEN 'not_participant'
+    ELSE status
   END;
 END
 $$;
@@ -210,7 +211,9 @@ BEGIN
 END
 $$;
 
--- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another clean-up has locked.
+-- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another clean-up has locked. It
+-- looks at twice as many rows, so that several clean-ups share the work, and no further: a transaction that keeps
+-- thousands of old events locked would make each clean-up walk past all of them.
 -- Sequential scans are disabled, because a plan that a connection cached while the table was empty would read all of
 -- it. The deletion finds the rows by ctid, because locked rows do not move.
 CREATE OR REPLACE FUNCTION private.clean_events(batch_size integer)
@@ -228,8 +231,15 @@ BEGIN
     ARRAY(
       SELECT old.ctid
       FROM public.session_events AS old
-      WHERE old.created_at < now() - INTERVAL '24 hours'
-      ORDER BY old.created_at
+      WHERE old.ctid = ANY (
+        ARRAY(
+          SELECT oldest.ctid
+          FROM public.session_events AS oldest
+          WHERE oldest.created_at < now() - INTERVAL '24 hours'
+          ORDER BY oldest.created_at
+          LIMIT 2 * batch_size
+        )
+      )
       LIMIT batch_size
       FOR UPDATE SKIP LOCKED
     )

@@ -10,11 +10,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  is_user boolean := me IS NOT NULL AND NOT private.is_server();
+  is_user boolean := NOT private.is_server();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    IF NOT is_user THEN
+    IF me IS NULL OR NOT is_user THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;
     IF NEW.is_active THEN
@@ -106,6 +106,26 @@ BEGIN
 END
 $$;
 
+-- Refuses somebody else's character before the foreign key locks it: a statement that then waits for its session, which
+-- the caller can lock on another connection, would keep the owner from changing the character.
+CREATE OR REPLACE FUNCTION private.check_own_character()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP006',
+      MESSAGE = 'The character must belong to the player',
+      TABLE = 'session_players',
+      CONSTRAINT = 'own_character';
+  END IF;
+  RETURN NULL;
+END
+$$;
+
 -- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session, the
 -- character or the account, and emits the events of players who joined or left. All rows of a table are locked in the
 -- order of their keys before those of the next table.
@@ -153,9 +173,32 @@ BEGIN
       GROUP BY session_id, user_id, character_id
       HAVING sum(seats) <> 0
     ) AS changed;
+    -- A player who has left chooses another character. `prepare_seat` has checked that the session is live, but perhaps
+    -- in an old snapshot, in which a lock fails if the session has ended since.
+    PERFORM private.lock_rows(
+      'sessions',
+      ARRAY(
+        SELECT old_seat.session_id
+        FROM old_seats AS old_seat
+        JOIN new_seats AS new_seat USING (session_id, user_id)
+        WHERE new_seat.character_id <> old_seat.character_id
+          AND NOT new_seat.is_active
+      )
+    );
   END IF;
   IF session_ids IS NULL THEN
     RETURN NULL;
+  END IF;
+  -- Expressions of the statement may have changed a seat again. The event of that change precedes the one below.
+  IF TG_OP <> 'DELETE' THEN
+    IF EXISTS (
+      SELECT
+      FROM new_seats AS new_seat
+      JOIN public.session_players AS seat USING (session_id, user_id)
+      WHERE seat.is_active <> new_seat.is_active
+    ) THEN
+      PERFORM private.refuse_repeated_change('session_players');
+    END IF;
   END IF;
 
   PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed (id)));
@@ -322,6 +365,11 @@ CREATE OR REPLACE TRIGGER prepare_seat_removal
   FOR EACH ROW
   WHEN (NOT NEW.is_active AND OLD.removed_at IS NULL)
   EXECUTE FUNCTION private.mark_removed();
+
+-- The capital letter makes it fire before the foreign keys.
+CREATE OR REPLACE TRIGGER "Check_own_character"
+  AFTER INSERT ON public.session_players
+  FOR EACH ROW EXECUTE FUNCTION private.check_own_character();
 
 CREATE OR REPLACE TRIGGER enforce_session_capacity
   AFTER INSERT ON public.session_players

@@ -47,14 +47,17 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  is_user boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
+  is_user boolean := NOT private.is_server();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
-  IF NOT is_user AND TG_OP = 'INSERT' THEN
+  IF TG_OP = 'INSERT' AND (auth.uid() IS NULL OR NOT is_user) THEN
     PERFORM private.lock_gate(NEW.seer_id);
   END IF;
-  IF is_user AND NEW.seer_id <> auth.uid() THEN
+  IF is_user AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
     RETURN NEW;
+  END IF;
+  IF is_user AND TG_OP = 'INSERT' AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.id AND seer_id <> NEW.seer_id) THEN
+    PERFORM private.refuse_used_id('sessions');
   END IF;
   IF NOT EXISTS (
     SELECT
@@ -112,7 +115,7 @@ DECLARE
   adventure record;
 BEGIN
   IF EXISTS (SELECT FROM public.archived_sessions WHERE id = NEW.id) THEN
-    PERFORM private.refuse_archived_id('sessions');
+    PERFORM private.refuse_used_id('sessions');
   END IF;
   IF NEW.status NOT IN ('completed', 'cancelled') THEN
     PERFORM private.count_for_account(NEW.seer_id, sessions => 1);
@@ -279,6 +282,19 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 BEGIN
+  -- Expressions of the statement, such as those of RETURNING, may have changed the session again. The events of that
+  -- change precede these, and the last event would show an old state.
+  IF NOT EXISTS (
+    SELECT
+    FROM public.sessions
+    WHERE id = NEW.id
+      AND status = NEW.status
+      AND encounters_begun = NEW.encounters_begun
+      AND game_state_version = NEW.game_state_version
+      AND current_scene_id IS NOT DISTINCT FROM NEW.current_scene_id
+  ) THEN
+    PERFORM private.refuse_repeated_change('sessions');
+  END IF;
   IF NEW.status <> OLD.status THEN
     INSERT INTO public.session_events (session_id, event_type, payload)
     VALUES (

@@ -81,14 +81,14 @@ BEGIN
 END
 $$;
 
--- Returns true, or raises an error if the caller's account is closed. The lock keeps the answer true until the end of
--- the transaction: closing locks the gate exclusively, so a write that arrives meanwhile waits here. It is the first
--- lock of both, so neither waits for the other while it holds another lock.
+-- Returns true, or raises an error if the caller's account is closed or does not exist. The lock keeps the answer true
+-- until the end of the transaction: closing locks the gate too, so a write that arrives meanwhile waits here. It is the
+-- first lock of both, so neither waits for the other while it holds another lock.
 --
--- The lock is shared, so that the account's transactions do not wait for each other. But shared locks overtake a
--- closing that waits for the exclusive lock, and overlapping writes could make it wait for ever. So a closing that has
--- to wait holds an advisory lock (`announce_closing`), and a write that finds it held queues behind the closing. A
--- transaction with an id may hold locks for which another waits, and does not queue.
+-- The lock is exclusive, so the writing transactions of one account follow each other. With a shared one, an account
+-- with two connections could hold shared locks of its rows (`SELECT ... FOR SHARE`) in transactions that overlap, and
+-- everybody who has to change these rows, such as the Seer who ends a session, would wait for ever. It also makes the
+-- transactions queue behind a closing. The service and foreign keys can still lock the gate for an account that writes.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -96,43 +96,17 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  me uuid := auth.uid();
   is_account_open boolean;
 BEGIN
-  IF me IS NOT NULL THEN
-    -- Not a function of its own, because each write evaluates it: it costs a microsecond, and the call another two.
-    IF pg_current_xact_id_if_assigned() IS NULL
-      AND NOT (
-        pg_try_advisory_lock_shared(uuid_hash_extended(me, 0))
-        AND pg_advisory_unlock_shared(uuid_hash_extended(me, 0))
-      )
-    THEN
-      PERFORM private.queue_behind_closing(me);
-    END IF;
-    SELECT is_open
-    INTO is_account_open
-    FROM private.account_gates
-    WHERE account_id = me
-    FOR KEY SHARE;
-    IF NOT is_account_open THEN
-      PERFORM private.refuse_closed_account();
-    END IF;
+  SELECT is_open
+  INTO is_account_open
+  FROM private.account_gates
+  WHERE account_id = auth.uid()
+  FOR NO KEY UPDATE;
+  IF is_account_open IS NOT TRUE AND NOT private.is_server() THEN
+    PERFORM private.require_account();
   END IF;
   RETURN true;
-END
-$$;
-
--- Makes a write wait for a closing that waits. PostgreSQL grants exclusive row locks in the order of their requests.
--- Users with SQL can hold the advisory lock too: then the account's transactions wait for each other, but never for the
--- holder.
-CREATE OR REPLACE FUNCTION private.queue_behind_closing(account uuid)
-RETURNS void
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
 END
 $$;
 
@@ -167,7 +141,8 @@ END
 $$;
 
 -- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service, and for a user's
--- event. Like `require_open_account`, it queues behind a closing, but it raises no error.
+-- event. It raises no error. Only the lock for the caller's own account is exclusive: the service may lock several
+-- gates in one transaction.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -175,52 +150,47 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF pg_current_xact_id_if_assigned() IS NULL
-    AND NOT (
-      pg_try_advisory_lock_shared(uuid_hash_extended(account, 0))
-      AND pg_advisory_unlock_shared(uuid_hash_extended(account, 0))
-    )
-    AND account = auth.uid() -- The service may lock several gates in one transaction.
-  THEN
-    PERFORM private.queue_behind_closing(account);
+  IF account = auth.uid() THEN
+    PERFORM FROM private.account_gates WHERE account_id = account FOR NO KEY UPDATE;
+  ELSE
+    PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
   END IF;
-  PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
 END
 $$;
 
--- Takes the advisory lock by which `require_open_account` recognizes a closing. Writes hold it only for an instant. If
--- a user holds it, the closing goes on without it after half a second; new writes have queued meanwhile, because
--- PostgreSQL grants no shared advisory lock to a newcomer while somebody waits for the exclusive one.
-CREATE OR REPLACE FUNCTION private.announce_closing(account uuid)
+-- Refuses a new row whose id is in use, exactly as the primary key does. Where the key itself cannot:
+-- - The id is archived. An archived session or roll keeps its id, so the new row could never be archived.
+-- - The row with this id is somebody else's. The key would refuse an INSERT, but not before the condition of its `ON
+--   CONFLICT DO UPDATE ... WHERE`, which PostgreSQL evaluates before row security, has read and locked that row.
+-- - The row was deleted in the same statement. The key and the foreign keys would accept a new row in its place, with
+--   the history of the old one.
+CREATE OR REPLACE FUNCTION private.refuse_used_id(relation text)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '500ms'
 AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(uuid_hash_extended(account, 0));
-EXCEPTION
-  WHEN lock_not_available THEN
-    NULL;
+  RAISE EXCEPTION USING
+    ERRCODE = 'unique_violation',
+    MESSAGE = format('duplicate key value violates unique constraint "%s_pkey"', relation),
+    SCHEMA = 'public',
+    TABLE = relation,
+    CONSTRAINT = relation || '_pkey';
 END
 $$;
 
--- Locks an account's gate for closing it, so that no write of the account is in progress. Closing is announced only if
--- it has to wait, so that a transaction can close any number of accounts: the server's memory for advisory locks is
--- limited.
-CREATE OR REPLACE FUNCTION private.lock_gate_exclusively(account uuid)
+-- Refuses a statement whose own expressions have changed again a row that it has written. The server itself refuses
+-- what a BEFORE trigger does in this way, with this code.
+CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
 RETURNS void
 LANGUAGE plpgsql
-SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE SKIP LOCKED;
-  IF NOT FOUND THEN
-    PERFORM private.announce_closing(account);
-    PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
-  END IF;
+  RAISE EXCEPTION USING
+    ERRCODE = 'triggered_data_change_violation',
+    MESSAGE = format('a row of %s was changed again by an expression of the statement that changed it', relation),
+    TABLE = relation;
 END
 $$;
 

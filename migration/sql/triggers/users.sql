@@ -38,6 +38,26 @@ BEGIN
 END
 $$;
 
+-- Inserts a profile, unless the id or the e-mail address is in use. A transaction that gives up the address, because it
+-- closes an account, may stay open: sign-ups do not wait for it longer than a second.
+CREATE OR REPLACE FUNCTION private.insert_profile(account uuid, address text, name text, avatar text)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+BEGIN
+  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
+  VALUES (account, account, address, name, avatar)
+  ON CONFLICT DO NOTHING;
+  RETURN FOUND;
+EXCEPTION
+  WHEN lock_not_available THEN
+    RETURN false;
+END
+$$;
+
 -- Creates a profile. It must never fail, because the sign-up would fail with it. An account without an e-mail address,
 -- or with one that another account holds (single sign-on allows that), gets its reserved address. ON CONFLICT waits for
 -- a concurrent sign-up with the same e-mail address. If the id already has a profile, the account gets it back, with
@@ -61,16 +81,9 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
-  VALUES (account, account, address, name, avatar)
-  ON CONFLICT DO NOTHING;
-  IF FOUND THEN
-    RETURN;
-  END IF;
-  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
-  VALUES (account, account, reserved_email, name, avatar)
-  ON CONFLICT DO NOTHING;
-  IF FOUND THEN
+  IF private.insert_profile(account, address, name, avatar)
+    OR private.insert_profile(account, reserved_email, name, avatar)
+  THEN
     RETURN;
   END IF;
 

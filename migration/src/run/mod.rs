@@ -140,8 +140,8 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<S
     Ok(sql)
 }
 
-/// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an error,
-/// `subject` is the object that the failed statement concerns.
+/// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an
+/// error, `subject` is the object that the failed statement concerns.
 async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
     db.execute_unprepared(SETTINGS_AND_LOCK).await?;
     let mut sql = Vec::new();
@@ -198,7 +198,8 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
     Ok(accounts)
 }
 
-/// Runs the command and returns the changes. After an error, `subject` is the object that the failed statement concerns.
+/// Runs the command and returns the changes. After an error, `subject` is the object that the failed statement
+/// concerns.
 async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,

@@ -71,8 +71,8 @@ pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.
 /// Revokes what default privileges granted.
 pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked_defaults.sql");
 
-/// Autovacuum settings.
-pub(crate) const VACUUM_SETTINGS: &str = include_str!("../../sql/tables/vacuum.sql");
+/// Settings of autovacuum, and of the index of the adventures' content.
+pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
 
 /// Every table of the schema, in the order of creation.
 pub(crate) const TABLES: [&str; 12] = [

@@ -1,0 +1,74 @@
+//! A statement whose own expressions change again a row that it writes: its triggers would record the two changes in the
+//! wrong order.
+
+use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
+use crate::world::{World, insert_character, insert_seat};
+use uuid::Uuid;
+
+/// Runs a statement whose RETURNING clause calls a function that runs `inner`; returns the SQLSTATE, or "done".
+async fn run_with_inner(person: &crate::world::Person, outer: &str, inner: &str) -> String {
+    let transaction = person.begin().await;
+    let function = format!(
+        "CREATE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
+    );
+    exec_in(&transaction, &function).await.unwrap();
+    let outcome = exec_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
+    transaction.commit().await.unwrap();
+    match outcome {
+        Ok(_) => "done".to_owned(),
+        Err(refused) => refused.code,
+    }
+}
+
+#[tokio::test]
+async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let set = |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session);
+    for (outer, inner) in [
+        ("status = 'paused'", "status = 'completed'"),
+        ("game_state = '{\"round\": 1}'", "game_state = '{\"round\": 2}'"),
+        ("game_state = '{\"round\": 1}'", "status = 'paused'"),
+        ("current_scene_id = 'a'", "current_scene_id = 'b'"),
+        ("current_encounter_id = 'a'", "current_encounter_id = 'b'"),
+        ("status = 'paused'", "current_encounter_id = 'c'"),
+    ] {
+        assert_eq!(run_with_inner(&game.seer, &set(outer), &set(inner)).await, "27000", "{outer}, then {inner}");
+    }
+    let edit = set("looking_for = 'somebody'");
+    assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "nothing that an event shows");
+
+    let (waiting, player) = (world.new_session(0).await, world.new_player().await);
+    world.set(&waiting, "is_public = true").await;
+    let update = |is_active: bool| {
+        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting.session)
+    };
+    let join = insert_seat(waiting.session, player.id, player.character);
+    assert_eq!(run_with_inner(&player.person, &join, &update(false)).await, "23514", "the seat is not yet counted");
+    assert_eq!(attempt(&player.person, &join).await, "done");
+    assert_eq!(run_with_inner(&player.person, &update(false), &update(true)).await, "27000");
+    assert_eq!(attempt(&player.person, &update(false)).await, "done");
+    assert_eq!(run_with_inner(&player.person, &update(true), &update(false)).await, "27000");
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() {
+    let world = World::new().await;
+    let account = create_full_account(&world).await;
+    let id = Uuid::new_v4();
+    for (table, insert) in [
+        ("characters", insert_character(id, account.account)),
+        ("adventures", format!("INSERT INTO adventures (id, name) VALUES ('{id}', 'A draft')")),
+        (
+            "creatures",
+            format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{}', 'Wolf')", account.published),
+        ),
+    ] {
+        let delete = format!("DELETE FROM {table} WHERE id = '{id}'");
+        assert_eq!(run_with_inner(&account.me, &insert, &delete).await, "done", "{table}");
+        assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
+        assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
+    }
+    assert_invariants(&world).await;
+}

@@ -1,0 +1,123 @@
+//! A statement whose permission ends while it runs: in another part of the statement, or in a transaction that commits
+//! meanwhile. Row security is evaluated on the statement's snapshot, so triggers check again.
+
+use uuid::Uuid;
+
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, outcome_code};
+use crate::world::{Player, World, insert_roll};
+
+fn leave(session: Uuid, player: &Player) -> String {
+    format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id)
+}
+
+#[tokio::test]
+async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let player = &game.players[0];
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for payload in ["{}", &deep] {
+        let sql = format!(
+            "WITH gone AS ({} RETURNING session_id)
+             INSERT INTO session_events (session_id, event_type, payload) SELECT session_id, 'client.x', '{payload}' FROM gone",
+            leave(game.session, player)
+        );
+        assert_refused!(player.person.exec(&sql).await, forbidden, "{payload}");
+    }
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
+    let no_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
+    assert_eq!(world.owner().count(no_sender).await, 0);
+    assert_eq!(attempt(&player.person, &insert_roll(game.session, player.character)).await, "done", "still seated");
+    assert_invariants(&world).await;
+}
+
+/// The statement has its snapshot and then waits, as for an expression that takes long; the Seer removes the player.
+#[tokio::test]
+async fn a_player_who_is_removed_while_a_statement_waits_sends_no_event() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let player = &game.players[0];
+    for has_left in [false, true] {
+        let barrier = world.owner().begin().await;
+        exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+        let sql = format!(
+            "INSERT INTO session_events (session_id, event_type)
+             SELECT '{}', 'client.late' FROM (SELECT pg_advisory_xact_lock(4711) OFFSET 0) AS wait",
+            game.session
+        );
+        let transaction = player.person.begin().await;
+        let sending = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
+        world.owner().wait_for_lock_waiters(1).await;
+        let person = if has_left { &player.person } else { &game.seer };
+        assert_eq!(attempt(person, &leave(game.session, player)).await, "done");
+        barrier.commit().await.unwrap();
+        assert_eq!(sending.await.unwrap(), "42501");
+        let readmit =
+            format!("UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'", player.id);
+        world.owner().exec(&readmit).await.unwrap();
+    }
+    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.late'").await, 0);
+    assert_invariants(&world).await;
+}
+
+/// The first row's dice are rolled; while the second row's expression waits, the creature's id moves to another adventure.
+#[tokio::test]
+async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let creator = world.user(
+        world
+            .owner()
+            .value(&format!("SELECT creator_id FROM adventures WHERE id = '{}'", game.adventure))
+            .await
+            .unwrap(),
+    );
+    let creature = Uuid::new_v4();
+    let insert = |adventure: Uuid| {
+        format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
+    };
+    world.owner().exec(&insert(game.adventure)).await.unwrap();
+    let other = world.new_draft(creator.uuid()).await;
+    let barrier = world.owner().begin().await;
+    exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    let sql = format!(
+        "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, description)
+         SELECT '{}', '{creature}', 'might', 10, 'attack', CASE WHEN row = 2 THEN pg_temp.wait() END
+         FROM generate_series(1, 2) AS row",
+        game.session
+    );
+    let transaction = game.seer.begin().await;
+    let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
+    exec_in(&transaction, wait).await.unwrap();
+    let rolling = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    world.owner().exec(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
+    world.owner().exec(&insert(other)).await.unwrap();
+    barrier.commit().await.unwrap();
+    assert_eq!(rolling.await.unwrap(), "SP017");
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
+    let world = World::new().await;
+    for (ends, expected) in [(false, "done"), (true, "40001")] {
+        let game = world.new_session(1).await;
+        let player = &game.players[0];
+        let other = world.new_character(player.id).await;
+        assert_eq!(attempt(&player.person, &leave(game.session, player)).await, "done");
+        let old = player.person.begin_with_snapshot().await;
+        if ends {
+            world.set(&game, "status = 'cancelled'").await;
+        }
+        let choose = format!(
+            "UPDATE session_players SET character_id = '{other}' WHERE session_id = '{}' AND user_id = '{}'",
+            game.session, player.id
+        );
+        assert_eq!(exec_and_commit(old, &choose).await, expected);
+        if ends {
+            assert_eq!(outcome_code(player.person.exec(&choose).await), "SP004");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Locks that an account may take, and keep or renew for as long as it likes, do not stop others for ever.
+
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account};
+use crate::world::{World, insert_heroic_save, insert_roll, insert_seat};
+
+/// Shared locks of two transactions that overlap, one after the other, would make an exclusive lock wait for ever.
+#[tokio::test]
+async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
+    let world = World::new().await;
+    let fixture = create_full_account(&world).await;
+    let own_rows = [
+        format!("SELECT FROM users WHERE id = '{}' FOR SHARE", fixture.account),
+        format!("SELECT FROM characters WHERE id = '{}' FOR SHARE", fixture.hero),
+        format!("SELECT FROM adventures WHERE id = '{}' FOR SHARE", fixture.published),
+        format!("SELECT FROM creatures WHERE id = '{}' FOR SHARE", fixture.creature),
+        format!("SELECT FROM sessions WHERE id = '{}' FOR SHARE", fixture.live.session),
+        format!("SELECT FROM session_players WHERE session_id = '{}' FOR SHARE", fixture.live.session),
+        format!("SELECT FROM session_players WHERE user_id = '{}' FOR SHARE", fixture.account),
+        format!("SELECT FROM tutorial_progress WHERE user_id = '{}' FOR SHARE", fixture.account),
+    ];
+    // Foreign keys take shared locks as well.
+    let inserts = [
+        insert_roll(fixture.joined.session, fixture.hero),
+        format!(
+            "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
+            fixture.joined.session
+        ),
+        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", fixture.published),
+        insert_seat(fixture.public_session, fixture.account, fixture.hero),
+    ];
+    for sql in own_rows.iter().chain(&inserts) {
+        for lock in ["FOR SHARE", "FOR KEY SHARE"] {
+            let sql = sql.replace("FOR SHARE", lock);
+            let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
+            assert!(exec_in(&first, &sql).await.is_ok(), "{sql}");
+            exec_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
+            assert_eq!(exec_in(&second, &own_rows[0]).await.unwrap_err().code, "55P03", "{sql}");
+            second.rollback().await.unwrap();
+            first.rollback().await.unwrap();
+        }
+    }
+}
+
+/// The Seer of a live session in which somebody keeps their character locked, by one transaction after another.
+#[tokio::test]
+async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows() {
+    let world = World::new().await;
+    for is_closing in [false, true] {
+        let game = world.new_active_session(1).await;
+        let player = &game.players[0];
+        let locks = format!(
+            "SELECT pg_sleep(0.1) FROM (SELECT FROM characters WHERE id = '{}' FOR SHARE) AS hero,
+                    (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
+            player.character, player.id
+        );
+        let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let lockers: Vec<_> = (0..2)
+            .map(|_| {
+                let (person, locks, is_over) = (player.person.clone(), locks.clone(), is_over.clone());
+                tokio::spawn(async move {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let transaction = person.begin().await;
+                        exec_in(&transaction, &locks).await.unwrap();
+                        transaction.commit().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        world.owner().wait_for_lock_waiters(1).await;
+        let (person, end) = match is_closing {
+            false => {
+                (game.seer.clone(), format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session))
+            }
+            true => {
+                (world.owner(), format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", game.seer.uuid()))
+            }
+        };
+        let transaction = person.begin().await;
+        exec_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+        assert_eq!(exec_and_commit(transaction, &end).await, "done");
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for locker in lockers {
+            locker.await.unwrap();
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+/// A participant keeps their own seat, character and profile locked. Maintenance skips the session and does the others.
+#[tokio::test]
+async fn a_lock_of_a_participant_does_not_stop_maintenance() {
+    let world = World::new().await;
+    for job in ["archive_sessions", "cancel_abandoned_sessions"] {
+        let mut games = Vec::new();
+        for _ in 0..5 {
+            let game = world.new_active_session(1).await;
+            if job == "archive_sessions" {
+                world.set(&game, "status = 'completed'").await;
+                world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
+            } else {
+                let old = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                world.set(&game, old).await;
+            }
+            games.push(game);
+        }
+        let player = &games[2].players[0];
+        for locked in [
+            format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", player.id),
+            format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character),
+            format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.id),
+        ] {
+            let holder = player.person.begin().await;
+            exec_in(&holder, &locked).await.unwrap();
+            let running = world.service().begin().await;
+            exec_in(&running, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+            exec_in(&running, &format!("SELECT private.{job}(100)")).await.unwrap();
+            let done =
+                "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
+            let row = sea_orm::ConnectionTrait::query_one_raw(
+                &running,
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, done),
+            )
+            .await
+            .unwrap()
+            .unwrap();
+            let remaining: String = row.try_get_by_index(0).unwrap();
+            running.rollback().await.unwrap();
+            holder.rollback().await.unwrap();
+            // Cancelling a session changes no seat.
+            let is_needed = job == "archive_sessions" || !locked.contains("session_players");
+            assert_eq!(remaining, if is_needed { "1" } else { "0" }, "{job}: {locked}");
+        }
+        assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
+    }
+    assert_invariants(&world).await;
+}
+
+/// A transaction that keeps many old events locked costs other clean-ups at most one batch.
+#[tokio::test]
+async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let insert = format!(
+        "INSERT INTO session_events (session_id, event_type, created_at)
+         SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second' FROM generate_series(1, 60) AS nth",
+        game.session
+    );
+    let hook = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
+    world.owner().exec(hook).await.unwrap();
+    world.owner().exec(&insert).await.unwrap();
+    let oldest = |count: u32| {
+        format!(
+            "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
+        )
+    };
+    for (locked, deleted) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
+        let holder = world.owner().begin().await;
+        exec_in(&holder, &oldest(locked)).await.unwrap();
+        let cleaning = world.owner().begin().await;
+        exec_in(
+            &cleaning,
+            &format!("CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS n"),
+        )
+        .await
+        .unwrap();
+        let matches = exec_in(&cleaning, &format!("DELETE FROM cleaned WHERE n = {deleted}")).await;
+        assert_eq!(matches, Ok(1), "with {locked} locked");
+        cleaning.rollback().await.unwrap();
+        holder.rollback().await.unwrap();
+    }
+}
+
+/// A row of a fellow player in the unique index of saved rolls would keep the player's own save waiting until its thirty
+/// seconds are over.
+#[tokio::test]
+async fn a_fellow_player_does_not_delay_a_heroic_save() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let failed = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
+    let barrier = world.owner().begin().await;
+    exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    let fellow = &game.players[1];
+    let transaction = fellow.person.begin().await;
+    let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
+    exec_in(&transaction, wait).await.unwrap();
+    exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    let sql = format!("{} RETURNING pg_temp.wait()", insert_heroic_save(game.session, fellow.character, failed));
+    assert_eq!(exec_in(&transaction, &sql).await.unwrap_err().code, "SP015");
+    let save = insert_heroic_save(game.session, game.players[0].character, failed);
+    assert_eq!(attempt(&game.players[0].person, &save).await, "done");
+    assert_invariants(&world).await;
+}
+
+/// A foreign key locks the character of a new seat. The Seer, an accomplice, keeps the session locked, so that the
+/// statement goes on for as long as they like.
+#[tokio::test]
+async fn a_seat_with_another_users_character_does_not_lock_the_character() {
+    let world = World::new().await;
+    let (game, stranger, victim) = (world.new_session(0).await, world.new_player().await, world.new_player().await);
+    world.set(&game, "is_public = true").await;
+    let accomplice = game.seer.begin().await;
+    exec_in(&accomplice, &format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", game.session))
+        .await
+        .unwrap();
+    let transaction = stranger.person.begin().await;
+    exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    let seat = insert_seat(game.session, stranger.id, victim.character);
+    assert_eq!(exec_in(&transaction, &seat).await.unwrap_err().code, "SP006");
+    accomplice.rollback().await.unwrap();
+}
+
+/// A transaction that closes an account gives up its e-mail address, and may stay open.
+#[tokio::test]
+async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
+    let world = World::new().await;
+    let (former, new) = (world.new_account().await, uuid::Uuid::new_v4());
+    let address = format!("(SELECT email FROM users WHERE id = '{former}')");
+    let closing = world.user(former).begin().await;
+    exec_in(&closing, &format!("SELECT private.close_account('{former}')")).await.unwrap();
+    let sign_up = world.owner().begin().await;
+    exec_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
+    // The platform lets several accounts of single sign-on have one address; the stand-in does not.
+    let sql = format!("SELECT private.create_profile('{new}', {address}, '{{}}')");
+    exec_in(&sign_up, &format!("INSERT INTO auth.users (id) VALUES ('{new}'); DELETE FROM users WHERE id = '{new}'"))
+        .await
+        .unwrap();
+    assert_eq!(exec_and_commit(sign_up, &sql).await, "done");
+    closing.commit().await.unwrap();
+    let stored: String = world.owner().value(&format!("SELECT email FROM users WHERE id = '{new}'")).await.unwrap();
+    assert_eq!(stored, format!("{new}@no-email.invalid"));
+}
+
+/// Otherwise the entries that one user's statements leave pending are inserted by somebody else's statement.
+#[tokio::test]
+async fn no_index_collects_pending_entries() {
+    let world = World::new().await;
+    let pending =
+        "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
+    assert_eq!(world.owner().count(pending).await, 1);
+    let off = format!("{pending} AND 'fastupdate=off' = ANY (reloptions)");
+    assert_eq!(world.owner().count(&off).await, 1);
+}

@@ -1,0 +1,83 @@
+//! A token of the role `authenticated` without an account: no subject, or one that never signed up.
+
+use sea_orm::ConnectionTrait;
+use uuid::Uuid;
+
+use super::full_account::{all_writes, create_full_account};
+use crate::world::{World, refused};
+
+/// Claims that name no account.
+const CLAIMS: [&str; 4] = [
+    r#"{"role": "authenticated"}"#,
+    r#"{"role": "authenticated", "sub": ""}"#,
+    r#"{"role": "authenticated", "sub": null}"#,
+    "",
+];
+
+#[tokio::test]
+async fn a_token_without_an_account_writes_nothing() {
+    let world = World::new().await;
+    let fixture = create_full_account(&world).await;
+    world.set(&fixture.live, "is_public = false").await;
+    let mut statements: Vec<String> = all_writes(&fixture);
+    // Rows of sessions that others run.
+    let creature = format!(
+        "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
+        fixture.live.adventure
+    );
+    let creature: Uuid = world.owner().value(&creature).await.unwrap();
+    statements.push(format!(
+        "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
+         VALUES ('{}', '{creature}', 'might', 10, 'attack')",
+        fixture.live.session
+    ));
+    statements.push(format!(
+        "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
+        fixture.live.session
+    ));
+    // What the sender of each statement locks, to see that it waits for nothing.
+    let writer = fixture.me.begin().await;
+    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session);
+    writer.execute_unprepared(&lock).await.unwrap();
+    for sql in &statements {
+        for claims in CLAIMS {
+            let transaction = world.user(fixture.account).begin().await;
+            let identity =
+                format!("SET LOCAL lock_timeout = '2s'; SELECT set_config('request.jwt.claims', '{claims}', true)");
+            transaction.execute_unprepared(&identity).await.unwrap();
+            match transaction.execute_unprepared(sql).await {
+                Ok(result) => assert_eq!(result.rows_affected(), 0, "{claims}: {sql}"),
+                Err(error) => {
+                    let code = refused(error).code;
+                    assert!(
+                        ["42501", "SP032", "SP020", "SP037", "SP038", "22P02"].contains(&code.as_str()),
+                        "{code}: {claims}: {sql}"
+                    );
+                }
+            }
+            transaction.rollback().await.unwrap();
+        }
+    }
+    writer.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    for claims in CLAIMS {
+        let mut answers = Vec::new();
+        for session in [game.session, Uuid::new_v4()] {
+            for function in ["my_listener_status", "require_listener"] {
+                let transaction = world.user(game.seer.uuid()).begin().await;
+                let identity = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
+                transaction.execute_unprepared(&identity).await.unwrap();
+                let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session}'); END $$");
+                let message = refused(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
+                answers.push((function, message));
+                transaction.rollback().await.unwrap();
+            }
+        }
+        assert_eq!(answers[..2], answers[2..], "{claims}");
+    }
+}
