@@ -9,7 +9,7 @@ use uuid::Uuid;
 async fn run_with_inner(person: &crate::world::Person, outer: &str, inner: &str) -> String {
     let transaction = person.begin().await;
     let function = format!(
-        "CREATE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
+        "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
     );
     exec_in(&transaction, &function).await.unwrap();
     let outcome = exec_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
