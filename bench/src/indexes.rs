@@ -106,7 +106,7 @@ const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_s
   JOIN pg_class AS index ON index.oid = indexrelid
   JOIN pg_class AS indexed ON indexed.oid = indrelid
   WHERE indexed.relnamespace = 'public'::regnamespace
-    AND indexed.relname NOT LIKE 'seaql%'
+    AND indexed.relname <> 'sparc_migrations'
   ORDER BY 1, 2";
 
 /// Returns all indexes with their uses, and measures their cost.

@@ -321,7 +321,8 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
 
     let mut page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, None).await?;
-    for _ in 0..19 {
+    // The cursor after the nineteenth page.
+    for _ in 0..18 {
         let Some(next) = page.next.take() else { break };
         let later = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&next)).await?;
         if later.items.last().is_none_or(|last| last.average_rating.is_none()) {
@@ -334,7 +335,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let rating = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
     let cursor_values = vec![rating, quoted(last.id)];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
-    let sql = format!("{} OFFSET 399", specification_list("", "average_rating DESC NULLS LAST"));
+    let sql = format!("{} OFFSET 380", specification_list("", "average_rating DESC NULLS LAST"));
     reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, no_values, &ours, after_cursor);
 
     let filter = CatalogueFilter { search: Some("Lighthouse".to_owned()), ..Default::default() };

@@ -103,6 +103,20 @@ pub async fn open(
     Err(explain_with_timeout(options, &error, timeout))
 }
 
+/// Returns the options with which [`open`] succeeds, or the given ones if the server cannot be reached.
+pub(crate) async fn choose_tls(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
+    if !matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer) {
+        return options;
+    }
+    match open(&options, timeout).await {
+        Ok((connection, chosen)) => {
+            let _ = connection.close().await;
+            chosen
+        }
+        Err(_) => options,
+    }
+}
+
 async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
     tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

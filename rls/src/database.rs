@@ -2,6 +2,7 @@
 
 use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use sea_orm::{
     DatabaseConnection, DbErr,
     sqlx::{self, ConnectOptions, Connection, postgres::PgConnectOptions},
@@ -190,6 +191,7 @@ async fn open(
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
+        let servers = join_all(servers.into_iter().map(|server| connect::choose_tls(server, acquire_timeout))).await;
         let cluster = Cluster::connect(servers, max_connections, acquire_timeout, positions.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,

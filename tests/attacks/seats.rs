@@ -27,12 +27,12 @@ async fn create_session_and_stranger(world: &World) -> (GameSession, Player) {
 #[tokio::test]
 async fn nobody_seats_another_user() {
     let world = World::new().await;
-    let (mine, victim) = create_session_and_stranger(&world).await;
-    let accomplice = &mine.players[0];
     for is_public in [false, true] {
+        let (mine, victim) = create_session_and_stranger(&world).await;
+        let accomplice = &mine.players[0];
+        world.set(&mine, &format!("is_public = {is_public}")).await;
         for status in ["waiting", "starting_soon", "active", "paused", "completed"] {
-            world.set(&mine, &format!("is_public = {is_public}")).await;
-            if status != "waiting" && !is_public {
+            if status != "waiting" {
                 world.set(&mine, &format!("status = '{status}'")).await;
             }
             for person in [&mine.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
@@ -71,8 +71,8 @@ async fn nobody_seats_another_user() {
                 );
             }
         }
+        assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
     }
-    assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
 }
 
 #[tokio::test]

@@ -111,8 +111,8 @@ async fn each_step_down_undoes_its_step_up() {
 #[tokio::test]
 async fn no_table_lacks_row_security_between_two_steps() {
     let (_database, db) = create_empty_database().await;
-    let without_row_security = "SELECT relname || ' ' || role
-                FROM pg_class, (VALUES ('anon'), ('authenticated')) AS api (role)
+    let without_row_security = "SELECT relname::text
+                FROM pg_class
                 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity";
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();

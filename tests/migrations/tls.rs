@@ -4,7 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use sea_orm::DatabaseConnection;
-use sparc::migration::{ConnectError, connect};
+use sparc::{
+    migration::{ConnectError, connect},
+    service::{Options, Sparc},
+};
 use testdb::Server;
 
 use super::query_lines;
@@ -137,4 +140,11 @@ async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     // A server that does not accept TLS from this client: `prefer` falls back to a plain connection, as in libpq.
     let without_tls = certificates.start_server("hostnossl").await;
     assert!(!is_encrypted(&connect(without_tls.url()).await.unwrap()).await);
+
+    // A handle with replicas chooses for each of its servers. The schema is missing: the connection succeeded.
+    for (server, mode) in [(&tls_only, "prefer"), (&tls_only, "allow"), (&without_tls, "prefer")] {
+        let url = format!("{}?sslmode={mode}", server.url());
+        let error = Sparc::connect_with(&url, Options::default().replicas([url.clone()])).await.unwrap_err();
+        assert_eq!(error.code(), "schema_missing", "{mode}: {error}");
+    }
 }

@@ -98,7 +98,10 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
         survivors = find_survivors(survivors, |mutant| {
             let key = (mutant.kind.clone(), mutant.name.clone());
             let killer = find_killer(&program, mutant, known_killers.get(&key), tests);
-            let killer = killer.unwrap_or_else(|error| Some(error.to_string()));
+            let killer = killer.unwrap_or_else(|error| {
+                eprintln!("{error}");
+                None
+            });
             eprintln!("{} {}: {}", mutant.kind, mutant.name, killer.as_deref().unwrap_or(tests.survival_message()));
             let is_killed = killer.is_some();
             if let Ok(mut killers) = killers.lock()
