@@ -31,8 +31,8 @@ async fn main() -> anyhow::Result<()> {
     let primary = Server::start_private(Some(&SETTINGS)).await?;
     let game = DemoGame::start_on(&primary).await?;
     let (first, second) = tokio::try_join!(standby_of(&primary), standby_of(&primary))?;
-    let copies = [game.copy_on(&first)?, game.copy_on(&second)?];
-    let options = Options::default().replicas(copies.iter().map(|copy| copy.url()));
+    let replicas = [game.replica_on(&first)?, game.replica_on(&second)?];
+    let options = Options::default().replicas(replicas.iter().map(|replica| replica.url()));
     let sparc = Sparc::connect_with(game.url(), options).await?;
     // From here on, no commit is acknowledged before a standby has it.
     primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await?;
@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
         spawn_blocking(move || promoting.promote()).await
     });
     // Ada retries for up to twenty seconds. Each attempt has the same id, so the roll is made once, even if an attempt
-    // fails although its commit was saved.
+    // fails although it was committed.
     let id = Uuid::new_v4();
     let mut attempts = 1;
     while let Err(error) = roll(&ada, &game, id).await {
@@ -88,8 +88,10 @@ async fn main() -> anyhow::Result<()> {
         ada.dice().get(*id).await?;
     }
     println!("all {} rolls are there; her log position is {}", rolled.len(), position_text(&ada));
-    for _ in &rolled {
-        events.try_next().await?;
+    for id in &rolled {
+        let event = events.try_next().await?;
+        let roll_id = event.as_ref().and_then(|event| event.payload["roll_id"].as_str());
+        anyhow::ensure!(roll_id == Some(id.to_string().as_str()), "the event of roll {id} is missing or out of order");
     }
     println!("and the subscriber received each of them, in order");
     drop(events);

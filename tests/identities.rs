@@ -118,11 +118,11 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_fails!(ended, Error::TransactionEnded, "{end}");
-        assert_fails!(tx.users().me().await, Error::TransactionEnded, "a later statement would run as the login");
-        assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionEnded);
+        assert_fails!(ended, Error::EndedByStatement, "{end}");
+        assert_fails!(tx.users().me().await, Error::EndedByStatement, "a later statement would run as the login");
+        assert_fails!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
-        assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::TransactionEnded);
+        assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
     }
     let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
     assert_fails!(several, Error::InvalidStatement { .. });

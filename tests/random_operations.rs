@@ -50,7 +50,7 @@ pub enum AcknowledgedRow {
 
 impl AcknowledgedRow {
     /// Returns what follows `FROM` to count the row.
-    pub fn from_clause(self) -> String {
+    pub fn row_source(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
             Self::Character(id) => format!("characters WHERE id = '{id}'"),

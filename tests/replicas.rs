@@ -102,7 +102,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     }
     let game = play_session(&world).await;
     let standby = crate::standby::start_standby_of(&server).await;
-    let url = world.copy_on(&standby).await.url().to_owned();
+    let url = world.replica_on(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
     // Changes from now on are streamed.
     let later_game = play_session(&world).await;

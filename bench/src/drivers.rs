@@ -2,7 +2,7 @@
 //! tokio-postgres with pipelining, on one database, with and without the latency of a network.
 //!
 //! All three run alternately in this process, with equally many connections, so that other load on the machine affects
-//! each. The processor time per operation depends on other load less than the throughput.
+//! all of them. It distorts the processor time per operation less than the throughput.
 
 mod delay;
 mod phases;
@@ -108,7 +108,7 @@ impl Output {
     }
 }
 
-/// One of the compared programs.
+/// One of the compared implementations, called programs in the report. All run in this process.
 enum Program {
     /// The service.
     Service(Sparc),
@@ -162,7 +162,7 @@ pub struct OperationComparison {
     pub programs: [ProgramResult; 3],
 }
 
-/// The medians of one program's runs.
+/// The run with the median throughput among one program's runs.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ProgramResult {
     /// Operations per second.

@@ -57,7 +57,7 @@ const HUMAN_EVENTS_PER_SECOND: u32 = 60;
 /// How long delays are measured.
 const DELAYS_LENGTH: Duration = Duration::from_secs(15);
 
-/// A database with many active sessions, because only active sessions have subscribers.
+/// A database with many active sessions, because the evenings are played in active sessions.
 pub const WORLD: World =
     World { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
 
@@ -72,10 +72,10 @@ pub struct LiveResults {
     pub under_load: Delays,
     /// The processor use of a thousand idle subscribers.
     pub idle: IdleUse,
-    /// Evenings in which every player has a subscription.
+    /// Simulated evenings (module `evening`) in which every player has a subscription.
     #[serde(alias = "listening")]
     pub subscribing: Vec<Evening>,
-    /// Evenings in which every player polls, in the same run.
+    /// Simulated evenings in which every player polls, in the same run.
     pub polling: Vec<Evening>,
     /// The largest numbers of sessions that were sustained, with subscriptions and with polling.
     #[serde(alias = "borne")]

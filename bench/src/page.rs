@@ -9,7 +9,7 @@ use crate::{
     plots::draw_plots,
     replicas,
     report::Report,
-    sections::between_markers,
+    sections::wrap_in_markers,
 };
 
 /// Writes the report, the page and the plots into `folder`; with `docs`, also the page and the plots into `docs/`.
@@ -50,7 +50,7 @@ fn page(report: &Report, plots: &str) -> String {
         ("drivers", drivers::section(report)),
     ] {
         if let Some(text) = text {
-            page.push_str(&between_markers(name, &text));
+            page.push_str(&wrap_in_markers(name, &text));
         }
     }
     write_growth(&mut page, report, plots);

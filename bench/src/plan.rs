@@ -37,8 +37,8 @@ impl Plan {
 /// The number of samples over which the buffers are averaged.
 const SAMPLES: usize = 16;
 
-/// Runs the last statement of each execution under EXPLAIN, with a `plan_cache_mode`. Returns the plan for the first
-/// sample, with the mean buffers of several.
+/// Runs the last statement of each of the first [`SAMPLES`] executions under EXPLAIN, with a `plan_cache_mode`.
+/// Returns the plan for the first sample, with the mean buffers of several.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,

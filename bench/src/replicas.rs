@@ -104,7 +104,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         let source = primary.clone();
         let standby = tokio::task::spawn_blocking(move || source.start_standby(&STANDBY_SETTINGS));
         let standby = standby.await.map_err(|error| Failure::Message(error.to_string()))??;
-        replica_urls.push(standby.copy_of(&database)?.url().to_owned());
+        replica_urls.push(standby.replica_of(&database)?.url().to_owned());
         postmaster_pids.push(postmaster_pid(&standby).await?);
         standbys.push(standby);
     }

@@ -19,13 +19,13 @@ pub fn write(report: &Report, folder: &Path, docs: bool, name: &str, text: Optio
 }
 
 /// Puts a section between the markers by which a later run finds it.
-pub fn between_markers(name: &str, text: &str) -> String {
+pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }
 
 /// Returns the page with the section, which replaces an earlier one of the same name.
 fn replace_section(page: &str, name: &str, text: &str) -> String {
-    let marked = between_markers(name, text);
+    let marked = wrap_in_markers(name, text);
     let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));
     if let Some((before, rest)) = page.split_once(&begin)
         && let Some((_, after)) = rest.split_once(&end)

@@ -1,5 +1,5 @@
-//! The statements with which users and jobs write. Both schemas end with the same rows: where a trigger of this schema
-//! writes an event, the specification's client writes the event.
+//! The statements with which users and jobs write. Both schemas end with the same events: where a trigger of this
+//! schema writes an event, the specification's client writes the event.
 
 use std::time::Duration;
 
@@ -58,10 +58,11 @@ fn execute_event(session: impl std::fmt::Display, kind: &str, payload: &str) -> 
     format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
 }
 
-/// The statuses among the values of a start: the new status, and the statuses from which it is allowed.
+/// The status parameters of the captured UPDATE that starts a session: the new status, then those from which it is
+/// allowed. `active` is among these because starting is idempotent.
 const START_STATUSES: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
 
-/// The payload of the events of a join and of leaving.
+/// The payload of the events of joining and leaving.
 const SEAT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
 /// The payload of the event of a status change.
@@ -167,7 +168,7 @@ async fn capture_seats_and_statuses(
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
     let join = StatementPair {
-        name: "a join by code, with its event",
+        name: "joining by code, with its event",
         role: Role::Authenticated,
         is_repeatable: false,
         specification: specification_workload(

@@ -33,7 +33,7 @@ pub enum Error {
     IdentityChanged,
     /// A statement ended the transaction that it ran in. What was done before it may have been committed.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
-    TransactionEnded,
+    EndedByStatement,
     /// The statement cannot be run: it is several statements, has too many or too few values, or is a `COPY` from or to
     /// the client.
     #[error("the statement cannot be run: {reason}")]
@@ -91,7 +91,7 @@ impl Error {
             Self::TransactionOver => "transaction_over",
             Self::TransactionFailed => "transaction_failed",
             Self::IdentityChanged => "identity_changed",
-            Self::TransactionEnded => "transaction_ended",
+            Self::EndedByStatement => "transaction_ended",
             Self::InvalidStatement { .. } => "invalid_statement",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::PoolTimeout => "pool_timeout",
@@ -326,7 +326,7 @@ mod tests {
             Error::TransactionOver,
             Error::TransactionFailed,
             Error::IdentityChanged,
-            Error::TransactionEnded,
+            Error::EndedByStatement,
             Error::invalid("it must be one statement"),
             Error::DeadlineExceeded,
             Error::PoolTimeout,

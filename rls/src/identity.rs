@@ -30,13 +30,13 @@ struct Parts {
     user_id: Option<Uuid>,
     settings: Vec<(Cow<'static, str>, String)>,
     /// Evaluated at the start of each transaction.
-    admission: Option<Cow<'static, str>>,
+    begin_check: Option<Cow<'static, str>>,
 }
 
 impl Identity {
     /// Creates an identity with that role and no settings.
     pub fn new(role: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Parts { role: role.into(), user_id: None, settings: Vec::new(), admission: None }))
+        Self(Arc::new(Parts { role: role.into(), user_id: None, settings: Vec::new(), begin_check: None }))
     }
 
     /// Returns the same identity with a setting, which policies read with `current_setting(name, true)`. Set every
@@ -67,8 +67,8 @@ impl Identity {
     ///
     /// It must not contain text from outside the program.
     #[must_use]
-    pub fn with_admission(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
-        Arc::make_mut(&mut self.0).admission = Some(sql.into());
+    pub fn with_begin_check(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
+        Arc::make_mut(&mut self.0).begin_check = Some(sql.into());
         self
     }
 
@@ -154,9 +154,9 @@ impl Identity {
             push_set_config(&mut sql, "statement_timeout", &milliseconds);
         }
         sql.push(')');
-        if let Some(admission) = &self.0.admission {
+        if let Some(begin_check) = &self.0.begin_check {
             // A separate statement, because its names are resolved after the role is set.
-            sql.extend(["; SELECT ", admission]);
+            sql.extend(["; SELECT ", begin_check]);
         }
         sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
         sql
@@ -242,7 +242,8 @@ fn push_quoted(sql: &mut String, text: &str) {
 
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        (&self.0.role, &self.0.settings, &self.0.admission) == (&other.0.role, &other.0.settings, &other.0.admission)
+        (&self.0.role, &self.0.settings, &self.0.begin_check)
+            == (&other.0.role, &other.0.settings, &other.0.begin_check)
     }
 }
 
@@ -330,19 +331,19 @@ mod tests {
         assert!(shared != other && shared.key() != other.key());
         // A builder changes its own copy only.
         assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
-        assert_ne!(shared.clone().with_admission("check()"), shared);
+        assert_ne!(shared.clone().with_begin_check("check()"), shared);
         assert_ne!(with_setting("app.region", "1"), shared);
         assert_eq!(shared, with_setting("app.tenant", "1"));
     }
 
     #[test]
-    fn the_settings_are_followed_by_the_admission_and_the_other_columns() {
+    fn the_settings_are_followed_by_the_begin_check_and_the_other_columns() {
         let timeout = Some(Duration::from_secs(2));
         let tenant = Identity::new("tenant").with_setting("app.tenant", "it's");
         let set = "SELECT num_nulls(set_config('role', 'tenant', true), set_config('app.tenant', 'it''s', true)";
         assert_eq!(tenant.set_local_sql(None, ""), format!("{set}), {STARTED_AT_SQL}"));
         assert_eq!(
-            tenant.with_admission("check()").set_local_sql(timeout, ", 1"),
+            tenant.with_begin_check("check()").set_local_sql(timeout, ", 1"),
             format!("{set}, set_config('statement_timeout', '2000', true)); SELECT check(), 1, {STARTED_AT_SQL}")
         );
     }

@@ -82,7 +82,7 @@ impl Transaction {
     /// [`Error::TransactionFailed`](crate::Error::TransactionFailed),
     /// [`Error::TransactionOver`](crate::Error::TransactionOver),
     /// [`Error::IdentityChanged`](crate::Error::IdentityChanged),
-    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded),
+    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement),
     /// [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded),
     /// [`Error::ConnectionLost`](crate::Error::ConnectionLost),
     /// [`Error::CommitUnknown`](crate::Error::CommitUnknown), and any error that the database raises at the commit.
@@ -95,7 +95,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
-    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded) if a statement ended the transaction.
+    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
     pub async fn rollback(self) -> Result<(), DbErr> {
         TransactionSession::rollback(self).await
     }

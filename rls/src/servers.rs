@@ -190,7 +190,7 @@ pub enum ServerRole {
     /// It is used for reads.
     Replica,
     /// It is not used: it is unreachable, lags, or does not follow the primary.
-    Out,
+    Unused,
 }
 
 impl Cluster {
@@ -268,7 +268,7 @@ impl Cluster {
             let role = match (index == primary_index && is_reachable, member.serves_reads.load(Ordering::SeqCst)) {
                 (true, false) => ServerRole::Primary,
                 (false, true) => ServerRole::Replica,
-                _ => ServerRole::Out,
+                _ => ServerRole::Unused,
             };
             let (timeline, lsn) = (member.wal.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
             let position = (timeline > 0).then_some(Position { timeline, lsn });

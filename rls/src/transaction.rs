@@ -76,7 +76,7 @@ impl UncheckedTransaction {
     /// # Errors
     ///
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
-    /// [`Error::TransactionEnded`](crate::Error::TransactionEnded) if a statement ended the transaction.
+    /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
         let outcome = self.shared.rollback(self.frame).await;
         self.rolls_back_on_drop = false;

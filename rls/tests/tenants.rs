@@ -111,16 +111,16 @@ async fn the_role_none_is_refused() {
 }
 
 #[tokio::test]
-async fn an_admission_expression_may_refuse_with_any_code() {
+async fn a_begin_check_may_refuse_with_any_code() {
     let (database, pool, role) = create_tenants().await;
     let refuse = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
     database.connect(1).await.unwrap().execute_unprepared(refuse).await.unwrap();
-    let closed = pool.as_identity(Identity::new(role).with_admission("public.refuse()"));
+    let closed = pool.as_identity(Identity::new(role).with_begin_check("public.refuse()"));
     let refused = closed.begin().await.unwrap_err();
     assert!(refused.to_string().contains("the account is closed"), "{refused}");
     assert_eq!(Error::from(refused).code(), "database");
-    let nobody = pool.as_identity(Identity::new("no_such_role").with_admission("public.refuse()"));
+    let nobody = pool.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
     assert_eq!(outcome_code(nobody.begin().await), "misconfigured");
 }
 

@@ -181,7 +181,7 @@ pub enum Error {
     /// A statement of the caller's ended its transaction. What was done before it may have been committed. Code
     /// `transaction_ended`.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
-    TransactionEnded,
+    EndedByStatement,
     /// A statement failed in this transaction, or a call was dropped before it completed. It can only be rolled back.
     /// Code `transaction_failed`.
     #[error("a statement failed or was cancelled in this transaction; roll it back, nothing of it will be committed")]

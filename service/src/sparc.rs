@@ -165,7 +165,7 @@ impl Sparc {
 
 /// Refuses a user's transactions if the account is closed or does not exist.
 fn with_account_check(user: rls::Identity) -> rls::Identity {
-    user.with_admission("private.require_account()")
+    user.with_begin_check("private.require_account()")
 }
 
 /// Options of the connection pool.

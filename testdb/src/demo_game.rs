@@ -62,8 +62,8 @@ impl DemoGame {
     /// # Errors
     ///
     /// The standby is not a private server.
-    pub fn copy_on(&self, standby: &Server) -> Result<Database, Error> {
-        standby.copy_of(&self.database)
+    pub fn replica_on(&self, standby: &Server) -> Result<Database, Error> {
+        standby.replica_of(&self.database)
     }
 
     /// Returns the URL of the database.

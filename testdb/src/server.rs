@@ -184,7 +184,7 @@ impl Server {
     /// # Errors
     ///
     /// This server is not a private cluster.
-    pub fn copy_of(&self, database: &Database) -> Result<Database, Error> {
+    pub fn replica_of(&self, database: &Database) -> Result<Database, Error> {
         let url = with_local_port(&database.url, self.private_cluster()?.port())?;
         Ok(Database { url, name: database.name.clone(), server: Some(self.clone()), is_temporary: false })
     }

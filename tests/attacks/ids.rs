@@ -9,8 +9,8 @@ use crate::world::{World, insert_character};
 const READ: &str = "CREATE FUNCTION pg_temp.read(anyelement) RETURNS boolean LANGUAGE plpgsql
     AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
 
-/// PostgreSQL evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on the existing row, and locks that row, before
-/// row security is evaluated.
+/// PostgreSQL evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on the existing row, and locks that row,
+/// before row security is evaluated.
 #[tokio::test]
 async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;

@@ -60,7 +60,8 @@ async fn a_player_who_is_removed_while_a_statement_waits_sends_no_event() {
     assert_invariants(&world).await;
 }
 
-/// The first row's dice are rolled; while the second row's expression waits, the creature's id moves to another adventure.
+/// The first row's dice are rolled; while the second row's expression waits, the creature's id moves to another
+/// adventure.
 #[tokio::test]
 async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let world = World::new().await;

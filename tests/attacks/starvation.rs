@@ -157,12 +157,9 @@ async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
         let holder = world.owner().begin().await;
         exec_in(&holder, &oldest(locked)).await.unwrap();
         let cleaning = world.owner().begin().await;
-        exec_in(
-            &cleaning,
-            &format!("CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS n"),
-        )
-        .await
-        .unwrap();
+        exec_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS n")
+            .await
+            .unwrap();
         let matches = exec_in(&cleaning, &format!("DELETE FROM cleaned WHERE n = {deleted}")).await;
         assert_eq!(matches, Ok(1), "with {locked} locked");
         cleaning.rollback().await.unwrap();
@@ -170,8 +167,8 @@ async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
     }
 }
 
-/// A row of a fellow player in the unique index of saved rolls would keep the player's own save waiting until its thirty
-/// seconds are over.
+/// A row of a fellow player in the unique index of saved rolls would keep the player's own save waiting until its
+/// thirty seconds are over.
 #[tokio::test]
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;

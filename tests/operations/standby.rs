@@ -26,9 +26,9 @@ pub fn declared_reads() -> BTreeSet<String> {
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(cluster) = Cluster::start().await else { return };
     let scene = Scene::in_world(cluster.world.reconnect().await).await;
-    let copy = cluster.copies().await.remove(0);
-    wait_until_replayed(&copy, &current_lsn(&scene.world).await).await;
-    let standby = Sparc::connect(copy.url()).await.unwrap();
+    let replica = cluster.replicas().await.remove(0);
+    wait_until_replayed(&replica, &current_lsn(&scene.world).await).await;
+    let standby = Sparc::connect(replica.url()).await.unwrap();
     let reads = declared_reads();
     let mut wrong = Vec::new();
     for operation in operations() {

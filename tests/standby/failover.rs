@@ -63,12 +63,12 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let writer = world.new_player().await.id;
     let (mut acknowledged, mut recovery_times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
-        let copies = [world.copy_on(&standbys[0]).await, world.copy_on(&standbys[1]).await];
-        let options = Options::default().max_connections(8).replicas(copies.iter().map(World::url));
+        let replicas = [world.replica_on(&standbys[0]).await, world.replica_on(&standbys[1]).await];
+        let options = Options::default().max_connections(8).replicas(replicas.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let load = Load::start(&sparc, &operations, 6);
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
-        let promoted = fail_over(&primary, &standbys, &copies).await;
+        let promoted = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
         wait_until(async || write_and_read(&sparc, writer).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
@@ -81,7 +81,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         acknowledged.extend(outcomes.acknowledged);
         wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
-        let [first, second] = copies;
+        let [first, second] = replicas;
         world = if promoted == 0 { first } else { second };
         assert_nothing_lost(&world, &acknowledged).await;
         assert_eq!(broken_invariants(&world).await, [""; 0]);
@@ -108,8 +108,8 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let player = cluster.world.new_player().await;
     write_and_read(&sparc, player.id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let copies: [World; 2] = cluster.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
-    let promoted = fail_over(&cluster.primary, &standbys, &copies).await;
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
     wait_until(async || write_and_read(&sparc, player.id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary accepts writes, on its old timeline.
@@ -126,7 +126,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             let me = handle.as_user(player.id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
-            assert_eq!(copies[promoted].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
+            assert_eq!(replicas[promoted].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
             me.characters().delete(created.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
@@ -137,7 +137,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     }
     for handle in [sparc, fresh] {
         let status = handle.servers();
-        assert_eq!(status[0].role, ServerRole::Out, "{status:?}");
+        assert_eq!(status[0].role, ServerRole::Unused, "{status:?}");
         handle.close().await.unwrap();
     }
 }
@@ -146,9 +146,9 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
 async fn reads_succeed_while_there_is_no_primary() {
     let Some(cluster) = Cluster::start().await else { return };
     let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
-    let copies = cluster.copies().await;
+    let replicas = cluster.replicas().await;
     let sparc =
-        Sparc::connect_with(cluster.world.url(), options.replicas(copies.iter().map(World::url))).await.unwrap();
+        Sparc::connect_with(cluster.world.url(), options.replicas(replicas.iter().map(World::url))).await.unwrap();
     let player = cluster.world.new_player().await;
     wait_until(async || sparc.as_user(player.id).characters().list().await.unwrap().len() == 1).await;
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
@@ -165,9 +165,9 @@ async fn reads_succeed_while_there_is_no_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_poolers_the_promoted_server_is_found_too() {
     let Some(cluster) = Cluster::start().await else { return };
-    let copies: [World; 2] = cluster.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
     let mut poolers = Vec::new();
-    for url in [cluster.world.url(), copies[0].url(), copies[1].url()] {
+    for url in [cluster.world.url(), replicas[0].url(), replicas[1].url()] {
         let Some(pooler) = start_pooler(url).await else {
             eprintln!("skipped: this machine has no pgbouncer");
             return;
@@ -182,7 +182,7 @@ async fn behind_poolers_the_promoted_server_is_found_too() {
         write_and_read(&sparc, player.id).await.unwrap();
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let promoted = fail_over(&cluster.primary, &standbys, &copies).await;
+    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
     let promoted_at = Instant::now();
     wait_until(async || write_and_read(&sparc, player.id).await.is_ok()).await;
     println!("behind poolers, the next write after {:?}", promoted_at.elapsed());

@@ -48,9 +48,9 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     }
     // Replication is asynchronous here, so wait until both standbys have the events.
     let lsn = super::current_lsn(&cluster.world).await;
-    let copies: [World; 2] = cluster.copies().await.try_into().unwrap_or_else(|_| panic!("two"));
-    for copy in &copies {
-        super::wait_until_replayed(copy, &lsn).await;
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
+    for replica in &replicas {
+        super::wait_until_replayed(replica, &lsn).await;
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
@@ -102,9 +102,9 @@ impl PausedReplicas {
 /// Waits until the replicas have replayed everything, and then pauses their replay.
 async fn pause_replicas(cluster: &Cluster) {
     let lsn = super::current_lsn(&cluster.world).await;
-    for copy in cluster.copies().await {
-        super::wait_until_replayed(&copy, &lsn).await;
-        copy.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
+    for replica in cluster.replicas().await {
+        super::wait_until_replayed(&replica, &lsn).await;
+        replica.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
     }
 }
 
@@ -176,10 +176,10 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     let lsn = super::current_lsn(&cluster.world).await;
-    for (copy, standby) in cluster.copies().await.iter().zip(&cluster.standbys) {
-        super::wait_until_replayed(copy, &lsn).await;
+    for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
+        super::wait_until_replayed(replica, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();
-        wait_until(async || copy.owner().count("pg_stat_wal_receiver").await == 0).await;
+        wait_until(async || replica.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
     cluster.world.new_account().await;
     let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();

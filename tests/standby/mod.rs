@@ -37,19 +37,19 @@ impl Cluster {
     }
 
     /// Returns the game's database on each standby.
-    pub async fn copies(&self) -> Vec<World> {
-        let mut copies = Vec::new();
+    pub async fn replicas(&self) -> Vec<World> {
+        let mut replicas = Vec::new();
         for standby in &self.standbys {
-            copies.push(self.world.copy_on(standby).await);
+            replicas.push(self.world.replica_on(standby).await);
         }
-        copies
+        replicas
     }
 
     /// Returns a handle over all three servers.
     pub async fn sparc(&self) -> Sparc {
-        let copies = self.copies().await;
-        let replicas = copies.iter().map(World::url);
-        Sparc::connect_with(self.world.url(), Options::default().replicas(replicas)).await.unwrap()
+        let databases = self.replicas().await;
+        let urls = databases.iter().map(World::url);
+        Sparc::connect_with(self.world.url(), Options::default().replicas(urls)).await.unwrap()
     }
 }
 
@@ -70,9 +70,9 @@ pub async fn current_lsn(world: &World) -> String {
 
 /// Waits until the standby has replayed up to the log position, minus the size of a page header: a position read on the
 /// primary may lie behind a page header, which the standby counts only with the next record.
-pub async fn wait_until_replayed(copy: &World, lsn: &str) {
+pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
-    wait_until(async || copy.owner().value(&is_replayed).await.unwrap()).await;
+    wait_until(async || replica.owner().value(&is_replayed).await.unwrap()).await;
 }
 
 /// Waits until the condition is true, for at most half a minute.

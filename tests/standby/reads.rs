@@ -41,9 +41,9 @@ async fn create_character(me: &IdentityConnection, name: &str) -> Result<uuid::U
 }
 
 /// Pauses or resumes replay (`action`) on the standbys.
-async fn set_replay(copies: &[World], action: &str) {
-    for copy in copies {
-        copy.owner().exec(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
+async fn set_replay(replicas: &[World], action: &str) {
+    for replica in replicas {
+        replica.owner().exec(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
     }
 }
 
@@ -68,7 +68,10 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
                 if round >= 40 && on_replicas.load(Relaxed) >= 80 {
                     break;
                 }
-                assert!(started.elapsed() < Duration::from_secs(90), "{on_replicas:?} of {round} rounds on replicas");
+                assert!(
+                    started.elapsed() < Duration::from_secs(90),
+                    "{on_replicas:?} transactions of all clients ran on a standby; this client is in round {round}"
+                );
                 let hero_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
                 assert!(me.position() > seen, "the position of a write is later than what was seen before");
                 match round % 3 {
@@ -93,20 +96,20 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
+async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let Some(cluster) = Cluster::start().await else { return };
     let (sparc, other_sparc) = (cluster.sparc().await, cluster.sparc().await);
-    let copies = cluster.copies().await;
+    let replicas = cluster.replicas().await;
     let player = cluster.world.new_player().await;
     let lsn = current_lsn(&cluster.world).await;
-    for copy in &copies {
-        wait_until_replayed(copy, &lsn).await;
+    for replica in &replicas {
+        wait_until_replayed(replica, &lsn).await;
     }
     let (me, other_me) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
     assert!(reads_on_standby(&me).await);
     assert_eq!(other_me.characters().list().await.unwrap().len(), 1);
 
-    set_replay(&copies, "pause").await;
+    set_replay(&replicas, "pause").await;
     let hero_id = create_character(&me, "Morgan").await.unwrap();
     let started = Instant::now();
     assert!(
@@ -133,11 +136,11 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
         for hero in list.iter().filter(|hero| hero.name == "Robin") {
             me.characters().delete(hero.id).await.unwrap();
         }
-        count_servers(&sparc, ServerRole::Out) == 2
+        count_servers(&sparc, ServerRole::Unused) == 2
     })
     .await;
     assert!(!reads_on_standby(&sparc.as_anon()).await);
-    set_replay(&copies, "resume").await;
+    set_replay(&replicas, "resume").await;
     wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     wait_until(async || reads_on_standby(&me).await).await;
     sparc.close().await.unwrap();
@@ -148,22 +151,22 @@ async fn a_paused_replica_shows_no_caller_less_than_they_wrote() {
 async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.sparc().await;
-    let copies = cluster.copies().await;
+    let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
         // A new user, for whom no log position is known yet.
         let me = sparc.as_user(cluster.world.new_player().await.id);
         let lsn = current_lsn(&cluster.world).await;
-        for copy in &copies {
-            wait_until_replayed(copy, &lsn).await;
+        for replica in &replicas {
+            wait_until_replayed(replica, &lsn).await;
         }
         wait_until(async || reads_on_standby(&me).await).await;
-        set_replay(&copies, "pause").await;
+        set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
-        assert_fails!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::TransactionEnded);
+        assert_fails!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
-        set_replay(&copies, "resume").await;
+        set_replay(&replicas, "resume").await;
         wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     }
     sparc.close().await.unwrap();
@@ -204,10 +207,10 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     let sparc = cluster.sparc().await;
     let player = cluster.world.new_player().await;
     let lsn = current_lsn(&cluster.world).await;
-    for copy in cluster.copies().await {
-        wait_until_replayed(&copy, &lsn).await;
-        let refused = copy.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
-        assert_eq!(refused.code, "25006", "a standby may not have every event");
+    for replica in cluster.replicas().await {
+        wait_until_replayed(&replica, &lsn).await;
+        let refused = replica.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
+        assert_eq!(refused.code, "25006", "a standby is refused, because it may lack events");
     }
     let me = sparc.as_user(player.id);
     for sql in [
@@ -235,10 +238,10 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let Some(cluster) = Cluster::start().await else { return };
-    let copies = cluster.copies().await;
-    let proxy = Proxy::to_url(copies[0].url()).await;
+    let replicas = cluster.replicas().await;
+    let proxy = Proxy::to_url(replicas[0].url()).await;
     let deadline = Duration::from_secs(5);
-    let options = Options::default().replicas([proxy.url.as_str(), copies[1].url()]).deadline(deadline);
+    let options = Options::default().replicas([proxy.url.as_str(), replicas[1].url()]).deadline(deadline);
     let sparc = Sparc::connect_with(cluster.world.url(), options).await.unwrap();
     let player = cluster.world.new_player().await;
     let me = sparc.as_user(player.id);
@@ -253,7 +256,7 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
         assert!(started.elapsed() < deadline, "{:?}", started.elapsed());
     }
-    assert_eq!(count_servers(&sparc, ServerRole::Out), 1);
+    assert_eq!(count_servers(&sparc, ServerRole::Unused), 1);
     proxy.set_state(OPEN);
     wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
 
@@ -261,7 +264,7 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     for _ in 0..20 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
-    wait_until(async || count_servers(&sparc, ServerRole::Out) == 1).await;
+    wait_until(async || count_servers(&sparc, ServerRole::Unused) == 1).await;
     super::run_blocking(&cluster.standbys[1], |standby| standby.start_again().unwrap()).await;
     wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     assert!(reads_on_standby(&me).await);
@@ -273,7 +276,7 @@ async fn a_handle_that_is_dropped_or_closed_leaves_no_connection() {
     let Some(cluster) = Cluster::start().await else { return };
     let count_connections = async || {
         let mut count = 0;
-        for world in cluster.copies().await.iter().chain([&cluster.world]) {
+        for world in cluster.replicas().await.iter().chain([&cluster.world]) {
             let ours = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
             count += world.owner().count(ours).await;
         }

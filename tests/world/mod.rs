@@ -82,8 +82,8 @@ impl World {
     }
 
     /// Returns the same database on a standby of its server.
-    pub async fn copy_on(&self, standby: &Server) -> Self {
-        let database = standby.copy_of(&self.database).unwrap();
+    pub async fn replica_on(&self, standby: &Server) -> Self {
+        let database = standby.replica_of(&self.database).unwrap();
         let db = database.connect(4).await.unwrap();
         Self::from_database(database, db)
     }

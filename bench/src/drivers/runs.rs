@@ -36,7 +36,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Checks that all programs return the same, and that each runs with the caller's privileges.
+    /// Checks that all programs return the same; for the roll history also that a stranger gets nothing.
     pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
         let Program::Service(sparc) = &*programs[0] else { return Err(first_must_be_service()) };
         let mismatch = |what: &str, found: &JsonResult, expected: &JsonResult| {
@@ -69,8 +69,8 @@ impl Environment {
         Ok(())
     }
 
-    /// Counts the round trips that a caller waits for: with an added latency far above all other times, the fastest of
-    /// a few calls takes longer by that latency for each round trip.
+    /// Counts the round trips that a caller waits for: the added latency far exceeds all other times, so the fastest
+    /// proxied call minus the fastest direct call, divided by that latency, is their number.
     ///
     /// `programs` are the three programs, connected directly and through the proxy.
     pub async fn count_round_trips(
@@ -128,7 +128,7 @@ impl Environment {
         }))
     }
 
-    /// Runs the operation as fast as possible with concurrent clients, each in a session of its own.
+    /// Runs the operation as fast as possible with concurrent clients, each in a game session of its own.
     async fn run(
         &self,
         operation: Operation,

@@ -75,7 +75,8 @@ pub fn section(report: &Report) -> Option<String> {
     let _ = write!(
         &mut page,
         "\nAn evening as above, in which each of the six players has a subscription: the machine sustains {} sessions, \
-         and {} with polling in the same run.\n\n\
+         and {} with polling in the same run. *Seen by all* is the time from the moment a roll was due until all six players \
+         have its event.\n\n\
          | players | sessions | rolls/s | p50 ms | p99 ms | seen by all, p50 | p99 | server CPUs | service CPUs |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         live.sustained.0, live.sustained.1

@@ -1,11 +1,12 @@
--- One row per account. Every write of the account locks it (shared) before any other row, and closing the account locks
--- it exclusively. The profile cannot serve as the gate, because it is locked late in the lock order, for its counters.
+-- One row per account. Every write of the account locks it before any other row, and so does closing the account. The
+-- profile cannot serve as the gate, because it is locked late in the lock order, for its counters.
 -- Only our functions can access this table, so nobody can lock the gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true,
-  -- Makes `is_open` part of a key, because the lock of a write (FOR KEY SHARE) does not conflict with changes of other
-  -- columns. So a write conflicts with closing the account, and at REPEATABLE READ fails if its snapshot is older.
+  -- Makes `is_open` part of a key, because the lock of the service when it writes for the account (FOR KEY SHARE) does
+  -- not conflict with changes of other columns. So such a write conflicts with closing the account, and at REPEATABLE
+  -- READ fails if its snapshot is older.
   CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
 );
 

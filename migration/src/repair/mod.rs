@@ -35,7 +35,7 @@ pub(crate) struct Repair {
 }
 
 /// The object that a statement concerns. If `table` is set, rows of that table may violate the object's definition: see
-/// [`crate::rows`].
+/// [`crate::violations`].
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) object: String,

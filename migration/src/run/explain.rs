@@ -8,7 +8,8 @@ use sea_orm_migration::{
 use super::transaction::begin;
 use crate::{PreflightError, db_error, query, repair::Subject, violations};
 
-/// Lists the processes that hold locks on the schema's tables, or the migrators' lock.
+/// Lists the processes that hold locks on the schema's tables, or the migrators' lock, whose number is the one in
+/// `SETTINGS_AND_LOCK`.
 const LOCK_HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
        CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
      FROM pg_catalog.pg_locks
@@ -22,7 +23,8 @@ const LOCK_HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, co
          OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
      ORDER BY 1";
 
-/// Replaces the database's error with one that names the violating rows or the blocking process, if they can be found.
+/// Replaces the database's error with one that names the violating rows, the processes that hold locks, or the object
+/// whose repair was rejected, if they can be found.
 pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Subject>, error: DbErr) -> DbErr {
     if db_error::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
@@ -32,7 +34,7 @@ pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Su
         };
     }
     let Some(subject) = subject else { return error };
-    if error.sql_err().is_some() || is_violation(&error) {
+    if is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
         if let Ok(Some(violation)) = violations::violation_error(&transaction, &subject).await {
             return violation.into();

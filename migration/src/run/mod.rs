@@ -55,7 +55,7 @@ pub enum Step {
 }
 
 /// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
-/// lock's number is arbitrary ("SPARC" in ASCII). A statement waits at most ten seconds for a table lock, because every
+/// lock's number is arbitrary . A statement waits at most ten seconds for a table lock, because every
 /// later statement on that table queues behind it.
 const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
      SET LOCAL check_function_bodies = on;

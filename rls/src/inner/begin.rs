@@ -30,7 +30,7 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) ends_in_background: bool,
 }
 
-/// The columns of the message's row that follow the settings and the admission. The start time is the last.
+/// The columns of the message's row that follow the settings and the begin check. The start time is the last.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     has_isolation: bool,
@@ -123,7 +123,7 @@ impl<C: Connection> Inner<C> {
             completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
                 role_error(error, identity.role())
             }
-            // The admission expression may refuse the identity with any code.
+            // The begin check may refuse the identity with any code.
             _ => error,
         })?;
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();

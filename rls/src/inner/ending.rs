@@ -125,7 +125,7 @@ impl<C: Connection> Inner<C> {
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
         self.record_unknown_commit();
-        Error::TransactionEnded
+        Error::EndedByStatement
     }
 
     /// Returns the error of a call that the server did not answer by the deadline.

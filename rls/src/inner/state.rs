@@ -66,7 +66,7 @@ impl Frame {
 pub(crate) fn end_error(reason: Option<EndReason>) -> DbErr {
     match reason {
         Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),
-        Some(EndReason::EndedByStatement) => Error::TransactionEnded.into(),
+        Some(EndReason::EndedByStatement) => Error::EndedByStatement.into(),
         Some(EndReason::ConnectionLost) => {
             let source = RuntimeErr::Internal("it was lost in an earlier call".to_owned());
             Error::ConnectionLost(DbErr::Conn(source)).into()

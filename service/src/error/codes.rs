@@ -84,7 +84,7 @@ impl Error {
             Self::NotAllowed { .. } => entry("not_allowed", 403),
             Self::ColumnNotGranted { .. } => entry("column_closed", 403),
             Self::IdentityChanged => entry("identity_changed", 500),
-            Self::TransactionEnded => entry("transaction_ended", 500),
+            Self::EndedByStatement => entry("transaction_ended", 500),
             Self::TransactionFailed => entry("transaction_failed", 500),
             Self::NestedTransactionOpen => entry("nested_transaction_open", 500),
             Self::TransactionOver => entry("transaction_over", 500),

@@ -104,7 +104,7 @@ mod tests {
             Error::NotSignedIn,
             Error::NotSessionSeer,
             Error::IdentityChanged,
-            Error::TransactionEnded,
+            Error::EndedByStatement,
             Error::TransactionFailed,
             Error::NestedTransactionOpen,
             Error::TransactionOver,

@@ -21,7 +21,7 @@ impl From<rls::Error> for Error {
             rls::Error::TransactionOver => Self::TransactionOver,
             rls::Error::TransactionFailed => Self::TransactionFailed,
             rls::Error::IdentityChanged => Self::IdentityChanged,
-            rls::Error::TransactionEnded => Self::TransactionEnded,
+            rls::Error::EndedByStatement => Self::EndedByStatement,
             rls::Error::InvalidStatement { reason } => Self::InvalidStatement { reason },
             rls::Error::DeadlineExceeded => Self::DeadlineExceeded,
             rls::Error::PoolTimeout => Self::PoolExhausted,
