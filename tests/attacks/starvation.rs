@@ -228,6 +228,30 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     assert_eq!(stored, format!("{new}@no-email.invalid"));
 }
 
+/// A migration or an operator's CREATE INDEX locks the table of profiles for longer than a sign-up waits for an
+/// address.
+#[tokio::test]
+async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
+    let world = World::new().await;
+    let locking = world.owner().begin().await;
+    exec_in(&locking, "LOCK TABLE users IN SHARE MODE").await.unwrap();
+    let new = uuid::Uuid::new_v4();
+    let sign_up = world.owner().begin().await;
+    let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{new}', '{new}@example.com')");
+    let signing_up = tokio::spawn(async move { exec_and_commit(sign_up, &sql).await });
+    // Longer than a sign-up waits for an address.
+    let waits_again =
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
+    while !world.owner().value::<bool>(waits_again).await.unwrap() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    locking.rollback().await.unwrap();
+    assert_eq!(signing_up.await.unwrap(), "done");
+    let with_address = format!("users WHERE id = '{new}' AND email = '{new}@example.com'");
+    assert_eq!(world.owner().count(&with_address).await, 1);
+    assert_invariants(&world).await;
+}
+
 /// Otherwise the entries that one user's statements leave pending are inserted by somebody else's statement.
 #[tokio::test]
 async fn no_index_collects_pending_entries() {

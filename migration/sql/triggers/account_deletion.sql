@@ -2,9 +2,9 @@
 -- profile, unless somebody else's history references it.
 
 -- Locks the rows that closing an account changes, except those that somebody else has locked, which it returns. It
--- waits for none. The rows are the account's seats in live sessions, these sessions and those that it runs, and the
--- characters and profiles of their participants, whose counters change. Deleting the account also deletes the ended
--- sessions in which nobody else ever had a seat.
+-- waits for none. The rows are the account's seats in live sessions with their characters, these sessions, those that
+-- it runs, and the characters and profiles of the participants of the latter, whose counters change. Deleting the
+-- account also deletes the ended sessions in which nobody else ever had a seat.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -15,6 +15,7 @@ DECLARE
   live CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}'::public.session_status[];
   seated uuid[];
   sessions uuid[];
+  run_by_account uuid[];
   unshared uuid[] := '{}'::uuid[];
   character_ids uuid[];
   user_ids uuid[];
@@ -67,8 +68,17 @@ BEGIN
     RETURN QUERY SELECT 'unshared sessions', unnest(unshared) EXCEPT SELECT 'unshared sessions', unnest(locked);
   END IF;
 
+  run_by_account := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.seer_id = account
+      AND session.id = ANY (sessions)
+  );
   character_ids := ARRAY(
-    SELECT DISTINCT seat.character_id FROM public.session_players AS seat WHERE seat.session_id = ANY (sessions)
+    SELECT DISTINCT seat.character_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (run_by_account)
+      OR (seat.session_id = ANY (seated) AND seat.user_id = account)
   );
   locked := ARRAY(
     SELECT character.id FROM public.characters AS character WHERE character.id = ANY (character_ids) FOR NO KEY UPDATE SKIP LOCKED
@@ -78,7 +88,7 @@ BEGIN
   user_ids := ARRAY(
     SELECT DISTINCT seat.user_id
     FROM public.session_players AS seat
-    WHERE seat.session_id = ANY (sessions)
+    WHERE seat.session_id = ANY (run_by_account)
       AND seat.user_id <> account
   );
   locked := ARRAY(

@@ -39,8 +39,8 @@ END
 $$;
 
 -- Inserts a profile, unless the id or the e-mail address is in use. A transaction that gives up the address, because it
--- closes an account, may stay open: sign-ups do not wait for it longer than a second.
-CREATE OR REPLACE FUNCTION private.insert_profile(account uuid, address text, name text, avatar text)
+-- closes an account, may stay open: a sign-up does not wait for it longer than a second.
+CREATE OR REPLACE FUNCTION private.insert_profile_in_time(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -81,9 +81,15 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  IF private.insert_profile(account, address, name, avatar)
-    OR private.insert_profile(account, reserved_email, name, avatar)
-  THEN
+  -- Waits without a time limit for those who lock a whole table, for example to create an index.
+  LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
+  IF private.insert_profile_in_time(account, address, name, avatar) THEN
+    RETURN;
+  END IF;
+  INSERT INTO public.users (id, account_id, email, display_name, avatar_url)
+  VALUES (account, account, reserved_email, name, avatar)
+  ON CONFLICT DO NOTHING;
+  IF FOUND THEN
     RETURN;
   END IF;
 
