@@ -106,7 +106,7 @@ test("nobody writes what is not theirs to write", () => {
 
 test("an upsert obeys the rules of an update", () => assertOutcomes([
   ["another's profile", denied, () => stranger.api.from("users").upsert({ id: ada.id, display_name: "X" })],
-  ["another's character", "23505", () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: character.id })],
+  ["another's character", denied, () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: character.id })],
   ["one's own level", denied, () => ada.api.from("characters").upsert({ ...newCharacter(ada.id), id: character.id, level: 10 })],
 ]));
 
