@@ -69,6 +69,28 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     assert_invariants(&world).await;
 }
 
+/// Row security uses the statement's snapshot, in which the caller still owns the adventure.
+#[tokio::test]
+async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
+    let world = World::new().await;
+    let (me, victim) = (world.new_user().await, world.new_user().await);
+    let hidden = world.new_draft(victim.uuid()).await;
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{hidden}', 'Wolf') RETURNING id");
+    let creature: Uuid = world.owner().value(&insert).await.unwrap();
+    let mine = world.new_draft(me.uuid()).await;
+    for condition in ["pg_temp.read(creatures)", "true", "false"] {
+        let transaction = me.begin().await;
+        exec_in(&transaction, READ).await.unwrap();
+        let sql = format!(
+            "WITH gone AS (DELETE FROM adventures WHERE id = '{mine}' RETURNING id)
+             INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM gone
+             ON CONFLICT (id) DO UPDATE SET name = 'Mine' WHERE {condition}"
+        );
+        assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{condition}");
+        transaction.rollback().await.unwrap();
+    }
+}
+
 /// Foreign keys accept that a row with the key exists at the end of the statement, although it is another row.
 #[tokio::test]
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {

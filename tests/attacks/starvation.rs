@@ -1,6 +1,6 @@
 //! Locks that an account may take, and keep or renew for as long as it likes, do not stop others for ever.
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account};
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, open_session};
 use crate::world::{World, insert_heroic_save, insert_roll, insert_seat};
 
 /// Shared locks of two transactions that overlap, one after the other, would make an exclusive lock wait for ever.
@@ -131,6 +131,35 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             assert_eq!(remaining, if is_needed { "1" } else { "0" }, "{job}: {locked}");
         }
         assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
+    }
+    assert_invariants(&world).await;
+}
+
+/// A player who locks their own seat, in an ended session on the adventure that nobody else had a part in.
+#[tokio::test]
+async fn a_locked_seat_of_an_empty_session_does_not_delay_a_closing() {
+    let world = World::new().await;
+    for is_deletion in [false, true] {
+        let creator = world.new_user().await;
+        let adventure = world.new_adventure(creator.uuid()).await;
+        let stranger = world.new_player().await;
+        let session = open_session(&world, stranger.id, adventure, true).await;
+        assert_eq!(attempt(&stranger.person, &insert_seat(session, stranger.id, stranger.character)).await, "done");
+        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
+        assert_eq!(attempt(&stranger.person, &cancel).await, "done");
+        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+        assert_eq!(attempt(&creator, &unpublish).await, "done");
+        let holder = stranger.person.begin().await;
+        let lock = format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", stranger.id);
+        exec_in(&holder, &lock).await.unwrap();
+        let closing = world.owner().begin().await;
+        exec_in(&closing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
+        let sql = match is_deletion {
+            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", creator.uuid()),
+            true => format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid()),
+        };
+        assert_eq!(exec_and_commit(closing, &sql).await, "done");
+        holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
 }

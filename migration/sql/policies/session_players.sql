@@ -108,6 +108,13 @@ BEGIN
         TABLE = 'session_players',
         CONSTRAINT = 'session_not_started';
     END IF;
+    IF session.status IN ('completed', 'cancelled') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP004',
+        MESSAGE = 'The session has ended; its seats can no longer change',
+        TABLE = 'session_players',
+        CONSTRAINT = 'session_live';
+    END IF;
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;

@@ -29,6 +29,11 @@ BEGIN
       MESSAGE = 'Only the account itself or the service may close it';
   END IF;
   BEGIN
+    -- A transaction of the user that has an id may have locked the account's gate already. The platform locks the
+    -- account first and then the gate, so waiting for the account here could end its deletion in a deadlock.
+    IF NOT private.is_server() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
+      PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
+    END IF;
     UPDATE auth.users
     SET deleted_at = now(),
         email = NULL,
@@ -39,6 +44,10 @@ BEGIN
   EXCEPTION
     WHEN insufficient_privilege THEN
       NULL;
+    WHEN lock_not_available THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'serialization_failure',
+        MESSAGE = 'The account is being changed; try again';
   END;
   PERFORM private.erase_account(account);
   RETURN EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account);

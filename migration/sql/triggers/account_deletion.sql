@@ -3,8 +3,8 @@
 
 -- Locks the rows that closing an account changes, except those that somebody else has locked, which it returns. It
 -- waits for none. The rows are the account's seats in live sessions with their characters, these sessions, those that
--- it runs, and the characters and profiles of the participants of the latter, whose counters change. Deleting the
--- account also deletes the ended sessions in which nobody else ever had a seat.
+-- it runs, the characters and profiles of the participants of the latter, whose counters change, and drafts. Deleting
+-- the account also deletes the ended sessions in which nobody else ever had a seat.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -103,6 +103,15 @@ BEGIN
   SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (user_ids || account)
   EXCEPT
   SELECT 'users', unnest(locked);
+
+  -- Drafts that others have played are archived. Whoever completes such a session changes their counters.
+  locked := ARRAY(
+    SELECT id FROM public.adventures WHERE creator_id = account AND status = 'draft' FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY
+  SELECT 'adventures', draft.id FROM public.adventures AS draft WHERE creator_id = account AND status = 'draft'
+  EXCEPT
+  SELECT 'adventures', unnest(locked);
 END
 $$;
 
@@ -123,6 +132,8 @@ BEGIN
       PERFORM FROM public.sessions WHERE id = key FOR UPDATE;
     WHEN 'characters' THEN
       PERFORM FROM public.characters WHERE id = key FOR NO KEY UPDATE;
+    WHEN 'adventures' THEN
+      PERFORM FROM public.adventures WHERE id = key FOR NO KEY UPDATE;
     ELSE
       IF key = account THEN
         PERFORM FROM public.users WHERE id = key FOR UPDATE;
@@ -133,13 +144,14 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing an account changes: first its gate, so that no write of the account is in progress, then
--- the others in rounds. No order of the others avoids deadlocks, because users lock several of their rows in any order
--- that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round waits
--- for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a random
--- one: statements that lock the same rows in the same order all lock the same row first, and a statement that gets that
--- row finds the others free. Writers who keep many rows busy could make every round fail. So from the ninth round on,
--- all rows that were busy so far are waited for, one after the other, which can end in a deadlock.
+-- Locks all rows that closing an account changes, apart from its gate, which the caller has locked, so that no write
+-- of the account is in progress. It locks them in rounds. No order of the others avoids deadlocks, because users lock
+-- several of their rows in any order that they like: a statement locks them in scan order, a transaction in the order
+-- of its statements. So a round waits for one row while it holds only the gate, and then locks the others without
+-- waiting, or none. The row is a random one: statements that lock the same rows in the same order all lock the same
+-- row first, and a statement that gets that row finds the others free. Writers who keep many rows busy could make
+-- every round fail. So from the ninth round on, all rows that were busy so far are waited for, one after the other,
+-- which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -155,7 +167,6 @@ DECLARE
   is_waiting boolean;
   rounds integer := 0;
 BEGIN
-  PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   LOOP
     BEGIN
       is_waiting := true;
@@ -193,7 +204,7 @@ BEGIN
           key,
           CASE
             WHEN in_random_order THEN random()
-            ELSE array_position('{session_players,sessions,unshared sessions,characters,users}', relation)
+            ELSE array_position('{session_players,sessions,unshared sessions,characters,users,adventures}', relation)
           END AS lock_rank
         FROM (
           SELECT * FROM unnest(relations, keys) AS waited_for (relation, key)
@@ -206,23 +217,34 @@ BEGIN
 END
 $$;
 
--- Locks the rows of an account, and tries again after a deadlock. The platform closes and deletes accounts and does not
--- retry. A failed attempt releases its locks, so the other statement proceeds.
+-- Locks the gate and the rows of an account, and tries again after a deadlock. The platform closes and deletes
+-- accounts and does not retry. A failed attempt releases its locks, so the other statement proceeds. The attempts for
+-- the gate are not limited: the account's own transactions, in which a deletion's lock in `auth.users` makes a
+-- statement wait, could end each of them. The gate is locked in the attempt's own subtransaction: who waits for a
+-- nested one, which has ended, waits for the whole transaction.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  has_gate boolean;
+  failed_attempts integer := 0;
 BEGIN
-  FOR attempt IN 1 .. 10
   LOOP
     BEGIN
-      PERFORM private.lock_rows_of_account(account, is_deletion, attempt > 1);
+      has_gate := false;
+      PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+      has_gate := true;
+      PERFORM private.lock_rows_of_account(account, is_deletion, failed_attempts > 0);
       RETURN;
     EXCEPTION
       WHEN deadlock_detected THEN
-        IF attempt = 10 THEN
+        IF has_gate THEN
+          failed_attempts := failed_attempts + 1;
+        END IF;
+        IF failed_attempts = 10 THEN
           RAISE;
         END IF;
     END;
@@ -338,9 +360,9 @@ BEGIN
 END
 $$;
 
--- Deletes an account's adventures that nobody else has played. An adventure stays if another transaction has locked it
--- or one of its sessions, because closing an account must not depend on others: whoever creates a session of an
--- adventure locks it, and with overlapping transactions they could keep it locked for ever.
+-- Deletes an account's adventures that nobody else has played. An adventure stays if another transaction has locked
+-- it, one of its sessions or one of their seats, because closing an account must not depend on others: whoever creates
+-- a session of an adventure locks it, and with overlapping transactions they could keep it locked for ever.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -361,6 +383,11 @@ BEGIN
     BEGIN
       PERFORM FROM public.adventures WHERE id = unplayed FOR UPDATE NOWAIT;
       PERFORM FROM public.sessions WHERE adventure_id = unplayed FOR UPDATE NOWAIT;
+      PERFORM
+      FROM public.session_players AS seat
+      JOIN public.sessions AS session ON session.id = seat.session_id
+      WHERE session.adventure_id = unplayed
+      FOR UPDATE OF seat NOWAIT;
       DELETE FROM public.adventures WHERE id = unplayed;
     EXCEPTION
       WHEN foreign_key_violation OR lock_not_available OR deadlock_detected THEN

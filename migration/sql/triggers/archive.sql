@@ -4,10 +4,9 @@
 -- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does
 -- not stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
 -- session whose attempt ends in a deadlock is tried three times, because a user's statement may lock characters or
--- profiles in another order. A participant may keep a seat, a character or a profile locked, so neither waits longer
--- than a fifth of a second for a lock: the job keeps all its sessions locked until it ends. The job stops at a
--- serialization failure, when the server has no space or memory, when an administrator stops it, and at an internal
--- error.
+-- profiles in another order. Neither waits longer than a fifth of a second for a lock that somebody has taken since
+-- `sessions_with_locked_rows`: the job keeps all its sessions locked until it ends. The job stops at a serialization
+-- failure, when the server has no space or memory, when an administrator stops it, and at an internal error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -40,6 +39,104 @@ BEGIN
     EXIT WHEN half > 0;
   END LOOP;
   RETURN private.run_or_skip(job, sessions[:half]) || private.run_or_skip(job, sessions[half + 1:]);
+END
+$$;
+
+-- Returns those of the sessions for which the job would wait, because somebody has locked a row that it needs, and
+-- warns of each. It waits for none. The archive copies seats, and its foreign keys lock what seats and rolls refer to;
+-- cancelling a session changes the counters of its participants and their characters.
+CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
+RETURNS uuid[]
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  locked uuid[];
+  session_id uuid;
+BEGIN
+  IF job = 'archive' THEN
+    WITH needed AS (
+      SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id, NULL::uuid AS creature_id
+      FROM public.sessions
+      WHERE id = ANY (session_ids)
+      UNION
+      SELECT seat.session_id, seat.user_id, seat.character_id, NULL
+      FROM public.session_players AS seat
+      WHERE seat.session_id = ANY (session_ids)
+      UNION
+      SELECT roll.session_id, roll.rolled_by, roll.character_id, roll.creature_id
+      FROM public.dice_rolls AS roll
+      WHERE roll.session_id = ANY (session_ids)
+    ),
+    free_seats AS (
+      SELECT seat.session_id, seat.user_id
+      FROM public.session_players AS seat
+      WHERE seat.session_id = ANY (session_ids)
+      FOR UPDATE SKIP LOCKED
+    ),
+    free_rows AS (
+      SELECT id FROM (
+        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR KEY SHARE SKIP LOCKED
+      ) AS profiles
+      UNION ALL
+      SELECT id FROM (
+        SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR KEY SHARE SKIP LOCKED
+      ) AS characters
+      UNION ALL
+      SELECT id FROM (
+        SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed) FOR KEY SHARE SKIP LOCKED
+      ) AS creatures
+    )
+    SELECT array_agg(DISTINCT busy.session_id)
+    INTO locked
+    FROM (
+      SELECT needed.session_id
+      FROM needed
+      WHERE (needed.user_id IS NOT NULL AND needed.user_id NOT IN (SELECT id FROM free_rows))
+        OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows))
+        OR (needed.creature_id IS NOT NULL AND needed.creature_id NOT IN (SELECT id FROM free_rows))
+      UNION ALL
+      SELECT seats.session_id
+      FROM (
+        SELECT seat.session_id, seat.user_id
+        FROM public.session_players AS seat
+        WHERE seat.session_id = ANY (session_ids)
+        EXCEPT
+        SELECT free_seats.session_id, free_seats.user_id
+        FROM free_seats
+      ) AS seats
+    ) AS busy;
+  ELSE
+    WITH needed AS (
+      SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id
+      FROM public.sessions
+      WHERE id = ANY (session_ids)
+      UNION
+      SELECT seat.session_id, seat.user_id, seat.character_id
+      FROM public.session_players AS seat
+      WHERE seat.session_id = ANY (session_ids)
+    ),
+    free_rows AS (
+      SELECT id FROM (
+        SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
+      ) AS profiles
+      UNION ALL
+      SELECT id FROM (
+        SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
+      ) AS characters
+    )
+    SELECT array_agg(DISTINCT needed.session_id)
+    INTO locked
+    FROM needed
+    WHERE needed.user_id NOT IN (SELECT id FROM free_rows)
+      OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows));
+  END IF;
+  FOREACH session_id IN ARRAY coalesce(locked, '{}')
+  LOOP
+    RAISE WARNING 'Job % skips session %: somebody has locked one of its rows', job, session_id;
+  END LOOP;
+  RETURN coalesce(locked, '{}');
 END
 $$;
 
@@ -123,7 +220,8 @@ BEGIN
       -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    failed := private.run_or_skip('archive', session_ids);
+    failed := private.sessions_with_locked_rows('archive', session_ids);
+    failed := failed || private.run_or_skip('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(failed)));
     moved := moved + cardinality(session_ids) - cardinality(failed);
     EXIT WHEN cardinality(failed) = 0;
     skipped := skipped || failed;
@@ -238,7 +336,8 @@ BEGIN
       LIMIT batch_size - cancelled
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    failed := private.run_or_skip('cancel', abandoned);
+    failed := private.sessions_with_locked_rows('cancel', abandoned);
+    failed := failed || private.run_or_skip('cancel', ARRAY(SELECT unnest(abandoned) EXCEPT SELECT unnest(failed)));
     cancelled := cancelled + cardinality(abandoned) - cardinality(failed);
     EXIT WHEN cardinality(failed) = 0;
     skipped := skipped || failed;

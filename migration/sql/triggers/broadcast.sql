@@ -68,13 +68,15 @@ $$;
 
 -- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the
 -- database session's time zone, which a caller could set to one whose day has no partition yet, so it is set to UTC
--- here.
+-- here. Others can lock Realtime's table, even somebody who only reads it while the platform drops a partition, so it
+-- does not wait longer than a tenth of a second.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET lock_timeout = '100ms'
 AS $$
 BEGIN
   BEGIN

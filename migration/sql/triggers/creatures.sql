@@ -14,9 +14,16 @@ BEGIN
       AND adventure.creator_id IS DISTINCT FROM auth.uid()
   )
     AND NOT private.is_server()
-    AND private.owns_adventure(NEW.adventure_id)
   THEN
-    PERFORM private.refuse_used_id('creatures');
+    IF private.owns_adventure(NEW.adventure_id) THEN
+      PERFORM private.refuse_used_id('creatures');
+    END IF;
+    -- Not left to row security, which uses the statement's snapshot: another part of the statement may have deleted the
+    -- caller's adventure.
+    PERFORM private.may_add_creature(NEW.adventure_id);
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'new row violates row-level security policy for table "creatures"';
   END IF;
   RETURN NEW;
 END

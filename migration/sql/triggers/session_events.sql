@@ -41,7 +41,6 @@ BEGIN
     -- in another part of the statement, or since the snapshot. The session is locked only now and may have changed
     -- since, so participation is checked again. The function of the policy gives the reason of a refusal, if any.
     IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
-      PERFORM private.require_account();
       PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',

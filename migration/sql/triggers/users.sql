@@ -122,6 +122,27 @@ BEGIN
 END
 $$;
 
+-- Stores an e-mail address in a profile, unless another profile holds it. A transaction that gives up the address,
+-- because it closes an account, may stay open: this does not wait for it longer than a second.
+CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+BEGIN
+  UPDATE public.users
+  SET email = address
+  WHERE id = account
+    AND closed_at IS NULL;
+  RETURN true;
+EXCEPTION
+  WHEN unique_violation OR lock_not_available THEN
+    RETURN false;
+END
+$$;
+
 -- Changes the e-mail address of a profile. If another profile holds the new one, the change of the account still
 -- succeeds, and this profile gets its reserved address.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
@@ -133,18 +154,15 @@ AS $$
 BEGIN
   -- The e-mail address is a key, so its change waits for transactions whose foreign keys lock the profile. Such a
   -- transaction may next update the profile's counters, and would wait for the change. Locking the gate first avoids
-  -- this deadlock.
+  -- this deadlock. The profile is locked before the time limit begins.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
-  UPDATE public.users
-  SET email = private.kept_email(account, address)
-  WHERE id = account
-    AND closed_at IS NULL;
-EXCEPTION
-  WHEN unique_violation THEN
+  PERFORM FROM public.users WHERE id = account FOR UPDATE;
+  IF NOT private.set_email_in_time(account, private.kept_email(account, address)) THEN
     UPDATE public.users
     SET email = account || '@no-email.invalid'
     WHERE id = account
       AND closed_at IS NULL;
+  END IF;
 END
 $$;
 
