@@ -1,6 +1,6 @@
 //! Broadcasts: on the platform each event of a session is broadcast, and only the session's participants receive it.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 
 use crate::{
@@ -207,4 +207,22 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         assert!(after <= before, "{broken}: nothing must be sent");
         administrator.close().await.unwrap();
     }
+}
+
+/// Somebody reads the table in an open transaction, and the platform's removal of an old partition waits for them; or
+/// somebody locks the table.
+#[tokio::test]
+async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
+    let (world, administrator) = new_project().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let locking = administrator.begin().await.unwrap();
+    locking.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let rolling = player.person.begin().await;
+    rolling.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
+    let rolled = rolling.execute_unprepared(&insert_roll(game.session, player.character)).await.unwrap();
+    assert_eq!(rolled.rows_affected(), 1);
+    rolling.commit().await.unwrap();
+    locking.rollback().await.unwrap();
+    administrator.close().await.unwrap();
 }

@@ -82,10 +82,11 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let barrier = world.owner().begin().await;
     exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let sql = format!(
-        "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, description)
-         SELECT '{}', '{creature}', 'might', 10, 'attack', CASE WHEN row = 2 THEN pg_temp.wait() END
+        "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type, description)
+         SELECT '{}', CASE WHEN row = 1 THEN '{creature}'::uuid END, CASE WHEN row = 2 THEN '{}'::uuid END,
+                'might', 10, 'attack', CASE WHEN row = 2 THEN pg_temp.wait() END
          FROM generate_series(1, 2) AS row",
-        game.session
+        game.session, game.players[0].character
     );
     let transaction = game.seer.begin().await;
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql

@@ -153,7 +153,7 @@ async fn a_locked_seat_of_an_empty_session_does_not_delay_a_closing() {
         let lock = format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", stranger.id);
         exec_in(&holder, &lock).await.unwrap();
         let closing = world.owner().begin().await;
-        exec_in(&closing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
+        exec_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
         let sql = match is_deletion {
             false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", creator.uuid()),
             true => format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid()),

@@ -11,12 +11,12 @@ impl Game {
         if game_session.is_over() {
             return Err("session_over");
         }
-        if game_session.seats_taken() >= game_session.max_players {
-            return Err("session_full");
-        }
         let character = &self.characters[hero];
         if character.owner != player {
             return Err("character_not_yours");
+        }
+        if game_session.seats_taken() >= game_session.max_players {
+            return Err("session_full");
         }
         if character.is_retired {
             return Err("character_retired");
@@ -83,6 +83,7 @@ impl Game {
                 }
             }
             None if matches!(game_session.status, "active" | "paused") => return Err("session_started"),
+            None if game_session.is_over() => return Err("session_over"),
             None => {}
         }
         if self.characters[hero].is_deleted {
