@@ -109,6 +109,20 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     assert!(wrong.is_empty(), "links whose target does not exist:\n{}", wrong.join("\n"));
 }
 
+/// A fence is a line of its own, with at most the name of a language, and each block that is opened is closed.
+#[test]
+fn code_blocks_of_documents_are_complete() {
+    let mut wrong = Vec::new();
+    for path in tracked_files(&[".md"]) {
+        let text = read(&path);
+        let fences: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("```")).collect();
+        if fences.len() % 2 != 0 || fences.iter().any(|fence| !fence.starts_with("```") || fence.contains(' ')) {
+            wrong.push(relative(&path));
+        }
+    }
+    assert!(wrong.is_empty(), "documents with a broken code block: {wrong:?}");
+}
+
 #[test]
 fn every_decision_that_is_cited_has_its_heading() {
     let decisions = read(&root().join("docs/decisions.md"));

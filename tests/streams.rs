@@ -17,7 +17,7 @@ fn first_column(row: Result<QueryResult, DbErr>) -> i32 {
     row.unwrap().try_get_by_index(0).unwrap()
 }
 
-async fn connect_single(world: &World, deadline: Duration) -> Sparc {
+async fn connect_with_one_connection(world: &World, deadline: Duration) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(1).deadline(deadline)).await.unwrap()
 }
 
@@ -25,7 +25,7 @@ async fn connect_single(world: &World, deadline: Duration) -> Sparc {
 async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let world = World::new().await;
     let id = world.new_account().await;
-    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(id);
+    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(id);
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
         let started = Instant::now();
         let tx = ada.begin().await.unwrap();
@@ -46,7 +46,7 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
 async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let world = World::new().await;
     let id = world.new_account().await;
-    let sparc = connect_single(&world, Duration::from_millis(300)).await;
+    let sparc = connect_with_one_connection(&world, Duration::from_millis(300)).await;
     let ada = sparc.as_user(id);
     let stream = ada.stream_raw(rows(1_000_000)).await.unwrap();
     let mut tries = 0;
@@ -71,7 +71,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
 async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(player.id);
+    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.id);
     let write = |name: &str| {
         let sql = format!("UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id", player.id);
         Statement::from_string(DbBackend::Postgres, sql)
@@ -93,7 +93,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
 #[tokio::test]
 async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let world = World::new().await;
-    let ada = connect_single(&world, Duration::from_secs(20)).await.as_user(world.new_account().await);
+    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(world.new_account().await);
     let failing =
         || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
     let tx = ada.begin().await.unwrap();

@@ -30,9 +30,9 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_archived_dice_rolls_session", "the rolls of an archived session"),
     ("idx_characters_user_id", "the caller's characters (`characters.list`) and their number"),
     ("idx_creatures_adventure_id", "the creatures of an adventure"),
-    ("idx_dice_rolls_original", "one save per roll"),
+    ("idx_dice_rolls_original", "one heroic save per roll"),
     ("idx_dice_rolls_type", "a session's rolls of one type"),
-    ("idx_session_events_cleanup", "the clean-up with each event"),
+    ("idx_session_events_cleanup", "deletion of expired events with each new event"),
     ("idx_session_events_seq", "events after a number; unique number within a session"),
     ("idx_session_players_active", "active seats, for clients of the API"),
     ("idx_session_players_character", "seats of a character"),
@@ -45,7 +45,7 @@ const OTHER_USES: [(&str, &str); 17] = [
 
 /// Rows that are written to measure the cost of an index.
 const WRITTEN_ROWS: u32 = 2000;
-/// How often the rows are written with and without the index; the medians count.
+/// How often the rows are written with and without the index; the medians are compared.
 const ROUNDS: usize = 5;
 
 /// The indexes that the measured statements read.

@@ -7,12 +7,12 @@ use std::fmt::Write;
 pub struct Step {
     /// The statement, with `$1`, `$2` and so on.
     pub sql: String,
-    /// The values as SQL literals, per client, in the order of the parameters.
+    /// The values as SQL expressions, per client, in the order of the parameters.
     pub values: Vec<Vec<String>>,
 }
 
 /// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the
-/// identity; if `is_pipelined`, it is sent in one message with BEGIN.
+/// identity; if `is_pipelined`, it is sent in one round trip with BEGIN.
 #[must_use]
 pub fn build_script(steps: &[Step], is_pipelined: bool) -> String {
     let mut variables = Vec::new();

@@ -16,7 +16,7 @@ pub struct Plan {
     pub text: String,
     /// The plan's nodes with their tables and indexes, without costs and times, which differ between runs.
     pub shape: String,
-    /// Planning and execution time in milliseconds.
+    /// The sum of planning and execution time in milliseconds.
     pub ms: f64,
     /// Shared buffers hit or read, the mean over several samples.
     pub buffers: u64,

@@ -1,4 +1,4 @@
-//! The statements with which users read: the specification's and the service's.
+//! The users' read queries: the specification's and the service's.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -17,7 +17,7 @@ use crate::{
     workload::{Execution, Role, Workload},
 };
 
-/// Returns the user and the values of a statement for a sample.
+/// A function that returns the user and the values of a statement for a sample.
 type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
 
 /// A measured filter of the lobby: its name, the service's filter, the specification's query, and the filter's value

@@ -1,7 +1,7 @@
-//! The game that both databases hold, as a function of the scale: users, seats and rolls.
+//! The rows of both databases, the specification's and ours, as a function of the scale.
 //!
 //! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its
-//! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 600
+//! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 700
 //! thousand seats, a million rolls, a million events. The rows per user and per session do not grow with the scale.
 
 use uuid::Uuid;
@@ -79,7 +79,7 @@ pub struct Session {
     pub max_players: u64,
     /// The number of taken seats.
     pub seats: u64,
-    /// The account number of its Seer.
+    /// The number of its Seer's account.
     pub seer: u64,
     /// The number of its adventure.
     pub adventure: u64,
@@ -263,7 +263,7 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
 pub fn join_code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
     let base = ALPHABET.len() as u64;
-    // The multiplier is coprime to the modulus, so every code occurs once.
+    // The multiplier is coprime to the modulus, so no code occurs twice.
     let mut remaining = session * 387_420_489 % base.pow(6);
     (0..6)
         .map(|_| {

@@ -1,5 +1,5 @@
-//! Closed accounts: only the column `closed_at` says that an account is closed; a closed account writes to no table, in
-//! no status of a session; closing an account and its writes wait for each other.
+//! Only `closed_at` says that an account is closed; a closed account cannot write to any table, whatever the status of
+//! its sessions. Closing an account waits for its uncommitted writes, and they wait for the closing.
 
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ fn reserved_addresses(id: Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_email_address_in_a_reserved_domain_counts_as_none() {
+async fn an_email_address_in_a_reserved_domain_is_replaced() {
     let world = World::new().await;
     let owner = world.owner();
     for index in 0..reserved_addresses(Uuid::nil()).len() {
@@ -54,7 +54,7 @@ async fn an_email_address_in_a_reserved_domain_counts_as_none() {
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
             assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
 
-            // The victim's account can still be closed: by the platform, by its owner, or by the service.
+            // The victim's account can still be closed: by the platform, by its user, or by the service.
             match index % 3 {
                 0 => close(&world, victim).await,
                 1 => {
@@ -88,7 +88,7 @@ async fn a_taken_placeholder_prevents_no_sign_up() {
 
 #[tokio::test]
 async fn a_closed_account_writes_nothing() {
-    for closed_by in ["platform", "owner", "service", "deletion"] {
+    for closed_by in ["platform", "user", "service", "deletion"] {
         let world = World::new().await;
         let fixture = create_full_account(&world).await;
         let statements = all_writes(&fixture);
@@ -99,7 +99,7 @@ async fn a_closed_account_writes_nothing() {
         let closing = format!("SELECT private.close_account('{}')", fixture.account);
         match closed_by {
             "platform" => close(&world, fixture.account).await,
-            "owner" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
+            "user" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
             "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account);
@@ -109,13 +109,14 @@ async fn a_closed_account_writes_nothing() {
         let mut accepted = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.me, sql).await;
-            // Rows that are gone or no longer theirs cannot be written either; a session needs an adventure.
+            // `SP019`: the account is closed. `42501`, `no row`: the row is gone or no longer theirs. `SP009`: the
+            // adventure of the new session is gone.
             if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
                 accepted.push(format!("{outcome}: {sql}"));
             }
         }
         assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
-        // Writes to rows that are still theirs are refused with the account's own SQLSTATE.
+        // Writes to rows that are still theirs are refused with `SP019`: the account is closed.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
             insert_character(Uuid::new_v4(), fixture.account),
@@ -229,7 +230,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
 
 #[tokio::test]
 async fn no_session_outlives_the_account_of_its_seer() {
-    for closed_by in ["platform", "owner", "deletion"] {
+    for closed_by in ["platform", "user", "deletion"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
             let game = world.new_session(2).await;
@@ -242,7 +243,7 @@ async fn no_session_outlives_the_account_of_its_seer() {
             let seer = game.seer.uuid();
             match closed_by {
                 "platform" => close(&world, seer).await,
-                "owner" => {
+                "user" => {
                     assert_eq!(attempt(&game.seer, &format!("SELECT private.close_account('{seer}')")).await, "done");
                 }
                 _ => assert_eq!(

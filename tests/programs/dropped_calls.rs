@@ -1,5 +1,5 @@
-//! Every call of a method of a connection and of a transaction is dropped at each point where it waits, and the next
-//! caller uses the pool's only connection at once.
+//! The future of every method of connections and transactions is dropped at each await point; the next caller then uses
+//! the pool's only connection immediately.
 
 use std::pin::Pin;
 
@@ -63,7 +63,7 @@ where
                 })
             })
         }),
-        ("a refusal", |c| {
+        ("a failing statement", |c| {
             Box::pin(async {
                 assert!(c.execute_unprepared("SELECT 1 / (pg_sleep(0) IS NULL)::integer").await.is_err());
                 Ok(())
@@ -78,15 +78,15 @@ async fn assert_identity(who: &impl ConnectionTrait, id: Uuid, what: &str) {
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
 
-async fn connect_single(world: &World) -> Sparc {
+async fn connect_with_one_connection(world: &World) -> Sparc {
     let proxy = Proxy::to_world(world).await;
     Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_call_on_a_connection_dropped_at_any_point_does_not_affect_the_next_caller() {
+async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let world = World::new().await;
-    let sparc = connect_single(&world).await;
+    let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let mut dropped = 0;
     for (name, method) in methods::<IdentityConnection>() {
@@ -107,9 +107,9 @@ async fn a_call_on_a_connection_dropped_at_any_point_does_not_affect_the_next_ca
 }
 
 #[tokio::test]
-async fn a_call_on_a_transaction_dropped_at_any_point_fails_only_the_innermost() {
+async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transaction() {
     let world = World::new().await;
-    let sparc = connect_single(&world).await;
+    let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let (id, mut dropped) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
@@ -142,7 +142,7 @@ async fn a_call_on_a_transaction_dropped_at_any_point_fails_only_the_innermost()
 #[tokio::test]
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;
-    let sparc = connect_single(&world).await;
+    let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
     for commits in [true, false] {

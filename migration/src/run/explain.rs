@@ -8,7 +8,8 @@ use sea_orm_migration::{
 use super::transaction::begin;
 use crate::{PreflightError, db_error, query, repair::Subject, violations};
 
-/// Lists the processes that hold locks on the schema's tables, or the migrators' lock, whose number is the one in
+/// Lists the processes that hold locks on the schema's tables, or the advisory lock of the migrators. Its key must
+/// equal the one in
 /// `SETTINGS_AND_LOCK`.
 const LOCK_HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
        CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
