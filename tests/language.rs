@@ -116,7 +116,9 @@ fn code_blocks_of_documents_are_complete() {
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
         let fences: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("```")).collect();
-        if fences.len() % 2 != 0 || fences.iter().any(|fence| !fence.starts_with("```") || fence.contains(' ')) {
+        if !fences.len().is_multiple_of(2)
+            || fences.iter().any(|fence| !fence.starts_with("```") || fence.contains(' '))
+        {
             wrong.push(relative(&path));
         }
     }
