@@ -144,12 +144,12 @@ BEGIN
 END
 $$;
 
--- Locks all rows that closing an account changes, apart from its gate, which the caller has locked, so that no write
--- of the account is in progress. It locks them in rounds. No order of the others avoids deadlocks, because users lock
--- several of their rows in any order that they like: a statement locks them in scan order, a transaction in the order
--- of its statements. So a round waits for one row while it holds only the gate, and then locks the others without
--- waiting, or none. The row is a random one: statements that lock the same rows in the same order all lock the same
--- row first, and a statement that gets that row finds the others free. Writers who keep many rows busy could make
+-- Locks all rows that closing an account changes, in rounds. The caller has locked the account's gate, so no write of
+-- the account is in progress. No order of these rows avoids deadlocks, because users lock several of their rows in any
+-- order that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round
+-- waits for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a
+-- random one: statements that lock the same rows in the same order all lock the same row first, and a statement that
+-- gets that row finds the others free. Writers who keep many rows busy could make
 -- every round fail. So from the ninth round on, all rows that were busy so far are waited for, one after the other,
 -- which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
@@ -219,9 +219,10 @@ $$;
 
 -- Locks the gate and the rows of an account, and tries again after a deadlock. The platform closes and deletes
 -- accounts and does not retry. A failed attempt releases its locks, so the other statement proceeds. The attempts for
--- the gate are not limited: the account's own transactions, in which a deletion's lock in `auth.users` makes a
--- statement wait, could end each of them. The gate is locked in the attempt's own subtransaction: who waits for a
--- nested one, which has ended, waits for the whole transaction.
+-- the gate are not limited: a transaction of the account that holds the gate and waits for its row in `auth.users`,
+-- which a deletion has locked, could end each of them in a deadlock. The gate is locked in the attempt's own
+-- subtransaction, not in one nested in it: a lock that a finished nested subtransaction has taken makes others wait
+-- until the whole transaction ends.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
