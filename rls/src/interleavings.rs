@@ -204,6 +204,10 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
 }
 
 async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
+    // `PctScheduler` panics if its first program never leaves it a choice, as when the BEGIN is cancelled.
+    let second_task = spawn(yield_now());
+    yield_now().await;
+    second_task.await.unwrap();
     let server = Server::default();
     let identity = Identity::new(USER_ROLE);
     let prepared_statements = PreparedStatements::Cached;
