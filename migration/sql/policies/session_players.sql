@@ -102,18 +102,10 @@ BEGIN
   FOR NO KEY UPDATE;
   IF NOT FOUND THEN
     IF session.status IN ('active', 'paused') THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP005',
-        MESSAGE = 'The session has started; seats and characters are chosen before the start',
-        TABLE = 'session_players',
-        CONSTRAINT = 'session_not_started';
+      PERFORM private.refuse_seat_after_start();
     END IF;
     IF session.status IN ('completed', 'cancelled') THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP004',
-        MESSAGE = 'The session has ended; its seats can no longer change',
-        TABLE = 'session_players',
-        CONSTRAINT = 'session_live';
+      PERFORM private.refuse_seat_after_end();
     END IF;
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (session.id, me, chosen_character_id)

@@ -1,5 +1,47 @@
 -- Seats: at most as many as the session has, each taken by its player with a living character of their own.
 
+CREATE OR REPLACE FUNCTION private.refuse_seat_after_end()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP004',
+    MESSAGE = 'The session has ended; its seats can no longer change',
+    TABLE = 'session_players',
+    CONSTRAINT = 'session_live';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_seat_after_start()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP005',
+    MESSAGE = 'The session has started; seats and characters are chosen before the start',
+    TABLE = 'session_players',
+    CONSTRAINT = 'session_not_started';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_other_players_character()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP006',
+    MESSAGE = 'The character must belong to the player',
+    TABLE = 'session_players',
+    CONSTRAINT = 'own_character';
+END
+$$;
+
 -- Checks who may change what in a seat, and sets its timestamps. For an update, row security has already refused all
 -- callers but the player, the session's Seer, and roles that bypass it.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
@@ -22,24 +64,14 @@ BEGIN
     ELSE
       NEW.left_at := coalesce(NEW.left_at, now());
     END IF;
-    IF is_user OR NEW.is_active THEN
-      RETURN NEW; -- Row security or `check_session_capacity` refuses it if need be.
-    END IF;
-  END IF;
-  IF (TG_OP = 'INSERT' OR NEW.character_id <> OLD.character_id)
-    AND EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id)
-    AND (TG_OP = 'INSERT' OR NOT is_user OR NEW.user_id = me)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP006',
-      MESSAGE = 'The character must belong to the player',
-      TABLE = 'session_players',
-      CONSTRAINT = 'own_character';
-  END IF;
-  IF TG_OP = 'INSERT' THEN
     RETURN NEW;
   END IF;
-
+  IF NEW.character_id <> OLD.character_id
+    AND (NOT is_user OR NEW.user_id = me)
+    AND EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id)
+  THEN
+    PERFORM private.refuse_other_players_character();
+  END IF;
   IF (
     NEW.is_active <> OLD.is_active
     OR NEW.character_id <> OLD.character_id
@@ -49,11 +81,7 @@ BEGIN
   THEN
     -- Checked here as well as in `check_session_capacity`, which locks the session first: a transaction that archives
     -- the session has locked it and waits for this seat.
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP004',
-      MESSAGE = 'The session has ended; its seats can no longer change',
-      TABLE = 'session_players',
-      CONSTRAINT = 'session_live';
+    PERFORM private.refuse_seat_after_end();
   END IF;
   IF is_user AND NEW.user_id <> me
     AND (NEW.character_id <> OLD.character_id OR (NEW.is_active AND NOT OLD.is_active))
@@ -116,11 +144,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id) THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'SP006',
-      MESSAGE = 'The character must belong to the player',
-      TABLE = 'session_players',
-      CONSTRAINT = 'own_character';
+    PERFORM private.refuse_other_players_character();
   END IF;
   RETURN NULL;
 END
@@ -218,27 +242,15 @@ BEGIN
     WHERE id = session_change.session_id;
     CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
     IF current_session.status = ANY (final) AND TG_OP <> 'DELETE' THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP004',
-        MESSAGE = 'The session has ended; its seats can no longer change',
-        TABLE = 'session_players',
-        CONSTRAINT = 'session_live';
+      PERFORM private.refuse_seat_after_end();
     END IF;
     -- Row security was evaluated on the statement's snapshot. The session is locked only now and may have changed
     -- since.
     IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP005',
-        MESSAGE = 'The session has started; seats and characters are chosen before the start',
-        TABLE = 'session_players',
-        CONSTRAINT = 'session_not_started';
+      PERFORM private.refuse_seat_after_start();
     END IF;
     IF session_change.swaps_character AND current_session.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP005',
-        MESSAGE = 'The session has started; seats and characters are chosen before the start',
-        TABLE = 'session_players',
-        CONSTRAINT = 'session_not_started';
+      PERFORM private.refuse_seat_after_start();
     END IF;
     IF session_change.seats > 0 AND current_session.seats_taken + session_change.seats > current_session.max_players THEN
       RAISE EXCEPTION USING
@@ -271,11 +283,7 @@ BEGIN
     FOR NO KEY UPDATE;
     CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
     IF character_change.seats > 0 AND current_character.user_id <> character_change.user_id THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'SP006',
-        MESSAGE = 'The character must belong to the player',
-        TABLE = 'session_players',
-        CONSTRAINT = 'own_character';
+      PERFORM private.refuse_other_players_character();
     END IF;
     IF character_change.seats > 0 AND current_character.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
