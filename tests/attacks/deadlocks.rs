@@ -370,3 +370,22 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, fixture.account).await);
 }
+
+/// An event locks its account's gate before its session: another transaction of the account, which has the gate, can
+/// still lock the session.
+#[tokio::test]
+async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let transaction = game.seer.begin().await;
+    let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.uuid());
+    assert_eq!(exec_in(&transaction, &bio).await, Ok(1));
+    let event = {
+        let (seer, session) = (game.seer.clone(), game.session);
+        tokio::spawn(async move { attempt(&seer, &insert_event(session)).await })
+    };
+    world.owner().wait_for_lock_waiters(1).await;
+    let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session);
+    assert_eq!(exec_and_commit(transaction, &pause).await, "done");
+    assert_eq!(event.await.unwrap(), "done");
+}

@@ -27,13 +27,14 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- Errors that functions raise, and locks that they take.
+-- Errors that functions raise, locks that they take, and calls of other functions for their effect.
 statements_in_functions AS (
   SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
-    regexp_replace(definition, pattern, CASE kind WHEN 'raise' THEN 'NULL;' ELSE '' END, 1, nth) AS definition
+    regexp_replace(definition, pattern, CASE WHEN kind IN ('raise', 'call') THEN 'NULL;' ELSE '' END, 1, nth) AS definition
   FROM functions,
     (VALUES
       ('raise', 'RAISE EXCEPTION USING([^;'']|''[^'']*'')*;'),
+      ('call', 'PERFORM private\.([^;'']|''[^'']*'')*;'),
       ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
     ) AS searched (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
