@@ -3,9 +3,10 @@
 //! `cargo run --example live_session` starts a new database and prints the URL of a page with a demo game. Visitors
 //! can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
 //!
-//! This file has the service; `auth.rs` has authentication, `openapi.rs` the description of the routes, `demo.rs` the
-//! demo game, `demo_session.rs` what its visitors do.
+//! This file has the service; `api_error.rs` has its errors, `auth.rs` authentication, `openapi.rs` the description of
+//! the routes, `demo.rs` the demo game, `demo_session.rs` what its visitors do.
 
+mod api_error;
 mod auth;
 mod demo;
 mod demo_session;
@@ -13,18 +14,18 @@ mod openapi;
 
 use std::{fs, future::ready, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use api_error::ApiError;
 use auth::{Tokens, User, Viewer};
 use axum::{
     Json,
     extract::{FromRequest, Path, Query, Request, State},
-    http::{HeaderMap, Method, StatusCode},
-    response::{Html, IntoResponse, Response, Sse, sse},
+    http::{HeaderMap, Method},
+    response::{Html, IntoResponse, Sse, sse},
 };
 use clap::Parser;
 use futures_util::{Stream, StreamExt};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde::{Deserialize, de::DeserializeOwned};
 use sparc::entity::{characters, dice_rolls, session_events, session_players, sessions};
 use sparc::service::{
     Cursor, Error, JoinCode, Operations, Options, Page, Sparc,
@@ -367,53 +368,6 @@ async fn page() -> impl IntoResponse {
     let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
                   connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     ([("content-security-policy", policy)], Html(include_str!("page.html")))
-}
-
-/// The response to a request that failed: an error of the data layer, or another one in the same format.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-struct ApiError {
-    #[serde(skip)]
-    status: u16,
-    code: String,
-    message: String,
-    /// Whether the same request may succeed if it is sent again.
-    retryable: bool,
-    details: Value,
-}
-
-impl ApiError {
-    fn new(status: u16, code: &str, message: impl ToString) -> Self {
-        Self { status, code: code.into(), message: message.to_string(), retryable: false, details: json!({}) }
-    }
-
-    fn internal() -> Self {
-        Self::new(500, "internal", "the server failed")
-    }
-
-    fn invalid_token(error: &jsonwebtoken::errors::Error) -> Self {
-        match error.kind() {
-            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
-            _ => Self::new(401, "token_invalid", "the token is invalid; sign in again"),
-        }
-    }
-}
-
-impl From<Error> for ApiError {
-    fn from(error: Error) -> Self {
-        let status = error.http_status();
-        if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
-            eprintln!("{}: {error:?}", error.code());
-        }
-        Self { status, ..serde_json::from_value(json!(error)).unwrap_or_else(|_| Self::internal()) }
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Without this header, a browser may cache a 410 (`events_expired`) forever.
-        (status, [("cache-control", "no-store")], Json(self)).into_response()
-    }
 }
 
 /// A JSON request body, deserialized as an input of the data layer.

@@ -13,6 +13,7 @@ mod archive;
 mod changed_again;
 mod closing;
 mod deadlocks;
+mod deleted_rows;
 mod escalation;
 mod extremes;
 mod full_account;

@@ -19,6 +19,7 @@ use crate::{
 
 mod adventures;
 mod game;
+mod picks;
 mod seats;
 mod steps;
 mod visible;

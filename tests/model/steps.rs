@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
+    picks::{Pick, pick_character, pick_index, pick_participant, pick_session},
     visible::{Reader, set_identity},
 };
 
@@ -19,9 +20,6 @@ pub struct Step {
     /// Who reads everything afterwards.
     pub reader: u8,
 }
-
-/// A number that selects one of the existing rows of a kind.
-type Pick = u8;
 
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -116,40 +114,6 @@ impl Target<'_> {
     async fn query_flag(&self, sql: String) -> bool {
         sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(self.pool).await.unwrap()
     }
-}
-
-fn pick_index<T>(all: &[T], pick: Pick) -> Option<usize> {
-    (!all.is_empty()).then(|| usize::from(pick) % all.len())
-}
-
-/// Picks a character, mostly one of the player's own.
-fn pick_character(game: &Game, player: usize, pick: Pick) -> Option<usize> {
-    let own: Vec<usize> = (0..game.characters.len()).filter(|index| game.characters[*index].owner == player).collect();
-    if pick < 200 && !own.is_empty() {
-        Some(own[usize::from(pick) % own.len()])
-    } else {
-        pick_index(&game.characters, pick)
-    }
-}
-
-/// Picks a session, mostly one of the newest.
-fn pick_session(game: &Game, pick: Pick) -> Option<usize> {
-    let all = game.sessions.len();
-    let newest = all.saturating_sub(4);
-    if pick < 200 && all > 0 {
-        Some(newest + usize::from(pick) % (all - newest))
-    } else {
-        pick_index(&game.sessions, pick)
-    }
-}
-
-/// Picks a user, mostly one who has or had a seat in the session.
-fn pick_participant(game: &Game, session: usize, pick: Pick) -> Option<usize> {
-    let participants: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
-    pick_index(&participants, pick)
-        .filter(|_| pick < 200)
-        .map(|index| participants[index])
-        .or_else(|| pick_index(&game.people, pick))
 }
 
 impl Step {

@@ -1,0 +1,58 @@
+//! Errors as responses.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sparc::service::Error;
+
+/// The response to a request that failed: an error of the data layer, or another one in the same format.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct ApiError {
+    #[serde(skip)]
+    status: u16,
+    code: String,
+    message: String,
+    /// Whether the same request may succeed if it is sent again.
+    retryable: bool,
+    details: Value,
+}
+
+impl ApiError {
+    pub fn new(status: u16, code: &str, message: impl ToString) -> Self {
+        Self { status, code: code.into(), message: message.to_string(), retryable: false, details: json!({}) }
+    }
+
+    pub fn internal() -> Self {
+        Self::new(500, "internal", "the server failed")
+    }
+
+    pub fn invalid_token(error: &jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            jsonwebtoken::errors::ErrorKind::ExpiredSignature => Self::new(401, "token_expired", "sign in again"),
+            _ => Self::new(401, "token_invalid", "the token is invalid; sign in again"),
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let status = error.http_status();
+        if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
+            eprintln!("{}: {error:?}", error.code());
+        }
+        Self { status, ..serde_json::from_value(json!(error)).unwrap_or_else(|_| Self::internal()) }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Without this header, a browser may cache a 410 (`events_expired`) forever.
+        (status, [("cache-control", "no-store")], Json(self)).into_response()
+    }
+}

@@ -1,0 +1,113 @@
+//! A row that is being deleted by a concurrent transaction still counts towards its limit.
+
+use uuid::Uuid;
+
+use super::{assert_invariants, attempt, exec_in, limits::create_characters, query_number};
+use crate::world::{Person, World, insert_character, insert_seat, run_together};
+
+/// Deletes rows in an open transaction, for which inserts of rows with the same ids wait. After its commit, inserts as
+/// many rows with new ids at once. Returns the outcomes of all inserts.
+async fn insert_while_deleting(
+    world: &World,
+    person: &Person,
+    table: &str,
+    ids: &[Uuid],
+    insert: impl Fn(Uuid) -> String,
+) -> Vec<String> {
+    let attempt_with = |id: Uuid| {
+        let (person, sql) = (person.clone(), insert(id));
+        async move { attempt(&person, &sql).await }
+    };
+    let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+    let deletion = person.begin().await;
+    exec_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
+    let same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
+    world.owner().wait_for_lock_waiters(ids.len() as i64).await;
+    deletion.commit().await.unwrap();
+    let mut outcomes = run_together(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
+    for task in same_ids {
+        outcomes.push(task.await.unwrap());
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn a_row_that_is_being_deleted_makes_no_room() {
+    for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
+        let world = World::new().await;
+        let me = world.new_user().await;
+        create_characters(&world, me.uuid(), 10, false).await;
+        let ids: Vec<Uuid> = world
+            .owner()
+            .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid()))
+            .await
+            .unwrap();
+        let insert = |id| insert_character(id, me.uuid()) + conflict;
+        let outcomes = insert_while_deleting(&world, &me, "characters", &ids, insert).await;
+        let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
+        let living = query_number(&world, &living).await;
+        assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
+        assert_eq!(
+            living,
+            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
+        );
+        assert_invariants(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
+    let world = World::new().await;
+    let (me, other) = (world.new_user().await, world.new_user().await);
+    let draft = world.new_draft(other.uuid()).await;
+    for (person, table, columns, owner) in
+        [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
+    {
+        let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{owner}', 'Again')");
+        let owner_column = columns.split(", ").nth(1).unwrap();
+        let fill = format!(
+            "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)"
+        );
+        world.owner().exec(&fill).await.unwrap();
+        let ids: Vec<Uuid> = world
+            .owner()
+            .values(&format!("SELECT id FROM {table} WHERE {owner_column} = '{owner}' LIMIT 4"))
+            .await
+            .unwrap();
+        let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
+        assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
+        assert_eq!(world.owner().count(&format!("{table} WHERE {owner_column} = '{owner}'")).await, 200, "{table}");
+    }
+    assert_invariants(&world).await;
+}
+
+#[tokio::test]
+async fn a_seat_that_is_being_deleted_makes_no_room() {
+    let world = World::new().await;
+    let game = world.new_session(4).await;
+    world.set(&game, "is_public = true").await;
+    let seated = &game.players[0];
+    let deletion = world.service().begin().await;
+    let delete =
+        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, seated.id);
+    exec_in(&deletion, &delete).await.unwrap();
+    let (person, sql) = (seated.person.clone(), insert_seat(game.session, seated.id, seated.character));
+    let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
+    for _ in 0..3 {
+        let player = world.new_player().await;
+        let sql = insert_seat(game.session, player.id, player.character);
+        inserts.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
+    }
+    world.owner().wait_for_lock_waiters(4).await;
+    deletion.commit().await.unwrap();
+    let mut outcomes = Vec::new();
+    for task in inserts {
+        outcomes.push(task.await.unwrap());
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
+    assert_eq!(
+        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session)).await,
+        4
+    );
+    assert_invariants(&world).await;
+}

@@ -1,0 +1,122 @@
+//! Heroic saves: who may repeat a failed roll, when and how often, also concurrently.
+
+use uuid::Uuid;
+
+use crate::world::{BoxedTask, Refused, World, insert_heroic_save, insert_roll, row_as_json, run_together};
+
+#[tokio::test]
+async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 18, 0).await;
+    player.person.exec(&insert_heroic_save(game.session, player.character, failed)).await.unwrap();
+    let save = row_as_json(
+        &world.owner(),
+        "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
+    )
+    .await;
+    assert_eq!((save["difficulty"].as_i64(), save["dice_count"].as_i64()), (Some(18), Some(5)));
+    assert_eq!(save["original_roll_id"], failed.to_string());
+    assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 1").await, 1);
+}
+
+#[tokio::test]
+async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_players_roll() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let [me, other] = &game.players[..] else { panic!("two players are seated") };
+    let save = |original| insert_heroic_save(game.session, me.character, original);
+    let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
+    assert_refused!(me.person.exec(&save(good)).await, "SP012", "heroic_save_after_failure");
+    let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
+    assert_refused!(me.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
+    let others_roll = world.new_roll(game.session, other.character, "{1,2}", 10, 0).await;
+    assert_refused!(me.person.exec(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
+    let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
+    assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
+    world.set(&game, "current_encounter_id = 'next'").await;
+    assert_refused!(
+        me.person.exec(&save(bad)).await,
+        "23505",
+        "idx_dice_rolls_original",
+        "a roll can be saved only once"
+    );
+    let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
+    assert_refused!(me.person.exec(&save(saved)).await, "SP015", "heroic_save_of_own_roll", "a save cannot be saved");
+}
+
+#[tokio::test]
+async fn each_seat_has_one_heroic_save_per_encounter() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    for encounter in ["wolves", "bridge", "wolves"] {
+        world.set(&game, &format!("current_encounter_id = '{encounter}'")).await;
+        assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
+        let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+        assert_eq!(
+            player.person.exec(&insert_heroic_save(game.session, player.character, first)).await,
+            Ok(1),
+            "{encounter}"
+        );
+        assert_refused!(
+            player.person.exec(&insert_heroic_save(game.session, player.character, second)).await,
+            "SP011",
+            "heroic_save_once_an_encounter"
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_two_concurrent_heroic_saves_one_succeeds() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    for round in 0..20 {
+        world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
+        let mut tasks = Vec::new();
+        for _ in 0..4 {
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
+            tasks.push(async move { person.exec(&sql).await });
+        }
+        let outcomes = run_together(tasks).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+    }
+}
+
+#[tokio::test]
+async fn leaving_saving_and_new_encounters_do_not_deadlock() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    for round in 0..100 {
+        world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
+        let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
+        for player in &game.players {
+            let is_active = round % 2 == 1;
+            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+            for (person, sql) in [
+                (
+                    &player.person,
+                    format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.id),
+                ),
+                (&player.person, insert_heroic_save(game.session, player.character, failed)),
+                (&game.seer, insert_roll(game.session, player.character)),
+            ] {
+                let person = person.clone();
+                tasks.push(Box::pin(async move { person.exec(&sql).await }));
+            }
+        }
+        let seer = game.seer.clone();
+        let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
+        tasks.push(Box::pin(async move { seer.exec(&sql).await }));
+        for outcome in run_together(tasks).await {
+            // Only a roll for a player who has just left and a save before the new encounter are refused.
+            let is_allowed =
+                outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);
+            assert!(is_allowed, "round {round}: {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The maximum sizes of texts and documents, to the character or byte, and documents that no client could read.
+
+use serde_json::json;
+use sparc::service::{Error, Operations, events::NewEvent};
+
+use crate::{
+    bounds::{assert_accepted, assert_check_violation},
+    world::{Person, World},
+};
+
+/// Asserts that a text or URL of `maximum` characters is accepted and one more is not, through the API.
+async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
+    let start = if column.ends_with("_url") { "https://" } else { "" };
+    let set =
+        |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
+    person.exec(&set(maximum)).await.unwrap();
+    assert_check_violation(person, &set(maximum + 1), constraint).await;
+}
+
+/// Asserts that a document of slightly less than `maximum` bytes is accepted and a slightly larger one is not. `FILL`
+/// in the template becomes a text of the size that is needed.
+async fn assert_maximum_document_size(
+    person: &Person,
+    table: &str,
+    column: &str,
+    maximum: usize,
+    constraint: &str,
+    template: &str,
+) {
+    let set = |length: usize| {
+        let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
+        format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
+    };
+    person.exec(&set(maximum - 200)).await.unwrap();
+    assert_check_violation(person, &set(maximum + 1), constraint).await;
+}
+
+#[tokio::test]
+async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let (ada, seer) = (&game.players[0].person, &game.seer);
+    assert_maximum_text_length(ada, "users", "display_name", 100, "bounded_display_name").await;
+    assert_check_violation(ada, "UPDATE users SET display_name = ''", "bounded_display_name").await;
+    assert_maximum_text_length(ada, "users", "avatar_url", 2000, "bounded_avatar_url").await;
+    assert_maximum_text_length(ada, "users", "bio", 2000, "bounded_bio").await;
+    assert_maximum_document_size(ada, "characters", "equipment", 65536, "bounded_equipment", r#"["FILL"]"#).await;
+    assert_maximum_document_size(
+        ada,
+        "characters",
+        "special_ability",
+        16384,
+        "bounded_special_ability",
+        r#"{"name": "FILL"}"#,
+    )
+    .await;
+    seer.exec("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
+    let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
+    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
+    assert_maximum_text_length(seer, "adventures", "description", 10_000, "bounded_description").await;
+    assert_maximum_text_length(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
+    assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
+        .await;
+    assert_maximum_text_length(seer, "creatures", "description", 5000, "bounded_description").await;
+    let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": "FILL"}"#;
+    assert_maximum_document_size(seer, "creatures", "stats", 16384, "bounded_stats", stats).await;
+    assert_maximum_document_size(seer, "creatures", "abilities", 65536, "bounded_abilities", r#"["FILL"]"#).await;
+    assert_maximum_text_length(seer, "sessions", "looking_for", 500, "bounded_looking_for").await;
+    assert_maximum_text_length(seer, "sessions", "current_scene_id", 200, "bounded_scene").await;
+    assert_maximum_text_length(seer, "sessions", "current_encounter_id", 200, "bounded_encounter").await;
+    assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
+        .await;
+
+    let me = world.sparc.as_user(game.players[0].id);
+    let send = |length: usize| {
+        let payload = json!({ "x": "x".repeat(length) });
+        me.events().send(NewEvent { session_id: game.session, kind: "big".into(), payload, ..Default::default() })
+    };
+    send(16_000).await.unwrap();
+    assert_fails!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("UPDATE sessions SET game_state = '{deep}'");
+    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
+    let roll = |length: usize| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
+             VALUES ('{}', '{}', 'might', 3, 'attack',
+               jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {length}))),
+               repeat('x', {}))",
+            game.session, game.players[0].character, length / 20
+        )
+    };
+    ada.exec(&roll(8000)).await.unwrap();
+    assert_check_violation(ada, &roll(9000), "bounded_modifiers").await;
+    let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
+    assert_check_violation(ada, &described, "bounded_description").await;
+}
+
+#[tokio::test]
+async fn documents_that_no_client_could_read_are_refused() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let (ada, seer) = (&game.players[0].person, &game.seer);
+    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
+        .await
+        .unwrap();
+    let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    for (person, what, column) in [
+        (ada, "characters", "equipment"),
+        (ada, "characters", "special_ability"),
+        (seer, "adventures", "content"),
+        (seer, "creatures", "abilities"),
+        (seer, "sessions", "game_state"),
+    ] {
+        person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
+        for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
+            assert_check_violation(
+                person,
+                &format!("UPDATE {what} SET {column} = '{unreadable}'"),
+                "readable_document",
+            )
+            .await;
+        }
+    }
+    let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
+    assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
+    let event = |payload: &str| {
+        format!(
+            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
+            game.session
+        )
+    };
+    assert_check_violation(ada, &event(&deep(101)), "readable_document").await;
+    assert_check_violation(ada, &event("1e400"), "readable_document").await;
+    ada.exec(&event(&deep(99))).await.unwrap();
+    let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
+    let roll = crate::world::insert_roll(game.session, game.players[0].character)
+        .replace("roll_type)", "roll_type, modifiers)")
+        .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
+    assert_check_violation(ada, &roll, "readable_document").await;
+
+    // Participants can read every document that was accepted.
+    let me = world.sparc.as_user(game.players[0].id);
+    me.events().after(game.session, 0).await.unwrap();
+    let details = me.sessions().details(game.session).await.unwrap();
+    assert!(details.adventure.unwrap().content.is_none(), "content that is a list must be ignored, not fail");
+    me.characters().list().await.unwrap();
+    world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let owner = world.owner();
+    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
+    owner.exec(&creature).await.unwrap();
+    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
+    owner.exec(&event).await.unwrap();
+    world.set(&game, "status = 'paused'").await;
+    owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
+    owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    for (table, column, maximum, minimal) in [
+        ("adventures", "content", 1_048_576, "{}"),
+        ("characters", "equipment", 65_536, "[]"),
+        ("characters", "special_ability", 16_384, "{}"),
+        ("creatures", "abilities", 65_536, "[]"),
+        ("creatures", "stats", 16_384, r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1}"#),
+        ("session_events", "payload", 16_384, "{}"),
+        ("sessions", "game_state", 262_144, "{}"),
+    ] {
+        // Returns a document with a text of the given length.
+        let document = |length: &str| match minimal {
+            "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
+            _ => format!("'{minimal}'::jsonb || jsonb_build_object('longest', repeat('x', {length}))"),
+        };
+        let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
+        let overhead: i32 = owner.value(&measure).await.unwrap();
+        let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
+        assert_accepted(&owner, &set(maximum)).await;
+        assert_check_violation(&owner, &set(maximum + 1), &format!("bounded_{column}")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let owner = world.owner();
+    // Unknown keys of a modifier are accepted and count towards its size.
+    let insert = |length: i32| {
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
+             VALUES ('{}', '{}', 'might', 10, 'attack', {})",
+            game.session,
+            game.players[0].character,
+            modifiers(length)
+        )
+    };
+    fn modifiers(length: i32) -> String {
+        format!(
+            "jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'longest', repeat('x', {length})))"
+        )
+    }
+    let overhead: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
+    assert_accepted(&owner, &insert(8192 - overhead)).await;
+    assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;
+}
