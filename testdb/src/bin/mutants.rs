@@ -235,7 +235,7 @@ fn find_killer(
             &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
         ],
         "trigger" if mutant.name.contains("limit_rows") => [&["sizes::"], &[]],
-        "lock" => [&["attacks::"], &["races::"]],
+        "lock" => [&["attacks::"], &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::"]],
         _ => [
             &["catalog::", "refusals::", "rolls::", "seats::", "sessions::", "events::", "accounts::", "bounds::"],
             &["attacks::", "characters::", "adventures::", "every_table::"],
