@@ -7,6 +7,7 @@ use sea_orm::sqlx::{
     self, Connection, PgConnection,
     postgres::{PgConnectOptions, PgSslMode},
 };
+use url::Url;
 
 mod failure;
 
@@ -146,24 +147,10 @@ fn reached_password_check(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
 
-/// Returns a parameter of the URL, percent-decoded.
+/// Returns a parameter of the URL, decoded as the driver decodes it. The last one of that name counts there too.
 fn parameter(url: &str, name: &str) -> Option<String> {
-    let (_, query) = url.split_once('?')?;
-    let value = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;
-    let mut bytes = Vec::new();
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        let mut hex = || char::from(rest.next()?).to_digit(16);
-        bytes.push(match byte {
-            b'%' => {
-                let (high, low) = (hex()?, hex()?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            b'+' => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    let url = Url::parse(url).ok()?;
+    url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -176,6 +163,8 @@ mod tests {
         assert_eq!(parameter(url, "sslmode").as_deref(), Some("require"));
         assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));
         assert_eq!(parameter(url, "sslkey"), None);
+        assert_eq!(parameter(&format!("{url}&sslmode=disable"), "sslmode").as_deref(), Some("disable"));
+        assert_eq!(parameter("postgres://a:b@h/d?%73slmode=require#x", "sslmode").as_deref(), Some("require"));
     }
 
     #[test]

@@ -31,7 +31,8 @@ impl Binaries {
     ///
     /// # Errors
     ///
-    /// The programs are not installed and cannot be fetched, or `PG_BIN` or `PG_VERSION` is invalid.
+    /// The programs are not installed and cannot be fetched, or `PG_BIN` or `PG_VERSION` is invalid, or they contradict
+    /// each other.
     pub fn find() -> Result<Self, Error> {
         let major = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
@@ -44,9 +45,10 @@ impl Binaries {
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
             let folder = PathBuf::from(folder);
-            return match major_version(&folder) {
-                Some(_) => Ok(Self { folder }),
-                None => Err(Error::InvalidPgBin(folder)),
+            return match (major_version(&folder), major) {
+                (Some(found), Some(wanted)) if found != wanted => Err(Error::ContradictoryVersion { found, wanted }),
+                (Some(_), _) => Ok(Self { folder }),
+                (None, _) => Err(Error::InvalidPgBin(folder)),
             };
         }
         let installed = candidate_folders().into_iter().find(|folder| {

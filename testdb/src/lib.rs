@@ -50,6 +50,14 @@ pub enum Error {
     /// `PG_BIN` names a folder that does not contain the binaries.
     #[error("PG_BIN is {0}: it must be a folder with initdb, pg_ctl and postgres.")]
     InvalidPgBin(PathBuf),
+    /// `PG_BIN` and `PG_VERSION` contradict each other.
+    #[error("PG_BIN has PostgreSQL {found}, but PG_VERSION is {wanted}: unset one of the two.")]
+    ContradictoryVersion {
+        /// The major version of the binaries.
+        found: u32,
+        /// The value of `PG_VERSION`.
+        wanted: u32,
+    },
     /// `PG_VERSION` is not a supported major version.
     #[error("PG_VERSION is \"{0}\": it must be a major version from 15 to 18.")]
     UnsupportedVersion(String),
