@@ -8,7 +8,7 @@ use crate::{
     manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
     record::{self, Applied, Record},
-    renames, rules,
+    renames, repeatable,
 };
 
 /// One object that differs from the manifest.
@@ -192,7 +192,7 @@ impl State {
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut lines: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
-        lines.extend(rules::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
+        lines.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
         lines
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{query, record::Record, rules};
+use crate::{query, record::Record, repeatable};
 
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
@@ -135,7 +135,7 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) 
     }
     let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog).await?;
     if environment.has_cron {
-        let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs = format!(
             "SELECT
                'job ' || jobname AS object, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid

@@ -100,7 +100,7 @@ pub(crate) fn record_sql() -> Vec<String> {
 VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            lines(rule_objects()),
+            lines(repeatable_objects()),
             lines(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
@@ -128,7 +128,7 @@ COMMENT ON TABLE public.sparc_migrations IS NULL";
 
 /// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
 /// longer has.
-pub(crate) fn rule_objects() -> Vec<String> {
-    let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::committed().into_keys().filter(is_rule).collect()
+pub(crate) fn repeatable_objects() -> Vec<String> {
+    let is_repeatable = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
+    manifest::committed().into_keys().filter(is_repeatable).collect()
 }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::MigrationName;
 
-use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, rules};
+use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, repeatable};
 
 /// The version of the schema, which all patch releases share.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
@@ -22,7 +22,7 @@ fn migrations_sql() -> Vec<(String, Vec<String>)> {
     ]
 }
 
-/// Returns the SQL that applies the pending migrations, creates all rules, and records both.
+/// Returns the SQL that applies the pending migrations, creates all repeatable objects, and records both.
 pub(crate) fn install_sql(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
@@ -44,10 +44,10 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
     sql
 }
 
-/// Returns the SQL for everything after the tables: rules, backfill, jobs, and the record.
+/// Returns the SQL for everything after the tables: repeatable objects, backfill, jobs, and the record.
 pub(crate) fn after_tables_sql() -> Vec<String> {
-    let mut sql = rules::install_sql();
-    sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
+    let mut sql = repeatable::install_sql();
+    sql.extend([repeatable::BACKFILL.to_owned(), repeatable::JOBS.to_owned()]);
     sql.extend(record::record_sql());
     sql
 }

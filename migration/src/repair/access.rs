@@ -1,7 +1,7 @@
 //! Repairs of access (row-level security, privileges, roles), and of what is set up once: the publication and the jobs.
 
 use super::{Plan, Work};
-use crate::{manifest, query, rules};
+use crate::{manifest, query, repeatable};
 
 /// Whether default privileges apply to new objects of that kind.
 fn is_granted_by_default(kind: &str) -> bool {
@@ -94,7 +94,7 @@ $$"
     fn repair_publication(&mut self, work: &Work<'_>) {
         let publication = "publication supabase_realtime";
         if work.missing.contains(publication) {
-            self.push_for(rules::PUBLICATION.to_owned(), publication, None);
+            self.push_for(repeatable::PUBLICATION.to_owned(), publication, None);
             return;
         }
         if let Some(difference) = work.changed.iter().find(|difference| difference.object == publication) {
@@ -126,7 +126,7 @@ $$"
 
     fn repair_jobs(&mut self, work: &Work<'_>) {
         if work.missing_of_kind("job").next().is_some() {
-            self.push(rules::JOBS);
+            self.push(repeatable::JOBS);
         }
         for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
             let name = difference.object.trim_start_matches("job ");

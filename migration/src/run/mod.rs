@@ -15,7 +15,7 @@ use crate::{
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
     repair::{self, Change, Plan, Subject},
-    rules, script,
+    script,
 };
 use explain::explain;
 use transaction::{begin, deallocate_statements};
@@ -243,8 +243,8 @@ async fn up(
         InnerMigrator::up(db, Some(count)).await?;
         steps.extend(pending.iter().take(count as usize).cloned().map(Step::Applied));
         if count as usize == pending.len() {
-            rules::execute_all(db, &script::after_tables_sql()).await?;
-            steps.push(Step::Installed(record::rule_objects().len()));
+            query::execute_all(db, &script::after_tables_sql()).await?;
+            steps.push(Step::Installed(record::repeatable_objects().len()));
         }
         return Ok(());
     }
@@ -260,7 +260,7 @@ async fn up(
         db.execute_unprepared(&repair.sql).await?;
     }
     *subject = None;
-    rules::execute_all(db, &record::record_sql()).await?;
+    query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => Step::Created(object),
@@ -301,8 +301,8 @@ async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), D
     let is_up_to_date = !state.record.is_readable
         || preflight::check_not_migrated_by_newer(state).is_err()
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-            && record::rule_objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_up_to_date { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
+            && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object)));
+    if is_up_to_date { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
@@ -343,9 +343,9 @@ async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Re
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_platform && belongs_to_platform(found)))
         .collect();
-    dependents::check_cascade(db, &state, &dropped).await?;
+    dependents::find_cascaded(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    rules::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
+    query::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
     InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
     if keeps_platform {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
