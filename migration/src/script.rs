@@ -14,7 +14,11 @@ SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;
 SET LOCAL datestyle = 'ISO, MDY'";
 
-/// Returns the SQL of each migration, by name.
+/// The key of the advisory lock that keeps migrators (this program, and the script that [`sql`] returns) from running
+/// at the same time. The number is arbitrary.
+pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
+
+/// Returns the name of each migration, with its SQL.
 fn migrations_sql() -> Vec<(String, Vec<String>)> {
     vec![
         (platform::Migration.name().to_owned(), platform::up_sql()),
@@ -52,11 +56,10 @@ pub(crate) fn after_tables_sql() -> Vec<String> {
     sql
 }
 
-/// Formats statements as one transaction for `psql`.
+/// Formats statements as one transaction for `psql`, which waits for other migrators.
 pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
-    // This is the program's lock, because the script and the program may run at the same time.
     let mut text = format!(
-        "BEGIN;\n\n{STANDARD_SETTINGS};\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n"
+        "BEGIN;\n\n{STANDARD_SETTINGS};\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); END $$;\n\n"
     );
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');

@@ -29,7 +29,7 @@ impl Plan {
     }
 
     fn repair_privileges(&mut self, work: &Work<'_>) {
-        // Default privileges may have granted access to what was just created.
+        // Default privileges may have granted access to what the statements before create.
         for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
@@ -105,8 +105,8 @@ $$"
                 None,
             );
         }
-        // A dropped table loses its membership in the publication with no operator's choice, so the membership is
-        // restored when the table is created again.
+        // A table that is dropped leaves the publication, although nobody decided that. So when the table is created
+        // again, it is also added to the publication again.
         for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if work.state.expected.contains_key(&object) {
