@@ -61,8 +61,8 @@ ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that CHECK
-/// constraints call come first.
+/// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
+/// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
@@ -114,8 +114,8 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on them,
-/// and grants those of the files.
+/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
+/// them, and grants those of the files.
 pub(crate) fn install_sql() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
@@ -245,7 +245,8 @@ mod tests {
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A DO block may create triggers and policies, but the repair finds a function or view only by a statement of its own.
+    /// A DO block may create triggers and policies, but the repair finds a function or view only by a statement of its
+    /// own.
     #[test]
     fn functions_are_created_by_plain_statements() {
         for statement in statements() {
