@@ -8,7 +8,7 @@
 //! let sparc = Sparc::connect(url).await?;
 //! let page = sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?;
 //! for session in page.items {
-//!     println!("{} looks for {}", session.seer_name, session.looking_for.as_deref().unwrap_or("anybody"));
+//!     println!("{} is looking for {}", session.seer_name, session.looking_for.as_deref().unwrap_or("anyone"));
 //! }
 //! # Ok(())
 //! # }

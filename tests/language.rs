@@ -40,7 +40,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("at a table", "in a session"),
     ("at its table", "in the session"),
     ("writes it anew", "regenerates it"),
-    ("renewal", "repeatable rules"),
+    ("renewal", "repeatable objects"),
     ("the own ", "their own, the caller's"),
 ];
 

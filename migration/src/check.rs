@@ -8,7 +8,7 @@ use crate::{
     manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
     record::{self, Applied, Record},
-    renames, rules,
+    renames, repeatable,
 };
 
 /// One object that differs from the manifest.
@@ -65,17 +65,19 @@ impl Report {
 /// The state of a database, and what this program expects in it.
 pub(crate) struct State {
     pub(crate) environment: Environment,
+    /// The database's objects of every kind that the manifest covers, whoever created them.
     pub(crate) found: Vec<CatalogObject>,
+    /// The lines of the manifest that apply to this database.
     pub(crate) expected: Definitions,
     /// Applied migrations, in order. `None` if the role may not read the list.
     pub(crate) applied: Option<Vec<String>>,
-    /// Migrations that are recorded as applied but missing from `public.sparc_migrations`.
+    /// Migrations that `private.sparc_record` has as applied, but `public.sparc_migrations` does not list.
     pub(crate) unlisted: Vec<String>,
     pub(crate) record: Record,
 }
 
 impl State {
-    /// Reads the state. It must run in a transaction, and leaves `search_path` set to `pg_catalog`.
+    /// Reads the state. The call must be in a transaction, whose `search_path` is `pg_catalog` afterwards.
     pub(crate) async fn read<C: ConnectionTrait>(db: &C) -> Result<Self, DbErr> {
         let record = Record::read(db).await?;
         let environment = Environment::read(db, &record).await?;
@@ -157,9 +159,6 @@ impl State {
             let object = format!("migration {name} in public.sparc_migrations");
             report.differences.push(difference(&object, None, Some(&"applied".to_owned())));
         }
-        for rename in renames.iter().filter(|rename| !self.expected.contains_key(&rename.object)) {
-            report.differences.push(difference(&rename.object, None, None));
-        }
         for (object, expected) in &self.expected {
             let actual = found.get(object.as_str()).copied();
             if actual.is_some_and(|actual| {
@@ -187,12 +186,12 @@ impl State {
         report
     }
 
-    /// Returns the database's objects. The jobs are those of the committed file, because the database may lack
-    /// `pg_cron`.
+    /// Returns the definitions of the database's objects. Those of the jobs come from the file that schedules them,
+    /// because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut lines: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
-        lines.extend(rules::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
+        lines.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
         lines
     }
 
@@ -217,8 +216,7 @@ impl State {
         }
     }
 
-    /// Whether the object is a privilege of an API role on one of the schema's objects that the manifest does not
-    /// grant.
+    /// Whether the object is a privilege on one of the schema's objects.
     fn is_privilege_on_ours(&self, object: &str) -> bool {
         let Some((name, _)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
             return false;
@@ -230,7 +228,7 @@ impl State {
     /// Whether an operator should know of an object that is not part of the schema.
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Only on the schema's tables and views: the operator knows what their own tables have.
+            // Parts of the schema's tables and views only: operators know what their own tables have.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
             | "parent" => manifest::name_and_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))

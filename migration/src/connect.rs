@@ -22,7 +22,7 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
         .statement_cache_capacity(0)
         .extra_float_digits(None)
         .disable_statement_logging();
-    // A pool retries until its timeout; a single connection reports at once what is wrong.
+    // First a single connection, which reports at once what is wrong. A pool would retry until its timeout.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
     let explain = |error| explain(&options, &error);
     connection.close().await.map_err(explain)?;

@@ -13,7 +13,7 @@ mod query;
 mod record;
 mod renames;
 mod repair;
-mod rules;
+mod repeatable;
 mod run;
 mod script;
 mod statements;
@@ -38,8 +38,8 @@ pub const INVARIANTS: &str = include_str!("../sql/invariants.sql");
 /// were disabled.
 pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 
-/// The schema: numbered migrations for its structure, and rules (functions, triggers, policies, views, privileges,
-/// jobs) that `up` applies after them, and again whenever the database differs from the manifest.
+/// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
+/// privileges, jobs), which `up` creates after the migrations, and again when they differ from the manifest.
 ///
 /// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
 ///

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::rules::{execute_all, privileges_on_platform_sql};
+use crate::{query::execute_all, repeatable::privileges_on_platform_sql};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -18,7 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates what the platform lacks.
+/// Returns the SQL that creates what the database lacks: the API's roles, a stand-in for the platform's `auth`, schema
+/// `private`, and the table of this program's record.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in = format!(
         "CREATE SCHEMA auth;

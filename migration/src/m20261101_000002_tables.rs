@@ -2,10 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::{
-    rules::{self, execute_all},
-    statements, tables,
-};
+use crate::{query::execute_all, repeatable, statements, tables};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -25,7 +22,7 @@ impl MigrationTrait for Migration {
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),
-        rules::revoke_defaults_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
+        repeatable::revoke_defaults_sql(&statements::parse(tables::CHECK_FUNCTIONS)),
     ];
     sql.extend(tables::create_sql());
     sql.extend(
@@ -36,7 +33,7 @@ pub(crate) fn up_sql() -> Vec<String> {
             tables::COMMENTS,
             tables::STORAGE_PARAMETERS,
             tables::REVOKED_DEFAULTS,
-            rules::PUBLICATION,
+            repeatable::PUBLICATION,
         ]
         .map(str::to_owned),
     );
@@ -44,7 +41,7 @@ pub(crate) fn up_sql() -> Vec<String> {
 }
 
 fn down_sql() -> Vec<String> {
-    let mut sql = vec![rules::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
+    let mut sql = vec![repeatable::unschedule_jobs_sql(), include_str!("../sql/publication/down.sql").to_owned()];
     sql.push("DROP TABLE IF EXISTS private.requests CASCADE".to_owned());
     sql.push("DROP TABLE IF EXISTS private.account_gates CASCADE".to_owned());
     sql.extend(tables::drop_sql());

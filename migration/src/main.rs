@@ -134,6 +134,7 @@ async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, Strin
         Task::Down { num, consent } => confirm(&executor, &consent, Command::Down(Some(num))).await?,
         Task::Reset { consent } => confirm(&executor, &consent, Command::Reset).await?,
         Task::Fresh { consent } | Task::Refresh { consent } => confirm(&executor, &consent, Command::Refresh).await?,
+        // `run` has executed these, which need no database.
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
     let steps = migration::run(&executor, command).await.map_err(user_message)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{query, record::Record, rules};
+use crate::{query, record::Record, repeatable};
 
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
@@ -15,11 +15,15 @@ pub(crate) type Definitions = BTreeMap<String, String>;
 /// An object in the database.
 #[derive(Clone, Debug, FromQueryResult)]
 pub(crate) struct CatalogObject {
+    /// Its name, as the manifest has it: `index idx_users_email on public.users`.
     pub(crate) object: String,
     pub(crate) definition: String,
-    /// The catalog that contains it. `None` for attributes of another object: privileges, row-level security.
+    /// The system catalog that contains it. `None` for jobs, and for attributes of another object: privileges,
+    /// row-level security, comments.
     pub(crate) class: Option<String>,
+    /// Its oid in that catalog.
     pub(crate) objid: i64,
+    /// The number of a column, whose `objid` is that of its table. Otherwise 0.
     pub(crate) subid: i32,
 }
 
@@ -32,7 +36,7 @@ pub(crate) struct Environment {
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may read its schema.
     pub(crate) has_cron: bool,
-    /// These migrations create schema `private`, because it did not exist before.
+    /// These migrations created schema `private`, or will create it, because it did not exist before.
     pub(crate) creates_private: bool,
 }
 
@@ -125,8 +129,8 @@ pub(crate) fn committed() -> Definitions {
     parse(MANIFEST)
 }
 
-/// Reads all objects in the database that a manifest covers. It must run in a transaction, and leaves `search_path` set
-/// to `pg_catalog`.
+/// Reads all objects in the database that a manifest covers. The call must be in a transaction, whose `search_path` is
+/// `pg_catalog` afterwards.
 pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) -> Result<Vec<CatalogObject>, DbErr> {
     db.execute_unprepared("SET LOCAL search_path = pg_catalog").await?;
     let mut catalog = include_str!("../sql/manifest/catalog.sql").to_owned();
@@ -135,7 +139,7 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) 
     }
     let mut found: Vec<CatalogObject> = query::fetch_all(db, &catalog).await?;
     if environment.has_cron {
-        let names: Vec<String> = rules::jobs().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = repeatable::jobs().into_iter().map(|(name, _)| name).collect();
         let jobs = format!(
             "SELECT
                'job ' || jobname AS object, command AS definition, NULL::text AS class, jobid AS objid, 0 AS subid
@@ -155,7 +159,7 @@ pub(crate) fn format_lines(lines: &Definitions) -> String {
     lines.concat()
 }
 
-/// Returns the kind of an object: the first word or words of its name.
+/// Returns the kind of an object: the first word of its name, or `row security` or `publication of`.
 pub(crate) fn kind(object: &str) -> &str {
     if object.starts_with("row security ") {
         "row security"

@@ -1,4 +1,4 @@
-//! Runs queries of the catalog, and quotes their literals.
+//! Runs statements and catalog queries, and quotes literals for them.
 
 use sea_orm_migration::{
     prelude::*,
@@ -36,6 +36,14 @@ pub(crate) async fn fetch_all<C: ConnectionTrait, T: FromQueryResult>(db: &C, sq
 /// Returns the column `name` of each row.
 pub(crate) async fn fetch_names<C: ConnectionTrait>(db: &C, sql: &str) -> Result<Vec<String>, DbErr> {
     Ok(fetch_all::<C, Name>(db, sql).await?.into_iter().map(|row| row.name).collect())
+}
+
+/// Runs the statements one after the other.
+pub(crate) async fn execute_all<C: ConnectionTrait>(db: &C, statements: &[String]) -> Result<(), DbErr> {
+    for sql in statements {
+        db.execute_unprepared(sql).await?;
+    }
+    Ok(())
 }
 
 /// Returns the text as an SQL literal.

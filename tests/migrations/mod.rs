@@ -1,5 +1,5 @@
-//! The migrations as a library: up and down, alone and concurrently, on plain PostgreSQL and on a platform like
-//! Supabase.
+//! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
+//! PostgreSQL and on a Supabase-like project.
 
 mod connecting;
 mod dependents;
@@ -7,6 +7,7 @@ mod drift;
 mod kinds;
 mod lists;
 mod operators;
+mod pg_cron;
 mod poolers;
 mod renamed;
 mod scripts;
@@ -32,7 +33,7 @@ pub async fn create_empty_database() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// Creates an empty database on a server without a platform, whatever the other tests run on.
+/// Creates an empty database on plain PostgreSQL, even if the other tests run on a Supabase-like project.
 async fn create_plain_database() -> (Database, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_private(None).await.unwrap() }).await;
@@ -51,29 +52,15 @@ pub async fn query_lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
         .collect()
 }
 
-/// Starts a server that can run `pg_cron`, and connects to the database where it does; returns `None` if `pg_cron` is
-/// not installed on this machine.
-async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
-    let (_database, db) = create_empty_database().await;
-    if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
-        eprintln!("skipped: this server has no pg_cron");
-        return None;
-    }
-    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
-    let server = Server::start_private(Some(&settings)).await.unwrap();
-    let db = connect(server.url()).await.unwrap();
-    Some((server, db))
-}
-
 /// Returns everything in a database except rows, one line per item.
 pub async fn read_catalog(db: &DatabaseConnection) -> Vec<String> {
     query_lines(db, include_str!("../catalog.sql")).await
 }
 
-/// Returns the message of a refusal by the migrator; panics if it is another error.
+/// Returns the message of a refusal by the migrator; panics if the error is of another kind.
 pub fn refusal_message(error: DbErr) -> String {
     let DbErr::Migration(message) = error else { panic!("not a refusal: {error}") };
-    assert!(message.ends_with('.') && !message.contains('\n'), "must be one sentence: {message}");
+    assert!(message.ends_with('.') && !message.contains('\n'), "must be one line that ends with a period: {message}");
     message
 }
 
@@ -97,14 +84,20 @@ async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
 #[tokio::test]
 async fn each_step_down_undoes_its_step_up() {
     let (_database, db) = create_empty_database().await;
-    let mut states = Vec::new();
+    // `down` keeps the list of migrations, which the first `up` creates.
+    let without_list = |mut catalog: Vec<String>| {
+        catalog.retain(|line| !line.contains("sparc_migrations"));
+        catalog
+    };
+    let mut states = vec![without_list(read_catalog(&db).await)];
     for _ in Migrator::migrations() {
         Migrator::up(&db, Some(1)).await.unwrap();
-        states.push(read_catalog(&db).await);
+        states.push(without_list(read_catalog(&db).await));
     }
-    while let Some(state) = states.pop() {
-        assert_eq!(read_catalog(&db).await, state, "step {}", states.len() + 1);
+    states.pop();
+    while let Some(before) = states.pop() {
         Migrator::down(&db, Some(1)).await.unwrap();
+        assert_eq!(without_list(read_catalog(&db).await), before, "step {}", states.len() + 1);
     }
 }
 
@@ -137,15 +130,16 @@ async fn eight_concurrent_ups_all_succeed() {
     );
 }
 
-/// The connection is cut after every 16th of the server's responses; `SPARC_KILLS=1 cargo test --test integration
-/// killed` cuts it after each one.
+/// Each round uses a new database and cuts its connection once, 16 of the server's responses (chunks) later than the
+/// round before. The last round is the first one in which `up` ends before the cut. With `SPARC_KILL_STEP=1` instead of
+/// 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
-async fn killed_anywhere_and_run_again_up_creates_exactly_the_same_schema() {
-    let fresh = server().await.create_migrated().await.unwrap();
-    let fresh = read_catalog(&connect(fresh.url()).await.unwrap()).await;
-    let step = env_number("SPARC_KILLS", 16);
+async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
+    let migrated = server().await.create_migrated().await.unwrap();
+    let migrated = read_catalog(&connect(migrated.url()).await.unwrap()).await;
+    let step = env_number("SPARC_KILL_STEP", 16);
     let mut chunks = 4;
-    let mut killed = 0;
+    let mut cuts = 0;
     loop {
         let (database, db) = create_empty_database().await;
         let proxy = Proxy::to_url(database.url()).await;
@@ -155,15 +149,15 @@ async fn killed_anywhere_and_run_again_up_creates_exactly_the_same_schema() {
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(read_catalog(&db).await, fresh, "cut after {chunks} chunks");
+        assert_eq!(read_catalog(&db).await, migrated, "cut after {chunks} chunks");
         if is_finished {
             break;
         }
-        killed += 1;
+        cuts += 1;
         chunks += step;
     }
-    println!("killed {killed} times, after up to {chunks} chunks");
-    assert!(killed > 3);
+    println!("cut {cuts} times; not cut with a limit of {chunks} chunks");
+    assert!(cuts > 3);
 }
 
 #[tokio::test]
@@ -224,6 +218,7 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
 #[tokio::test]
 async fn existing_accounts_get_a_profile() {
     let (_database, db) = create_plain_database().await;
+    // The first migration creates the accounts' table, but no profiles and no triggers.
     Migrator::up(&db, Some(1)).await.unwrap();
     db.execute_unprepared(
         "INSERT INTO auth.users (email, deleted_at)
@@ -238,7 +233,7 @@ async fn existing_accounts_get_a_profile() {
 }
 
 #[tokio::test]
-async fn after_the_triggers_on_accounts_are_restored_missed_changes_are_applied_and_no_account_is_reopened() {
+async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens_no_account() {
     let (_database, db) = create_plain_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -253,8 +248,11 @@ async fn after_the_triggers_on_accounts_are_restored_missed_changes_are_applied_
     )
     .await
     .unwrap();
-    let row_versions = "SELECT xmin::text FROM users WHERE display_name IN ('dan', 'ben') ORDER BY 1";
-    let before = query_lines(&db, row_versions).await;
+    // The accounts that missed no change: `dan`, and `ben`, whose profile is closed.
+    let unchanged = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
+    assert_eq!(unchanged.len(), 2);
+    let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged.join("', '"));
+    let before = query_lines(&db, &row_versions).await;
     Migrator::up(&db, None).await.unwrap();
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
         WHERE closed_at IS NULL ORDER BY 1";
@@ -262,13 +260,13 @@ async fn after_the_triggers_on_accounts_are_restored_missed_changes_are_applied_
     let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
     assert_eq!(query_lines(&db, closed).await, ["Former player", "Former player"]);
     assert_eq!(
-        query_lines(&db, row_versions).await,
+        query_lines(&db, &row_versions).await,
         before,
         "the profile of an account that did not change must not be written"
     );
 }
 
-/// Creates a project of the platform, and connects to it as its administrator and as its owner, who is not a superuser.
+/// Creates a Supabase-like project, and connects to it as its administrator and as its owner, who is not a superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
     let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
@@ -285,7 +283,7 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_owner_of_a_platform_migrates_it_and_reset_removes_only_our_objects() {
+async fn the_owner_of_a_project_migrates_it_and_reset_removes_only_our_objects() {
     let (_database, administrator, owner) = create_platform_database().await;
     let before = read_catalog(&administrator).await;
     Migrator::up(&owner, None).await.unwrap();
@@ -297,7 +295,7 @@ async fn the_owner_of_a_platform_migrates_it_and_reset_removes_only_our_objects(
 }
 
 #[tokio::test]
-async fn a_platforms_owner_can_check_and_repair() {
+async fn the_owner_of_a_project_can_check_and_repair() {
     for (sql, object) in [
         (
             "DROP POLICY \"Participants follow their sessions\" ON realtime.messages",
@@ -347,11 +345,11 @@ async fn the_platforms_default_privileges_give_no_access() {
 }
 
 #[tokio::test]
-async fn the_service_works_on_a_platform() {
+async fn the_service_works_on_a_project() {
     let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
-    // On a platform, the Auth server's role writes the accounts.
+    // In a project, the role of the platform's Auth server writes the accounts.
     administrator
         .execute_unprepared(&format!(
             "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
@@ -365,7 +363,7 @@ async fn the_service_works_on_a_platform() {
     ada.characters().create(new).await.unwrap();
     assert_eq!(ada.characters().list().await.unwrap().len(), 1);
     let refused = sparc.as_service().users().sign_up(Default::default()).await.unwrap_err();
-    assert_eq!(refused.code(), "not_allowed", "on a platform, only the platform signs users up");
+    assert_eq!(refused.code(), "not_allowed", "in a project, only the platform signs users up");
 
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
@@ -373,7 +371,7 @@ async fn the_service_works_on_a_platform() {
     let closed =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(query_lines(&administrator, &closed).await.len(), 1);
-    // Even if the platform does not let us write its accounts, our profile is erased.
+    // Even if the platform does not let the project's owner write accounts, the user's row in `users` is erased.
     let ben = uuid::Uuid::new_v4();
     administrator
         .execute_unprepared(&format!(
@@ -385,27 +383,4 @@ async fn the_service_works_on_a_platform() {
     sparc.as_service().users().close_account(ben).await.unwrap();
     assert_eq!(sparc.as_anon().users().profile(ben).await.unwrap().display_name, "Former player");
     sparc.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
-    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
-    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
-    Migrator::up(&db, None).await.unwrap();
-    let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
-    assert_eq!(
-        query_lines(&db, jobs).await,
-        [
-            "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
-            "cancel-abandoned-sessions: 30 2 * * * SELECT private.cancel_abandoned_sessions(100000)",
-            "clean-events: 0 * * * * SELECT private.clean_events(100000)",
-            "vacuum-analyze-dice-rolls: 10 3 * * * VACUUM ANALYZE public.dice_rolls",
-            "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",
-        ]
-    );
-    for command in query_lines(&db, "SELECT command FROM cron.job").await {
-        db.execute_unprepared(&command).await.unwrap();
-    }
-    Migrator::reset(&db).await.unwrap();
-    assert_eq!(query_lines(&db, jobs).await, Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message, start_server_with_pg_cron};
+use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
 async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
@@ -95,37 +95,4 @@ async fn a_services_own_seaorm_migrations_are_independent_of_ours() {
     Migrator::reset(&db).await.unwrap();
     assert_eq!(read_catalog(&db).await, before);
     assert_eq!(query_lines(&db, "SELECT version::text FROM seaql_migrations").await, ["m20220101_000001_create_table"]);
-}
-
-#[tokio::test]
-async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
-    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
-    Migrator::up(&db, None).await.unwrap();
-    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
-    let missing = check(&db).await.unwrap().differences;
-    assert!(
-        missing.len() >= 4 && missing.iter().all(|difference| difference.object.starts_with("job ")),
-        "{missing:?}"
-    );
-    Migrator::up(&db, None).await.unwrap();
-    assert!(check(&db).await.unwrap().is_clean());
-    let archive = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
-    db.execute_unprepared(
-        "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
-         FROM cron.job WHERE jobname = 'archive-sessions';
-         SELECT cron.unschedule('clean-events')",
-    )
-    .await
-    .unwrap();
-    let report = check(&db).await.unwrap();
-    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert_eq!(named, ["job archive-sessions"], "only the command must be ours: {report:?}");
-    assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
-    Migrator::up(&db, None).await.unwrap();
-    assert_eq!(query_lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
-    assert_eq!(
-        query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await,
-        Vec::<String>::new()
-    );
-    assert!(check(&db).await.unwrap().is_clean());
 }

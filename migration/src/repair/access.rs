@@ -1,7 +1,7 @@
 //! Repairs of access (row-level security, privileges, roles), and of what is set up once: the publication and the jobs.
 
 use super::{Plan, Work};
-use crate::{manifest, query, rules};
+use crate::{manifest, query, repeatable};
 
 /// Whether default privileges apply to new objects of that kind.
 fn is_granted_by_default(kind: &str) -> bool {
@@ -29,7 +29,7 @@ impl Plan {
     }
 
     fn repair_privileges(&mut self, work: &Work<'_>) {
-        // Default privileges may have granted access to what was just created.
+        // Default privileges may have granted access to what the statements before create.
         for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
@@ -94,7 +94,7 @@ $$"
     fn repair_publication(&mut self, work: &Work<'_>) {
         let publication = "publication supabase_realtime";
         if work.missing.contains(publication) {
-            self.push_for(rules::PUBLICATION.to_owned(), publication, None);
+            self.push_for(repeatable::PUBLICATION.to_owned(), publication, None);
             return;
         }
         if let Some(difference) = work.changed.iter().find(|difference| difference.object == publication) {
@@ -105,8 +105,8 @@ $$"
                 None,
             );
         }
-        // A dropped table loses its membership in the publication with no operator's choice, so the membership is
-        // restored when the table is created again.
+        // A table that is dropped leaves the publication, although nobody decided that. So when the table is created
+        // again, it is also added to the publication again.
         for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
             if work.state.expected.contains_key(&object) {
@@ -126,7 +126,7 @@ $$"
 
     fn repair_jobs(&mut self, work: &Work<'_>) {
         if work.missing_of_kind("job").next().is_some() {
-            self.push(rules::JOBS);
+            self.push(repeatable::JOBS);
         }
         for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
             let name = difference.object.trim_start_matches("job ");

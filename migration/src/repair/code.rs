@@ -7,7 +7,7 @@ use super::{Plan, Work};
 use crate::{
     check::State,
     manifest::{self, name_and_table},
-    rules,
+    repeatable,
     statements::{Statement, Target},
 };
 
@@ -23,9 +23,9 @@ impl Plan {
             }
             _ => object_created_by(statement, &to_repair).is_some(),
         };
-        let mut statements = rules::statements();
+        let mut statements = repeatable::statements();
         if work.state.environment.has_stand_in {
-            statements.extend(rules::stand_in_statements());
+            statements.extend(repeatable::stand_in_statements());
         }
         let (functions_and_views, triggers_and_policies): (Vec<Statement>, Vec<Statement>) = statements
             .into_iter()
@@ -119,7 +119,7 @@ fn object_created_by<'a>(statement: &Statement, objects: &BTreeSet<&'a str>) -> 
 /// Returns the policies or triggers that no plain statement creates: a DO block creates them for many tables.
 fn created_in_blocks<'a>(state: &'a State, kind: &'static str) -> impl Iterator<Item = &'a str> {
     let plain: Vec<Statement> =
-        rules::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
+        repeatable::statements().into_iter().filter(|statement| statement.target != Target::Other).collect();
     state.expected.keys().map(String::as_str).filter(move |object| manifest::kind(object) == kind).filter(
         move |object| !plain.iter().any(|statement| object_created_by(statement, &BTreeSet::from([*object])).is_some()),
     )

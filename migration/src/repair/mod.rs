@@ -9,7 +9,7 @@ use crate::{
     check::{Difference, Report, State},
     dependents,
     manifest::{self, CatalogObject, name_and_table},
-    preflight, renames, rules,
+    preflight, renames, repeatable,
 };
 
 mod access;
@@ -167,7 +167,7 @@ impl Plan {
                 }
             }
         }
-        let cascaded = dependents::check_cascade(db, state, &dropped).await?;
+        let cascaded = dependents::find_cascaded(db, state, &dropped).await?;
         let recreated = dropped
             .iter()
             .map(|found| found.object.as_str())
@@ -267,11 +267,11 @@ ON CONFLICT DO NOTHING",
             }
         }
         if work.missing.contains("table private.account_gates") {
-            self.push(rules::CREATE_GATES);
+            self.push(repeatable::CREATE_GATES);
         }
         // Accounts may have signed up while the trigger was missing.
         if work.missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
-            self.push(rules::BACKFILL);
+            self.push(repeatable::BACKFILL);
         }
         // A counter that was created again must count the existing rows.
         let may_have_counter = |object: &String| {
@@ -280,7 +280,7 @@ ON CONFLICT DO NOTHING",
                 && !object.ends_with("public.sparc_migrations")
         };
         if work.missing.iter().any(may_have_counter) {
-            self.push_for(rules::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
+            self.push_for(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
 }

@@ -6,30 +6,34 @@ use sea_orm_migration::{
 };
 
 use super::transaction::begin;
-use crate::{PreflightError, db_error, query, repair::Subject, violations};
+use crate::{PreflightError, db_error, query, repair::Subject, script, violations};
 
-/// Lists the processes that hold locks on the schema's tables, or the advisory lock of the migrators. Its key must
-/// equal the one in
-/// `SETTINGS_AND_LOCK`.
-const LOCK_HOLDERS: &str = "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
-       CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
-     FROM pg_catalog.pg_locks
-     LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
-     LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
-     LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
-     WHERE granted
-       AND pid <> pg_backend_pid()
-       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-       AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
-         OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = 358434263618))
-     ORDER BY 1";
+/// Returns the query for the processes that hold locks on the schema's tables, or the advisory lock of the migrators,
+/// whose key `pg_locks` shows in two halves.
+fn lock_holders_sql() -> String {
+    format!(
+        "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
+           CASE locktype WHEN 'advisory' THEN 'the lock of the migrators' ELSE nspname || '.' || relname END) AS name
+         FROM pg_catalog.pg_locks
+         LEFT JOIN pg_catalog.pg_stat_activity USING (pid)
+         LEFT JOIN pg_catalog.pg_class ON pg_class.oid = relation
+         LEFT JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+         WHERE granted
+           AND pid <> pg_backend_pid()
+           AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+           AND ((nspname IN ('public', 'private', 'auth') AND relkind = 'r')
+             OR (locktype = 'advisory' AND (classid::bigint << 32) + objid::bigint = {}))
+         ORDER BY 1",
+        script::LOCK_KEY
+    )
+}
 
 /// Replaces the database's error with one that names the violating rows, the processes that hold locks, or the object
 /// whose repair was rejected, if they can be found.
 pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Subject>, error: DbErr) -> DbErr {
     if db_error::sqlstate(&error).as_deref() == Some("55P03") {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        return match query::fetch_names(&transaction, LOCK_HOLDERS).await {
+        return match query::fetch_names(&transaction, &lock_holders_sql()).await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };

@@ -15,7 +15,7 @@ use crate::{
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
     repair::{self, Change, Plan, Subject},
-    rules, script,
+    script,
 };
 use explain::explain;
 use transaction::{begin, deallocate_statements};
@@ -54,18 +54,23 @@ pub enum Step {
     Dropped(String),
 }
 
-/// Only one migrator runs at a time: a second one waits, and reads the database after the first has finished. The
-/// lock's number is arbitrary . A statement waits at most ten seconds for a table lock, because every
-/// later statement on that table queues behind it.
-const SETTINGS_AND_LOCK: &str = "SET LOCAL search_path = public;
-     SET LOCAL check_function_bodies = on;
-     SET LOCAL client_min_messages = warning;
-     SET LOCAL lock_timeout = '10min';
-     SELECT pg_catalog.pg_advisory_xact_lock(358434263618);
-     SET LOCAL lock_timeout = '10s'";
+/// Returns the SQL with which each command that changes the database begins. It waits up to ten minutes for another
+/// migrator; the command then reads the database as that migrator left it. Afterwards, a statement waits at most ten
+/// seconds for the lock of a table, because every later statement on that table queues behind it.
+fn settings_and_lock_sql() -> String {
+    format!(
+        "SET LOCAL search_path = public;
+         SET LOCAL check_function_bodies = on;
+         SET LOCAL client_min_messages = warning;
+         SET LOCAL lock_timeout = '10min';
+         SELECT pg_catalog.pg_advisory_xact_lock({});
+         SET LOCAL lock_timeout = '10s'",
+        script::LOCK_KEY
+    )
+}
 
-/// Maximum number of rounds in which names are restored: one each for the PostgreSQL schema of a table, its name and
-/// the names of its columns, and a last one that finds nothing to do.
+/// Maximum number of rounds in which names are restored: one for PostgreSQL schemas, one for the names of what is in
+/// them, one for the names of columns, and a last one that finds nothing to do.
 const RENAME_ROUNDS: usize = 4;
 
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
@@ -91,9 +96,9 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
     }
 }
 
-/// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do. It
-/// changes nothing. It locks nothing either, unless objects were renamed: then it restores their names to find the
-/// other differences, in a transaction that it rolls back.
+/// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
+/// Nothing is changed. Nothing is locked either, unless objects were renamed: then their names are restored, in a
+/// transaction that is rolled back, to find the other differences.
 ///
 /// # Errors
 ///
@@ -143,7 +148,7 @@ async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<S
 /// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an
 /// error, `subject` is the object that the failed statement concerns.
 async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
-    db.execute_unprepared(SETTINGS_AND_LOCK).await?;
+    db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut sql = Vec::new();
     for _ in 0..RENAME_ROUNDS {
         let state = State::read(db).await?;
@@ -205,7 +210,7 @@ async fn run_in_transaction(
     command: Command,
     subject: &mut Option<Subject>,
 ) -> Result<Vec<Step>, DbErr> {
-    db.execute_unprepared(SETTINGS_AND_LOCK).await?;
+    db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut steps = Vec::new();
     let steps_down = match command {
         Command::Down(count) => count.unwrap_or(u32::MAX),
@@ -243,8 +248,8 @@ async fn up(
         InnerMigrator::up(db, Some(count)).await?;
         steps.extend(pending.iter().take(count as usize).cloned().map(Step::Applied));
         if count as usize == pending.len() {
-            rules::execute_all(db, &script::after_tables_sql()).await?;
-            steps.push(Step::Installed(record::rule_objects().len()));
+            query::execute_all(db, &script::after_tables_sql()).await?;
+            steps.push(Step::Installed(record::repeatable_objects().len()));
         }
         return Ok(());
     }
@@ -260,7 +265,7 @@ async fn up(
         db.execute_unprepared(&repair.sql).await?;
     }
     *subject = None;
-    rules::execute_all(db, &record::record_sql()).await?;
+    query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
         Change::Created(object) => Step::Created(object),
@@ -295,14 +300,14 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already, is that of a newer version with the
-/// same schema, or is not readable.
+/// Records this program's version and objects, unless the record has them already, belongs to a newer version (whose
+/// schema is the same, because nothing differs), or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let is_up_to_date = !state.record.is_readable
         || preflight::check_not_migrated_by_newer(state).is_err()
         || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-            && record::rule_objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_up_to_date { Ok(()) } else { rules::execute_all(db, &record::record_sql()).await }
+            && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object)));
+    if is_up_to_date { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
@@ -318,7 +323,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {
-        // The check fails, and names the missing privilege.
+        // `check_ready` fails then, and names the missing privilege.
         return preflight::check_ready(db, &state).await;
     };
     let undone: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
@@ -343,9 +348,9 @@ async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Re
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
         .filter(|found| !(keeps_platform && belongs_to_platform(found)))
         .collect();
-    dependents::check_cascade(db, &state, &dropped).await?;
+    dependents::find_cascaded(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    rules::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
+    query::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
     InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
     if keeps_platform {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;

@@ -24,8 +24,9 @@ fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     }
 }
 
-/// Begins a transaction, or a nested one inside the caller's. Behind a pooler in transaction mode, another client may
-/// have left prepared statements with the same names on the server connection, so they are deallocated.
+/// Begins a transaction. If `db` is itself a transaction, begins a nested one, on which `access` has no effect. Behind
+/// a pooler in transaction mode, another client may have left prepared statements with the same names on the server
+/// connection, so they are deallocated.
 pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
         SchemaManagerConnection::Connection(pool) => begin_top_level(pool, access).await?,
@@ -41,15 +42,15 @@ pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) 
 }
 
 async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
-    // SeaORM's method for this would prepare a statement before those of other clients are deallocated. It is the first
-    // statement, because the role's default may be read-only.
+    // SeaORM's `begin_with_config` would prepare a statement before those of other clients are deallocated. The modes
+    // are set first of all, because PostgreSQL accepts an isolation level only before the first query.
     let transaction = pool.begin().await?;
     let access = if access == AccessMode::ReadOnly { "READ ONLY" } else { "READ WRITE" };
     let isolation = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}");
     if transaction.execute_unprepared(&isolation).await.is_ok() {
         return Ok(transaction);
     }
-    // A standby rejects such a transaction. The check that follows reports the standby.
+    // A standby rejects READ WRITE. The checks that follow report that the server is a standby.
     transaction.rollback().await?;
     pool.begin().await
 }

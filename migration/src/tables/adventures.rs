@@ -46,12 +46,13 @@ pub(super) fn definition() -> TableDefinition {
                 .col("id")
                 .to_owned(),
             index_on("idx_adventures_status", "adventures", &["status"]),
-            // The orders of the catalogue: newest, most played, best rated.
+            // Two orders of the catalogue: newest and most played. For the third, best rated, see `create_sql`.
             catalogue_index("idx_adventures_published", "published_at"),
             catalogue_index("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
                 .and_where(Expr::cust("status = 'published'"))
                 .to_owned(),
+            // SeaQuery's "full text" index is a GIN index.
             index_on("idx_adventures_content", "adventures", &["content"]).full_text().to_owned(),
         ],
     }

@@ -1,6 +1,5 @@
-//! Functions, triggers, policies, views and privileges, from the files under `sql/`, which are the only copy.
-
-use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
+//! The repeatable objects: functions, triggers, policies, views, privileges and jobs. The files under `sql/` are their
+//! only copy; `up` runs them after the migrations, and again for what differs from the manifest.
 
 use crate::{
     manifest,
@@ -49,10 +48,12 @@ pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 /// Schedules the jobs if `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
-/// Backfills profiles of accounts that existed before the schema, or that signed up while a trigger was missing.
+/// Backfills the profiles of accounts that existed before the schema or signed up while a trigger was missing, and
+/// applies the changes to accounts that a missing trigger did not see.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// Creates the gates of all accounts, after a repair has created their table again.
+/// Creates the gate (the row that is locked by whatever writes for an account) of every account, after a repair has
+/// created the table of gates again.
 pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
@@ -60,8 +61,8 @@ ON CONFLICT DO NOTHING";
 
 const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
-/// Returns every statement of these files in the order of their dependencies: functions that are called by check
-/// constraints come first.
+/// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
+/// CHECK constraints call come first.
 pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
@@ -71,10 +72,10 @@ pub(crate) fn stand_in_statements() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
-/// Returns the SQL that corrects every counter, as the owner of the tables. It disables triggers one by one, because
-/// only a superuser can disable all of them for a database session.
+/// Returns the SQL with which the owner of the tables corrects every counter. It disables triggers one by one, because
+/// only a superuser can disable all of them for a database session, as `recount.sql` does.
 pub(crate) fn recount_sql() -> String {
-    let counting = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
+    let recount = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
         "DO $do$
 DECLARE
@@ -91,7 +92,7 @@ BEGIN
     EXECUTE replace(statement, ' ENABLE TRIGGER ', ' DISABLE TRIGGER ');
   END LOOP;
   EXECUTE $recount$
-{counting}
+{recount}
   $recount$;
   FOREACH statement IN ARRAY enabled LOOP
     EXECUTE statement;
@@ -106,13 +107,15 @@ pub(crate) fn jobs() -> Vec<(String, String)> {
     JOBS.match_indices("cron.schedule(")
         .filter_map(|(at, call)| {
             let mut texts = JOBS[at + call.len()..].split('\'');
-            // 'name', 'schedule', 'command': every second piece is a literal.
+            // Split at its quotes, `'name', 'schedule', 'command'` has the name in piece 1 and the command in piece 5,
+            // the fourth after the name.
             Some((texts.nth(1)?.to_owned(), texts.nth(3)?.to_owned()))
         })
         .collect()
 }
 
-/// Returns the SQL that creates or replaces all rules, revokes all privileges on them, and grants those of the files.
+/// Returns the SQL that creates or replaces all functions, triggers, policies and views, revokes all privileges on
+/// them, and grants those of the files.
 pub(crate) fn install_sql() -> Vec<String> {
     let (privileges, created): (Vec<Statement>, Vec<Statement>) =
         statements().into_iter().partition(|statement| statement.target == Target::Privilege);
@@ -218,21 +221,13 @@ $$",
     )
 }
 
-/// Runs the statements one after the other.
-pub(crate) async fn execute_all<C: ConnectionTrait>(db: &C, statements: &[String]) -> Result<(), DbErr> {
-    for sql in statements {
-        db.execute_unprepared(sql).await?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::{FILES, jobs, statements};
     use crate::statements::Target;
 
     #[test]
-    fn every_file_of_rules_is_included() {
+    fn every_file_of_triggers_and_policies_is_included() {
         let count: usize = ["triggers", "policies"]
             .iter()
             .map(|folder| {
@@ -250,7 +245,8 @@ mod tests {
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A DO block may create triggers and policies, but the repair finds a function or view by its own statement.
+    /// A DO block may create triggers and policies, but the repair finds a function or view only by a statement of its
+    /// own.
     #[test]
     fn functions_are_created_by_plain_statements() {
         for statement in statements() {

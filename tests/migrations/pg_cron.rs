@@ -1,0 +1,78 @@
+//! The scheduled jobs, on a server with the extension `pg_cron`.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection};
+use sparc::migration::{check, connect, sea_orm_migration::MigratorTrait};
+use testdb::Server;
+
+use super::{Migrator, create_plain_database, query_lines};
+
+/// Starts a private server with `pg_cron`, and connects to the one database in which the extension can be created.
+/// Returns `None` if the installed server binaries do not include it.
+async fn start_server_with_pg_cron() -> Option<(Server, DatabaseConnection)> {
+    // This database is on a private server too, so it offers what the new server will offer.
+    let (_database, db) = create_plain_database().await;
+    if query_lines(&db, "SELECT name::text FROM pg_available_extensions WHERE name = 'pg_cron'").await.is_empty() {
+        eprintln!("skipped: pg_cron is not installed");
+        return None;
+    }
+    let settings = ["shared_preload_libraries=pg_cron", "cron.database_name=postgres"];
+    let server = Server::start_private(Some(&settings)).await.unwrap();
+    let db = connect(server.url()).await.unwrap();
+    Some((server, db))
+}
+
+#[tokio::test]
+async fn with_pg_cron_the_jobs_are_scheduled_and_removed_again() {
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
+    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    let jobs = "SELECT jobname || ': ' || schedule || ' ' || command FROM cron.job ORDER BY jobname";
+    assert_eq!(
+        query_lines(&db, jobs).await,
+        [
+            "archive-sessions: 0 0 1 * * SELECT private.archive_sessions(100000)",
+            "cancel-abandoned-sessions: 30 2 * * * SELECT private.cancel_abandoned_sessions(100000)",
+            "clean-events: 0 * * * * SELECT private.clean_events(100000)",
+            "vacuum-analyze-dice-rolls: 10 3 * * * VACUUM ANALYZE public.dice_rolls",
+            "vacuum-analyze-sessions: 0 3 * * * VACUUM ANALYZE public.sessions",
+        ]
+    );
+    for command in query_lines(&db, "SELECT command FROM cron.job").await {
+        db.execute_unprepared(&command).await.unwrap();
+    }
+    Migrator::reset(&db).await.unwrap();
+    assert_eq!(query_lines(&db, jobs).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may_reschedule_them() {
+    let Some((_server, db)) = start_server_with_pg_cron().await else { return };
+    Migrator::up(&db, None).await.unwrap();
+    db.execute_unprepared("CREATE EXTENSION pg_cron").await.unwrap();
+    let missing = check(&db).await.unwrap().differences;
+    assert!(
+        missing.len() >= 4 && missing.iter().all(|difference| difference.object.starts_with("job ")),
+        "{missing:?}"
+    );
+    Migrator::up(&db, None).await.unwrap();
+    assert!(check(&db).await.unwrap().is_clean());
+    let archive = "SELECT schedule || ' ' || active || ' ' || command FROM cron.job WHERE jobname = 'archive-sessions'";
+    db.execute_unprepared(
+        "SELECT cron.alter_job(jobid, schedule := '5 5 * * *', active := false, command := 'SELECT 1')
+         FROM cron.job WHERE jobname = 'archive-sessions';
+         SELECT cron.unschedule('clean-events')",
+    )
+    .await
+    .unwrap();
+    let report = check(&db).await.unwrap();
+    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert_eq!(named, ["job archive-sessions"], "only the command must be ours: {report:?}");
+    assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
+    Migrator::up(&db, None).await.unwrap();
+    assert_eq!(query_lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);
+    assert_eq!(
+        query_lines(&db, "SELECT jobname FROM cron.job WHERE jobname = 'clean-events'").await,
+        Vec::<String>::new()
+    );
+    assert!(check(&db).await.unwrap().is_clean());
+}
