@@ -251,9 +251,10 @@ async fn measure_workloads(
     report.overhead = Some(overhead);
 
     if let (Some(run_length), Some(pgbench)) = (options.operation_run_length(), Binaries::find()?.program("pgbench")) {
-        let environment = operations::Environment { url, samples, postmaster_pid, folder: &options.out, run_length };
+        let environment = operations::Environment { url, samples, postmaster_pid };
+        let comparison = operations::Comparison { pgbench: &pgbench, script_folder: &options.out, run_length };
         let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
-        report.operations = operations::measure_operations(&environment, &pgbench, new_capture).await?;
+        report.operations = operations::measure_operations(&environment, &comparison, new_capture).await?;
     }
     if !options.no_load_test {
         report.load_steps =

@@ -19,7 +19,7 @@ use crate::{
 pub struct Day {
     /// Simulated days since the start, not rounded.
     pub elapsed_days: f64,
-    /// Events written so far.
+    /// Events written since the start of the simulation.
     pub events_written: u64,
     /// Live rows of the table, according to its statistics.
     pub live_rows: f64,
@@ -29,7 +29,7 @@ pub struct Day {
     pub table_bytes: f64,
     /// Size of its indexes in bytes.
     pub index_bytes: f64,
-    /// The number of autovacuum runs so far.
+    /// The number of autovacuum runs of the table, with those before the simulation.
     pub vacuum_runs: f64,
 }
 
@@ -45,6 +45,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<Day>, Failure> {
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
+    // Each event has the next number of this sequence, which TRUNCATE does not reset.
+    let numbers_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -66,7 +68,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
         let number = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
         days.push(Day {
             elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
-            events_written: number(0) as u64,
+            events_written: (number(0) - numbers_before) as u64,
             live_rows: number(1),
             dead_rows: number(2),
             table_bytes: number(3),

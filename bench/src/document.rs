@@ -287,10 +287,10 @@ fn write_growth(document: &mut String, report: &Report, plots: &str) {
          times as measured alternately with this schema's ([Statements](#statements)), and this schema's times as \
          measured without the specification's statements in between (the second table below).\n\nThe first table: the \
          size of the database divided by its number of sessions; the time to build all indexes after loading, except \
-         those of constraints; the time that `up` takes on an empty and on a filled database; and the longest time that \
-         `up` held an ACCESS EXCLUSIVE lock on a table of the filled one.\n\n\
+         those of constraints; the time that `up` takes on an empty database, and when it runs again on the \
+         filled one; and the longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table.\n\n\
          | scale | bytes per session, specification | bytes per session, this schema | building indexes, ms | `up` on \
-         an empty database, ms | `up` on a filled database, ms | longest lock, ms | locked table |\n\
+         the empty database, ms | `up` on the filled database, ms | longest lock, ms | locked table |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     for growth in &report.growth {

@@ -31,9 +31,9 @@ pub struct GrowthResult {
     pub index_builds: Vec<IndexBuild>,
     /// Milliseconds that `up` takes on an empty database.
     pub up_empty_ms: f64,
-    /// Milliseconds that `up` takes on the filled database.
+    /// Milliseconds that `up` takes when it runs again, on the filled database.
     pub up_filled_ms: f64,
-    /// The longest time that `up` on the filled database held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
+    /// The longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
     /// The table with that lock.
     pub longest_lock_table: String,

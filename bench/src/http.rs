@@ -90,7 +90,7 @@ struct Environment {
     postmaster_pid: Option<u32>,
     apis: [(Api, ApiServer); 2],
     /// The requests, by API and operation.
-    requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
+    requests: HashMap<(Api, Operation), Arc<Vec<Request>>>,
 }
 
 /// Runs the command `http`.
@@ -120,7 +120,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
         for (operation, _) in OPERATIONS {
             let callers = if operation == Operation::Join { &newcomers } else { &players };
             let list = callers.iter().map(|caller| requests::request_for(api, operation, caller));
-            all_requests.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
+            all_requests.insert((api, operation), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
         }
     }
     let environment = Environment {
@@ -158,6 +158,7 @@ impl Environment {
         let mut runs = [Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..2 {
+                // The API that runs first alternates.
                 let index = (round as usize + step) % 2;
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
@@ -169,7 +170,7 @@ impl Environment {
         }
         let [postgrest, service] = runs.map(|mut runs: Vec<ApiResult>| {
             runs.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
-            runs.get(runs.len() / 2).copied().unwrap_or_default()
+            runs.swap_remove(runs.len() / 2)
         });
         let ratio = service.requests_per_second / postgrest.requests_per_second;
         Ok(HttpComparison { name: name.to_owned(), clients, postgrest, service, ratio })
@@ -183,7 +184,7 @@ impl Environment {
         clients: usize,
         run_length: Duration,
     ) -> Result<ApiResult, Failure> {
-        let requests = self.requests.get(&(*api as u8, operation as u8)).cloned().unwrap_or_default();
+        let requests = self.requests[&(*api, operation)].clone();
         let next_newcomer = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..clients {

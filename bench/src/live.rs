@@ -145,8 +145,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     // used.
     let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
-    let environment =
-        Environment { url, samples: &samples, postmaster_pid, folder: &options.out, run_length: RUN_LENGTH };
+    let environment = Environment { url, samples: &samples, postmaster_pid };
     let mut results = LiveResults::default();
     let mut subscribers = SubscriberProcess::start(url, DATA_SET).await?;
     let pid = subscribers.pid();
@@ -237,16 +236,18 @@ async fn compare_writers(
             .map(|(without, with)| 100.0 * (1.0 - with.operations_per_second / without.operations_per_second))
             .collect();
         losses.sort_by(f64::total_cmp);
-        let mean = |runs: &[RunResult], value: fn(&RunResult) -> Option<f64>| {
-            Some(runs.iter().map(value).sum::<Option<f64>>()? / runs.len() as f64)
+        let mean_throughput =
+            |runs: &[RunResult]| runs.iter().map(|run| run.operations_per_second).sum::<f64>() / runs.len() as f64;
+        let mean_cpu_ms = |runs: &[RunResult]| {
+            Some(runs.iter().map(|run| run.postgresql_cpu_ms).sum::<Option<f64>>()? / runs.len() as f64)
         };
         let comparison = WriterComparison {
             clients,
-            rolls_per_second_without: mean(&runs[0], |run| Some(run.operations_per_second)).unwrap_or_default(),
-            rolls_per_second_with: mean(&runs[1], |run| Some(run.operations_per_second)).unwrap_or_default(),
+            rolls_per_second_without: mean_throughput(&runs[0]),
+            rolls_per_second_with: mean_throughput(&runs[1]),
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
-            postgresql_cpu_ms_without: mean(&runs[0], |run| run.postgresql_cpu_ms),
-            postgresql_cpu_ms_with: mean(&runs[1], |run| run.postgresql_cpu_ms),
+            postgresql_cpu_ms_without: mean_cpu_ms(&runs[0]),
+            postgresql_cpu_ms_with: mean_cpu_ms(&runs[1]),
             load_cpu_ms: (!load_cpu_ms_by_run.is_empty())
                 .then(|| load_cpu_ms_by_run.iter().sum::<f64>() / load_cpu_ms_by_run.len() as f64),
         };

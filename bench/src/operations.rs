@@ -105,12 +105,19 @@ const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
+    /// The users and sessions; each concurrent client has a sample of its own.
     pub samples: &'a [Sample],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
+}
+
+/// How operations are compared with pgbench.
+pub struct Comparison<'a> {
+    /// Path of pgbench.
+    pub pgbench: &'a Path,
     /// Folder for pgbench's scripts.
-    pub folder: &'a Path,
-    /// Duration of each run.
+    pub script_folder: &'a Path,
+    /// Duration of each run, of the service and of pgbench.
     pub run_length: Duration,
 }
 
@@ -125,11 +132,11 @@ pub struct RunResult {
     pub service_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. `pgbench` is the path of the program. `new_capture` opens a connection, on which one
-/// operation's statements are captured.
+/// Measures all operations. `new_capture` opens a connection, on which one operation's statements are
+/// captured.
 pub async fn measure_operations(
     environment: &Environment<'_>,
-    pgbench: &Path,
+    comparison: &Comparison<'_>,
     new_capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
@@ -139,7 +146,7 @@ pub async fn measure_operations(
         let round_trips = steps.len() + 1;
         let scripts = [false, true].map(|is_pipelined| {
             let file_name = if is_pipelined { "pipelined.sql" } else { "script.sql" };
-            (environment.folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
+            (comparison.script_folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
         });
         for (path, script) in &scripts {
             tokio::fs::write(path, script).await?;
@@ -155,11 +162,11 @@ pub async fn measure_operations(
             run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =
-                    run_service(operation, &sparc, clients, environment, environment.run_length).await?;
+                    run_service(operation, &sparc, clients, environment, comparison.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
                 for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
-                    runs.push(run_pgbench(pgbench, script, clients, environment).await?);
+                    runs.push(run_pgbench(script, clients, environment, comparison).await?);
                 }
             }
             sparc.close().await?;
@@ -195,7 +202,7 @@ pub async fn measure_operations(
 /// Returns the run with the median throughput.
 fn median_run(mut runs: Vec<RunResult>) -> RunResult {
     runs.sort_by(|a, b| a.operations_per_second.total_cmp(&b.operations_per_second));
-    runs.get(runs.len() / 2).copied().unwrap_or_default()
+    runs.swap_remove(runs.len() / 2)
 }
 
 /// Runs the operation once.
@@ -300,23 +307,23 @@ async fn capture_steps(
 
 /// Runs a script with pgbench, with as many clients.
 async fn run_pgbench(
-    pgbench: &Path,
     script: &Path,
     clients: u32,
     environment: &Environment<'_>,
+    comparison: &Comparison<'_>,
 ) -> Result<RunResult, Failure> {
     let before = cpu::child_processes(environment.postmaster_pid);
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
-    let mut command = Command::new(pgbench);
+    let mut command = Command::new(comparison.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
-        .args(["--client", &clients.to_string(), "--time", &environment.run_length.as_secs().to_string()])
+        .args(["--client", &clients.to_string(), "--time", &comparison.run_length.as_secs().to_string()])
         .arg("--file")
         .arg(script)
         .arg(environment.url);
     // When pgbench ends, so do its backends, and their processor times can no longer be read. So they are read shortly
     // before.
-    let until_reading = environment.run_length.saturating_sub(Duration::from_millis(300));
+    let until_reading = comparison.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;
         cpu::child_processes(environment.postmaster_pid)

@@ -134,13 +134,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     drop(sparc);
     println!("visibility delay, ms: {:?}", results.visibility_delay_ms);
     let samples = choose_samples(&DATA_SET);
-    let environment = Environment {
-        url: database.url(),
-        samples: &samples,
-        postmaster_pid: Some(postmaster_pids[0]),
-        folder: &options.out,
-        run_length: RUN_LENGTH,
-    };
+    let environment = Environment { url: database.url(), samples: &samples, postmaster_pid: Some(postmaster_pids[0]) };
     for clients in [1, 8] {
         results.tracking.push(measure_tracking_cost(&environment, with_replicas.clone(), clients).await?);
     }

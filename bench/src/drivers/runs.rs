@@ -115,6 +115,7 @@ impl Environment {
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..programs.len() {
+                // The program that runs first changes from round to round.
                 let index = (round as usize + step) % programs.len();
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
@@ -126,7 +127,7 @@ impl Environment {
         }
         Ok(runs.map(|mut runs: Vec<ProgramResult>| {
             runs.sort_by(|a, b| a.operations_per_second.total_cmp(&b.operations_per_second));
-            runs.get(runs.len() / 2).copied().unwrap_or_default()
+            runs.swap_remove(runs.len() / 2)
         }))
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A measured operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// The first page of the lobby.
     Lobby,
@@ -41,7 +41,7 @@ pub const OPERATIONS: [(Operation, &str); 6] = [
 ];
 
 /// An API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
     /// PostgREST, the platform's API.
     PostgRest,

@@ -44,7 +44,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let pool = database.connect(1).await?;
     migrate(&pool, None).await?;
     fill(&database.superuser_url(), Schema::Ours, DATA_SET, Utc::now()).await?;
-    let sample = choose_samples(&DATA_SET).into_iter().next().unwrap_or_default();
+    let sample = choose_samples(&DATA_SET).swap_remove(0);
     let mut capture = StatementCapture::new(pool);
     capture.sparc.as_user(sample.player).dice().roll(new_roll(&sample)?).await?;
     let roll = capture.last_statement().await?;
