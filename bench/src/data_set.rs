@@ -140,7 +140,7 @@ impl DataSet {
     }
 
     /// Returns the numbers of the accounts that have no seat in any session and are no Seer: [`Self::player`] returns
-    /// smaller ones, [`Self::pick_seer`] greater ones.
+    /// smaller numbers, and Seers have greater ones.
     #[must_use]
     pub fn users_without_sessions(&self) -> Range<u64> {
         self.users * 7 / 10..self.users * 9 / 10
