@@ -1,4 +1,4 @@
-//! The statements that the service sends, taken from the connection on which it prepared them.
+//! Captures the statements that the service sends: they are read from the connection on which it prepared them.
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
@@ -6,9 +6,10 @@ use testdb::{PreparedStatement, prepared_statements};
 
 use crate::Failure;
 
-/// A service on one connection, whose prepared statements can be read.
+/// A service on a single connection, whose prepared statements can be read.
 pub struct StatementCapture {
     pool: DatabaseConnection,
+    /// The service.
     pub sparc: Sparc,
     /// The number of prepared statements that have been returned so far.
     returned: usize,
@@ -20,7 +21,7 @@ impl StatementCapture {
         Self { sparc: Sparc::from_connection(pool.clone()), pool, returned: 0 }
     }
 
-    /// Closes the connection, which flushes its pending statistics.
+    /// Closes the connection, so that the server records its pending statistics.
     pub async fn close(self) -> Result<(), Failure> {
         Ok(self.pool.close().await?)
     }

@@ -1,4 +1,4 @@
-//! A connection that runs SQL text and returns rows and times.
+//! A database connection that runs SQL text, and returns rows and times.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ impl Client {
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
     }
 
-    /// Runs statements and returns the number of rows that all of them returned.
+    /// Runs statements, and returns the number of rows that they returned together.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let mut results = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
         let mut count = 0;
@@ -40,18 +40,18 @@ impl Client {
         Ok((start.elapsed(), rows))
     }
 
-    /// Returns the rows, each column as text; NULL is an empty string.
+    /// Runs a query, and returns its rows, each column as text; NULL is an empty string.
     pub async fn fetch_rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
         let rows = self.connection.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql))).await;
         rows.map_err(|error| Failure::in_statement(sql, error))?.iter().map(columns_as_text).collect()
     }
 
-    /// Returns the first column of the first row.
+    /// Runs a query, and returns the first column of the first row, or an empty string if there is no row.
     pub async fn fetch_value(&mut self, sql: &str) -> Result<String, Failure> {
         Ok(self.fetch_rows(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default())
     }
 
-    /// Returns the first column of the first row as a number, or 0 if it is not a number.
+    /// Runs a query, and returns the first column of the first row as a number, or 0 if it is not a number.
     pub async fn fetch_number(&mut self, sql: &str) -> Result<f64, Failure> {
         Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }

@@ -11,22 +11,22 @@ use crate::{
     CompareOptions, Failure,
     capture::StatementCapture,
     client::Client,
-    days,
-    evening::{self, Delivery},
+    data_set::DataSet,
+    days, document,
     fill::{Schema, fill, fill_events},
     growth::{GrowthResult, bytes_per_session, migrate, migrate_watching_locks},
     indexes::{IndexUses, measure_indexes},
+    load_test::{self, Delivery},
     measure::StatementPair,
-    operations, overhead, page,
+    operations, overhead,
     reads::{capture_reads, quoted},
     report::{Report, Settings},
     samples::{Sample, choose_samples},
-    world::World,
     writes::{capture_writes, new_roll},
 };
 
-/// Settings of a production host: acknowledged commits are on disk, and the data in use fits in the shared buffers. The
-/// planner's cost parameters are PostgreSQL's defaults.
+/// Settings of a production host: acknowledged commits are on disk, and the rows that the workload reads fit in the
+/// shared buffers. The planner's cost parameters are PostgreSQL's defaults.
 pub const PRODUCTION_SETTINGS: [&str; 8] = [
     "fsync=on",
     "synchronous_commit=on",
@@ -39,20 +39,21 @@ pub const PRODUCTION_SETTINGS: [&str; 8] = [
 ];
 
 const SPECIFICATION: &str = include_str!("../sql/specification.sql");
-/// The platform's definition of `auth.uid()`.
+/// Supabase's definition of `auth.uid()`.
 pub const AUTH_UID: &str = include_str!("../sql/auth_uid.sql");
-const PLATFORM_GRANTS: &str = include_str!("../sql/platform.sql");
+/// A table that the specification uses but does not create, and Supabase's privileges.
+const PLATFORM: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale, filled with the same rows.
 struct Databases {
     specification: Database,
     ours: Database,
-    world: World,
+    data_set: DataSet,
     samples: Vec<Sample>,
     growth: GrowthResult,
 }
 
-/// The number of sessions of the first evening, few enough to be sustained.
+/// The number of sessions of the load test's first step, few enough to be sustained.
 const FIRST_SESSIONS: u64 = 50;
 
 /// Runs the command `compare`.
@@ -68,15 +69,15 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
 
-    let mut scales = options.scale.clone();
+    let mut scales = options.scales.clone();
     scales.sort_by(f64::total_cmp);
-    // The goals are about scale 1, so whole operations, evenings and simulated days run at the scale nearest to it.
+    // The goals are about scale 1. So operations, the load test and simulated days run once, at the scale nearest to 1.
     let nearest_to_1 = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
         let databases = create_databases(&server, scale).await?;
         let (index_uses, pairs) = measure_statements(&databases, scale, options, &mut report).await?;
-        let Databases { specification, ours, world, samples, growth } = databases;
+        let Databases { specification, ours, data_set, samples, growth } = databases;
         drop(specification);
         measure_isolated(&ours, &pairs, scale, &mut report).await?;
         if scale == nearest_to_1 {
@@ -86,18 +87,18 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
                 report.indexes = measure_indexes(&mut client, &index_uses).await?;
                 client.close().await?;
             }
-            measure_workloads(&ours, &samples, world, postmaster_pid, options, &mut report).await?;
+            measure_workloads(&ours, &samples, data_set, postmaster_pid, options, &mut report).await?;
         }
         report.growth.push(growth);
         report.settings.seconds = start.elapsed().as_secs_f64();
-        page::write(&report, &options.out, options.docs)?;
+        document::write(&report, &options.out, options.docs)?;
     }
     Ok(())
 }
 
 /// Creates both schemas and fills them with the same rows.
 async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Failure> {
-    let world = World::at_scale(scale);
+    let data_set = DataSet::at_scale(scale);
     let now = Utc::now();
     let empty = server.create_empty().await?;
     let pool = empty.connect(2).await?;
@@ -107,25 +108,25 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
 
     let specification = server.create_empty().await?;
     let pool = specification.connect(2).await?;
-    // The first migration is the platform's stand-in: accounts, roles, `auth.uid()`.
+    // The first migration is the stand-in for the platform: accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
     pool.execute_unprepared(AUTH_UID).await?;
     pool.execute_unprepared(SPECIFICATION).await?;
-    pool.execute_unprepared(PLATFORM_GRANTS).await?;
+    pool.execute_unprepared(PLATFORM).await?;
     pool.close().await?;
     let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
     migrate(&pool, None).await?;
 
-    let filling = fill(ours.url(), Schema::Ours, world, now);
-    let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, world, now))?;
-    tokio::try_join!(fill_events(ours.url(), world, now), fill_events(specification.url(), world, now))?;
-    let (up_full_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
-    // After `up`, which would report the platform's `auth.uid()` as a change to the migrations' stand-in.
+    let filling = fill(ours.url(), Schema::Ours, data_set, now);
+    let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, data_set, now))?;
+    tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
+    let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
+    // After `up`, which would report Supabase's `auth.uid()` as a change to the stand-in that the migrations created.
     pool.execute_unprepared(AUTH_UID).await?;
     pool.close().await?;
 
-    let mut samples = choose_samples(&world);
+    let mut samples = choose_samples(&data_set);
     let mut client = Client::open(ours.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     for sample in &mut samples {
@@ -135,16 +136,16 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     client.close().await?;
     let growth = GrowthResult {
         scale,
-        specification_bytes_per_session: bytes_per_session(specification.url(), &world).await?,
-        ours_bytes_per_session: bytes_per_session(ours.url(), &world).await?,
-        indexes_ms: index_builds.iter().map(|index| index.ms).sum(),
-        indexes: index_builds,
+        specification_bytes_per_session: bytes_per_session(specification.url(), &data_set).await?,
+        ours_bytes_per_session: bytes_per_session(ours.url(), &data_set).await?,
+        index_builds_ms: index_builds.iter().map(|index| index.ms).sum(),
+        index_builds,
         up_empty_ms,
-        up_full_ms,
+        up_filled_ms,
         longest_lock_ms: longest_lock.as_secs_f64() * 1000.0,
         longest_lock_table,
     };
-    Ok(Databases { specification, ours, world, samples, growth })
+    Ok(Databases { specification, ours, data_set, samples, growth })
 }
 
 /// Measures reads and writes in both schemas, and records which indexes they use.
@@ -187,18 +188,19 @@ async fn measure_statements(
     Ok((index_uses, pairs))
 }
 
-/// Reads the whole schema into the page cache, because a production host has memory for the data that it serves.
+/// Reads the whole schema into the operating system's page cache, because a production host has memory for its data.
 const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensions;
     SELECT extensions.pg_prewarm(oid, 'read')
     FROM pg_class
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Rounds about a minute apart. The fastest one counts, because the load of a shared machine varies.
+/// Each statement is measured in isolation this many times, about a minute apart. The fastest round counts, because
+/// other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
-/// Measures this schema alone, because the specification's statements read more as the data grows, and evict pages that
-/// a host of this schema would keep in memory.
+/// Measures this schema's statements in isolation: without the specification's in between, which read more as the data
+/// grows, and evict pages that a production host, which has no second schema, keeps in memory.
 async fn measure_isolated(
     ours: &Database,
     pairs: &[StatementPair],
@@ -223,11 +225,11 @@ async fn measure_isolated(
     client.close().await
 }
 
-/// Measures triggers and policies, whole operations, evenings and simulated days.
+/// Measures the cost of triggers and policies, whole operations, the load test and simulated days.
 async fn measure_workloads(
     ours: &Database,
     samples: &[Sample],
-    world: World,
+    data_set: DataSet,
     postmaster_pid: Option<u32>,
     options: &CompareOptions,
     report: &mut Report,
@@ -248,17 +250,18 @@ async fn measure_workloads(
     );
     report.overhead = Some(overhead);
 
-    if let (Some(run_length), Some(pgbench)) = (options.operations_run_length(), Binaries::find()?.program("pgbench")) {
-        let environment =
-            operations::Environment { url, pgbench, samples, postmaster_pid, folder: &options.out, run_length };
+    if let (Some(run_length), Some(pgbench)) = (options.operation_run_length(), Binaries::find()?.program("pgbench")) {
+        let environment = operations::Environment { url, samples, postmaster_pid };
+        let comparison = operations::Comparison { pgbench: &pgbench, script_folder: &options.out, run_length };
         let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
-        report.operations = operations::measure_operations(&environment, new_capture).await?;
+        report.operations = operations::measure_operations(&environment, &comparison, new_capture).await?;
     }
-    if !options.no_evening {
-        report.evenings = evening::run_evenings(url, &world, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+    if !options.no_load_test {
+        report.load_steps =
+            load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
     }
     if let Some(duration) = options.days_duration() {
-        report.days = days::simulate_days(url, world, duration).await?;
+        report.days = days::simulate_days(url, data_set, duration).await?;
     }
     client.close().await
 }

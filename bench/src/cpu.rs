@@ -10,8 +10,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub struct CpuTimes(HashMap<u32, Duration>);
 
 impl CpuTimes {
-    /// Returns the processor time that was used since `before`. A process that has ended is not counted; one that has
-    /// started since is counted in full.
+    /// Returns the processor time that was used since `before`. A process that has ended since is not counted; one that
+    /// has started since is counted in full.
     #[must_use]
     pub fn since(&self, before: &Self) -> Duration {
         let used = |(pid, time): (&u32, &Duration)| time.saturating_sub(before.0.get(pid).copied().unwrap_or_default());

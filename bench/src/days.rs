@@ -1,7 +1,7 @@
-//! Simulated days: events are written and expire, and the table must not grow beyond the events of one day.
+//! Simulated days: events are written and expire, so the table of events should not grow beyond the events of one day.
 //!
-//! A simulated day takes a minute: each event is written with a time of creation 24 hours minus one minute ago, so it
-//! expires after a minute, and the clean-up that runs with each new event deletes it.
+//! A simulated day takes a minute. Events expire after 24 hours; each is written as if it had been created 24 hours
+//! minus one minute ago, so it expires after a minute, and the clean-up that runs with each new event deletes it.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,25 @@ use tokio::task::JoinSet;
 use crate::{
     Failure,
     client::Client,
-    world::{Kind, World, id},
+    data_set::{DataSet, Kind, id},
 };
 
-/// The size of the table after a simulated day, in the report.
+/// The size of the table of events after a simulated day, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Day {
-    /// Simulated days since the start.
-    #[serde(alias = "day")]
+    /// Simulated days since the start, not rounded.
     pub elapsed_days: f64,
-    /// Events written so far.
-    #[serde(alias = "written")]
+    /// Events written since the start of the simulation.
     pub events_written: u64,
-    /// Live rows, according to the table's statistics.
-    #[serde(alias = "live")]
+    /// Live rows of the table, according to its statistics.
     pub live_rows: f64,
     /// Dead rows, according to the same statistics.
-    #[serde(alias = "dead")]
     pub dead_rows: f64,
     /// Size of the table in bytes.
     pub table_bytes: f64,
     /// Size of its indexes in bytes.
     pub index_bytes: f64,
-    /// The number of autovacuum runs.
-    #[serde(alias = "vacuumed")]
+    /// The number of autovacuum runs of the table, with those before the simulation.
     pub vacuum_runs: f64,
 }
 
@@ -47,14 +42,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes events for `duration`, and returns the size of the table after each simulated day. Truncates
 /// `session_events` first.
-pub async fn simulate_days(url: &str, world: World, duration: Duration) -> Result<Vec<Day>, Failure> {
+pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<Day>, Failure> {
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
+    // Each event has the next number of this sequence, which TRUNCATE does not reset.
+    let numbers_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let url = url.to_owned();
-        writers.spawn(async move { write_events(&url, world, writer, start + duration).await });
+        writers.spawn(async move { write_events(&url, data_set, writer, start + duration).await });
     }
     let mut days = Vec::new();
     let mut day_end = start + DAY_LENGTH;
@@ -71,7 +68,7 @@ pub async fn simulate_days(url: &str, world: World, duration: Duration) -> Resul
         let number = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
         days.push(Day {
             elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
-            events_written: number(0) as u64,
+            events_written: (number(0) - numbers_before) as u64,
             live_rows: number(1),
             dead_rows: number(2),
             table_bytes: number(3),
@@ -87,7 +84,7 @@ pub async fn simulate_days(url: &str, world: World, duration: Duration) -> Resul
 }
 
 /// Writes an event every few milliseconds, in one session after another.
-async fn write_events(url: &str, world: World, writer: u64, end: Instant) -> Result<(), Failure> {
+async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client
         .run(&format!(
@@ -102,7 +99,7 @@ async fn write_events(url: &str, world: World, writer: u64, end: Instant) -> Res
         if Instant::now() >= end {
             break;
         }
-        let session = id(Kind::Session, (number * WRITERS + writer) % world.active_sessions);
+        let session = id(Kind::Session, (number * WRITERS + writer) % data_set.active_sessions);
         client.run(&format!("EXECUTE event('{session}')")).await?;
         tokio::time::sleep(PAUSE).await;
     }

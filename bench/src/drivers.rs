@@ -2,7 +2,7 @@
 //! tokio-postgres with pipelining, on one database, with and without the latency of a network.
 //!
 //! All three run alternately in this process, with equally many connections, so that other load on the machine affects
-//! all of them. It distorts the processor time per operation less than the throughput.
+//! all of them. The processor time per operation depends less on other load than the throughput does.
 
 mod delay;
 mod phases;
@@ -40,11 +40,11 @@ use crate::{
     capture::StatementCapture,
     client::Client,
     compare::PRODUCTION_SETTINGS,
+    data_set::DataSet,
     live::create_filled_database,
     report::{Report, Settings},
     samples::{Sample, choose_samples},
     sections,
-    world::World,
 };
 
 /// Connections of each program, the service's default.
@@ -53,11 +53,11 @@ const POOL_SIZE: u32 = 10;
 const CLIENT_COUNTS: [usize; 2] = [1, 8];
 /// The latency that the proxy adds to a round trip.
 const ADDED_LATENCY: Duration = Duration::from_millis(1);
-/// How often the proxy's delay is adjusted to [`ADDED_LATENCY`].
+/// The number of times that the proxy's delay is adjusted to [`ADDED_LATENCY`].
 const CALIBRATION_STEPS: usize = 4;
 /// A database that fits in the shared buffers.
-const WORLD: World =
-    World { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
+const DATA_SET: DataSet =
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
 
 /// A measured operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,20 +84,20 @@ impl Operation {
     }
 }
 
-/// What becomes of an operation's decoded result.
+/// What a program does with the decoded result of an operation.
 #[derive(Clone, Copy, Debug)]
 enum Output {
-    /// It is discarded, as in a measurement of speed.
+    /// Discards it, for measurements of speed.
     Discard,
-    /// It is converted to JSON, to compare the programs.
+    /// Converts it to JSON, to compare the programs' results.
     Json,
 }
 
-/// The result as JSON, or `None` with [`Output::Discard`].
-type JsonResult = Option<Value>;
+/// An operation's result as JSON, or `None` with [`Output::Discard`].
+type OptionalJson = Option<Value>;
 
 impl Output {
-    fn convert(self, result: impl Serialize) -> Result<JsonResult, Failure> {
+    fn convert(self, result: impl Serialize) -> Result<OptionalJson, Failure> {
         match self {
             Self::Discard => {
                 black_box(result);
@@ -108,7 +108,7 @@ impl Output {
     }
 }
 
-/// One of the compared implementations, called programs in the report. All run in this process.
+/// One of the three compared implementations, which the report calls programs. All run in this process.
 enum Program {
     /// The service.
     Service(Sparc),
@@ -119,7 +119,7 @@ enum Program {
 }
 
 impl Program {
-    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
+    async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         match self {
             Self::Service(sparc) => run_service(sparc, operation, sample, output).await,
             Self::Plain(plain) => plain.run(operation, sample, output).await,
@@ -135,8 +135,9 @@ pub struct DriverResults {
     pub round_trip_ms: [f64; 2],
     /// Each operation, with each number of clients, without and with the added latency.
     pub operations: Vec<OperationComparison>,
+    /// The round trips of each operation.
     pub round_trips: Vec<RoundTrips>,
-    #[serde(alias = "parts")]
+    /// The time of each phase of each operation.
     pub phases: Vec<PhaseTimes>,
 }
 
@@ -145,7 +146,7 @@ pub struct DriverResults {
 pub struct RoundTrips {
     /// The operation.
     pub name: String,
-    /// By the service, plain sqlx, and tokio-postgres with pipelining.
+    /// Of the service, plain sqlx, and tokio-postgres with pipelining.
     pub programs: [f64; 3],
 }
 
@@ -158,24 +159,24 @@ pub struct OperationComparison {
     pub is_delayed: bool,
     /// Concurrent clients.
     pub clients: usize,
-    /// The service, plain sqlx, and tokio-postgres with pipelining.
+    /// The results of the service, plain sqlx, and tokio-postgres with pipelining.
     pub programs: [ProgramResult; 3],
 }
 
-/// The run with the median throughput among one program's runs.
+/// The result of one program: its run with the median throughput.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ProgramResult {
     /// Operations per second.
-    pub ops_s: f64,
+    pub operations_per_second: f64,
     /// Median latency in milliseconds.
     pub p50_ms: f64,
     /// The 99th percentile of the latency in milliseconds.
     pub p99_ms: f64,
     /// Processor time of this process per operation, in milliseconds; `None` where the system does not report it. With
     /// added latency, it includes the proxy's.
-    pub client_cpu_ms: Option<f64>,
+    pub program_cpu_ms: Option<f64>,
     /// Processor time of PostgreSQL per operation, in milliseconds.
-    pub server_cpu_ms: Option<f64>,
+    pub postgresql_cpu_ms: Option<f64>,
 }
 
 /// Runs the command `drivers`.
@@ -187,11 +188,11 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     let settings = Settings::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = create_filled_database(&server, WORLD).await?;
+    let database = create_filled_database(&server, DATA_SET).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     client.close().await?;
-    let samples = choose_samples(&WORLD);
+    let samples = choose_samples(&DATA_SET);
     let statements = Statements::capture(StatementCapture::new(database.connect(1).await?), &samples[0]).await?;
     println!("ready after {:.0} s", start.elapsed().as_secs_f64());
 
@@ -222,7 +223,7 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
                 let programs = environment.compare(operation, programs, clients, options).await?;
                 let comparison =
                     OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
-                let [service, plain, pipelined] = comparison.programs.map(|program| program.ops_s);
+                let [service, plain, pipelined] = comparison.programs.map(|program| program.operations_per_second);
                 println!(
                     "{}, {clients} clients{}: {service:.0} per second, sqlx {plain:.0}, pipelined {pipelined:.0}",
                     comparison.name,
@@ -241,7 +242,7 @@ fn first_must_be_service() -> Failure {
     Failure::Message("the first program must be the service".to_owned())
 }
 
-/// Starts a proxy to the server, and returns it with the URL that leads to the database through it.
+/// Starts a proxy to the server of the database. Returns the proxy, and the URL of the database through the proxy.
 fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
     let invalid = || Failure::Message(format!("the database's URL must have an IP address and a port: {url}"));
     let (scheme_and_login, rest) = url.rsplit_once('@').ok_or_else(invalid)?;
@@ -258,7 +259,7 @@ async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[
     let mut direct = phases::measure_round_trip(url).await?;
     let mut delayed = phases::measure_round_trip(delayed_url).await?;
     for _ in 0..CALIBRATION_STEPS {
-        // A sleeping thread wakes up late, so the delay must be shorter.
+        // A sleeping thread wakes up late, so the delay that lets a round trip take as long as intended is shorter.
         let delay = (proxy.delay() + ADDED_LATENCY / 2).saturating_sub(delayed.saturating_sub(direct) / 2);
         proxy.set_delay(delay.clamp(ADDED_LATENCY / 4, ADDED_LATENCY / 2));
         direct = phases::measure_round_trip(url).await?;

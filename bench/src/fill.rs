@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Failure,
     client::Client,
+    data_set::{DataSet, EVENTS_PER_SESSION},
     rows::{
         FillContext, append_account, append_adventure, append_character, append_events, append_rolls, append_seats,
         append_session, append_user,
     },
-    world::{EVENTS_PER_SESSION, World},
 };
 
 /// The schema of a database.
@@ -36,26 +36,31 @@ pub struct IndexBuild {
     pub bytes: f64,
 }
 
-/// Rows per chunk.
-const CHUNK_ROWS: u64 = 5000;
+/// The number of calls of `append_lines` whose lines are sent to COPY together.
+const CHUNK_LENGTH: u64 = 5000;
 
-/// How the rows of one table are generated.
+/// The rows to generate for one table.
 struct TableRows {
-    /// The table and its columns, as COPY expects them.
+    /// The table and its columns, as COPY expects both.
     copy_into: &'static str,
-    /// The number of rows; for seats and rolls, the number of sessions.
+    /// The number of calls of `append_lines`.
     count: u64,
-    /// Appends the line of the row with a number; for seats and rolls, all lines of the session with that number.
-    append: fn(&mut String, &FillContext, u64),
+    /// Appends the lines with a number: one row, or for seats and rolls all rows of the session with that number.
+    append_lines: fn(&mut String, &FillContext, u64),
 }
 
 /// Fills a database with everything but events, builds its indexes and gathers its statistics.
 ///
 /// Triggers and foreign keys are disabled while rows are loaded, because the generated rows satisfy them. Checks and
 /// unique constraints stay enabled.
-pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -> Result<Vec<IndexBuild>, Failure> {
+pub async fn fill(
+    url: &str,
+    schema: Schema,
+    data_set: DataSet,
+    now: DateTime<Utc>,
+) -> Result<Vec<IndexBuild>, Failure> {
     let mut client = Client::open(url).await?;
-    let context = FillContext { world, schema, now };
+    let context = FillContext { data_set, schema, now };
     client.run("SET session_replication_role = replica; SET maintenance_work_mem = '1GB'").await?;
     let indexes = client
         .fetch_rows(
@@ -76,17 +81,19 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
     let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.count.div_ceil(CHUNK_ROWS)).map(|chunk| {
+        let chunks = (0..table.count.div_ceil(CHUNK_LENGTH)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CHUNK_ROWS..table.count.min((chunk + 1) * CHUNK_ROWS) {
-                (table.append)(&mut lines, &context, number);
+            for number in chunk * CHUNK_LENGTH..table.count.min((chunk + 1) * CHUNK_LENGTH) {
+                (table.append_lines)(&mut lines, &context, number);
             }
-            bar.inc(CHUNK_ROWS);
+            bar.inc(CHUNK_LENGTH);
             lines
         });
         client.copy_in(table.copy_into, chunks).await?;
     }
 
+    // Triggers are disabled, so the counters that they would maintain are computed. That updates many users and
+    // characters; VACUUM FULL removes the old versions of these rows.
     if schema == Schema::Ours {
         bar.set_message("counters");
         client.run(&format!("BEGIN; {}; COMMIT", migration::RECOUNT)).await?;
@@ -111,9 +118,9 @@ pub async fn fill(url: &str, schema: Schema, world: World, now: DateTime<Utc>) -
     Ok(builds)
 }
 
-fn progress_bar(rows: u64, schema: Schema) -> ProgressBar {
+fn progress_bar(length: u64, schema: Schema) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>13} {bar:40} {percent:>3} % {msg}").ok();
-    let bar = ProgressBar::new(rows).with_prefix(match schema {
+    let bar = ProgressBar::new(length).with_prefix(match schema {
         Schema::Specification => "specification",
         Schema::Ours => "ours",
     });
@@ -124,24 +131,24 @@ fn progress_bar(rows: u64, schema: Schema) -> ProgressBar {
 }
 
 fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
-    let world = &context.world;
+    let data_set = &context.data_set;
     [
-        TableRows { copy_into: "auth.users (id, email)", count: world.users, append: append_account },
+        TableRows { copy_into: "auth.users (id, email)", count: data_set.users, append_lines: append_account },
         TableRows {
             copy_into: "users (id, email, display_name, bio, created_at)",
-            count: world.users,
-            append: append_user,
+            count: data_set.users,
+            append_lines: append_user,
         },
         TableRows {
             copy_into: "characters (id, user_id, name, class, might, grace, wit, heart, special_ability, created_at)",
-            count: world.characters(),
-            append: append_character,
+            count: data_set.characters(),
+            append_lines: append_character,
         },
         TableRows {
             copy_into: "adventures (id, creator_id, name, description, difficulty, estimated_duration, content, \
                    status, published_at, is_valid, times_played, average_rating, created_at)",
-            count: world.adventures,
-            append: append_adventure,
+            count: data_set.adventures,
+            append_lines: append_adventure,
         },
         TableRows {
             copy_into: match context.schema {
@@ -154,30 +161,30 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
                      status, started_at, ended_at, created_at, seats_taken)"
                 }
             },
-            count: world.sessions(),
-            append: append_session,
+            count: data_set.sessions(),
+            append_lines: append_session,
         },
         TableRows {
             copy_into: "session_players (session_id, user_id, character_id, joined_at)",
-            count: world.sessions(),
-            append: append_seats,
+            count: data_set.sessions(),
+            append_lines: append_seats,
         },
         TableRows {
             copy_into: "dice_rolls (id, session_id, character_id, character_name, attribute, dice_count, difficulty, \
                    roll_type, results, total, modified_total, success, outcome, margin, animation_seed, created_at)",
-            count: world.sessions(),
-            append: append_rolls,
+            count: data_set.sessions(),
+            append_lines: append_rolls,
         },
     ]
 }
 
-/// Fills the events, which only `compare` needs. They are the same in both schemas.
-pub async fn fill_events(url: &str, world: World, now: DateTime<Utc>) -> Result<(), Failure> {
+/// Fills the table of events, which only `compare` needs filled. The events are the same in both schemas.
+pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
-    let context = FillContext { world, schema: Schema::Ours, now };
-    let sessions = world.sessions_with_events();
-    let sessions_per_chunk = CHUNK_ROWS / EVENTS_PER_SESSION;
+    let context = FillContext { data_set, schema: Schema::Ours, now };
+    let sessions = data_set.sessions_with_events();
+    let sessions_per_chunk = CHUNK_LENGTH / EVENTS_PER_SESSION;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();
         for number in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {

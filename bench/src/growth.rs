@@ -1,4 +1,5 @@
-//! What grows with the data, at each scale: the size on disk, the time to build indexes, and the locks that `up` takes.
+//! Measurements that grow with the data: the size on disk, the time to build indexes, and the time for which `up` locks
+//! tables.
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use migration::{Migrator, sea_orm_migration::MigratorTrait};
 use sea_orm::DatabaseConnection;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, client::Client, fill::IndexBuild, world::World};
+use crate::{Failure, client::Client, data_set::DataSet, fill::IndexBuild};
 
 /// Sizes and migration times at one scale, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,43 +22,40 @@ pub struct GrowthResult {
     /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,
     /// Size of the specification's database divided by its sessions, in bytes.
-    #[serde(alias = "prd_bytes_session")]
     pub specification_bytes_per_session: f64,
-    /// The same for this schema's database.
-    #[serde(alias = "ours_bytes_session")]
+    /// Size of this schema's database divided by its sessions, in bytes.
     pub ours_bytes_per_session: f64,
     /// Milliseconds to build this schema's indexes, except those of constraints.
-    pub indexes_ms: f64,
-    /// Each of these indexes.
-    pub indexes: Vec<IndexBuild>,
+    pub index_builds_ms: f64,
+    /// The build of each of these indexes.
+    pub index_builds: Vec<IndexBuild>,
     /// Milliseconds that `up` takes on an empty database.
     pub up_empty_ms: f64,
-    /// Milliseconds that `up` takes on the filled database.
-    pub up_full_ms: f64,
-    /// The longest time that `up` on the filled database held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
+    /// Milliseconds that `up` takes when it runs again, on the filled database.
+    pub up_filled_ms: f64,
+    /// The longest time that this second `up` held an ACCESS EXCLUSIVE lock on a table, in milliseconds.
     pub longest_lock_ms: f64,
     /// The table with that lock.
-    #[serde(alias = "longest_lock_of")]
     pub longest_lock_table: String,
 }
 
 /// Returns the size of the database divided by its sessions, in bytes.
-pub async fn bytes_per_session(url: &str, world: &World) -> Result<f64, Failure> {
+pub async fn bytes_per_session(url: &str, data_set: &DataSet) -> Result<f64, Failure> {
     let mut client = Client::open(url).await?;
     let bytes = client.fetch_number("SELECT pg_database_size(current_database())").await?;
     client.close().await?;
-    Ok(bytes / world.sessions() as f64)
+    Ok(bytes / data_set.sessions() as f64)
 }
 
-/// Applies `steps` migrations, or all, and returns the milliseconds that this took.
+/// Applies the first `steps` migrations, or all, and returns the milliseconds that this took.
 pub async fn migrate(pool: &DatabaseConnection, steps: Option<u32>) -> Result<f64, Failure> {
     let start = Instant::now();
     Migrator::up(pool, steps).await?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Migrates while watching locks. Returns the milliseconds that this took, the longest time that an ACCESS EXCLUSIVE
-/// lock was held, and the table that it locked.
+/// Applies all migrations while watching locks. Returns the milliseconds that this took, the longest time that an
+/// ACCESS EXCLUSIVE lock was held, and the table that it locked.
 pub async fn migrate_watching_locks(pool: &DatabaseConnection, url: &str) -> Result<(f64, Duration, String), Failure> {
     let is_done = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch_locks(url.to_owned(), is_done.clone()));

@@ -22,7 +22,7 @@ pub struct Index {
     pub write_us: Option<f64>,
 }
 
-/// Uses of indexes other than by the measured statements.
+/// Uses of indexes by other statements than the measured ones: each index, and its use.
 const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -45,7 +45,7 @@ const OTHER_USES: [(&str, &str); 17] = [
 
 /// Rows that are written to measure the cost of an index.
 const WRITTEN_ROWS: u32 = 2000;
-/// How often the rows are written with and without the index; the medians are compared.
+/// The number of times that the rows are written with and without the index. The medians are compared.
 const ROUNDS: usize = 5;
 
 /// The indexes that the measured statements read.
@@ -58,12 +58,12 @@ pub struct IndexUses {
 }
 
 impl IndexUses {
-    /// Starts recording.
+    /// Starts recording: reads how often each index has been scanned so far.
     pub async fn start(client: &mut Client) -> Result<Self, Failure> {
         Ok(Self { scan_counts: read_scan_counts(client).await?, statements: HashMap::new() })
     }
 
-    /// Records the indexes that the statement just measured has read.
+    /// Records which indexes have been scanned since the last call, by the statement with this name.
     pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
         let scan_counts = read_scan_counts(client).await?;
         for (index, count) in &scan_counts {
@@ -88,7 +88,7 @@ async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, F
         .collect())
 }
 
-/// Lists each index with its table, its size, its constraint, and a foreign key that it supports.
+/// Lists each index: its table, its name, its size, its constraint, and a foreign key that it supports.
 const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_size(index.oid),
     coalesce((
       SELECT CASE contype WHEN 'p' THEN 'primary key' ELSE 'unique' END
@@ -109,7 +109,7 @@ const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_s
     AND indexed.relname <> 'sparc_migrations'
   ORDER BY 1, 2";
 
-/// Returns all indexes with their uses, and measures their cost.
+/// Measures the cost of each index, and returns all indexes with their uses and costs.
 pub async fn measure_indexes(client: &mut Client, uses: &IndexUses) -> Result<Vec<Index>, Failure> {
     let mut indexes = Vec::new();
     for row in client.fetch_rows(LIST_INDEXES).await? {

@@ -1,5 +1,5 @@
-//! Live events: their cost to writers, their delay until another process receives them, and the cost of a thousand idle
-//! subscribers.
+//! The command `live`: the cost of live events to writers, their delay until another process receives them, and the
+//! cost of a thousand idle subscribers.
 //!
 //! The machine may do other work, so short runs alternate, and are compared by processor time per operation as well as
 //! by throughput.
@@ -19,7 +19,7 @@ use sea_orm::ConnectionTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Operations, Options, Sparc, events::NewEvent};
-use testdb::{Binaries, Database, Server};
+use testdb::{Database, Server};
 
 pub use self::section::section;
 use self::{alternatives::Alternative, subscribers::SubscriberProcess};
@@ -28,14 +28,14 @@ use crate::{
     client::Client,
     compare::{AUTH_UID, PRODUCTION_SETTINGS},
     cpu,
-    evening::{self, Delivery, Evening},
+    data_set::{DataSet, Kind, id},
     fill::{Schema, fill},
     growth::migrate,
+    load_test::{self, Delivery, LoadStep},
     operations::{self, Environment, Operation, RunResult},
     report::{Report, Settings},
     samples::{Sample, choose_samples},
     sections,
-    world::{Kind, World, id},
 };
 
 /// Sessions with subscribers.
@@ -44,22 +44,22 @@ pub const SUBSCRIBED_SESSIONS: u64 = 250;
 pub const SUBSCRIBERS_PER_SESSION: u64 = 4;
 /// The duration of a run of writers.
 const RUN_LENGTH: Duration = Duration::from_millis(1500);
-/// Pairs of runs, with and without subscribers, at each number of clients.
+/// The number of pairs of runs, one with and one without subscribers, for each number of clients.
 const RUN_PAIRS: usize = 12;
-/// Pairs of runs, with and without an alternative, at each number of clients.
+/// The number of pairs of runs, one with and one without an alternative, for each number of clients.
 const ALTERNATIVE_RUN_PAIRS: usize = 6;
-/// The number of sessions of the first evening, few enough to be sustained.
+/// The number of sessions of the load test's first step, few enough to be sustained.
 const FIRST_SESSIONS: u64 = 200;
-/// How long the processor use of idle subscribers is measured.
+/// The time over which the processor use of idle subscribers is measured.
 const IDLE_LENGTH: Duration = Duration::from_secs(20);
-/// Events per second of 250 sessions at human speed: about one event every four seconds in each.
+/// Events per second of 250 sessions at human speed: about one event every four seconds in each session.
 const HUMAN_EVENTS_PER_SECOND: u32 = 60;
-/// How long delays are measured.
+/// The time over which delays are measured.
 const DELAYS_LENGTH: Duration = Duration::from_secs(15);
 
-/// A database with many active sessions, because the evenings are played in active sessions.
-pub const WORLD: World =
-    World { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
+/// A database with many active sessions, because the load test plays active sessions.
+pub const DATA_SET: DataSet =
+    DataSet { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
 
 /// The measurements of live events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -72,18 +72,15 @@ pub struct LiveResults {
     pub under_load: Delays,
     /// The processor use of a thousand idle subscribers.
     pub idle: IdleUse,
-    /// Simulated evenings (module `evening`) in which every player has a subscription.
-    #[serde(alias = "listening")]
-    pub subscribing: Vec<Evening>,
-    /// Simulated evenings in which every player polls, in the same run.
-    pub polling: Vec<Evening>,
-    /// The largest numbers of sessions that were sustained, with subscriptions and with polling.
-    #[serde(alias = "borne")]
-    pub sustained: (u64, u64),
-    /// What a broadcast adds to a roll.
+    /// The steps of the load test in which every player has a subscription.
+    pub subscribing: Vec<LoadStep>,
+    /// The steps of the load test in which every player polls.
+    pub polling: Vec<LoadStep>,
+    /// The largest numbers of sessions that the load test sustained, with subscriptions and with polling.
+    pub max_sustained_sessions: (u64, u64),
+    /// The time of a roll with and without a broadcast of its event.
     pub broadcast: Option<broadcasts::BroadcastCost>,
     /// The alternatives to the poller.
-    #[serde(alias = "candidates")]
     pub alternatives: Vec<Alternative>,
 }
 
@@ -92,18 +89,19 @@ pub struct LiveResults {
 pub struct WriterComparison {
     /// Concurrent clients.
     pub clients: u32,
-    /// Rolls per second without the load.
-    pub without_ops_s: f64,
-    /// Rolls per second with the load.
-    pub with_ops_s: f64,
-    /// The loss in percent, the median over the pairs of runs; negative if writers are faster with the load.
+    /// Rolls per second without the load, the mean of the runs.
+    pub rolls_per_second_without: f64,
+    /// Rolls per second with the load, the mean of the runs.
+    pub rolls_per_second_with: f64,
+    /// The percentage of rolls per second lost with the load, the median over the pairs of runs; negative if writers
+    /// are faster with the load.
     pub loss_percent: f64,
-    /// The server's processor time per roll without the load, in milliseconds.
-    pub without_cpu_ms: Option<f64>,
-    /// The server's processor time per roll with the load, including the load's.
-    pub with_cpu_ms: Option<f64>,
-    /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if the server adds it.
-    #[serde(default, alias = "process_cpu_ms")]
+    /// PostgreSQL's processor time per roll without the load, in milliseconds.
+    pub postgresql_cpu_ms_without: Option<f64>,
+    /// PostgreSQL's processor time per roll with the load, including what the load itself costs PostgreSQL.
+    pub postgresql_cpu_ms_with: Option<f64>,
+    /// Processor time of the process that adds the load, per roll, in milliseconds; `None` if PostgreSQL or this
+    /// process adds it.
     pub load_cpu_ms: Option<f64>,
 }
 
@@ -123,13 +121,11 @@ pub struct Delays {
 /// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct IdleUse {
-    /// The server's, with the subscribers.
-    pub server_percent: Option<f64>,
-    /// The server's, without the subscribers.
-    #[serde(alias = "server_alone_percent")]
-    pub server_baseline_percent: Option<f64>,
-    /// That of the subscribers' process.
-    #[serde(alias = "process_percent")]
+    /// PostgreSQL's, with the subscribers.
+    pub postgresql_percent: Option<f64>,
+    /// PostgreSQL's, without the subscribers.
+    pub postgresql_baseline_percent: Option<f64>,
+    /// The subscribers' process's.
     pub subscribers_percent: Option<f64>,
 }
 
@@ -142,17 +138,16 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let settings = Settings::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = create_filled_database(&server, WORLD).await?;
+    let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // All writers write in sessions with subscribers.
-    let samples = choose_samples(&World { active_sessions: SUBSCRIBED_SESSIONS, ..WORLD });
-    let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
+    // All writers write in sessions with subscribers. Only the active sessions of these samples, and their players, are
+    // used.
+    let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
-    let environment =
-        Environment { url, pgbench, samples: &samples, postmaster_pid, folder: &options.out, run_length: RUN_LENGTH };
+    let environment = Environment { url, samples: &samples, postmaster_pid };
     let mut results = LiveResults::default();
-    let mut subscribers = SubscriberProcess::start(url, WORLD).await?;
+    let mut subscribers = SubscriberProcess::start(url, DATA_SET).await?;
     let pid = subscribers.pid();
     let switch_load = async |is_on| if is_on { subscribers.subscribe().await } else { subscribers.unsubscribe().await };
     results.writers = compare_writers(&environment, RUN_PAIRS, pid, switch_load).await?;
@@ -170,13 +165,19 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
         results.alternatives = alternatives::measure_alternatives(&environment).await?;
     }
     subscribers.stop().await?;
-    if !options.no_evening {
-        results.polling = evening::run_evenings(url, &WORLD, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+    if !options.no_load_test {
+        results.polling =
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
         results.subscribing =
-            evening::run_evenings(url, &WORLD, postmaster_pid, FIRST_SESSIONS, Delivery::Subscriptions).await?;
-        results.sustained =
-            (evening::max_sustained_sessions(&results.subscribing), evening::max_sustained_sessions(&results.polling));
-        println!("sessions: {} with subscriptions, {} with polling", results.sustained.0, results.sustained.1);
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Subscriptions).await?;
+        results.max_sustained_sessions = (
+            load_test::max_sustained_sessions(&results.subscribing),
+            load_test::max_sustained_sessions(&results.polling),
+        );
+        println!(
+            "sessions: {} with subscriptions, {} with polling",
+            results.max_sustained_sessions.0, results.max_sustained_sessions.1
+        );
     }
     drop(database);
     results.broadcast = Some(broadcasts::measure_broadcasts().await?);
@@ -186,18 +187,18 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
 }
 
 /// Creates and fills a database, without events.
-pub async fn create_filled_database(server: &Server, world: World) -> Result<Database, Failure> {
+pub async fn create_filled_database(server: &Server, data_set: DataSet) -> Result<Database, Failure> {
     let database = server.create_empty().await?;
     let pool = database.connect(2).await?;
     migrate(&pool, None).await?;
-    fill(database.url(), Schema::Ours, world, Utc::now()).await?;
+    fill(database.url(), Schema::Ours, data_set, Utc::now()).await?;
     pool.execute_unprepared(AUTH_UID).await?;
     pool.close().await?;
     Ok(database)
 }
 
 /// Measures rolls with and without an added load, in pairs of runs whose order alternates. `switch_load` switches the
-/// load on or off; `load_pid` is the process that adds it, unless the server does.
+/// load on or off. `load_pid` is the process that adds it, or `None` if PostgreSQL or this process does.
 async fn compare_writers(
     environment: &Environment<'_>,
     pairs: usize,
@@ -221,7 +222,7 @@ async fn compare_writers(
                 let (run, _) =
                     operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
                 if is_on && let (Some(before), Some(after)) = (before, load_pid.and_then(cpu::process)) {
-                    let rolls = run.ops_s * RUN_LENGTH.as_secs_f64();
+                    let rolls = run.operations_per_second * RUN_LENGTH.as_secs_f64();
                     load_cpu_ms_by_run.push(after.since(&before).as_secs_f64() * 1000.0 / rolls);
                 }
                 runs[usize::from(is_on)].push(run);
@@ -229,19 +230,24 @@ async fn compare_writers(
         }
         switch_load(false).await?;
         sparc.close().await?;
-        let mut losses: Vec<f64> =
-            runs[0].iter().zip(&runs[1]).map(|(without, with)| 100.0 * (1.0 - with.ops_s / without.ops_s)).collect();
+        let mut losses: Vec<f64> = runs[0]
+            .iter()
+            .zip(&runs[1])
+            .map(|(without, with)| 100.0 * (1.0 - with.operations_per_second / without.operations_per_second))
+            .collect();
         losses.sort_by(f64::total_cmp);
-        let mean = |runs: &[RunResult], value: fn(&RunResult) -> Option<f64>| {
-            Some(runs.iter().map(value).sum::<Option<f64>>()? / runs.len() as f64)
+        let mean_throughput =
+            |runs: &[RunResult]| runs.iter().map(|run| run.operations_per_second).sum::<f64>() / runs.len() as f64;
+        let mean_cpu_ms = |runs: &[RunResult]| {
+            Some(runs.iter().map(|run| run.postgresql_cpu_ms).sum::<Option<f64>>()? / runs.len() as f64)
         };
         let comparison = WriterComparison {
             clients,
-            without_ops_s: mean(&runs[0], |run| Some(run.ops_s)).unwrap_or_default(),
-            with_ops_s: mean(&runs[1], |run| Some(run.ops_s)).unwrap_or_default(),
+            rolls_per_second_without: mean_throughput(&runs[0]),
+            rolls_per_second_with: mean_throughput(&runs[1]),
             loss_percent: f64::midpoint(losses[(pairs - 1) / 2], losses[pairs / 2]),
-            without_cpu_ms: mean(&runs[0], |run| run.server_cpu_ms),
-            with_cpu_ms: mean(&runs[1], |run| run.server_cpu_ms),
+            postgresql_cpu_ms_without: mean_cpu_ms(&runs[0]),
+            postgresql_cpu_ms_with: mean_cpu_ms(&runs[1]),
             load_cpu_ms: (!load_cpu_ms_by_run.is_empty())
                 .then(|| load_cpu_ms_by_run.iter().sum::<f64>() / load_cpu_ms_by_run.len() as f64),
         };
@@ -265,8 +271,8 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
     let with_subscribers = server_cpu_during(IDLE_LENGTH).await;
     let used_by_subscribers = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
     let idle = IdleUse {
-        server_percent: percent(with_subscribers, IDLE_LENGTH),
-        server_baseline_percent: percent(baseline, IDLE_LENGTH / 2),
+        postgresql_percent: percent(with_subscribers, IDLE_LENGTH),
+        postgresql_baseline_percent: percent(baseline, IDLE_LENGTH / 2),
         subscribers_percent: percent(used_by_subscribers, IDLE_LENGTH),
     };
     println!("{idle:?}");
@@ -291,18 +297,18 @@ async fn measure_delays(
         sparc.as_user(sample.player).events().send(event).await?;
         sent += 1;
     }
-    // The last events are still on their way.
+    // So that the last events arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
     subscribers.delays().await
 }
 
-/// Returns the microseconds since 1970, by a clock that all processes on one machine share.
+/// Returns the microseconds since 1970, by the machine's clock, so that processes can compare their times.
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
-fn session_and_user(world: &World, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
-    let user = if participant == 0 { world.session(number).seer } else { world.player(number, participant - 1) };
+fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
+    let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
     (id(Kind::Session, number), id(Kind::User, user))
 }

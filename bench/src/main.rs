@@ -1,24 +1,25 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "allocations")]
+mod allocations;
 mod capture;
 mod client;
 mod compare;
 mod cpu;
+mod data_set;
 mod days;
+mod document;
 mod drivers;
-mod evening;
 mod fill;
 mod goals;
 mod growth;
-#[cfg(feature = "heap")]
-mod heap;
+mod http;
 mod indexes;
 mod live;
+mod load_test;
 mod measure;
 mod operations;
 mod overhead;
-mod page;
-mod peers;
 mod pgbench;
 mod plan;
 mod plots;
@@ -29,7 +30,6 @@ mod rows;
 mod samples;
 mod sections;
 mod workload;
-mod world;
 mod writes;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -40,10 +40,10 @@ use sea_orm::{DbErr, sqlx};
 /// The reason why a measurement failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// A statement failed.
+    /// This statement failed.
     Statement(String, sqlx::Error),
-    /// The connection failed.
-    Driver(sqlx::Error),
+    /// A connection failed.
+    Connection(sqlx::Error),
     /// A statement in this schema, with this name in the report, exceeded the statement timeout.
     Timeout(&'static str),
     /// Any other failure.
@@ -66,7 +66,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Statement(sql, error) => write!(f, "{error}\nin: {sql}"),
-            Self::Driver(error) => error.fmt(f),
+            Self::Connection(error) => error.fmt(f),
             Self::Timeout(name) => {
                 write!(f, "{name} did not finish within {} s", workload::STATEMENT_TIMEOUT.as_secs())
             }
@@ -79,7 +79,7 @@ impl std::error::Error for Failure {}
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Driver(error)
+        Self::Connection(error)
     }
 }
 
@@ -107,12 +107,12 @@ struct Arguments {
 enum Command {
     /// Compares this schema with the specification's, and the service with pgbench.
     Compare(CompareOptions),
-    /// Measures live events: their cost to writers, their delay, and the cost of subscribers.
+    /// Measures live events: their cost to writers, their delay, and the cost of idle subscribers.
     Live(LiveOptions),
     /// Measures read replicas: the primary's load, the replicas' delay, and the cost of tracking log positions.
     Replicas(ReplicaOptions),
     /// Compares the example service with PostgREST, over HTTP, on one database.
-    Peers(PeerOptions),
+    Http(HttpOptions),
     /// Compares the service with the same operations in plain sqlx and in tokio-postgres with pipelining.
     Drivers(DriverOptions),
     /// Runs the subscribers in a process of their own; `live` starts it.
@@ -125,12 +125,12 @@ enum Command {
         /// Number of active sessions.
         active_sessions: u64,
     },
-    /// Merges the reports of several runs, and writes the page and the plots from them.
-    Page(PageOptions),
-    /// Profiles the service's heap allocations per operation.
-    #[cfg(feature = "heap")]
-    Heap {
-        /// Folder for the profile.
+    /// Merges the reports of several runs, and writes `performance.md` and the plots from them.
+    Report(ReportOptions),
+    /// Counts the service's heap allocations per operation.
+    #[cfg(feature = "allocations")]
+    Allocations {
+        /// Folder for the profiles.
         #[arg(long)]
         out: PathBuf,
     },
@@ -141,21 +141,21 @@ enum Command {
 pub struct CompareOptions {
     /// Scales, separated by commas; 1 is 200 thousand users, 300 thousand sessions, a million rolls and a million
     /// events.
-    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = parse_scale)]
-    scale: Vec<f64>,
-    /// Folder for the report, the plots and the page.
+    #[arg(long = "scale", value_delimiter = ',', default_value = "1", value_parser = parse_scale)]
+    scales: Vec<f64>,
+    /// Folder for `report.json`, `performance.md` and the plots.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes the page and the plots to `docs/`.
+    /// Also writes `performance.md` and the plots to `docs/`.
     #[arg(long)]
     docs: bool,
     /// Seconds of each run that compares the service's operations with pgbench; 0 skips these runs.
     #[arg(long, default_value = "4")]
-    operations: u64,
-    /// Skips the simulated evenings, which find how many sessions at human speed this machine sustains.
+    operation_seconds: u64,
+    /// Skips the load test, which finds how many sessions at human speed this machine sustains.
     #[arg(long)]
-    no_evening: bool,
-    /// Number of simulated days, a minute each, in which events are written and expire; 0 skips them.
+    no_load_test: bool,
+    /// Number of simulated days, a minute each, in which events are written and expire; 0 skips their simulation.
     #[arg(long, default_value = "3")]
     days: u64,
     /// Measures only the statements whose name contains this text; can be repeated.
@@ -169,15 +169,15 @@ pub struct CompareOptions {
 /// Options of `live`.
 #[derive(Args, Clone, Debug)]
 pub struct LiveOptions {
-    /// Folder for the report and this command's section of the page.
+    /// Folder for `report.json` and this command's section of `performance.md`.
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
     #[arg(long)]
     docs: bool,
-    /// Skips the simulated evenings, which find how many sessions this machine sustains with and without subscriptions.
+    /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with polling.
     #[arg(long)]
-    no_evening: bool,
+    no_load_test: bool,
     /// Skips the alternatives to the poller: `NOTIFY` and logical decoding.
     #[arg(long)]
     no_alternatives: bool,
@@ -186,7 +186,7 @@ pub struct LiveOptions {
 /// Options of `replicas`.
 #[derive(Args, Clone, Debug)]
 pub struct ReplicaOptions {
-    /// Folder for the report and this command's section of the page.
+    /// Folder for `report.json` and this command's section of `performance.md`.
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
@@ -197,10 +197,10 @@ pub struct ReplicaOptions {
     sessions: u64,
 }
 
-/// Options of `peers`.
+/// Options of `http`.
 #[derive(Args, Clone, Debug)]
-pub struct PeerOptions {
-    /// Folder for the report and this command's section of the page.
+pub struct HttpOptions {
+    /// Folder for `report.json` and this command's section of `performance.md`.
     #[arg(long)]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
@@ -209,7 +209,7 @@ pub struct PeerOptions {
     /// Seconds per run.
     #[arg(long, default_value = "1.5")]
     seconds: f64,
-    /// Number of runs of each API. The APIs alternate, and the report has the medians.
+    /// Number of runs of each API. The APIs alternate, and the run with the median throughput is reported.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -217,7 +217,7 @@ pub struct PeerOptions {
 /// Options of `drivers`.
 #[derive(Args, Clone, Debug)]
 pub struct DriverOptions {
-    /// Folder for the report and this command's section of the page.
+    /// Folder for `report.json` and this command's section of `performance.md`.
     #[arg(long, default_value = "target/drivers")]
     out: PathBuf,
     /// Also replaces this command's section of `docs/performance.md`.
@@ -226,7 +226,7 @@ pub struct DriverOptions {
     /// Seconds per run.
     #[arg(long, default_value = "1")]
     seconds: f64,
-    /// Number of runs of each program. The programs alternate, and the report has the medians.
+    /// Number of runs of each program. The programs alternate, and the run with the median throughput is reported.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only the operations whose name contains this text; can be repeated.
@@ -234,16 +234,17 @@ pub struct DriverOptions {
     only: Vec<String>,
 }
 
-/// Options of `page`.
+/// Options of `report`.
 #[derive(Args, Clone, Debug)]
-pub struct PageOptions {
-    /// Reports to merge; if several contain the same measurement, the first one counts.
+pub struct ReportOptions {
+    /// Files `report.json` to merge. If several contain the same measurement, the first one counts; of simulated days,
+    /// the longest simulation.
     #[arg(required = true)]
     reports: Vec<PathBuf>,
-    /// Folder for the report, the plots and the page.
+    /// Folder for the merged `report.json`, `performance.md` and the plots.
     #[arg(long)]
     out: PathBuf,
-    /// Also writes the page and the plots to `docs/`.
+    /// Also writes `performance.md` and the plots to `docs/`.
     #[arg(long)]
     docs: bool,
 }
@@ -259,8 +260,8 @@ impl CompareOptions {
     }
 
     /// Returns the duration of each run that compares operations with pgbench, or `None` to skip these runs.
-    fn operations_run_length(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.operations)).filter(|duration| !duration.is_zero())
+    fn operation_run_length(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.operation_seconds)).filter(|duration| !duration.is_zero())
     }
 }
 
@@ -270,17 +271,17 @@ async fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options).await,
         Command::Live(options) => live::run(&options).await,
         Command::Replicas(options) => replicas::run(&options).await,
-        Command::Peers(options) => peers::run(&options).await,
+        Command::Http(options) => http::run(&options).await,
         Command::Drivers(options) => drivers::run(&options).await,
         Command::Subscribers { url, users, active_sessions } => {
-            let world = world::World { users, active_sessions, ..live::WORLD };
-            live::subscribers::run(&url, world).await
+            let data_set = data_set::DataSet { users, active_sessions, ..live::DATA_SET };
+            live::subscribers::run(&url, data_set).await
         }
-        Command::Page(options) => {
-            report::merge(&options.reports).and_then(|report| page::write(&report, &options.out, options.docs))
+        Command::Report(options) => {
+            report::merge(&options.reports).and_then(|report| document::write(&report, &options.out, options.docs))
         }
-        #[cfg(feature = "heap")]
-        Command::Heap { out } => heap::run(&out).await,
+        #[cfg(feature = "allocations")]
+        Command::Allocations { out } => allocations::run(&out).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

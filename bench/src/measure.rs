@@ -12,10 +12,10 @@ use crate::{
     workload::{Role, Workload},
 };
 
-/// The specification's statement and the service's statement for the same purpose, which are compared.
+/// Two statements for the same purpose, the specification's and the service's, which are compared.
 #[derive(Debug)]
 pub struct StatementPair {
-    /// The name of both in the report.
+    /// Their name in the report.
     pub name: &'static str,
     /// The role that runs them.
     pub role: Role,
@@ -32,17 +32,15 @@ pub struct StatementPair {
 /// the specification's schema.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatementResult {
-    /// Its name.
+    /// The name of the pair.
     pub name: String,
     /// The scale; 1 is 300 thousand sessions.
     pub scale: f64,
-    /// The role that ran it.
+    /// The role that ran the statements.
     pub role: String,
     /// Median in the specification's schema, in milliseconds.
-    #[serde(alias = "prd_ms")]
     pub specification_ms: f64,
     /// Whether the specification's statement was stopped; `specification_ms` is then a lower bound.
-    #[serde(alias = "prd_timed_out", alias = "prd_gave_up")]
     pub specification_timed_out: bool,
     /// Median in this schema, in milliseconds.
     pub ours_ms: f64,
@@ -50,30 +48,26 @@ pub struct StatementResult {
     pub ratio: f64,
     /// The 99th percentile in this schema, in milliseconds.
     pub p99_ms: f64,
-    /// Median when only this schema is measured, in milliseconds: the smallest of a few rounds. The goal for growth
-    /// compares this value between scales.
-    #[serde(alias = "alone_ms")]
+    /// Median in this schema without the specification's statement in between, in milliseconds: the smallest of a few
+    /// rounds. The goal for growth compares this value between scales.
     pub isolated_ms: f64,
     /// Rows returned in this schema.
     pub rows: u64,
     /// Rows returned in the specification's schema.
-    #[serde(alias = "prd_rows")]
     pub specification_rows: u64,
     /// The number of timed executions in this schema.
-    #[serde(alias = "times")]
     pub executions: usize,
-    /// Planning and execution time by the server's clock, in milliseconds.
+    /// Planning and execution time in this schema by the server's clock, in milliseconds.
     pub server_ms: f64,
     /// A hash of the custom plan's shape, in this schema.
     pub plan_hash: String,
-    /// A hash of the generic plan's shape.
+    /// A hash of the generic plan's shape, in this schema.
     pub generic_plan_hash: String,
-    /// The numbers of executions with a custom plan and with the generic plan.
-    #[serde(alias = "planned")]
+    /// The numbers of executions in this schema with a custom plan and with the generic plan.
     pub plan_counts: (u64, u64),
-    /// Shared buffers that the plan hits or reads, the mean over several samples.
+    /// Shared buffers that the custom plan hits or reads, the mean over several samples.
     pub buffers: u64,
-    /// The custom plan.
+    /// The custom plan in this schema.
     pub plan: Plan,
 }
 
@@ -85,37 +79,44 @@ const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// production the schemas would not share a host's memory, so this schema's statements then run once before they are
 /// timed.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
-/// Executions per sample when this schema is measured alone.
+/// The maximum number of executions per sample when this schema is measured in isolation.
 const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
-/// The time for measuring one statement in this schema alone.
+/// The time for measuring one statement of this schema in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
 /// Executions before timing begins. The server chooses between custom and generic plans after five executions; for the
 /// statements inside a function, after five executions of the function.
 const WARM_UP_EXECUTIONS: usize = 16;
-/// The minimum and maximum number of rounds. In each, this schema's statement is repeated for about as long as the
-/// specification's takes.
+/// A statement that takes longer than this is warmed up only once.
+const SLOW_STATEMENT: Duration = Duration::from_millis(100);
+/// The time for which a short statement is repeated in one message.
+const MESSAGE_TIME: Duration = Duration::from_millis(2);
+/// The maximum number of times that a statement is repeated in one message.
+const MAX_REPEATS: u128 = 25;
+/// The minimum and maximum number of rounds. In each, the specification's statement is executed once, and
+/// then this schema's for about as long as that took.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
-    /// Warms up one of the two statements, and returns how many times to send it in one message: more than once if it
-    /// is short.
-    async fn warm_up(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
+    /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
+    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. A slow statement is warm after its first execution.
+    async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
             let Some((time, _)) = workload.execute(client, self.role, index, 1).await? else { return Ok(1) };
             fastest = fastest.min(time);
-            if time > Duration::from_millis(100) {
+            if time > SLOW_STATEMENT {
                 return Ok(1);
             }
         }
-        Ok(if self.is_repeatable { (2000 / fastest.as_micros().max(1)).clamp(1, 25) as u32 } else { 1 })
+        let repeats = MESSAGE_TIME.as_micros() / fastest.as_micros().max(1);
+        Ok(if self.is_repeatable { repeats.clamp(1, MAX_REPEATS) as u32 } else { 1 })
     }
 
-    /// Measures the service's statement alone, after an untimed execution for each sample if time allows. Returns the
-    /// median in milliseconds.
+    /// Measures the service's statement in isolation, after an untimed execution for each sample if time allows.
+    /// Returns the median in milliseconds.
     pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
         self.ours.prepare(ours).await?;
-        let repeats = self.warm_up(&self.ours, ours).await?;
+        let repeats = self.warm_up_and_choose_repeats(&self.ours, ours).await?;
         let samples = self.ours.executions.len();
         let start = Instant::now();
         for index in 0..samples {
@@ -137,7 +138,7 @@ impl StatementPair {
         Ok(quantile(&mut times, 0.5))
     }
 
-    /// Measures both statements.
+    /// Measures both statements alternately.
     pub async fn measure(
         &self,
         specification: &mut Client,
@@ -150,8 +151,8 @@ impl StatementPair {
         let (mut rows, mut specification_rows) = (0, 0);
 
         // After these warm-ups the server has chosen between custom and generic plans.
-        let repeats = self.warm_up(&self.ours, ours).await?;
-        let specification_repeats = self.warm_up(&self.specification, specification).await?;
+        let repeats = self.warm_up_and_choose_repeats(&self.ours, ours).await?;
+        let specification_repeats = self.warm_up_and_choose_repeats(&self.specification, specification).await?;
         let start = Instant::now();
         for round in 0..*ROUNDS.end() {
             if round >= *ROUNDS.start() && start.elapsed() > TIME_BUDGET {
@@ -195,7 +196,7 @@ impl StatementPair {
             .first()
             .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
         let plan = plan::explain(ours, &self.ours, self.role, "force_custom_plan").await?;
-        let generic = plan::explain(ours, &self.ours, self.role, "force_generic_plan").await?;
+        let generic_plan = plan::explain(ours, &self.ours, self.role, "force_generic_plan").await?;
         self.specification.deallocate(specification).await?;
         self.ours.deallocate(ours).await?;
         let specification_ms = if specification_times.is_empty() {
@@ -213,14 +214,14 @@ impl StatementPair {
             ours_ms,
             ratio: specification_ms / ours_ms,
             p99_ms: quantile(&mut ours_times, 0.99),
-            // Set by the caller, from `measure_isolated`.
+            // `compare` sets it from `measure_isolated`.
             isolated_ms: 0.0,
             rows,
             specification_rows,
             executions: ours_times.len(),
             server_ms: plan.ms,
             plan_hash: plan.hash(),
-            generic_plan_hash: generic.hash(),
+            generic_plan_hash: generic_plan.hash(),
             plan_counts,
             buffers: plan.buffers,
             plan,
@@ -236,7 +237,7 @@ impl StatementResult {
     }
 }
 
-/// Sorts the times, and returns a quantile in milliseconds.
+/// Sorts the times, and returns a quantile in milliseconds, or NaN if there are no times.
 pub fn quantile(times: &mut [Duration], fraction: f64) -> f64 {
     times.sort_unstable();
     let index = ((times.len() as f64 - 1.0) * fraction).ceil().max(0.0) as usize;

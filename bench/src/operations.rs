@@ -2,7 +2,7 @@
 //! an upper bound for any client.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -34,25 +34,25 @@ pub struct OperationResult {
     /// Concurrent clients.
     pub clients: u32,
     /// Operations per second by the service.
-    pub ops_s: f64,
+    pub operations_per_second: f64,
     /// Transactions per second by pgbench.
-    pub pgbench_ops_s: f64,
-    /// `ops_s` divided by `pgbench_ops_s`.
+    pub pgbench_operations_per_second: f64,
+    /// `operations_per_second` divided by `pgbench_operations_per_second`.
     pub ratio: f64,
-    /// Transactions per second by pgbench with begin and identity in one message, as the service sends them.
-    pub pgbench_pipelined_ops_s: f64,
+    /// Transactions per second by pgbench with BEGIN and identity in one message, as the service sends them.
+    pub pgbench_pipelined_operations_per_second: f64,
     /// Round trips per operation.
     pub round_trips: usize,
     /// Median latency of the service's operation, in milliseconds.
     pub p50_ms: f64,
     /// The 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
-    /// The server's processor time per operation, in milliseconds; `None` where the system does not report it.
-    pub server_cpu_ms: Option<f64>,
+    /// PostgreSQL's processor time per operation, in milliseconds; `None` where the system does not report it.
+    pub postgresql_cpu_ms: Option<f64>,
     /// The service's own processor time per operation, in milliseconds.
-    pub client_cpu_ms: Option<f64>,
-    /// The server's processor time per transaction of pgbench, in milliseconds.
-    pub pgbench_server_cpu_ms: Option<f64>,
+    pub service_cpu_ms: Option<f64>,
+    /// PostgreSQL's processor time per transaction of pgbench, in milliseconds.
+    pub postgresql_cpu_ms_with_pgbench: Option<f64>,
 }
 
 impl OperationResult {
@@ -87,13 +87,16 @@ const OPERATIONS: [(Operation, &str); 4] = [
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
-/// How often the service and pgbench run, alternately; the medians count.
+/// The number of times that the service and pgbench run, in turn. The runs with the median throughput are reported.
 const ROUNDS: u32 = 3;
+/// The maximum number of pgbench's threads (`--jobs`).
+const MAX_PGBENCH_THREADS: u32 = 2;
 /// The deadline of each operation. The service sends it as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sets the identity and checks the account. The service sends both together with BEGIN, the check as a separate
-/// statement, because its login may not use the function before the role is set.
+/// Sets the identity and checks the account, in one statement. The service sends BEGIN, the identity and the check in
+/// one message too, but the check as a separate statement: the service's login may not call the function before the
+/// role is set.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_account()";
 
@@ -102,14 +105,19 @@ const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
-    /// Path of pgbench.
-    pub pgbench: PathBuf,
+    /// The users and sessions; each concurrent client has a sample of its own.
     pub samples: &'a [Sample],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
+}
+
+/// How operations are compared with pgbench.
+pub struct Comparison<'a> {
+    /// Path of pgbench.
+    pub pgbench: &'a Path,
     /// Folder for pgbench's scripts.
-    pub folder: &'a Path,
-    /// Duration of each run.
+    pub script_folder: &'a Path,
+    /// Duration of each run, of the service and of pgbench.
     pub run_length: Duration,
 }
 
@@ -117,16 +125,18 @@ pub struct Environment<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunResult {
     /// Operations per second.
-    pub ops_s: f64,
-    /// The server's processor time per operation, in milliseconds.
-    pub server_cpu_ms: Option<f64>,
-    /// The client's processor time per operation, in milliseconds.
-    pub client_cpu_ms: Option<f64>,
+    pub operations_per_second: f64,
+    /// PostgreSQL's processor time per operation, in milliseconds.
+    pub postgresql_cpu_ms: Option<f64>,
+    /// The service's processor time per operation, in milliseconds; `None` for a run of pgbench.
+    pub service_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. `new_capture` opens a connection, on which one operation's statements are captured.
+/// Measures all operations. `new_capture` opens a connection, on which one operation's statements are
+/// captured.
 pub async fn measure_operations(
     environment: &Environment<'_>,
+    comparison: &Comparison<'_>,
     new_capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
@@ -136,7 +146,7 @@ pub async fn measure_operations(
         let round_trips = steps.len() + 1;
         let scripts = [false, true].map(|is_pipelined| {
             let file_name = if is_pipelined { "pipelined.sql" } else { "script.sql" };
-            (environment.folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
+            (comparison.script_folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
         });
         for (path, script) in &scripts {
             tokio::fs::write(path, script).await?;
@@ -152,37 +162,37 @@ pub async fn measure_operations(
             run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =
-                    run_service(operation, &sparc, clients, environment, environment.run_length).await?;
+                    run_service(operation, &sparc, clients, environment, comparison.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
                 for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
-                    runs.push(run_pgbench(script, clients, environment).await?);
+                    runs.push(run_pgbench(script, clients, environment, comparison).await?);
                 }
             }
             sparc.close().await?;
             let service = median_run(service_runs);
-            let [pgbench, pipelined] = pgbench_runs.map(median_run);
+            let [unpipelined, pipelined] = pgbench_runs.map(median_run);
             results.push(OperationResult {
                 name: name.to_owned(),
                 clients,
-                ops_s: service.ops_s,
-                pgbench_ops_s: pgbench.ops_s,
-                ratio: service.ops_s / pgbench.ops_s,
-                pgbench_pipelined_ops_s: pipelined.ops_s,
+                operations_per_second: service.operations_per_second,
+                pgbench_operations_per_second: unpipelined.operations_per_second,
+                ratio: service.operations_per_second / unpipelined.operations_per_second,
+                pgbench_pipelined_operations_per_second: pipelined.operations_per_second,
                 round_trips,
                 p50_ms: quantile(&mut latencies, 0.5),
                 p99_ms: quantile(&mut latencies, 0.99),
-                server_cpu_ms: service.server_cpu_ms,
-                client_cpu_ms: service.client_cpu_ms,
-                pgbench_server_cpu_ms: pgbench.server_cpu_ms,
+                postgresql_cpu_ms: service.postgresql_cpu_ms,
+                service_cpu_ms: service.service_cpu_ms,
+                postgresql_cpu_ms_with_pgbench: unpipelined.postgresql_cpu_ms,
             });
             println!(
                 "{name}, {clients} clients: {:.0} per second; pgbench {:.0}, ratio {:.2}; pipelined {:.0}, ratio {:.2}",
-                service.ops_s,
-                pgbench.ops_s,
-                service.ops_s / pgbench.ops_s,
-                pipelined.ops_s,
-                service.ops_s / pipelined.ops_s
+                service.operations_per_second,
+                unpipelined.operations_per_second,
+                service.operations_per_second / unpipelined.operations_per_second,
+                pipelined.operations_per_second,
+                service.operations_per_second / pipelined.operations_per_second
             );
         }
     }
@@ -191,8 +201,8 @@ pub async fn measure_operations(
 
 /// Returns the run with the median throughput.
 fn median_run(mut runs: Vec<RunResult>) -> RunResult {
-    runs.sort_by(|a, b| a.ops_s.total_cmp(&b.ops_s));
-    runs.get(runs.len() / 2).copied().unwrap_or_default()
+    runs.sort_by(|a, b| a.operations_per_second.total_cmp(&b.operations_per_second));
+    runs.swap_remove(runs.len() / 2)
 }
 
 /// Runs the operation once.
@@ -224,7 +234,7 @@ pub async fn run_service(
     environment: &Environment<'_>,
     run_length: Duration,
 ) -> Result<(RunResult, Vec<Duration>), Failure> {
-    let (server_before, client_before) = (cpu::child_processes(environment.postmaster_pid), cpu::this_process());
+    let (postgresql_before, service_before) = (cpu::child_processes(environment.postmaster_pid), cpu::this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..clients {
@@ -249,13 +259,13 @@ pub async fn run_service(
     }
     let seconds = start.elapsed().as_secs_f64();
     let run = RunResult {
-        ops_s: latencies.len() as f64 / seconds,
-        server_cpu_ms: cpu_ms_per_operation(
-            server_before,
+        operations_per_second: latencies.len() as f64 / seconds,
+        postgresql_cpu_ms: cpu_ms_per_operation(
+            postgresql_before,
             cpu::child_processes(environment.postmaster_pid),
             latencies.len() as f64,
         ),
-        client_cpu_ms: cpu_ms_per_operation(client_before, cpu::this_process(), latencies.len() as f64),
+        service_cpu_ms: cpu_ms_per_operation(service_before, cpu::this_process(), latencies.len() as f64),
     };
     Ok((run, latencies))
 }
@@ -266,7 +276,8 @@ fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count
     Some(used.as_secs_f64() * 1000.0 / count)
 }
 
-/// Runs the operation once, and returns the identity and the captured statements, with the values of each sample.
+/// Runs the operation once. Returns the statement that sets the identity, then the captured statements of the
+/// operation, each with the values of each sample.
 async fn capture_steps(
     operation: Operation,
     mut capture: StatementCapture,
@@ -294,31 +305,39 @@ async fn capture_steps(
     Ok(steps)
 }
 
-async fn run_pgbench(script: &Path, clients: u32, environment: &Environment<'_>) -> Result<RunResult, Failure> {
+/// Runs a script with pgbench, with as many clients.
+async fn run_pgbench(
+    script: &Path,
+    clients: u32,
+    environment: &Environment<'_>,
+    comparison: &Comparison<'_>,
+) -> Result<RunResult, Failure> {
     let before = cpu::child_processes(environment.postmaster_pid);
-    let threads = clients.min(2).to_string();
-    let mut command = Command::new(&environment.pgbench);
+    let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
+    let mut command = Command::new(comparison.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
-        .args(["--client", &clients.to_string(), "--time", &environment.run_length.as_secs().to_string()])
+        .args(["--client", &clients.to_string(), "--time", &comparison.run_length.as_secs().to_string()])
         .arg("--file")
         .arg(script)
         .arg(environment.url);
-    // The backends end with pgbench, and their processor times with them; so they are read shortly before it ends.
-    let until_reading = environment.run_length.saturating_sub(Duration::from_millis(300));
+    // When pgbench ends, so do its backends, and their processor times can no longer be read. So they are read shortly
+    // before.
+    let until_reading = comparison.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;
         cpu::child_processes(environment.postmaster_pid)
     });
     let output = output?;
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let ops_s = stdout.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    let Some(ops_s) = ops_s.filter(|_| output.status.success()) else {
+    let operations_per_second =
+        stdout.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    let Some(operations_per_second) = operations_per_second.filter(|_| output.status.success()) else {
         return Err(Failure::Message(String::from_utf8_lossy(&output.stderr).into_owned()));
     };
     Ok(RunResult {
-        ops_s,
-        server_cpu_ms: cpu_ms_per_operation(before, after, ops_s * until_reading.as_secs_f64()),
-        client_cpu_ms: None,
+        operations_per_second,
+        postgresql_cpu_ms: cpu_ms_per_operation(before, after, operations_per_second * until_reading.as_secs_f64()),
+        service_cpu_ms: None,
     })
 }

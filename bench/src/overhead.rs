@@ -16,13 +16,12 @@ use crate::{
 /// The median times of a roll and of an event, in milliseconds, with and without triggers and policies.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player, with policies, dice, checks, its event and the clean-up.
+    /// A roll by a player: with policies, throwing the dice, checks, its event and the clean-up of expired events.
     pub roll_ms: f64,
-    /// INSERTs of the same two rows by the owner, with keys, checks and indexes, without triggers and policies.
-    #[serde(alias = "bare_ms")]
+    /// INSERTs of the roll's two rows (the roll and its event) by the owner, with keys, checks and indexes, without
+    /// triggers and policies.
     pub bare_roll_ms: f64,
     /// `roll_ms` divided by `bare_roll_ms`.
-    #[serde(alias = "ratio")]
     pub roll_ratio: f64,
     /// An event sent by a player.
     pub event_ms: f64,
@@ -34,6 +33,9 @@ pub struct Overhead {
 const TRANSACTIONS: usize = 4;
 /// The number of executions per transaction.
 const EXECUTIONS_PER_TRANSACTION: usize = 500;
+/// The number of executions at the beginning of a transaction whose times are discarded, because the server chooses
+/// between custom and generic plans during them.
+const WARM_UP_EXECUTIONS: usize = 20;
 
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
       difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
@@ -42,7 +44,7 @@ const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, c
     RETURNING *";
 const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type, payload, sender_id)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2, $3)";
-/// The bare event without a sender, which the specification does not store.
+/// The bare event in the specification's schema, which does not store a sender.
 const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
@@ -53,26 +55,28 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables triggers; keys and checks remain enabled.
+/// Disables the triggers of the tables; keys and checks remain enabled.
 const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
 
-/// The names of the pairs that [`bare_inserts`] returns.
+/// The names of the pairs that [`bare_inserts`] returns: a roll with its event, an event, and an account with its
+/// profile.
 pub const BARE_INSERTS: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// Returns bare INSERTs for both schemas, without policies and triggers.
+/// Returns the bare INSERTs: for both schemas, without policies and triggers.
 pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
-    let roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
-    let event =
+    let execute_roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
+    let execute_event =
         |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender})", sample.session);
-    let roll_and_event = |sample: &Sample, sender: &str| format!("{}; {}", roll(sample), event(sample, sender));
+    let execute_both =
+        |sample: &Sample, sender: &str| format!("{}; {}", execute_roll(sample), execute_event(sample, sender));
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
-    let account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
+    let execute_account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_insert_pair(BARE_INSERTS[0], samples, &roll_and_event),
-        bare_insert_pair(BARE_INSERTS[1], samples, &event),
-        bare_insert_pair(BARE_INSERTS[2], samples, &account),
+        bare_insert_pair(BARE_INSERTS[0], samples, &execute_both),
+        bare_insert_pair(BARE_INSERTS[1], samples, &execute_event),
+        bare_insert_pair(BARE_INSERTS[2], samples, &execute_account),
     ]
 }
 
@@ -83,17 +87,18 @@ fn bare_insert_pair(
     samples: &[Sample],
     statement: &dyn Fn(&Sample, &str) -> String,
 ) -> StatementPair {
-    let workload = |event: &str, sender: fn(&Sample) -> String| {
+    let workload = |insert_event: &str, sender: fn(&Sample) -> String| {
         let sql = |sample: &Sample| statement(sample, &sender(sample));
-        // Disabling triggers invalidates the tables' plans, so an untimed execution, for the next sample, plans again.
-        let next = samples.iter().cycle().skip(1);
-        let executions = samples.iter().zip(next).map(|(sample, next)| Execution {
-            setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next)),
+        // Disabling triggers invalidates the tables' plans, so that the next execution makes new ones. That one is
+        // untimed, and has the values of another sample, so that it does not warm the caches for the timed one.
+        let next_samples = samples.iter().cycle().skip(1);
+        let executions = samples.iter().zip(next_samples).map(|(sample, next_sample)| Execution {
+            setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next_sample)),
             timed_sql: sql(sample),
             ..Default::default()
         });
         Workload {
-            prepared: [("bare_roll", BARE_ROLL), ("bare_event", event), ("bare_account", BARE_ACCOUNT)]
+            prepared: [("bare_roll", BARE_ROLL), ("bare_event", insert_event), ("bare_account", BARE_ACCOUNT)]
                 .map(|(name, sql)| (name.into(), sql.into()))
                 .into(),
             executions: executions.collect(),
@@ -119,11 +124,12 @@ pub async fn measure_overhead(
     {
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
-    let roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
+    let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
+    // The payload of an event that a trigger wrote for a roll, so that the bare event is as large.
     let payload = client
         .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;
-    let bare_roll = format!(
+    let execute_bare_roll = format!(
         "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
         sample.session, sample.character, sample.player
     );
@@ -131,21 +137,21 @@ pub async fn measure_overhead(
     let begin_as_player = begin_sql(Role::Authenticated, &execution);
     let begin_as_owner = format!("BEGIN; {DISABLE_TRIGGERS}");
 
-    let event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
-    let bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
+    let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
+    let execute_bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..TRANSACTIONS {
-        times[0].extend(time_executions(client, &begin_as_player, &roll).await?);
-        times[1].extend(time_executions(client, &begin_as_owner, &bare_roll).await?);
-        times[2].extend(time_executions(client, &begin_as_player, &event).await?);
-        times[3].extend(time_executions(client, &begin_as_owner, &bare_event).await?);
+        times[0].extend(time_executions(client, &begin_as_player, &execute_roll).await?);
+        times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll).await?);
+        times[2].extend(time_executions(client, &begin_as_player, &execute_event).await?);
+        times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event).await?);
     }
     client.run("DEALLOCATE ALL").await?;
     let [roll_ms, bare_roll_ms, event_ms, bare_event_ms] = times.map(|mut times| quantile(&mut times, 0.5));
     Ok(Overhead { roll_ms, bare_roll_ms, roll_ratio: roll_ms / bare_roll_ms, event_ms, bare_event_ms })
 }
 
-/// Executes a statement many times in one transaction, and returns the time of each execution except the first ones.
+/// Executes a statement many times in one transaction, and returns the time of each execution after the warm-up.
 async fn time_executions(client: &mut Client, begin: &str, timed_sql: &str) -> Result<Vec<Duration>, Failure> {
     client.run(begin).await?;
     let mut times = Vec::new();
@@ -153,6 +159,5 @@ async fn time_executions(client: &mut Client, begin: &str, timed_sql: &str) -> R
         times.push(client.run_timed(timed_sql).await?.0);
     }
     client.run("ROLLBACK").await?;
-    // In the first executions, the server chooses between custom and generic plans.
-    Ok(times.split_off(20))
+    Ok(times.split_off(WARM_UP_EXECUTIONS))
 }

@@ -1,18 +1,19 @@
-//! pgbench scripts that run the statements of an operation, prepared once, with the same values.
+//! pgbench scripts that run the same statements as an operation of the service, prepared once, with the same values.
 
 use std::fmt::Write;
 
-/// A prepared statement and its values for each client.
+/// A prepared statement and its values.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The statement, with `$1`, `$2` and so on.
     pub sql: String,
-    /// The values as SQL expressions, per client, in the order of the parameters.
+    /// The values as SQL expressions: one list per sample, in the order of the parameters. Client n uses the list n,
+    /// modulo their number.
     pub values: Vec<Vec<String>>,
 }
 
-/// Returns the script. Each client loads its values once and then repeats the transaction. The first step is the
-/// identity; if `is_pipelined`, it is sent in one round trip with BEGIN.
+/// Returns the script. Each client loads its values once and then repeats the transaction. The first step sets the
+/// identity; if `is_pipelined`, BEGIN and this step take one round trip together.
 #[must_use]
 pub fn build_script(steps: &[Step], is_pipelined: bool) -> String {
     let mut variables = Vec::new();

@@ -1,4 +1,4 @@
-//! The plan of a measured statement, under its role.
+//! The plan of a measured statement, made under the role that runs it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::{
     workload::{Role, Workload, begin_sql},
 };
 
-/// The plan of a statement that was executed.
+/// The plan of a statement, with measurements of its execution.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// The text of EXPLAIN.
@@ -37,8 +37,8 @@ impl Plan {
 /// The number of samples over which the buffers are averaged.
 const SAMPLES: usize = 16;
 
-/// Runs the last statement of each of the first [`SAMPLES`] executions under EXPLAIN, with a `plan_cache_mode`.
-/// Returns the plan for the first sample, with the mean buffers of several.
+/// Runs the last timed statement of each of the first [`SAMPLES`] executions under EXPLAIN, with a `plan_cache_mode`.
+/// Returns the plan for the first sample, with the mean buffers of these samples.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,

@@ -23,8 +23,8 @@ pub fn draw_plots(report: &Report, folder: &Path) -> Result<(), Failure> {
     if !report.operations.is_empty() {
         draw_operations(report, &folder.join("operations.svg")).map_err(plot_failure)?;
     }
-    if !report.evenings.is_empty() {
-        draw_evenings(report, &folder.join("evening.svg")).map_err(plot_failure)?;
+    if !report.load_steps.is_empty() {
+        draw_load_test(report, &folder.join("load_test.svg")).map_err(plot_failure)?;
     }
     if !report.days.is_empty() {
         draw_days(report, &folder.join("days.svg")).map_err(plot_failure)?;
@@ -32,7 +32,7 @@ pub fn draw_plots(report: &Report, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Name, colour and points.
+/// The name in the legend, the colour and the points of a curve.
 type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
@@ -42,7 +42,8 @@ fn plot_failure(error: Box<dyn std::error::Error>) -> Failure {
     Failure::Message(format!("drawing a plot failed: {error}"))
 }
 
-/// Draws a line for each statement, from its time in this schema to its time in the specification's.
+/// Draws a line for each statement, from its time in this schema to its time in the specification's, at scale 1 or, if
+/// that was not measured, at the largest scale.
 fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     let scale = report.statements.iter().map(|statement| statement.scale).find(|scale| *scale == 1.0);
     let scale = scale.or(report.statements.last().map(|statement| statement.scale)).unwrap_or(1.0);
@@ -82,7 +83,7 @@ fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     draw_legend(
         &mut chart,
         SeriesLabelPosition::MiddleRight,
-        &[("here", FIRST_COLOR), ("specification", SECOND_COLOR)],
+        &[("this schema", FIRST_COLOR), ("specification", SECOND_COLOR)],
     )?;
     root.present()?;
     Ok(())
@@ -115,7 +116,8 @@ where
     Ok(())
 }
 
-/// Draws the time of each statement at each scale, in both schemas.
+/// Draws the time of each statement at each scale. The specification's times are those of the alternating measurement,
+/// this schema's those of the isolated one, as in the table of growth (see [`StatementResult::isolated_ms`]).
 fn draw_growth(report: &Report, path: &Path) -> DrawResult {
     let mut names: Vec<&str> = report.statements.iter().map(|statement| statement.name.as_str()).collect();
     names.sort_unstable();
@@ -130,7 +132,7 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 70)
         .set_label_area_size(LabelAreaPosition::Bottom, 46)
-        .build_cartesian_2d((smallest * 0.8..largest * 1.25).log_scale(), (0.02..60_000.0).log_scale())?;
+        .build_cartesian_2d((smallest * 0.8..largest * 1.25).log_scale(), (0.01..60_000.0).log_scale())?;
     chart
         .configure_mesh()
         .x_desc("scale")
@@ -153,23 +155,28 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }
     }
-    // The legend is at the upper left, where no points are: between a second and the timeout.
+    // The legend is at the upper left, between one second and the 30 seconds of the statement timeout, where no points
+    // are: this schema's statements take less, and those of the specification that take longer are stopped.
     draw_legend(
         &mut chart,
         SeriesLabelPosition::Coordinate(70, 50),
-        &[("here", FIRST_COLOR), ("specification", SECOND_COLOR)],
+        &[("this schema", FIRST_COLOR), ("specification", SECOND_COLOR)],
     )?;
     root.present()?;
     Ok(())
 }
 
-/// Draws two bars, the service's and pgbench's, for each operation and number of clients.
+/// Draws two bars, the service's and pgbench's, for each operation and number of clients. pgbench's is the run without
+/// pipelining.
 fn draw_operations(report: &Report, path: &Path) -> DrawResult {
     let operations = &report.operations;
     let root = SVGBackend::new(path, (1200, 420)).into_drawing_area();
     root.fill(&WHITE)?;
-    let maximum =
-        operations.iter().map(|operation| operation.ops_s.max(operation.pgbench_ops_s)).fold(1.0, f64::max) * 1.1;
+    let maximum = operations
+        .iter()
+        .map(|operation| operation.operations_per_second.max(operation.pgbench_operations_per_second))
+        .fold(1.0, f64::max)
+        * 1.1;
     let mut chart = ChartBuilder::on(&root)
         .caption("Operations per second", ("sans-serif", 20))
         .margin(12)
@@ -186,6 +193,7 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .x_desc("operation, number of clients")
         .x_labels(operations.len())
         .x_label_formatter(&label)
         .light_line_style(WHITE)
@@ -196,8 +204,8 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
         let bar = |from: f64, to: f64, height: f64, color: RGBColor| {
             Rectangle::new([(x + from, 0.0), (x + to, height)], color.filled())
         };
-        let service = bar(-0.36, 0.0, operation.ops_s, FIRST_COLOR);
-        let pgbench = bar(0.0, 0.36, operation.pgbench_ops_s, THIRD_COLOR);
+        let service = bar(-0.36, 0.0, operation.operations_per_second, FIRST_COLOR);
+        let pgbench = bar(0.0, 0.36, operation.pgbench_operations_per_second, THIRD_COLOR);
         chart.draw_series([service, pgbench])?;
     }
     draw_legend(&mut chart, SeriesLabelPosition::UpperLeft, &[("the service", FIRST_COLOR), ("pgbench", THIRD_COLOR)])?;
@@ -206,20 +214,20 @@ fn draw_operations(report: &Report, path: &Path) -> DrawResult {
 }
 
 /// Draws the latency of a roll by number of sessions.
-fn draw_evenings(report: &Report, path: &Path) -> DrawResult {
-    let max_sessions = report.evenings.iter().map(|evening| evening.sessions).max().unwrap_or(1) as f64;
+fn draw_load_test(report: &Report, path: &Path) -> DrawResult {
+    let max_sessions = report.load_steps.iter().map(|step| step.sessions).max().unwrap_or(1) as f64;
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let curves: [Curve; 2] = [
         (
             "median",
             FIRST_COLOR,
-            report.evenings.iter().map(|evening| (evening.sessions as f64, evening.roll_p50_ms)).collect(),
+            report.load_steps.iter().map(|step| (step.sessions as f64, step.roll_p50_ms)).collect(),
         ),
         (
             "99th percentile",
             SECOND_COLOR,
-            report.evenings.iter().map(|evening| (evening.sessions as f64, evening.roll_p99_ms)).collect(),
+            report.load_steps.iter().map(|step| (step.sessions as f64, step.roll_p99_ms)).collect(),
         ),
     ];
     draw_curves(

@@ -1,4 +1,4 @@
-//! The users' read queries: the specification's and the service's.
+//! The statements with which users read: the specification's and the service's.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -17,11 +17,8 @@ use crate::{
     workload::{Execution, Role, Workload},
 };
 
-/// A function that returns the user and the values of a statement for a sample.
-type Values<'a> = Box<dyn Fn(&Sample) -> (String, Vec<String>) + 'a>;
-
-/// A measured filter of the lobby: its name, the service's filter, the specification's query, and the filter's value
-/// for a sample.
+/// A measured filter of the lobby: its name, the service's filter, the specification's query, and the function that
+/// returns the filter's value for a sample.
 type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
 /// The list of reads, built while the service's statements are captured.
@@ -35,12 +32,18 @@ pub fn quoted(value: impl std::fmt::Display) -> String {
     format!("'{}'", value.to_string().replace('\'', "''"))
 }
 
-/// Returns the workload of one prepared statement, with the values of each sample.
-pub fn prepared_workload(name: &str, sql: String, samples: &[Sample], values: &Values<'_>) -> Workload {
+/// Returns the workload of one prepared statement, executed with each sample. `user_and_values` returns the user who
+/// executes the statement with a sample, and the statement's values.
+pub fn prepared_workload(
+    name: &str,
+    sql: String,
+    samples: &[Sample],
+    user_and_values: impl Fn(&Sample) -> (String, Vec<String>),
+) -> Workload {
     let executions = samples
         .iter()
         .map(|sample| {
-            let (user, values) = values(sample);
+            let (user, values) = user_and_values(sample);
             let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
             Execution { user, setup_sql: String::new(), timed_sql: format!("EXECUTE {name}{values}") }
         })
@@ -48,16 +51,16 @@ pub fn prepared_workload(name: &str, sql: String, samples: &[Sample], values: &V
     Workload { prepared: vec![(name.to_owned(), sql)], executions }
 }
 
-impl<'a> Reads<'a> {
-    /// Adds a read: the statement and its values for each schema.
-    fn add<'v>(
+impl Reads<'_> {
+    /// Adds a read: for each schema, the statement, and the function that returns its user and values for a sample.
+    fn add(
         &mut self,
         name: &'static str,
         role: Role,
         specification: &str,
-        specification_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        specification_values: impl Fn(&Sample) -> (String, Vec<String>),
         ours: &PreparedStatement,
-        ours_values: impl Fn(&Sample) -> (String, Vec<String>) + 'v,
+        ours_values: impl Fn(&Sample) -> (String, Vec<String>),
     ) {
         self.pairs.push(StatementPair {
             name,
@@ -67,9 +70,9 @@ impl<'a> Reads<'a> {
                 "specification",
                 specification.to_owned(),
                 self.samples,
-                &(Box::new(specification_values) as Values<'v>),
+                specification_values,
             ),
-            ours: prepared_workload("ours", ours.sql.clone(), self.samples, &(Box::new(ours_values) as Values<'v>)),
+            ours: prepared_workload("ours", ours.sql.clone(), self.samples, ours_values),
         });
     }
 }
@@ -90,7 +93,7 @@ fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) 
     )
 }
 
-/// Captures the service's statements, and returns all reads.
+/// Captures the service's statements, and returns all reads, each paired with the specification's.
 pub async fn capture_reads(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
     let mut reads = Reads { samples, pairs: Vec::new() };
     add_lobby_reads(&mut reads, capture).await?;
@@ -123,10 +126,12 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         no_values,
     );
 
+    // Reads up to 48 more pages; the cursor after the forty-ninth page leads to the fiftieth.
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
         let later = caller.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // A small lobby has fewer pages; then the last one whose sessions have start times is measured.
+        // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this ends
+        // before the forty-ninth page, and the page that it has reached is measured as the fiftieth.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
@@ -221,6 +226,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     let caller = capture.sparc.as_user(sample.player);
     let with_value =
         |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample))]);
+    // Fifty rolls, and one more to see whether there is a next page.
     let with_value_and_limit = |value: fn(&Sample) -> String| {
         move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample)), "51".to_owned()])
     };
@@ -235,7 +241,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     let ours = capture.last_statement().await?;
     let sql = "SELECT * FROM dice_rolls WHERE character_id = $1 ORDER BY created_at DESC LIMIT 51";
     let character = |sample: &Sample| sample.character.to_string();
-    // The parameters between the character and the limit are filters.
+    // The five parameters between the character and the limit are filters, which are not set.
     let unfiltered = |sample: &Sample| {
         let mut values = vec!["NULL".to_owned(); 7];
         values[0] = quoted(sample.character);
@@ -321,7 +327,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
 
     let mut page = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, None).await?;
-    // The cursor after the nineteenth page.
+    // Reads up to 18 more pages; the cursor after the nineteenth page leads to the twentieth.
     for _ in 0..18 {
         let Some(next) = page.next.take() else { break };
         let later = caller.adventures().catalogue(&no_filter, CatalogueOrder::BestRated, Some(&next)).await?;

@@ -1,6 +1,6 @@
-//! The effect of read replicas: the same evening with no replica, with one and with two; the delay until other users
-//! see a write; and the cost of tracking log positions. All servers share this machine, so their processor times are
-//! compared, not the throughput.
+//! The effect of read replicas: the same step of the load test without a replica, with one and with two; the delay
+//! until other users see a write; and the cost of tracking log positions. All servers share this machine, so their
+//! processor times are compared, not the throughput.
 
 mod section;
 
@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use service::{Operations, Options, Sparc, users::ProfileChanges};
-use testdb::{Binaries, Server};
+use testdb::Server;
 
 pub use self::section::section;
 use crate::{
@@ -19,27 +19,28 @@ use crate::{
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
-    evening::{self, CONNECTIONS, Delivery},
-    live::{self, SUBSCRIBED_SESSIONS, WORLD},
+    data_set::{Kind, id},
+    live::{self, DATA_SET},
+    load_test::{self, CONNECTIONS, Delivery},
     measure::quantile,
     operations::{self, Environment, Operation},
     report::{Report, Settings},
     samples::choose_samples,
     sections,
-    world::{Kind, World, id},
 };
 
 /// Settings of the standbys. Replication is asynchronous, so a commit waits only for the primary's disk.
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`].
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// How often an evening is measured with each number of replicas, alternately; the median counts.
+/// The number of times that the load step is measured with each number of replicas, in turn. The run with the median
+/// processor use of the primary is reported.
 const ROUNDS: usize = 3;
-/// The number of writes whose delay until another identity sees them is measured.
+/// The number of writes for which the delay until another user sees them is measured.
 const WRITES: usize = 200;
-/// Pairs of runs of rolls, with and without tracking log positions.
+/// The number of pairs of runs: rolls with replicas, which track log positions, and without.
 const RUN_PAIRS: usize = 9;
-/// The duration of a run.
+/// The duration of each of these runs.
 const RUN_LENGTH: Duration = Duration::from_secs(2);
 
 /// The measurements of replicas.
@@ -47,45 +48,46 @@ const RUN_LENGTH: Duration = Duration::from_secs(2);
 pub struct ReplicaResults {
     /// Concurrent sessions of six players.
     pub sessions: u64,
-    /// Evenings with polling players and with subscribing players, each with no replica, with one and with two.
-    pub evenings: Vec<ReplicaEvening>,
-    /// Milliseconds until another identity sees a write: the median, the 99th percentile and the maximum.
-    pub seen_by_others_ms: [f64; 3],
-    /// Rolls by one client and by eight, with and without tracking log positions.
-    #[serde(alias = "positions")]
+    /// The load step with polling players and with subscribing players, each without a replica, with one and with two.
+    pub load_steps: Vec<ReplicaLoadStep>,
+    /// Milliseconds from a commit until another user sees the write: the median, the 99th percentile and the maximum.
+    pub visibility_delay_ms: [f64; 3],
+    /// The cost of tracking log positions to rolls by one client and by eight.
     pub tracking: Vec<TrackingCost>,
 }
 
-/// An evening, with the processor time of each server.
+/// A step of the load test, with the processors that each server kept busy.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ReplicaEvening {
+pub struct ReplicaLoadStep {
     /// Whether players poll instead of subscribing.
     pub is_polling: bool,
     /// The number of replicas.
     pub replicas: usize,
     /// The 99th percentile of a roll's latency, in milliseconds.
     pub roll_p99_ms: f64,
-    /// The 99th percentile of the time until all six players have the event, in milliseconds.
-    pub seen_p99_ms: f64,
-    /// Processors that the primary used.
+    /// The 99th percentile of the time from the moment a roll was due until all six players have received its event, in
+    /// milliseconds.
+    pub delivered_to_all_p99_ms: f64,
+    /// The mean number of processors that the primary kept busy.
     pub primary_cpus: f64,
-    /// Processors that each replica used.
+    /// The mean number of processors that each replica kept busy.
     pub replica_cpus: Vec<f64>,
-    /// Processors that the service used.
-    pub client_cpus: f64,
+    /// The mean number of processors that the service kept busy.
+    pub service_cpus: f64,
 }
 
-/// Rolls by a handle with replicas and by one without. All rolls run on the primary, so the difference is the cost of
-/// tracking log positions.
+/// Rolls by a service with replicas, which tracks log positions, and by one without. All rolls run on the primary, so
+/// the difference is the cost of tracking.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TrackingCost {
     /// Concurrent clients.
     pub clients: u32,
-    /// Rolls per second without replicas.
-    pub without_ops_s: f64,
-    /// Rolls per second with replicas.
-    pub with_ops_s: f64,
-    /// The loss in percent, the median over the pairs of runs.
+    /// Rolls per second without replicas, the mean of the runs.
+    pub rolls_per_second_without_replicas: f64,
+    /// Rolls per second with replicas, the mean of the runs.
+    pub rolls_per_second_with_replicas: f64,
+    /// The percentage of rolls per second lost with replicas: the median over the pairs of runs, so it is not exactly
+    /// the difference of the two means.
     pub loss_percent: f64,
 }
 
@@ -97,7 +99,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let primary = Server::start_private(Some(&settings)).await?;
     let mut report =
         Report { settings: Settings::read(&mut Client::open(primary.url()).await?).await?, ..Report::default() };
-    let database = live::create_filled_database(&primary, WORLD).await?;
+    let database = live::create_filled_database(&primary, DATA_SET).await?;
     let (mut standbys, mut replica_urls) = (Vec::new(), Vec::new());
     let mut postmaster_pids = vec![postmaster_pid(&primary).await?];
     for _ in 0..2 {
@@ -108,37 +110,31 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
         postmaster_pids.push(postmaster_pid(&standby).await?);
         standbys.push(standby);
     }
-    println!("three servers after {:.0} s", start.elapsed().as_secs_f64());
+    println!("the primary and two replicas are ready after {:.0} s", start.elapsed().as_secs_f64());
 
     let mut results =
-        ReplicaResults { sessions: options.sessions.min(WORLD.active_sessions), ..ReplicaResults::default() };
+        ReplicaResults { sessions: options.sessions.min(DATA_SET.active_sessions), ..ReplicaResults::default() };
     for delivery in [Delivery::Polling, Delivery::Subscriptions] {
-        let mut rounds: [Vec<ReplicaEvening>; 3] = Default::default();
+        // The measured steps, by number of replicas.
+        let mut steps_by_replicas: [Vec<ReplicaLoadStep>; 3] = Default::default();
         for _ in 0..ROUNDS {
-            for (replicas, evenings) in rounds.iter_mut().enumerate() {
+            for (replicas, steps) in steps_by_replicas.iter_mut().enumerate() {
                 let replica_urls = &replica_urls[..replicas];
-                let evening =
-                    measure_evening(database.url(), replica_urls, &postmaster_pids, results.sessions, delivery).await?;
-                evenings.push(evening);
+                let step =
+                    measure_load_step(database.url(), replica_urls, &postmaster_pids, results.sessions, delivery)
+                        .await?;
+                steps.push(step);
             }
         }
-        results.evenings.extend(rounds.map(median_evening));
+        results.load_steps.extend(steps_by_replicas.map(median_step));
     }
     let with_replicas = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
     let sparc = Sparc::connect_with(database.url(), with_replicas.clone()).await?;
-    results.seen_by_others_ms = measure_visibility_delay(&sparc).await?;
+    results.visibility_delay_ms = measure_visibility_delay(&sparc).await?;
     drop(sparc);
-    println!("seen by others, ms: {:?}", results.seen_by_others_ms);
-    let samples = choose_samples(&World { active_sessions: SUBSCRIBED_SESSIONS, ..WORLD });
-    let pgbench = Binaries::find()?.program("pgbench").unwrap_or_default();
-    let environment = Environment {
-        url: database.url(),
-        pgbench,
-        samples: &samples,
-        postmaster_pid: Some(postmaster_pids[0]),
-        folder: &options.out,
-        run_length: RUN_LENGTH,
-    };
+    println!("visibility delay, ms: {:?}", results.visibility_delay_ms);
+    let samples = choose_samples(&DATA_SET);
+    let environment = Environment { url: database.url(), samples: &samples, postmaster_pid: Some(postmaster_pids[0]) };
     for clients in [1, 8] {
         results.tracking.push(measure_tracking_cost(&environment, with_replicas.clone(), clients).await?);
     }
@@ -155,20 +151,20 @@ async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
     pid.ok_or_else(|| Failure::Message("postmaster.pid does not begin with a process id".to_owned()))
 }
 
-/// Runs one evening, and measures the processor times of the primary and of the replicas that serve reads.
-/// `postmaster_pids` begins with the primary's.
-async fn measure_evening(
+/// Runs a step of the load test with the first replicas, and measures the processor use of the primary and of these
+/// replicas. `postmaster_pids` are the primary's, and those of all replicas.
+async fn measure_load_step(
     url: &str,
     replica_urls: &[String],
     postmaster_pids: &[u32],
     sessions: u64,
     delivery: Delivery,
-) -> Result<ReplicaEvening, Failure> {
+) -> Result<ReplicaLoadStep, Failure> {
     let options = Options::default().max_connections(CONNECTIONS).replicas(replica_urls);
     let sparc = Sparc::connect_with(url, options).await?;
     let start = Instant::now();
     let before: Vec<_> = postmaster_pids.iter().map(|pid| cpu::child_processes(Some(*pid))).collect();
-    let result = evening::run_evening(&sparc, &WORLD, sessions, None, delivery).await?;
+    let result = load_test::run_step(&sparc, &DATA_SET, sessions, None, delivery).await?;
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus = |(pid, before): (&u32, &Option<CpuTimes>)| {
         let after = cpu::child_processes(Some(*pid));
@@ -178,27 +174,28 @@ async fn measure_evening(
     sparc.close().await?;
     let primary_cpus = cpus.remove(0);
     cpus.truncate(replica_urls.len());
-    let evening = ReplicaEvening {
+    let step = ReplicaLoadStep {
         is_polling: delivery == Delivery::Polling,
         replicas: replica_urls.len(),
         roll_p99_ms: result.roll_p99_ms,
-        seen_p99_ms: result.seen_p99_ms,
+        delivered_to_all_p99_ms: result.delivered_to_all_p99_ms,
         primary_cpus,
         replica_cpus: cpus,
-        client_cpus: result.client_cpus.unwrap_or(f64::NAN),
+        service_cpus: result.service_cpus.unwrap_or(f64::NAN),
     };
-    println!("{evening:?}");
-    Ok(evening)
+    println!("{step:?}");
+    Ok(step)
 }
 
-/// Returns the evening with the median processor use of the primary.
-fn median_evening(mut rounds: Vec<ReplicaEvening>) -> ReplicaEvening {
-    rounds.sort_by(|a, b| a.primary_cpus.total_cmp(&b.primary_cpus));
-    rounds.swap_remove(rounds.len() / 2)
+/// Returns the step with the median processor use of the primary.
+fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
+    steps.sort_by(|a, b| a.primary_cpus.total_cmp(&b.primary_cpus));
+    steps.swap_remove(steps.len() / 2)
 }
 
-/// Measures how long after a commit another identity sees it, because another identity may read from a replica that
-/// lags behind. Returns the median, the 99th percentile and the maximum, in milliseconds.
+/// Measures how long after a commit another user sees the write. The service lets a writer read their own writes at
+/// once; other users may read from a replica that lags behind. Returns the median, the 99th percentile and the maximum,
+/// in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
     let mut delays = Vec::new();
@@ -213,6 +210,7 @@ async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile(&mut delays, fraction)))
 }
 
+/// Measures rolls with and without replicas, in pairs of runs whose order alternates.
 async fn measure_tracking_cost(
     environment: &Environment<'_>,
     with_replicas: Options,
@@ -228,7 +226,7 @@ async fn measure_tracking_cost(
             let (run, _) = operations::run_service(Operation::Roll, sparc, clients, environment, RUN_LENGTH).await?;
             // Pair 0 opens connections and prepares statements.
             if pair > 0 {
-                runs[index].push(run.ops_s);
+                runs[index].push(run.operations_per_second);
             }
         }
     }
@@ -240,8 +238,8 @@ async fn measure_tracking_cost(
     let mean = |runs: &[f64]| runs.iter().sum::<f64>() / runs.len() as f64;
     let cost = TrackingCost {
         clients,
-        without_ops_s: mean(&runs[0]),
-        with_ops_s: mean(&runs[1]),
+        rolls_per_second_without_replicas: mean(&runs[0]),
+        rolls_per_second_with_replicas: mean(&runs[1]),
         loss_percent: losses[losses.len() / 2],
     };
     println!("{cost:?}");

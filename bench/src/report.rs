@@ -5,9 +5,9 @@ use std::{collections::HashSet, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Failure, client::Client, days::Day, drivers::DriverResults, evening::Evening, growth::GrowthResult, indexes::Index,
-    live::LiveResults, measure::StatementResult, operations::OperationResult, overhead::Overhead, peers::PeerResult,
-    replicas::ReplicaResults,
+    Failure, client::Client, days::Day, drivers::DriverResults, growth::GrowthResult, http::HttpComparison,
+    indexes::Index, live::LiveResults, load_test::LoadStep, measure::StatementResult, operations::OperationResult,
+    overhead::Overhead, replicas::ReplicaResults,
 };
 
 /// All measurements of a run.
@@ -15,33 +15,27 @@ use crate::{
 pub struct Report {
     /// The machine and the server.
     pub settings: Settings,
-    /// Single statements, in both schemas.
-    #[serde(alias = "measures")]
+    /// Single statements, in both schemas, at each scale.
     pub statements: Vec<StatementResult>,
     /// Whole operations, by the service and by pgbench.
     pub operations: Vec<OperationResult>,
     /// The cost of triggers and policies to a roll and to an event.
     pub overhead: Option<Overhead>,
-    /// Evenings in which players poll for events, by number of sessions.
-    pub evenings: Vec<Evening>,
+    /// The steps of the load test in which players poll for events, by number of sessions.
+    pub load_steps: Vec<LoadStep>,
     /// Sizes, index builds and migrations, by scale.
-    #[serde(alias = "sizes")]
     pub growth: Vec<GrowthResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
     /// Simulated days.
     pub days: Vec<Day>,
     /// Live events.
-    #[serde(default)]
     pub live: Option<LiveResults>,
     /// Read replicas.
-    #[serde(default)]
     pub replicas: Option<ReplicaResults>,
-    /// The example service compared with the platform's API.
-    #[serde(default)]
-    pub peers: Vec<PeerResult>,
+    /// The example service compared with PostgREST, the platform's API.
+    pub http: Vec<HttpComparison>,
     /// The service compared with hand-written programs.
-    #[serde(default)]
     pub drivers: Option<DriverResults>,
 }
 
@@ -58,9 +52,9 @@ impl Report {
             }
         }
         fill_if_empty(&mut self.operations, other.operations);
-        fill_if_empty(&mut self.evenings, other.evenings);
+        fill_if_empty(&mut self.load_steps, other.load_steps);
         fill_if_empty(&mut self.indexes, other.indexes);
-        fill_if_empty(&mut self.peers, other.peers);
+        fill_if_empty(&mut self.http, other.http);
         // Every run of `compare` simulates a few days by default, so the longest list counts, not the first.
         if other.days.len() > self.days.len() {
             self.days = other.days;
@@ -73,7 +67,8 @@ impl Report {
     }
 }
 
-/// Merges several reports. Of several with the same measurement, the first counts; the settings are the first report's.
+/// Merges several reports. If several contain the same measurement, the first one counts; of simulated days, the
+/// longest simulation. The settings are the first report's, but their duration is the sum of all.
 pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
     let mut merged: Option<Report> = None;
     for path in paths {
@@ -84,7 +79,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let mut merged = merged.unwrap_or_default();
-    // The statements of every scale are put into the order of the scale that has the most.
+    // The statements of every scale are put into the order of the scale that has the most statements.
     let lists = merged.statements.chunk_by(|a, b| a.scale == b.scale);
     let longest = lists.max_by_key(|list| list.len()).unwrap_or_default();
     let order: Vec<String> = longest.iter().map(|statement| statement.name.clone()).collect();
@@ -105,7 +100,7 @@ pub struct Settings {
     pub memory_gib: Option<u64>,
     /// Names and values of the server settings that affect the results.
     pub postgresql: Vec<(String, String)>,
-    /// Duration of the run, in seconds.
+    /// Duration of the run in seconds, or the sum of the runs whose reports were merged.
     pub seconds: f64,
 }
 

@@ -1,21 +1,21 @@
-//! Rows in the text format of COPY.
+//! Generates rows in the text format of COPY.
 
 use std::fmt::Write;
 
 use chrono::{DateTime, Duration, Utc};
 
 use crate::{
+    data_set::{DataSet, EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, child_id, draw, id, join_code},
     fill::Schema,
-    world::{EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, World, child_id, draw, id, join_code},
 };
 
 const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 
-/// What a row depends on, in addition to its number.
+/// The data that a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
-    /// The number of rows of each kind.
-    pub world: World,
+    /// The numbers of rows.
+    pub data_set: DataSet,
     /// The schema to fill.
     pub schema: Schema,
     /// The moment to which all times are relative.
@@ -56,12 +56,12 @@ pub fn append_character(lines: &mut String, context: &FillContext, number: u64) 
         lines,
         "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
         id(Kind::Character, number),
-        id(Kind::User, context.world.owner(number)),
+        id(Kind::User, context.data_set.owner(number)),
         context.ago(draw(21, number) % MINUTES_PER_YEAR)
     );
 }
 
-/// Words in names of adventures. Each occurs in about one name in forty-eight.
+/// Words in names of adventures, one per name. So a search for one of the words matches about one name in forty-eight.
 const PLACES: [&str; 48] = [
     "Mill",
     "Tower",
@@ -115,8 +115,8 @@ const PLACES: [&str; 48] = [
 
 /// Appends an adventure with a short story.
 pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) {
-    let (status, creator) = context.world.adventure(number);
-    let place = PLACES[(draw(22, number) % 48) as usize];
+    let (status, creator) = context.data_set.adventure(number);
+    let place = PLACES[(draw(22, number) % PLACES.len() as u64) as usize];
     let published_at =
         if status == "published" { context.ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
     let rating = if number.is_multiple_of(3) {
@@ -147,9 +147,9 @@ pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) 
     );
 }
 
-/// Appends a session; only this schema stores the number of taken seats.
+/// Appends a session; the number of taken seats is only stored in this schema.
 pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
-    let session = context.world.session(number);
+    let session = context.data_set.session(number);
     let null = || "\\N".to_owned();
     let (status, started_at, ended_at, age_minutes) = match session.state {
         State::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
@@ -179,20 +179,20 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         context.ago(age_minutes),
     );
     if context.schema == Schema::Ours {
-        let _ = write!(lines, "\t{}", session.seats);
+        let _ = write!(lines, "\t{}", session.taken_seats);
     }
     lines.push('\n');
 }
 
 /// Appends the seats of a session.
 pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
-    let session = context.world.session(number);
+    let session = context.data_set.session(number);
     let joined_at = match session.state {
         State::Completed(minutes) | State::Cancelled(minutes) => context.ago(minutes + 1000),
         State::Active | State::Waiting | State::StartingSoon => context.ago(300),
     };
-    for seat in 0..session.seats {
-        let player = context.world.player(number, seat);
+    for seat in 0..session.taken_seats {
+        let player = context.data_set.player(number, seat);
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\t{joined_at}",
@@ -205,15 +205,15 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
 
 /// Appends the rolls of a session.
 pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
-    let session = context.world.session(number);
+    let session = context.data_set.session(number);
     let started_minutes_ago = match session.state {
         State::Completed(minutes) => minutes + 180,
         _ => 180,
     };
-    let count = context.world.rolls(&session);
+    let count = context.data_set.rolls(&session);
     for roll in 0..count {
         let seed = draw(33, number * 1000 + roll);
-        let player = context.world.player(number, roll % session.seats);
+        let player = context.data_set.player(number, roll % session.taken_seats);
         let (_, attributes) = CLASSES[(player % 4) as usize];
         let attribute = (seed % 4) as usize;
         let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
@@ -249,7 +249,7 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
 
 /// Appends the events of the `number`th session with events.
 pub fn append_events(lines: &mut String, context: &FillContext, number: u64) {
-    let session = context.world.session_with_events(number);
+    let session = context.data_set.session_with_events(number);
     for event in 0..EVENTS_PER_SESSION {
         let _ = writeln!(
             lines,

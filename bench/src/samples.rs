@@ -1,13 +1,14 @@
-//! The users and sessions that statements are measured with, the same in both schemas.
+//! The users, sessions and values that statements are measured with, the same in both schemas.
 
 use uuid::Uuid;
 
-use crate::world::{Kind, State, World, child_id, id, join_code};
+use crate::data_set::{DataSet, EVENTS_PER_SESSION, Kind, State, child_id, id, join_code};
 
-/// The maximum number of samples. Executions use them one after another.
+/// The maximum number of samples.
 const MAX_SAMPLES: u64 = 64;
 
-/// The users, sessions and values of one execution of each statement.
+/// The users, sessions and values that a statement is executed with once. Every statement is executed with every
+/// sample, one sample after another.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// An active session.
@@ -20,14 +21,14 @@ pub struct Sample {
     pub character: Uuid,
     /// A published adventure.
     pub adventure: Uuid,
-    /// A filter of the lobby by difficulty. The three filters vary between samples, because how many of the first
-    /// sessions in the lobby match a filter is chance.
+    /// A filter of the lobby by difficulty. The three filters vary between samples, because it is a matter of chance
+    /// how many of the lobby's first sessions match a filter.
     pub filter_difficulty: &'static str,
     /// A filter of the lobby by maximum duration, in minutes.
     pub filter_max_minutes: u32,
     /// A filter of the lobby by free seats.
     pub filter_free_seats: u32,
-    /// A public session of the lobby with a player and a free seat.
+    /// A public session of the lobby with at least one player and at least one free seat.
     pub open_session: Uuid,
     /// The join code of `open_session`.
     pub open_code: String,
@@ -39,27 +40,33 @@ pub struct Sample {
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
-    /// An event of `session`, one of the last ten; the measured statement reads the events after it.
+    /// The event of `session` that is followed by nine more; the measured statement reads these.
     pub event: Uuid,
-    /// The `seq` of `event`, which is read from the database after the events have been filled.
+    /// The `seq` of `event`, which the database assigns. [`choose_samples`] leaves it 0; `compare` sets it after
+    /// filling the table of events.
     pub event_seq: i64,
 }
 
-/// Returns the samples, spread over the world.
+/// Returns the samples, spread over the sessions of the data set.
 #[must_use]
-pub fn choose_samples(world: &World) -> Vec<Sample> {
-    (0..MAX_SAMPLES.min(world.active_sessions))
+pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
+    (0..MAX_SAMPLES.min(data_set.active_sessions))
         .map(|number| {
-            let active = world.session(number * 31 % world.active_sessions);
-            let player = world.player(active.number, number % 6);
-            let open = (0..)
-                .map(|step| world.session(world.active_sessions + (number * 1009 + step) % world.open_sessions))
+            // The factors 31 and 1009 spread the samples over the sessions.
+            let active = data_set.session(number * 31 % data_set.active_sessions);
+            let player = data_set.player(active.number, number % 6);
+            let open = (0..data_set.open_sessions)
+                .map(|step| {
+                    data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
+                })
                 .find(|open| {
-                    open.is_public && open.state == State::Waiting && (1..open.max_players).contains(&open.seats)
+                    open.is_public && open.state == State::Waiting && (1..open.max_players).contains(&open.taken_seats)
                 });
+            // If the lobby has no such session, statements about `open_session` meet an active session and fail.
             let open = open.unwrap_or(active);
             let index = number as usize;
-            let newcomer = world.users * 8 / 10 + number;
+            let seatless = data_set.users_without_sessions();
+            let newcomer = seatless.start.midpoint(seatless.end) + number;
             Sample {
                 session: id(Kind::Session, active.number),
                 seer: id(Kind::User, active.seer),
@@ -72,10 +79,10 @@ pub fn choose_samples(world: &World) -> Vec<Sample> {
                 open_session: id(Kind::Session, open.number),
                 open_code: join_code(open.number),
                 open_seer: id(Kind::User, open.seer),
-                open_player: id(Kind::User, world.player(open.number, 0)),
+                open_player: id(Kind::User, data_set.player(open.number, 0)),
                 newcomer: id(Kind::User, newcomer),
                 newcomer_character: id(Kind::Character, newcomer),
-                event: child_id(Kind::Event, active.number, 90),
+                event: child_id(Kind::Event, active.number, EVENTS_PER_SESSION - 10),
                 event_seq: 0,
             }
         })

@@ -1,4 +1,4 @@
-//! The workload of a measurement in one of the two schemas: prepared statements, and their executions.
+//! What a measurement runs in one of the two schemas: prepared statements, and their executions.
 
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ impl Role {
     }
 }
 
-/// One execution, for one sample.
+/// The execution of prepared statements with one sample.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
     /// The user's id; empty for a visitor, the service and the owner.
     pub user: String,
-    /// Statements that run before the timed one in the same transaction, as the superuser.
+    /// Statements that run before the timed ones in the same transaction, untimed and as the superuser.
     pub setup_sql: String,
-    /// The timed statement.
+    /// The timed statements, separated by `"; "`.
     pub timed_sql: String,
 }
 
-/// The statements that run in one of the two schemas.
+/// The statements for one purpose in one of the two schemas.
 #[derive(Debug)]
 pub struct Workload {
     /// Names and texts of the prepared statements.
@@ -67,10 +67,10 @@ impl Workload {
         client.run("DEALLOCATE ALL").await.map(|_| ())
     }
 
-    /// Runs an execution `repeats` times in one message, in a transaction that is rolled back. Returns the time and the
-    /// number of rows, both divided by `repeats`, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Runs the timed statements of an execution `repeats` times in one message, in a transaction that is rolled back.
+    /// Returns the time and the number of rows, both divided by `repeats`, or `None` after [`STATEMENT_TIMEOUT`].
     ///
-    /// `index` selects the execution; after the last one, it starts again with the first.
+    /// `index` selects the execution; the index after the last one selects the first again.
     pub async fn execute(
         &self,
         client: &mut Client,

@@ -1,5 +1,5 @@
-//! The statements with which users and jobs write. Both schemas end with the same events: where a trigger of this
-//! schema writes an event, the specification's client writes the event.
+//! The statements with which users and jobs write. Both schemas end with equally many events of similar size: where a
+//! trigger of this schema writes an event, the specification's client writes one with placeholder values.
 
 use std::time::Duration;
 
@@ -27,16 +27,17 @@ use crate::{
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up. They have payloads, so that they are stored together like events
-/// written one after another; without payloads, each would fill a gap on one of a thousand scattered pages.
+/// Inserts a thousand expired events for the clean-up. They have payloads, so that each is too large for the free space
+/// on the table's existing pages, and all go to new pages together, like events written one after another. Without
+/// payloads, they would be scattered over the free space of a thousand pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
     FROM (SELECT session_id, event_type, payload FROM session_events LIMIT 1000) AS existing;
     SET LOCAL session_replication_role = origin";
 
-/// Returns the specification's workload: prepared statements, executed one after the other. `execution` returns the
-/// user and the SQL for a sample.
+/// Returns the specification's workload: prepared statements, and the SQL that executes them one after another.
+/// `execution` returns the user and that SQL for a sample.
 fn specification_workload(
     prepared: &[(&str, &str)],
     samples: &[Sample],
@@ -54,29 +55,27 @@ fn specification_workload(
     }
 }
 
-fn execute_event(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
+/// Returns the SQL that executes the prepared [`INSERT_EVENT`], whose name is `event`.
+fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
     format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
 }
 
-/// The status parameters of the captured UPDATE that starts a session: the new status, then those from which it is
-/// allowed. `active` is among these because starting is idempotent.
-const START_STATUSES: [&str; 4] = ["active", "waiting", "starting_soon", "active"];
+/// The statuses from which the service lets a session start. `active` is among them because starting is idempotent.
+const STARTS_FROM: [&str; 3] = ["waiting", "starting_soon", "active"];
 
-/// The payload of the events of joining and leaving.
+/// The payload of the specification's events of joining and leaving, with placeholders.
 const SEAT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
-/// The payload of the event of a status change.
-const STATUS_PAYLOAD: &str = r#"{"from": "waiting", "to": "active", "started_at": null, "ended_at": null}"#;
-/// The payload of a roll's event.
-pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attack", "attribute": "might",
-    "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
+/// The payload of a roll's event, with placeholders.
+pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
+    "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Captures the service's statements, and returns all writes.
 pub async fn capture_writes(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
     let mut pairs = capture_rolls_and_events(capture, samples).await?;
     pairs.extend(overhead::bare_inserts(samples));
     pairs.extend(capture_seats_and_statuses(capture, samples).await?);
-    pairs.extend(capture_jobs(capture, samples).await?);
+    pairs.extend(capture_sign_up_and_jobs(capture, samples).await?);
     Ok(pairs)
 }
 
@@ -98,25 +97,20 @@ async fn capture_rolls_and_events(
         role: Role::Authenticated,
         is_repeatable: true,
         specification: specification_workload(&[("event", INSERT_EVENT)], samples, |sample| {
-            (sample.player.to_string(), execute_event(sample.session, "client.wave", "{}"))
+            (sample.player.to_string(), execute_event_sql(sample.session, "client.wave", "{}"))
         }),
-        ours: prepared_workload(
-            "ours",
-            ours.sql.clone(),
-            samples,
-            &(Box::new(|sample: &Sample| {
-                let values =
-                    ["gen_random_uuid()".to_owned(), quoted(sample.session), quoted("client.wave"), quoted("{}")];
-                (sample.player.to_string(), values.to_vec())
-            }) as _),
-        ),
+        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+            let values = ["gen_random_uuid()".to_owned(), quoted(sample.session), quoted("client.wave"), quoted("{}")];
+            (sample.player.to_string(), values.to_vec())
+        }),
     };
 
     let tx = caller.begin().await?;
     tx.dice().roll(new_roll(sample)?).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
-    let roll = "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
+    let insert_roll =
+        "INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty,
             roll_type, results, total, modified_total, success, outcome, margin, animation_seed)
         VALUES ($1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '{4,2,6}', 12, 12, true, 'success', 3, 4711)
         RETURNING *";
@@ -124,19 +118,16 @@ async fn capture_rolls_and_events(
         name: "one roll, with its event",
         role: Role::Authenticated,
         is_repeatable: true,
-        specification: specification_workload(&[("roll", roll), ("event", INSERT_EVENT)], samples, |sample| {
-            let roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.character));
+        specification: specification_workload(&[("roll", insert_roll), ("event", INSERT_EVENT)], samples, |sample| {
+            let execute_roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.character));
             (
                 sample.player.to_string(),
-                format!("{roll}; {}", execute_event(sample.session, "dice_rolled", ROLLED_PAYLOAD)),
+                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLLED_PAYLOAD)),
             )
         }),
-        ours: prepared_workload(
-            "ours",
-            ours.sql.clone(),
-            samples,
-            &(Box::new(|sample: &Sample| (sample.player.to_string(), roll_values(sample))) as _),
-        ),
+        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+            (sample.player.to_string(), roll_values(sample))
+        }),
     };
     Ok(vec![one_event, one_roll])
 }
@@ -164,7 +155,7 @@ async fn capture_seats_and_statuses(
     tx.sessions().join(&sample.open_code.parse::<JoinCode>()?, sample.newcomer_character).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
-    let take_seat = "INSERT INTO session_players (session_id, user_id, character_id)
+    let insert_seat = "INSERT INTO session_players (session_id, user_id, character_id)
         SELECT id, $2, $3 FROM sessions WHERE code = $1
         RETURNING *";
     let join = StatementPair {
@@ -172,33 +163,31 @@ async fn capture_seats_and_statuses(
         role: Role::Authenticated,
         is_repeatable: false,
         specification: specification_workload(
-            &[("take_seat", take_seat), ("event", INSERT_EVENT)],
+            &[("take_seat", insert_seat), ("event", INSERT_EVENT)],
             samples,
             |sample| {
                 let [code, character, newcomer] =
                     [quoted(&sample.open_code), quoted(sample.newcomer_character), quoted(sample.newcomer)];
-                let take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
+                let execute_take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
                 (
                     sample.newcomer.to_string(),
-                    format!("{take_seat}; {}", execute_event(sample.open_session, "player_joined", SEAT_PAYLOAD)),
+                    format!(
+                        "{execute_take_seat}; {}",
+                        execute_event_sql(sample.open_session, "player_joined", SEAT_PAYLOAD)
+                    ),
                 )
             },
         ),
-        ours: prepared_workload(
-            "ours",
-            ours.sql.clone(),
-            samples,
-            &(Box::new(|sample: &Sample| {
-                (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_character)])
-            }) as _),
-        ),
+        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+            (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_character)])
+        }),
     };
 
     let tx = capture.sparc.as_user(sample.open_player).begin().await?;
     tx.sessions().leave(sample.open_session).await?;
     tx.rollback().await?;
     let ours = capture.last_statement().await?;
-    let leave_seat = "UPDATE session_players SET is_active = false, left_at = now()
+    let update_seat = "UPDATE session_players SET is_active = false, left_at = now()
         WHERE session_id = $1 AND user_id = $2
         RETURNING *";
     let leave = StatementPair {
@@ -206,26 +195,24 @@ async fn capture_seats_and_statuses(
         role: Role::Authenticated,
         is_repeatable: false,
         specification: specification_workload(
-            &[("leave_seat", leave_seat), ("event", INSERT_EVENT)],
+            &[("leave_seat", update_seat), ("event", INSERT_EVENT)],
             samples,
             |sample| {
-                let leave_seat =
+                let execute_leave_seat =
                     format!("EXECUTE leave_seat({}, {})", quoted(sample.open_session), quoted(sample.open_player));
                 (
                     sample.open_player.to_string(),
-                    format!("{leave_seat}; {}", execute_event(sample.open_session, "player_left", SEAT_PAYLOAD)),
+                    format!(
+                        "{execute_leave_seat}; {}",
+                        execute_event_sql(sample.open_session, "player_left", SEAT_PAYLOAD)
+                    ),
                 )
             },
         ),
-        ours: prepared_workload(
-            "ours",
-            ours.sql.clone(),
-            samples,
-            &(Box::new(|sample: &Sample| {
-                let values = ["false".to_owned(), quoted(sample.open_session), quoted(sample.open_player)];
-                (sample.open_player.to_string(), values.to_vec())
-            }) as _),
-        ),
+        ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
+            let values = ["false".to_owned(), quoted(sample.open_session), quoted(sample.open_player)];
+            (sample.open_player.to_string(), values.to_vec())
+        }),
     };
 
     let tx = capture.sparc.as_user(sample.open_seer).begin().await?;
@@ -240,11 +227,13 @@ async fn capture_seats_and_statuses(
         format!("UPDATE sessions SET status = '{new_status}', {time_column} = now() WHERE id = $1 RETURNING *")
     };
     let (start, complete) = (update_status("active", "started_at"), update_status("completed", "ended_at"));
-    // `statuses` begins with the new status; the others are those from which the change is allowed.
+    // `allowed_from` are parameters of the captured statement. It is empty for completing: the database checks from
+    // which status a session may be completed.
     let status_change = |name,
                          specification_sql: &str,
                          ours_sql: &str,
-                         statuses: &'static [&'static str],
+                         (old_status, new_status): (&str, &str),
+                         allowed_from: &[&str],
                          session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
         name,
         role: Role::Authenticated,
@@ -254,48 +243,61 @@ async fn capture_seats_and_statuses(
             samples,
             |sample| {
                 let (session, seer) = session_and_seer(sample);
-                let change_status = format!("EXECUTE change_status({})", quoted(session));
-                (
-                    seer.to_string(),
-                    format!("{change_status}; {}", execute_event(session, "session_status", STATUS_PAYLOAD)),
-                )
+                let execute_change_status = format!("EXECUTE change_status({})", quoted(session));
+                let payload = format!(
+                    r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
+                );
+                let execute_event = execute_event_sql(session, "session_status", &payload);
+                (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
             },
         ),
-        ours: prepared_workload(
-            "ours",
-            ours_sql.to_owned(),
-            samples,
-            &(Box::new(move |sample: &Sample| {
-                let (session, seer) = session_and_seer(sample);
-                let (new_status, allowed_from) = (quoted(statuses[0]), statuses[1..].iter().map(quoted));
-                (seer.to_string(), [new_status, quoted(session)].into_iter().chain(allowed_from).collect())
-            }) as _),
-        ),
+        ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
+            let (session, seer) = session_and_seer(sample);
+            let allowed_from = allowed_from.iter().map(quoted);
+            (seer.to_string(), [quoted(new_status), quoted(session)].into_iter().chain(allowed_from).collect())
+        }),
     };
     Ok(vec![
         join,
         leave,
-        status_change("a status change, with its event", &start, &started.sql, &START_STATUSES, |sample| {
-            (sample.open_session, sample.open_seer)
-        }),
-        status_change("completing with six players", &complete, &completed.sql, &["completed"], |sample| {
-            (sample.session, sample.seer)
-        }),
+        status_change(
+            "a status change, with its event",
+            &start,
+            &started.sql,
+            ("waiting", "active"),
+            &STARTS_FROM,
+            |sample| (sample.open_session, sample.open_seer),
+        ),
+        status_change(
+            "completing with six players",
+            &complete,
+            &completed.sql,
+            ("active", "completed"),
+            &[],
+            |sample| (sample.session, sample.seer),
+        ),
     ])
 }
 
-async fn capture_jobs(capture: &mut StatementCapture, samples: &[Sample]) -> Result<Vec<StatementPair>, Failure> {
+async fn capture_sign_up_and_jobs(
+    capture: &mut StatementCapture,
+    samples: &[Sample],
+) -> Result<Vec<StatementPair>, Failure> {
     let service = capture.sparc.as_service();
     let tx = service.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
-    let sign_up = capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("auth"));
+    // A sign-up sends several statements; the measured one writes the account, and triggers do the rest.
+    let sign_up =
+        capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
     let sign_up = sign_up.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
     let tx = service.begin().await?;
     tx.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
     tx.rollback().await?;
     let clean_events = capture.last_statement().await?;
     let tx = service.begin().await?;
+    // The job repeats its statement until nothing is left to archive or the time is up. With a time limit of zero it
+    // ends after one batch, and a batch of one session is fast. Only the text of the statement is needed.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;

@@ -1,4 +1,4 @@
-//! A proxy that delays the bytes that it forwards, as a network does, without limiting the throughput.
+//! A proxy that delays the bytes that it forwards, as the latency of a network does, without limiting the throughput.
 
 use std::{
     io::{Read, Write},
@@ -61,7 +61,7 @@ fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> 
     Ok(())
 }
 
-/// The moment at which the bytes are due, and the bytes.
+/// Received bytes, and the moment at which they are to be written.
 type Chunk = (Instant, Vec<u8>);
 
 /// Reads without waiting until earlier chunks have been written, so that the throughput is not limited.
@@ -75,7 +75,8 @@ fn read_chunks(mut from: TcpStream, chunks: &mpsc::Sender<Chunk>, delay_ns: &Ato
     }
 }
 
-/// Writes each chunk when it is due. A thread's sleep is more exact than the runtime's, which counts milliseconds.
+/// Writes each chunk when it is due. Threads, not tasks, because a thread's sleep is more exact than that of Tokio,
+/// which counts milliseconds.
 fn write_chunks(mut to: TcpStream, chunks: &mpsc::Receiver<Chunk>) {
     for (due, bytes) in chunks {
         thread::sleep(due.saturating_duration_since(Instant::now()));

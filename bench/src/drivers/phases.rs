@@ -26,19 +26,22 @@ pub struct PhaseTimes {
     pub round_trip_ms: f64,
     /// The service's first message: BEGIN, the role and all settings, and the check that the account is open.
     pub opening_ms: f64,
+    /// BEGIN.
     pub begin_ms: f64,
     /// Setting the role and the claims.
     pub identity_ms: f64,
+    /// The operation's statement.
     pub statement_ms: f64,
-    /// The statement as the tables' owner, who is exempt from row security; `None` for a statement that writes.
+    /// The operation's statement run by the tables' owner, who is exempt from row security; `None` if it writes.
     pub without_row_security_ms: Option<f64>,
+    /// COMMIT.
     pub commit_ms: f64,
 }
 
 /// Returns the lower quartile of many round-trip times, because other load on the machine prolongs some of them.
 pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
+    let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(driver_task);
     let select_1 = client.prepare("SELECT 1").await?;
     let mut times = Vec::new();
     for _ in 0..ROUND_TRIP_SAMPLES {
@@ -50,7 +53,7 @@ pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
     Ok(times[ROUND_TRIP_SAMPLES / 4])
 }
 
-/// Measures an operation for `seconds`.
+/// Measures the phases of an operation for `seconds`.
 pub async fn measure_phases(
     url: &str,
     sparc: &Sparc,
@@ -59,13 +62,14 @@ pub async fn measure_phases(
     sample: &Sample,
     seconds: f64,
 ) -> Result<PhaseTimes, Failure> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
+    let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(driver_task);
     let identity = client.prepare(IDENTITY).await?;
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
     let claims = claims(sample.player);
+    // The times of each phase, in the order in which they are destructured below.
     let mut times: [Vec<Duration>; 7] = Default::default();
     let start = Instant::now();
     // The times of the first 16 executions are discarded, because during them the server chooses between custom and
@@ -76,11 +80,11 @@ pub async fn measure_phases(
             times = Default::default();
             is_warm = true;
         }
-        let mut last = Instant::now();
+        let mut lap_start = Instant::now();
         let mut lap = |phase: usize| {
             let now = Instant::now();
-            times[phase].push(now - last);
-            last = now;
+            times[phase].push(now - lap_start);
+            lap_start = now;
         };
         let values = Values::new(sample);
         client.query(&select_1, &[]).await?;
@@ -98,9 +102,9 @@ pub async fn measure_phases(
             lap(5);
         }
         let caller = sparc.as_user(sample.player);
-        let sent = Instant::now();
+        let opening_start = Instant::now();
         let transaction = caller.begin().await?;
-        times[6].push(sent.elapsed());
+        times[6].push(opening_start.elapsed());
         transaction.rollback().await?;
     }
     let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, as_owner_ms, opening_ms] =

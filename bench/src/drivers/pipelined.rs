@@ -1,24 +1,24 @@
-//! The operations in tokio-postgres with pipelining: the whole transaction is sent at once, so that a caller waits for
-//! one round trip.
+//! The operations in tokio-postgres with pipelining: all messages of a transaction are sent without waiting for
+//! responses, so that a caller waits for one round trip.
 
 use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::future::join4;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
-    JsonResult, Operation, Output, POOL_SIZE,
-    statements::{HISTORY_PAGE, IDENTITY, LOBBY_PAGE, ROLE, ServiceStatement, Statements, Values, claims},
+    Operation, OptionalJson, Output, POOL_SIZE,
+    statements::{HISTORY_PAGE_SIZE, IDENTITY, LOBBY_PAGE_SIZE, ROLE, ServiceStatement, Statements, Values, claims},
     typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
-/// The program with pipelining.
+/// The program in tokio-postgres with pipelining, with its pool of connections.
 pub struct Pipelined {
     pool: Pool<Connector>,
 }
 
-/// A connection with its statements, which are prepared when the connection is opened.
-pub struct Connection {
+/// A connection, and the statements that were prepared when it was opened.
+pub struct PreparedConnection {
     client: Client,
     identity: Statement,
     statements: Vec<Statement>,
@@ -31,21 +31,21 @@ pub struct Connector {
 }
 
 impl Manager for Connector {
-    type Type = Connection;
+    type Type = PreparedConnection;
     type Error = tokio_postgres::Error;
 
-    async fn create(&self) -> Result<Connection, tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(NoTls).await?;
-        tokio::spawn(connection);
+    async fn create(&self) -> Result<PreparedConnection, tokio_postgres::Error> {
+        let (client, driver_task) = self.config.connect(NoTls).await?;
+        tokio::spawn(driver_task);
         let identity = client.prepare(IDENTITY).await?;
         let mut statements = Vec::new();
         for ServiceStatement { sql, types } in self.statements.all() {
             statements.push(client.prepare_typed(sql, types).await?);
         }
-        Ok(Connection { client, identity, statements })
+        Ok(PreparedConnection { client, identity, statements })
     }
 
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+    async fn recycle(&self, connection: &mut PreparedConnection, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
         if connection.client.is_closed() {
             return Err(RecycleError::message("the connection was lost"));
         }
@@ -62,13 +62,13 @@ impl Pipelined {
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         let rows = self.run_transaction(operation, sample).await?;
         match operation {
             Operation::Profile => output.convert(decode_one::<Profile>(&rows)?),
-            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE)?),
+            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?),
             Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?),
-            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE)?),
+            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?),
             Operation::Roll => output.convert(decode_one::<Roll>(&rows)?),
         }
     }
@@ -77,9 +77,9 @@ impl Pipelined {
     /// and the statement's error is returned.
     async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
-        let Connection { client, identity, statements } = &*connection;
+        let PreparedConnection { client, identity, statements } = &*connection;
         let (claims, values) = (claims(sample.player), Values::new(sample));
-        // Each future sends its message when first polled, so all messages are sent before the first response.
+        // Each future sends its message when first polled, so all messages are sent before the first response arrives.
         let (begin_result, identity_result, rows, commit_result) = join4(
             client.batch_execute("BEGIN"),
             client.execute(identity, &[&ROLE, &claims]),
@@ -100,6 +100,7 @@ fn decode_one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
     Ok(T::from_tokio_postgres(row)?)
 }
 
-fn decode_page<T: DecodeRow>(rows: &[Row], limit: usize) -> Result<Vec<T>, Failure> {
-    Ok(rows.iter().take(limit).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
+/// Decodes the rows of a page, without the one that only shows that there is a next page.
+fn decode_page<T: DecodeRow>(rows: &[Row], page_size: usize) -> Result<Vec<T>, Failure> {
+    Ok(rows.iter().take(page_size).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
 }

@@ -9,16 +9,16 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 use super::{
-    JsonResult, Operation, Output, POOL_SIZE,
+    Operation, OptionalJson, Output, POOL_SIZE,
     statements::{
-        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE, IDENTITY, LOBBY_PAGE, PROFILE_LIMIT, ROLE, ROLL_TYPE,
-        Statements, claims,
+        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE_SIZE, IDENTITY, LOBBY_PAGE_SIZE, PROFILE_LIMIT, ROLE,
+        ROLL_TYPE, Statements, claims,
     },
     typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
-/// The program in plain sqlx.
+/// The program in plain sqlx, with its pool of connections.
 pub struct Plain {
     pool: PgPool,
     statements: Statements,
@@ -27,22 +27,23 @@ pub struct Plain {
 impl Plain {
     /// Connects the pool.
     pub async fn connect(url: &str, statements: Statements) -> Result<Self, Failure> {
-        // By default, the pool also pings each connection before it hands it out: one more round trip per operation.
+        // By default, the pool also pings each connection before it hands out the connection: one more round trip per
+        // operation.
         let options = PgPoolOptions::new().max_connections(POOL_SIZE).test_before_acquire(false);
         Ok(Self { pool: options.connect(url).await?, statements })
     }
 
     /// Runs an operation.
-    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<JsonResult, Failure> {
+    pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         let mut transaction = self.pool.begin().await?;
         let identity = sqlx::query(IDENTITY).bind(ROLE).bind(claims(sample.player));
         identity.execute(&mut *transaction).await?;
         let rows = self.bind_values(operation, sample).fetch_all(&mut *transaction).await?;
         let result = match operation {
             Operation::Profile => output.convert(decode_one::<Profile>(&rows)?)?,
-            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE)?)?,
+            Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?)?,
             Operation::Details => output.convert(decode_one::<SessionDetails>(&rows)?)?,
-            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE)?)?,
+            Operation::History => output.convert(decode_page::<Roll>(&rows, HISTORY_PAGE_SIZE)?)?,
             Operation::Roll => output.convert(decode_one::<Roll>(&rows)?)?,
         };
         transaction.commit().await?;
@@ -75,6 +76,7 @@ fn decode_one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
     Ok(T::from_sqlx(row)?)
 }
 
-fn decode_page<T: DecodeRow>(rows: &[PgRow], limit: usize) -> Result<Vec<T>, Failure> {
-    Ok(rows.iter().take(limit).map(T::from_sqlx).collect::<Result<_, _>>()?)
+/// Decodes the rows of a page, without the one that only shows that there is a next page.
+fn decode_page<T: DecodeRow>(rows: &[PgRow], page_size: usize) -> Result<Vec<T>, Failure> {
+    Ok(rows.iter().take(page_size).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

@@ -1,4 +1,5 @@
-//! Checks that the programs return the same, counts the round trips that a caller waits for, and measures speed.
+//! Checks that the programs return the same results, counts the round trips that a caller waits for, and measures the
+//! throughput.
 
 use std::{
     sync::Arc,
@@ -10,7 +11,7 @@ use service::Operations;
 use tokio::task::JoinSet;
 
 use super::{
-    JsonResult, Operation, Output, POOL_SIZE, Program, ProgramResult, RoundTrips, delay::DelayProxy,
+    Operation, OptionalJson, Output, POOL_SIZE, Program, ProgramResult, RoundTrips, delay::DelayProxy,
     first_must_be_service, run_service,
 };
 use crate::{
@@ -20,11 +21,11 @@ use crate::{
     samples::Sample,
 };
 
-/// The duration of the first run, which opens connections and prepares statements.
+/// The maximum duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
-/// How often each operation is called while round trips are counted.
+/// The number of calls of an operation from which its round trips are counted.
 const CALLS_WHILE_COUNTING: usize = 12;
 
 /// The context that all runs share.
@@ -36,10 +37,11 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Checks that all programs return the same; for the roll history also that a stranger gets nothing.
+    /// Checks that all programs return the same result, and for a session's rolls also that a user without a seat in
+    /// the session gets no rows.
     pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
         let Program::Service(sparc) = &*programs[0] else { return Err(first_must_be_service()) };
-        let mismatch = |what: &str, found: &JsonResult, expected: &JsonResult| {
+        let mismatch = |what: &str, found: &OptionalJson, expected: &OptionalJson| {
             let name = operation.name();
             Failure::Message(format!("{name}: {what} must be {expected:?}, but is {found:?}"))
         };
@@ -69,8 +71,8 @@ impl Environment {
         Ok(())
     }
 
-    /// Counts the round trips that a caller waits for: the added latency far exceeds all other times, so the fastest
-    /// proxied call minus the fastest direct call, divided by that latency, is their number.
+    /// Counts the round trips that a caller waits for. The added latency far exceeds all other times, so their number
+    /// is the time of the fastest proxied call minus that of the fastest direct call, divided by the added latency.
     ///
     /// `programs` are the three programs, connected directly and through the proxy.
     pub async fn count_round_trips(
@@ -84,7 +86,7 @@ impl Environment {
         for (index, count) in round_trips.programs.iter_mut().enumerate() {
             let mut fastest = [Duration::MAX; 2];
             for (programs, fastest) in programs.iter().zip(&mut fastest) {
-                // Opens connections and prepares statements without the latency.
+                // Opens connections and prepares statements, with the usual delay.
                 for _ in 0..POOL_SIZE {
                     programs[index].run(operation, &self.samples[0], Output::Discard).await?;
                 }
@@ -113,6 +115,7 @@ impl Environment {
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..programs.len() {
+                // The program that runs first changes from round to round.
                 let index = (round as usize + step) % programs.len();
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
@@ -123,8 +126,8 @@ impl Environment {
             }
         }
         Ok(runs.map(|mut runs: Vec<ProgramResult>| {
-            runs.sort_by(|a, b| a.ops_s.total_cmp(&b.ops_s));
-            runs.get(runs.len() / 2).copied().unwrap_or_default()
+            runs.sort_by(|a, b| a.operations_per_second.total_cmp(&b.operations_per_second));
+            runs.swap_remove(runs.len() / 2)
         }))
     }
 
@@ -165,11 +168,11 @@ impl Environment {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
         };
         Ok(ProgramResult {
-            ops_s: count / seconds,
+            operations_per_second: count / seconds,
             p50_ms: quantile(&mut times, 0.5),
             p99_ms: quantile(&mut times, 0.99),
-            client_cpu_ms: cpu_ms(before.0, after.0),
-            server_cpu_ms: cpu_ms(before.1, after.1),
+            program_cpu_ms: cpu_ms(before.0, after.0),
+            postgresql_cpu_ms: cpu_ms(before.1, after.1),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The page's section that compares the service with hand-written programs.
+//! The section of `performance.md` that compares the service with hand-written programs.
 
 use std::fmt::Write;
 
@@ -28,12 +28,12 @@ fn write_without_latency(text: &mut String, results: &DriverResults) {
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} | {} |",
                 comparison.name,
                 comparison.clients,
-                program.ops_s,
+                program.operations_per_second,
                 ratio(comparison, program),
                 program.p50_ms,
                 program.p99_ms,
-                cpu(program.client_cpu_ms),
-                cpu(program.server_cpu_ms),
+                cpu(program.program_cpu_ms),
+                cpu(program.postgresql_cpu_ms),
             );
         }
     }
@@ -41,7 +41,7 @@ fn write_without_latency(text: &mut String, results: &DriverResults) {
 
 /// Returns the operations per second, divided by those of plain sqlx.
 fn ratio(comparison: &OperationComparison, program: &ProgramResult) -> String {
-    format!("{:.2}", program.ops_s / comparison.programs[1].ops_s)
+    format!("{:.2}", program.operations_per_second / comparison.programs[1].operations_per_second)
 }
 
 fn write_with_latency(text: &mut String, results: &DriverResults) {
@@ -60,7 +60,7 @@ fn write_with_latency(text: &mut String, results: &DriverResults) {
                 "| {} | {} | {name} | {:.0} | {} | {:.2} | {:.2} | {} |",
                 comparison.name,
                 comparison.clients,
-                program.ops_s,
+                program.operations_per_second,
                 ratio(comparison, program),
                 program.p50_ms,
                 program.p99_ms,
@@ -72,22 +72,22 @@ fn write_with_latency(text: &mut String, results: &DriverResults) {
 
 fn write_phases(text: &mut String, results: &DriverResults) {
     text.push_str(PHASES);
-    for phase in &results.phases {
+    for phases in &results.phases {
         let comparison = results
             .operations
             .iter()
-            .find(|comparison| !comparison.is_delayed && comparison.clients == 1 && comparison.name == phase.name);
+            .find(|comparison| !comparison.is_delayed && comparison.clients == 1 && comparison.name == phases.name);
         let _ = writeln!(
             text,
             "| {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} | {} | {:.3} | {} |",
-            phase.name,
-            phase.round_trip_ms,
-            phase.opening_ms,
-            phase.begin_ms,
-            phase.identity_ms,
-            phase.statement_ms,
-            phase.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
-            phase.commit_ms,
+            phases.name,
+            phases.round_trip_ms,
+            phases.opening_ms,
+            phases.begin_ms,
+            phases.identity_ms,
+            phases.statement_ms,
+            phases.without_row_security_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}")),
+            phases.commit_ms,
             comparison.map(|comparison| format!("{:.3}", comparison.programs[0].p50_ms)).unwrap_or_default(),
         );
     }
@@ -106,31 +106,33 @@ statements on the same rows, each with a pool of ten connections, and decode the
   statement runs even if BEGIN fails, so the login must have no privileges of its own.
 
 The command first checks that all three return the same. Runs alternate; the values are those of the run with the median
-throughput. Processor times are per operation: of the program, and of PostgreSQL. *Vs sqlx* is the throughput divided by that of plain sqlx.
+throughput. Processor times are per operation: of the program, and of PostgreSQL. *Relative to sqlx* is the throughput
+divided by that of plain sqlx.
 ";
 
 const WITHOUT_LATENCY: &str = "
-| operation | clients | program | operations/s | vs sqlx | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
+| operation | clients | program | operations/s | relative to sqlx | p50 ms | p99 ms | CPU ms | PostgreSQL CPU ms |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 const WITH_LATENCY: &str =
-    "The round trips that a caller waits for are counted by how much longer an operation takes with 20 ms of latency.
+    "The number of round trips that a caller waits for is computed from how much longer an operation takes with 20 ms of
+latency: that time is divided by 20 ms.
 
-| operation | clients | program | operations/s | vs sqlx | p50 ms | p99 ms | round trips |
+| operation | clients | program | operations/s | relative to sqlx | p50 ms | p99 ms | round trips |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 const PHASES: &str = "
-The service sends BEGIN, the identity and the check of the account in one message (its opening), and returns from a read
+The service sends BEGIN, the identity and the check of the account in one message (*opening*), and returns from a read
 without waiting for COMMIT. So a caller waits for two round trips, or three to write; plain sqlx waits for four. On one
 machine a round trip costs mostly the processor time of waking the other side, so fewer round trips also mean more
-operations per second. Pipelining therefore saves much, except where the statement or the disk takes most of the time.
+operations per second. So pipelining saves much, except where the statement or the disk takes most of the time.
 
 The phases of each operation, one after the other on one connection, show what limits it (medians in milliseconds). A
 round trip is a prepared `SELECT 1`. Every other phase includes a round trip; the rest of its time is PostgreSQL's work.
 
-| operation | round trip | the service's opening | BEGIN | identity | statement | as the owner, without row security \
-| COMMIT | service, p50 |
+| operation | round trip | service's opening | BEGIN | identity | statement | as the owner, without row security \
+| COMMIT | whole operation by the service, p50 |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";

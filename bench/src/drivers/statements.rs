@@ -1,4 +1,4 @@
-//! The statements that the service sends, and the values that each caller sends with them.
+//! The statements that the service sends, which the other programs send too, and the values of their parameters.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use testdb::PreparedStatement;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::{JsonResult, Operation, Output};
+use super::{Operation, OptionalJson, Output};
 use crate::{Failure, capture::StatementCapture, samples::Sample, writes::new_roll};
 
 /// Sets the identity of each hand-written transaction, as PostgREST does.
@@ -21,7 +21,7 @@ pub const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('req
 /// The role of every caller.
 pub const ROLE: &str = "authenticated";
 
-/// The row limit of a profile.
+/// The row limit of the statement that reads a profile.
 pub const PROFILE_LIMIT: i64 = 1;
 /// The attribute of each roll.
 pub const ATTRIBUTE: &str = "might";
@@ -30,21 +30,22 @@ pub const DIFFICULTY: i32 = 9;
 /// The type of each roll.
 pub const ROLL_TYPE: &str = "attribute_check";
 /// The number of rolls on a page.
-pub const HISTORY_PAGE: usize = 50;
-/// The row limit of a page of rolls: one more than the page has, to find out whether there is a next page.
+pub const HISTORY_PAGE_SIZE: usize = 50;
+/// The row limit of the statement that reads a page of rolls: one more than [`HISTORY_PAGE_SIZE`], to find out whether
+/// there is a next page.
 pub const HISTORY_LIMIT: i64 = 51;
 /// The number of sessions on a page of the lobby.
-pub const LOBBY_PAGE: usize = 20;
+pub const LOBBY_PAGE_SIZE: usize = 20;
 
 /// A statement of the service.
 #[derive(Clone, Debug)]
 pub struct ServiceStatement {
     pub sql: Arc<str>,
-    /// The types of its parameters.
+    /// The types of the parameters.
     pub types: Vec<Type>,
 }
 
-/// The statement of each operation.
+/// The statement of each operation, in the order of [`Operation::ALL`].
 #[derive(Clone, Debug)]
 pub struct Statements(Vec<ServiceStatement>);
 
@@ -73,7 +74,7 @@ impl Statements {
         &self.0[operation as usize]
     }
 
-    /// Returns all statements, in the order of the operations.
+    /// Returns all statements, in the order of [`Operation::ALL`].
     pub fn all(&self) -> &[ServiceStatement] {
         &self.0
     }
@@ -106,7 +107,7 @@ fn parse_type(name: &str) -> Result<Type, Failure> {
     })
 }
 
-/// The values of a call, for tokio-postgres.
+/// The values of one call of an operation, for tokio-postgres.
 pub struct Values<'a> {
     sample: &'a Sample,
     roll_id: Uuid,
@@ -153,7 +154,7 @@ pub async fn run_service(
     operation: Operation,
     sample: &Sample,
     output: Output,
-) -> Result<JsonResult, Failure> {
+) -> Result<OptionalJson, Failure> {
     let caller = sparc.as_user(sample.player);
     match operation {
         Operation::Profile => output.convert(caller.users().profile(sample.player).await?),

@@ -1,4 +1,5 @@
-//! Types for the operations' results, as a hand-written program declares them. Both drivers' rows decode into them.
+//! Types for the operations' results, as a hand-written program would use them: the rows are declared here, the JSON
+//! documents in them have types of the service. The rows of both drivers decode into these types.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -30,7 +31,7 @@ pub trait DecodeRow: Serialize + Sized {
     fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
 }
 
-/// Declares a result whose fields are the columns, in their order.
+/// Declares a result whose fields are the columns of the row, in the same order.
 macro_rules! row_type {
     ($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$attribute])*
@@ -41,14 +42,22 @@ macro_rules! row_type {
 
         impl DecodeRow for $name {
             fn from_sqlx(row: &PgRow) -> Result<Self, sqlx::Error> {
-                let mut columns = 0..;
-                $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
+                let mut decoded_columns: usize = 0;
+                let mut next_column = || {
+                    decoded_columns += 1;
+                    decoded_columns - 1
+                };
+                $(let $field = row.try_get(next_column())?;)*
                 Ok(Self { $($field,)* })
             }
 
             fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
-                let mut columns = 0..;
-                $(let $field = row.try_get(columns.next().unwrap_or_default())?;)*
+                let mut decoded_columns: usize = 0;
+                let mut next_column = || {
+                    decoded_columns += 1;
+                    decoded_columns - 1
+                };
+                $(let $field = row.try_get(next_column())?;)*
                 Ok(Self { $($field,)* })
             }
         }
@@ -78,16 +87,16 @@ row_type! {
         character_id: Option<Uuid>,
         creature_id: Option<Uuid>,
         character_name: String,
-        attribute: Label<Attribute>,
+        attribute: EnumValue<Attribute>,
         dice_count: i32,
         difficulty: i32,
-        roll_type: Label<RollType>,
+        roll_type: EnumValue<RollType>,
         modifiers: Value,
         results: Vec<i32>,
         total: i32,
         modified_total: i32,
         success: bool,
-        outcome: Label<RollOutcome>,
+        outcome: EnumValue<RollOutcome>,
         margin: i32,
         description: Option<String>,
         animation_seed: Option<i64>,
@@ -111,7 +120,7 @@ row_type! {
     /// A session in the lobby, with the columns of its adventure.
     LobbyRow {
         id: Uuid,
-        status: Label<SessionStatus>,
+        status: EnumValue<SessionStatus>,
         scheduled_start: Option<DateTime<FixedOffset>>,
         looking_for: Option<String>,
         seats_taken: i32,
@@ -122,7 +131,7 @@ row_type! {
         adventure_id: Option<Uuid>,
         adventure_name: Option<String>,
         thumbnail_url: Option<String>,
-        difficulty: Option<Label<DifficultyLevel>>,
+        difficulty: Option<EnumValue<DifficultyLevel>>,
         estimated_duration: Option<i32>,
     }
 }
@@ -131,7 +140,7 @@ row_type! {
 #[derive(Debug, Serialize)]
 pub struct LobbySession {
     id: Uuid,
-    status: Label<SessionStatus>,
+    status: EnumValue<SessionStatus>,
     scheduled_start: Option<DateTime<FixedOffset>>,
     looking_for: Option<String>,
     seats_taken: i32,
@@ -148,7 +157,7 @@ struct LobbyAdventure {
     id: Uuid,
     name: String,
     thumbnail_url: Option<String>,
-    difficulty: Label<DifficultyLevel>,
+    difficulty: EnumValue<DifficultyLevel>,
     estimated_duration: i32,
 }
 
@@ -193,18 +202,18 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// An enum's value, parsed from its label without copying the label.
+/// The value of an enum, parsed from the enum label that the server sends, without copying the label.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub struct Label<E>(E);
+pub struct EnumValue<E>(E);
 
-impl<E: DeserializeOwned> Label<E> {
+impl<E: DeserializeOwned> EnumValue<E> {
     fn parse(text: &str) -> Result<Self, LabelError> {
         E::deserialize(text.into_deserializer()).map(Self)
     }
 }
 
-impl<E> Type<Postgres> for Label<E> {
+impl<E> Type<Postgres> for EnumValue<E> {
     fn type_info() -> PgTypeInfo {
         <str as Type<Postgres>>::type_info()
     }
@@ -214,13 +223,13 @@ impl<E> Type<Postgres> for Label<E> {
     }
 }
 
-impl<E: DeserializeOwned> Decode<'_, Postgres> for Label<E> {
+impl<E: DeserializeOwned> Decode<'_, Postgres> for EnumValue<E> {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         Ok(Self::parse(value.as_str()?)?)
     }
 }
 
-impl<'a, E: DeserializeOwned> FromSql<'a> for Label<E> {
+impl<'a, E: DeserializeOwned> FromSql<'a> for EnumValue<E> {
     fn from_sql(_: &ServerType, raw: &'a [u8]) -> Result<Self, BoxDynError> {
         Ok(Self::parse(std::str::from_utf8(raw)?)?)
     }

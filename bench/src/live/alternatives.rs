@@ -1,4 +1,4 @@
-//! Alternatives to the poller for notifying subscribers of an event, and their cost to writers.
+//! Alternatives to the service's poller for learning of new events, and their cost to writers.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ pub struct Alternative {
     pub writers: Vec<WriterComparison>,
 }
 
-/// Set up and remove a trigger that sends `NOTIFY` in the writer's transaction.
+/// Sets up, and removes, a trigger that sends `NOTIFY` in the writer's transaction.
 const NOTIFY: [&str; 2] = [
     "CREATE OR REPLACE FUNCTION private.notify_event() RETURNS trigger LANGUAGE plpgsql
        SET search_path = pg_catalog, pg_temp
@@ -32,18 +32,18 @@ const NOTIFY: [&str; 2] = [
     "DROP TRIGGER IF EXISTS notify_event ON public.session_events",
 ];
 
-/// Set up and remove logical decoding of the inserted events.
+/// Sets up, and removes, logical decoding of the inserted events.
 const LOGICAL_DECODING: [&str; 2] = [
     "SELECT pg_create_logical_replication_slot('bench', 'pgoutput');
      CREATE PUBLICATION bench FOR TABLE public.session_events WITH (publish = 'insert')",
     "DROP PUBLICATION IF EXISTS bench;
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
-/// Reads the decoded events. It runs as often as the poller reads.
+/// Reads the decoded events. It runs as often as the service's poller reads events.
 const READ_DECODED: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// Sends one notification per batch of events, on a connection other than the writers'.
+/// Sends one notification for all events since the last one, on a connection other than the writers'.
 const NOTIFY_SEPARATELY: &str = "SELECT pg_notify('session_events', 'x')";
 
 /// Repeats a statement in a background task until it is stopped.
@@ -55,10 +55,10 @@ struct RepeatedStatement {
 impl RepeatedStatement {
     fn start(url: &str, sql: &'static str, interval: Duration) -> Self {
         let is_running = Arc::new(AtomicBool::new(true));
-        let (is_task_running, url) = (is_running.clone(), url.to_owned());
+        let (is_still_running, url) = (is_running.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
-            while is_task_running.load(Ordering::SeqCst) {
+            while is_still_running.load(Ordering::SeqCst) {
                 client.run(sql).await?;
                 tokio::time::sleep(interval).await;
             }

@@ -1,4 +1,4 @@
-//! The time that a broadcast adds to a roll, with a stand-in for the platform's `realtime.send`.
+//! The time that a broadcast of its event adds to a roll, with a stand-in for Supabase's `realtime.send`.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::{
     capture::StatementCapture,
     client::Client,
     compare::PRODUCTION_SETTINGS,
+    data_set::DataSet,
     fill::{Schema, fill},
     growth::migrate,
     measure::quantile,
     samples::choose_samples,
     workload::{Execution, Role, begin_sql},
-    world::World,
     writes::{new_roll, roll_values},
 };
 
-const WORLD: World =
-    World { users: 1000, adventures: 100, active_sessions: 20, open_sessions: 20, ended_sessions: 2000 };
+const DATA_SET: DataSet =
+    DataSet { users: 1000, adventures: 100, active_sessions: 20, open_sessions: 20, ended_sessions: 2000 };
 /// Rolls per transaction.
 const ROLLS_PER_TRANSACTION: usize = 200;
-/// The number of transactions with broadcasts, and of those without.
+/// The number of transactions with broadcasts, and also of those without.
 const TRANSACTIONS: usize = 8;
 
 /// The median time of a roll with and without its broadcast, in milliseconds.
@@ -33,7 +33,7 @@ const TRANSACTIONS: usize = 8;
 pub struct BroadcastCost {
     /// With `sparc.broadcast` off.
     pub without_ms: f64,
-    /// With `sparc.broadcast` on and a partition for the day.
+    /// With `sparc.broadcast` on, and a partition of `realtime.messages` for the day.
     pub with_ms: f64,
 }
 
@@ -43,8 +43,8 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let database = server.create_empty().await?;
     let pool = database.connect(1).await?;
     migrate(&pool, None).await?;
-    fill(&database.superuser_url(), Schema::Ours, WORLD, Utc::now()).await?;
-    let sample = choose_samples(&WORLD).into_iter().next().unwrap_or_default();
+    fill(&database.superuser_url(), Schema::Ours, DATA_SET, Utc::now()).await?;
+    let sample = choose_samples(&DATA_SET).swap_remove(0);
     let mut capture = StatementCapture::new(pool);
     capture.sparc.as_user(sample.player).dice().roll(new_roll(&sample)?).await?;
     let roll = capture.last_statement().await?;
@@ -58,7 +58,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let mut times: [Vec<Duration>; 2] = Default::default();
     for number in 0..2 * TRANSACTIONS {
         let is_on = number % 2 == 1;
-        // The trigger reads the setting from the catalog.
+        // The trigger reads the setting from the catalog, so it takes effect in this connection too.
         let setting = if is_on { "on" } else { "off" };
         client.run(&format!("ALTER DATABASE \"{database_name}\" SET sparc.broadcast = '{setting}'")).await?;
         let messages_before = client.fetch_number("SELECT count(*) FROM realtime.messages").await?;

@@ -18,11 +18,11 @@ use super::{Delays, SUBSCRIBED_SESSIONS, SUBSCRIBERS_PER_SESSION, now_us, sessio
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
+    data_set::DataSet,
     measure::quantile,
-    world::World,
 };
 
-/// The subscribers' process, as the measuring process controls it.
+/// The subscribers' process, seen from the measuring process, which controls it.
 #[derive(Debug)]
 pub struct SubscriberProcess {
     child: Child,
@@ -32,10 +32,10 @@ pub struct SubscriberProcess {
 }
 
 impl SubscriberProcess {
-    /// Starts the process. It is killed when this is dropped.
-    pub async fn start(url: &str, world: World) -> Result<Self, Failure> {
+    /// Starts the process. Dropping this kills it.
+    pub async fn start(url: &str, data_set: DataSet) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["subscribers", url, &world.users.to_string(), &world.active_sessions.to_string()])
+            .args(["subscribers", url, &data_set.users.to_string(), &data_set.active_sessions.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -97,7 +97,7 @@ impl SubscriberProcess {
 }
 
 /// Runs the hidden command `subscribers`.
-pub async fn run(url: &str, world: World) -> Result<(), Failure> {
+pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
     let mut streams = JoinSet::new();
@@ -106,7 +106,7 @@ pub async fn run(url: &str, world: World) -> Result<(), Failure> {
             "subscribe" => {
                 for number in 0..SUBSCRIBED_SESSIONS {
                     for participant in 0..SUBSCRIBERS_PER_SESSION {
-                        let (session, user) = session_and_user(&world, number, participant);
+                        let (session, user) = session_and_user(&data_set, number, participant);
                         let mut events = sparc.as_user(user).events().subscribe(session, None).await?;
                         let delays = delays.clone();
                         streams.spawn(async move {
@@ -124,8 +124,7 @@ pub async fn run(url: &str, world: World) -> Result<(), Failure> {
                 streams.shutdown().await;
                 "{}".to_owned()
             }
-            // `delays` or `discard`.
-            command => {
+            "delays" | "discard" => {
                 let mut measured = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
                 let summary = Delays {
                     p50_ms: quantile(&mut measured, 0.5),
@@ -133,8 +132,9 @@ pub async fn run(url: &str, world: World) -> Result<(), Failure> {
                     p99_ms: quantile(&mut measured, 0.99),
                     count: measured.len(),
                 };
-                if command == "discard" { "{}".to_owned() } else { serde_json::to_string(&summary)? }
+                if command.trim() == "discard" { "{}".to_owned() } else { serde_json::to_string(&summary)? }
             }
+            unknown => return Err(Failure::Message(format!("not a command for subscribers: {unknown}"))),
         };
         println!("{reply}");
     }

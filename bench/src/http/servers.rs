@@ -11,17 +11,17 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::http::{Connection, Request};
+use super::connection::{Connection, Request};
 use crate::{Failure, client::Client};
 
-/// Connections of each API server to the database: the default of both.
+/// The number of connections of each API server to the database, which is the default of both.
 const POOL_SIZE: u32 = 10;
 /// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The login of PostgREST, which has no privileges of its own, as on the platform.
+/// The login of PostgREST. As on the platform, the login has no privileges of its own.
 const LOGIN: &str = "authenticator_of_bench";
 
-/// A running API server. It is killed when this is dropped.
+/// A running API server. Dropping this kills it.
 pub struct ApiServer {
     child: Child,
     /// The port on which it listens on this machine.

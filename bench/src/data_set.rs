@@ -1,8 +1,10 @@
-//! The rows of both databases, the specification's and ours, as a function of the scale.
+//! The rows of both databases, the specification's and this schema's, as a function of the scale.
 //!
-//! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows its
-//! ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 700
+//! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows the
+//! rows' ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 700
 //! thousand seats, a million rolls, a million events. The rows per user and per session do not grow with the scale.
+
+use std::ops::Range;
 
 use uuid::Uuid;
 
@@ -18,9 +20,9 @@ pub const EVENTS_PER_SESSION: u64 = 100;
 /// The minutes of a day.
 pub const MINUTES_PER_DAY: u64 = 24 * 60;
 
-/// The number of rows of each kind.
+/// The numbers of rows from which all rows of a database are computed.
 #[derive(Clone, Copy, Debug)]
-pub struct World {
+pub struct DataSet {
     /// Accounts.
     pub users: u64,
     /// Adventures; four fifths are published.
@@ -78,15 +80,15 @@ pub struct Session {
     /// The maximum number of players.
     pub max_players: u64,
     /// The number of taken seats.
-    pub seats: u64,
+    pub taken_seats: u64,
     /// The number of its Seer's account.
     pub seer: u64,
     /// The number of its adventure.
     pub adventure: u64,
 }
 
-impl World {
-    /// Returns the world at a scale.
+impl DataSet {
+    /// Returns the data set at a scale. Its minimums keep small scales usable.
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
         let scaled = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
@@ -120,13 +122,13 @@ impl World {
         self.users + self.users / 5
     }
 
-    /// Returns the owner of a character.
+    /// Returns the account number of the owner of a character.
     #[must_use]
     pub fn owner(&self, character: u64) -> u64 {
         if character < self.users { character } else { (character - self.users) * 5 }
     }
 
-    /// Returns the status and the creator of an adventure.
+    /// Returns the status of an adventure and the account number of its creator.
     #[must_use]
     pub fn adventure(&self, number: u64) -> (&'static str, u64) {
         let status = match number % 20 {
@@ -137,13 +139,20 @@ impl World {
         (status, self.pick_seer(draw(40, number)))
     }
 
-    /// Picks a Seer by a number. One account in twenty is a Seer.
+    /// Returns the numbers of the accounts that have no seat in any session and are no Seer: [`Self::player`] returns
+    /// smaller numbers, and Seers have greater ones.
+    #[must_use]
+    pub fn users_without_sessions(&self) -> Range<u64> {
+        self.users * 7 / 10..self.users * 9 / 10
+    }
+
+    /// Returns the account number of a Seer. One account in twenty is a Seer; `drawn` is any number.
     fn pick_seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the Seer of a live session. All Seers have equally many live sessions; if Seers were drawn at random,
-    /// some would have more than the limit of twenty.
+    /// Returns the account number of the Seer of a live session, that is, one that is active or in the lobby. All Seers
+    /// have equally many live sessions; if Seers were drawn at random, some would have more than the limit of twenty.
     fn live_seer(&self, session: u64) -> u64 {
         let seers = self.users / 20;
         // A large prime, so that consecutive sessions have distant Seers.
@@ -160,6 +169,7 @@ impl World {
             (if is_starting_soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
         } else {
             let ended_number = number - self.active_sessions - self.open_sessions;
+            // How long ago the session ended: 91 days, up to 1000 minutes (less than a day), or 1 to 86 days.
             let minutes = if ended_number < SESSIONS_TO_ARCHIVE {
                 91 * MINUTES_PER_DAY + ended_number
             } else if ended_number < SESSIONS_TO_ARCHIVE + self.sessions_with_events() - self.active_sessions {
@@ -170,7 +180,7 @@ impl World {
             let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
             (if is_cancelled { State::Cancelled(minutes) } else { State::Completed(minutes) }, 2 + draw(2, number) % 5)
         };
-        let seats = match state {
+        let taken_seats = match state {
             State::Active => 6,
             // A quarter of the lobby is full; the others have a free seat.
             State::Waiting | State::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
@@ -185,7 +195,7 @@ impl World {
             state,
             is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
             max_players,
-            seats,
+            taken_seats,
             seer: if number < self.active_sessions + self.open_sessions {
                 self.live_seer(number)
             } else {
@@ -195,8 +205,8 @@ impl World {
         }
     }
 
-    /// Returns the account number of the player on a seat of a session. A fifth of all accounts, the frequent players,
-    /// have four in five seats.
+    /// Returns the account number of the player on a seat of a session. The first fifth of all accounts, the frequent
+    /// players, have four in five seats; the accounts from there to seven tenths have the others.
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
         let frequent_players = self.users / 5;
@@ -233,14 +243,14 @@ impl World {
     }
 }
 
-/// Returns the id of a row, a version 4 UUID that is always the same.
+/// Returns the id of the `number`th row of a kind, a version 4 UUID that is always the same.
 #[must_use]
 pub fn id(kind: Kind, number: u64) -> Uuid {
     let (high, low) = (draw(100 + kind as u64, number), draw(200 + kind as u64, number));
     uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
 }
 
-/// Returns the id of a roll or an event of a session.
+/// Returns the id of the `number`th roll or event of a session, of which it has fewer than 100 thousand.
 #[must_use]
 pub fn child_id(kind: Kind, session: u64, number: u64) -> Uuid {
     id(kind, session * 100_000 + number)
@@ -258,7 +268,7 @@ pub fn draw(purpose: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Returns the code of a session, different for each number.
+/// Returns the join code of a session, different for each number.
 #[must_use]
 pub fn join_code(session: u64) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHJKMNPQRSTUVWXYZ23456789";
@@ -280,13 +290,13 @@ mod tests {
 
     #[test]
     fn no_account_exceeds_the_limits_of_live_sessions_and_seats() {
-        let world = World::at_scale(1.0);
+        let data_set = DataSet::at_scale(1.0);
         let (mut live_sessions, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
-        for number in 0..world.active_sessions + world.open_sessions {
-            let session = world.session(number);
+        for number in 0..data_set.active_sessions + data_set.open_sessions {
+            let session = data_set.session(number);
             *live_sessions.entry(session.seer).or_insert(0) += 1;
-            for seat in 0..session.seats {
-                *seats.entry(world.player(number, seat)).or_insert(0) += 1;
+            for seat in 0..session.taken_seats {
+                *seats.entry(data_set.player(number, seat)).or_insert(0) += 1;
             }
         }
         assert!(live_sessions.values().max() <= Some(&20), "{:?}", live_sessions.values().max());
@@ -295,13 +305,13 @@ mod tests {
 
     #[test]
     fn no_user_has_two_seats_and_codes_are_unique() {
-        let world = World::at_scale(0.01);
+        let data_set = DataSet::at_scale(0.01);
         let mut codes = std::collections::HashSet::new();
-        for number in 0..world.sessions() {
-            let session = world.session(number);
+        for number in 0..data_set.sessions() {
+            let session = data_set.session(number);
             let players: std::collections::HashSet<u64> =
-                (0..session.seats).map(|seat| world.player(number, seat)).collect();
-            assert_eq!(players.len() as u64, session.seats, "{session:?}");
+                (0..session.taken_seats).map(|seat| data_set.player(number, seat)).collect();
+            assert_eq!(players.len() as u64, session.taken_seats, "{session:?}");
             assert!(codes.insert(join_code(number)));
         }
     }

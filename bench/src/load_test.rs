@@ -1,4 +1,5 @@
-//! Simulated evenings: sessions of six players at human speed, and how many such sessions one machine sustains.
+//! The load test: sessions of six players at human speed, in steps of more and more sessions, until the machine cannot
+//! keep up.
 
 use std::time::{Duration, Instant};
 
@@ -11,67 +12,63 @@ use uuid::Uuid;
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
+    data_set::{DataSet, Kind, id},
     measure::quantile,
     samples::Sample,
-    world::{Kind, World, id},
     writes::new_roll,
 };
 
-/// One evening, in the report.
+/// A step of the load test, with one number of sessions, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Evening {
+pub struct LoadStep {
     /// Concurrent sessions of six players.
-    #[serde(alias = "tables")]
     pub sessions: u64,
     /// Rolls per second that were due.
-    #[serde(alias = "wanted_rolls_s")]
-    pub due_rolls_s: f64,
+    pub due_rolls_per_second: f64,
     /// Rolls per second that were made.
-    pub rolls_s: f64,
+    pub rolls_per_second: f64,
     /// Operations per second: rolls, and the players' requests for new events.
-    pub operations_s: f64,
+    pub operations_per_second: f64,
     /// Median latency of a roll from the moment it was due, in milliseconds.
     pub roll_p50_ms: f64,
     /// The 99th percentile of that latency.
     pub roll_p99_ms: f64,
-    /// Median time from the same moment until all six players have received the event.
-    #[serde(default)]
-    pub seen_p50_ms: f64,
+    /// Median time from the moment a roll was due until all six players have received its event, in milliseconds.
+    pub delivered_to_all_p50_ms: f64,
     /// The 99th percentile of that time.
-    #[serde(default)]
-    pub seen_p99_ms: f64,
-    /// Processors that the server used.
-    pub server_cpus: Option<f64>,
-    /// Processors that the service used.
-    pub client_cpus: Option<f64>,
+    pub delivered_to_all_p99_ms: f64,
+    /// The mean number of processors that PostgreSQL kept busy; `None` where the system does not report it.
+    pub postgresql_cpus: Option<f64>,
+    /// The mean number of processors that the service kept busy.
+    pub service_cpus: Option<f64>,
 }
 
-impl Evening {
-    /// Whether the machine sustained the evening: rolls were fast enough, and more than 95 percent of those due were
-    /// made.
+impl LoadStep {
+    /// Whether the machine sustained the step: rolls were fast enough, and more than 95 percent of the rolls that were
+    /// due were made.
     #[must_use]
     pub fn is_sustained(&self) -> bool {
-        self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_s > self.due_rolls_s * 0.95
+        self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_per_second > self.due_rolls_per_second * 0.95
     }
 }
 
 /// Returns the largest number of sessions that was sustained.
 #[must_use]
-pub fn max_sustained_sessions(evenings: &[Evening]) -> u64 {
-    evenings.iter().filter(|evening| evening.is_sustained()).map(|evening| evening.sessions).max().unwrap_or_default()
+pub fn max_sustained_sessions(steps: &[LoadStep]) -> u64 {
+    steps.iter().filter(|step| step.is_sustained()).map(|step| step.sessions).max().unwrap_or_default()
 }
 
 /// Players of each session.
 const PLAYERS: u64 = 6;
 /// The time between two rolls of a session; after each roll, all six players get the new events.
 pub const ROLL_INTERVAL: Duration = Duration::from_secs(4);
-/// The duration of an evening.
-const EVENING_LENGTH: Duration = Duration::from_secs(12);
-/// An evening is sustained only if the 99th percentile of a roll's latency is below this, in milliseconds.
+/// The duration of a step.
+const STEP_LENGTH: Duration = Duration::from_secs(12);
+/// A step is sustained only if the 99th percentile of a roll's latency is below this, in milliseconds.
 pub const MAX_ROLL_P99_MS: f64 = 50.0;
-/// Sessions of the evening that warms up the pool.
+/// The number of sessions of the first step, which is not reported: it opens the connections of the pool.
 const WARM_UP_SESSIONS: u64 = 20;
-/// The size of the pool.
+/// The size of the service's connection pool.
 pub const CONNECTIONS: u32 = 16;
 
 /// How the players get new events.
@@ -83,60 +80,61 @@ pub enum Delivery {
     Subscriptions,
 }
 
-/// Runs evenings, each with twice as many sessions as the last, until one is not sustained. Then bisects between the
-/// last two, to find the largest number of sessions that is sustained.
-pub async fn run_evenings(
+/// Runs steps, each with twice as many sessions as the last, until one is not sustained. Then bisects between the most
+/// sessions that were sustained and the fewest that were not, until they differ by at most a tenth.
+pub async fn run_load_test(
     url: &str,
-    world: &World,
+    data_set: &DataSet,
     postmaster_pid: Option<u32>,
     first_sessions: u64,
     delivery: Delivery,
-) -> Result<Vec<Evening>, Failure> {
+) -> Result<Vec<LoadStep>, Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
-    let mut evenings = Vec::new();
+    let mut steps = Vec::new();
     // The most sessions that were sustained so far, and the fewest that were not.
     let (mut sustained, mut not_sustained) = (0, None);
-    let mut sessions = first_sessions.min(world.active_sessions);
-    run_evening(&sparc, world, WARM_UP_SESSIONS.min(world.active_sessions), postmaster_pid, delivery).await?;
+    let mut sessions = first_sessions.min(data_set.active_sessions);
+    run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
     while not_sustained.is_none_or(|not_sustained| not_sustained - sustained > sustained / 10) {
-        let evening = run_evening(&sparc, world, sessions, postmaster_pid, delivery).await?;
-        evenings.push(evening);
+        let step = run_step(&sparc, data_set, sessions, postmaster_pid, delivery).await?;
+        steps.push(step);
         println!(
-            "{sessions} sessions: {:.0} rolls per second, p50 {:.2} ms, p99 {:.2} ms, seen by all p99 {:.2} ms",
-            evening.rolls_s, evening.roll_p50_ms, evening.roll_p99_ms, evening.seen_p99_ms
+            "{sessions} sessions: {:.0} rolls per second, p50 {:.2} ms, p99 {:.2} ms, delivered to all p99 {:.2} ms",
+            step.rolls_per_second, step.roll_p50_ms, step.roll_p99_ms, step.delivered_to_all_p99_ms
         );
-        if evening.is_sustained() {
+        if step.is_sustained() {
             sustained = sessions;
         } else {
             not_sustained = Some(sessions);
         }
         match not_sustained {
-            None if sessions >= world.active_sessions => break,
-            None => sessions = (sessions * 2).min(world.active_sessions),
+            None if sessions >= data_set.active_sessions => break,
+            None => sessions = (sessions * 2).min(data_set.active_sessions),
+            // There is nothing left to bisect.
             Some(not_sustained) if not_sustained <= 2 => break,
             Some(not_sustained) => sessions = sustained.midpoint(not_sustained),
         }
     }
     sparc.close().await?;
-    evenings.sort_by_key(|evening| evening.sessions);
-    Ok(evenings)
+    steps.sort_by_key(|step| step.sessions);
+    Ok(steps)
 }
 
-/// Runs one evening.
-pub async fn run_evening(
+/// Runs one step.
+pub async fn run_step(
     sparc: &Sparc,
-    world: &World,
+    data_set: &DataSet,
     sessions: u64,
     postmaster_pid: Option<u32>,
     delivery: Delivery,
-) -> Result<Evening, Failure> {
-    // Subscriptions are opened before the evening begins.
+) -> Result<LoadStep, Failure> {
+    // Subscriptions are opened before the time of the step begins.
     let mut opened_sessions = Vec::new();
     for chunk in (0..sessions).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
-        let opening = chunk.iter().map(|number| Session::open(sparc, world, *number, delivery));
+        let opening = chunk.iter().map(|number| PlayedSession::open(sparc, data_set, *number, delivery));
         opened_sessions.extend(try_join_all(opening).await?);
     }
-    let (server_cpu_before, client_cpu_before) = (cpu::child_processes(postmaster_pid), cpu::this_process());
+    let (postgresql_before, service_before) = (cpu::child_processes(postmaster_pid), cpu::this_process());
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for session in opened_sessions {
@@ -146,54 +144,54 @@ pub async fn run_evening(
     while let Some(outcome) = tasks.join_next().await {
         let result = outcome.map_err(|error| Failure::Message(error.to_string()))??;
         all.roll_latencies.extend(result.roll_latencies);
-        all.seen_latencies.extend(result.seen_latencies);
+        all.delivery_times.extend(result.delivery_times);
         all.polls += result.polls;
     }
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus =
         |before: Option<CpuTimes>, after: Option<CpuTimes>| Some(after?.since(&before?).as_secs_f64() / seconds);
-    Ok(Evening {
+    Ok(LoadStep {
         sessions,
-        due_rolls_s: sessions as f64 / ROLL_INTERVAL.as_secs_f64(),
-        rolls_s: all.roll_latencies.len() as f64 / seconds,
-        operations_s: (all.roll_latencies.len() + all.polls) as f64 / seconds,
+        due_rolls_per_second: sessions as f64 / ROLL_INTERVAL.as_secs_f64(),
+        rolls_per_second: all.roll_latencies.len() as f64 / seconds,
+        operations_per_second: (all.roll_latencies.len() + all.polls) as f64 / seconds,
         roll_p50_ms: quantile(&mut all.roll_latencies, 0.5),
         roll_p99_ms: quantile(&mut all.roll_latencies, 0.99),
-        seen_p50_ms: quantile(&mut all.seen_latencies, 0.5),
-        seen_p99_ms: quantile(&mut all.seen_latencies, 0.99),
-        server_cpus: used_cpus(server_cpu_before, cpu::child_processes(postmaster_pid)),
-        client_cpus: used_cpus(client_cpu_before, cpu::this_process()),
+        delivered_to_all_p50_ms: quantile(&mut all.delivery_times, 0.5),
+        delivered_to_all_p99_ms: quantile(&mut all.delivery_times, 0.99),
+        postgresql_cpus: used_cpus(postgresql_before, cpu::child_processes(postmaster_pid)),
+        service_cpus: used_cpus(service_before, cpu::this_process()),
     })
 }
 
-/// The measurements of one session.
+/// The measurements of one played session.
 #[derive(Default)]
 struct SessionResult {
     /// Each roll's time from the moment it was due until the player had its result.
     roll_latencies: Vec<Duration>,
-    /// Each roll's time from the same moment until all six players had received its event.
-    seen_latencies: Vec<Duration>,
+    /// Each roll's time from the moment it was due until all six players had received its event.
+    delivery_times: Vec<Duration>,
     /// The number of requests for new events.
     polls: usize,
 }
 
-/// One session.
-struct Session {
+/// A session that is played.
+struct PlayedSession {
     sparc: Sparc,
     number: u64,
     id: Uuid,
     /// The account numbers of its players.
     players: Vec<u64>,
-    /// The `seq` of the newest event that all players have.
+    /// The `seq` of the newest event that all players have received.
     newest_seq: i64,
-    /// One per player; empty if the players poll.
+    /// The players' subscriptions, one each; empty if the players poll.
     subscriptions: Vec<Subscription>,
 }
 
-impl Session {
-    async fn open(sparc: &Sparc, world: &World, number: u64, delivery: Delivery) -> Result<Self, Failure> {
+impl PlayedSession {
+    async fn open(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
         let session_id = id(Kind::Session, number);
-        let players: Vec<u64> = (0..PLAYERS).map(|seat| world.player(number, seat)).collect();
+        let players: Vec<u64> = (0..PLAYERS).map(|seat| data_set.player(number, seat)).collect();
         let newest_seq = sparc.as_user(id(Kind::User, players[0])).events().newest(session_id).await?;
         let mut subscriptions = Vec::new();
         if delivery == Delivery::Subscriptions {
@@ -205,13 +203,14 @@ impl Session {
         Ok(Self { sparc: sparc.clone(), number, id: session_id, players, newest_seq, subscriptions })
     }
 
-    /// Plays one evening. The latency of a late roll counts from the moment it was due, as the player perceives it.
+    /// Plays for the duration of a step. The latency of a late roll counts from the moment it was due, as the player
+    /// perceives it.
     async fn play(mut self, start: Instant) -> Result<SessionResult, Failure> {
-        // The first rolls of the sessions are spread over one interval.
+        // The first rolls of the sessions are spread over one interval, at 97 moments.
         let mut due = start + ROLL_INTERVAL.mul_f64((self.number % 97) as f64 / 97.0);
         let mut result = SessionResult::default();
         for turn in 0.. {
-            if due > start + EVENING_LENGTH {
+            if due > start + STEP_LENGTH {
                 break;
             }
             tokio::time::sleep_until(due.into()).await;
@@ -220,13 +219,13 @@ impl Session {
             self.sparc.as_user(id(Kind::User, player)).dice().roll(new_roll(&sample)?).await?;
             result.roll_latencies.push(due.elapsed());
             result.polls += self.receive_events().await?;
-            result.seen_latencies.push(due.elapsed());
+            result.delivery_times.push(due.elapsed());
             due += ROLL_INTERVAL;
         }
         Ok(result)
     }
 
-    /// Waits until all six players have the new events, and returns the number of requests for them.
+    /// Waits until all six players have received the new events, and returns the number of requests that they made.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;

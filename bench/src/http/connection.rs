@@ -11,7 +11,7 @@ use crate::Failure;
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The method.
+    /// The HTTP method.
     pub method: &'static str,
     /// Path and query string, already encoded.
     pub path: String,
@@ -26,7 +26,7 @@ pub struct Request {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Bytes received, including the head.
+    /// The number of received bytes, including the head.
     pub bytes: usize,
     /// The body.
     pub body: Vec<u8>,

@@ -21,8 +21,8 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 /// Profiled executions of each operation.
 const EXECUTIONS: u32 = 1000;
 
-/// Runs the command `heap`: profiles rolls and full pages, after warming the pool. Prints the allocations and bytes of
-/// each operation, and writes the profiles into the folder.
+/// Runs the command `allocations`: profiles rolls and full pages, after a warm-up that is not profiled. Prints the
+/// allocations and bytes of each operation, and writes the profiles into the folder.
 pub async fn run(folder: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)?;
     let game = DemoGame::start().await?;
@@ -30,13 +30,13 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     let player = sparc.as_user(game.player);
     let sample = Sample { session: game.session, character: game.hero, ..Default::default() };
     let seer = sparc.as_user(game.seer);
-    // Two Seers open the sessions of the lobby page, because one may have at most twenty live sessions.
+    // Two users open the sessions of the lobby page, because a Seer may have at most twenty live sessions.
     for number in 0..25 {
         let new = NewSession { adventure_id: game.adventure, visibility: Visibility::Public, ..NewSession::default() };
         let opener = if number % 2 == 0 { &seer } else { &player };
         opener.sessions().create(new).await?;
     }
-    // The rolls of the first operation fill the page of the last one.
+    // The rolls of the first operation fill the page that the last operation reads.
     for (operation, name) in
         [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
     {

@@ -1,20 +1,20 @@
-//! The same operations as requests to the two APIs.
+//! The measured operations, as requests to each of the two APIs.
 
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::http::Request;
+use super::connection::Request;
 use crate::{
     Failure,
     client::Client,
+    data_set::{DataSet, Kind, State, id},
     samples::Sample,
-    world::{Kind, State, World, id},
     writes::new_roll,
 };
 
 /// A measured operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// The first page of the lobby.
     Lobby,
@@ -41,21 +41,21 @@ pub const OPERATIONS: [(Operation, &str); 6] = [
 ];
 
 /// An API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
-    /// The platform's.
+    /// PostgREST, the platform's API.
     PostgRest,
     /// The example service.
     Service,
 }
 
-/// The maximum number of newcomers.
+/// The maximum number of newcomers, that is, of joins per run.
 const MAX_NEWCOMERS: usize = 4000;
 
-/// Bytes of a block of SHA-256, which are also the maximum length of the secret.
+/// The size of a block of SHA-256, and so the maximum size of the secret, in bytes: HMAC would hash a longer one first.
 const BLOCK_BYTES: usize = 64;
 
-/// A user with a token, and the session and the character that the user's requests are about.
+/// A user with a token, and the session and the character in the user's requests.
 #[derive(Clone, Debug)]
 pub struct Caller {
     user: Uuid,
@@ -70,13 +70,14 @@ pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> R
     sign_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns users without a seat, each with a public session that has a free seat.
-pub async fn newcomers(world: &World, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let open = (world.active_sessions..world.active_sessions + world.open_sessions).map(|number| world.session(number));
-    let with_free_seat = open
-        .filter(|session| session.is_public && session.state == State::Waiting && session.seats < session.max_players);
-    let users = world.users * 7 / 10..world.users * 9 / 10;
-    let callers = with_free_seat.zip(users).take(MAX_NEWCOMERS).map(|(session, user)| {
+/// Returns newcomers: users without a seat, each with a public session that has a free seat.
+pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
+    let open = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
+        .map(|number| data_set.session(number));
+    let with_free_seat = open.filter(|session| {
+        session.is_public && session.state == State::Waiting && session.taken_seats < session.max_players
+    });
+    let callers = with_free_seat.zip(data_set.users_without_sessions()).take(MAX_NEWCOMERS).map(|(session, user)| {
         unsigned_caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
     });
     sign_tokens(callers.collect(), secret, client).await

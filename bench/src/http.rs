@@ -1,9 +1,9 @@
-//! The command `peers`: the example service compared with PostgREST, on one database and the same rows, over HTTP.
+//! The command `http`: the example service compared with PostgREST, on one database and the same rows, over HTTP.
 //!
-//! Each is a separate process, with the same number of connections to the database. Runs alternate, so that other load
-//! on the machine affects both. The processor time per request depends less on other load than the throughput does.
+//! Each API is a process of its own, with the same number of connections to the database. Runs alternate, so that other
+//! load on the machine affects both. The processor time per request depends less on other load than the throughput.
 
-mod http;
+mod connection;
 mod requests;
 mod section;
 mod servers;
@@ -24,38 +24,39 @@ use tokio::task::JoinSet;
 
 pub use self::section::section;
 use self::{
-    http::{Connection, Request},
+    connection::{Connection, Request},
     requests::{Api, OPERATIONS, Operation},
     servers::ApiServer,
 };
 use crate::{
-    Failure, PeerOptions,
+    Failure, HttpOptions,
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
+    data_set::DataSet,
     live::create_filled_database,
     measure::quantile,
     report::{Report, Settings},
     samples::choose_samples,
     sections,
-    world::World,
 };
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
-/// The duration of the first run, which opens connections and prepares statements.
+/// The maximum duration of the first run, which opens connections and prepares statements.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// A database that fits in the shared buffers.
-const WORLD: World =
-    World { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
+const DATA_SET: DataSet =
+    DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
 
 /// An operation, measured with a number of clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PeerResult {
+pub struct HttpComparison {
     /// The operation.
     pub name: String,
     /// Concurrent clients.
     pub clients: usize,
+    /// PostgREST.
     pub postgrest: ApiResult,
     /// The example service.
     pub service: ApiResult,
@@ -63,11 +64,11 @@ pub struct PeerResult {
     pub ratio: f64,
 }
 
-/// One API's run with the median throughput.
+/// The result of one API: its run with the median throughput.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ApiResult {
     /// Requests per second.
-    pub requests_s: f64,
+    pub requests_per_second: f64,
     /// Median latency in milliseconds.
     pub p50_ms: f64,
     /// The 99th percentile of the latency in milliseconds.
@@ -75,25 +76,25 @@ pub struct ApiResult {
     /// Processor time of the API process per request, in milliseconds; `None` where the system does not report it.
     pub api_cpu_ms: Option<f64>,
     /// Processor time of PostgreSQL per request, in milliseconds.
-    pub server_cpu_ms: Option<f64>,
-    /// Bytes per response, including its head.
+    pub postgresql_cpu_ms: Option<f64>,
+    /// Bytes per response, including the head.
     pub bytes: f64,
 }
 
 /// The context that all runs share.
 struct Environment {
     url: String,
-    /// The statement that deletes all seats of the newcomers.
+    /// The statement that deletes the seats of all newcomers.
     delete_seats_sql: String,
     /// The process id of PostgreSQL's postmaster.
     postmaster_pid: Option<u32>,
     apis: [(Api, ApiServer); 2],
     /// The requests, by API and operation.
-    requests: HashMap<(u8, u8), Arc<Vec<Request>>>,
+    requests: HashMap<(Api, Operation), Arc<Vec<Request>>>,
 }
 
-/// Runs the command `peers`.
-pub async fn run(options: &PeerOptions) -> Result<(), Failure> {
+/// Runs the command `http`.
+pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     let start = Instant::now();
     fs::create_dir_all(&options.out)?;
     let server = Server::start_private(Some(&PRODUCTION_SETTINGS)).await?;
@@ -101,12 +102,12 @@ pub async fn run(options: &PeerOptions) -> Result<(), Failure> {
     let settings = Settings::read(&mut client).await?;
     let postmaster_pid = client.postmaster_pid().await?;
     client.close().await?;
-    let database = create_filled_database(&server, WORLD).await?;
+    let database = create_filled_database(&server, DATA_SET).await?;
     let mut client = Client::open(database.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let players = requests::players(&choose_samples(&WORLD), &secret, &mut client).await?;
-    let newcomers = requests::newcomers(&WORLD, &secret, &mut client).await?;
+    let players = requests::players(&choose_samples(&DATA_SET), &secret, &mut client).await?;
+    let newcomers = requests::newcomers(&DATA_SET, &secret, &mut client).await?;
     client.close().await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
     // The service is started first, because it checks that the schema is complete.
@@ -119,7 +120,7 @@ pub async fn run(options: &PeerOptions) -> Result<(), Failure> {
         for (operation, _) in OPERATIONS {
             let callers = if operation == Operation::Join { &newcomers } else { &players };
             let list = callers.iter().map(|caller| requests::request_for(api, operation, caller));
-            all_requests.insert((api as u8, operation as u8), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
+            all_requests.insert((api, operation), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
         }
     }
     let environment = Environment {
@@ -135,13 +136,13 @@ pub async fn run(options: &PeerOptions) -> Result<(), Failure> {
             let result = environment.compare(operation, name, clients, options).await?;
             println!(
                 "{name}, {clients} clients: {:.0} requests per second, PostgREST {:.0}: {:.2} times",
-                result.service.requests_s, result.postgrest.requests_s, result.ratio
+                result.service.requests_per_second, result.postgrest.requests_per_second, result.ratio
             );
-            report.peers.push(result);
+            report.http.push(result);
         }
     }
     report.settings.seconds = start.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "peers", section(&report))
+    sections::write(&report, &options.out, options.docs, "http", section(&report))
 }
 
 impl Environment {
@@ -151,12 +152,13 @@ impl Environment {
         operation: Operation,
         name: &str,
         clients: usize,
-        options: &PeerOptions,
-    ) -> Result<PeerResult, Failure> {
+        options: &HttpOptions,
+    ) -> Result<HttpComparison, Failure> {
         let run_length = Duration::from_secs_f64(options.seconds);
         let mut runs = [Vec::new(), Vec::new()];
         for round in 0..=options.rounds {
             for step in 0..2 {
+                // The API that runs first alternates.
                 let index = (round as usize + step) % 2;
                 // Round 0 is the warm-up.
                 let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
@@ -167,11 +169,11 @@ impl Environment {
             }
         }
         let [postgrest, service] = runs.map(|mut runs: Vec<ApiResult>| {
-            runs.sort_by(|a, b| a.requests_s.total_cmp(&b.requests_s));
-            runs.get(runs.len() / 2).copied().unwrap_or_default()
+            runs.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
+            runs.swap_remove(runs.len() / 2)
         });
-        let ratio = service.requests_s / postgrest.requests_s;
-        Ok(PeerResult { name: name.to_owned(), clients, postgrest, service, ratio })
+        let ratio = service.requests_per_second / postgrest.requests_per_second;
+        Ok(HttpComparison { name: name.to_owned(), clients, postgrest, service, ratio })
     }
 
     /// Sends requests as fast as possible from concurrent clients, each on a connection of its own.
@@ -182,7 +184,7 @@ impl Environment {
         clients: usize,
         run_length: Duration,
     ) -> Result<ApiResult, Failure> {
-        let requests = self.requests.get(&(*api as u8, operation as u8)).cloned().unwrap_or_default();
+        let requests = self.requests[&(*api, operation)].clone();
         let next_newcomer = Arc::new(AtomicUsize::new(0));
         let mut connections = Vec::new();
         for _ in 0..clients {
@@ -197,7 +199,8 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
-                    // Each newcomer joins once, so a join is sent once; a client repeats any other request.
+                    // A newcomer can take a seat only once, so each request to join is sent once, by any client. Other
+                    // requests can be repeated, so each client repeats its own.
                     let request = match operation {
                         Operation::Join => requests.get(next_newcomer.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),
@@ -231,16 +234,16 @@ impl Environment {
             Some(after?.since(&before?).as_secs_f64() * 1000.0 / count)
         };
         Ok(ApiResult {
-            requests_s: count / seconds,
+            requests_per_second: count / seconds,
             p50_ms: quantile(&mut latencies, 0.5),
             p99_ms: quantile(&mut latencies, 0.99),
             api_cpu_ms: cpu_ms(before.0, after.0),
-            server_cpu_ms: cpu_ms(before.1, after.1),
+            postgresql_cpu_ms: cpu_ms(before.1, after.1),
             bytes: bytes as f64 / count,
         })
     }
 
-    /// Deletes the seats that the run took.
+    /// Deletes the seats that newcomers took in the run.
     async fn delete_seats(&self) -> Result<(), Failure> {
         let mut client = Client::open(&self.url).await?;
         client.run(&self.delete_seats_sql).await?;
