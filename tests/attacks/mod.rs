@@ -21,6 +21,7 @@ mod ids;
 mod in_flight;
 mod leaks;
 mod limits;
+mod lock_order;
 mod maintenance;
 mod old_snapshots;
 mod one_session;

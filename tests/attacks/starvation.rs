@@ -135,31 +135,34 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     assert_invariants(&world).await;
 }
 
-/// A player who locks their own seat, in an ended session on the adventure that nobody else had a part in.
+/// A stranger who locks rows of their own: an ended session on the adventure that nobody else had a part in, or their
+/// seat in it.
 #[tokio::test]
-async fn a_locked_seat_of_an_empty_session_does_not_delay_a_closing() {
+async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        let creator = world.new_user().await;
-        let adventure = world.new_adventure(creator.uuid()).await;
-        let stranger = world.new_player().await;
-        let session = open_session(&world, stranger.id, adventure, true).await;
-        assert_eq!(attempt(&stranger.person, &insert_seat(session, stranger.id, stranger.character)).await, "done");
-        let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
-        assert_eq!(attempt(&stranger.person, &cancel).await, "done");
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
-        assert_eq!(attempt(&creator, &unpublish).await, "done");
-        let holder = stranger.person.begin().await;
-        let lock = format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", stranger.id);
-        exec_in(&holder, &lock).await.unwrap();
-        let closing = world.owner().begin().await;
-        exec_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
-        let sql = match is_deletion {
-            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", creator.uuid()),
-            true => format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid()),
-        };
-        assert_eq!(exec_and_commit(closing, &sql).await, "done");
-        holder.rollback().await.unwrap();
+        for locked in ["session_players WHERE user_id", "sessions WHERE seer_id"] {
+            let creator = world.new_user().await;
+            let adventure = world.new_adventure(creator.uuid()).await;
+            let stranger = world.new_player().await;
+            let session = open_session(&world, stranger.id, adventure, true).await;
+            assert_eq!(attempt(&stranger.person, &insert_seat(session, stranger.id, stranger.character)).await, "done");
+            let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
+            assert_eq!(attempt(&stranger.person, &cancel).await, "done");
+            let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+            assert_eq!(attempt(&creator, &unpublish).await, "done");
+            let holder = stranger.person.begin().await;
+            let lock = format!("SELECT FROM {locked} = '{}' FOR UPDATE", stranger.id);
+            assert_eq!(exec_in(&holder, &lock).await, Ok(1));
+            let closing = world.owner().begin().await;
+            exec_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
+            let sql = match is_deletion {
+                false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", creator.uuid()),
+                true => format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid()),
+            };
+            assert_eq!(exec_and_commit(closing, &sql).await, "done", "{locked}");
+            holder.rollback().await.unwrap();
+        }
     }
     assert_invariants(&world).await;
 }

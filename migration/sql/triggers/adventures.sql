@@ -10,9 +10,7 @@ AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
-    IF private.is_server() OR auth.uid() IS NULL THEN
-      PERFORM private.lock_gate(NEW.creator_id);
-    ELSIF NEW.creator_id = auth.uid() THEN
+    IF NEW.creator_id = auth.uid() AND NOT private.is_server() THEN
       IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
         PERFORM private.refuse_used_id('adventures');
       END IF;

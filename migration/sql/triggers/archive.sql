@@ -140,7 +140,7 @@ BEGIN
 END
 $$;
 
--- Moves sessions to the archive, with their seats and rolls, all or none.
+-- Moves sessions to the archive, with their seats and rolls, all or none. The caller has locked the sessions and seats.
 CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -149,9 +149,6 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '200ms'
 AS $$
 BEGIN
-  -- Waits for seats that are being changed, for example by a removal, to copy their new state.
-  PERFORM FROM public.session_players WHERE session_id = ANY (session_ids) ORDER BY session_id, user_id FOR UPDATE;
-
   INSERT INTO public.archived_sessions (
     id, seer_id, adventure_id, code, is_public, max_players, looking_for, scheduled_start, status, current_scene_id,
     current_encounter_id, game_state, started_at, ended_at, created_at, updated_at, seats_taken, encounters_begun,

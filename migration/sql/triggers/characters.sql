@@ -10,9 +10,10 @@ AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, auth.uid());
-    IF private.is_server() OR auth.uid() IS NULL THEN
-      PERFORM private.lock_gate(NEW.user_id);
-    ELSIF NEW.user_id = auth.uid() AND EXISTS (SELECT FROM public.characters WHERE id = NEW.id AND user_id <> NEW.user_id) THEN
+    IF NEW.user_id = auth.uid()
+      AND NOT private.is_server()
+      AND EXISTS (SELECT FROM public.characters WHERE id = NEW.id AND user_id <> NEW.user_id)
+    THEN
       PERFORM private.refuse_used_id('characters');
     END IF;
     RETURN NEW;

@@ -50,9 +50,6 @@ DECLARE
   is_user boolean := NOT private.is_server();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
-  IF TG_OP = 'INSERT' AND (auth.uid() IS NULL OR NOT is_user) THEN
-    PERFORM private.lock_gate(NEW.seer_id);
-  END IF;
   IF is_user AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
     RETURN NEW;
   END IF;

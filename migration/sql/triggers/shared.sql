@@ -140,7 +140,7 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate for a caller that adds rows on the account's behalf, such as the service, and for a user's
+-- Locks an account's gate before the rows of others: for the service that seats the account's player, and for a user's
 -- event. It raises no error. Only the lock for the caller's own account is exclusive: the service may lock several
 -- gates in one transaction.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)

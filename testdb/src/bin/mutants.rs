@@ -46,6 +46,11 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
         "adventures.adventures_min_players_check: 6 and one more",
         "`valid_player_range` and the maximum of `max_players` imply it",
     ),
+    (
+        "lock",
+        "private.change_email(uuid,text): 1",
+        "the lock of the profile, which follows, makes the same transactions wait; the gate comes first everywhere",
+    ),
     ("lock", "private.update_user_stats(): 1", "the plan locks the rows in order anyway, but no plan guarantees that"),
     ("lock", "private.update_user_stats(): 2", "the plan locks the rows in order anyway, but no plan guarantees that"),
 ];
@@ -235,7 +240,10 @@ fn find_killer(
             &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
         ],
         "trigger" if mutant.name.contains("limit_rows") => [&["sizes::"], &[]],
-        "lock" => [&["attacks::"], &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::"]],
+        "lock" => [
+            &["attacks::lock_order::", "attacks::deadlocks::", "attacks::starvation::"],
+            &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::", "attacks::"],
+        ],
         _ => [
             &["catalog::", "refusals::", "rolls::", "seats::", "sessions::", "events::", "accounts::", "bounds::"],
             &["attacks::", "characters::", "adventures::", "every_table::"],

@@ -1,0 +1,273 @@
+//! Functions lock a row before they decide by what it says, and while they wait for one they hold no other that
+//! somebody may want.
+
+use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, query_number};
+use crate::world::{World, insert_roll, insert_seat};
+
+/// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
+#[tokio::test]
+async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile() {
+    let world = World::new().await;
+    for is_deletion in [false, true] {
+        for waited_for in 0..9 {
+            let fixture = create_full_account(&world).await;
+            let (account, player) = (fixture.account, &fixture.live.players[0]);
+            // A session that the account ended before anybody took a seat: its deletion deletes it.
+            let unshared = super::open_session(&world, account, fixture.published, false).await;
+            let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{unshared}'");
+            world.owner().exec(&cancel).await.unwrap();
+            let draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
+            world.owner().exec(&draft).await.unwrap();
+            let rows = [
+                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session),
+                format!("sessions WHERE id = '{}'", fixture.joined.session),
+                format!("sessions WHERE id = '{}'", fixture.live.session),
+                format!("characters WHERE id = '{}'", fixture.hero),
+                format!("characters WHERE id = '{}'", player.character),
+                format!("users WHERE id = '{account}'"),
+                format!("users WHERE id = '{}'", player.id),
+                format!("adventures WHERE creator_id = '{account}' AND status = 'draft'"),
+                format!("sessions WHERE id = '{unshared}'"),
+            ];
+            if waited_for == 8 && !is_deletion {
+                continue;
+            }
+            let holder = world.owner().begin().await;
+            let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
+            assert_eq!(exec_in(&holder, &lock(&rows[waited_for])).await, Ok(1));
+            let closing = world.administrator().await.begin().await;
+            exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            let sql = match is_deletion {
+                false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
+                true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
+            };
+            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            world.owner().wait_for_lock_waiters(1).await;
+            for row in &rows {
+                let outcome = exec_in(&holder, &lock(row)).await;
+                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[waited_for]);
+            }
+            holder.rollback().await.unwrap();
+            assert_eq!(closed.await.unwrap(), "done");
+        }
+    }
+    assert_invariants(&world).await;
+}
+
+/// Only a wait for the address is limited to a second; a transaction that refers to the profile may take longer.
+#[tokio::test]
+async fn a_changed_address_waits_for_the_profile_for_as_long_as_it_takes() {
+    let world = World::new().await;
+    let user = world.new_user().await;
+    let holder = world.service().begin().await;
+    let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.uuid());
+    assert_eq!(exec_in(&holder, &lock).await, Ok(1));
+    let changing = world.owner().begin().await;
+    let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.uuid());
+    let changed = tokio::spawn(async move { exec_and_commit(changing, &address).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    // Longer than the limit for an address, which must not apply here.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    holder.rollback().await.unwrap();
+    assert_eq!(changed.await.unwrap(), "done");
+    let moved = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.uuid());
+    assert_eq!(world.owner().count(&moved).await, 1);
+}
+
+/// The player retires the character while the service seats it.
+#[tokio::test]
+async fn a_seat_waits_for_the_change_of_its_character() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let player = world.new_player().await;
+    let retiring = player.person.begin().await;
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+    assert_eq!(exec_in(&retiring, &retire).await, Ok(1));
+    let service = world.service();
+    let sql = insert_seat(game.session, player.id, player.character);
+    let seated = tokio::spawn(async move { attempt(&service, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    retiring.commit().await.unwrap();
+    assert_eq!(seated.await.unwrap(), "SP007");
+}
+
+/// The Seer removes a player, who enters the code again before the removal is committed.
+#[tokio::test]
+async fn a_code_waits_for_the_change_of_the_players_seat() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let removing = game.seer.begin().await;
+    let remove = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
+    assert_eq!(exec_in(&removing, &remove).await, Ok(1));
+    let code: String =
+        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let (person, join) =
+        (player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character));
+    let joined = tokio::spawn(async move { attempt(&person, &join).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    removing.commit().await.unwrap();
+    assert_eq!(joined.await.unwrap(), "SP028");
+}
+
+/// A stranger is about to open a session on a published adventure whose creator's account is deleted.
+#[tokio::test]
+async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creator() {
+    let world = World::new().await;
+    let creator = world.new_user().await;
+    let adventure = world.new_adventure(creator.uuid()).await;
+    let opening = world.new_user().await.begin().await;
+    let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')");
+    assert_eq!(exec_in(&opening, &open).await, Ok(1));
+    let deletion = world.owner().begin().await;
+    exec_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+    let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+    assert_eq!(exec_and_commit(deletion, &delete).await, "done");
+    opening.commit().await.unwrap();
+    assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
+    assert_invariants(&world).await;
+}
+
+/// The service seats a player whose account is closing. It waits before it locks the session, which is somebody else's.
+#[tokio::test]
+async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let player = world.new_player().await;
+    let closing = world.owner().begin().await;
+    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+    exec_in(&closing, &close).await.unwrap();
+    let (service, seat) = (world.service(), insert_seat(game.session, player.id, player.character));
+    let seated = tokio::spawn(async move { attempt(&service, &seat).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session);
+    assert_eq!(attempt(&world.owner(), &lock).await, "done");
+    closing.commit().await.unwrap();
+    assert_eq!(seated.await.unwrap(), "SP019");
+    assert_invariants(&world).await;
+}
+
+/// A reader that has seen an event of the service has missed none before it.
+#[tokio::test]
+async fn an_event_of_the_service_waits_for_the_one_before_it() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let insert = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session);
+    let first = world.service().begin().await;
+    assert_eq!(exec_in(&first, &insert).await, Ok(1));
+    let service = world.service();
+    let second = tokio::spawn(async move { attempt(&service, &insert).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    first.commit().await.unwrap();
+    assert_eq!(second.await.unwrap(), "done");
+}
+
+/// The owner of the tables deletes a live session, somebody has locked a row that this changes.
+#[tokio::test]
+async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    for locked in [
+        format!("session_players WHERE user_id = '{}'", player.id),
+        format!("characters WHERE id = '{}'", player.character),
+        format!("users WHERE id = '{}'", player.id),
+        format!("users WHERE id = '{}'", game.seer.uuid()),
+    ] {
+        let holder = world.owner().begin().await;
+        assert_eq!(exec_in(&holder, &format!("SELECT FROM {locked} FOR NO KEY UPDATE")).await, Ok(1));
+        let deletion = world.owner().begin().await;
+        exec_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+        let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session);
+        assert_eq!(exec_and_commit(deletion, &delete).await, "55P03", "{locked}");
+        holder.rollback().await.unwrap();
+    }
+    assert_invariants(&world).await;
+}
+
+/// The owner of the tables moves two sessions at once, each from one Seer to the other.
+#[tokio::test]
+async fn two_sessions_that_change_their_seers_do_not_deadlock() {
+    let world = World::new().await;
+    let games = [world.new_session(0).await, world.new_session(0).await];
+    let mut seers = [games[0].seer.uuid(), games[1].seer.uuid()];
+    seers.sort();
+    let [low, high] = seers;
+    let holder = world.owner().begin().await;
+    assert_eq!(exec_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
+    let mut moves = Vec::new();
+    for (waiters, from, to) in [(1, high, low), (2, low, high)] {
+        let game = games.iter().find(|game| game.seer.uuid() == from).unwrap();
+        let owner = world.owner();
+        let sql = format!("UPDATE sessions SET seer_id = '{to}' WHERE id = '{}'", game.session);
+        moves.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
+        world.owner().wait_for_lock_waiters(waiters).await;
+    }
+    holder.rollback().await.unwrap();
+    for moved in moves {
+        assert_eq!(moved.await.unwrap(), "done");
+    }
+    assert_invariants(&world).await;
+}
+
+/// Jobs skip at once the sessions with a row that somebody has locked. A wait of a fifth of a second for each would add
+/// up.
+#[tokio::test]
+async fn jobs_wait_for_none_of_many_locked_rows() {
+    let world = World::new().await;
+    for job in ["archive_sessions", "cancel_abandoned_sessions"] {
+        let game = world.new_session(0).await;
+        let (owner, player) = (world.owner(), world.new_player().await);
+        let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
+        owner.exec(&creature).await.unwrap();
+        for _ in 0..15 {
+            let session = super::open_session(&world, game.seer.uuid(), game.adventure, false).await;
+            owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+            let is_session = format!("WHERE id = '{session}'");
+            owner.exec(&format!("UPDATE sessions SET status = 'active' {is_session}")).await.unwrap();
+            owner.exec(&insert_roll(session, player.character)).await.unwrap();
+            let roll = format!(
+                "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
+                 SELECT '{session}', id, 'might', 10, 'attack' FROM creatures WHERE adventure_id = '{}'",
+                game.adventure
+            );
+            owner.exec(&roll).await.unwrap();
+            if job == "archive_sessions" {
+                owner.exec(&format!("UPDATE sessions SET status = 'completed' {is_session}")).await.unwrap();
+                owner
+                    .exec(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {is_session}"))
+                    .await
+                    .unwrap();
+            } else {
+                let old = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                owner.exec(&format!("UPDATE sessions SET {old} {is_session}")).await.unwrap();
+            }
+        }
+        let mut locked = vec![
+            format!("sessions WHERE seer_id = '{}'", game.seer.uuid()),
+            format!("users WHERE id = '{}'", game.seer.uuid()),
+            format!("users WHERE id = '{}'", player.id),
+            format!("characters WHERE id = '{}'", player.character),
+        ];
+        if job == "archive_sessions" {
+            locked.push(format!("session_players WHERE user_id = '{}'", player.id));
+            locked.push(format!("adventures WHERE id = '{}'", game.adventure));
+            locked.push(format!("creatures WHERE adventure_id = '{}'", game.adventure));
+        }
+        for locked in locked {
+            let holder = owner.begin().await;
+            exec_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
+            let running = world.service().begin().await;
+            // Fifteen waits take three seconds.
+            exec_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
+            exec_in(&running, &format!("CREATE TEMP TABLE done AS SELECT private.{job}(100) AS sessions"))
+                .await
+                .unwrap();
+            assert_eq!(exec_in(&running, "DELETE FROM done WHERE sessions = 0").await, Ok(1), "{job}: {locked}");
+            running.rollback().await.unwrap();
+            holder.rollback().await.unwrap();
+        }
+        assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(15), "{job}");
+    }
+    assert_invariants(&world).await;
+}
