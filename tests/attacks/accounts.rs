@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in,
+    assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, exec_in,
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
 };
@@ -200,7 +200,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     .unwrap();
                 let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
                     .remove(index);
-                let closing = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+                let closing = close_or_delete(player.id, false);
                 let request = match has_snapshot {
                     true => player.person.begin_with_snapshot().await,
                     false => player.person.begin().await,

@@ -7,8 +7,8 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
-    outcome_code,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    is_closed, open_session, outcome_code,
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
@@ -59,10 +59,7 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
             game.seer.exec(&sql).await.unwrap();
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
-        let sql = match is_deletion {
-            true => format!("DELETE FROM auth.users WHERE id = '{}'", player.id),
-            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id),
-        };
+        let sql = close_or_delete(player.id, is_deletion);
         let closing = timeout(Duration::from_secs(60), world.owner().exec(&sql)).await;
         assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked}");
         for writer in writers {
@@ -109,7 +106,7 @@ async fn closing_survives_a_deadlock() {
     exec_in(&other, &change).await.unwrap();
     let closing = administrator.begin().await;
     exec_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
-    let sql = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{seer}'");
+    let sql = close_or_delete(seer, false);
     let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(exec_and_commit(other, &insert_character(Uuid::new_v4(), seer)).await, "done");
@@ -129,10 +126,7 @@ async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure
         let session =
             format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
         exec_in(&holder, &session).await.unwrap();
-        let sql = match is_deletion {
-            true => format!("DELETE FROM auth.users WHERE id = '{}'", author.uuid()),
-            false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", author.uuid()),
-        };
+        let sql = close_or_delete(author.uuid(), is_deletion);
         // Closing waits for none of the stranger's locks, so overlapping transactions of strangers cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
         assert!(is_closed(&world, author.uuid()).await);

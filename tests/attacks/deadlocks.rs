@@ -4,7 +4,8 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, is_closed, open_session,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    is_closed, open_session,
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
@@ -103,13 +104,6 @@ async fn closing_waits_for_no_row_while_it_holds_another() {
         }
     }
     assert_invariants(&world).await;
-}
-
-fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
-    match is_deletion {
-        true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
-        false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
-    }
 }
 
 /// Events in two ended sessions of a Seer whose account is deleted, in both orders.

@@ -1,7 +1,10 @@
 //! Functions lock a row before they decide by what it says, and while they wait for one they hold no other that
 //! somebody may want.
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, query_number};
+use super::{
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    query_number,
+};
 use crate::world::{World, insert_roll, insert_seat};
 
 /// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
@@ -37,10 +40,7 @@ async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile
             assert_eq!(exec_in(&holder, &lock(&rows[waited_for])).await, Ok(1));
             let closing = world.administrator().await.begin().await;
             exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            let sql = match is_deletion {
-                false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
-                true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
-            };
+            let sql = close_or_delete(account, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
@@ -135,7 +135,7 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let closing = world.owner().begin().await;
-    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+    let close = close_or_delete(player.id, false);
     exec_in(&closing, &close).await.unwrap();
     let (service, seat) = (world.service(), insert_seat(game.session, player.id, player.character));
     let seated = tokio::spawn(async move { attempt(&service, &seat).await });

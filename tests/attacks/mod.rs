@@ -79,10 +79,17 @@ async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String 
     }
 }
 
-/// Closes an account by soft deletion, as the platform does.
+/// Returns the statement with which the platform closes an account (by soft deletion), or deletes it.
+fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
+    match is_deletion {
+        true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
+        false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'"),
+    }
+}
+
+/// Closes an account as the platform does.
 async fn close(world: &World, account: Uuid) {
-    let sql = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    assert_eq!(world.owner().exec(&sql).await, Ok(1));
+    assert_eq!(world.owner().exec(&close_or_delete(account, false)).await, Ok(1));
 }
 
 async fn is_closed(world: &World, account: Uuid) -> bool {

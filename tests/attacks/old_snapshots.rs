@@ -1,7 +1,7 @@
 //! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close, exec_and_commit,
+    assert_invariants, attempt, close, close_or_delete, exec_and_commit,
     full_account::{all_writes, create_full_account},
     is_closed,
 };
@@ -117,7 +117,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let player = &game.players[0];
         let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
         let old = player.person.begin_with_snapshot().await;
-        let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id);
+        let close = close_or_delete(player.id, false);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
         let outcome = exec_and_commit(old, &write).await;
         assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");

@@ -1,6 +1,9 @@
 //! Locks that an account may take, and keep or renew for as long as it likes, do not stop others for ever.
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, full_account::create_full_account, open_session};
+use super::{
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    open_session,
+};
 use crate::world::{World, insert_heroic_save, insert_roll, insert_seat};
 
 /// Shared locks of two transactions that overlap, one after the other, would make an exclusive lock wait for ever.
@@ -71,9 +74,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
             false => {
                 (game.seer.clone(), format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session))
             }
-            true => {
-                (world.owner(), format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", game.seer.uuid()))
-            }
+            true => (world.owner(), close_or_delete(game.seer.uuid(), false)),
         };
         let transaction = person.begin().await;
         exec_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
@@ -156,10 +157,7 @@ async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
             assert_eq!(exec_in(&holder, &lock).await, Ok(1));
             let closing = world.owner().begin().await;
             exec_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
-            let sql = match is_deletion {
-                false => format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", creator.uuid()),
-                true => format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid()),
-            };
+            let sql = close_or_delete(creator.uuid(), is_deletion);
             assert_eq!(exec_and_commit(closing, &sql).await, "done", "{locked}");
             holder.rollback().await.unwrap();
         }
