@@ -316,7 +316,7 @@ fn write_days(document: &mut String, report: &Report, plots: &str) {
             "\n## Simulated days\n\n![Size of the table of events]({plots}days.svg)\n\nEvents expire after a simulated \
              day, which passes in a minute; the clean-up that runs with each new event deletes the expired ones. To \
              simulate more days and measure nothing else, run `compare` with `--no-statements --operation-seconds 0 \
-             --no-load-test --days 60`.\n\n\
+             --no-load-test --simulated-days 60`.\n\n\
              | day | written so far | rows | dead rows | table MiB | indexes MiB | vacuums so far |\n\
              | --- | --- | --- | --- | --- | --- \
              | --- |\n"

@@ -157,7 +157,7 @@ pub struct CompareOptions {
     no_load_test: bool,
     /// Number of simulated days, a minute each, in which events are written and expire; 0 skips their simulation.
     #[arg(long, default_value = "3")]
-    days: u64,
+    simulated_days: u64,
     /// Measures only the statements whose name contains this text; can be repeated.
     #[arg(long)]
     only: Vec<String>,
@@ -256,7 +256,8 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 impl CompareOptions {
     /// Returns the duration of all simulated days, or `None` to skip them.
     fn days_duration(&self) -> Option<Duration> {
-        Some(Duration::from_secs(self.days * days::DAY_LENGTH.as_secs())).filter(|duration| !duration.is_zero())
+        Some(Duration::from_secs(self.simulated_days * days::DAY_LENGTH.as_secs()))
+            .filter(|duration| !duration.is_zero())
     }
 
     /// Returns the duration of each run that compares operations with pgbench, or `None` to skip these runs.

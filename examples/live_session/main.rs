@@ -348,11 +348,11 @@ async fn events(
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
-    let last_seen = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
-    let last_seen = last_seen.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
+    let last_seq = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
+    let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
     // Without an id, the stream begins with the oldest event that is kept, because the page shows them all.
     let events =
-        app.demo_session.reading_identity(viewer, id).events().subscribe(id, Some(last_seen.unwrap_or(0))).await?;
+        app.demo_session.reading_identity(viewer, id).events().subscribe(id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
-    SERVER.get_or_init(|| async { Server::start().await.unwrap_or_else(|error| panic!("{error}")) }).await
+    SERVER.get_or_init(|| async { Server::open().await.unwrap_or_else(|error| panic!("{error}")) }).await
 }
 
 /// Creates an empty database and connects to it as the migration program does.

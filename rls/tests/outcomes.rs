@@ -28,7 +28,7 @@ use tokio::{
 const INSERT: &str = "INSERT INTO notes (text) VALUES ('hello')";
 
 async fn create_database() -> testdb::Database {
-    let database = testdb::Server::start().await.unwrap().create_empty().await.unwrap();
+    let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     database.connect(1).await.unwrap().execute_unprepared("CREATE TABLE notes (text text NOT NULL)").await.unwrap();
     database
 }

@@ -37,7 +37,7 @@ struct TestContext {
 
 impl TestContext {
     async fn new() -> Self {
-        let database = testdb::Server::start().await.unwrap().create_empty().await.unwrap();
+        let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
         let role = format!("baker_{}", uuid::Uuid::new_v4().simple());
         let schema = format!(
             "CREATE ROLE {role};

@@ -16,7 +16,7 @@ use tokio::{
 
 /// Creates a database whose rows belong to tenants, and the role that they share.
 async fn create_tenants() -> (testdb::Database, Database, String) {
-    let database = testdb::Server::start().await.unwrap().create_empty().await.unwrap();
+    let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
     let schema = format!(
         "CREATE ROLE {role};

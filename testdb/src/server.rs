@@ -19,7 +19,7 @@ use crate::{
     database_url::{configured_url, with_database, with_local_port},
 };
 
-/// If this environment variable has a value, [`Server::start`] creates Supabase projects instead of plain databases.
+/// If this environment variable has a value, [`Server::open`] creates Supabase projects instead of plain databases.
 const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
 
 /// The superuser of a cluster of Supabase projects.
@@ -60,7 +60,7 @@ impl Server {
     /// # Errors
     ///
     /// The server programs are missing, or the server does not start.
-    pub async fn start() -> Result<Self, Error> {
+    pub async fn open() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self::new(url, None, false)),
             None if env::var_os(PLATFORM_VARIABLE).is_some_and(|value| !value.is_empty()) => {

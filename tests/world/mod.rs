@@ -16,7 +16,7 @@ pub use person::{Person, Refused, refused};
 /// Returns the server that all tests of this program share; the first call starts it.
 pub async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
-    SERVER.get_or_init(|| async { Server::start().await.unwrap_or_else(|error| panic!("{error}")) }).await
+    SERVER.get_or_init(|| async { Server::open().await.unwrap_or_else(|error| panic!("{error}")) }).await
 }
 
 /// A migrated database that one test has to itself.
