@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 
 use crate::{Failure, report::Report};
 
-/// Writes `report.json` and the section `name` of `performance.md`, as `NAME.md`, into `folder`. If `write_to_docs`, the
-/// section is also written to `docs/performance.md`; see [`insert_or_replace_section`]. Without measurements, `text` is
-/// `None`, and no section is written.
+/// Writes `report.json` into `folder`, and the section `name` of `performance.md` as `NAME.md`. If `write_to_docs`, the
+/// section is also written to `docs/performance.md`; see [`insert_or_replace_section`]. Without measurements, `text`
+/// is `None`, and no section is written.
 pub fn write(
     report: &Report,
     folder: &Path,

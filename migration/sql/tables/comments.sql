@@ -167,7 +167,7 @@ COMMENT ON COLUMN public.archived_sessions.game_state IS 'Last JSON state of the
 COMMENT ON COLUMN public.archived_sessions.started_at IS 'Time at which the session first became active, or NULL.';
 COMMENT ON COLUMN public.archived_sessions.ended_at IS 'Time at which the session was completed or cancelled.';
 COMMENT ON COLUMN public.archived_sessions.created_at IS 'Time at which the session was created.';
-COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last edit of the session; counters did not change it.';
+COMMENT ON COLUMN public.archived_sessions.updated_at IS 'Time of the last edit; counters do not change it. Set by the database.';
 COMMENT ON COLUMN public.archived_sessions.seats_taken IS 'Number of active seats when the session was archived, at most `max_players`.';
 COMMENT ON COLUMN public.archived_sessions.encounters_begun IS 'Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves.';
 COMMENT ON COLUMN public.archived_sessions.game_state_version IS 'Number of changes of `game_state`.';
