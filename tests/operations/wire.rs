@@ -203,15 +203,21 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let scene = Scene::new().await;
     let (sparc, proxy) = connect_by_proxy(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
-    let code = scene.join_code(scene.private).await;
-    let check =
-        || NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    let code = scene.join_code(scene.private_session).await;
+    let check = || {
+        NewRoll::check(
+            scene.active_session,
+            Roller::Character(scene.player.character),
+            Attribute::Might,
+            Difficulty::MIN,
+        )
+    };
     for _ in 0..2 {
         // The first calls also prepare the statements.
         let _ = ada.dice().roll(check()).await.unwrap();
         sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
-        eve.sessions().leave(scene.private).await.unwrap();
+        eve.sessions().leave(scene.private_session).await.unwrap();
     }
     assert_eq!(count_round_trips(&sparc, &proxy, ada.dice().roll(check())).await, 3);
     assert_eq!(
@@ -226,8 +232,12 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let scene = Scene::new().await;
     let (sparc, proxy) = connect_by_proxy(&scene).await;
     let ada = sparc.as_user(scene.player.id);
-    let check =
-        NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::check(
+        scene.active_session,
+        Roller::Character(scene.player.character),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
     let count_rolls = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
     // Prepares the statements.
