@@ -1,4 +1,4 @@
-//! Rolls.
+//! The operations on rolls, and who may call them.
 
 use sparc::entity::sea_orm_active_enums::Attribute;
 use sparc::service::{

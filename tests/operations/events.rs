@@ -1,4 +1,4 @@
-//! Events.
+//! The operations on events, and who may call them.
 
 use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};

@@ -1,4 +1,4 @@
-//! Sessions and seats.
+//! The operations on sessions and seats, and who may call them.
 
 use serde_json::json;
 use sparc::service::{
@@ -80,7 +80,7 @@ pub fn operations() -> Vec<Operation> {
         ),
         operation!("sessions.renew_code", SEER_MAY, |tx, scene| tx.sessions().renew_code(scene.waiting_session)),
         operation!("sessions.announce", SEER_MAY, |tx, scene| tx.sessions().announce(scene.waiting_session)),
-        // The Seer has removed the former player from this session.
+        // The Seer has removed `leaver` from this session, so `leaver` does not see it either.
         operation!(
             "sessions.withdraw",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
