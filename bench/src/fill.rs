@@ -187,8 +187,8 @@ pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Re
     let sessions_per_chunk = CHUNK_LENGTH / EVENTS_PER_SESSION;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();
-        for number in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {
-            append_events(&mut lines, &context, number);
+        for index in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {
+            append_events(&mut lines, &context, index);
         }
         lines
     });

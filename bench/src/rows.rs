@@ -14,7 +14,7 @@ const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 /// The data that a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
-    /// The numbers of rows.
+    /// How many rows there are of each kind.
     pub data_set: DataSet,
     /// The schema to fill.
     pub schema: Schema,
@@ -147,7 +147,7 @@ pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) 
     );
 }
 
-/// Appends a session; the number of taken seats is only stored in this schema.
+/// Appends a session. Only this project's schema ([`Schema::Ours`]) stores the number of taken seats.
 pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let null = || "\\N".to_owned();
@@ -158,12 +158,12 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         State::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
         State::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
     };
-    // One in ten sessions of the lobby has no start time; the others start within two weeks.
+    // One in ten sessions of the lobby has no start time; the others start in five hours to two weeks.
     let scheduled_start = match session.state {
         State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
         State::Waiting | State::StartingSoon => {
-            let minutes = i64::try_from(draw(32, number) % 20_000).unwrap_or_default();
-            (context.now + Duration::minutes(minutes + 300)).to_rfc3339()
+            let minutes = i64::try_from(300 + draw(32, number) % 19_800).unwrap_or_default();
+            (context.now + Duration::minutes(minutes)).to_rfc3339()
         }
         _ => context.ago(age_minutes / 2),
     };
@@ -247,18 +247,18 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     }
 }
 
-/// Appends the events of the `number`th session with events.
-pub fn append_events(lines: &mut String, context: &FillContext, number: u64) {
-    let session = context.data_set.session_with_events(number);
+/// Appends the events of a session. `index` counts the sessions with events.
+pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
+    let session_number = context.data_set.session_with_events(index);
     for event in 0..EVENTS_PER_SESSION {
         let _ = writeln!(
             lines,
-            "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {number}\", \"roll_type\": \"attack\", \
+            "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \"roll_type\": \"attack\", \
              \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
              \"success\", \"success\": true}}\t{}",
-            child_id(Kind::Event, session, event),
-            id(Kind::Session, session),
-            child_id(Kind::Roll, session, event),
+            child_id(Kind::Event, session_number, event),
+            id(Kind::Session, session_number),
+            child_id(Kind::Roll, session_number, event),
             context.ago(1000 - event * 9),
         );
     }

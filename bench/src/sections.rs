@@ -1,12 +1,13 @@
-//! Replaces a section of `performance.md` between its markers, so that a command can write only its own section.
+//! Inserts or replaces one section of `performance.md`, so that a command can write only its own section. Markers
+//! around each section show where it begins and ends.
 
 use std::{fs, path::Path};
 
 use crate::{Failure, report::Report};
 
-/// Writes `report.json` and one section of `performance.md` into `folder`. If `write_to_docs`, the section is also
-/// written to `docs/performance.md`: it replaces the section of the same name, or is inserted before the plans
-/// if there is none.
+/// Writes `report.json` into `folder`, and the section `name` of `performance.md` as `NAME.md`. If `write_to_docs`, the
+/// section is also written to `docs/performance.md`; see [`insert_or_replace_section`]. Without measurements, `text`
+/// is `None`, and no section is written.
 pub fn write(
     report: &Report,
     folder: &Path,
@@ -14,13 +15,13 @@ pub fn write(
     name: &str,
     text: Option<String>,
 ) -> Result<(), Failure> {
-    let text = text.unwrap_or_default();
     fs::write(folder.join("report.json"), serde_json::to_string_pretty(report)?)?;
+    let Some(text) = text else { return Ok(()) };
     fs::write(folder.join(format!("{name}.md")), &text)?;
     if write_to_docs {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
         let document = fs::read_to_string(&path)?;
-        fs::write(path, replace_section(&document, name, &text))?;
+        fs::write(path, insert_or_replace_section(&document, name, &text))?;
     }
     Ok(())
 }
@@ -30,8 +31,9 @@ pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }
 
-/// Returns the document with the section in place of an earlier section of the same name.
-fn replace_section(document: &str, name: &str, text: &str) -> String {
+/// Returns the document with the section in place of the section of the same name. If the document has no section of
+/// that name, the section is inserted before the heading `## Plans`, or appended if there is no such heading.
+fn insert_or_replace_section(document: &str, name: &str, text: &str) -> String {
     let marked = wrap_in_markers(name, text);
     let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));
     if let Some((before, rest)) = document.split_once(&begin)
@@ -51,9 +53,9 @@ mod tests {
 
     #[test]
     fn a_section_is_inserted_once_and_then_replaced() {
-        let document = replace_section("# Page\n\n## Plans\n\nText\n", "http", "first");
+        let document = insert_or_replace_section("# Page\n\n## Plans\n\nText\n", "http", "first");
         assert_eq!(document, "# Page\n\n<!-- http: begin -->\n\nfirst\n\n<!-- http: end -->\n\n## Plans\n\nText\n");
-        let replaced = replace_section(&document, "http", "second");
+        let replaced = insert_or_replace_section(&document, "http", "second");
         assert_eq!(replaced, document.replace("first", "second"));
     }
 }

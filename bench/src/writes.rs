@@ -1,5 +1,5 @@
-//! The statements with which users and jobs write. Both schemas end with equally many events of similar size: where a
-//! trigger of this schema writes an event, the specification's client writes one with placeholder values.
+//! The statements with which users and jobs write. In both schemas, a write adds equally many events of similar size:
+//! where a trigger of this project's schema writes an event, the specification's client writes one with made-up values.
 
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ use crate::{
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up. They have payloads, so that each is too large for the free space
-/// on the table's existing pages, and all go to new pages together, like events written one after another. Without
-/// payloads, they would be scattered over the free space of a thousand pages.
+/// Inserts a thousand expired events for the clean-up. They copy the payloads of existing events, which makes each too
+/// large for the free space left on existing pages. So they all go to new pages together, like events written one after
+/// another. Without a payload, they would be scattered over the free space of a thousand pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
@@ -63,10 +63,10 @@ fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str)
 /// The statuses from which the service lets a session start. `active` is among them because starting is idempotent.
 const STARTS_FROM: [&str; 3] = ["waiting", "starting_soon", "active"];
 
-/// The payload of the specification's events of joining and leaving, with placeholders.
+/// The payload of the specification's events of joining and leaving, with made-up values.
 const SEAT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
-/// The payload of a roll's event, with placeholders.
+/// The payload of a roll's event, with made-up values.
 pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
@@ -218,17 +218,18 @@ async fn capture_seats_and_statuses(
     let tx = capture.sparc.as_user(sample.open_seer).begin().await?;
     tx.sessions().start(sample.open_session).await?;
     tx.rollback().await?;
-    let started = capture.last_statement().await?;
+    let our_start = capture.last_statement().await?;
     let tx = capture.sparc.as_user(sample.seer).begin().await?;
     tx.sessions().complete(sample.session).await?;
     tx.rollback().await?;
-    let completed = capture.last_statement().await?;
+    let our_completion = capture.last_statement().await?;
     let update_status = |new_status: &str, time_column: &str| {
         format!("UPDATE sessions SET status = '{new_status}', {time_column} = now() WHERE id = $1 RETURNING *")
     };
-    let (start, complete) = (update_status("active", "started_at"), update_status("completed", "ended_at"));
-    // `allowed_from` are parameters of the captured statement. It is empty for completing: the database checks from
-    // which status a session may be completed.
+    let specification_start = update_status("active", "started_at");
+    let specification_completion = update_status("completed", "ended_at");
+    // `allowed_from` lists the statuses that the captured statement has as parameters. The list is empty for completing
+    // a session, where the database itself checks the old status.
     let status_change = |name,
                          specification_sql: &str,
                          ours_sql: &str,
@@ -261,17 +262,17 @@ async fn capture_seats_and_statuses(
         join,
         leave,
         status_change(
-            "a status change, with its event",
-            &start,
-            &started.sql,
+            "starting a session, with its event",
+            &specification_start,
+            &our_start.sql,
             ("waiting", "active"),
             &STARTS_FROM,
             |sample| (sample.open_session, sample.open_seer),
         ),
         status_change(
-            "completing with six players",
-            &complete,
-            &completed.sql,
+            "completing a session of six players, with its event",
+            &specification_completion,
+            &our_completion.sql,
             ("active", "completed"),
             &[],
             |sample| (sample.session, sample.seer),
@@ -287,7 +288,8 @@ async fn capture_sign_up_and_jobs(
     let tx = service.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
-    // A sign-up sends several statements; the measured one writes the account, and triggers do the rest.
+    // A sign-up also reads the new profile. Only the statement that writes the account is measured; triggers write the
+    // profile.
     let sign_up =
         capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
     let sign_up = sign_up.ok_or(Failure::Message("no sign-up statement was captured".into()))?;

@@ -1,17 +1,18 @@
-//! What went wrong, from a database error: its SQLSTATE, its reason, and a message for the operator.
+//! Explains a database error: its SQLSTATE, the database's reason, and a message for the operator.
 
 use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
-pub fn user_message(error: &DbErr) -> String {
+pub fn operator_message(error: &DbErr) -> String {
     if let DbErr::Migration(message) = error {
         return message.clone();
     }
     match sqlstate(error).as_deref() {
         Some("42P05" | "26000") => {
-            "Prepared statement names collide, because the URL is that of a pooler in transaction mode: connect to the server \
-             itself or to a pooler in session mode (on Supabase, port 5432); nothing was changed."
+            "The URL is that of a pooler in transaction mode, which does not keep this pool's prepared statements: \
+             connect with `migration::connect`, which works through such a pooler, or to the server itself or a pooler \
+             in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
         Some("55P03") => "Another database session holds a lock that this command needs: end its transaction, and run \
@@ -27,20 +28,25 @@ pub fn user_message(error: &DbErr) -> String {
             database_message(error),
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
-        Some("57P01" | "57P02" | "57P03") => connection_lost(),
+        Some(code) if is_connection_loss(code) => connection_lost(),
         None if is_pool_timeout(error) => {
-            "No connection of the pool became free in time: end what uses them, or connect with a pool of the command's own; \
+            "All connections of the pool stayed in use: end what uses them, or give the migration a pool of its own; \
              nothing was changed."
                 .to_owned()
         }
         None if is_connection_lost(error) => connection_lost(),
-        _ => format!("The migration failed and was rolled back: {}.", database_message(error)),
+        _ => format!("The command failed, and changed nothing: {}.", database_message(error)),
     }
 }
 
 fn connection_lost() -> String {
     "The connection to the server was lost, and the server rolls back what was not committed: run the command again."
         .to_owned()
+}
+
+/// Whether the SQLSTATE says that the server or a pooler closes the connection.
+fn is_connection_loss(code: &str) -> bool {
+    code.starts_with("57P") || code.starts_with("08")
 }
 
 fn is_connection_lost(error: &DbErr) -> bool {
@@ -72,13 +78,12 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(error.detail()?.replace('\n', ", "))
 }
 
-/// Returns the database's reason for rejecting a statement, with its detail. `None` if the cause is the connection, a
-/// lock, a read-only server or a prepared statement, which [`user_message`] explains.
+/// Returns the database's reason for rejecting a statement, with its detail. `None` if the cause is not the statement
+/// but the connection, a lock, a read-only server or a pooler; [`operator_message`] has a message for each of these.
 pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
-    let is_explained =
-        matches!(&*code, "55P03" | "25006" | "42P05" | "26000") || code.starts_with("57P") || code.starts_with("08");
-    (!is_explained).then(|| match detail(error) {
+    let is_due_to_statement = !matches!(&*code, "55P03" | "25006" | "42P05" | "26000") && !is_connection_loss(&code);
+    is_due_to_statement.then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
         None => database_message(error),
     })

@@ -25,7 +25,7 @@ mod m20261101_000002_tables;
 
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
-pub use db_error::user_message;
+pub use db_error::operator_message;
 pub use manifest::{MANIFEST, object_of_line};
 pub use preflight::PreflightError;
 pub use run::{Command, Status, Step, count_accounts, dry_run, run, status};

@@ -116,8 +116,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     result
 }
 
-fn user_message(error: DbErr) -> String {
-    migration::user_message(&error)
+fn operator_message(error: DbErr) -> String {
+    migration::operator_message(&error)
 }
 
 async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
@@ -125,9 +125,9 @@ async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, Strin
     let command = match task {
         Task::Check => return check(db).await,
         Task::Status => return status(&executor).await,
-        Task::Manifest => return print(&migration::manifest(db).await.map_err(user_message)?),
+        Task::Manifest => return print(&migration::manifest(db).await.map_err(operator_message)?),
         Task::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(user_message)?;
+            let sql = migration::dry_run(&executor).await.map_err(operator_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         Task::Up { num, .. } => Command::Up(num),
@@ -137,7 +137,7 @@ async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, Strin
         // `run` has executed these, which need no database.
         Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let steps = migration::run(&executor, command).await.map_err(user_message)?;
+    let steps = migration::run(&executor, command).await.map_err(operator_message)?;
     let mut text = String::new();
     for step in &steps {
         let line = match step {
@@ -177,7 +177,7 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let accounts = migration::count_accounts(db).await.map_err(user_message)?;
+    let accounts = migration::count_accounts(db).await.map_err(operator_message)?;
     if accounts == 0 {
         return Ok(command);
     }
@@ -195,7 +195,7 @@ async fn confirm(
 }
 
 async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
-    let report = migration::check(db).await.map_err(user_message)?;
+    let report = migration::check(db).await.map_err(operator_message)?;
     let mut text = String::new();
     for name in &report.pending {
         text += &format!("missing: migration {name}\n");
@@ -214,7 +214,7 @@ async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
 }
 
 async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
-    let status = migration::status(db).await.map_err(user_message)?;
+    let status = migration::status(db).await.map_err(operator_message)?;
     let mut text = String::new();
     for (name, is_applied) in &status.migrations {
         text += &format!("{:8} {name}\n", if *is_applied { "applied" } else { "pending" });

@@ -1,5 +1,6 @@
-//! Errors when connecting: each cause has its own message, which is the same from the migration program and the
-//! service.
+//! Errors when connecting. Each cause of a failed connection has its own message, which is the same from the migration
+//! program and the service. The service also reports a missing or outdated schema, and a pooler that does not track its
+//! prepared statements.
 
 use std::{
     io::{Read, Write},
@@ -16,15 +17,19 @@ use testdb::Server;
 use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler;
 
-/// Connects with the program's and the service's functions, asserts the same message, and returns it.
+/// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
+/// it.
 async fn connect_error(url: &str) -> String {
-    let program = connect(url).await.map(|_| ()).unwrap_err().to_string();
+    let migration_message = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
     assert_eq!(error.code(), "connect_failed", "{url}: {error:?}");
-    assert_eq!(error.to_string(), program, "{url}");
-    assert!(program.ends_with('.') && !program.contains('\n'), "must be one sentence: {program}");
+    assert_eq!(error.to_string(), migration_message, "{url}");
+    assert!(
+        migration_message.ends_with('.') && !migration_message.contains('\n'),
+        "must be one line that ends with a period: {migration_message}"
+    );
     assert!(!format!("{error} {error:?}").contains("hunter2"), "must not contain the password: {error:?}");
-    program
+    migration_message
 }
 
 /// Starts a listener that sends `answer` to every client and closes the connection. If the answer is a PostgreSQL
@@ -50,7 +55,7 @@ fn start_listener(answer: Vec<u8>) -> String {
     format!("postgres://ada:hunter2@127.0.0.1:{port}/game")
 }
 
-/// Starts a listener that refuses every connection with that SQLSTATE and message. Returns the URL.
+/// Starts a listener that refuses every connection with this SQLSTATE and message. Returns the URL.
 fn start_refusing_listener(code: &str, message: &str) -> String {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
@@ -66,14 +71,14 @@ fn start_refusing_listener(code: &str, message: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_host_or_port_without_a_postgresql_server_is_reported() {
-    let closed_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
+    let closed_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, expected) in [
         (
             "postgres://ada:hunter2@no-such-host.invalid/game".to_owned(),
             "\"no-such-host.invalid\" of the database URL is unknown",
         ),
-        (format!("postgres://ada:hunter2@{closed_port}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
+        (format!("postgres://ada:hunter2@{closed_address}/game"), "No PostgreSQL server answers at 127.0.0.1:"),
         (
             start_listener(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec()),
             "is not a PostgreSQL server",
@@ -96,7 +101,7 @@ async fn a_host_or_port_without_a_postgresql_server_is_reported() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
+async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
@@ -122,7 +127,7 @@ async fn a_refusal_of_a_server_or_pooler_is_reported_with_its_remedy() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_a_real_server_is_reported_with_its_remedy() {
+async fn a_refusal_by_a_real_server_is_explained() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
@@ -169,11 +174,13 @@ async fn a_missing_or_outdated_schema_is_reported() {
     let older = Sparc::connect(database.url()).await.unwrap_err();
     assert_eq!(older.code(), "schema_outdated");
     assert!(older.to_string().contains("0.16") && older.to_string().contains("needs version 0.17"), "{older}");
+    // A newer schema is accepted.
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")
         .await
         .unwrap();
     Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
 
+    // `up` restores the comment.
     Migrator::up(&db, None).await.unwrap();
     Migrator::down(&db, Some(1)).await.unwrap();
     assert_eq!(Sparc::connect(database.url()).await.unwrap_err().code(), "schema_outdated", "partly undone");
@@ -182,14 +189,15 @@ async fn a_missing_or_outdated_schema_is_reported() {
 }
 
 #[tokio::test]
-async fn colliding_prepared_statements_behind_a_pooler_give_an_error_with_its_remedy() {
+async fn colliding_prepared_statements_behind_a_pooler_are_explained() {
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let Some(pooler) = start_pooler(database.url()).await else { return };
-    // Another client has prepared statements with the driver's names on every server connection of the pooler.
-    let others = migration::connect(&pooler.url).await.unwrap();
+    // The pooler has opened one server connection so far; another client prepares statements with the driver's names on
+    // it.
+    let other_client = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
-        others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();
+        other_client.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();
     }
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(1)).await.unwrap();
     let error = sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err();
@@ -199,5 +207,5 @@ async fn colliding_prepared_statements_behind_a_pooler_give_an_error_with_its_re
     let sparc = Sparc::connect_with(&pooler.url, Options::default().without_prepared_statements()).await.unwrap();
     assert_eq!(sparc.as_anon().users().profile(uuid::Uuid::new_v4()).await.unwrap_err().code(), "not_found");
     sparc.close().await.unwrap();
-    others.close().await.unwrap();
+    other_client.close().await.unwrap();
 }

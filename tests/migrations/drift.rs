@@ -27,7 +27,7 @@ pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
 async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dry_run() {
     for applies_script in [false, true] {
         let (_database, owner, administrator) = create_migrated_database().await;
-        let broken = "SET search_path = public;
+        let breaking_sql = "SET search_path = public;
             DROP POLICY \"Users can update own profile\" ON users;
             ALTER TABLE characters DISABLE ROW LEVEL SECURITY;
             DROP TABLE tutorial_progress CASCADE;
@@ -37,10 +37,10 @@ async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dr
             GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated;
             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO PUBLIC;
             ALTER TABLE users DROP COLUMN bio CASCADE";
-        administrator.execute_unprepared(broken).await.unwrap();
+        administrator.execute_unprepared(breaking_sql).await.unwrap();
         let before = super::read_catalog(&owner).await;
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-        assert_eq!(super::read_catalog(&owner).await, before, "a dry run changes nothing");
+        assert_eq!(super::read_catalog(&owner).await, before, "a dry run must change nothing");
         if applies_script {
             owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
         } else {
@@ -82,8 +82,8 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
         .await
         .unwrap();
     let report = check(&owner).await.unwrap();
-    let named: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert_eq!(named, ["policy \"Users can update own profile\" on public.users"]);
+    let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert_eq!(objects, ["policy \"Users can update own profile\" on public.users"]);
     for object in [
         "policy \"Support reads\" on public.users",
         "index support_bio on public.users",
@@ -198,7 +198,7 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
         assert!(message.contains(object), "{message}");
         assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
-        assert_eq!(super::read_catalog(&owner).await, before, "nothing must have changed");
+        assert_eq!(super::read_catalog(&owner).await, before, "a refused up must change nothing");
     }
 }
 
@@ -254,7 +254,7 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let writer = administrator.begin().await.unwrap();
     writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
-    let message = migration::user_message(&error);
+    let message = migration::operator_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
     writer.rollback().await.unwrap();
     assert_eq!(super::read_catalog(&owner).await, before);

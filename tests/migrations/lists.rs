@@ -27,11 +27,11 @@ async fn only_up_runs_with_a_broken_list_and_repairs_it() {
         let before = query_lines(&owner, versions).await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
-        let broken = read_catalog(&owner).await;
+        let broken_catalog = read_catalog(&owner).await;
         for command in [Command::Down(Some(1)), Command::Reset, Command::Refresh] {
             if let Err(error) = migration::run(&(&owner).into_database_executor(), command).await {
                 assert!(refusal_message(error).contains("run up"), "{sql}");
-                assert_eq!(read_catalog(&owner).await, broken, "{sql}");
+                assert_eq!(read_catalog(&owner).await, broken_catalog, "{sql}");
             } else {
                 panic!("{sql}: {command:?} must not guess which migrations are applied");
             }

@@ -14,10 +14,10 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
     let (database, direct) = create_empty_database().await;
     let Some(pooler) = start_pooler(database.url()).await else { return };
     // Prepare statements with the driver's names on server connections that the pooler later gives to other clients.
-    let others = sea_orm::Database::connect(&pooler.url).await.unwrap();
+    let other_client = sea_orm::Database::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
         // An error is ignored, because this connection's own driver may have used the first names.
-        let _ = others.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
+        let _ = other_client.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await;
     }
     let db = connect(&pooler.url).await.unwrap();
     for _ in 0..3 {
@@ -32,6 +32,6 @@ async fn every_command_works_through_a_pooler_in_transaction_mode() {
         Migrator::down(&db, Some(1)).await.unwrap();
         Migrator::reset(&db).await.unwrap();
     }
-    others.close().await.unwrap();
+    other_client.close().await.unwrap();
     db.close().await.unwrap();
 }

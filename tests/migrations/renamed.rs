@@ -1,4 +1,4 @@
-//! Renamed or moved objects: `up` renames them back with their rows, or refuses with one sentence that says what to do.
+//! Renamed or moved objects: `up` renames them back with their rows, or refuses with a message that says what to do.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -85,7 +85,7 @@ async fn a_renamed_object_is_named_and_renamed_back() {
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
         assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
         let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
-        assert_eq!(query_lines(&owner, rows).await, ["ada true"], "{sql}: no row is lost");
+        assert_eq!(query_lines(&owner, rows).await, ["ada true"], "{sql}: the rows must still be there");
     }
 }
 
@@ -102,7 +102,7 @@ async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it()
     assert_eq!(report.differences.len(), 1, "{report:#?}");
     let before = read_catalog(&owner).await;
     let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
-    assert_eq!(read_catalog(&owner).await, before, "a dry run changes nothing");
+    assert_eq!(read_catalog(&owner).await, before, "a dry run must change nothing");
     owner.execute_unprepared(&script).await.unwrap_or_else(|error| panic!("{error}\n{script}"));
     assert!(check(&owner).await.unwrap().is_clean());
 }

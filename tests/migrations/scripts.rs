@@ -40,26 +40,27 @@ async fn the_script_creates_what_up_creates() {
     Migrator::up(&db, None).await.unwrap();
     let migrated = read_catalog(&db).await;
 
-    let (database, scripted) = create_empty_database().await;
+    let (database, scripted_db) = create_empty_database().await;
     let Some(outcome) = run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
     else {
         return;
     };
     outcome.unwrap();
-    assert_eq!(read_catalog(&scripted).await, migrated);
-    assert!(check(&scripted).await.unwrap().is_clean());
-    assert_eq!(migration::manifest(&scripted).await.unwrap(), MANIFEST);
-    let before = read_catalog(&scripted).await;
-    Migrator::up(&scripted, None).await.unwrap();
-    assert_eq!(read_catalog(&scripted).await, before);
-    assert_eq!(Migrator::get_pending_migrations(&scripted).await.unwrap().len(), 0);
+    assert_eq!(read_catalog(&scripted_db).await, migrated);
+    assert!(check(&scripted_db).await.unwrap().is_clean());
+    assert_eq!(migration::manifest(&scripted_db).await.unwrap(), MANIFEST);
+    let before = read_catalog(&scripted_db).await;
+    Migrator::up(&scripted_db, None).await.unwrap();
+    assert_eq!(read_catalog(&scripted_db).await, before);
+    assert_eq!(Migrator::get_pending_migrations(&scripted_db).await.unwrap().len(), 0);
     let second_run =
         run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
     assert!(second_run.unwrap_err().contains("has the schema already"));
-    Migrator::reset(&scripted).await.unwrap();
+    Migrator::reset(&scripted_db).await.unwrap();
 }
 
-/// As the platform's command line program runs it: statement by statement, in one transaction.
+/// PostgreSQL runs the statements of one query one after another in one transaction, which is how the platform's
+/// command-line program runs the script.
 #[tokio::test]
 async fn the_script_also_runs_as_one_query() {
     let (_database, db) = create_empty_database().await;

@@ -37,23 +37,23 @@ async fn settings_of_the_database_change_nothing() {
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
 
-        let scripted = server().await.create_empty().await.unwrap();
-        let administrator = connect(&scripted.superuser_url()).await.unwrap();
+        let scripted_database = server().await.create_empty().await.unwrap();
+        let administrator = connect(&scripted_database.superuser_url()).await.unwrap();
         let name = query_lines(&administrator, "SELECT current_database()::text").await.concat();
         administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
-        let db = connect(scripted.url()).await.unwrap();
+        let db = connect(scripted_database.url()).await.unwrap();
         let Some(outcome) =
-            run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted.url()], &migration::sql())
+            run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
         else {
             return;
         };
         outcome.unwrap();
-        assert!(check(&db).await.unwrap().is_clean(), "{setting}, by the script");
+        assert!(check(&db).await.unwrap().is_clean(), "{setting}, created by the script");
     }
 }
 
 #[tokio::test]
-async fn timeouts_of_the_role_do_not_apply_to_check_and_dry_run() {
+async fn timeouts_of_the_database_do_not_apply_to_reading_commands() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
@@ -75,7 +75,7 @@ async fn default_privileges_of_the_migrating_role_change_nothing() {
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO pg_monitor, PUBLIC";
     let revocations = "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
                  ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC";
-    let broken = "DROP TABLE public.tutorial_progress, public.session_events CASCADE; DROP VIEW public.profiles;
+    let breaking_sql = "DROP TABLE public.tutorial_progress, public.session_events CASCADE; DROP VIEW public.profiles;
                   DROP SCHEMA private CASCADE; DROP TYPE public.attribute CASCADE";
     for sql in [grants, revocations] {
         let (_database, db) = create_empty_database().await;
@@ -85,13 +85,13 @@ async fn default_privileges_of_the_migrating_role_change_nothing() {
         assert!(report.is_clean(), "{sql}: {report:#?}");
         // Only now can `anon` be named, because `up` creates the API roles.
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
-        db.execute_unprepared(broken).await.unwrap();
+        db.execute_unprepared(breaking_sql).await.unwrap();
         up(&db).await;
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{sql}");
 
         let (_database, db) = create_empty_database().await;
         db.execute_unprepared(sql).await.unwrap();
         db.execute_unprepared(&migration::sql()).await.unwrap();
-        assert!(check(&db).await.unwrap().is_clean(), "{sql}, by the script");
+        assert!(check(&db).await.unwrap().is_clean(), "{sql}, created by the script");
     }
 }

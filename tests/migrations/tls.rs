@@ -82,30 +82,36 @@ async fn is_encrypted(db: &DatabaseConnection) -> bool {
 async fn sslmode_behaves_as_in_libpq() {
     let certificates = Certificates::new();
     let server = certificates.start_server("host").await;
-    let by_name = server.url().replace("127.0.0.1", "localhost");
-    let (ours, other) = (certificates.path("authority.crt"), certificates.path("other.crt"));
+    let url_by_name = server.url().replace("127.0.0.1", "localhost");
+    let (authority, other_authority) = (certificates.path("authority.crt"), certificates.path("other.crt"));
 
-    for (url, is_expected) in [
+    for (url, expects_encryption) in [
         (server.url().to_owned(), true),
         (format!("{}?sslmode=prefer", server.url()), true),
         (format!("{}?sslmode=allow", server.url()), false),
         (format!("{}?sslmode=disable", server.url()), false),
         (format!("{}?sslmode=require", server.url()), true),
-        (format!("{}?sslmode=require&sslrootcert={ours}", server.url()), true),
-        (format!("{}?sslmode=verify-ca&sslrootcert={ours}", server.url()), true),
-        (format!("{by_name}?sslmode=verify-full&sslrootcert={ours}"), true),
+        (format!("{}?sslmode=require&sslrootcert={authority}", server.url()), true),
+        (format!("{}?sslmode=verify-ca&sslrootcert={authority}", server.url()), true),
+        (format!("{url_by_name}?sslmode=verify-full&sslrootcert={authority}"), true),
     ] {
         let db = connect(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(is_encrypted(&db).await, is_expected, "{url}");
+        assert_eq!(is_encrypted(&db).await, expects_encryption, "{url}");
     }
 
     for (url, expected) in [
-        (format!("{}?sslmode=verify-full&sslrootcert={ours}", server.url()), "is not for \"127.0.0.1\""),
-        (format!("{by_name}?sslmode=verify-full"), "no trusted authority has signed it"),
-        (format!("{by_name}?sslmode=verify-full&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{by_name}?sslmode=verify-ca&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{by_name}?sslmode=require&sslrootcert={other}"), "no trusted authority has signed it"),
-        (format!("{by_name}?sslrootcert=system"), "no trusted authority has signed it"),
+        (format!("{}?sslmode=verify-full&sslrootcert={authority}", server.url()), "is not for \"127.0.0.1\""),
+        (format!("{url_by_name}?sslmode=verify-full"), "no trusted authority has signed it"),
+        (
+            format!("{url_by_name}?sslmode=verify-full&sslrootcert={other_authority}"),
+            "no trusted authority has signed it",
+        ),
+        (
+            format!("{url_by_name}?sslmode=verify-ca&sslrootcert={other_authority}"),
+            "no trusted authority has signed it",
+        ),
+        (format!("{url_by_name}?sslmode=require&sslrootcert={other_authority}"), "no trusted authority has signed it"),
+        (format!("{url_by_name}?sslrootcert=system"), "no trusted authority has signed it"),
     ] {
         let error = connect(&url).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{url}: {error}");

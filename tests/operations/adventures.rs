@@ -1,4 +1,4 @@
-//! Adventures.
+//! The operations on adventures, and who may call them.
 
 use sparc::service::{
     Operations,
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Caller, EVERYBODY_MAY, Operation, Refusal, SERVICE_MAY, USERS_MAY, operation, outcome_code, refusal};
 
-fn named(name: &str) -> NewAdventure {
+fn new_adventure(name: &str) -> NewAdventure {
     NewAdventure { name: name.into(), ..Default::default() }
 }
 
@@ -24,7 +24,7 @@ const ONLY_CREATOR_MAY: [&str; 6] = ["not_signed_in", "not_found", "not_found", 
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("adventures.create", USERS_MAY, |tx, scene| tx.adventures().create(named("New"))),
+        operation!("adventures.create", USERS_MAY, |tx, scene| tx.adventures().create(new_adventure("New"))),
         operation!("adventures.edit", CREATOR_OF_PUBLISHED_MAY, |tx, scene| {
             let changes = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
             tx.adventures().edit(scene.adventure, changes)
@@ -56,15 +56,15 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("adventures.create", Player, "invalid_value", |tx, scene| tx.adventures().create(named("xy"))),
+        refusal!("adventures.create", Player, "invalid_value", |tx, scene| tx.adventures().create(new_adventure("xy"))),
         refusal!("adventures.create", Player, "invalid_value", |tx, scene| {
-            tx.adventures().create(NewAdventure { estimated_duration: 0, ..named("Short") })
+            tx.adventures().create(NewAdventure { estimated_duration: 0, ..new_adventure("Short") })
         }),
         refusal!("adventures.create", Player, "invalid_value", |tx, scene| {
-            tx.adventures().create(NewAdventure { min_players: 4, max_players: 3, ..named("Odd") })
+            tx.adventures().create(NewAdventure { min_players: 4, max_players: 3, ..new_adventure("Odd") })
         }),
         refusal!("adventures.create", Player, "id_conflict", |tx, scene| {
-            tx.adventures().create(NewAdventure { id: Some(scene.draft), ..named("Thief") })
+            tx.adventures().create(NewAdventure { id: Some(scene.draft), ..new_adventure("Thief") })
         }),
         refusal!("adventures.edit", Seer, "invalid_value", |tx, scene| {
             tx.adventures().edit(scene.draft, AdventureChanges { max_players: Some(7), ..Default::default() })

@@ -1,4 +1,4 @@
-//! Creatures.
+//! The operations on creatures, and who may call them.
 
 use sparc::service::{
     Operations,
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Caller, EVERYBODY_MAY, Operation, Refusal, operation, outcome_code, refusal};
 
-fn named(name: &str) -> NewCreature {
+fn new_creature(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
@@ -18,7 +18,7 @@ const CREATOR_MAY: [&str; 6] =
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("creatures.add", CREATOR_MAY, |tx, scene| tx.creatures().add(scene.adventure, named("Wolf"))),
+        operation!("creatures.add", CREATOR_MAY, |tx, scene| tx.creatures().add(scene.adventure, new_creature("Wolf"))),
         operation!("creatures.edit", CREATOR_MAY, |tx, scene| {
             tx.creatures().edit(scene.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
@@ -30,20 +30,24 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| tx.creatures().add(scene.adventure, named(""))),
+        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| tx
+            .creatures()
+            .add(scene.adventure, new_creature(""))),
         refusal!("creatures.add", Seer, "invalid_value", |tx, scene| {
             let stats = Stats { might: 11, ..Default::default() };
-            tx.creatures().add(scene.adventure, NewCreature { stats, ..named("Giant") })
+            tx.creatures().add(scene.adventure, NewCreature { stats, ..new_creature("Giant") })
         }),
-        refusal!("creatures.add", Seer, "not_allowed", |tx, scene| tx.creatures().add(Uuid::new_v4(), named("Wolf"))),
+        refusal!("creatures.add", Seer, "not_allowed", |tx, scene| tx
+            .creatures()
+            .add(Uuid::new_v4(), new_creature("Wolf"))),
         refusal!("creatures.add", Stranger, "not_allowed", |tx, scene| {
-            tx.creatures().add(scene.draft, named("Wolf"))
+            tx.creatures().add(scene.draft, new_creature("Wolf"))
         }),
         refusal!("creatures.remove", Stranger, "not_found", |tx, scene| {
             tx.creatures().remove(scene.creature_of_draft)
         }),
         refusal!("creatures.add", Seer, "id_conflict", |tx, scene| {
-            tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..named("Wolf") })
+            tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..new_creature("Wolf") })
         }),
         refusal!("creatures.edit", Seer, "invalid_value", |tx, scene| {
             tx.creatures().edit(scene.creature, CreatureChanges { hit_points: Some(1001), ..Default::default() })

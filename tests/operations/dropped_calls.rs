@@ -1,4 +1,5 @@
-//! Every call of an operation is dropped at each point where it waits, and the next caller uses the connection at once.
+//! Each operation, called by one caller who may call it, is dropped at each point where it waits; the next caller then
+//! uses the same connection.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{faults::network::Proxy, programs::poll_then_drop};
 
-/// Returns the role and user that the next statement runs as.
+/// Returns the role and the user of the transaction, as the server sees them.
 async fn current_identity(tx: &Transaction) -> Result<(String, Option<uuid::Uuid>), Error> {
     let sql = "SELECT current_user::text, auth.uid()";
     let row = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?.unwrap();
@@ -28,19 +29,20 @@ async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, wha
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let scene = Scene::new().await;
     let before = scene.hash_rows().await;
-    // The proxy runs in this thread, so no response arrives before the test waits for it.
+    // The proxy runs in this thread, so a response arrives only while a call is pending. So every wait for the server is
+    // a poll after which the call can be dropped.
     let proxy = Proxy::to_world(&scene.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next_caller = sparc.as_user(scene.stranger.id);
-    let mut dropped = 0;
+    let mut points = 0;
     for operation in operations() {
         let caller = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
         let Some(caller) = caller.map(|index| scene.identity(&sparc, CALLERS[index])) else { continue };
-        for polls in 0.. {
-            let what = format!("{} after {polls} polls", operation.name);
+        for more_polls in 0.. {
+            let what = format!("{} after {} polls", operation.name, more_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(polls, (operation.call)(&inner, &scene)).await.is_some();
+            let is_finished = poll_then_drop(more_polls, (operation.call)(&inner, &scene)).await.is_some();
             assert_same_identity(&inner, &caller, &what).await;
             inner.rollback().await.unwrap();
             let identity =
@@ -48,19 +50,19 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let is_finished = poll_then_drop(polls, (operation.call)(&tx, &scene)).await.is_some() && is_finished;
+            let is_finished = poll_then_drop(more_polls, (operation.call)(&tx, &scene)).await.is_some() && is_finished;
             drop(tx);
             let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
             assert_eq!(me.id, scene.stranger.id, "{what}");
             if is_finished {
                 break;
             }
-            dropped += 1;
-            assert!(polls < 200, "{what}: the operation does not finish");
+            points += 1;
+            assert!(more_polls < 200, "{what}: the operation does not finish");
         }
     }
-    println!("{dropped} calls dropped");
-    assert!(dropped > 100, "{dropped}");
-    assert_eq!(scene.hash_rows().await, before, "nothing was committed");
+    println!("calls were dropped at {points} points");
+    assert!(points > 100, "{points}");
+    assert_eq!(scene.hash_rows().await, before, "a dropped call must commit nothing");
     sparc.close().await.unwrap();
 }

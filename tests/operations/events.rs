@@ -1,4 +1,4 @@
-//! Events.
+//! The operations on events, and who may call them.
 
 use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};
@@ -18,32 +18,32 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "events.send",
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
-            |tx, scene| tx.events().send(wave(scene.active))
+            |tx, scene| tx.events().send(wave(scene.active_session))
         ),
-        operation!("events.after", PARTICIPANTS_MAY, |tx, scene| tx.events().after(scene.active, 0)),
-        operation!("events.newest", PARTICIPANTS_MAY, |tx, scene| tx.events().newest(scene.active)),
+        operation!("events.after", PARTICIPANTS_MAY, |tx, scene| tx.events().after(scene.active_session, 0)),
+        operation!("events.newest", PARTICIPANTS_MAY, |tx, scene| tx.events().newest(scene.active_session)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("events.after", Service, "not_found", |tx, scene| tx.events().after(scene.archived, 0)),
-        refusal!("events.after", Closed, "account_closed", |tx, scene| tx.events().after(scene.active, 0)),
-        refusal!("events.newest", Closed, "account_closed", |tx, scene| tx.events().newest(scene.active)),
-        refusal!("events.newest", Service, "not_found", |tx, scene| tx.events().newest(scene.archived)),
+        refusal!("events.after", Service, "not_found", |tx, scene| tx.events().after(scene.archived_session, 0)),
+        refusal!("events.after", Closed, "account_closed", |tx, scene| tx.events().after(scene.active_session, 0)),
+        refusal!("events.newest", Closed, "account_closed", |tx, scene| tx.events().newest(scene.active_session)),
+        refusal!("events.newest", Service, "not_found", |tx, scene| tx.events().newest(scene.archived_session)),
         refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active) })
+            tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active_session) })
         }),
         refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(scene.active) })
+            tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(scene.active_session) })
         }),
         refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { payload: json!("\0"), ..wave(scene.active) })
+            tx.events().send(NewEvent { payload: json!("\0"), ..wave(scene.active_session) })
         }),
         refusal!("events.send", Player, "id_conflict", |tx, scene| async {
             let id = Some(Uuid::new_v4());
-            tx.events().send(NewEvent { id, ..wave(scene.active) }).await?;
-            tx.events().send(NewEvent { id, payload: json!(2), ..wave(scene.active) }).await
+            tx.events().send(NewEvent { id, ..wave(scene.active_session) }).await?;
+            tx.events().send(NewEvent { id, payload: json!(2), ..wave(scene.active_session) }).await
         }),
     ]
 }

@@ -17,7 +17,7 @@ pub enum Caller {
     Service,
     /// A user whose account was closed and whose token is still valid.
     Closed,
-    /// A user at the limits; see [`Scene::at_limits`].
+    /// A user at the limits; see [`Scene::account_at_limits`].
     AtLimits,
 }
 
@@ -31,20 +31,21 @@ pub struct Scene {
     pub leaver: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
-    /// twenty live sessions as Seer, and left `left_at_limits`.
-    pub at_limits: Uuid,
-    pub at_limits_living: Uuid,
-    pub at_limits_retired: Uuid,
-    pub left_at_limits: Uuid,
+    /// twenty live sessions as Seer, and left `session_left_at_limits`.
+    pub account_at_limits: Uuid,
+    /// The character that is in twenty live sessions.
+    pub living_character_at_limits: Uuid,
+    pub retired_character_at_limits: Uuid,
+    pub session_left_at_limits: Uuid,
     /// A closed account with a retired and a living character.
-    pub closed: Uuid,
-    pub closed_retired: Uuid,
-    pub closed_living: Uuid,
+    pub closed_account: Uuid,
+    pub retired_character_of_closed_account: Uuid,
+    pub living_character_of_closed_account: Uuid,
     /// A character with the maximum experience.
-    pub most_experienced: Uuid,
+    pub most_experienced_character: Uuid,
     /// Two characters of the player: one that was never played, and a retired one.
-    pub spare: Uuid,
-    pub retired: Uuid,
+    pub spare_character: Uuid,
+    pub retired_character: Uuid,
     /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
     pub adventure: Uuid,
     pub draft: Uuid,
@@ -52,32 +53,34 @@ pub struct Scene {
     /// A creature of `adventure`.
     pub creature: Uuid,
     pub creature_of_draft: Uuid,
-    /// Sessions of the Seer: `player` has a seat in each, `leaver` has left each.
-    pub waiting: Uuid,
-    pub private: Uuid,
-    pub starting_soon: Uuid,
-    pub active: Uuid,
-    pub paused: Uuid,
-    pub completed: Uuid,
-    pub archived: Uuid,
-    /// An active session; the player's heroic save is used up.
-    pub save_used: Uuid,
+    /// Sessions of the Seer: `player` has a seat in each, `leaver` has left each. All are private, except
+    /// `waiting_session`.
+    pub waiting_session: Uuid,
+    pub private_session: Uuid,
+    /// A session from which the Seer has removed `leaver`.
+    pub starting_soon_session: Uuid,
+    pub active_session: Uuid,
+    pub paused_session: Uuid,
+    pub completed_session: Uuid,
+    pub archived_session: Uuid,
+    /// An active session in which the player's heroic save is used up.
+    pub session_with_save_used: Uuid,
     /// A public session whose seats other players have taken.
-    pub full: Uuid,
+    pub full_session: Uuid,
     /// Sessions of the Seer that wait and that `leaver` left: one with three of four seats taken, one with two of two.
-    pub one_seat_free: Uuid,
-    pub no_seat_free: Uuid,
+    pub session_with_one_seat_free: Uuid,
+    pub session_with_no_seat_free: Uuid,
     /// A public session that is active.
-    pub public_active: Uuid,
+    pub public_active_session: Uuid,
     /// An active session whose only player has left.
-    pub without_player: Uuid,
-    /// Rolls of the player's character. `late` is too old for a heroic save; `saved` and `unsaved` failed in
-    /// `save_used`, and `saved` was repeated by the heroic save.
-    pub failed: Uuid,
-    pub succeeded: Uuid,
-    pub late: Uuid,
-    pub saved: Uuid,
-    pub unsaved: Uuid,
+    pub session_without_player: Uuid,
+    /// Rolls of the player's character. `late_roll` is too old for a heroic save; `saved_roll` and `unsaved_roll`
+    /// failed in `session_with_save_used`, and `saved_roll` was repeated by the heroic save.
+    pub failed_roll: Uuid,
+    pub successful_roll: Uuid,
+    pub late_roll: Uuid,
+    pub saved_roll: Uuid,
+    pub unsaved_roll: Uuid,
 }
 
 impl Scene {
@@ -89,26 +92,28 @@ impl Scene {
         let owner = world.owner();
         let seer = world.new_account().await;
         let (player, leaver, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
-        let spare = world.new_character(player.id).await;
-        let retired = world.new_character(player.id).await;
-        let (at_limits, closed) = (world.new_account().await, world.new_account().await);
-        let at_limits_retired = world.new_character(at_limits).await;
-        let closed_retired = world.new_character(closed).await;
-        let closed_living = world.new_character(closed).await;
-        let most_experienced = world.new_character(at_limits).await;
+        let spare_character = world.new_character(player.id).await;
+        let retired_character = world.new_character(player.id).await;
+        let (account_at_limits, closed_account) = (world.new_account().await, world.new_account().await);
+        let retired_character_at_limits = world.new_character(account_at_limits).await;
+        let retired_character_of_closed_account = world.new_character(closed_account).await;
+        let living_character_of_closed_account = world.new_character(closed_account).await;
+        let most_experienced_character = world.new_character(account_at_limits).await;
         owner
-            .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced}'"))
+            .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced_character}'"))
             .await
             .unwrap();
         owner
             .exec(&format!(
                 "UPDATE characters SET retired_at = now()
-                 WHERE id IN ('{retired}', '{at_limits_retired}', '{closed_retired}')"
+                 WHERE id IN (
+                   '{retired_character}', '{retired_character_at_limits}', '{retired_character_of_closed_account}'
+                 )"
             ))
             .await
             .unwrap();
         for _ in 0..9 {
-            world.new_character(at_limits).await;
+            world.new_character(account_at_limits).await;
         }
 
         let adventure = world.new_adventure(seer).await;
@@ -157,54 +162,77 @@ impl Scene {
             }
             sessions.push(session);
         }
-        let &[waiting, private, starting_soon, active, paused, completed, save_used, archived] = &sessions[..] else {
+        let &[
+            waiting_session,
+            private_session,
+            starting_soon_session,
+            active_session,
+            paused_session,
+            completed_session,
+            session_with_save_used,
+            archived_session,
+        ] = &sessions[..]
+        else {
             unreachable!()
         };
-        owner.exec(&insert_roll(archived, player.character)).await.unwrap();
-        let long_ago = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived}'");
-        owner.exec(&long_ago).await.unwrap();
+        owner.exec(&insert_roll(archived_session, player.character)).await.unwrap();
+        let end_long_ago =
+            format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived_session}'");
+        owner.exec(&end_long_ago).await.unwrap();
         assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
         let full = world.new_session(2).await;
         world.set(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
-        let without_player: Uuid = owner.value(&sql).await.unwrap();
-        let (one_seat_free, no_seat_free): (Uuid, Uuid) =
+        let session_without_player: Uuid = owner.value(&sql).await.unwrap();
+        let (session_with_one_seat_free, session_with_no_seat_free): (Uuid, Uuid) =
             (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
-        for session in [one_seat_free, no_seat_free] {
+        for session in [session_with_one_seat_free, session_with_no_seat_free] {
             owner.exec(&insert_seat(session, leaver.id, leaver.character)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.exec(&leave).await.unwrap();
         }
         let only_player = world.new_player().await;
-        owner.exec(&insert_seat(without_player, only_player.id, only_player.character)).await.unwrap();
-        for (session, others) in [(one_seat_free, 2), (no_seat_free, 1)] {
+        owner.exec(&insert_seat(session_without_player, only_player.id, only_player.character)).await.unwrap();
+        for (session, other_players) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
             owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
-            for _ in 0..others {
+            for _ in 0..other_players {
                 let other = world.new_player().await;
                 owner.exec(&insert_seat(session, other.id, other.character)).await.unwrap();
             }
         }
-        owner.exec(&insert_seat(one_seat_free, closed, closed_living)).await.unwrap();
-        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'")).await.unwrap();
-        owner.exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{no_seat_free}'")).await.unwrap();
-        owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{without_player}'")).await.unwrap();
         owner
-            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{without_player}'"))
+            .exec(&insert_seat(session_with_one_seat_free, closed_account, living_character_of_closed_account))
+            .await
+            .unwrap();
+        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'")).await.unwrap();
+        owner
+            .exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{session_with_no_seat_free}'"))
+            .await
+            .unwrap();
+        owner
+            .exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_without_player}'"))
+            .await
+            .unwrap();
+        owner
+            .exec(&format!(
+                "UPDATE session_players SET is_active = false WHERE session_id = '{session_without_player}'"
+            ))
             .await
             .unwrap();
         let public_active = world.new_active_session(1).await;
         world.set(&public_active, "is_public = true").await;
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id)
-             SELECT '{at_limits}', '{adventure}' FROM generate_series(1, 20)"
+             SELECT '{account_at_limits}', '{adventure}' FROM generate_series(1, 20)"
         );
         owner.exec(&insert).await.unwrap();
 
-        // The Seer has removed `leaver` from `starting_soon`.
+        // The Seer has removed `leaver` from `starting_soon_session`.
         owner
             .exec(&format!(
-                "UPDATE session_players SET removed_at = now() WHERE session_id = '{starting_soon}' AND user_id = '{}'",
+                "UPDATE session_players SET removed_at = now()
+                 WHERE session_id = '{starting_soon_session}' AND user_id = '{}'",
                 leaver.id
             ))
             .await
@@ -217,23 +245,25 @@ impl Scene {
                RETURNING id
              )
              INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT id, '{at_limits}', '{most_experienced}' FROM opened RETURNING session_id"
+             SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
         );
-        let left_at_limits: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
+        let session_left_at_limits: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
         owner
-            .exec(&format!("UPDATE session_players SET is_active = false WHERE session_id = '{left_at_limits}'"))
+            .exec(&format!(
+                "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_at_limits}'"
+            ))
             .await
             .unwrap();
         owner.exec(&insert.replace("{}", "20")).await.unwrap();
 
-        // All but `late` are dated in the future, so that a heroic save is never too late.
+        // All but `late_roll` are dated in the future, so that a heroic save is never too late.
         let hero = player.character;
-        let failed = world.new_roll(active, hero, "{1,2}", 10, -3600).await;
-        let succeeded = world.new_roll(active, hero, "{6}", 10, -3600).await;
-        let late = world.new_roll(active, hero, "{1,2}", 10, 3600).await;
-        let saved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
-        let unsaved = world.new_roll(save_used, hero, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::insert_heroic_save(save_used, hero, saved)).await.unwrap();
+        let failed_roll = world.new_roll(active_session, hero, "{1,2}", 10, -3600).await;
+        let successful_roll = world.new_roll(active_session, hero, "{6}", 10, -3600).await;
+        let late_roll = world.new_roll(active_session, hero, "{1,2}", 10, 3600).await;
+        let saved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
+        let unsaved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
+        owner.exec(&crate::world::insert_heroic_save(session_with_save_used, hero, saved_roll)).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
             .await
@@ -243,39 +273,39 @@ impl Scene {
             player,
             leaver,
             stranger,
-            at_limits,
-            at_limits_living: most_experienced,
-            at_limits_retired,
-            left_at_limits,
-            closed,
-            closed_retired,
-            closed_living,
-            most_experienced,
-            spare,
-            retired,
+            account_at_limits,
+            living_character_at_limits: most_experienced_character,
+            retired_character_at_limits,
+            session_left_at_limits,
+            closed_account,
+            retired_character_of_closed_account,
+            living_character_of_closed_account,
+            most_experienced_character,
+            spare_character,
+            retired_character,
             adventure,
             draft,
             invalid_draft,
             creature,
             creature_of_draft,
-            waiting,
-            private,
-            starting_soon,
-            active,
-            paused,
-            completed,
-            archived,
-            save_used,
-            full: full.session,
-            one_seat_free,
-            no_seat_free,
-            public_active: public_active.session,
-            without_player,
-            failed,
-            succeeded,
-            late,
-            saved,
-            unsaved,
+            waiting_session,
+            private_session,
+            starting_soon_session,
+            active_session,
+            paused_session,
+            completed_session,
+            archived_session,
+            session_with_save_used,
+            full_session: full.session,
+            session_with_one_seat_free,
+            session_with_no_seat_free,
+            public_active_session: public_active.session,
+            session_without_player,
+            failed_roll,
+            successful_roll,
+            late_roll,
+            saved_roll,
+            unsaved_roll,
             world,
         }
     }
@@ -288,8 +318,8 @@ impl Scene {
             Caller::Player => sparc.as_user(self.player.id),
             Caller::Seer => sparc.as_user(self.seer),
             Caller::Service => sparc.as_service(),
-            Caller::Closed => sparc.as_user(self.closed),
-            Caller::AtLimits => sparc.as_user(self.at_limits),
+            Caller::Closed => sparc.as_user(self.closed_account),
+            Caller::AtLimits => sparc.as_user(self.account_at_limits),
         }
     }
 

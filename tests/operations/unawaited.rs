@@ -49,8 +49,9 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
     let (sparc, proxy) = connect_by_proxy(&scene).await;
     let (documented, reads) = (read_documented(), declared_reads());
     let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
-    let (mut wrong, mut passed) = (Vec::new(), 0);
+    let (mut wrong, mut returned_early) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
+        // The player if the player may call it, else another caller.
         let order = [3, 4, 5, 2, 1, 0];
         let caller = order.into_iter().find(|index| operation.outcomes[*index] == "done").unwrap();
         let caller = scene.identity(&sparc, CALLERS[caller]);
@@ -61,12 +62,12 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         let round_trips = words.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
         let all_but_last = u32::try_from(round_trips).unwrap() - 1;
         match returns_without(&proxy, all_but_last, (operation.call_alone)(&caller, &scene)).await {
-            (true, "done") => passed += 1,
+            (true, "done") => returned_early += 1,
             other => wrong.push(format!("{}: {other:?}", operation.name)),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(passed >= 20, "only {passed} operations read");
+    assert!(returned_early >= 20, "only {returned_early} operations returned early");
 }
 
 #[tokio::test]
@@ -96,7 +97,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
         characters::Entity::find_by_id(hero).one(&tx).await?;
         tx.commit().await
     });
-    // Its commit also verifies the identity.
+    // The commit after raw SQL also verifies the identity.
     assert_waits!(false, "raw SQL", ada.query_one_raw(raw_sql()));
 }
 
@@ -140,14 +141,14 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     proxy.wait_until_held().await;
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
-    // The next caller, another user, waits for it.
+    // The next caller, another user, waits for the connection.
     let mut next = pin!(ben.users().me());
     assert!(poll_then_drop(0, next.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
     proxy.release();
     assert_eq!(next.await.unwrap().id, scene.seer);
     assert_eq!(sparc.pool_status().connections, 1);
-    // So does closing.
+    // Closing the pool waits for the end of the transaction too.
     sparc.ping().await.unwrap();
     proxy.hold_after(2);
     ada.users().me().await.unwrap();
@@ -183,7 +184,7 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
     let (url, id) = (scene.world.url().to_owned(), scene.player.id);
     let port = proxy.port;
     let proxy_in_task = proxy.clone();
-    let answer = tokio::task::spawn_blocking(move || {
+    let reading = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let sparc = connect_through(&url, port, "").await;
@@ -194,7 +195,7 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
             ada.users().me().await
         })
     });
-    assert_eq!(answer.await.unwrap().unwrap().id, id);
+    assert_eq!(reading.await.unwrap().unwrap().id, id);
     proxy.release();
     crate::faults::assert_no_open_transaction(&scene.world).await;
 }

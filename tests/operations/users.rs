@@ -1,4 +1,4 @@
-//! Accounts and profiles.
+//! The operations on accounts and profiles, and who may call them.
 
 use sparc::service::{
     Operations,

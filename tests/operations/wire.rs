@@ -66,7 +66,7 @@ impl ResponseProxy {
                     // A message begins with its type, one byte, and its length, which includes the length field.
                     let mut head = [0; 5];
                     // A response is forwarded as a whole or not at all.
-                    let mut answer = Vec::new();
+                    let mut response = Vec::new();
                     while from_server.read_exact(&mut head).await.is_ok() {
                         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
                         let mut body = vec![0; length - 4];
@@ -79,12 +79,12 @@ impl ResponseProxy {
                                 return Ok(());
                             }
                         }
-                        answer.extend_from_slice(&head);
-                        answer.extend_from_slice(&body);
+                        response.extend_from_slice(&head);
+                        response.extend_from_slice(&body);
                         // Authentication requests come before the first ReadyForQuery.
                         if matches!(head[0], b'Z' | b'R') {
-                            to_client.write_all(&answer).await?;
-                            answer.clear();
+                            to_client.write_all(&response).await?;
+                            response.clear();
                         }
                     }
                     Ok::<_, std::io::Error>(())
@@ -95,8 +95,8 @@ impl ResponseProxy {
     }
 
     /// Delivers that many more responses, and holds back those after them.
-    pub fn hold_after(&self, answers: u32) {
-        self.hold.send_replace(Hold { left: Some(answers), is_holding: false });
+    pub fn hold_after(&self, responses: u32) {
+        self.hold.send_replace(Hold { left: Some(responses), is_holding: false });
     }
 
     /// Waits until a response is held back.
@@ -109,9 +109,9 @@ impl ResponseProxy {
         self.hold.send_replace(Hold::default());
     }
 
-    /// Cuts the connection instead of delivering response number `answer` from now on.
-    pub fn cut_at(&self, answer: u32) {
-        self.cut_countdown.store(answer, Ordering::SeqCst);
+    /// Cuts the connection instead of delivering response number `response`, counted from now.
+    pub fn cut_at(&self, response: u32) {
+        self.cut_countdown.store(response, Ordering::SeqCst);
     }
 
     /// Returns the number of round trips since the last call.
@@ -192,7 +192,7 @@ async fn count_round_trips<T>(
     holder.rollback().await.unwrap();
     assert!(operation.await.is_ok());
     let holder = sparc.as_service().begin().await.unwrap();
-    // Without the rollback before and the begin after.
+    // The rollback before and the begin after do not count.
     let counted = proxy.round_trips() - 2;
     holder.rollback().await.unwrap();
     counted
@@ -203,15 +203,21 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let scene = Scene::new().await;
     let (sparc, proxy) = connect_by_proxy(&scene).await;
     let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
-    let code = scene.join_code(scene.private).await;
-    let check =
-        || NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    let code = scene.join_code(scene.private_session).await;
+    let check = || {
+        NewRoll::check(
+            scene.active_session,
+            Roller::Character(scene.player.character),
+            Attribute::Might,
+            Difficulty::MIN,
+        )
+    };
     for _ in 0..2 {
         // The first calls also prepare the statements.
         let _ = ada.dice().roll(check()).await.unwrap();
         sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
         eve.sessions().join(&code, scene.stranger.character).await.unwrap();
-        eve.sessions().leave(scene.private).await.unwrap();
+        eve.sessions().leave(scene.private_session).await.unwrap();
     }
     assert_eq!(count_round_trips(&sparc, &proxy, ada.dice().roll(check())).await, 3);
     assert_eq!(
@@ -226,26 +232,30 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let scene = Scene::new().await;
     let (sparc, proxy) = connect_by_proxy(&scene).await;
     let ada = sparc.as_user(scene.player.id);
-    let check =
-        NewRoll::check(scene.active, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::check(
+        scene.active_session,
+        Roller::Character(scene.player.character),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
     let count_rolls = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
     // Prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 
-    let lost = Uuid::new_v4();
+    let roll_id = Uuid::new_v4();
     let holder = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
     holder.rollback().await.unwrap();
-    assert_fails!(roll(lost).await, Error::CommitUnknown(_), "neither reported as undone nor retried");
-    assert_eq!(count_rolls(lost).await, 1, "it was committed");
-    let found = roll(lost).await.unwrap();
-    assert_eq!((found.id, count_rolls(lost).await), (lost, 1), "once");
+    assert_fails!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
+    assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
+    let found = roll(roll_id).await.unwrap();
+    assert_eq!((found.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
     let holder = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
     holder.rollback().await.unwrap();
-    assert!(roll(Uuid::new_v4()).await.is_ok(), "retried after the response to begin was lost");
+    assert!(roll(Uuid::new_v4()).await.is_ok(), "must be retried after the response to begin was lost");
 }

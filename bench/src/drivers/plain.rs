@@ -38,7 +38,7 @@ impl Plain {
         let mut transaction = self.pool.begin().await?;
         let identity = sqlx::query(IDENTITY).bind(ROLE).bind(claims(sample.player));
         identity.execute(&mut *transaction).await?;
-        let rows = self.bind_values(operation, sample).fetch_all(&mut *transaction).await?;
+        let rows = self.bound_query(operation, sample).fetch_all(&mut *transaction).await?;
         let result = match operation {
             Operation::Profile => output.convert(decode_one::<Profile>(&rows)?)?,
             Operation::Lobby => output.convert(decode_page::<LobbySession>(&rows, LOBBY_PAGE_SIZE)?)?,
@@ -50,7 +50,8 @@ impl Plain {
         Ok(result)
     }
 
-    fn bind_values(&self, operation: Operation, sample: &Sample) -> Query<'static, Postgres, PgArguments> {
+    /// Returns the operation's query, with its values bound.
+    fn bound_query(&self, operation: Operation, sample: &Sample) -> Query<'static, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(self.statements.for_operation(operation).sql.clone()));
         match operation {
             Operation::Profile => query.bind(sample.player).bind(PROFILE_LIMIT),
