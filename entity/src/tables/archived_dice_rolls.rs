@@ -25,12 +25,12 @@ pub struct Model {
     pub character_id: Option<Uuid>,
     /// The creature that rolled; NULL for a character's roll, and after the creature was deleted.
     pub creature_id: Option<Uuid>,
-    /// Name of the character or creature at the time of the roll; set by a trigger.
+    /// Name of the character or creature at the time of the roll.
     #[sea_orm(column_type = "Text")]
     pub character_name: String,
     /// The attribute that was checked.
     pub attribute: Attribute,
-    /// Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative. Set by a trigger.
+    /// Number of dice, 1 to 10: the attribute plus the bonus dice; 1 for initiative.
     pub dice_count: i32,
     /// The number that `modified_total` must reach for a success, 3 to 18.
     pub difficulty: i32,
@@ -39,7 +39,7 @@ pub struct Model {
     /// At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.
     #[sea_orm(column_type = "JsonBinary")]
     pub modifiers: Json,
-    /// Face of each die, 1 to 6; drawn by the database.
+    /// Result of each die, 1 to 6.
     pub results: Vec<i32>,
     /// Sum of `results`.
     pub total: i32,

@@ -23,13 +23,13 @@ pub struct Model {
     pub character_id: Uuid,
     /// Whether the player held the seat when the session was archived; false after leaving or removal.
     pub is_active: bool,
-    /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.
+    /// Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1.
     pub heroic_saves_used: i32,
-    /// Time at which the seat was first taken; set by the database.
+    /// Time at which the seat was first taken.
     pub joined_at: DateTimeWithTimeZone,
-    /// Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.
+    /// Time at which the player last left or was removed; NULL if the seat was active when the session was archived.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.
+    /// The encounter of `heroic_saves_used`, as a value of `archived_sessions.encounters_begun`.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if not removed, or let back in since.
     pub removed_at: Option<DateTimeWithTimeZone>,

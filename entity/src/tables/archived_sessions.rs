@@ -34,30 +34,30 @@ pub struct Model {
     pub scheduled_start: Option<DateTimeWithTimeZone>,
     /// Final status of the session: `completed` or `cancelled`.
     pub status: SessionStatus,
-    /// Id of the current scene within the adventure's content, at most 200 characters.
+    /// Id of the scene within the adventure's content that was current at the end, at most 200 characters.
     #[sea_orm(column_type = "Text", nullable)]
     pub current_scene_id: Option<String>,
-    /// Id of the current encounter, at most 200 characters, or NULL; a change restores the heroic saves.
+    /// Id of the encounter that was current at the end, at most 200 characters, or NULL.
     #[sea_orm(column_type = "Text", nullable)]
     pub current_encounter_id: Option<String>,
-    /// JSON state shared by the participants' clients and written by the Seer, at most 256 KiB.
+    /// Last JSON state of the game, at most 256 KiB.
     #[sea_orm(column_type = "JsonBinary")]
     pub game_state: Json,
-    /// Time at which the session first became active, or NULL; set by a trigger.
+    /// Time at which the session first became active, or NULL.
     pub started_at: Option<DateTimeWithTimeZone>,
-    /// Time at which the session was completed or cancelled, or NULL; set by a trigger.
+    /// Time at which the session was completed or cancelled.
     pub ended_at: Option<DateTimeWithTimeZone>,
-    /// Time of creation; set by the database.
+    /// Time at which the session was created.
     pub created_at: DateTimeWithTimeZone,
     /// Time of the last edit; counters do not change it. Set by the database.
     pub updated_at: DateTimeWithTimeZone,
-    /// Number of active seats, at most `max_players`; counted by triggers.
+    /// Number of active seats when the session was archived, at most `max_players`.
     pub seats_taken: i32,
-    /// Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves. Counted by a trigger.
+    /// Number of changes of `current_encounter_id`; identifies an encounter for its heroic saves.
     pub encounters_begun: i32,
-    /// Number of changes of `game_state`; a writer names the version that it replaces. Counted by a trigger.
+    /// Number of changes of `game_state`.
     pub game_state_version: i32,
-    /// Time of the last event, accurate to a day; used to find abandoned sessions. Set by a trigger.
+    /// Time of the last event, accurate to a day.
     pub last_event_at: DateTimeWithTimeZone,
     /// Time at which the session was archived; set by the database.
     pub archived_at: DateTimeWithTimeZone,

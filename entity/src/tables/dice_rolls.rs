@@ -39,7 +39,7 @@ pub struct Model {
     /// At most ten `{"type": "dice" | "flat", "value": integer, "source": text}`; dice -5 to 5, flat -10 to 10.
     #[sea_orm(column_type = "JsonBinary")]
     pub modifiers: Json,
-    /// Face of each die, 1 to 6; drawn by the database.
+    /// Result of each die, 1 to 6; rolled by the database.
     pub results: Vec<i32>,
     /// Sum of `results`.
     pub total: i32,
