@@ -29,8 +29,8 @@ async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, wha
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     let scene = Scene::new().await;
     let before = scene.hash_rows().await;
-    // The proxy runs in this thread, so a response arrives only while a call is pending. So every wait for the server is
-    // a poll after which the call can be dropped.
+    // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
+    // poll after which the call can be dropped.
     let proxy = Proxy::to_world(&scene.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
     let next_caller = sparc.as_user(scene.stranger.id);
