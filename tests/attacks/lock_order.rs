@@ -1,5 +1,5 @@
-//! Functions lock a row before they decide by what it says, and while they wait for one they hold no other that
-//! somebody may want.
+//! Functions lock a row before they read what they decide by. While they wait for a lock, they hold no other lock that
+//! somebody may be waiting for.
 
 use super::{
     assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
@@ -12,16 +12,16 @@ use crate::world::{World, insert_roll, insert_seat};
 async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for waited_for in 0..9 {
+        for waited_for in 0..(if is_deletion { 9 } else { 8 }) {
             let fixture = create_full_account(&world).await;
             let (account, player) = (fixture.account, &fixture.live.players[0]);
-            // A session that the account ended before anybody took a seat: its deletion deletes it.
+            // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
             let unshared = super::open_session(&world, account, fixture.published, false).await;
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{unshared}'");
             world.owner().exec(&cancel).await.unwrap();
             let draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
             world.owner().exec(&draft).await.unwrap();
-            let rows = [
+            let mut rows = vec![
                 format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session),
                 format!("sessions WHERE id = '{}'", fixture.joined.session),
                 format!("sessions WHERE id = '{}'", fixture.live.session),
@@ -30,10 +30,9 @@ async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile
                 format!("users WHERE id = '{account}'"),
                 format!("users WHERE id = '{}'", player.id),
                 format!("adventures WHERE creator_id = '{account}' AND status = 'draft'"),
-                format!("sessions WHERE id = '{unshared}'"),
             ];
-            if waited_for == 8 && !is_deletion {
-                continue;
+            if is_deletion {
+                rows.push(format!("sessions WHERE id = '{unshared}'"));
             }
             let holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
@@ -54,9 +53,10 @@ async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile
     assert_invariants(&world).await;
 }
 
-/// Only a wait for the address is limited to a second; a transaction that refers to the profile may take longer.
+/// A change of e-mail address waits at most a second for another transaction that gives up the same address, but
+/// without limit for one whose foreign key has locked the profile.
 #[tokio::test]
-async fn a_changed_address_waits_for_the_profile_for_as_long_as_it_takes() {
+async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let world = World::new().await;
     let user = world.new_user().await;
     let holder = world.service().begin().await;
@@ -66,7 +66,7 @@ async fn a_changed_address_waits_for_the_profile_for_as_long_as_it_takes() {
     let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.uuid());
     let changed = tokio::spawn(async move { exec_and_commit(changing, &address).await });
     world.owner().wait_for_lock_waiters(1).await;
-    // Longer than the limit for an address, which must not apply here.
+    // Longer than a second, which is the limit for a wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     holder.rollback().await.unwrap();
     assert_eq!(changed.await.unwrap(), "done");
@@ -93,7 +93,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
 
 /// The Seer removes a player, who enters the code again before the removal is committed.
 #[tokio::test]
-async fn a_code_waits_for_the_change_of_the_players_seat() {
+async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
@@ -110,7 +110,8 @@ async fn a_code_waits_for_the_change_of_the_players_seat() {
     assert_eq!(joined.await.unwrap(), "SP028");
 }
 
-/// A stranger is about to open a session on a published adventure whose creator's account is deleted.
+/// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
+/// account of the adventure's creator is deleted.
 #[tokio::test]
 async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creator() {
     let world = World::new().await;
@@ -162,7 +163,7 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
     assert_eq!(second.await.unwrap(), "done");
 }
 
-/// The owner of the tables deletes a live session, somebody has locked a row that this changes.
+/// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.
 #[tokio::test]
 async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
     let world = World::new().await;
@@ -210,8 +211,8 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     assert_invariants(&world).await;
 }
 
-/// Jobs skip at once the sessions with a row that somebody has locked. A wait of a fifth of a second for each would add
-/// up.
+/// Jobs skip sessions with a locked row without waiting. If they waited for each of them, up to the 200 ms of their
+/// `lock_timeout`, the waits would add up.
 #[tokio::test]
 async fn jobs_wait_for_none_of_many_locked_rows() {
     let world = World::new().await;
@@ -223,8 +224,8 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
         for _ in 0..15 {
             let session = super::open_session(&world, game.seer.uuid(), game.adventure, false).await;
             owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
-            let is_session = format!("WHERE id = '{session}'");
-            owner.exec(&format!("UPDATE sessions SET status = 'active' {is_session}")).await.unwrap();
+            let of_session = format!("WHERE id = '{session}'");
+            owner.exec(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
             owner.exec(&insert_roll(session, player.character)).await.unwrap();
             let roll = format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -233,14 +234,14 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
             );
             owner.exec(&roll).await.unwrap();
             if job == "archive_sessions" {
-                owner.exec(&format!("UPDATE sessions SET status = 'completed' {is_session}")).await.unwrap();
+                owner.exec(&format!("UPDATE sessions SET status = 'completed' {of_session}")).await.unwrap();
                 owner
-                    .exec(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {is_session}"))
+                    .exec(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {of_session}"))
                     .await
                     .unwrap();
             } else {
                 let old = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                owner.exec(&format!("UPDATE sessions SET {old} {is_session}")).await.unwrap();
+                owner.exec(&format!("UPDATE sessions SET {old} {of_session}")).await.unwrap();
             }
         }
         let mut locked = vec![
@@ -258,12 +259,13 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
             let holder = owner.begin().await;
             exec_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
             let running = world.service().begin().await;
-            // Fifteen waits take three seconds.
+            // Fifteen waits of 200 ms take three seconds.
             exec_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
-            exec_in(&running, &format!("CREATE TEMP TABLE done AS SELECT private.{job}(100) AS sessions"))
-                .await
-                .unwrap();
-            assert_eq!(exec_in(&running, "DELETE FROM done WHERE sessions = 0").await, Ok(1), "{job}: {locked}");
+            let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS sessions");
+            exec_in(&running, &run).await.unwrap();
+            // `exec_in` returns the number of rows: one if the job did nothing to any session.
+            let matching = exec_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
+            assert_eq!(matching, Ok(1), "{job}: {locked}");
             running.rollback().await.unwrap();
             holder.rollback().await.unwrap();
         }
