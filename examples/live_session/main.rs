@@ -15,7 +15,7 @@ mod openapi;
 use std::{fs, future::ready, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use api_error::ApiError;
-use auth::{Tokens, User, Viewer};
+use auth::{TokenKeys, User, Viewer};
 use axum::{
     Json,
     extract::{FromRequest, Path, Query, Request, State},
@@ -69,8 +69,8 @@ struct Arguments {
 #[derive(Clone)]
 struct App {
     sparc: Sparc,
-    tokens: Arc<Tokens>,
-    demo_session: demo_session::DemoSession,
+    token_keys: Arc<TokenKeys>,
+    demo_session: demo_session::CurrentDemoSession,
 }
 
 #[tokio::main]
@@ -94,20 +94,20 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
-    let tokens = Arc::new(Tokens::new(&secret, &published_keys)?);
+    let token_keys = Arc::new(TokenKeys::new(&secret, &published_keys)?);
     let database = testdb::Database::open_migrated().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
     let demo_session = if arguments.no_demo {
-        demo_session::DemoSession::none(&sparc)
+        demo_session::CurrentDemoSession::none(&sparc)
     } else {
-        demo_session::DemoSession::start(&sparc, pace).await
+        demo_session::CurrentDemoSession::start(&sparc, pace).await
     };
 
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
-    let app = App { sparc: sparc.clone(), tokens, demo_session };
+    let app = App { sparc: sparc.clone(), token_keys, demo_session };
     let stop = async move {
         wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
         // Ends the live streams, which the server would otherwise wait for.
@@ -132,10 +132,10 @@ async fn wait_for_stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .route::<NewAccount, demo_session::Visitor, _>(
+        .route::<NewAccount, demo_session::NewDemoUser, _>(
             Method::POST,
             "/api/visitors",
-            "Signs up a demo visitor",
+            "Signs up a demo user",
             demo_session::sign_up,
         )
         .route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
