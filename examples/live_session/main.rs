@@ -65,6 +65,9 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
+/// A number of seconds that no process reaches; half of the maximum, so that it can be added to the current time.
+const FOREVER_SECONDS: u64 = u64::MAX / 2;
+
 /// The state that all handlers share.
 #[derive(Clone)]
 struct App {
@@ -109,7 +112,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
     let stop = async move {
-        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
+        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
         // Ends the live streams, which the server would otherwise wait for.
         let _ = sparc.close().await;
     };
@@ -269,11 +272,11 @@ async fn take_seat(
     State(app): State<App>,
     User(user): User,
     Path(id): Path<Uuid>,
-    Input(seat): Input<SeatRequest>,
+    Input(request): Input<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.seat_latecomer(&user, id, seat.character_id).await? {
+    match app.demo_session.seat_latecomer(&user, id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
-        None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
+        None => Ok(Json(user.sessions().join_public(id, request.character_id).await?)),
     }
 }
 
@@ -359,7 +362,7 @@ async fn events(
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
     let valid_for_seconds =
-        expires_at.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+        expires_at.map_or(FOREVER_SECONDS, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
     let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for_seconds))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
