@@ -20,6 +20,8 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
+/// The settings of all three servers. Each keeps enough WAL for a standby that follows it later, and a standby tries
+/// again soon when it gets no WAL.
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]

@@ -41,6 +41,7 @@ async fn main() -> anyhow::Result<()> {
         let archived = progress_bar("sessions archived", backlog.sessions);
         let report = service.maintenance().archive_sessions(options, |so_far| archived.set_position(so_far)).await?;
         finish_bar(&archived, "sessions archived", report);
+        // The job vacuums the four tables whose rows change most.
         let tables = progress_bar("tables vacuumed", 4);
         match service.maintenance().vacuum(options, |so_far| tables.set_position(so_far)).await {
             Ok(report) => finish_bar(&tables, "tables vacuumed", report),

@@ -235,7 +235,7 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     }
     let mut report = Report { settings, drivers: Some(results), ..Report::default() };
     report.settings.seconds = start.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "drivers", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.docs, "drivers", section(&report))
 }
 
 fn first_must_be_service() -> Failure {

@@ -1,6 +1,6 @@
 //! The performance goals, and whether a report meets them.
 
-use crate::{measure::StatementResult, operations::OperationResult, overhead::BARE_INSERTS, report::Report};
+use crate::{measure::StatementResult, operations::OperationResult, overhead::BARE_INSERT_NAMES, report::Report};
 
 /// A goal and its measurement.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementR
 }
 
 fn is_bare_insert(statement: &StatementResult) -> bool {
-    BARE_INSERTS.contains(&statement.name.as_str())
+    BARE_INSERT_NAMES.contains(&statement.name.as_str())
 }
 
 /// Returns the goal that compares scale 10 with scale 1, if the report has statements at both.

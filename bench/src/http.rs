@@ -142,7 +142,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
         }
     }
     report.settings.seconds = start.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "http", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.docs, "http", section(&report))
 }
 
 impl Environment {

@@ -1,5 +1,6 @@
-//! The command `live`: the cost of live events to writers, their delay until another process receives them, and the
-//! cost of a thousand idle subscribers.
+//! The command `live`: the cost of live events to writers, their delay until another process receives them, the cost of
+//! a thousand idle subscribers, the cost of alternatives to the poller and of broadcasts, and the load test with
+//! subscriptions and with polling.
 //!
 //! The machine may do other work, so short runs alternate, and are compared by processor time per operation as well as
 //! by throughput.
@@ -68,8 +69,9 @@ pub struct LiveResults {
     pub writers: Vec<WriterComparison>,
     /// Delays from the call that writes an event to its arrival at a subscriber in another process, at human speed.
     pub at_human_speed: Delays,
-    /// The same delays while eight clients roll as fast as they can.
-    pub under_load: Delays,
+    /// The same delays while eight clients roll as fast as they can. In older reports, the field is `under_load`.
+    #[serde(alias = "under_load")]
+    pub while_rolling: Delays,
     /// The processor use of a thousand idle subscribers.
     pub idle: IdleUse,
     /// The steps of the load test in which every player has a subscription.
@@ -121,11 +123,11 @@ pub struct Delays {
 /// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct IdleUse {
-    /// PostgreSQL's, with the subscribers.
+    /// Of PostgreSQL, with the subscribers.
     pub postgresql_percent: Option<f64>,
-    /// PostgreSQL's, without the subscribers.
+    /// Of PostgreSQL, without the subscribers.
     pub postgresql_baseline_percent: Option<f64>,
-    /// The subscribers' process's.
+    /// Of the process with the subscribers.
     pub subscribers_percent: Option<f64>,
 }
 
@@ -141,8 +143,8 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // All writers write in sessions with subscribers. Only the active sessions of these samples, and their players, are
-    // used.
+    // All writers write in sessions with subscribers. The smaller number of active sessions shifts the numbers of the
+    // open ones, so only the active sessions of these samples, and their players, are valid and used.
     let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, samples: &samples, postmaster_pid };
@@ -155,10 +157,10 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
     println!("at human speed: {:?}", results.at_human_speed);
-    let load = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS_LENGTH);
-    let (_, delays) = tokio::try_join!(load, measure_delays(&sparc, &samples, &mut subscribers))?;
-    results.under_load = delays;
-    println!("under load: {:?}", results.under_load);
+    let rolls = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS_LENGTH);
+    let (_, delays) = tokio::try_join!(rolls, measure_delays(&sparc, &samples, &mut subscribers))?;
+    results.while_rolling = delays;
+    println!("while eight clients roll: {:?}", results.while_rolling);
     sparc.close().await?;
     subscribers.unsubscribe().await?;
     if !options.no_alternatives {
@@ -183,7 +185,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     results.broadcast = Some(broadcasts::measure_broadcasts().await?);
     let mut report = Report { settings, live: Some(results), ..Report::default() };
     report.settings.seconds = start.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "live", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.docs, "live", section(&report))
 }
 
 /// Creates and fills a database, without events.
@@ -258,6 +260,7 @@ async fn compare_writers(
 }
 
 /// Measures the processor use of the server and of the subscribers' process while no event is written.
+/// Leaves the subscribers subscribed.
 async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
     let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {

@@ -1,4 +1,5 @@
-//! The cost of triggers and policies: a roll and an event, compared with bare INSERTs of the same rows.
+//! The cost of triggers and policies: a roll and an event, compared with bare INSERTs of the same rows. Also the bare
+//! INSERTs that the command `compare` runs in both schemas, to show what their keys, constraints and indexes cost.
 
 use std::time::Duration;
 
@@ -16,16 +17,17 @@ use crate::{
 /// The median times of a roll and of an event, in milliseconds, with and without triggers and policies.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Overhead {
-    /// A roll by a player: with policies, throwing the dice, checks, its event and the clean-up of expired events.
+    /// A roll by a player: with policies and triggers, which refuse invalid rolls, throw the dice, write the event and
+    /// clean up expired events.
     pub roll_ms: f64,
-    /// INSERTs of the roll's two rows (the roll and its event) by the owner, with keys, checks and indexes, without
-    /// triggers and policies.
+    /// INSERTs of the roll's two rows (the roll and its event) by the owner, with keys, CHECK constraints and indexes,
+    /// without triggers and policies.
     pub bare_roll_ms: f64,
     /// `roll_ms` divided by `bare_roll_ms`.
     pub roll_ratio: f64,
     /// An event sent by a player.
     pub event_ms: f64,
-    /// The bare INSERT of an event: the lower bound for any design.
+    /// The bare INSERT of an event: the lower bound for any policies and triggers on this table.
     pub bare_event_ms: f64,
 }
 
@@ -55,42 +57,46 @@ const BARE_ACCOUNT: &str = "WITH account AS (
     )
     INSERT INTO users (id, email, display_name) SELECT id, email, 'Newcomer' FROM account";
 
-/// Disables the triggers of the tables; keys and checks remain enabled.
+/// Disables the triggers of the tables; keys and CHECK constraints remain enabled.
 const DISABLE_TRIGGERS: &str =
     "ALTER TABLE dice_rolls DISABLE TRIGGER USER; ALTER TABLE session_events DISABLE TRIGGER USER;
     ALTER TABLE users DISABLE TRIGGER USER; ALTER TABLE auth.users DISABLE TRIGGER USER";
 
 /// The names of the pairs that [`bare_inserts`] returns: a roll with its event, an event, and an account with its
 /// profile.
-pub const BARE_INSERTS: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
+pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
 /// Returns the bare INSERTs: for both schemas, without policies and triggers.
 pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
-    let execute_roll = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
-    let execute_event =
-        |sample: &Sample, sender: &str| format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender})", sample.session);
-    let execute_both =
-        |sample: &Sample, sender: &str| format!("{}; {}", execute_roll(sample), execute_event(sample, sender));
+    let bare_roll_sql = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
+    let bare_event_sql = |sample: &Sample, sender_argument: &str| {
+        format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender_argument})", sample.session)
+    };
+    let bare_roll_and_event_sql = |sample: &Sample, sender_argument: &str| {
+        format!("{}; {}", bare_roll_sql(sample), bare_event_sql(sample, sender_argument))
+    };
     // E-mail addresses must be unique, because the statement runs many times in one transaction.
-    let execute_account = |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
+    let bare_account_sql =
+        |_: &Sample, _: &str| "EXECUTE bare_account(gen_random_uuid() || '@mail.example')".to_owned();
     vec![
-        bare_insert_pair(BARE_INSERTS[0], samples, &execute_both),
-        bare_insert_pair(BARE_INSERTS[1], samples, &execute_event),
-        bare_insert_pair(BARE_INSERTS[2], samples, &execute_account),
+        bare_insert_pair(BARE_INSERT_NAMES[0], samples, &bare_roll_and_event_sql),
+        bare_insert_pair(BARE_INSERT_NAMES[1], samples, &bare_event_sql),
+        bare_insert_pair(BARE_INSERT_NAMES[2], samples, &bare_account_sql),
     ]
 }
 
 /// Returns INSERTs of the same rows for both schemas. `statement` returns the SQL for a sample; its second argument is
-/// the event's sender, which only this schema stores.
+/// the argument of `bare_event` with the event's sender, which only this schema stores; it is empty for the other.
 fn bare_insert_pair(
     name: &'static str,
     samples: &[Sample],
     statement: &dyn Fn(&Sample, &str) -> String,
 ) -> StatementPair {
-    let workload = |insert_event: &str, sender: fn(&Sample) -> String| {
-        let sql = |sample: &Sample| statement(sample, &sender(sample));
-        // Disabling triggers invalidates the tables' plans, so that the next execution makes new ones. That one is
-        // untimed, and has the values of another sample, so that it does not warm the caches for the timed one.
+    let workload = |insert_event: &str, sender_argument: fn(&Sample) -> String| {
+        let sql = |sample: &Sample| statement(sample, &sender_argument(sample));
+        // Disabling triggers invalidates the tables' plans, so that the next execution plans again. That
+        // execution is untimed, and has the values of another sample, so that it does not warm the caches for the timed
+        // one.
         let next_samples = samples.iter().cycle().skip(1);
         let executions = samples.iter().zip(next_samples).map(|(sample, next_sample)| Execution {
             setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next_sample)),
@@ -129,7 +135,7 @@ pub async fn measure_overhead(
     let payload = client
         .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;
-    let execute_bare_roll = format!(
+    let execute_bare_roll_and_event = format!(
         "EXECUTE bare_roll('{0}', '{1}'); EXECUTE bare_event('{0}', '{payload}', '{2}')",
         sample.session, sample.character, sample.player
     );
@@ -142,7 +148,7 @@ pub async fn measure_overhead(
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..TRANSACTIONS {
         times[0].extend(time_executions(client, &begin_as_player, &execute_roll).await?);
-        times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll).await?);
+        times[1].extend(time_executions(client, &begin_as_owner, &execute_bare_roll_and_event).await?);
         times[2].extend(time_executions(client, &begin_as_player, &execute_event).await?);
         times[3].extend(time_executions(client, &begin_as_owner, &execute_bare_event).await?);
     }

@@ -140,7 +140,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     }
     report.replicas = Some(results);
     report.settings.seconds = start.elapsed().as_secs_f64();
-    sections::write(&report, &options.out, options.docs, "replicas", section(&report))
+    sections::write_report_and_section(&report, &options.out, options.docs, "replicas", section(&report))
 }
 
 /// Returns the process id of the server's postmaster.

@@ -1,14 +1,14 @@
-//! Inserts or replaces one section of `performance.md`, so that a command can write only its own section. Markers
-//! around each section show where it begins and ends.
+//! Writes a command's report and its section of `performance.md`. The section is inserted into the document or replaced
+//! there, and the rest of the document stays as it is. Markers around each section show where it begins and ends.
 
 use std::{fs, path::Path};
 
 use crate::{Failure, report::Report};
 
-/// Writes `report.json` into `folder`, and the section `name` of `performance.md` as `NAME.md`. If `write_to_docs`, the
-/// section is also written to `docs/performance.md`; see [`insert_or_replace_section`]. Without measurements, `text`
-/// is `None`, and no section is written.
-pub fn write(
+/// Writes the report as `report.json` into `folder`, and next to it `text`, the section `name` of `performance.md`, as
+/// `NAME.md`. If `write_to_docs`, also puts the section into `docs/performance.md`; see [`insert_or_replace_section`].
+/// Without measurements, `text` is `None`, and no section is written.
+pub fn write_report_and_section(
     report: &Report,
     folder: &Path,
     write_to_docs: bool,
@@ -31,8 +31,8 @@ pub fn wrap_in_markers(name: &str, text: &str) -> String {
     format!("\n<!-- {name}: begin -->\n\n{}\n\n<!-- {name}: end -->\n", text.trim())
 }
 
-/// Returns the document with the section in place of the section of the same name. If the document has no section of
-/// that name, the section is inserted before the heading `## Plans`, or appended if there is no such heading.
+/// Returns the document in which `text` replaces the section called `name`. If there is none, `text` is inserted before
+/// the heading `## Plans`, or appended if there is no such heading.
 fn insert_or_replace_section(document: &str, name: &str, text: &str) -> String {
     let marked = wrap_in_markers(name, text);
     let (begin, end) = (format!("\n<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->\n"));

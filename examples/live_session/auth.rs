@@ -30,13 +30,13 @@ struct Claims {
 /// The audience and the role of every signed-in user.
 const AUTHENTICATED: &str = "authenticated";
 
-/// The keys that verify tokens, and the key that signs the tokens of demo visitors.
-pub struct Tokens {
+/// The keys that verify tokens, and the key that signs the tokens of the demo's users.
+pub struct TokenKeys {
     verifying: Vec<(Option<String>, Algorithm, DecodingKey)>,
     signing: EncodingKey,
 }
 
-impl Tokens {
+impl TokenKeys {
     /// Creates the keys from the platform's shared secret (HS256) and its published keys (ES256, RS256).
     pub fn new(secret: &str, published_keys: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
         let mut verifying = vec![(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()))];
@@ -53,7 +53,7 @@ impl Tokens {
         Ok(Self { verifying, signing: EncodingKey::from_secret(secret.as_bytes()) })
     }
 
-    /// Issues a token to a demo visitor, valid for a day. On the platform, signing in returns one.
+    /// Issues a token to a user of the demo, valid for a day. On Supabase, signing in returns a token.
     pub fn issue(&self, user: Uuid) -> Result<String, ApiError> {
         let exp = get_current_timestamp() + 24 * 60 * 60;
         let claims = Claims { sub: user, exp, aud: AUTHENTICATED.into(), role: AUTHENTICATED.into() };
@@ -95,7 +95,7 @@ impl FromRequestParts<App> for Viewer {
         let (mut caller, mut expires_at) = (app.sparc.as_anon(), None);
         if let Some(header) = parts.headers.get("authorization") {
             let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-            let claims = app.tokens.verify(token).map_err(|error| ApiError::invalid_token(&error))?;
+            let claims = app.token_keys.verify(token).map_err(|error| ApiError::invalid_token(&error))?;
             (caller, expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
         if let Some(position) = parts.headers.get(POSITION) {

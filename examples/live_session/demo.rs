@@ -82,7 +82,7 @@ pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pa
     loop {
         let game = async {
             let demo = Demo::prepare(&sparc, pace).await?;
-            tokio::try_join!(demo.play_sessions(&current_session), demo.join_visitors())
+            tokio::try_join!(demo.play_sessions(&current_session), demo.join_other_sessions())
         };
         match game.await {
             Ok(_) | Err(Error::PoolClosed) => return,
@@ -274,8 +274,8 @@ impl Demo {
         Ok(())
     }
 
-    /// Ada and Ben join every session that a visitor opens, and roll in each scene.
-    async fn join_visitors(&self) -> Result<(), Error> {
+    /// Ada and Ben join every session that another user opens in the lobby, and roll in each scene.
+    async fn join_other_sessions(&self) -> Result<(), Error> {
         // The demo's own sessions in the lobby.
         let mut seen_sessions = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {

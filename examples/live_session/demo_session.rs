@@ -1,4 +1,5 @@
-//! How visitors take part in the demo: they sign up with one click, watch its session, and join it while it runs.
+//! How visitors of the page take part in the demo: they sign up with one click, watch its current session, and join it
+//! while it runs.
 
 use std::time::Duration;
 
@@ -15,15 +16,16 @@ use uuid::Uuid;
 
 use crate::{ApiError, App, Input, demo};
 
-/// The session that the demo plays. Everyone can watch it, and join it after it has started, unlike other sessions.
+/// A handle to the session that the demo plays at the moment; when that session has ended, the demo plays another.
+/// Everyone can watch the current one, and join it after it has started, unlike other sessions.
 #[derive(Clone)]
-pub struct DemoSession {
+pub struct CurrentDemoSession {
     sparc: Sparc,
     session: watch::Receiver<Option<Uuid>>,
 }
 
-impl DemoSession {
-    /// Starts the demo, and returns once its session exists.
+impl CurrentDemoSession {
+    /// Starts the demo, and returns once its first session exists, or without a session after 20 seconds.
     pub async fn start(sparc: &Sparc, pace: Duration) -> Self {
         let (sender, mut session) = watch::channel(None);
         tokio::spawn(demo::play(sparc.clone(), sender, pace));
@@ -41,7 +43,7 @@ impl DemoSession {
     }
 
     /// Returns the identity that reads a session. Row security hides participants and events from users who do not take
-    /// part, so the demo's session is read as the service.
+    /// part, so the demo's current session is read as the service.
     pub fn reading_identity(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
         if self.is_demo(session) { self.sparc.as_service() } else { viewer }
     }
@@ -55,6 +57,7 @@ impl DemoSession {
         hero: Uuid,
     ) -> Result<Option<Seat>, Error> {
         let Some(player) = user.user_id().filter(|_| self.is_demo(session)) else { return Ok(None) };
+        // Fails unless the character is the caller's own, which the service's identity would not check.
         user.characters().get(hero).await?;
         Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
     }
@@ -64,14 +67,15 @@ pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.session.borrow())
 }
 
+/// An account that was created for a visitor of the page, with a token for it.
 #[derive(Serialize, JsonSchema)]
-pub struct Visitor {
+pub struct NewDemoUser {
     token: String,
     profile: Profile,
 }
 
-/// Creates an account with one click. On the platform, its sign-up does this and returns the token.
-pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<Visitor>, ApiError> {
+/// Creates an account with one click. On Supabase, the platform's own sign-up does this and returns the token.
+pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<NewDemoUser>, ApiError> {
     let profile = app.sparc.as_service().users().sign_up(new).await?;
-    Ok(Json(Visitor { token: app.tokens.issue(profile.id)?, profile }))
+    Ok(Json(NewDemoUser { token: app.token_keys.issue(profile.id)?, profile }))
 }

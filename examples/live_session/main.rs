@@ -15,7 +15,7 @@ mod openapi;
 use std::{fs, future::ready, net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use api_error::ApiError;
-use auth::{Tokens, User, Viewer};
+use auth::{TokenKeys, User, Viewer};
 use axum::{
     Json,
     extract::{FromRequest, Path, Query, Request, State},
@@ -65,12 +65,15 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
+/// A number of seconds that no process reaches; half of the maximum, so that it can be added to the current time.
+const FOREVER_SECONDS: u64 = u64::MAX / 2;
+
 /// The state that all handlers share.
 #[derive(Clone)]
 struct App {
     sparc: Sparc,
-    tokens: Arc<Tokens>,
-    demo_session: demo_session::DemoSession,
+    token_keys: Arc<TokenKeys>,
+    demo_session: demo_session::CurrentDemoSession,
 }
 
 #[tokio::main]
@@ -94,22 +97,22 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         None => jsonwebtoken::jwk::JwkSet { keys: Vec::new() },
     };
     let secret = arguments.jwt_secret.unwrap_or_else(|| format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
-    let tokens = Arc::new(Tokens::new(&secret, &published_keys)?);
+    let token_keys = Arc::new(TokenKeys::new(&secret, &published_keys)?);
     let database = testdb::Database::open_migrated().await?;
     let options = Options::default().replicas(arguments.replicas);
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
     let demo_session = if arguments.no_demo {
-        demo_session::DemoSession::none(&sparc)
+        demo_session::CurrentDemoSession::none(&sparc)
     } else {
-        demo_session::DemoSession::start(&sparc, pace).await
+        demo_session::CurrentDemoSession::start(&sparc, pace).await
     };
 
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
-    let app = App { sparc: sparc.clone(), tokens, demo_session };
+    let app = App { sparc: sparc.clone(), token_keys, demo_session };
     let stop = async move {
-        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(u64::MAX / 2))).await;
+        wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
         // Ends the live streams, which the server would otherwise wait for.
         let _ = sparc.close().await;
     };
@@ -132,10 +135,10 @@ async fn wait_for_stop_signal(time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .route::<NewAccount, demo_session::Visitor, _>(
+        .route::<NewAccount, demo_session::NewDemoUser, _>(
             Method::POST,
             "/api/visitors",
-            "Signs up a demo visitor",
+            "Signs up a demo user",
             demo_session::sign_up,
         )
         .route::<(), Profile, _>(Method::GET, "/api/me", "The caller's profile", me)
@@ -269,11 +272,11 @@ async fn take_seat(
     State(app): State<App>,
     User(user): User,
     Path(id): Path<Uuid>,
-    Input(seat): Input<SeatRequest>,
+    Input(request): Input<SeatRequest>,
 ) -> ApiResult<session_players::Model> {
-    match app.demo_session.seat_latecomer(&user, id, seat.character_id).await? {
+    match app.demo_session.seat_latecomer(&user, id, request.character_id).await? {
         Some(seat) => Ok(Json(seat)),
-        None => Ok(Json(user.sessions().join_public(id, seat.character_id).await?)),
+        None => Ok(Json(user.sessions().join_public(id, request.character_id).await?)),
     }
 }
 
@@ -359,7 +362,7 @@ async fn events(
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
     let valid_for_seconds =
-        expires_at.map_or(u64::MAX / 2, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+        expires_at.map_or(FOREVER_SECONDS, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
     let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for_seconds))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }

@@ -1,5 +1,6 @@
 //! Only `closed_at` says that an account is closed; a closed account cannot write to any table, whatever the status of
-//! its sessions. Closing an account waits for its uncommitted writes, and they wait for the closing.
+//! its sessions. Closing an account waits for the account's uncommitted writes, and later writes
+//! wait for the closing.
 
 use uuid::Uuid;
 
@@ -67,7 +68,7 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
                 }
             }
             assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
-            // So can the attacker's.
+            // The attacker's account can be closed too.
             close(&world, attacker).await;
             assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
         }
@@ -183,6 +184,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
         for has_snapshot in [true, false] {
+            // Each of the eight pending requests.
             for index in 0..8 {
                 let (player, public, left) =
                     (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
@@ -301,7 +303,7 @@ async fn deleting_an_account_always_succeeds() {
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.id)).await, 0, "{table}");
     }
-    // A new account with the same id gets its history back.
+    // A new account with the same id gets the profile that stayed, and may write again.
     let returning = fixture.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{returning}', 'back@example.org')");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");

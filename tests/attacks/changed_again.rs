@@ -1,5 +1,5 @@
-//! A statement whose own expressions change again a row that it writes: its triggers would record the two changes in
-//! the wrong order.
+//! A statement writes a row, and its own expressions change that row again: the triggers would record the two changes
+//! in the wrong order, so such a statement is refused, mostly with SQLSTATE 27000.
 
 use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
 use crate::world::{World, insert_character, insert_seat};
@@ -36,7 +36,7 @@ async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() 
         assert_eq!(run_with_inner(&game.seer, &set(outer), &set(inner)).await, "27000", "{outer}, then {inner}");
     }
     let edit = set("looking_for = 'somebody'");
-    assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "nothing that an event shows");
+    assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "no event shows this change");
 
     let (waiting, player) = (world.new_session(0).await, world.new_player().await);
     world.set(&waiting, "is_public = true").await;
@@ -48,7 +48,11 @@ async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() 
     assert_eq!(attempt(&player.person, &join).await, "done");
     assert_eq!(run_with_inner(&player.person, &update(false), &update(true)).await, "27000");
     assert_eq!(attempt(&player.person, &update(false)).await, "done");
-    assert_eq!(run_with_inner(&player.person, &update(true), &update(false)).await, "23514", "not yet counted");
+    assert_eq!(
+        run_with_inner(&player.person, &update(true), &update(false)).await,
+        "23514",
+        "the seat is not yet counted"
+    );
     assert_invariants(&world).await;
 }
 

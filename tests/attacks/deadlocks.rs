@@ -159,17 +159,17 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let player = &game.players[0];
         let other = world.new_session(0).await;
         let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert_eq!(world.owner().exec(old).await, Ok(1), "the event of joining");
+        assert_eq!(world.owner().exec(old).await, Ok(1), "only the event of joining exists");
         let transaction = other.seer.begin().await;
         exec_in(&transaction, &insert_event(other.session)).await.unwrap();
         let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         transaction.commit().await.unwrap();
         assert!(is_closed(&world, player.id).await);
-        let named =
+        let with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
                      AND payload ->> 'display_name' <> 'Former player'";
-        assert_eq!(world.owner().count(named).await, 0);
+        assert_eq!(world.owner().count(with_name).await, 0);
         assert_invariants(&world).await;
     }
 }
@@ -178,13 +178,13 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
 /// account. The closing or deletion detects the deadlock, and succeeds all the same.
 #[tokio::test]
 async fn deleting_an_account_survives_a_deadlock_over_old_events() {
-    for is_strangers in [false, true] {
+    for is_strangers_session in [false, true] {
         for is_deletion in [false, true] {
             let world = World::new().await;
             let administrator = world.administrator().await;
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
-            let seer = if is_strangers { stranger } else { author };
+            let seer = if is_strangers_session { stranger } else { author };
             let session = open_session(&world, seer, adventure, false).await;
             world
                 .owner()
@@ -194,7 +194,7 @@ async fn deleting_an_account_survives_a_deadlock_over_old_events() {
             let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
             world.owner().exec(&draft).await.unwrap();
             let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-            assert_eq!(world.owner().exec(old).await, Ok(1), "the event of cancelling");
+            assert_eq!(world.owner().exec(old).await, Ok(1), "only the event of cancelling exists");
             let elsewhere = world.new_session(0).await;
             let other = administrator.begin().await;
             exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
@@ -205,7 +205,11 @@ async fn deleting_an_account_survives_a_deadlock_over_old_events() {
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let insert_outcome = exec_and_commit(other, &insert_character(Uuid::new_v4(), author)).await;
-            assert_eq!(closed.await.unwrap(), "done", "stranger's session: {is_strangers}, is deletion: {is_deletion}");
+            assert_eq!(
+                closed.await.unwrap(),
+                "done",
+                "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
+            );
             assert_eq!(insert_outcome, "SP019");
             assert!(is_closed(&world, author).await);
             assert_invariants(&world).await;
@@ -293,8 +297,8 @@ async fn closing_locks_drafts_without_holding_other_rows_meanwhile() {
     for is_deletion in [false, true] {
         let game = world.new_active_session(1).await;
         let creator = world.new_account().await;
-        let owned = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure);
-        world.owner().exec(&owned).await.unwrap();
+        let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure);
+        world.owner().exec(&set_creator).await.unwrap();
         let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
         let hero = world.new_character(creator).await;
         world.owner().exec(&insert_seat(other, creator, hero)).await.unwrap();

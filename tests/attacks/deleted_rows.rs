@@ -1,12 +1,12 @@
-//! A row that is being deleted by a concurrent transaction still counts towards its limit.
+//! Rows that a concurrent transaction deletes make room only when it commits, and only once.
 
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_in, limits::create_characters, query_number};
 use crate::world::{Person, World, insert_character, insert_seat, run_together};
 
-/// Deletes rows in an open transaction, for which inserts of rows with the same ids wait. After its commit, inserts as
-/// many rows with new ids at once. Returns the outcomes of all inserts.
+/// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
+/// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
 async fn insert_while_deleting(
     world: &World,
     person: &Person,
@@ -32,7 +32,7 @@ async fn insert_while_deleting(
 }
 
 #[tokio::test]
-async fn a_row_that_is_being_deleted_makes_no_room() {
+async fn places_of_deleted_characters_are_taken_at_most_once() {
     for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let me = world.new_user().await;
@@ -56,33 +56,33 @@ async fn a_row_that_is_being_deleted_makes_no_room() {
 }
 
 #[tokio::test]
-async fn a_draft_or_a_creature_that_is_being_deleted_makes_no_room() {
+async fn places_of_deleted_drafts_and_creatures_are_taken_exactly_once() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
     let draft = world.new_draft(other.uuid()).await;
-    for (person, table, columns, owner) in
+    for (person, table, columns, parent) in
         [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
     {
-        let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{owner}', 'Again')");
-        let owner_column = columns.split(", ").nth(1).unwrap();
+        let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{parent}', 'Again')");
+        let parent_column = columns.split(", ").nth(1).unwrap();
         let fill = format!(
-            "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{owner}', 'Old' FROM generate_series(1, 200)"
+            "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
         );
         world.owner().exec(&fill).await.unwrap();
         let ids: Vec<Uuid> = world
             .owner()
-            .values(&format!("SELECT id FROM {table} WHERE {owner_column} = '{owner}' LIMIT 4"))
+            .values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
             .await
             .unwrap();
         let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
         assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 4, "{table}: {outcomes:?}");
-        assert_eq!(world.owner().count(&format!("{table} WHERE {owner_column} = '{owner}'")).await, 200, "{table}");
+        assert_eq!(world.owner().count(&format!("{table} WHERE {parent_column} = '{parent}'")).await, 200, "{table}");
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_seat_that_is_being_deleted_makes_no_room() {
+async fn the_place_of_a_deleted_seat_is_taken_exactly_once() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;

@@ -1,4 +1,5 @@
-//! An id that a client chooses is no way to another user's row, nor to a new row with an old one's history.
+//! A client that chooses the id of a row can neither reach another user's row by it, nor create a row that has the
+//! history of a deleted one.
 
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let victim = create_full_account(&world).await;
     let me = create_full_account(&world).await;
     let draft = world.new_draft(victim.account).await;
-    let secret = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
-    let hidden_creature: Uuid = world.owner().value(&secret).await.unwrap();
+    let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
+    let hidden_creature: Uuid = world.owner().value(&insert_hidden).await.unwrap();
     world.set(&victim.live, "is_public = false").await;
     let my_draft = world.new_draft(me.account).await;
     let insert_session = |id: Uuid| {
@@ -58,7 +59,7 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
                 let owner = world.owner().begin().await;
                 let lock = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
-                assert!(exec_in(&owner, &lock).await.is_ok(), "{sql} has locked the row");
+                assert!(exec_in(&owner, &lock).await.is_ok(), "{sql} must not have locked the row");
                 owner.rollback().await.unwrap();
                 transaction.rollback().await.unwrap();
             }
@@ -139,8 +140,8 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     assert_invariants(&world).await;
 }
 
-/// The service stores the result of a validation for the adventure whose `updated_at` it has read. Several transactions
-/// of one message have the same `now()`.
+/// The service stores the result of a validation for the adventure whose `updated_at` it has read. So the times must
+/// differ even in one transaction, where `now()` does not change.
 #[tokio::test]
 async fn an_adventure_with_the_id_of_a_deleted_one_has_another_time() {
     let world = World::new().await;

@@ -15,6 +15,7 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
+    // Nested so deeply that the payload would be refused for another reason.
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for payload in ["{}", &deep] {
         let sql = format!(
@@ -31,14 +32,16 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     assert_invariants(&world).await;
 }
 
-/// The statement has its snapshot and then waits, as for an expression that takes long; the Seer removes the player.
+/// The statement has its snapshot and then waits, as for an expression that takes long. Meanwhile the Seer removes the
+/// player, or the player leaves.
 #[tokio::test]
-async fn a_player_who_is_removed_while_a_statement_waits_sends_no_event() {
+async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for has_left in [false, true] {
         let barrier = world.owner().begin().await;
+        // An arbitrary key, for which the player's statement waits.
         exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -80,6 +83,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     world.owner().exec(&insert(game.adventure)).await.unwrap();
     let other = world.new_draft(creator.uuid()).await;
     let barrier = world.owner().begin().await;
+    // An arbitrary key, for which the Seer's statement waits.
     exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let sql = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type, description)

@@ -20,6 +20,7 @@ async fn set(world: &World, session: Uuid, assignments: &str) {
 #[tokio::test]
 async fn cancelled_sessions_are_archived_like_completed_ones() {
     let world = World::new().await;
+    // Sessions are archived 90 days after their end.
     for (final_status, days_ago, is_archived) in
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
@@ -64,6 +65,8 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut expected = Vec::new();
+    // A session is abandoned a week after the start that it was scheduled for, a month after its creation if it has no
+    // such start, and, once it has begun, a month after its last event.
     for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),

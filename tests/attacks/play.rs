@@ -34,6 +34,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
 
 #[tokio::test]
 async fn statements_over_many_rows_never_deadlock() {
+    // In each round, both Seers end all their sessions. In all but the first, another statement runs at the same time.
     for round in 0..4 {
         let world = World::new().await;
         let status = if round == 1 { "waiting" } else { "active" };
@@ -160,7 +161,7 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
     assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
     assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
-    // A player who joined and left.
+    // A player who joined and left is not counted.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
     assert_eq!(attempt(&guest.person, &insert_seat(*session, guest.id, guest.character)).await, "done");
@@ -168,7 +169,7 @@ async fn sessions_without_players_are_not_counted() {
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.person, &start).await, "SP029");
-    // Only the Seer has a seat.
+    // Nor is a Seer who has the only seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
         attempt(&seer.person, &insert_seat(*session, seer.id, seer.character)).await;

@@ -1,5 +1,5 @@
-//! One statement of a user changes or deletes at most a hundred rows of a table, and an ended session can hardly be
-//! edited.
+//! One statement of a user changes or deletes at most a hundred rows of a table, and the Seer of an ended session can
+//! edit only its note and its visibility.
 
 use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number};
 use crate::world::{Person, World};

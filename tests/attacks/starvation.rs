@@ -44,7 +44,8 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     }
 }
 
-/// The Seer of a live session in which somebody keeps their character locked, by one transaction after another.
+/// A player keeps their character and profile locked, by one transaction after another. Meanwhile the Seer's session
+/// ends, or the Seer's account closes.
 #[tokio::test]
 async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows() {
     let world = World::new().await;
@@ -115,11 +116,11 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             let running = world.service().begin().await;
             exec_in(&running, "SET LOCAL statement_timeout = '20s'").await.unwrap();
             exec_in(&running, &format!("SELECT private.{job}(100)")).await.unwrap();
-            let done =
+            let count_remaining =
                 "SELECT count(*)::text FROM sessions WHERE status = 'active' OR ended_at < now() - INTERVAL '1 day'";
             let row = sea_orm::ConnectionTrait::query_one_raw(
                 &running,
-                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, done),
+                sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, count_remaining),
             )
             .await
             .unwrap()
@@ -128,15 +129,15 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             running.rollback().await.unwrap();
             holder.rollback().await.unwrap();
             // Cancelling a session changes no seat.
-            let is_needed = job == "archive_sessions" || !locked.contains("session_players");
-            assert_eq!(remaining, if is_needed { "1" } else { "0" }, "{job}: {locked}");
+            let needs_lock = job == "archive_sessions" || !locked.contains("session_players");
+            assert_eq!(remaining, if needs_lock { "1" } else { "0" }, "{job}: {locked}");
         }
         assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
     assert_invariants(&world).await;
 }
 
-/// A stranger who locks rows of their own: an ended session on the adventure that nobody else had a part in, or their
+/// A stranger locks rows of their own: an ended session on the adventure that nobody else had a part in, or their
 /// seat in it.
 #[tokio::test]
 async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
@@ -175,8 +176,8 @@ async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
          SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second' FROM generate_series(1, 60) AS nth",
         game.session
     );
-    let hook = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
-    world.owner().exec(hook).await.unwrap();
+    let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
+    world.owner().exec(disable_clean_up).await.unwrap();
     world.owner().exec(&insert).await.unwrap();
     let oldest = |count: u32| {
         format!(
@@ -191,7 +192,7 @@ async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
             .await
             .unwrap();
         let matches = exec_in(&cleaning, &format!("DELETE FROM cleaned WHERE n = {deleted}")).await;
-        assert_eq!(matches, Ok(1), "with {locked} locked");
+        assert_eq!(matches, Ok(1), "with {locked} events locked");
         cleaning.rollback().await.unwrap();
         holder.rollback().await.unwrap();
     }
@@ -205,6 +206,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let game = world.new_active_session(2).await;
     let failed = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
     let barrier = world.owner().begin().await;
+    // An arbitrary key, for which the fellow player's statement would wait.
     exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let fellow = &game.players[1];
     let transaction = fellow.person.begin().await;
@@ -270,9 +272,9 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{new}', '{new}@example.com')");
     let signing_up = tokio::spawn(async move { exec_and_commit(sign_up, &sql).await });
     // Longer than a sign-up waits for an address.
-    let waits_again =
+    let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
-    while !world.owner().value::<bool>(waits_again).await.unwrap() {
+    while !world.owner().value::<bool>(has_waited_longer).await.unwrap() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     locking.rollback().await.unwrap();
@@ -282,13 +284,14 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     assert_invariants(&world).await;
 }
 
-/// Otherwise the entries that one user's statements leave pending are inserted by somebody else's statement.
+/// If a GIN index collected pending entries, those that one user's statements leave would be inserted by somebody
+/// else's statement.
 #[tokio::test]
 async fn no_index_collects_pending_entries() {
     let world = World::new().await;
-    let pending =
+    let gin_indexes =
         "pg_class JOIN pg_am ON pg_am.oid = relam WHERE amname = 'gin' AND relnamespace = 'public'::regnamespace";
-    assert_eq!(world.owner().count(pending).await, 1);
-    let off = format!("{pending} AND 'fastupdate=off' = ANY (reloptions)");
-    assert_eq!(world.owner().count(&off).await, 1);
+    assert_eq!(world.owner().count(gin_indexes).await, 1);
+    let without_pending = format!("{gin_indexes} AND 'fastupdate=off' = ANY (reloptions)");
+    assert_eq!(world.owner().count(&without_pending).await, 1);
 }

@@ -199,7 +199,8 @@ async fn no_name_has_only_invisible_characters() {
             assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other character is visible, so a name may consist of it alone.
+    // Every other character is visible, so a name may consist of it alone. The range ends with U+E01FF; 55296 to 57343
+    // are surrogates, and 65532 and 65533 are U+FFFC and U+FFFD.
     let not_blank: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused = format!(
@@ -307,7 +308,7 @@ async fn names_of_every_script_are_stored_unchanged() {
         for name in NAMES {
             let sql = column.writes[0].replace("$NAME$", &literal(name));
             let outcome = column.person.exec(&sql).await;
-            // An adventure's name must have at least three characters, a character's two.
+            // An adventure's name must have at least three characters, a character's two; shorter ones may be refused.
             if name.chars().count() < 3 {
                 continue;
             }

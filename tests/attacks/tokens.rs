@@ -1,4 +1,4 @@
-//! A token of the role `authenticated` without an account: no subject, or one that never signed up.
+//! Requests as the role `authenticated` whose claims name no account: no subject, an empty one, or no claims at all.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
@@ -35,7 +35,7 @@ async fn a_token_without_an_account_writes_nothing() {
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
         fixture.live.session
     ));
-    // What the sender of each statement locks, to see that it waits for nothing.
+    // The account itself keeps a session locked, to see that no statement waits for it.
     let writer = fixture.me.begin().await;
     let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session);
     writer.execute_unprepared(&lock).await.unwrap();

@@ -59,9 +59,9 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         assert_eq!(visible_times(&world).await, before, "{sql}");
     }
     let with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
-    assert_eq!(query_number(&world, with_games).await, 3, "the session counts");
+    assert_eq!(query_number(&world, with_games).await, 3, "the session must count for its Seer and two players");
     let outdated = "SELECT count(*) FROM sessions WHERE last_event_at < now() - INTERVAL '1 day'";
-    assert_eq!(query_number(&world, outdated).await, 0, "the event was recorded");
+    assert_eq!(query_number(&world, outdated).await, 0, "the event must renew `last_event_at`");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A statement neither waits for a row that row security hides from its sender, nor makes the database do any work for
-//! it.
+//! A refused event neither waits for a session, nor draws more event numbers for an existing session than for one that
+//! does not exist. Opening a session does not keep its adventure locked.
 
 use uuid::Uuid;
 

@@ -46,7 +46,7 @@ async fn acknowledged_rows_survive_a_crash() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminating_random_backends_loses_no_acknowledged_row() {
-    let attempts = env_number("SPARC_ENDED", 30);
+    let attempts = env_number("SPARC_TERMINATIONS", 30);
     let world = World::new().await;
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(8)).await.unwrap();

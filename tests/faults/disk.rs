@@ -19,7 +19,8 @@ struct SmallFileSystem {
 }
 
 impl SmallFileSystem {
-    /// Mounts one that belongs to the owner of the server's data directory, or returns `None` if that is not possible.
+    /// Mounts a file system that belongs to the owner of the server's data directory, or returns `None` if that is not
+    /// possible.
     fn mount(data_directory: &str) -> Option<Self> {
         let owner = fs::metadata(data_directory).ok()?.uid();
         let folder = std::env::temp_dir().join(format!("sparc-small-{}", Uuid::new_v4().simple()));

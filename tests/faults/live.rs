@@ -70,7 +70,7 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_in_transaction_mode_streams_work_or_fail_with_a_remedy() {
+async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_that_names_the_option() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let Some(pooler) = start_pooler(world.url()).await else {
@@ -124,8 +124,8 @@ async fn run(administrator: &DatabaseConnection, sql: &str) {
     administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// Closes all connections to a database and allows no new ones.
-async fn close_connections(administrator: &DatabaseConnection, database: &str) {
+/// Allows no new connections to a database, and closes the existing ones.
+async fn lock_out(administrator: &DatabaseConnection, database: &str) {
     run(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
     run(
         administrator,
@@ -135,7 +135,7 @@ async fn close_connections(administrator: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_whose_database_is_replaced_by_an_older_copy_ends_instead_of_missing_events() {
+async fn after_a_replacement_by_an_older_copy_only_streams_that_had_read_lost_events_end() {
     let world = World::new().await;
     let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let without_events = world.new_session(1).await;
@@ -158,7 +158,7 @@ async fn a_stream_whose_database_is_replaced_by_an_older_copy_ends_instead_of_mi
     // A copy of the database from this moment, like a backup or a standby that lags behind.
     let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
     let administrator = connect(server().await.url()).await.unwrap();
-    close_connections(&administrator, &database).await;
+    lock_out(&administrator, &database).await;
     run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
     let original = world.reconnect().await;
@@ -166,24 +166,28 @@ async fn a_stream_whose_database_is_replaced_by_an_older_copy_ends_instead_of_mi
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
     }
-    let lost = event_numbers(&original, busy.session).await;
+    let original_numbers = event_numbers(&original, busy.session).await;
     original.db.close().await.unwrap();
     world.db.close_by_ref().await.unwrap();
 
     // The copy replaces the original, and other events get the same numbers there.
-    close_connections(&administrator, &database).await;
+    lock_out(&administrator, &database).await;
     // In one transaction, so that a database of that name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
     run(&administrator, &swap).await;
-    let replaced = world.reconnect().await;
-    write_events(&replaced.user(busy.players[0].id), busy.session, 5).await;
-    write_events(&replaced.user(quiet.players[0].id), quiet.session, 2).await;
-    write_events(&replaced.user(without_events.players[0].id), without_events.session, 1).await;
-    let current = event_numbers(&replaced, busy.session).await;
-    assert_eq!(current[..lost.len()], lost, "the numbers are the same, though the events are not");
+    let replacement = world.reconnect().await;
+    write_events(&replacement.user(busy.players[0].id), busy.session, 5).await;
+    write_events(&replacement.user(quiet.players[0].id), quiet.session, 2).await;
+    write_events(&replacement.user(without_events.players[0].id), without_events.session, 1).await;
+    let replacement_numbers = event_numbers(&replacement, busy.session).await;
+    assert_eq!(
+        replacement_numbers[..original_numbers.len()],
+        original_numbers,
+        "the numbers of the lost events must be given out again"
+    );
 
     let [quiet_stream, busy_stream, empty_stream] = &mut streams[..] else { unreachable!() };
     assert_eq!(
@@ -191,11 +195,11 @@ async fn a_stream_whose_database_is_replaced_by_an_older_copy_ends_instead_of_mi
         "events_expired",
         "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let all = event_numbers(&replaced, quiet.session).await;
+    let all = event_numbers(&replacement, quiet.session).await;
     assert_eq!(read_until(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
     next_event(empty_stream).await;
     let mut reloaded = service.events().subscribe(busy.session, None).await.unwrap();
-    write_events(&replaced.user(busy.players[0].id), busy.session, 1).await;
+    write_events(&replacement.user(busy.players[0].id), busy.session, 1).await;
     next_event(&mut reloaded).await;
     drop(streams);
     run(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;

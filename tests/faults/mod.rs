@@ -67,7 +67,7 @@ impl Load {
         Self { stopped, clients }
     }
 
-    /// Stops the clients and returns what they have seen.
+    /// Stops the clients and returns all their outcomes.
     pub async fn stop(self) -> Outcomes {
         self.stopped.store(true, Ordering::SeqCst);
         let mut all = Outcomes::default();

@@ -29,9 +29,9 @@ pub const OPEN: u8 = 0;
 pub const SLOW: u8 = 1;
 /// State of a [`Proxy`]: keeps connections open but forwards nothing.
 pub const SWALLOWING: u8 = 2;
-/// State of a [`Proxy`]: closes every connection.
+/// State of a [`Proxy`]: closes a connection as soon as something is sent over it.
 pub const CUT: u8 = 3;
-/// State of a [`Proxy`]: forwards a number of chunks from the server, then closes every connection.
+/// State of a [`Proxy`]: forwards a number of chunks from the server, and is then [`CUT`].
 const COUNTING: u8 = 4;
 
 /// A TCP proxy to a PostgreSQL server.
@@ -70,13 +70,13 @@ impl Proxy {
         proxy
     }
 
-    /// Forwards that many chunks from the server, about one per response, and then closes every connection.
+    /// Forwards that many chunks from the server, about one per response, and is then [`CUT`].
     pub fn cut_after(&self, chunks: u32) {
         self.chunks_left.store(chunks, Ordering::SeqCst);
         self.set_state(COUNTING);
     }
 
-    /// Returns how many connections it has accepted.
+    /// Returns how many connections the proxy has accepted.
     pub fn accepted(&self) -> u32 {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -183,7 +183,7 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_one_is_tried() {
     let options = Options::default().max_connections(2).acquire_timeout(Duration::from_millis(300));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let me = sparc.as_user(player.id);
-    // It uses the connection that is already open.
+    // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
     let before = proxy.accepted();

@@ -47,7 +47,7 @@ pub fn section(report: &Report) -> Option<String> {
          | --- | --- | --- | --- | --- |\n",
     );
     for (name, delays) in
-        [("at human speed", live.at_human_speed), ("while eight clients roll as fast as they can", live.under_load)]
+        [("at human speed", live.at_human_speed), ("while eight clients roll as fast as they can", live.while_rolling)]
     {
         let _ = writeln!(
             text,

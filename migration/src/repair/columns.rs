@@ -4,9 +4,10 @@ use super::{Plan, Work};
 use crate::{check::Difference, manifest, manifest::name_and_table};
 
 impl Plan {
-    pub(super) fn add_column(&mut self, work: &Work<'_>, object: &str, created: &[String]) {
+    pub(super) fn add_column(&mut self, work: &Work<'_>, object: &str, tables_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
-        let if_not_exists = if created.iter().any(|created| created == table) { " IF NOT EXISTS" } else { "" };
+        let has_columns = tables_with_columns.iter().any(|complete| complete == table);
+        let if_not_exists = if has_columns { " IF NOT EXISTS" } else { "" };
         let definition = &work.state.expected[object];
         self.push_for(
             format!("ALTER TABLE {table} ADD COLUMN{if_not_exists} {name} {definition}"),
@@ -19,16 +20,18 @@ impl Plan {
         let Some((name, table)) = name_and_table(object) else { return };
         let (actual, expected) = (Column::parse(actual), Column::parse(expected));
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
-        let mut push = |sql: String, definition: &str| self.push_for(sql, object, Some((table, definition)));
+        let mut push = |sql: String, definition: Option<&str>| {
+            self.push_for(sql, object, Some((table, definition.unwrap_or_default())));
+        };
         let is_retyped = actual.data_type != expected.data_type;
         if is_retyped {
             if actual.default.is_some() {
-                push(format!("{alter} DROP DEFAULT"), "");
+                push(format!("{alter} DROP DEFAULT"), None);
             }
-            push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), "");
+            push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), None);
         }
         if (actual.storage, actual.compression) != (expected.storage, expected.compression) || is_retyped {
-            push(storage_statement(&alter, table, name, expected.storage, expected.compression), "");
+            push(storage_statement(&alter, table, name, expected.storage, expected.compression), None);
         }
         if actual.generated != expected.generated && actual.generated.is_some() {
             let property = if actual.generated.is_some_and(|actual| actual.ends_with("as identity")) {
@@ -36,38 +39,38 @@ impl Plan {
             } else {
                 "EXPRESSION"
             };
-            push(format!("{alter} DROP {property} IF EXISTS"), "");
+            push(format!("{alter} DROP {property} IF EXISTS"), None);
         }
         if actual.default != expected.default || is_retyped {
             match expected.default {
-                Some(default) => push(format!("{alter} SET DEFAULT {default}"), ""),
-                None if actual.generated.is_none() => push(format!("{alter} DROP DEFAULT"), ""),
+                Some(default) => push(format!("{alter} SET DEFAULT {default}"), None),
+                None if actual.generated.is_none() => push(format!("{alter} DROP DEFAULT"), None),
                 None => {}
             }
         }
         if actual.not_null != expected.not_null {
             if expected.not_null {
-                push(format!("{alter} SET NOT NULL"), &format!("NOT NULL {name}"));
+                push(format!("{alter} SET NOT NULL"), Some(&format!("NOT NULL {name}")));
             } else {
-                push(format!("{alter} DROP NOT NULL"), "");
+                push(format!("{alter} DROP NOT NULL"), None);
             }
         }
         if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
-            // If a sequence with that name exists, it no longer belongs to a column.
-            push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), "");
-            push(format!("{alter} ADD {generated}"), "");
-            if generated.ends_with("as identity") {
+            let is_identity = generated.ends_with("as identity");
+            if is_identity {
+                // A sequence with the name of the new one may be left over, for example from a `serial` column; nothing
+                // uses it any more.
+                push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), None);
+            }
+            push(format!("{alter} ADD {generated}"), None);
+            if is_identity {
                 // On a platform, default privileges grant every new sequence to the API roles.
                 let grantees = "PUBLIC, anon, authenticated, service_role";
-                push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {grantees}"), "");
+                push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {grantees}"), None);
+                // The new sequence starts after the existing numbers.
+                let sequence = format!("pg_get_serial_sequence('{table}', '{name}')");
+                push(format!("SELECT setval({sequence}, coalesce(max({name}), 0) + 1, false) FROM {table}"), None);
             }
-            // A new sequence starts after the existing numbers.
-            push(
-                format!(
-                    "SELECT setval(pg_get_serial_sequence('{table}', '{name}'), coalesce(max({name}), 0) + 1, false) FROM {table}"
-                ),
-                "",
-            );
         }
     }
 }
@@ -99,6 +102,7 @@ BEGIN
   JOIN pg_type ON pg_type.oid = atttypid
   WHERE attrelid = '{table}'::regclass AND attname = '{}';
   EXECUTE '{alter} SET STORAGE ' || storage;
+  -- Types whose default is PLAIN cannot be compressed.
   IF storage <> 'PLAIN' THEN
     EXECUTE '{alter} SET COMPRESSION {compression}';
   END IF;
@@ -117,6 +121,7 @@ struct Column<'a> {
     compression: Option<&'a str>,
     not_null: bool,
     default: Option<&'a str>,
+    /// The clause from `generated` on: of an identity column (ends with `as identity`) or of a computed one.
     generated: Option<&'a str>,
 }
 

@@ -24,9 +24,9 @@ impl Plan {
                 }
             }
         }
-        let created = self.create_tables(work);
+        let tables_with_columns = self.create_tables(work);
         for object in work.missing_of_kind("column") {
-            self.add_column(work, object, &created);
+            self.add_column(work, object, &tables_with_columns);
         }
         for difference in &work.changed {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
