@@ -166,16 +166,17 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         world.new_character(many).await;
     }
     close(&world, closed.id).await;
-    let name = format!("Hero {}", &few.character.to_string()[..8]);
+    let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
+    let same_name = Uuid::new_v4();
     let statements = [
         ("few", insert_character(Uuid::new_v4(), few.id)),
         ("ten", insert_character(Uuid::new_v4(), many)),
         ("closed", insert_character(Uuid::new_v4(), closed.id)),
         ("a user that does not exist", insert_character(Uuid::new_v4(), Uuid::new_v4())),
-        ("the same name", insert_character(Uuid::new_v4(), few.id).replace("'Hero ", &format!("'{name}' || '' || '"))),
+        ("the same name", insert_character(same_name, few.id).replace(&name_of(same_name), &name_of(few.character))),
         ("ten, with ON CONFLICT", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
-    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..4], "42501")
+    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..5], "42501")
         .await;
     let me = world.new_user().await;
     assert!(answer_text(&me, &statements[5].1).await.starts_with("42501"));
@@ -347,4 +348,19 @@ async fn another_persons_character_looks_like_one_that_does_not_exist() {
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
     assert_same_answers(&[&me.person], "an unknown code", &statements, "SP020").await;
+}
+
+/// Whoever has the code of a private session learns its id only by joining it.
+#[tokio::test]
+async fn joining_by_code_without_a_character_does_not_tell_the_id_of_the_session() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let code: String =
+        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let me = world.new_user().await;
+    let statements = [
+        ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
+        ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
+    ];
+    assert_same_answers(&[&me], "a code without a character", &statements, "22004").await;
 }

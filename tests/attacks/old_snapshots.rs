@@ -124,3 +124,19 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         assert_invariants(&world).await;
     }
 }
+
+/// An inactive seat changes no counter of the profile. Its foreign key notices that the profile was closed.
+#[tokio::test]
+async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
+    let world = World::new().await;
+    let (game, player) = (world.new_session(0).await, world.new_player().await);
+    let old = world.service().begin_with_snapshot().await;
+    assert_eq!(attempt(&world.owner(), &close_or_delete(player.id, false)).await, "done");
+    let seat = format!(
+        "INSERT INTO session_players (session_id, user_id, character_id, is_active)
+         VALUES ('{}', '{}', '{}', false)",
+        game.session, player.id, player.character
+    );
+    assert_eq!(exec_and_commit(old, &seat).await, "40001");
+    assert_invariants(&world).await;
+}

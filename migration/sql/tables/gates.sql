@@ -3,11 +3,7 @@
 -- Only our functions can access this table, so nobody can lock the gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
-  is_open boolean NOT NULL DEFAULT true,
-  -- Makes `is_open` part of a key, because the lock of the service when it writes for the account (FOR KEY SHARE) does
-  -- not conflict with changes of other columns. So such a write conflicts with closing the account, and at REPEATABLE
-  -- READ fails if its snapshot is older.
-  CONSTRAINT account_gates_is_open_key UNIQUE (account_id, is_open)
+  is_open boolean NOT NULL DEFAULT true
 );
 
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;

@@ -246,7 +246,7 @@ fn find_killer(
         ],
         _ => [
             &["catalog::", "refusals::", "rolls::", "seats::", "sessions::", "events::", "accounts::", "bounds::"],
-            &["attacks::", "characters::", "adventures::", "every_table::"],
+            &["attacks::", "characters::", "adventures::", "every_table::", "repeats::"],
         ],
     };
     if let Some(last_killer) = last_killer.filter(|last_killer| !last_killer.is_empty())
