@@ -41,6 +41,7 @@ fn compose(report: &Report, plots: &str) -> String {
         let met = if goal.is_met { "met" } else { "**not met**" };
         let _ = writeln!(document, "| {} | {} | {} | {met} |", goal.name, goal.target, goal.measured);
     }
+    document.push('\n');
     document.push_str(GOAL_NOTES);
     write_statements(&mut document, report, plots);
     write_overhead(&mut document, report);
@@ -73,35 +74,8 @@ alternately. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand 
 seats, a million rolls and a million events.
 ";
 
-const GOAL_NOTES: &str = "
-Notes on the run of 26 November 2026, written by hand: what limits the measured values, and why goals are not met.
-
-- **An event** is compared with its bare INSERT, the lower bound for any design. (The ratio to the specification's
-  statement depends on the number of events, because the specification's clean-up reads an index of all events.)
-- **Compared with pgbench.** With eight clients both processors are fully used, and client and server share them.
-  pgbench discards the results; the service decodes rows, builds statements and cursors, and hands results to tasks. So
-  operations that return rows have a goal for the service's own processor time (*service CPU* in
-  [Whole operations](#whole-operations)). In a profile (`perf`) of reading a session's rolls with eight clients, the
-  kernel takes 37 percent of the time, for three messages in each direction. Of the remaining time, 37 percent is spent
-  on decoding the thousand cells of fifty rolls, 15 on allocation, 13 on parsing the driver's messages, 8 on copying, 6
-  on tracing, 5 on scheduling. Reading fifty rolls takes 270 heap allocations, a lobby page 190, making a roll 109 (the
-  command `allocations`, on 27 November). Sending BEGIN, identity, statement and COMMIT in one message of the simple
-  query protocol, tried with pgbench, gives 5 percent more operations per second than the three messages.
-- **Growth.** A lobby search scans until the page is full, at most a thousand sessions. One session in forty-eight
-  matches. At scale 1 the first eight hundred sessions happen to contain the twenty-one matches that fill a page
-  (twenty, and one to see whether there is a next page). At scale 10 the first thousand contain only twenty, and the
-  search also has to look up where the scan ended. A search without a match scans a thousand sessions at any scale, and
-  takes as long at both scales ([Growth](#growth)). Three statements look up the caller's sessions: a session's rolls,
-  events after a number, and own sessions. At scale 10 they read up to nine buffers more than at scale 1 for the
-  visibility map of the seats, because one page of the map covers 32 thousand pages of the table, and the scan
-  alternates between pages of the map.
-- **Slower than the specification.** Where the specification protects nothing, a statement may take up to twice as long
-  here as there. The specification's events and session details are readable by everyone (most of the difference is
-  `my_session_ids`, the array that the policy compares with), its profiles include every column, its lobby does not show
-  the Seer's name, and its sign-up neither checks texts nor creates a placeholder e-mail address for an account without
-  one. A catalogue search scans the newest hundred adventures, and if these do not fill the page, the newest thousand;
-  without a match, the specification's search reads eight hundred in less time.
-";
+/// Written by hand after a run: what limits the measured values, and why goals are not met.
+const GOAL_NOTES: &str = include_str!("goal_notes.txt");
 
 fn write_settings(document: &mut String, report: &Report) {
     let settings = &report.settings;
