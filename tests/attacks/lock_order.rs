@@ -5,7 +5,7 @@ use super::{
     assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
     query_number,
 };
-use crate::world::{World, insert_roll, insert_seat};
+use crate::world::{World, insert_character, insert_roll, insert_seat};
 
 /// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
 #[tokio::test]
@@ -145,6 +145,34 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
     assert_eq!(seated.await.unwrap(), "SP019");
+    assert_invariants(&world).await;
+}
+
+/// What the service adds for an account that is closing waits for the profile, whose counters it changes, and is then
+/// refused.
+#[tokio::test]
+async fn the_service_adds_nothing_to_an_account_that_is_closing() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let account = world.new_account().await;
+    let closing = world.owner().begin().await;
+    exec_in(&closing, &close_or_delete(account, false)).await.unwrap();
+    let inserts = [
+        insert_character(uuid::Uuid::new_v4(), account),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{}')", game.adventure),
+    ];
+    let mut waiting = Vec::new();
+    for insert in inserts {
+        let service = world.service();
+        waiting.push(tokio::spawn(async move { (attempt(&service, &insert).await, insert) }));
+        world.owner().wait_for_lock_waiters(waiting.len() as i64).await;
+    }
+    closing.commit().await.unwrap();
+    for inserted in waiting {
+        let (outcome, insert) = inserted.await.unwrap();
+        assert_eq!(outcome, "SP019", "{insert}");
+    }
     assert_invariants(&world).await;
 }
 
