@@ -149,9 +149,8 @@ $$;
 -- order that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round
 -- waits for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a
 -- random one: statements that lock the same rows in the same order all lock the same row first, and a statement that
--- gets that row finds the others free. Writers who keep many rows busy could make
--- every round fail. So from the ninth round on, all rows that were busy so far are waited for, one after the other,
--- which can end in a deadlock.
+-- gets that row finds the others free. Writers who keep many rows busy could make every round fail. So from the ninth
+-- round on, all rows that were busy so far are waited for, one after the other, which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
