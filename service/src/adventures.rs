@@ -155,7 +155,8 @@ pub struct Adventures<'a, C> {
 }
 
 impl<C: Caller> Adventures<'_, C> {
-    /// Creates a draft for the caller. Repeating the request with the same id returns the first adventure.
+    /// Creates a draft for the caller. Repeating the request with the same id returns the first adventure. An account
+    /// can have two hundred adventures.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -208,7 +209,7 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, "adventures.edit", adventure = id, |tx| { update(tx, id, row.clone()).await })
     }
 
-    /// Replaces the content of a draft, which is not valid until it is validated again.
+    /// Replaces the content of an unpublished adventure. The adventure is then not valid until it is validated again.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
@@ -236,8 +237,8 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Validates the content, and publishes the adventure if there are no errors. A published adventure stays as it is;
-    /// one that is published again after it was unpublished keeps its first `published_at`.
+    /// Validates the content, and publishes the adventure if there are no errors. If it is already published, nothing
+    /// changes. If it was published before, it keeps its first `published_at`.
     ///
     /// Who may: the creator. Seven round trips. No event.
     ///
@@ -281,13 +282,14 @@ impl<C: Caller> Adventures<'_, C> {
         })
     }
 
-    /// Deletes an adventure that has never been played, together with its creatures.
+    /// Deletes an adventure without history, together with its creatures. A live session is history, and so is one that
+    /// ended and had a player besides its Seer. Other ended sessions are deleted with the adventure.
     ///
     /// Who may: the creator and the service. Three round trips. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::StillReferenced`] if a session plays or has played it (archive it instead); [`Error::NotFound`],
+    /// [`Error::StillReferenced`] if it has history (archive it instead); [`Error::NotFound`],
     /// [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn delete(self, id: Uuid) -> Result<(), Error> {
         operation!(self.caller, "adventures.delete", adventure = id, |tx| {
@@ -302,7 +304,7 @@ impl<C: Caller> Adventures<'_, C> {
 
     /// Returns an adventure with its content.
     ///
-    /// Who may: everyone if it is published; otherwise its creator. Three round trips.
+    /// Who may: everyone if it is published; otherwise its creator and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -336,7 +338,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Updates an adventure. If row security makes the update skip it, the error depends on whether the caller can read it.
+/// Updates an adventure. If the caller may not update it, the error is `AdventureNotYours` if the caller can read it,
+/// and otherwise `NotFound`.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
@@ -354,9 +357,9 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND updated_at = $4
        AND status <> 'published'";
 
-/// Reads the content as its creator, validates it, and stores the result as the service, because users may not write
-/// it. Both happen in one transaction, which locks the row, unless the service has its own login: then a transaction of
-/// that login stores the result.
+/// Reads the content as the adventure's creator, validates it, and stores the result as the service, because users may
+/// not write it. If the service shares the users' login, one transaction reads and stores, and locks the row in
+/// between. If the service has a login of its own, a transaction of that login stores the result.
 async fn validate_and_store(
     caller: &impl Sealed,
     tx: &UncheckedTransaction,
@@ -392,6 +395,6 @@ async fn validate_and_store(
     let service_tx = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let stored = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
-    // No row matches if the adventure was edited in the meantime; the operation is then retried.
+    // No row matches if the adventure was edited or published in the meantime; the operation is then retried.
     if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

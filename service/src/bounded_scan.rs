@@ -1,5 +1,6 @@
-//! Lists with filters that their index does not cover. A page scans at most a thousand rows of the list, however long
-//! the list is and however few rows match. A page that this limit cuts short has a cursor that continues the scan.
+//! Lists with filters that no index covers. A page scans at most a thousand rows of the list, however long the list is
+//! and however few rows match. If the limit ends the scan before the page is full, the page has a cursor that continues
+//! the scan.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -13,7 +14,8 @@ pub(crate) const SCAN_LIMIT: usize = 1000;
 /// The query of one page, which is a single statement.
 pub(crate) struct PageQuery {
     statement: Statement,
-    /// Whether the result contains the position at which the scan ended.
+    /// Whether the scan is limited. If so, the result also has the position at which it ended, unless more rows follow
+    /// the page.
     is_bounded: bool,
 }
 
@@ -26,11 +28,12 @@ impl PageQuery {
     /// Returns the query of a page of at most `limit` rows. `page` selects up to `limit + 1` matching rows of the
     /// scanned ones. `scanned` selects, for each scanned row, its number as `nth`, its sort keys, and its id as `last`;
     /// the page must not have columns of these names. `ctes` has the common table expressions that both use, each
-    /// followed by a comma, or is empty.
+    /// followed by a comma, or is empty. `order_by` sorts the page.
     ///
-    /// The end of the scan is looked up only if no row follows the page. It is materialized, because newer PostgreSQL
-    /// versions would otherwise pull it into the join and evaluate it first. One statement reads the page and the end:
-    /// between two statements, a row that leaves the list would move the end past a row that the page did not scan.
+    /// The end of the scan is looked up only if no row follows the page; otherwise the next page begins after this
+    /// page's last row. `scan_end` is materialized, because newer PostgreSQL versions would otherwise pull it into the
+    /// join and evaluate it before the page. One statement reads the page and the end: between two statements, a row
+    /// that leaves the list would move the end past a row that the page did not scan.
     pub(crate) fn bounded(binds: Binds, ctes: &str, page: &str, scanned: &str, limit: usize, order_by: &str) -> Self {
         let statement = binds.into_statement(format!(
             "WITH {ctes}page AS MATERIALIZED ({page}),

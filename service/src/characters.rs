@@ -195,9 +195,10 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Returns the seats that a character holds or has held in sessions that are not archived, the latest first.
+    /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently taken
+    /// first.
     ///
-    /// Who may: its owner, and others for the sessions that they can see. Three round trips.
+    /// Who may: its owner and the service, and other users for the sessions that they can see. Three round trips.
     ///
     /// # Errors
     ///
@@ -265,8 +266,8 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Retires a character: it keeps its history, takes no seats and does not count towards the limit of ten.
-    /// Idempotent.
+    /// Retires a character: it keeps its history, takes no seats and does not count towards the limit of ten living
+    /// characters. An account can have a hundred retired ones. Idempotent.
     ///
     /// Who may: its owner and the service. Three round trips. No event.
     ///

@@ -1,5 +1,5 @@
-//! The types that have the operations, and the transaction in which each operation runs. The connections themselves are
-//! in the crate `rls`.
+//! The types on which operations are called, and the transaction in which each operation runs. The connections
+//! themselves are in the crate `rls`.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::{Error, identity::Identity};
 
-/// A type that has the operations: an identity, on which each operation runs in a transaction of its own, or a
-/// transaction, which operations join. The trait is sealed.
+/// A type on which operations are called: the connection of an identity, where each operation runs in a transaction of
+/// its own, or a transaction, in which operations take part. The trait is sealed.
 pub trait Caller: sealed::Sealed + Send + Sync {}
 
 impl Caller for IdentityConnection {}
@@ -58,14 +58,14 @@ pub(crate) mod sealed {
     /// The transaction in which an operation runs.
     #[derive(Debug)]
     pub enum Scope {
-        /// Begun for one operation, which ends it.
+        /// A transaction that was begun for one operation, which ends it.
         Own(UncheckedTransaction),
         /// The caller's transaction, which the caller ends.
         Joined(Joined),
     }
 
-    /// An operation in a caller's transaction. If it fails or is dropped after it has written, half of it would remain,
-    /// so the transaction can then only be rolled back.
+    /// An operation in a caller's transaction. If the operation fails or is dropped after it has written something, a
+    /// commit would keep only some of its changes. So the transaction can then only be rolled back.
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
@@ -90,18 +90,18 @@ pub(crate) mod sealed {
     pub trait Sealed {
         fn identity(&self) -> Identity;
 
-        /// Returns the deadline of each operation.
+        /// Returns the deadline of each operation. `None` if operations have none.
         fn deadline(&self) -> Option<Duration>;
 
-        /// Returns a connection to the same database as the service. `None` in a caller's transaction, whose
-        /// uncommitted rows the service would not see.
+        /// Returns a connection to the same database with the identity of the service. `None` for a caller's
+        /// transaction, because that connection would not see the transaction's uncommitted rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
         /// Whether there are replicas: reads may run on one, and one may become the primary.
         fn has_replicas(&self) -> bool;
 
-        /// Begins or joins a transaction. `deadline` is that of each of its statements. A read-only one may run on a
-        /// replica.
+        /// Begins a transaction, or joins the caller's. `deadline` applies to each statement of a new transaction; a
+        /// joined one keeps the deadline that it began with. A new read-only transaction may run on a replica.
         fn begin_or_join(
             &self,
             deadline: Option<Duration>,
@@ -139,7 +139,7 @@ pub(crate) mod sealed {
             Identity::from_connection(self.identity())
         }
 
-        // The deadline has applied to its statements since it began.
+        // The transaction already applies its deadline to each statement.
         fn deadline(&self) -> Option<Duration> {
             None
         }
@@ -148,7 +148,7 @@ pub(crate) mod sealed {
             None
         }
 
-        // Its server was chosen when it began.
+        // The transaction's server was chosen when it began.
         fn has_replicas(&self) -> bool {
             false
         }

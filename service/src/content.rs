@@ -38,7 +38,7 @@ pub enum NodeKind {
     Challenge,
     /// A fight against one or more enemies.
     Combat,
-    /// The outcome of a roll decides.
+    /// The outcome of a roll decides how the story continues.
     Check,
 }
 
@@ -100,7 +100,7 @@ pub struct ValidationError {
 pub enum ValidationErrorKind {
     /// The document does not have the shape of [`AdventureContent`].
     Unreadable,
-    /// There is no start, or no node has its id.
+    /// `start` is absent, or no node has this id.
     NoStart,
     /// Another node has the same id.
     DuplicateNode,
@@ -108,7 +108,7 @@ pub enum ValidationErrorKind {
     Unreachable,
     /// A connection leads from or to this node, which does not exist.
     DanglingConnection,
-    /// No node ends the story.
+    /// No node ends the story. A node ends it if no connection leads from it and it is not a decision.
     NoEnding,
     /// A decision has fewer than two connections that lead from it.
     TooFewChoices,
@@ -131,7 +131,8 @@ impl AdventureContent {
         Self { nodes: vec![node], start: Some("start".to_owned()), ..Default::default() }
     }
 
-    /// Returns all errors, in the order of the nodes. Valid content has none.
+    /// Returns all errors; valid content has none. Duplicate ids come first, then dangling connections, a missing
+    /// start, the other errors of the nodes in their order, and a missing ending.
     #[must_use]
     pub fn validate(&self) -> Vec<ValidationError> {
         let mut errors = Vec::new();

@@ -29,8 +29,8 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls, 1 to 10. Unknown fields
-/// are kept.
+/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls before modifiers, 1 to 10.
+/// Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
@@ -145,7 +145,8 @@ pub struct Creatures<'a, C> {
 }
 
 impl<C: Caller> Creatures<'_, C> {
-    /// Adds a creature to an adventure. Repeating the request with the same id returns the first creature.
+    /// Adds a creature to an adventure. Repeating the request with the same id returns the first creature. An adventure
+    /// can have two hundred creatures.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///
@@ -201,7 +202,7 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Removes a creature from its adventure. Its rolls remain, under its name.
+    /// Removes a creature from its adventure. Its rolls remain, and keep its name.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///

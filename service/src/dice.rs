@@ -83,7 +83,8 @@ impl<C: Caller> Dice<'_, C> {
     /// Repeats a failed roll with the same attribute, difficulty and modifiers; the new result stands even if it is
     /// worse.
     ///
-    /// Each seat has one heroic save per encounter, at most one per roll, within 30 seconds of the roll.
+    /// Each seat has one heroic save per encounter. A roll can be saved only once, within 30 seconds. A creature's roll
+    /// cannot be saved.
     ///
     /// Who may: everyone who may roll for the character. Four round trips. Event `dice_rolled`.
     ///
@@ -113,7 +114,7 @@ impl<C: Caller> Dice<'_, C> {
 
     /// Returns a roll.
     ///
-    /// Who may: the session's participants. Three round trips.
+    /// Who may: the session's participants and the service. Three round trips.
     ///
     /// # Errors
     ///

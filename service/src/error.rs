@@ -22,8 +22,9 @@ use crate::content::ValidationError;
 /// operation's documentation lists its other errors.
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
-/// and `details`, an object with the variant's fields under their names (`errors` for an invalid adventure), or empty.
-/// The message can be shown to a person; it reveals nothing about the server's configuration.
+/// and `details`, an object with the variant's fields by name (`errors` for an invalid adventure), which is empty if
+/// there are none. The message can be shown to a person. Neither reveals anything about the server's configuration:
+/// fields that only an operator may see are omitted.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a process boundary, but never on the
 /// message.
@@ -48,7 +49,7 @@ pub enum Error {
     /// The adventure has two hundred creatures; delete one first. Code `creature_limit_reached`.
     #[error("creature limit reached (maximum 200); delete a creature first")]
     CreatureLimitReached,
-    /// A user's statement must insert, change or delete at most a hundred rows of a table. Code `too_many_rows`.
+    /// A user's statement inserts, changes or deletes more than a hundred rows of one table. Code `too_many_rows`.
     #[error("one statement must insert, change or delete at most 100 rows of a table")]
     TooManyRows,
     /// Another character of the account already has this name. Code `character_name_taken`.
@@ -101,16 +102,16 @@ pub enum Error {
     /// No session has this join code. Code `no_such_code`.
     #[error("no session has that code; ask the Seer for the current one first")]
     UnknownJoinCode,
-    /// The adventure is neither published nor the Seer's own. Code `adventure_not_playable`.
+    /// The adventure does not exist, or is neither published nor the Seer's own. Code `adventure_not_playable`.
     #[error("the adventure must be published, or the Seer's own")]
     AdventureNotPlayable,
     /// The adventure is published; unpublish it before editing. Code `adventure_published`.
     #[error("the adventure is published; unpublish it before editing")]
     AdventurePublished,
-    /// The content has errors; each names its node. Code `adventure_invalid`.
+    /// The content has errors; each names the node that has it, if any. Code `adventure_invalid`.
     #[error("the adventure has {} error(s), which must be fixed before it is published", .0.len())]
     AdventureInvalid(Vec<ValidationError>),
-    /// The heroic save of this encounter has been used. Code `heroic_save_spent`.
+    /// The seat's heroic save of this encounter has been used. Code `heroic_save_spent`.
     #[error("the heroic save of this encounter is spent; only a new encounter restores it")]
     HeroicSaveSpent,
     /// The roll succeeded, so there is nothing to save. Code `heroic_save_not_needed`.
@@ -122,8 +123,9 @@ pub enum Error {
     /// The roll has already been saved. Code `roll_already_saved`.
     #[error("a roll can be saved only once")]
     RollAlreadySaved,
-    /// The roll is not a first roll of the same character in the same session. Code `roll_not_saveable`.
-    #[error("a heroic save must repeat a first roll of the same character in the same session")]
+    /// The roll cannot be repeated by this heroic save: it is a heroic save itself, a creature's roll, or of another
+    /// character or session. Code `roll_not_saveable`.
+    #[error("a heroic save must repeat a roll, not a heroic save, of the same character in the same session")]
     RollNotSaveable,
     /// The creature is not one of the adventure that the session plays. Code `creature_not_in_adventure`.
     #[error("the creature must be one of the adventure that the session plays")]
@@ -164,10 +166,10 @@ pub enum Error {
     /// Row-level security or a missing privilege forbids it. Code `not_allowed`.
     #[error("not allowed: {rule}")]
     NotAllowed {
-        /// Who may.
+        /// Who may do it.
         rule: &'static str,
     },
-    /// A statement of the caller's uses a column that is not granted to users. Code `column_closed`.
+    /// The caller's statement uses a column that is not granted to users. Code `column_closed`.
     #[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
     ColumnNotGranted {
         /// The table.
@@ -175,10 +177,10 @@ pub enum Error {
         /// What to use instead.
         instead: &'static str,
     },
-    /// A statement of the caller's changed the role or the claims. Nothing was committed. Code `identity_changed`.
+    /// The caller's statement changed the role or the claims. Nothing was committed. Code `identity_changed`.
     #[error("a statement changed the identity (role or claims); nothing was committed")]
     IdentityChanged,
-    /// A statement of the caller's ended its transaction. What was done before it may have been committed. Code
+    /// The caller's statement ended its transaction. What the transaction did before may have been committed. Code
     /// `transaction_ended`.
     #[error("a statement ended its transaction; what was done before it may have been committed")]
     EndedByStatement,
@@ -189,11 +191,11 @@ pub enum Error {
     /// A transaction was used or committed while a transaction nested in it is open. Code `nested_transaction_open`.
     #[error("a nested transaction is open; commit it or roll it back first")]
     NestedTransactionOpen,
-    /// The transaction, or the one around it, was committed or rolled back. Code `transaction_over`.
+    /// The transaction, or the one that it is nested in, was committed or rolled back. Code `transaction_over`.
     #[error("the transaction has ended; begin another one")]
     TransactionOver,
-    /// A statement of the caller's cannot be run: it is not valid SQL, consists of several statements, has too many or
-    /// too few values, or changes a row without its key. Code `invalid_statement`.
+    /// The caller's statement cannot be run: it is not valid SQL, consists of several statements, has too many or too
+    /// few bound values, or updates an entity's row without the primary key. Code `invalid_statement`.
     #[error("the statement cannot be run: {reason}")]
     InvalidStatement {
         /// What is wrong with the statement.
@@ -225,7 +227,7 @@ pub enum Error {
         /// The constraint's name.
         constraint: String,
     },
-    /// Events after the requested one may have been deleted, because they are kept for a day. Reload the session, and
+    /// Events after the requested one may have been deleted, because events are kept for a day. Reload the session, and
     /// subscribe from now on. Code `events_expired`.
     #[error("events after that one may have been deleted (they are kept for a day); reload the session first")]
     EventsExpired,
@@ -286,8 +288,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which is the table's, with the operation's. Returns other
-    /// errors unchanged.
+    /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which says who may write the database table, with one
+    /// that says who may call the operation. Returns other errors unchanged.
     pub(crate) fn with_rule(self, rule: &'static str) -> Self {
         match self {
             Self::NotAllowed { .. } => Self::NotAllowed { rule },

@@ -1,8 +1,8 @@
 //! Events: what happens in a session, in the same order for all participants.
 //!
-//! Triggers write them, so that no writer can forget one; participants can send events whose type begins with
-//! `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen; [`Events::after`] returns a
-//! page at a time.
+//! Triggers write an event for each change, so that no program can forget one; participants can send events whose type
+//! begins with `client.`. Events are kept for a day. [`Events::subscribe`] streams them as they happen;
+//! [`Events::after`] returns a page at a time.
 //!
 //! ```
 //! use service::{Operations, Sparc, events::NewEvent};
@@ -127,7 +127,7 @@ impl<C: Caller> Events<'_, C> {
     }
 
     /// Returns the `seq` of the newest event of a session, or 0 if it has none from the last day. A client calls it
-    /// before it reads the session's state, and then subscribes after that event.
+    /// before it reads the session's state, and then subscribes after that event, so that it misses no change.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips.
     ///
@@ -160,7 +160,7 @@ struct Newest {
 
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which a standby shares with its primary and each promotion changes. Otherwise
-/// it is `reported`, the result of `private.event_history`, which a standby does not have.
+/// it is `reported`, the result of `private.event_history`, which is `None` on a standby.
 fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),

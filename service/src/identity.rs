@@ -3,7 +3,7 @@
 use rls::supabase;
 use uuid::Uuid;
 
-/// The identity that statements run as.
+/// The identity that statements run as, without the claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// A signed-in user: role `authenticated`.
@@ -25,7 +25,7 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
-    /// Converts the identity of a connection.
+    /// Converts the identity of a connection, which also has claims.
     pub(crate) fn from_connection(identity: &rls::Identity) -> Self {
         match identity.user_id() {
             Some(id) => Self::User(id),

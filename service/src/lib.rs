@@ -29,7 +29,8 @@ pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
 
-/// The game's operations, grouped by aggregate. Identities have them, and so do transactions begun from an identity.
+/// The game's operations, grouped by aggregate. They are called on the connection of an identity, or on a transaction
+/// begun on one.
 pub trait Operations: Caller + Sized {
     /// Accounts and profiles.
     fn users(&self) -> users::Users<'_, Self> {

@@ -37,9 +37,10 @@ use crate::{
 /// Options of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOptions {
-    /// Rows per batch, 1 to 10,000; each batch is a transaction of its own. A thousand by default.
+    /// Rows per batch, 1 to 10,000; a number outside this range is replaced by its nearest end. Each batch is a
+    /// transaction of its own. A thousand by default.
     pub batch_size: u16,
-    /// Time after which no further batch begins. Ten minutes by default.
+    /// Time after which no further batch begins. The first batch always runs. Ten minutes by default.
     pub time_limit: Duration,
 }
 
@@ -56,9 +57,9 @@ impl Default for JobOptions {
 pub struct JobReport {
     /// Number of events deleted, sessions cancelled or archived, or tables vacuumed or skipped.
     pub rows: u64,
-    /// Whether all work was done. Rows that another transaction has locked do not count, nor do sessions that cannot be
-    /// archived or cancelled, each of which leaves a warning in PostgreSQL's log. `false` if work may remain because
-    /// the time ran out.
+    /// Whether the job ended because it found no more work, and not because the time ran out. It skips rows that
+    /// another transaction has locked, and sessions that cannot be archived or cancelled; each such session leaves a
+    /// warning in PostgreSQL's log.
     pub is_finished: bool,
 }
 
@@ -71,7 +72,7 @@ pub struct Backlog {
     pub events: i64,
     /// Number of completed and cancelled sessions that ended more than 90 days ago.
     pub sessions: i64,
-    /// Number of abandoned live sessions.
+    /// Number of abandoned live sessions, as [`Maintenance::cancel_abandoned`] defines them.
     pub abandoned: i64,
 }
 
@@ -134,7 +135,7 @@ macro_rules! in_batches {
 }
 
 impl<C: Caller> Maintenance<'_, C> {
-    /// Returns how much work the jobs would do now, for example as the total of a progress bar.
+    /// Returns how much work the jobs would do now, for example for the total of a progress bar.
     ///
     /// Who may: the service. Three round trips.
     ///
@@ -166,9 +167,10 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
     }
 
-    /// Cancels abandoned live sessions: waiting ones a week after their scheduled start, but at most a year after their
-    /// creation (a month after it if they have no start), started ones after a month without events. Reports the number
-    /// cancelled so far after each batch. Concurrent runs share the work.
+    /// Cancels abandoned live sessions. A session that has not started is abandoned a week after its scheduled start,
+    /// at the latest a year after its creation; without a scheduled start, a month after its creation. A started
+    /// session is abandoned after a month without events. Reports the number cancelled so far after each batch.
+    /// Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. Event `session_status`.
     ///
@@ -204,8 +206,9 @@ impl<C: Caller> Maintenance<'_, C> {
 
 /// Not available within a transaction, because PostgreSQL refuses VACUUM in one.
 impl Maintenance<'_, IdentityConnection> {
-    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number so far after each. A
-    /// table that is locked, for example by another VACUUM, is skipped and counted; none is begun after the time limit.
+    /// Vacuums and analyzes the tables with the most updates and deletions, and reports the number of tables so far
+    /// after each. A table that is locked, for example by another VACUUM, is skipped, but counted. After the time limit
+    /// no further table is begun.
     ///
     /// Who may: the service, through a login that owns the tables (the one that migrated). Three round trips and one
     /// for each table. No event.
@@ -266,7 +269,8 @@ impl Maintenance<'_, IdentityConnection> {
     }
 }
 
-/// Refuses other callers. The database would not, because VACUUM runs as the login, whoever the caller is.
+/// Refuses callers other than the service. The database alone would let anyone vacuum, because VACUUM runs as the
+/// login, whoever the caller is.
 fn require_service(caller: &impl Sealed) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),

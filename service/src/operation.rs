@@ -27,8 +27,8 @@ const COMMIT_GRACE: Duration = Duration::from_secs(1);
 /// What an operation does to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it, and
-    /// the caller does not wait for its commit.
+    /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it.
+    /// Without replicas, the caller does not wait for the answer to its commit.
     ReadOnly,
     /// It may write, so it runs on the primary.
     ReadWrite,
@@ -118,13 +118,14 @@ impl RetryState {
         }
     }
 
-    /// Decides whether to retry the operation: nothing of it is in the database, the error is transient, and there is
-    /// time. If so, counts the failed attempt and waits for the back-off before it returns `true`.
+    /// Returns whether to retry the operation: the failed attempt changed nothing, the error is transient, and there
+    /// are attempts and time left. If so, counts the failed attempt and waits for the back-off before it returns.
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
-        // operation called a function that writes in a `READ ONLY` transaction.
+        // operation called a function that writes in a `READ ONLY` transaction. The next attempt may write, and so runs
+        // on the primary.
         let is_undone = matches!(error, Error::Busy)
-            // The attempt has already waited `acquire_timeout` for a server that did not answer.
+            // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
             || (self.has_replicas || self.is_read_only) && matches!(error, Error::ReadOnly);
         self.is_read_only = false;
@@ -137,7 +138,8 @@ impl RetryState {
         can_retry
     }
 
-    /// Replaces "not allowed" with "sign in first" for a visitor.
+    /// Makes an error more precise: names the pooler as the cause of mismatched bound values, and replaces "not
+    /// allowed" with "sign in first" for a visitor.
     fn explain(&self, error: Error) -> Error {
         match explain_bind_mismatch(error) {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
@@ -159,8 +161,8 @@ fn is_timeout(error: &DbErr) -> bool {
     matches!(rls::sqlx_error(error), Some(sqlx::Error::Io(source)) if source.kind() == io::ErrorKind::TimedOut)
 }
 
-/// Returns a random back-off, so that two operations that failed together do not collide again. Its upper bound doubles
-/// with each failure.
+/// Returns a random back-off, so that two operations that failed together do not collide again. It is at most 20 ms
+/// after the first failure, and the maximum doubles with each further one.
 fn backoff(failed_attempts: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     Duration::from_millis(random % (10 << failed_attempts.min(6)) + 1)
@@ -175,7 +177,8 @@ impl Scope {
     }
 }
 
-/// Runs the body in a transaction of the caller's, and retries it after a transient error.
+/// Runs the body in a new transaction as the caller, and retries it after a transient error. If the caller is a
+/// transaction, runs the body once, in that transaction.
 ///
 /// The futures of its steps are boxed, because a caller may hold the futures of many operations on one stack.
 pub(crate) async fn run<'env, C: Caller, T>(
@@ -205,7 +208,9 @@ pub(crate) async fn run<'env, C: Caller, T>(
 
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// The span has the same name. The fields between name and body are ids for the span; they must not be personal data.
+/// The span has the same name. The fields between the name and the body are ids for the span; they must not contain
+/// personal data.
+///
 /// An operation that only reads is declared with `reads`: `operation!(caller, reads "aggregate.verb", ...)`;
 /// `tests/operations/standby.rs` runs each operation on a standby.
 macro_rules! operation {

@@ -76,7 +76,7 @@ impl FromStr for Cursor {
 pub(crate) struct ListId(u64);
 
 impl ListId {
-    /// Identifies a list with a filter. If each user has a list of their own, the user's id is part of the filter.
+    /// Identifies a list with a filter. If each user has a list of their own, the filter must include the user's id.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
         // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
         let text = format!("{name} {filter:?}");
@@ -112,7 +112,8 @@ impl ListId {
         if list == self.0 { Ok(Some(key)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of at most `limit` of these rows. If there are more, another page follows.
+    /// Returns a page of the first `limit` rows. If there are more, the page has a cursor for the next one, at the
+    /// position that `key` returns for its last row.
     pub(crate) fn build_page<T, K: Serialize>(
         self,
         mut rows: Vec<T>,

@@ -17,7 +17,7 @@ use crate::{
     connection::{OperationTransaction, UncheckedTransaction},
 };
 
-/// How to tell whether an existing row with the id was created by the same request.
+/// How to tell whether an existing row with the requested id was created by the same request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RepeatCheck<C> {
     /// For rows that never change: compares all columns that the request sets, and the author, which the database
@@ -28,7 +28,7 @@ pub(crate) enum RepeatCheck<C> {
 }
 
 /// Inserts the row, or returns the existing row of this id if the same caller created it with the same request.
-/// PostgreSQL compares the values, so that a number is the same in all its notations.
+/// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal.
 ///
 /// Retrying after a lost answer is safe. It takes one round trip, or two if the row exists. Of two concurrent calls,
 /// the second waits for the first and returns its row.
@@ -67,7 +67,7 @@ fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
     let set = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
-            // SeaQuery's own conversion keeps the quotes of the SQL literal.
+            // SeaQuery's own conversion of a time keeps the quotes of the SQL literal.
             Value::ChronoDateTimeWithTimeZone(Some(time)) => serde_json::Value::String(time.to_rfc3339()),
             value => sea_value_to_json_value(&value),
         };
@@ -115,8 +115,8 @@ where
     E::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what })
 }
 
-/// Updates the row of that id and returns it. Returns `None` if it does not exist or the caller may not update it.
-/// Without changes, returns the row as it is. One round trip.
+/// Updates the row of that id and returns it. Returns `None` if it does not exist or the caller may not update it. If
+/// no column is set, returns the row as it is. One round trip.
 pub(crate) async fn update_returning<A>(
     tx: &UncheckedTransaction,
     row: A,
@@ -155,8 +155,8 @@ macro_rules! decode_rows {
     }};
 }
 
-/// Defines the column list of a frequently read list, as its statement selects it, and the function that decodes its
-/// rows: `row_decoder!(COLUMNS, decode_summaries: Summary { id, status })`.
+/// For a frequently read list, defines a constant with the columns that its statement selects, and a function that
+/// decodes the rows: `row_decoder!(COLUMNS, decode_summaries: Summary { id, status })`.
 macro_rules! row_decoder {
     ($columns:ident, $decode:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
         const $columns: &str = concat!(stringify!($first) $(, ", ", stringify!($field))*);

@@ -1,4 +1,6 @@
-//! Sessions, from the lobby to the archive.
+//! Sessions, from the lobby to the archive. A Seer runs a session of an adventure, and players take its seats, each
+//! with a character. The session waits for players (`waiting` or `starting_soon`), is played (`active` or `paused`) and
+//! ends (`completed` or `cancelled`). Until it ends, it is live.
 //!
 //! ```
 //! use service::{Operations, Sparc, sessions::NewSession};
@@ -94,7 +96,7 @@ impl NewSession {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everyone. The lobby lists it while it waits and has a free seat.
+    /// Everyone. Until it starts, the lobby lists it while it has a free seat.
     Public,
     /// Its participants. Users who know its code can join.
     Private,
@@ -107,7 +109,8 @@ crate::values::impl_text_conversions!(
     "must be public or private"
 );
 
-/// Changes to a session that has not ended. `None` leaves a field unchanged; `Some(None)` clears it.
+/// Changes to a session. `None` leaves a field unchanged; `Some(None)` clears it. When the session has ended, its Seer
+/// can still change `visibility` and `looking_for`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -115,7 +118,7 @@ pub struct SessionChanges {
     /// Who can see the session.
     #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
-    /// Number of seats, not fewer than are taken.
+    /// Number of seats, at least as many as are taken.
     #[serde(deserialize_with = "crate::values::not_null", skip_serializing_if = "Option::is_none")]
     pub max_players: Option<MaxPlayers>,
     /// Description of the players that the Seer is looking for.
@@ -141,8 +144,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::AdventureNotPlayable`], also if there is no such adventure; [`Error::SessionLimitReached`],
-    /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start in the past,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`].
+    /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start more than an hour in the
+    /// past, [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", session = id, |tx| {
@@ -169,9 +172,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`] for its seats and start, if the caller is the Seer, [`Error::MaxPlayersBelowSeated`],
-    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
-    /// contains NUL or a start in the past.
+    /// [`Error::SessionOver`] if the Seer changes the number of seats or the start of a session that has ended,
+    /// [`Error::MaxPlayersBelowSeated`], [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`],
+    /// [`Error::InvalidValue`] for text that contains NUL or, from the Seer, a start more than an hour in the past.
     pub async fn edit(self, id: Uuid, changes: SessionChanges) -> Result<sessions::Model, Error> {
         let mut row = sessions::ActiveModel::default();
         set_if_some(&mut row.is_public, &changes.visibility.map(|visibility| visibility == Visibility::Public));
@@ -183,7 +186,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns a session.
     ///
-    /// Who may: everyone if it is public; otherwise its participants. Three round trips.
+    /// Who may: everyone if it is public; otherwise its participants and the service. Three round trips.
     ///
     /// # Errors
     ///
@@ -197,7 +200,8 @@ async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Er
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
-/// Updates a session. If row security makes the update skip it, the error depends on whether the caller can read it.
+/// Updates a session. If the caller may not update it, the error is `NotSessionSeer` if the caller can read it, and
+/// otherwise `NotFound`.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
     match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
-/// Reads the comment on the migrations table, which every login may read. No row means that there is no schema; an
-/// empty comment means that its migration is unfinished.
+/// Reads the comment on the migrations table, which ends with the version of the schema. Every login may read it. No
+/// row means that there is no schema; an empty comment means that a migration has not finished.
 const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class
      JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
@@ -20,8 +20,8 @@ const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_
 /// The schema version that this crate needs. Patch releases share a schema.
 const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
-/// Checks that the schema exists and is recent enough. A newer one is accepted, because migrations keep what an older
-/// service uses.
+/// Checks that the schema exists and is recent enough. A newer schema is accepted, because migrations keep what an
+/// older service uses.
 fn check_schema(comment: Option<&str>) -> Result<(), Error> {
     let parse_version = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
@@ -35,8 +35,8 @@ fn check_schema(comment: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// The game's database: one handle over a pool, cheap to clone. It runs no statements itself; it hands out identities,
-/// and each statement runs as one of them.
+/// The game's database: one handle over a pool, cheap to clone. It hands out connections of identities
+/// ([`as_user`](Self::as_user) and the methods after it); each statement on such a connection runs as that identity.
 ///
 /// Two logins are recommended: one for users, a member of the roles `anon` and `authenticated`, and one for the service
 /// ([`Options::service_url`]), a member of `service_role`. A single login must be a member of all three. They need no
@@ -48,7 +48,8 @@ pub struct Sparc {
 }
 
 impl Sparc {
-    /// Creates a handle over a pool that the service already has, with the default deadline ([`Options::deadline`]).
+    /// Creates a handle over a pool that the program already has, with the default deadline ([`Options::deadline`]).
+    /// Does not check the version of the schema.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         Self::new(Database::from_connection(db))
@@ -86,20 +87,20 @@ impl Sparc {
         Self { database: database.with_error_map(explain_ungranted_column).with_context(hub.clone()), hub }
     }
 
-    /// Returns the identity of a signed-in user: role `authenticated`.
+    /// Returns a connection with the identity of a signed-in user: role `authenticated`.
     #[must_use]
     pub fn as_user(&self, id: Uuid) -> IdentityConnection {
         self.database.as_identity(with_account_check(supabase::user(id)))
     }
 
-    /// Returns the identity of a verified token's user or visitor, with all its claims, which policies read with
-    /// `auth.jwt()`. The caller must have verified the token's signature and expiry. `claims` is any value that
-    /// serializes to a JSON object: a map, or the claims struct of a token library.
+    /// Returns a connection with the identity of the user or visitor that a token describes. Policies read all of the
+    /// token's claims with `auth.jwt()`. The program must have verified the token's signature and expiry. `claims` is
+    /// any value that serializes to a JSON object: a map, or the claims struct of a token library.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
-    /// is no `sub`.
+    /// [`Error::InvalidClaims`] if `claims` does not serialize to an object or a claim contains NUL. The role must be
+    /// `authenticated` and `sub` a UUID, or the role must be `anon` and `sub` absent.
     pub fn as_claims(&self, claims: impl Serialize) -> Result<IdentityConnection, Error> {
         let Ok(Value::Object(claims)) = serde_json::to_value(claims) else {
             return Err(Error::InvalidClaims { rule: "claims must be a JSON object" });
@@ -109,14 +110,14 @@ impl Sparc {
         Ok(self.database.as_identity(identity))
     }
 
-    /// Returns the identity of a visitor who has not signed in: role `anon`.
+    /// Returns a connection with the identity of a visitor, who has not signed in: role `anon`.
     #[must_use]
     pub fn as_anon(&self) -> IdentityConnection {
         self.database.as_identity(supabase::anon())
     }
 
-    /// Returns the identity of the server itself: role `service_role`. It bypasses row-level security; constraints and
-    /// triggers still apply.
+    /// Returns a connection with the identity of the service itself: role `service_role`. It bypasses row-level
+    /// security; constraints and triggers still apply.
     #[must_use]
     pub fn as_service(&self) -> IdentityConnection {
         self.database.as_identity(supabase::service())
@@ -129,8 +130,8 @@ impl Sparc {
         self.database.servers()
     }
 
-    /// Pings the server, for a health check. Fails at once if the server is unreachable, and after a few seconds if it
-    /// does not answer.
+    /// Pings the server through each pool, for a health check. With replicas, pings the primary. Fails at once if the
+    /// server is unreachable, and after a few seconds if it does not answer.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Sparc {
         Ok(self.database.ping().await?)
     }
 
-    /// Returns the status of the users' pool, for metrics.
+    /// Returns the status of the users' pool, for metrics. With replicas, that is the users' pool of the primary.
     #[must_use]
     pub fn pool_status(&self) -> PoolStatus {
         self.database.pool_status(supabase::AUTHENTICATED)
@@ -152,7 +153,8 @@ impl Sparc {
         self.database.pool_status(supabase::SERVICE_ROLE)
     }
 
-    /// Closes the pool, after everything in progress has ended. Subscriptions to events end with [`Error::PoolClosed`].
+    /// Closes the pools, after everything in progress has ended. Subscriptions to events end with
+    /// [`Error::PoolClosed`].
     ///
     /// # Errors
     ///
@@ -168,11 +170,12 @@ fn with_account_check(user: rls::Identity) -> rls::Identity {
     user.with_begin_check("private.require_account()")
 }
 
-/// Options of the connection pool.
+/// Options of the handle and its connection pools.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The maximum number of connections. The default is 10.
+    /// The maximum number of connections of each pool. Each server has a pool for users, and one for the service if it
+    /// has a separate login ([`Options::service_url`]). The default is 10.
     pub max_connections: u32,
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
@@ -188,11 +191,11 @@ pub struct Options {
     /// of `service_role`, so that no SQL can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
     /// URLs of streaming replicas, which run operations that only read. After a failover, the replica that was promoted
-    /// is the primary. Callers always see what they wrote. The default is none. See [`rls`](rls#replicas).
+    /// is the primary. A caller always sees what it wrote. The default is none. See [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 
-/// Hides the URL, which contains a password.
+/// Hides the URLs, because they contain passwords.
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
@@ -220,7 +223,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Sets the maximum number of connections.
+    /// Sets the maximum number of connections of each pool.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;

@@ -38,7 +38,7 @@ use uuid::Uuid;
 
 use crate::{Caller, Error, connection::UncheckedTransaction, operation::operation, rows};
 
-/// A step of the tutorial. `Display` writes its name in `tutorial_progress`.
+/// A step of the tutorial. `Display` writes the name that `tutorial_progress` stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -231,7 +231,8 @@ impl<C: Caller> Tutorial<'_, C> {
     }
 }
 
-/// Locks the row, so that the second of two concurrent calls for the same step is refused.
+/// Finds the caller's progress and locks the row, so that the second of two concurrent calls for the same step is
+/// refused.
 async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()

@@ -38,13 +38,13 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// An account to create in the stand-in for Supabase's `auth.users`.
+/// An account to create in `auth.users`, where Supabase does not manage that table.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
     /// Id of the new account; random if absent. Repeating the request with the same id returns the first account,
-    /// unless it was closed since.
+    /// unless it has been closed since.
     pub id: Option<Uuid>,
     /// E-mail address, if any. If another account already has it, this account is created without one; check with
     /// [`Users::is_email_taken`] first.
@@ -87,13 +87,14 @@ const IS_EMAIL_TAKEN: &str = r"SELECT
 const MAX_RESULTS: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
-    /// Creates an account in the stand-in for Supabase's `auth.users`; a trigger creates the profile. On Supabase only
-    /// the platform can create accounts. If the e-mail address is taken, the account is created without one; check with
-    /// [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail address is valid and belongs
-    /// to the person who signs up.
+    /// Creates an account in `auth.users`, where Supabase does not manage that table; a trigger creates the profile. On
+    /// Supabase, only the platform itself can create accounts. If the e-mail address is taken, the account is created
+    /// without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail
+    /// address is valid and belongs to the person who signs up.
     ///
-    /// Repeating the request with the same id returns the first account. So a service that issues a token for the
-    /// result must choose the id itself; otherwise anyone who repeats the request gets a token for the account.
+    /// Repeating the request with the same id returns the first account. So a program that issues a token for the
+    /// result must choose the id itself, and not accept it from the person who signs up; otherwise anyone who repeats
+    /// the request gets a token for the account.
     ///
     /// Who may: the service. Four round trips. No event.
     ///

@@ -66,7 +66,8 @@ impl fmt::Display for JoinCode {
     }
 }
 
-/// Deserializes a nullable field of a change. If it is absent, the value stays; `null` clears it.
+/// Deserializes a field of a type like `AdventureChanges`, for a nullable column. If the field is absent, the value
+/// stays; `null` clears it.
 pub(crate) fn nullable<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
@@ -75,7 +76,8 @@ where
     Option::deserialize(field).map(Some)
 }
 
-/// Deserializes a field of a change that is not nullable. If it is absent, the value stays; `null` is an error.
+/// Deserializes a field of a type like `AdventureChanges`, for a column that is not nullable. If the field is absent,
+/// the value stays; `null` is an error.
 pub(crate) fn not_null<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -84,8 +86,8 @@ where
     T::deserialize(field).map(Some)
 }
 
-/// An integer, or the text of one. In a query string every value is text, and it stays text if a handler flattens a
-/// filter into a query type of its own that also has the cursor.
+/// An integer, or a string that contains one. In a query string every value is a string, and serde does not convert it
+/// if a handler flattens a filter into a query type of its own, for example to add the cursor.
 struct Number(i32);
 
 impl<'de> Deserialize<'de> for Number {
@@ -203,7 +205,7 @@ macro_rules! bounded_integer {
                 Ok(Self(number))
             }
 
-            /// Creates the value from a constant of the game, whose range is checked by tests.
+            /// Creates the value without a check of the range, for constants of the game.
             #[allow(dead_code)]
             pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)

@@ -51,7 +51,7 @@ pub struct AdventureSummary {
     pub published_at: Option<DateTimeWithTimeZone>,
     /// Whether its content has been validated without errors.
     pub is_valid: bool,
-    /// Number of sessions in which it was completed.
+    /// Number of its completed sessions that had a player besides the Seer.
     pub times_played: i32,
     /// Average rating, 0 to 5, if it has one.
     pub average_rating: Option<Decimal>,
@@ -104,7 +104,7 @@ crate::values::impl_text_conversions!(
 /// Number of adventures that a filtered page scans first. If they do not fill the page, it scans [`SCAN_LIMIT`].
 const FIRST_SCAN_LIMIT: usize = 100;
 
-/// Position of a row in each order: the key of a cursor.
+/// The key of a cursor: the position of a row, in each order.
 #[derive(Serialize, Deserialize)]
 enum Key {
     Newest(Option<DateTimeWithTimeZone>, Uuid),
@@ -115,9 +115,9 @@ enum Key {
 impl<C: Caller> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
-    /// Pages stay consistent while adventures are published or withdrawn; an adventure that is played or rated in the
-    /// meantime may move to another page. With a filter, a page scans at most a thousand adventures, so it may have
-    /// fewer than twenty rows, or none, and still have a next page.
+    /// Adventures that are published or unpublished between two requests do not shift the next page. One that is
+    /// completed or rated in the meantime may move to another page. With a filter, a page scans at most a thousand
+    /// adventures, so it may have fewer than twenty rows, or none, and still have a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///

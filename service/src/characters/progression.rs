@@ -81,9 +81,9 @@ impl<C: Caller> Characters<'_, C> {
 
     /// Adds experience to a character.
     ///
-    /// A Seer may not: anyone can open a session and is then its Seer, so a player with a second account could award
-    /// themselves experience (decision "Privacy and server-owned columns"). A game server that lets its Seers award
-    /// experience does so as the service, by its own rules.
+    /// A Seer may not award experience: anyone can open a session and is then its Seer, so a player with a second
+    /// account could award it to themselves (decision "Privacy and server-owned columns"). A program that lets Seers
+    /// award experience calls this as the service, by rules of its own.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -107,9 +107,10 @@ impl<C: Caller> Characters<'_, C> {
         .map_err(|error| error.with_rule("only the service may award experience"))
     }
 
-    /// Sets a character's level.
+    /// Sets a character's level. A Seer may not, for the same reason as in
+    /// [`award_experience`](Self::award_experience).
     ///
-    /// Who may: the service, for the same reason as for experience. Three round trips. No event.
+    /// Who may: the service. Three round trips. No event.
     ///
     /// # Errors
     ///

@@ -58,7 +58,7 @@ impl Attributes {
     }
 }
 
-/// Returns the primary attribute of a class, its highest by default (decision "Game rules").
+/// Returns the primary attribute of a class (decision "Game rules"). In the default sheet no other attribute is higher.
 #[must_use]
 pub const fn primary_attribute(class: CharacterClass) -> Attribute {
     match class {

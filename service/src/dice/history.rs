@@ -25,7 +25,7 @@ pub struct HistoryFilter {
     pub from: Option<DateTime<Utc>>,
     /// Only rolls before this time.
     pub until: Option<DateTime<Utc>>,
-    /// Rolls per page.
+    /// Rolls per page, 1 to 200. 50 by default.
     #[serde(deserialize_with = "crate::values::page_size")]
     pub page_size: PageSize,
 }
@@ -122,7 +122,7 @@ impl<C: Caller> Dice<'_, C> {
     /// Returns a page of rolls, the latest first: those of a session, or those of a character in the sessions that the
     /// caller takes or took part in.
     ///
-    /// Who may: the session's participants; others get an empty page. Three round trips.
+    /// Who may: the session's participants and the service; others get an empty page. Three round trips.
     ///
     /// # Errors
     ///
@@ -149,7 +149,7 @@ impl<C: Caller> Dice<'_, C> {
 
     /// Returns the remaining heroic saves of a session, one row per active seat.
     ///
-    /// Who may: every signed-in user who can see the session; others get an empty list. Three round trips.
+    /// Who may: a user who can see the session, and the service; others get an empty list. Three round trips.
     ///
     /// # Errors
     ///

@@ -52,9 +52,9 @@ const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
     /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
-    /// first, ties by the higher grace. Either all rolls are made or none.
+    /// first, ties by the higher grace, then at random. Either all rolls are made or none.
     ///
-    /// Repeating the request with the same id returns the first rolls; characters seated since then roll now.
+    /// Repeating the request with the same id returns the first rolls; characters that were seated since then roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
     /// after the first hundred. Event `dice_rolled` for each.
@@ -135,8 +135,7 @@ async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Resul
         .await?)
 }
 
-/// Returns the id of a roll, which is the same for a repeated request. Both ids are random, so their XOR is random,
-/// too.
+/// Returns the id of a roll, which is the same when the request is repeated. If both ids are random, so is their XOR.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
     let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
     Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())

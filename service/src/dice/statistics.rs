@@ -82,10 +82,11 @@ const STATISTICS: &str = "SELECT
 const BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Returns the number of rolls, their results and their mean total, overall and by kind.
+    /// Returns the number of rolls, how many were successes and critical results, and their mean total, overall and by
+    /// kind.
     ///
-    /// Who may: the session's participants; others get zeros. Of a character's rolls, those in sessions that the caller
-    /// takes or took part in count. Three round trips.
+    /// Who may: the session's participants and the service; others get zeros. For a character, only its rolls in
+    /// sessions that the caller takes or took part in count. Three round trips.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 
 use super::Error;
 
-/// An entry of the table of errors.
+/// What is stable about an error: its code, its HTTP status, and whether a retry may help.
 struct Entry {
     code: &'static str,
     http_status: u16,
@@ -24,13 +24,13 @@ impl Error {
         self.entry().code
     }
 
-    /// Returns the HTTP status that fits.
+    /// Returns the HTTP status that fits the error.
     #[must_use]
     pub fn http_status(&self) -> u16 {
         self.entry().http_status
     }
 
-    /// Returns whether the same call may succeed a moment later. If so, nothing of it was done. `false` for
+    /// Returns whether the same call may succeed a moment later. If so, the call changed nothing. `false` for
     /// [`CommitUnknown`](Self::CommitUnknown), whose outcome is unknown: repeat such a call only if it creates
     /// something with an id that the caller chose.
     #[must_use]

@@ -24,7 +24,7 @@ pub(super) fn unique_violation(constraint: &str) -> Error {
     Error::IdConflict { what }
 }
 
-/// Returns what a foreign key references, as the message of an error calls it.
+/// Returns what a foreign key references, in the words of error messages.
 pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     const KINDS_BY_SUFFIX: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),

@@ -215,14 +215,14 @@ mod tests {
         for_each_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for invalid in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
-                // A pattern has no rule; this one belongs to a later expression.
+                // This is a pattern without a rule; the rule that was found belongs to a later expression.
                 if invalid.find('}') < invalid.find("rule: \"") {
                     continue;
                 }
                 assert!(rule.starts_with("must ") || rule.starts_with("\","), "{}", rule.lines().next().unwrap());
                 rules += 1;
             }
-            // The table of constraints: `=> ("field", "rule")`.
+            // The match on constraints has arms of the form `=> ("field", "rule")`.
             for line in text.lines().filter(|line| line.contains("\" => (\"") || line.contains("\") => (\"")) {
                 if let Some((_, rule)) = line.rsplit_once("\", \"") {
                     assert!(rule.starts_with("must "), "{line}");

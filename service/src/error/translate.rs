@@ -136,7 +136,8 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     })
 }
 
-/// Returns the reason for which a policy refuses a statement, if the caller may know it.
+/// Returns the error for the reason that a policy gave for refusing a statement. It gives one only to callers who may
+/// know it; otherwise `constraint` is empty.
 fn policy_error(constraint: &str) -> Option<Error> {
     Some(match constraint {
         "seated" => Error::NotSeated,
@@ -152,8 +153,9 @@ fn policy_error(constraint: &str) -> Option<Error> {
     })
 }
 
-/// Explains an error about the number of bound values. An operation always binds as many as its statement has
-/// parameters, so a pooler must have moved the transaction to a connection on which its name is another statement's.
+/// Explains an error about the number of bound values. An operation always binds as many values as its statement has
+/// parameters. So a pooler must have moved the transaction to a connection on which another statement is prepared under
+/// the same name.
 pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
@@ -242,7 +244,7 @@ fn permission_rule(error: &SqlxPostgresError) -> &'static str {
     }
 }
 
-/// A statement of a caller's uses a column that is not granted to users.
+/// A caller's statement uses a column that is not granted to users.
 #[derive(Debug, thiserror::Error)]
 #[error("a statement must not use a column of {table} that is not granted to users: {instead}")]
 struct UngrantedColumn {

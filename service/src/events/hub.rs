@@ -18,7 +18,8 @@ use uuid::Uuid;
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
-/// Identifies the server whose events were read. It changes when a server is restarted, promoted or restored.
+/// Identifies the server's history of events (see `history_id`). It changes when a server is promoted or restored and,
+/// without replicas, also when it is restarted.
 pub(crate) type History = Arc<str>;
 
 /// A notification to a subscriber.
@@ -27,7 +28,7 @@ pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
     pub(crate) history: Option<History>,
-    /// The log position at which the poller read that event. A reader uses only a server that has replayed it.
+    /// The log position at which the poller read the newest event. A reader uses only a server that has replayed it.
     pub(crate) log_position: Option<Position>,
     /// The error that ended the subscription.
     pub(crate) end_error: Option<Error>,
@@ -37,8 +38,8 @@ pub(crate) struct Notification {
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// Notified when a session is added or the last subscriber leaves, so that the poller does not wait for its
-    /// interval.
+    /// Notified when a session is added, the last subscriber leaves or the hub is closed, so that the poller does not
+    /// wait for its interval.
     pub(super) changed: Notify,
 }
 
@@ -100,7 +101,7 @@ pub(crate) struct WatchedSessions {
 }
 
 /// The new events of a session that a poll read, at most fifty. If their payloads are too large, `events` has only the
-/// first few, but `newest_seq` is still that of the last one.
+/// first few, but `newest_seq` is still that of the last event read.
 #[derive(Debug)]
 pub(crate) struct SessionUpdate {
     pub(crate) session_id: Uuid,
@@ -140,7 +141,8 @@ impl Registration {
         self.handle.clone()
     }
 
-    /// Returns the time of the last poll. At that time nothing newer existed than the subscribers were notified of.
+    /// Returns the time of the last poll. At that time no event was visible that the subscribers have not been notified
+    /// of.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }
@@ -184,7 +186,7 @@ impl SubscriberHandle {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller if it is the first.
+    /// Adds a subscriber, and starts the poller if it is not running.
     pub(crate) fn register(
         self: &Arc<Self>,
         service: impl FnOnce() -> IdentityConnection,
@@ -240,7 +242,8 @@ impl Hub {
         self.lock().end_all(error);
     }
 
-    /// Locks the state. A poisoned lock is no problem, because no code that holds it can leave the state inconsistent.
+    /// Locks the state. A poisoned lock is used all the same, because no code that holds it can leave the state
+    /// inconsistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -259,8 +262,8 @@ impl Hub {
         Some(WatchedSessions { sessions, newest_seqs, has_new_session, history, min_log_position, last_subscriber_id })
     }
 
-    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`: those of the updated
-    /// sessions, or of all.
+    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`. If there are `updates`,
+    /// only those of their sessions.
     pub(super) fn listeners(
         &self,
         updates: Option<&[SessionUpdate]>,
@@ -316,7 +319,7 @@ impl Hub {
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
-                // The server may lack the seat of a subscriber that was added since.
+                // The server that was polled may lack the seat of a subscriber that was added since then.
                 let is_kept = subscriber.account != account || *id > checked.last_checked_id;
                 if !is_kept {
                     subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));

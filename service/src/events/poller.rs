@@ -20,8 +20,8 @@ use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long every poll reads events after the sequence of event numbers has advanced. After that, only every tenth poll
-/// reads, until all transactions that can have drawn a number have ended.
+/// After the sequence of event numbers has advanced, every poll reads events for this long. Then only every tenth poll
+/// reads them, until all transactions that may have drawn a number have ended.
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,15 +106,15 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
 
 /// What the poller knows of the numbers drawn from the sequence of `session_events.seq`.
 struct SequenceState {
-    /// The last number drawn, by the previous reading.
+    /// The last number drawn, according to the previous reading of the clock.
     drawn: Option<i64>,
-    /// Time of the first reading with that number.
+    /// Time of the first reading that had this number.
     drawn_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
-    /// Once all transactions before this id have ended, the event of every number drawn is visible.
+    /// Once all transactions with lower ids have ended, the event of every number drawn is visible, or was rolled back.
     horizon: Option<i64>,
-    /// Number of polls so far.
+    /// Number of polls, from which [`must_read`](Self::must_read) chooses every tenth.
     polls: u32,
 }
 
@@ -128,9 +128,9 @@ impl Default for SequenceState {
 struct ClockReading {
     /// The last number drawn from the sequence. On a standby, the replayed log position, which advances with it.
     drawn: i64,
-    /// Id of the oldest transaction that is running.
+    /// Id of the oldest transaction that is running. 0 on a standby.
     oldest_transaction: i64,
-    /// Id of the next transaction that begins.
+    /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
     /// `None` on a standby.
     history: Option<String>,
@@ -259,7 +259,7 @@ impl Poll<'_> {
         Ok(newest.into_iter().map(update).collect())
     }
 
-    /// Reads the new events of each session. Also returns whether these are all of them.
+    /// Reads the new events of each session. Also returns whether it has read all of them.
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
         let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest_seqs));
@@ -302,8 +302,8 @@ impl Poll<'_> {
         Ok((updates, is_complete))
     }
 
-    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen: those of the updated sessions, or
-    /// all.
+    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen. If there are `updates`, checks
+    /// only those of their sessions.
     async fn check_access(
         &self,
         updates: Option<&[SessionUpdate]>,
@@ -337,7 +337,8 @@ impl Poll<'_> {
     }
 }
 
-/// An event, without its payload if that is too large to be read for all subscribers.
+/// An event. If `fits` is false, its payload was not read, because the payloads of its session's new events up to this
+/// one exceed [`MAX_PAGE_BYTES`].
 struct EventRow {
     session_id: Uuid,
     after: i64,

@@ -24,7 +24,7 @@ const PAGE_SIZE: i64 = 50;
 /// Idle time within which no event after the position can have been deleted: half of the day for which events are kept.
 const SAFE_IDLE_TIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Maximum time that a subscription waits before it updates `caught_up_at`.
+/// Maximum time that a subscription waits for a notification before it updates `caught_up_at`.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// A position in a session's events: the last event that was read.
@@ -41,7 +41,8 @@ impl EventPosition {
         Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
     }
 
-    /// Whether the event is old enough to have been deleted by the clean-up.
+    /// Whether the event is old enough that the clean-up may have deleted it. It deletes after 24 hours; an hour less
+    /// allows for clocks that differ.
     fn has_aged_out(&self) -> bool {
         self.event.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
@@ -55,7 +56,7 @@ pub(super) struct Reader {
     position: EventPosition,
     /// The history in which the position was read.
     history: History,
-    /// The last time at which it was known that no event followed the position.
+    /// The last time at which it was certain that no event followed the position.
     caught_up_at: Instant,
     /// Whether there may be more events that the poller has not announced.
     has_more: bool,
@@ -188,7 +189,8 @@ struct EventPage {
 async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
         let events = events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
-        // Read after the events: if the event at the position still exists, no later event had been deleted.
+        // This is read after the events: if the event at the position still exists now, no later event had been deleted
+        // before.
         struct PositionRow {
             history: Option<String>,
             is_present: bool,

@@ -46,7 +46,8 @@ impl RecentEvents {
     pub(super) fn add(&mut self, update: SessionUpdate, last_checked_id: u64, read_at: Instant) {
         self.last_checked_id = last_checked_id;
         self.read_at = Some(read_at);
-        // The session may have lost its last subscriber and gained another since the poll began.
+        // The session may have lost its last subscriber and gained another since the poll began, and then this list
+        // begins at another `seq` than the update.
         let last_seq = self.events.back().map_or(self.after_seq, |last| last.seq);
         let is_contiguous =
             update.after_seq <= last_seq && update.events.last().is_some_and(|last| last.seq == update.newest_seq);

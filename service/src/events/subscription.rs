@@ -76,8 +76,8 @@ impl Stream for Subscription {
 
 /// A stream of the events of many sessions, in order within each session: [`Events::subscribe_many`].
 ///
-/// An item is a session and its next event, or the error that ended its subscription; the other sessions continue. The
-/// stream returns `None` while it has no sessions, and continues when one is added.
+/// An item is a session with its next event, or with the error that ended its subscription; the other sessions
+/// continue. The stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
@@ -150,11 +150,11 @@ impl Events<'_, IdentityConnection> {
     /// last day): a stream with each event once, in order, regardless of who wrote it.
     ///
     /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. It continues across
-    /// server restarts and an exhausted pool. It stays open after the session has ended, until it is archived. It
-    /// ends with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`]
-    /// when the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader
-    /// was away for too long or because another server answers that lacks events already read, [`Error::PoolClosed`]
-    /// when the handle is closed.
+    /// server restarts and an exhausted pool. It stays open after the session has ended, until it is archived. It ends
+    /// with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`] when
+    /// the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader was
+    /// away for too long or because another server answers and lacks events that were already read,
+    /// [`Error::PoolClosed`] when the handle is closed.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
     /// that the poller has not already read for all subscribers. No event.
@@ -267,7 +267,8 @@ struct StartPoint {
     position: EventPosition,
 }
 
-/// The data from which a subscription starts.
+/// The data from which a subscription starts. `newest_` is the session's newest event; `kept_` is the event to start
+/// after, if it is still kept.
 struct StartRow {
     session_id: Uuid,
     status: String,
@@ -297,7 +298,7 @@ impl StartRow {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions, from the primary: on a standby,
+/// Reads the starting data of a subscription to each of these sessions, from the primary. On a standby,
 /// `private.event_history` raises an error, because a standby shows events late.
 async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
     if tx.caller_identity() == Identity::Anon {

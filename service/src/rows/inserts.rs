@@ -1,5 +1,5 @@
-//! Insert statements. Their SQL is cached, because SeaORM would build the same SQL again from a hundred small strings
-//! for each row with the same columns.
+//! Insert statements. Their SQL is cached, because SeaORM would build it again for each row, from about a hundred small
+//! strings, although rows with the same columns have the same SQL.
 
 use std::{
     any::TypeId,
@@ -13,12 +13,13 @@ use sea_orm::{
     sea_query::{OptionEnum, Query},
 };
 
-/// What determines the SQL: the table, the columns that the row sets, and the conflict columns. Both are bit sets.
+/// What determines the SQL: the table, the columns that the row sets, and the conflict columns. Both sets of columns
+/// are bit sets: bit `n` is the entity's column `n`.
 type CacheKey = (TypeId, u128, u128);
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
 
-/// Returns `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *` of the row.
+/// Returns `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *` for the row.
 pub(super) fn insert_statement<A>(
     mut row: A,
     key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
@@ -29,7 +30,7 @@ where
 {
     let columns = <A::Entity as EntityTrait>::Column::iter;
     let (mut set_columns, mut conflict_columns) = (0_u128, 0_u128);
-    // The bit sets have no room for the columns of a wider table.
+    // A bit set has room for 128 columns.
     let is_cacheable = columns().count() <= 128;
     for (index, column) in columns().take(128).enumerate() {
         let bit = 1 << index;

@@ -29,8 +29,8 @@ pub struct SessionDetails {
     pub seer_name: String,
     /// Everyone who has or has had a seat, in the order of joining. Empty for a visitor.
     pub players: Vec<Participant>,
-    /// The adventure. `None` if the session has ended and the caller may not read the adventure, which has been
-    /// unpublished since.
+    /// The adventure. `None` if the session has ended and the caller may not read the adventure, because it is somebody
+    /// else's and not published.
     pub adventure: Option<SessionAdventure>,
 }
 
@@ -100,8 +100,8 @@ fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<Adve
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
-/// The specification's function lists only the players. The Seer's name is a subquery and not a join, because the
-/// planner expects a thousand rows of the function, and would join them to all users.
+/// The specification's function returns only the players' names. The Seer's name is a subquery and not a join, because
+/// the planner expects a thousand rows from the function, and would join them to all users.
 const DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";
@@ -109,7 +109,7 @@ const DETAILS: &str = "SELECT session_data, players, adventure_data,
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a session with its participants and its adventure.
     ///
-    /// Who may: everyone if it is public; otherwise its participants. Three round trips.
+    /// Who may: everyone if it is public; otherwise its participants and the service. Three round trips.
     ///
     /// # Errors
     ///

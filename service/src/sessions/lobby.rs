@@ -67,7 +67,7 @@ pub struct SessionSummary {
     pub seer_id: Uuid,
     /// Display name of the Seer.
     pub seer_name: String,
-    /// The adventure; `None` if the caller may not read it, because it is another user's draft.
+    /// The adventure; `None` if the caller may not read it, because it is another user's and not published.
     pub adventure: Option<LobbyAdventure>,
 }
 
@@ -208,7 +208,7 @@ const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hou
 /// Returns the source of the sessions, and the conditions that indexes cover.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
     // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. Private
-    // sessions are excluded there, before any other condition reads them.
+    // sessions are already excluded in this selection, before any other condition reads them.
     let sessions = match filter.seer_id {
         None => "public.sessions".to_owned(),
         Some(seer) => format!(

@@ -32,7 +32,7 @@ pub struct MySession {
     pub seer_name: String,
     /// Id of the adventure.
     pub adventure_id: Uuid,
-    /// Name of the adventure; `None` if it is another user's draft.
+    /// Name of the adventure; `None` if it is another user's and not published.
     pub adventure_name: Option<String>,
     /// The caller's character; `None` for a Seer without a seat.
     pub character_id: Option<Uuid>,
@@ -142,7 +142,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns an archived session with its seats; [`archived_rolls`](Self::archived_rolls) returns its rolls.
     ///
-    /// Who may: everyone if it was public; otherwise its participants. Four round trips.
+    /// Who may: everyone if it was public; otherwise its participants and the service. Four round trips.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl<C: Caller> Sessions<'_, C> {
 
     /// Returns a page of the rolls of an archived session, the oldest first.
     ///
-    /// Who may: the session's participants; others get an empty page. Three round trips.
+    /// Who may: the session's participants and the service; others get an empty page. Three round trips.
     ///
     /// # Errors
     ///
@@ -201,7 +201,8 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-/// Returns the condition for the rows after that position, in descending order of the column.
+/// Returns the condition for the rows after that position in a list that is sorted by the column, descending, and then
+/// by id.
 fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
     match after {
         None => String::new(),

@@ -17,8 +17,8 @@ pub enum Participation {
     Player,
     /// The caller gave up the seat, and may take it again while the session is live.
     Left,
-    /// The Seer removed the caller. Until readmitted, the caller cannot rejoin, and reads only their own seat if the
-    /// session is private.
+    /// The Seer removed the caller. Until the Seer readmits them, the caller cannot rejoin and, if the session is
+    /// private, can read only their own seat.
     Removed,
     /// The caller has no part in the session, or there is no such session.
     None,

@@ -19,8 +19,8 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExpectedVersion {
-    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other
-    /// unnoticed.
+    /// The state with this `sessions.game_state_version`. So two clients of a Seer cannot unknowingly overwrite each
+    /// other's changes.
     Version(i32),
     /// Any version.
     Any,
@@ -67,7 +67,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Pauses the session: nobody can roll.
+    /// Pauses the session: nobody can roll until it is resumed.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -94,8 +94,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: if anybody besides the Seer was seated, it counts in the statistics of the Seer, of every
-    /// player who was seated, and of the adventure.
+    /// Completes the session: if anybody besides the Seer has had a seat, it counts in the statistics of the Seer, of
+    /// everyone who has had a seat, and of the adventure.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -136,7 +136,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current encounter, or ends it with `None`; either change restores every seat's heroic save.
+    /// Sets the current encounter, or ends it with `None`; a change restores every seat's heroic save.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
@@ -152,7 +152,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Replaces the game state that the session's clients share, if its version is the expected one. An equal state
+    /// Replaces the game state that the session's clients share, if its version is the expected one. An identical state
     /// changes nothing and causes no event.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `game_state`, with the new version.
@@ -212,8 +212,8 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) 
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active if its status is one of `from`, or already active. The database's state machine alone would
-/// let a waiting session resume.
+/// Makes a session active if its status is one of `from`, or already active. The database does not distinguish starting
+/// from resuming, so it alone would let a waiting session resume.
 async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,

@@ -132,9 +132,9 @@ impl<C: Caller> Sessions<'_, C> {
     /// # Errors
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
-    /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the character,
-    /// [`Error::NotAllowed`] also for the Seer, [`Error::NotYourChoice`] for the Seer if the player left,
-    /// [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
+    /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
+    /// [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`] if the
+    /// caller cannot see it, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
             take_seat(tx, id, player_id, character_id).await
@@ -190,8 +190,8 @@ async fn find_seat(
     session_players::Entity::find_by_id((session_id, user_id)).one(tx).await?.ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Updates the caller's seat. Distinguishes a session without a seat of the caller's from one that the caller cannot
-/// see.
+/// Updates the caller's seat. If there is none, the error is `NotSeated` if the caller can see the session, and
+/// otherwise `NotFound`.
 async fn update_own_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -206,8 +206,8 @@ async fn update_own_seat(
     }
 }
 
-/// Updates a player's seat as the Seer. Distinguishes a caller who sees the session without running it from one who
-/// cannot see it.
+/// Updates a player's seat as the Seer. If no seat matches, the error is `NotSessionSeer` if the caller sees the
+/// session but does not run it, and otherwise `NotFound`.
 async fn update_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,

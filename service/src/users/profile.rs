@@ -8,8 +8,8 @@ use uuid::Uuid;
 /// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
 /// columns").
 ///
-/// Users have no privilege to read it, so `users::Entity::find()` fails for them. Use this partial model instead:
-/// `users::Entity::find().into_partial_model::<Profile>()`.
+/// Users have no privilege to read that address, so `users::Entity::find()`, which selects all columns, fails for them.
+/// Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
@@ -25,9 +25,10 @@ pub struct Profile {
     pub bio: Option<String>,
     /// Whether the account has the verification badge.
     pub is_verified: bool,
-    /// Number of sessions completed as a player.
+    /// Number of completed sessions in which the user had a seat. A session without a player besides the Seer does not
+    /// count.
     pub games_played: i32,
-    /// Number of sessions completed as the Seer.
+    /// Number of completed sessions that the user ran. A session without a player besides the Seer does not count.
     pub games_run: i32,
     /// When the account was created.
     pub created_at: DateTimeWithTimeZone,

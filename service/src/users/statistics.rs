@@ -11,9 +11,10 @@ use crate::{Caller, Error, operation::operation};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UserStatistics {
-    /// Number of sessions completed as a player.
+    /// Number of completed sessions in which the user had a seat. A session without a player besides the Seer does not
+    /// count.
     pub games_played: i32,
-    /// Number of sessions completed as the Seer.
+    /// Number of completed sessions that the user ran. A session without a player besides the Seer does not count.
     pub games_run: i32,
     /// Number of living characters.
     pub characters: i64,
@@ -21,7 +22,7 @@ pub struct UserStatistics {
     pub retired_characters: i64,
     /// Number of published adventures.
     pub adventures_published: i64,
-    /// How often the user's adventures were completed, in anyone's sessions.
+    /// Number of completed sessions of the user's adventures, run by anyone, that had a player besides the Seer.
     pub adventures_played: i64,
     /// Number of rolls of the user's characters, in sessions that are not archived.
     pub rolls: i64,
