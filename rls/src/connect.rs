@@ -1,5 +1,5 @@
-//! Opens a connection, or explains why it failed, in the same words for every program and library that connects.
-//! `sslmode` and `sslrootcert` have the same meaning as in libpq.
+//! Opens a connection, or explains why that failed. Every program and library that connects uses this, so that all give
+//! the same explanations. `sslmode` and `sslrootcert` have the same meaning as in libpq.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -19,13 +19,14 @@ use failure::{explain_with_timeout, is_tls_message, server_address};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the connect options of the URL, completed as in libpq from the environment (`PGSSLMODE`, `PGSSLROOTCERT`)
-/// and from `~/.postgresql/root.crt`. It is less strict than libpq in one respect: certificates issued by public
-/// authorities are accepted in addition to those of `sslrootcert`, and are the only ones accepted if no root
-/// certificate is given.
+/// and from `~/.postgresql/root.crt`. They are less strict than libpq in one respect: where certificates are verified,
+/// those issued by public authorities are accepted in addition to those that `sslrootcert` trusts. Without a root
+/// certificate, only certificates of public authorities are accepted.
 ///
 /// # Errors
 ///
-/// The URL does not parse, `sslmode` is unknown, or the root certificate file contains no certificates.
+/// The URL does not parse, `sslmode` is unknown, the root certificate file cannot be read or contains no certificates,
+/// or `sslrootcert=system` is combined with a mode other than `verify-full`.
 pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(ConnectError::InvalidUrl);
@@ -64,8 +65,8 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     Ok(options.ssl_mode(mode).ssl_root_cert_from_pem(pem))
 }
 
-/// Opens a connection, with or without TLS in the order that `sslmode` prescribes. `timeout` applies to each attempt.
-/// Returns the connection and the options that succeeded.
+/// Opens a connection, trying with and without TLS in the order that `sslmode` prescribes. `timeout` applies to each
+/// attempt. Returns the connection and the options of the attempt that succeeded.
 ///
 /// # Errors
 ///
@@ -126,7 +127,7 @@ async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<P
 /// connections left.
 const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 
-/// Whether the attempt may have failed because TLS was used, or because it was not.
+/// Whether the attempt may have failed because it used TLS, or because it did not.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
@@ -147,7 +148,8 @@ fn reached_password_check(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
 
-/// Returns a parameter of the URL, decoded as the driver decodes it. The last one of that name counts there too.
+/// Returns a parameter of the URL, decoded as the driver decodes it. If the name occurs several times, the last one
+/// counts, as in the driver.
 fn parameter(url: &str, name: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())

@@ -21,15 +21,16 @@ use crate::{
     transaction::{impl_transaction_trait, modes_sql},
 };
 
-/// The maximum number of attempts of one statement; see `may_retry`.
+/// The maximum number of attempts to run one statement; see `may_retry`.
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
 ///
 /// It is a SeaORM connection: finds, inserts, updates, raw statements, loaders, paginators and streams run under
-/// row-level security, each in a short transaction of its own (three round trips; without replicas, only two are
-/// awaited for a read that SeaORM builds). To run several statements in one transaction, use
-/// [`begin`](TransactionTrait::begin). It gives no access to the bare connection or to another identity.
+/// row-level security, each in a short transaction of its own. That takes three round trips; without replicas, a read
+/// that SeaORM builds waits for only two. To run several statements in one transaction, use
+/// [`begin`](TransactionTrait::begin). Without the traits of [`unchecked`](crate::unchecked), this type gives no access
+/// to the bare connection or to another identity.
 #[derive(Clone, Debug)]
 pub struct IdentityConnection {
     database: Database,
@@ -70,11 +71,14 @@ impl IdentityConnection {
         self.deadline
     }
 
-    /// Returns the same identity with a deadline for each statement, including those in transactions that it begins.
+    /// Returns the same connection with a deadline for each statement, including those in transactions that it begins.
     ///
-    /// The server cancels a statement that takes longer (`statement_timeout`). Waiting for a connection counts. A
-    /// statement that misses its deadline returns [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) and
-    /// leaves nothing in the database.
+    /// The server cancels a statement that takes longer (`statement_timeout`); if the server does not answer, the
+    /// client gives up a second later. The same limit applies separately to the begin of a transaction, which includes
+    /// the wait for a connection, and to the commit, which always gets at least a second. A statement that misses its
+    /// deadline returns [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded) and leaves nothing in the database.
+    /// If a commit is not answered in time, its outcome is unknown
+    /// ([`Error::CommitUnknown`](crate::Error::CommitUnknown)).
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
@@ -82,23 +86,23 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass it to the client as a token, so that whichever process
-    /// handles the next request reads nothing older. `None` without replicas.
+    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
+    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.servers().cluster()?;
         self.required_position().position
     }
 
-    /// Returns the same identity, whose reads show everything up to `position`, a token that another process got from
-    /// [`position`](Self::position). Without replicas it changes nothing.
+    /// Returns the same connection, whose reads then show everything up to `position`, a token that another process got
+    /// from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
     pub fn at_least(mut self, position: impl Into<Option<Position>>) -> Self {
         self.at_least = self.at_least.max(position.into());
         self
     }
 
-    /// Returns whether there are replicas. If so, another server may become the primary.
+    /// Returns whether there are replicas. If there are, one of them may become the primary.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
         self.servers().cluster().is_some()
@@ -106,7 +110,8 @@ impl IdentityConnection {
 
     /// Begins a transaction that only reads, on a replica that is fresh enough, or else on the primary.
     pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
-        // With replicas, the answer to the commit has the log position that the identity has read, so it is awaited.
+        // With replicas, the answer to the commit contains the log position of what the identity has read, so it is
+        // awaited.
         let ends_in_background = !self.has_replicas();
         self.begin_with(self.read_purpose(false), self.new_begin_request(READ_ONLY, deadline, ends_in_background)).await
     }
@@ -180,7 +185,7 @@ impl IdentityConnection {
 
     async fn begin_with(&self, purpose: Purpose, request: BeginRequest<'_>) -> Result<UncheckedTransaction, DbErr> {
         check_role(self.identity.role())?;
-        // Boxed: with several servers its future is large, and callers hold many on one stack.
+        // Boxed, because with several servers this future is large, and the stack of a caller may hold many.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(transaction, OUTERMOST, self.database.pools.clone()))
     }
@@ -194,8 +199,8 @@ impl IdentityConnection {
 impl_transaction_trait!(IdentityConnection, begin_transaction);
 
 impl IdentityConnection {
-    /// Begins a transaction for one statement. If the statement only reads, the transaction is `READ ONLY`, and on a
-    /// replica if there is one.
+    /// Begins a transaction for one statement. If the statement only reads, the transaction is `READ ONLY`, and begins
+    /// on a replica if one is fresh enough.
     async fn begin_for_one_statement(&self, is_read: bool) -> Result<Transaction, DbErr> {
         let unchecked = if is_read {
             self.begin_read(self.deadline).await?
@@ -205,11 +210,12 @@ impl IdentityConnection {
         Ok(Transaction::new(unchecked, self.database.map_error).with_deferred_verification())
     }
 
-    /// Returns whether a failed statement may be retried on another connection: only if nothing of it is in the
-    /// database. Clears `is_read` if the retry must be able to write.
+    /// Returns whether a failed statement may be retried on another connection, which is allowed only if it has left
+    /// nothing in the database. Clears `is_read` if the retry must run in a transaction that may write, or on the
+    /// primary.
     fn may_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
-            // A `SELECT` may write, through a function of a view or a policy.
+            // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
             return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(is_read);
         };
         if std::mem::take(is_read) {
@@ -296,8 +302,8 @@ impl StreamTrait for IdentityConnection {
         DbBackend::Postgres
     }
 
-    /// Streams rows in a transaction of its own, which is committed after the last row and rolled back if the stream is
-    /// dropped earlier. The deadline applies to the whole stream.
+    /// Streams rows in a transaction of its own, which is committed after the last row, and rolled back if the stream
+    /// is dropped before that. The deadline applies to the whole stream.
     fn stream_raw<'a>(
         &'a self,
         statement: Statement,

@@ -33,8 +33,9 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates a handle over a pool that the application already has, with the default deadline. What the pool's hooks
-    /// set in a database session does not outlive a raw statement; put such settings into the URL instead.
+    /// Creates a handle over a pool that the application already has, with the default deadline. Raw SQL causes the
+    /// database session to be reset afterwards, which also undoes what the pool's hooks have set in it; put such
+    /// settings into the URL instead.
     #[must_use]
     pub fn from_connection(db: DatabaseConnection) -> Self {
         let deadline = Options::default().deadline;
@@ -55,9 +56,10 @@ impl Database {
         Ok(Self::new(servers, options.deadline, prepared_statements, positions))
     }
 
-    /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on the
-    /// connection that is opened first. Returns the first column, of type text, of the row that `query` returns. A
-    /// program uses it to check that the database is the one that it needs.
+    /// Connects as [`connect`](Self::connect) does, and runs one query as the login, without an identity, on a separate
+    /// connection. The first column of the query must have the type text; its value in the first row is returned with
+    /// the handle, or `None` if there is no row. A program can use this to check that the database has the schema that
+    /// it needs.
     ///
     /// # Errors
     ///
@@ -84,9 +86,9 @@ impl Database {
         Self { pools, deadline, prepared_statements, map_error: |_, error| error, context: None, positions }
     }
 
-    /// Returns the same handle, with a separate pool over another login for the identities of one role. If the first
-    /// login is not a member of that role, no SQL on the shared pool can assume it. The separate pool uses the same
-    /// replicas, with that login.
+    /// Returns the same handle, with a separate pool for the identities of one role. Its connections use the login of
+    /// `url`. If the login of the shared pool is not a member of that role, no SQL on the shared pool can assume the
+    /// role. The replicas of the separate pool are those of `options`, with the login of `url`.
     ///
     /// # Errors
     ///
@@ -110,15 +112,16 @@ impl Database {
         self
     }
 
-    /// Returns the same handle, with a function that maps errors of the database to the errors that callers get.
+    /// Returns the same handle, with a function that maps the error of a caller's statement to the error that the
+    /// caller gets. Errors of `begin` and of commits are not mapped.
     #[must_use]
     pub fn with_error_map(mut self, map_error: fn(&Identity, DbErr) -> DbErr) -> Self {
         self.map_error = map_error;
         self
     }
 
-    /// Returns the same handle, with a value of the program that all identities share. The program's operations get it
-    /// from an identity with [`Unchecked::context`](crate::unchecked::Unchecked::context).
+    /// Returns the same handle, with a value of the program's own that all identities share. The program's operations
+    /// get it from an identity's connection with [`Unchecked::context`](crate::unchecked::Unchecked::context).
     #[must_use]
     pub fn with_context<T: Any + Send + Sync>(mut self, context: Arc<T>) -> Self {
         self.context = Some(context);
@@ -129,15 +132,15 @@ impl Database {
         self.positions.record(identity, position);
     }
 
-    /// Returns the status of each server, if there are replicas: which one is the primary, and which are used for
-    /// reads.
+    /// Returns the status of each server: which one is the primary, and which are used for reads. Without replicas, the
+    /// list is empty.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerStatus> {
         self.pools.shared.cluster().map(|cluster| cluster.status()).unwrap_or_default()
     }
 
-    /// Pings the server through each pool, without an identity, for a health check. It reports an unreachable server
-    /// immediately, and after a few seconds a server that does not answer.
+    /// Pings the server through each pool, without an identity, for a health check; with replicas, only the primary. If
+    /// the server is unreachable, this is reported immediately; if it does not answer, after a few seconds.
     ///
     /// # Errors
     ///
@@ -150,18 +153,18 @@ impl Database {
         Ok(())
     }
 
-    /// Returns the status of the pool that identities of this role use, for metrics; with replicas, of the primary's
-    /// pool.
+    /// Returns the status of the pool that identities of this role use, for metrics. With replicas, it is the status of
+    /// the pool for the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
         self.pools.for_role(role).primary().status()
     }
 
-    /// Closes the pools, after everything in progress has ended.
+    /// Closes the pools: they hand out no more connections, and this waits until those in use have been returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
+    /// [`Error::Database`], from a pool that the application already had.
     pub async fn close(&self) -> Result<(), Error> {
         self.pools.shared.close().await?;
         for pool in self.pools.by_role.values() {
@@ -199,7 +202,7 @@ async fn open(
         };
         return Ok((Servers::Several(cluster), answer));
     }
-    // A pool would retry until its timeout; a single connection reports the cause at once.
+    // The pool would retry until its timeout; a connection outside the pool reports the cause at once.
     let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
     let work = async {
         let answer = match query {
@@ -228,7 +231,7 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Err
         pg_options = pg_options.application_name(name);
     }
     if !options.prepared_statements {
-        // The driver names prepared statements even without a cache, and then does not remember them. So each
+        // Even without a cache, the driver gives prepared statements names, which it then does not remember. So each
         // transaction begins with DEALLOCATE ALL.
         pg_options = pg_options.statement_cache_capacity(0);
     }

@@ -1,4 +1,4 @@
-//! Errors of an identity's connection. Other errors of the server are passed on unchanged.
+//! The errors of an identity's connection. An error of the server that is none of these is passed on unchanged.
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -13,8 +13,8 @@ use sea_orm::{
 
 /// An error of a connection, a transaction or a pool.
 ///
-/// SeaORM's traits return [`DbErr`]; `Error::from` converts it back to the variant that it was created from. Nothing
-/// was committed, except where a variant says that something may have been.
+/// SeaORM's traits return [`DbErr`]; `Error::from` converts a `DbErr` back to the variant that it was created from.
+/// Nothing was committed, except where a variant says that something may have been.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -50,7 +50,8 @@ pub enum Error {
     /// The pool is closed.
     #[error("the pool is closed; connect again")]
     PoolClosed,
-    /// The pool or its login is not configured for this identity.
+    /// The connection is not configured for what was asked of it. For example, the pool's login is not a member of the
+    /// identity's role.
     #[error("the connection is misconfigured: {reason}")]
     Misconfigured {
         /// The cause, and what is required.
@@ -74,7 +75,8 @@ pub enum Error {
         /// What the claims must be.
         rule: &'static str,
     },
-    /// An error of the program's own type, from [`Database::with_error_map`](crate::Database::with_error_map).
+    /// An error of the program's own type, which the function given to
+    /// [`Database::with_error_map`](crate::Database::with_error_map) returned.
     #[error(transparent)]
     Application(Arc<dyn StdError + Send + Sync>),
     /// Any other error of the database or SeaORM.
@@ -207,8 +209,9 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes, conflicts
-/// with what the replica replays, or needs what a standby lacks, or the replica is unreachable.
+/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes (`25006`), it
+/// conflicts with what the replica replays (`40001`, `40P01`), it needs something that a standby does not support
+/// (`55000`), or the replica cannot be reached.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
@@ -254,15 +257,16 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server closes the connection after this error, or a pooler has lost the server. (From PostgreSQL, an
-/// error of class 08 is about a connection to another server: `dblink`, foreign tables.)
+/// Whether the server closes the connection after this error, or a pooler has lost the server. (An error of class 08
+/// that PostgreSQL reports without closing the connection is about its own connection to another server: `dblink`,
+/// foreign tables.)
 fn is_fatal(error: &SqlxPostgresError) -> bool {
     let is_lost_server = || error.code().starts_with("08") || matches!(error.code(), "57P01" | "57P02" | "57P05");
     matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || !is_from_postgres(error) && is_lost_server()
 }
 
-/// Whether PostgreSQL itself reported the error: it names the routine of its source code that did. A pooler in front of
-/// it does not.
+/// Whether PostgreSQL itself reported the error. PostgreSQL names the routine in its source code that raised the error;
+/// a pooler names none.
 fn is_from_postgres(error: &SqlxPostgresError) -> bool {
     error.routine().is_some()
 }
@@ -296,12 +300,12 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     match error.code() {
         // The login is refused, or the database does not exist.
         "28000" | "28P01" | "3D000" => Some(ErrorClass::Misconfigured(message())),
-        // The statement has the wrong number of values, or it is more than one statement.
+        // The statement has the wrong number of values; in the next arm, it is more than one statement.
         "08P01" if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
         "42601" if error.routine() == Some("exec_parse_message") => {
             Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
-        // `statement_timeout`, which is the deadline.
+        // Cancelled by `statement_timeout`, which is the deadline.
         "57014" => Some(ErrorClass::DeadlineExceeded),
         // Too many connections. One may become free.
         "53300" => Some(ErrorClass::PoolTimeout),

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use crate::Error;
 
-/// The start time of the transaction. It is unique among the transactions of a connection, and no statement can change
-/// it. As text it includes the offset from UTC, so it is understood in any time zone.
+/// The start time of the transaction, which identifies it: it is unique among the transactions of a connection, and no
+/// statement can change it. Its text includes the offset from UTC, so it still means the same time after a statement
+/// has changed `TimeZone`.
 const STARTED_AT_SQL: &str = "transaction_timestamp()";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
@@ -29,7 +30,7 @@ struct Parts {
     role: Cow<'static, str>,
     user_id: Option<Uuid>,
     settings: Vec<(Cow<'static, str>, String)>,
-    /// Evaluated at the start of each transaction.
+    /// An SQL expression that is evaluated at the start of each transaction; see [`Identity::with_begin_check`].
     begin_check: Option<Cow<'static, str>>,
 }
 
@@ -54,7 +55,8 @@ impl Identity {
         self
     }
 
-    /// Returns the same identity with the id of a user.
+    /// Returns the same identity with the id of a user. The id is not sent to the database. It represents the identity
+    /// in logs, and with replicas the log position of the identity is remembered under it.
     #[must_use]
     pub fn with_user_id(mut self, id: Uuid) -> Self {
         Arc::make_mut(&mut self.0).user_id = Some(id);
@@ -62,10 +64,10 @@ impl Identity {
     }
 
     /// Returns the same identity with an expression that each transaction evaluates after role and settings are set, in
-    /// the same message. The expression raises an error to refuse the identity (for example a closed account); its
-    /// value is ignored.
+    /// the same message. The expression can refuse the identity by raising an error, for example because the account is
+    /// closed; its value is ignored.
     ///
-    /// It must not contain text from outside the program.
+    /// The expression is sent as it is, so it must not contain text from outside the program.
     #[must_use]
     pub fn with_begin_check(mut self, sql: impl Into<Cow<'static, str>>) -> Self {
         Arc::make_mut(&mut self.0).begin_check = Some(sql.into());
@@ -85,8 +87,8 @@ impl Identity {
     }
 
     /// Returns SQL columns that read back the settings which PostgreSQL may store in another form than the one in which
-    /// they were set: `5000` becomes `5s`. A setting of an extension or of an application has a dot in its name and is
-    /// stored as it is.
+    /// they were set: `5000` becomes `5s`. A setting whose name has a dot, which belongs to an application or an
+    /// extension, is assumed to be stored as given.
     pub(crate) fn normalized_columns(&self) -> String {
         let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
         columns.collect()
@@ -109,7 +111,7 @@ impl Identity {
         names.zip(values).fold(self.clone(), |identity, (name, value)| identity.with_setting(name, value))
     }
 
-    /// Returns the condition that role and settings are unchanged.
+    /// Returns the SQL condition that the role and the settings are unchanged.
     fn unchanged_sql(&self) -> String {
         let mut unchanged = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
         for (name, value) in &self.0.settings {
@@ -122,8 +124,8 @@ impl Identity {
         unchanged
     }
 
-    /// Returns a hash that distinguishes users by their id, whatever their claims, and other identities by role and
-    /// settings.
+    /// Returns a hash under which the log position of the identity is remembered. It is that of the user id, if there
+    /// is one, whatever the claims; otherwise that of the role and the settings.
     pub(crate) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
@@ -136,11 +138,11 @@ impl Identity {
     /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction, followed by
     /// `extra_columns`. Its last column is the start time of the transaction.
     ///
-    /// SET LOCAL would be slightly faster, but `pg_stat_statements` treats each of them as a separate statement and
-    /// would have an entry for every user.
+    /// SET LOCAL would be slightly faster, but `pg_stat_statements` counts two SET LOCAL statements with different
+    /// values as different statements, and would have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
-        // Every transaction needs this text, so it is built in one allocation. `num_nulls` returns one small column
-        // instead of each value.
+        // Every transaction needs this text, so it is usually built in one allocation. `num_nulls` evaluates all its
+        // arguments, and returns one small column instead of each value.
         let mut sql = String::with_capacity(512) + "SELECT num_nulls(";
         push_set_config(&mut sql, "role", &self.0.role);
         for (name, value) in &self.0.settings {
@@ -155,7 +157,8 @@ impl Identity {
         }
         sql.push(')');
         if let Some(begin_check) = &self.0.begin_check {
-            // A separate statement, because its names are resolved after the role is set.
+            // A separate statement, because the names in a statement are resolved before it runs, and here the role
+            // must be set first.
             sql.extend(["; SELECT ", begin_check]);
         }
         sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
@@ -174,9 +177,9 @@ impl Identity {
     }
 
     /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
-    /// it in the message do not run: with [`TRANSACTION_ENDED`] if this is another transaction, with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so the planner evaluates neither
-    /// failing branch early.)
+    /// it in the message do not run. It fails with [`TRANSACTION_ENDED`] if this is another transaction, and with
+    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so the planner does not evaluate
+    /// the failing branches when it plans the statement.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -200,9 +203,9 @@ fn push_set_config(sql: &mut String, name: &str, value: &str) {
     sql.push_str(", true)");
 }
 
-/// Refuses the role `none`, which PostgreSQL takes for the login itself.
+/// Refuses the role `none`: to PostgreSQL, it means that no role is set, so statements would run as the login.
 pub(crate) fn check_role(role: &str) -> Result<(), Error> {
-    // `push_quoted` removes NUL.
+    // `push_quoted` removes NUL characters, so they are ignored here too.
     if role.chars().filter(|character| *character != '\0').eq("none".chars()) {
         let reason = "an identity's role must not be none, which stands for the login itself".to_owned();
         return Err(Error::Misconfigured { reason });

@@ -73,8 +73,8 @@ impl IdentityConnection {
 }
 
 impl Transaction {
-    /// Commits the transaction. A nested transaction keeps its changes for the outer one. Returns `Ok` only if the
-    /// server has done so.
+    /// Commits the transaction, and returns `Ok` only if the server has committed it. The changes of a nested
+    /// transaction become changes of the outer one, and are saved only if that is committed.
     ///
     /// # Errors
     ///

@@ -30,10 +30,11 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     pub(crate) connection: Option<C>,
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
-    /// Whether the end of a response is still unread: after an error, the server sends ReadyForQuery.
+    /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
+    /// driver does not read before it returns the error.
     pub(crate) has_unread_end: bool,
     pub(crate) end_reason: Option<EndReason>,
-    /// Whether a statement ran that may have changed the database session.
+    /// Whether a statement has run that may have changed the database session.
     pub(crate) is_unclean: bool,
     /// Whether a COMMIT of the caller was sent and is unanswered.
     pub(crate) has_unanswered_raw_commit: bool,
@@ -41,7 +42,8 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
-    /// The identity with its settings as the server stores them, which statements must not change.
+    /// The identity with its settings in the form in which the server stores them. The identity is verified against
+    /// these.
     pub(crate) stored_identity: Identity,
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
@@ -88,7 +90,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Records a response: an error fails the frame, a lost connection ends the transaction.
+    /// Records a response. An error of the server fails the frame; a lost connection ends the transaction.
     pub(crate) fn record_outcome<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.pending = None;
         let is_unknown = outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
@@ -122,8 +124,9 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Reads the last response to its end. After that, the driver sends a request at once, so even a call that is
-    /// dropped has been sent.
+    /// Reads the last response to its end. Otherwise the driver would do so before it sends the next request, and it
+    /// would be unknown whether a call that is dropped was sent. After this, the driver sends a request when the call
+    /// is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
         if !self.has_unread_end || self.end_reason.is_some() {
             return Ok(());
@@ -156,7 +159,8 @@ impl<C: Connection> Inner<C> {
         Ok(answer)
     }
 
-    /// Completes what earlier calls left unfinished. It may itself be dropped at any point.
+    /// Completes what earlier calls left unfinished. If this is dropped itself, the next call continues where it
+    /// stopped.
     pub(crate) async fn settle(&mut self, unlocked: &UnlockedState) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
@@ -165,7 +169,7 @@ impl<C: Connection> Inner<C> {
             let deadline = self.deadline;
             let drain = self.connection()?.drain();
             let drained = match deadline {
-                // Without a deadline, a statement is awaited however long it takes, and so is one that was dropped.
+                // Without a deadline, a statement is awaited however long it takes, even if its call was dropped.
                 None => Ok(drain.await),
                 Some(deadline) => timeout(deadline.max(ROLLBACK_TIMEOUT), drain).await,
             };
@@ -225,7 +229,8 @@ impl<C: Connection> Inner<C> {
         Ok(())
     }
 
-    /// Verifies that neither the transaction nor the identity has changed. If the identity has, the frame fails.
+    /// Verifies that neither the transaction nor the identity has changed. If the identity has changed, the frame
+    /// fails; if this is another transaction, a statement has ended the one that was begun.
     pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;

@@ -1,7 +1,7 @@
 //! Random programs of several tasks on one transaction, over a model of the server, in the orders that `shuttle`
-//! chooses. A write that was answered Ok is saved if all outer transactions were committed, one that was refused or
-//! cancelled is not, every statement runs in the role that it names, and the connection is returned idle and clean, or
-//! discarded.
+//! chooses. After each run, these rules must hold: a write that was answered Ok is saved if its transaction and all
+//! outer ones were committed; a write that was refused or cancelled is not saved; every statement ran in the role that
+//! it names; and the connection was returned idle and clean, or discarded.
 
 mod server;
 
@@ -44,9 +44,9 @@ enum Outcome {
 /// The answers that the tasks got.
 #[derive(Debug, Default)]
 struct Log {
-    /// By row: its frame, and the outcome of its write.
+    /// For each row, in the order of their numbers: its frame, and the outcome of its write.
     rows: Vec<(u64, Outcome)>,
-    /// By frame: the outer frame, and the outcome of its commit.
+    /// For each frame: the frame around it, and the outcome of its commit.
     frames: BTreeMap<u64, (Option<u64>, Outcome)>,
 }
 
@@ -83,7 +83,7 @@ impl TaskContext {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a row, which must not be saved unless its statement is answered Ok.
+    /// Adds a row to the log and returns its number. The row must not be saved unless its statement is answered Ok.
     fn new_row(&self, frame: u64) -> usize {
         let mut log = self.log();
         log.rows.push((frame, Outcome::NotDone));
@@ -141,7 +141,7 @@ impl TaskContext {
         }
     }
 
-    /// Reads some of the rows, and may run another statement before the remaining ones.
+    /// Reads some rows of a stream, and may run another statement before it reads the remaining ones.
     async fn stream(&self, frame: u64) {
         let sql = statement("ROWS 6".to_owned());
         let Ok(rows) = stream_rows(&self.shared, frame, sql, Verification::Skipped, false).await else { return };
@@ -150,7 +150,7 @@ impl TaskContext {
             let Some(Ok(_)) = rows.next().await else { return };
         }
         if random_below(2) == 0 {
-            // The task that reads from the server may fill the buffer meanwhile, and wait.
+            // Meanwhile, the task that reads from the server may fill the buffer, and wait for this one.
             for _ in 0..random_below(4) {
                 yield_now().await;
             }
@@ -170,7 +170,7 @@ impl TaskContext {
         self.end(frame).await;
     }
 
-    /// Commits, rolls back or drops.
+    /// Commits or rolls back the frame, or drops its handle.
     async fn end(&self, frame: u64) {
         let outcome = match random_below(8) {
             0 => {
@@ -185,7 +185,7 @@ impl TaskContext {
             }
             2 => {
                 let outcome = poll_and_drop(self.shared.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
-                // As the handle does when it is dropped before the commit has returned.
+                // This is what dropping the handle does if the commit has not returned.
                 self.shared.abandon(frame);
                 outcome
             }
@@ -204,7 +204,7 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
 }
 
 async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
-    // `PctScheduler` panics if its first program never leaves it a choice, as when the BEGIN is cancelled.
+    // `PctScheduler` panics if its first program never has two tasks to choose from, as when the BEGIN is cancelled.
     let second_task = spawn(yield_now());
     yield_now().await;
     second_task.await.unwrap();
@@ -270,7 +270,7 @@ async fn wait_for_release(server: &Server) {
     assert_eq!(server.state().broken_rules, [""; 0]);
 }
 
-/// `SPARC_SCHEDULES` is the number of schedules for each scheduler.
+/// Runs the test under both schedulers. `SPARC_SCHEDULES` is the number of schedules for each; the default is 2000.
 fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
     let schedules = std::env::var("SPARC_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     // The stack of a task, which is 32 KiB by default, must hold the driver's statements in a debug build.

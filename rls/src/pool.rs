@@ -19,7 +19,8 @@ use connector::{Connector, ServerConnection};
 
 use crate::{Error, error::breaks_connection, pooler::ServerProcess};
 
-/// Timeout of the ping before an idle connection is used. After it, another connection is tried.
+/// Timeout of the ping before an idle connection is used; after that, another connection is tried. Also the timeout of
+/// closing a connection, and of [`probe`].
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,9 +34,9 @@ type ManagedPool = deadpool::managed::Pool<Connector>;
 /// The source of connections.
 #[derive(Clone)]
 pub(crate) enum Pool {
-    /// A pool of this handle. It hands out the connection that was returned last, which is warm. Connections are
-    /// returned idle and clean, so nothing is sent to the server then. (The driver's pool pings each time, which costs
-    /// a round trip per operation.)
+    /// A pool of this handle. It hands out the connection that was returned last, whose caches are the warmest. A
+    /// connection is idle and clean before it is returned, so returning it sends nothing to the server. (The driver's
+    /// own pool pings each connection that is returned, which costs a round trip per operation.)
     Managed { pool: ManagedPool, acquire_timeout: Duration, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
@@ -54,8 +55,8 @@ impl fmt::Debug for Pool {
 /// A connection that returns to its pool when it is dropped.
 pub(crate) enum PooledConnection {
     Managed(Object<Connector>),
-    /// With the runtime in which it was acquired: its pool spawns tasks when the connection is dropped, which may
-    /// happen outside it.
+    /// With the runtime in which it was acquired: its pool spawns a task when the connection is dropped, which may
+    /// happen outside that runtime.
     External(PoolConnection<Postgres>, Handle),
 }
 
@@ -79,7 +80,7 @@ impl Pool {
         Ok(Self::Managed { pool, acquire_timeout, server_state })
     }
 
-    /// Returns how many dead connections a call may meet before a failure is an error: as many as the pool may have.
+    /// Returns how many dead connections a call replaces before it returns an error: as many as the pool may have.
     pub(crate) fn max_dead_connections(&self) -> usize {
         match self {
             Self::Managed { pool, .. } => pool.status().max_size,
@@ -93,10 +94,12 @@ impl Pool {
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
             Self::Managed { pool, acquire_timeout, server_state } => {
-                // Dropped only after the match, so that a connection that it is opening still counts in `opening`.
+                // `get` is dropped only after the match, so that a connection that it is opening still counts in
+                // `ServerState::opening`.
                 let mut get = pin!(pool.get());
                 match timeout(*acquire_timeout, get.as_mut()).await {
-                    // A connection that was being opened when the pool was closed: `close` did not wait for it.
+                    // The connection was still being opened when the pool was closed, and `close` does not wait for
+                    // that.
                     Ok(Ok(object)) if pool.is_closed() => {
                         drop(Object::take(object));
                         Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
@@ -104,8 +107,8 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // Connections are being opened, so the server does not answer. Otherwise the pool is too small, and
-                    // calls wait for other calls.
+                    // Connections are still being opened, so the server does not answer. (If none is being opened, the
+                    // pool is too small, and calls wait for other calls.)
                     Ok(Err(_)) | Err(_) if server_state.is_server_awaited() => Err(no_answer_error().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
                 }
@@ -114,7 +117,8 @@ impl Pool {
                 let pool = db.get_postgres_connection_pool();
                 match pool.acquire().await {
                     Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
-                    // That pool retries an unreachable server, and then reports that none of its connections was free.
+                    // That pool retries until its timeout when the server is unreachable, and then reports that no
+                    // connection was free. A separate connection shows which of the two it was.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(unreachable) if breaks_connection(&unreachable) => connect_error(unreachable),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
@@ -160,7 +164,7 @@ impl Pool {
         loop {
             let mut connection = self.acquire().await?;
             let is_last = connection.is_new() || dead_connections > self.max_dead_connections();
-            // A connection that does not answer is discarded, because the answer may still come.
+            // A connection that did not answer is discarded, because the answer may still arrive on it.
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
@@ -175,7 +179,7 @@ impl Pool {
                     if is_last {
                         return Err(no_answer_error().into());
                     }
-                    // Otherwise the idle connections would be awaited one by one.
+                    // Otherwise the idle connections would be tried one by one, each until the timeout.
                     self.drop_idle();
                 }
             }
@@ -217,8 +221,8 @@ pub struct PoolStatus {
     pub connections: usize,
     /// Connections that are idle.
     pub idle: usize,
-    /// Calls that wait for a connection. Always 0 for a pool that the application already had, which does not report
-    /// it.
+    /// Calls that wait for a connection. Always 0 for a pool that the application already had, because such a pool does
+    /// not report this number.
     pub waiting: usize,
 }
 
@@ -245,8 +249,8 @@ impl PooledConnection {
         }
     }
 
-    /// The server process of its last transaction; `None` if the connection is from a pool that the application already
-    /// had.
+    /// Returns the server process of the connection's last transaction; `None` if the connection is from a pool that
+    /// the application already had.
     pub(crate) fn server_process(&mut self) -> Option<&mut ServerProcess> {
         match self {
             Self::Managed(object) => Some(&mut object.process),
@@ -288,7 +292,7 @@ impl fmt::Debug for PooledConnection {
     }
 }
 
-/// Closes connections with the protocol's Terminate message. One that does not answer is dropped.
+/// Closes connections with the protocol's Terminate message. One that cannot be closed in time is dropped.
 async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
         let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;

@@ -1,9 +1,9 @@
 //! Poolers in transaction mode, which may run each transaction of a connection in a different server process.
 //!
-//! The driver prepares each statement once per connection and gives it a number as its name. In a process where another
-//! client has prepared statements, that name may belong to a different statement, which would then run instead. A
-//! pooler that tracks prepared statements gives them names of its own; with any other pooler, `begin` fails with
-//! [`Error::Misconfigured`](crate::Error::Misconfigured).
+//! The driver prepares each statement once per connection, under a name that contains a number. In a server process
+//! where another client has prepared statements, that name may belong to a different statement, which would then run
+//! instead. A pooler that tracks prepared statements prevents this by giving them names of its own. With any other
+//! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) as soon as such a name is found.
 
 use sea_orm::sqlx;
 
@@ -13,29 +13,31 @@ use crate::wire::{Answer, Connection};
 #[derive(Debug, Default)]
 pub(crate) struct ServerProcess {
     id: Option<i64>,
-    /// Whether the pooler is known to give prepared statements names of its own.
+    /// Whether the pooler was seen to give prepared statements names of its own.
     pooler_tracks_statements: bool,
 }
 
 impl ServerProcess {
-    /// Records the process of a transaction. Returns whether the names of its prepared statements must be checked.
+    /// Records the process in which a transaction runs. Returns whether the names of the prepared statements in that
+    /// process must be checked.
     fn must_check_names_in(&mut self, id: Option<i64>) -> bool {
         let last = std::mem::replace(&mut self.id, id);
         last.is_some() && last != id && !self.pooler_tracks_statements
     }
 }
 
-/// The number of prepared statements in the process with the driver's names, and with those of poolers that track them.
+/// Counts the prepared statements in the process: those with names of the driver, and those with names that poolers
+/// give.
 const COUNT_STATEMENTS_BY_OWNER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason given in the error.
+/// The reason in the error.
 const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Checks at the beginning of a transaction that no prepared statement of another client can be mistaken for one of
-/// this connection. This takes a round trip, but only in a different process than the last transaction's.
+/// this connection. This takes a round trip, but only if the process is not that of the connection's last transaction.
 pub(crate) async fn check_statement_names(
     connection: &mut impl Connection,
     process_id: Option<i64>,
@@ -47,8 +49,8 @@ pub(crate) async fn check_statement_names(
     connection.simple_query(COUNT_STATEMENTS_BY_OWNER.to_owned(), &mut answer).await?;
     let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
     match (count(0), count(1)) {
-        // The statements of this connection are prepared in another process; in this one, other clients may take their
-        // names.
+        // This connection prepared its statements in another process, and in this one other clients may come to use the
+        // same names. So the driver forgets its statements, and prepares them again.
         (Some(0), Some(0)) => connection.forget_prepared_statements().await,
         (Some(0), Some(_)) => {
             if let Some(process) = connection.server_process() {

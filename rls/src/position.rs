@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log, and the position that each identity has written or read up to.
+//! Positions in the write-ahead log, and the memory of the position up to which each identity has written or read.
 
 use std::{
     collections::HashMap,
@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize, de};
 
 use crate::{Error, Identity};
 
-/// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location on it.
+/// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location (LSN) on
+/// that timeline.
 ///
-/// It is a token for services that keep no state between two requests: its text (`1-0/16B3748`, safe in a header or a
-/// cookie) is sent to the client with the response, and the client sends it with the next request. A position that a
-/// client invents causes a bounded wait and a read on the primary, and nothing else.
+/// A service that keeps no state between two requests can use it as a token: the service sends the text of the position
+/// (`1-0/16B3748`, safe in a header or a cookie) to the client with a response, and the client sends it back with the
+/// next request. If a client invents a position, the only consequences are a bounded wait and a read on the primary.
 ///
 /// ```
 /// let position: rls::Position = "1-0/16B3748".parse()?;
@@ -78,7 +79,8 @@ impl<'de> Deserialize<'de> for Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequiredPosition {
     pub(crate) position: Option<Position>,
-    /// The number of the last commit whose answer was lost, if there is one: only the primary knows its outcome.
+    /// The number of the identity's last commit whose answer was lost, if there is one (see
+    /// `RememberedPositions::lost_answers`). Only the primary knows its outcome.
     pub(crate) unknown_commit: Option<u64>,
 }
 
@@ -98,9 +100,9 @@ impl RequiredPosition {
 /// Maximum number of identities in each of the two generations of positions.
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
-/// The log position of each identity. When both generations are full, the older one is dropped, and only its highest
-/// position is kept, as `floor`, for all identities without an entry. Replicas have replayed it long before, so nobody
-/// waits for it.
+/// The log position of each identity. When both generations are full, the older one is dropped. Only its highest
+/// position is kept, as `floor`, which applies to all identities without an entry. By then replicas have usually
+/// replayed it, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
 
@@ -109,7 +111,7 @@ struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
-    /// How many answers to commits were lost so far.
+    /// How many answers to commits have been lost so far. A lost answer is known by this number.
     lost_answers: u64,
 }
 
@@ -131,8 +133,8 @@ impl Positions {
         self.lock().lost_answers
     }
 
-    /// Records the log position of a commit on the primary. It also settles the commits whose answers were lost before
-    /// it was sent, but not those whose answers were lost since.
+    /// Records the log position of a commit on the primary. It also settles those commits of the identity whose answers
+    /// were lost before this commit was sent, but not those whose answers were lost since.
     pub(crate) fn record_primary_commit(&self, identity: &Identity, position: Position, lost_answers_before: u64) {
         self.lock().update(identity.key(), |entry| {
             let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);

@@ -1,6 +1,6 @@
 //! The primitives on which the interleaving of tasks depends: tasks, deadlines and atomics. In the crate's own tests,
-//! `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime
-//! and work in both.)
+//! `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime,
+//! so they are used under `shuttle` too.)
 
 #[cfg(test)]
 pub(crate) use under_shuttle::*;
@@ -47,7 +47,8 @@ mod under_shuttle {
         DEADLINES_MAY_PASS.set(may_pass);
     }
 
-    /// Polls the future, and at any poll may let the deadline be exceeded instead.
+    /// Polls the future. If deadlines may be exceeded, one poll in twelve, at random, reports that instead; `_time` is
+    /// ignored.
     pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {

@@ -1,6 +1,6 @@
-//! One primary and its replicas: which of them a transaction begins on. The monitor (`monitor.rs`) checks each server.
-//! Its results may be half a second old, so every begin asks the server again, in the message that begins the
-//! transaction.
+//! One primary and its replicas, and the choice of the server on which a transaction begins. The monitor (`monitor.rs`)
+//! checks each server. Its results may be half a second old, so the message that begins a transaction asks the chosen
+//! server again.
 
 mod begin;
 mod monitor;
@@ -35,10 +35,11 @@ use crate::{
     wire::query_scalar,
 };
 
-/// Timeout for beginning a transaction on a replica, at most a third of the deadline; then another server is tried.
+/// Timeout for beginning a transaction on a replica, or a third of the deadline if that is shorter; after that, another
+/// server is tried. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The servers of each role. Most roles share one login.
+/// The servers for each role. Roles that have no pool of their own use `shared`.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
     pub(crate) shared: Servers,
@@ -96,7 +97,7 @@ impl Servers {
         }
     }
 
-    /// Checks that the server answers; with replicas, the primary.
+    /// Checks that the server answers; with replicas, that the primary does.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
         self.primary().ping().await
     }
@@ -177,7 +178,8 @@ pub struct ServerStatus {
     pub address: String,
     /// What it is used for.
     pub role: ServerRole,
-    /// Its log position when it was last checked, at most half a second ago if it is healthy.
+    /// Its log position when it was last checked, which is about half a second ago at most if it is healthy. `None` if
+    /// no check has succeeded yet.
     pub position: Option<Position>,
 }
 
@@ -189,13 +191,13 @@ pub enum ServerRole {
     Primary,
     /// It is used for reads.
     Replica,
-    /// It is not used: it is unreachable, lags, or does not follow the primary.
+    /// It is not used: it is unreachable, lags behind the primary, or does not follow it.
     Unused,
 }
 
 impl Cluster {
-    /// Connects to the servers, at least one of which must answer. The first is assumed to be the primary until the
-    /// primary is known.
+    /// Connects to the servers, at least one of which must answer. The first in the list is assumed to be the primary
+    /// until a check has found the primary.
     pub(crate) async fn connect(
         servers: Vec<PgConnectOptions>,
         max_connections: u32,
@@ -238,7 +240,7 @@ impl Cluster {
         self.positions.get(identity)
     }
 
-    /// Returns the primary's answer to a query, or another server's while there is no primary.
+    /// Returns the primary's answer to a query, or that of another server if the primary does not answer.
     pub(crate) async fn query_scalar(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
         let primary_index = self.primary_index();
         let mut order: Vec<usize> = (0..self.members.len()).collect();
@@ -291,8 +293,8 @@ async fn connect_and_query_scalar(
     timeout(REPLICA_TIMEOUT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Returns the options of a server with another login and database: a replica has the roles and databases of its
-/// primary.
+/// Returns `login`, with the host and port of `server`: user, password and database are those of `login`, because a
+/// replica has the roles and databases of its primary.
 pub(crate) fn with_login_of(server: &PgConnectOptions, login: PgConnectOptions) -> PgConnectOptions {
     login.host(server.get_host()).port(server.get_port())
 }

@@ -1,9 +1,9 @@
-//! A connection with an open transaction and its savepoints: which calls are allowed, and the state after each.
+//! A connection with an open transaction and its savepoints: which calls are allowed, and what state each call leaves.
 //!
 //! Each call has exclusive access to the connection from the check of the state to the response ([`Call`]), so that no
 //! other call can interfere. The state is a stack of frames (the transaction and its savepoints), of which only the
-//! innermost may be used. A call that was dropped before its response is recognized by what it left behind (`Pending`),
-//! and settled before anything else is sent.
+//! innermost may be used. A call that was dropped before its response arrived leaves a `Pending` in the state. The next
+//! call finds it, and settles it (reads the response, and updates the frames) before it sends anything else.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -24,8 +24,8 @@ use crate::{
     wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
 };
 
-/// The server cancels a statement at its deadline; the client gives up this much later. The deadline of a commit is at
-/// least this long: most commits are answered in that time, and then the outcome is known.
+/// The server cancels a statement at its deadline; the client gives up this much later. A commit gets at least this
+/// much time as its deadline: most commits are answered in that time, and an answer is needed to know the outcome.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
 /// The state shared by a transaction and those nested in it.
@@ -36,7 +36,7 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     pub(crate) identity: Identity,
     /// The deadline of each statement.
     pub(crate) deadline: Option<Duration>,
-    /// How many statements sent through this handle may have written something.
+    /// The number of statements sent through this handle that may have written something.
     write_count: Arc<AtomicU64>,
     /// The timeline of its server, if there are replicas.
     pub(crate) timeline: Option<u32>,
@@ -47,15 +47,15 @@ pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
 pub(crate) enum Verification {
     /// Not at all: the statement is a library's own, or cannot change the identity.
     Skipped,
-    /// Before its rows are returned.
+    /// Before the statement's rows are returned.
     Immediate,
     /// In the commit that follows, or before the next statement.
     Deferred,
 }
 
 impl SharedTransaction {
-    /// Acquires a connection and begins a transaction with that identity on it, in one message. A connection that turns
-    /// out to be dead is replaced by another, until a new one fails.
+    /// Acquires a connection and begins a transaction with that identity on it, in one message. If the connection turns
+    /// out to be dead, another one is tried; the error is returned if a newly opened connection fails.
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
@@ -107,34 +107,36 @@ impl<C: Connection> SharedTransaction<C> {
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection, on which no statement has been run.
+    /// Closes the connection. The caller must not have run a statement in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::Finished);
     }
 
-    /// Returns the connection for the innermost frame, after settling what earlier calls left unfinished.
+    /// Returns exclusive access to the connection for a call in that frame, which must be the innermost, after settling
+    /// what earlier calls left unfinished.
     pub(crate) async fn begin_call(&self, frame: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.unlocked).await?;
         inner.check_usable(frame)?;
         if inner.frame(frame).is_some_and(|frame| frame.is_unverified) {
-            // If the call is dropped here, no statement of the caller has been sent.
+            // `Pending::Stream`, because the frame need not fail if the call is dropped here: no statement of the
+            // caller has been sent.
             inner.verify(frame, Pending::Stream).await?;
         }
         inner.pending = Some(Pending::Call(frame));
         Ok(Call { inner, frame })
     }
 
-    /// Applies the deadline. If it is exceeded, the connection is closed, because part of a response may still be on
-    /// it.
+    /// Applies the deadline to `work`. If it is exceeded, the connection is closed, because part of a response may
+    /// still arrive on it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
         let outcome = timeout(deadline.saturating_add(DEADLINE_GRACE), work).await;
         outcome.unwrap_or_else(|_| Err(self.close_unanswered().unwrap_or_else(|| Error::DeadlineExceeded.into())))
     }
 
-    /// Closes the connection if a request on it is unanswered, and returns what the caller of that request gets. A
-    /// connection that another call holds stays open.
+    /// Closes the connection if a request on it is unanswered, and returns the error for the caller of that request. If
+    /// another call holds the connection, it stays open.
     fn close_unanswered(&self) -> Option<DbErr> {
         let mut inner = self.inner.clone().try_lock_owned().ok().filter(|inner| inner.pending.is_some())?;
         inner.close(EndReason::DeadlineExceeded);
@@ -185,8 +187,8 @@ impl<C: Connection> SharedTransaction<C> {
         self.within_deadline(begin).await
     }
 
-    /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the end
-    /// need not be awaited.
+    /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the
+    /// transaction only read, so that its end need not be awaited.
     pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
         let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let is_sent = AtomicBool::new(false);
@@ -199,14 +201,15 @@ impl<C: Connection> SharedTransaction<C> {
             }
             if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
         };
-        // In an `Option`, so that it can be dropped, which releases the connection.
+        // In an `Option`, so that the future can be dropped before the end of this function, which releases the
+        // connection.
         let mut commit = pin!(Some(commit));
         let Some(running) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match deadline {
             None => running.await,
             Some(deadline) => match timeout(deadline, running).await {
                 Ok(outcome) => outcome,
-                // `is_sent` is not a field of the connection, because another call may have the connection now.
+                // `is_sent` is not part of the state behind the lock, because another call may hold the lock now.
                 Err(_) => {
                     let is_sent = is_sent.load(Ordering::SeqCst);
                     if frame == OUTERMOST && is_sent {
@@ -214,8 +217,8 @@ impl<C: Connection> SharedTransaction<C> {
                         self.close_unanswered();
                         return Err(commit_unknown("the server did not answer in time"));
                     }
-                    // If another call gets the connection, it settles this commit first. A savepoint that may have been
-                    // released cannot be rolled back alone.
+                    // If another call gets the connection, it settles this commit first. If the RELEASE was sent, the
+                    // savepoint may no longer exist, so only the whole transaction can be rolled back.
                     if is_sent {
                         self.mark_failed(OUTERMOST)
                     } else {
@@ -233,7 +236,7 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn rollback(&self, frame: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut inner = self.lock().await;
-            // The server rolls back when its connection is lost.
+            // An error is ignored, because the server rolls back when its connection is lost.
             let _ = inner.settle(&self.unlocked).await;
             if matches!(inner.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
                 || inner.frame(frame).is_none()
@@ -244,8 +247,8 @@ impl<C: Connection> SharedTransaction<C> {
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
-            // The server rolls back when its connection is closed. If another call has the connection, it rolls back
-            // first.
+            // If the connection was closed, the server rolls back. If another call has the connection, the frame is
+            // rolled back before the next statement.
             self.abandon(frame);
             Ok(())
         })
@@ -275,9 +278,9 @@ impl<C: Connection> SharedTransaction<C> {
     }
 }
 
-/// Exclusive access to the connection for one call, from the check to the response. If it is dropped before
-/// [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can only be
-/// rolled back.
+/// Exclusive access to the connection for one call, from the check of the state to the response. If this is dropped
+/// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can
+/// only be rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     inner: OwnedMutexGuard<Inner<C>>,
     frame: u64,
@@ -299,7 +302,7 @@ impl<C: Connection> Call<C> {
     }
 
     /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
-    /// the caller's own COMMIT was lost, its outcome is unknown.
+    /// a COMMIT that the caller sent as raw SQL was lost, the error says that the outcome is unknown.
     pub(crate) fn record_outcome_for_caller<T>(
         &mut self,
         outcome: Result<T, sqlx::Error>,
@@ -310,7 +313,7 @@ impl<C: Connection> Call<C> {
         })
     }
 
-    /// Records whether the next statement is a COMMIT of the caller.
+    /// Records whether the statement, which is about to be sent, is a COMMIT of the caller.
     pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
         self.inner.has_unanswered_raw_commit |= is_commit(&statement.sql);
     }
@@ -345,7 +348,7 @@ impl<C: Connection> Call<C> {
     }
 }
 
-/// Maps the error for transaction modes that a savepoint cannot have.
+/// Maps the server's error for transaction modes that a savepoint cannot have.
 fn nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
         Some(code) if code == "25001" || code == "25006" => Error::invalid(

@@ -1,11 +1,11 @@
-//! Recognizes from its text what a statement may do: change the database session, write, commit.
+//! Determines from a statement's text what it may do: change the database session, write, or commit.
 //!
 //! A statement built from entities contains no SQL text of the caller, except in custom expressions, which can call any
 //! function (`set_config`, `pg_advisory_lock`). So a statement counts as unable to change the database session only if
-//! every parenthesis in it is one that SeaORM writes. This is an allow-list; after any other statement, the identity is
-//! verified and the database session cleaned.
+//! each opening parenthesis follows a word or a character that SeaORM writes before one. This is an allow-list: after
+//! any other statement, the identity is verified and the database session is cleaned.
 
-/// Words that SeaORM writes before a parenthesis. None of them changes a database session.
+/// Words that SeaORM writes before a parenthesis. None of them is a function that changes the database session.
 const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "ALL",
     "AND",
@@ -47,7 +47,8 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
 
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
-/// Returns whether the statement certainly calls no function that could change the database session.
+/// Returns whether the text shows that the statement cannot change the database session. (`false` means only that the
+/// text does not show it.)
 pub(crate) fn cannot_change_session(sql: &str) -> bool {
     // A comment could stand between a name and its parenthesis.
     if !STATEMENT_PREFIXES.iter().any(|prefix| sql.starts_with(prefix)) || sql.contains("--") || sql.contains("/*") {
@@ -68,8 +69,8 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
 /// Whether the statement only reads, locks no rows and cannot change the database session, so that a replica can run
 /// it.
 pub(crate) fn only_reads(sql: &str) -> bool {
-    // Each of these can also occur in a name or a string; the statement then runs on the primary. System views (`pg_`)
-    // differ between the servers.
+    // ` FOR ` begins a locking clause, and `pg_` the name of a system view, which has other rows on another server.
+    // Both can also occur in a name or a string; the statement then runs on the primary without need.
     sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && cannot_change_session(sql)
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn is_commit(sql: &str) -> bool {
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
 }
 
-/// Returns the text after the white space and the comments that it begins with.
+/// Returns the text without the white space, the comments and the empty statements (`;`) at its beginning.
 fn skip_comments(sql: &str) -> &str {
     let mut rest = sql.trim_start();
     loop {
@@ -97,7 +98,7 @@ fn skip_comments(sql: &str) -> &str {
     }
 }
 
-/// Returns the text after the block comment that it begins with. Comments can be nested.
+/// Returns the text after the block comment at its beginning. Block comments can be nested.
 fn skip_block_comment(sql: &str) -> &str {
     let (mut depth, mut rest) = (0_usize, sql);
     while let Some(index) = rest.find("/*").into_iter().chain(rest.find("*/")).min() {

@@ -1,4 +1,5 @@
-//! Runs statements of one frame, and verifies the identity after those that contain SQL of the caller.
+//! Runs statements in a frame (the transaction, or a savepoint in it), and verifies the identity after those that
+//! contain SQL of the caller.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,7 +18,7 @@ use crate::{
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
-/// Runs one statement of a frame and verifies the identity, with exclusive access to the connection.
+/// Runs one statement in a frame and verifies the identity afterwards, with exclusive access to the connection.
 macro_rules! run_statement {
     (
         $shared:expr, $frame:expr, $statement:expr, $verification:expr, $error:ident,
@@ -79,7 +80,7 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Runs one statement in another role and restores the role, with exclusive access to the connection. After a
-    /// failure there is nothing to restore: the frame can only be rolled back, which restores the role.
+    /// failure the role need not be restored: the frame can only be rolled back, which restores it.
     pub(crate) async fn execute_as_role(
         &self,
         frame: u64,
@@ -123,7 +124,7 @@ impl SharedTransaction {
 }
 
 impl<C: Connection> Call<C> {
-    /// Runs one of several statements. The call is in progress until [`complete`](Call::complete).
+    /// Runs one of the several statements of a call. The call remains in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = self.connection()?.execute(driver_query(statement, true)).await;
         let result = self.record_outcome(outcome).map_err(exec_error)?;
@@ -135,7 +136,7 @@ impl<C: Connection> Call<C> {
 /// A stream of rows.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
-/// The maximum number of rows buffered for a slow reader; then reading from the server pauses.
+/// The maximum number of rows buffered for a slow reader. When the buffer is full, reading from the server pauses.
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Sends rows from the task that has the connection to the reader.
@@ -152,13 +153,15 @@ struct UnreadRows {
 }
 
 impl<R> RowSender<R> {
-    /// Sends a row when the buffer has room. If another call waits for the connection, the remaining rows are read into
-    /// memory, so that a reader who runs another statement before the last row does not wait for itself. Returns
-    /// `false` if the stream was dropped.
+    /// Sends a row when the buffer has room. If another call waits for the connection, the row is sent although the
+    /// buffer is full: all remaining rows are read into memory, so that the connection becomes free. Otherwise a reader
+    /// that runs another statement before it has read the last row would wait for itself. Returns `false` if the stream
+    /// was dropped.
     async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
         while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
             select! {
-                // Without `biased`, the order would be random, and no schedule could be repeated.
+                // Without `biased`, the order would be random, and the tests under `shuttle` could not repeat a
+                // schedule.
                 biased;
                 () = self.unread_rows.was_read.notified() => {}
                 () = shared.wait_for_waiter() => {}
@@ -169,7 +172,7 @@ impl<R> RowSender<R> {
         self.sender.send(Ok(row)).is_ok()
     }
 
-    /// Waits until the last row has been read. Returns `false` if the stream was dropped before.
+    /// Waits until all rows have been read. Returns `false` if the stream was dropped before that.
     async fn wait_until_read(&self) -> bool {
         while self.unread_rows.count.load(Ordering::SeqCst) > 0 {
             select! {
@@ -190,9 +193,9 @@ enum StreamEnd {
     Dropped,
 }
 
-/// Streams the rows of a statement until the last row, the deadline, or until the stream is dropped. A task holds the
-/// connection, because a stream that held it would be self-referential. With `commits_at_end`, the transaction is
-/// committed once the last row has been read.
+/// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. A task holds the
+/// connection, because a stream that held the connection itself would be self-referential. With `commits_at_end`, the
+/// transaction is committed once the last row has been read.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
     frame: u64,
@@ -212,7 +215,8 @@ pub(crate) async fn stream_rows<C: Connection>(
     let rows = RowSender { sender, unread_rows: unread_rows.clone() };
     let shared = shared.clone();
     spawn(async move {
-        // A read has nothing to save, so it is committed however many of its rows the reader takes.
+        // A statement that only reads has nothing to save, so its transaction is committed although the reader may not
+        // have read all rows yet.
         let must_be_read = commits_at_end && !only_reads(&statement.sql);
         let outcome = send_all(&shared, call, statement, &rows, must_be_read).await;
         let outcome = match outcome {
@@ -221,7 +225,7 @@ pub(crate) async fn stream_rows<C: Connection>(
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            // If the stream was dropped, there is no reader for the error.
+            // This fails if the stream was dropped; then nobody needs the error.
             let _ = rows.sender.send(Err(error));
         }
     });

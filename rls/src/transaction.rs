@@ -39,7 +39,8 @@ pub struct Transaction {
     verification: Verification,
 }
 
-/// A transaction for a library's own statements, which are not verified. [`unchecked`](crate::unchecked) provides it.
+/// A transaction for a library's own statements, after which the identity is not verified. The traits of
+/// [`unchecked`](crate::unchecked) provide it.
 #[derive(Debug)]
 pub struct UncheckedTransaction {
     shared: SharedTransaction,
@@ -59,11 +60,12 @@ impl UncheckedTransaction {
         &self.shared.identity
     }
 
-    /// Commits the transaction. A nested transaction keeps its changes for the outer one.
+    /// Commits the transaction. The changes of a nested transaction become changes of the outer one, and are saved only
+    /// if that is committed.
     ///
     /// # Errors
     ///
-    /// Those of [`Transaction`]'s commit.
+    /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
         // The transaction ends whatever the outcome, because the handle is consumed.
         let outcome = self.shared.commit(self.frame).await;
@@ -83,7 +85,7 @@ impl UncheckedTransaction {
         outcome
     }
 
-    /// Returns all rows as the driver's type.
+    /// Runs the statement, and returns all rows as the driver's type.
     ///
     /// # Errors
     ///
@@ -100,7 +102,7 @@ impl UncheckedTransaction {
     }
 
     /// Runs one statement in another role, then restores the role. The settings still identify the caller. Use it only
-    /// for what a user may do through the library but not by plain row access; each use needs a reason.
+    /// for what a user may do through the library but not by plain row access, and give the reason at each use.
     ///
     /// # Errors
     ///
@@ -134,14 +136,14 @@ impl UncheckedTransaction {
         }
     }
 
-    /// Returns the timeline of the server when the transaction began, if there are replicas. Each promotion begins a
-    /// new timeline.
+    /// Returns the timeline that the server was on when the transaction began; `None` without replicas. Each promotion
+    /// of a standby begins a new timeline.
     #[must_use]
     pub fn timeline(&self) -> Option<u32> {
         self.shared.timeline
     }
 
-    /// Returns whether a statement was sent that may have written something.
+    /// Returns whether a statement that may have written something was sent through this handle.
     #[must_use]
     pub fn may_have_written(&self) -> bool {
         self.shared.write_count() > 0
@@ -161,7 +163,7 @@ impl Drop for UncheckedTransaction {
     }
 }
 
-/// Returns the transaction modes as BEGIN and SET TRANSACTION take them.
+/// Returns the transaction modes in the form in which they follow BEGIN or SET TRANSACTION, with a leading space.
 pub(crate) fn modes_sql(options: &TransactionOptions) -> String {
     let isolation = options.isolation_level.map(|level| format!(" ISOLATION LEVEL {level}"));
     let access = options.access_mode.map(|mode| format!(" {mode}"));
@@ -191,7 +193,8 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 }
 
-/// SQL text of one statement, for the extended query protocol, which accepts only one.
+/// Returns one statement without values, to be sent with the extended query protocol, which accepts only one statement.
+/// It is not cached, because its text is unlikely to recur.
 fn unprepared(sql: &str) -> StatementToRun {
     StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
 }
@@ -231,7 +234,7 @@ impl Transaction {
         rows
     }
 
-    /// Streams rows. The errors that follow the first row are mapped too.
+    /// Streams rows. Errors that arise while the rows are read are mapped too.
     async fn stream_rows(
         &self,
         statement: Statement,
@@ -249,8 +252,8 @@ impl Transaction {
         outcome.map_err(|error| (self.map_error)(self.identity(), error))
     }
 
-    /// Returns when to verify after a statement that SeaORM built. One that calls no functions cannot have changed the
-    /// database session.
+    /// Returns when to verify the identity after a statement that SeaORM built. If the statement calls no functions, it
+    /// cannot have changed the database session, so nothing is verified.
     fn verification_after(&self, statement: &Statement) -> Verification {
         if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }

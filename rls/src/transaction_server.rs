@@ -1,4 +1,5 @@
-//! The server that a transaction runs on, if there are replicas, and the log position in the answer to its commit.
+//! The server that a transaction runs on, if there are replicas, and the record of the log position that the answer to
+//! its commit contains.
 
 use std::sync::{
     Arc,
@@ -43,7 +44,8 @@ impl TransactionServer {
         Self { wal, is_standby: false, timeline }
     }
 
-    /// Records what the server answered to BEGIN. A standby does not return its timeline; the monitor knows it.
+    /// Records what the server answered to BEGIN. A standby does not report its timeline there, so the one that the
+    /// monitor found remains.
     pub(crate) fn record_begin(&mut self, position: ServerPosition) {
         self.is_standby = position.is_standby;
         if !position.is_standby {
@@ -63,7 +65,8 @@ impl TransactionServer {
     }
 }
 
-/// A commit in progress. If it is dropped before the server answers, only the primary knows its outcome.
+/// A commit in progress. If this is dropped before the server has answered, it records that the outcome of the commit
+/// is unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
@@ -73,8 +76,8 @@ pub(crate) struct CommitInProgress {
 }
 
 impl CommitInProgress {
-    /// Records the log position of what the identity wrote or read. A position read on a replica counts too, because
-    /// the next replica must not show less.
+    /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
+    /// too, because the next replica must not show an older state.
     pub(crate) fn record_outcome(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
         let WalState { positions, newest_timeline, timeline } = &*self.wal;
         match position {
@@ -87,7 +90,7 @@ impl CommitInProgress {
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
-            // It is committed at an unknown log position, or its outcome is unknown.
+            // It is committed at an unknown log position, or its outcome is unknown. Dropping `self` records that.
             _ if is_committed || is_unknown => return,
             _ => {}
         }

@@ -18,11 +18,11 @@ pub trait Unchecked {
     /// Returns the same database as another identity, for what a library does on its own behalf.
     fn with_identity(&self, identity: Identity) -> IdentityConnection;
 
-    /// Returns the program's value from [`Database::with_context`](crate::Database::with_context), if it is of that
-    /// type.
+    /// Returns the value that was given to [`Database::with_context`](crate::Database::with_context); `None` if there
+    /// is none, or it is of another type than `T`.
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
-    /// Begins a transaction with a deadline for each of its statements.
+    /// Begins a transaction whose statements are not verified, with a deadline for each of them.
     fn begin_unchecked(
         &self,
         options: TransactionOptions,
@@ -30,21 +30,22 @@ pub trait Unchecked {
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Begins a `READ ONLY` transaction, on a replica that is fresh enough for the identity, if there is one. Without
-    /// replicas, unless it is `SERIALIZABLE`, its commit and rollback return before the server has answered.
+    /// replicas, its commit and rollback return before the server has answered, unless the transaction is
+    /// `SERIALIZABLE` by the database's default.
     fn begin_read(
         &self,
         deadline: Option<Duration>,
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
-    /// Returns the log position of what the identity itself wrote or read through this handle, whatever was given to
-    /// [`at_least`](IdentityConnection::at_least).
+    /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
+    /// given to [`at_least`](IdentityConnection::at_least) is not considered.
     fn seen_position(&self) -> Option<Position>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity
     /// then shows at least as much.
     fn record_seen_position(&self, position: Position);
 
-    /// Runs a statement that cannot run in a transaction, as the pool's login.
+    /// Runs a statement that cannot run in a transaction, such as `VACUUM`, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
 }
 

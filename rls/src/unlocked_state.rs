@@ -1,4 +1,5 @@
-//! What is recorded without access to the connection: handles that were dropped, and calls that wait for it.
+//! What is recorded without access to the connection: handles that were dropped, and calls that wait for the
+//! connection.
 
 use std::sync::PoisonError;
 
@@ -6,7 +7,8 @@ use tokio::sync::Notify;
 
 use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
-/// Recorded without access to the connection, because a handle that is being dropped cannot wait for it.
+/// What can be recorded while another call holds the connection. A handle that is being dropped cannot wait for that
+/// call.
 #[derive(Debug, Default)]
 pub(crate) struct UnlockedState {
     dropped: StdMutex<Vec<(u64, Dropped)>>,

@@ -1,4 +1,5 @@
-//! Sends statements, one or several in a message, and cleans database sessions before connections return to the pool.
+//! Sends statements, one or several per message, and cleans the database session of a connection before it returns to
+//! the pool.
 
 use std::{
     fmt::Write,
@@ -25,8 +26,8 @@ use crate::{
 
 /// The connection of a transaction. It is a trait so that tests can use a model of a server.
 pub(crate) trait Connection: Send + Sized + 'static {
-    /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what
-    /// completed before it.
+    /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` describes those
+    /// that completed before it.
     fn simple_query(
         &mut self,
         sql: String,
@@ -42,16 +43,16 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
-    /// Waits for the responses to everything that was sent. Returns the server's error, if there was one.
+    /// Waits for the responses to everything that was sent. Returns the last error of the server, if there was one.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
-    /// Returns how many prepared statements the driver has in the database session.
+    /// Returns how many prepared statements the driver believes to have in the database session.
     fn prepared_statement_count(&self) -> Option<i64>;
 
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// The server process of its last transaction, if that is tracked.
+    /// Returns the server process of the connection's last transaction, if that is tracked.
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Returns the connection to its pool.
@@ -109,8 +110,8 @@ impl Connection for PooledConnection {
     }
 }
 
-/// Timeout for ending the transaction of a released connection and for cleaning it; after it the connection is closed,
-/// and the server rolls back.
+/// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After that,
+/// the connection is closed, and the server rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
@@ -118,8 +119,8 @@ const MAX_VALUES: usize = u16::MAX as usize;
 
 /// Undoes what a statement may have changed in a database session. `RESET ALL` resets neither the role nor the session
 /// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
-/// would deallocate the driver's prepared statements. Those are counted instead: PREPARE can add some (`from_sql`),
-/// DEALLOCATE can remove some, and nothing can replace one of the driver's.
+/// would deallocate the driver's prepared statements. So prepared statements are counted instead: PREPARE can add some
+/// (`from_sql`), DEALLOCATE can remove some, but nothing can replace one of the driver's.
 const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
@@ -128,7 +129,7 @@ const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_
 /// How the driver's named prepared statements are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum PreparedStatements {
-    /// They stay on their connection.
+    /// They stay prepared on their connection, and are used again.
     #[default]
     Cached,
     /// Each transaction begins with DEALLOCATE ALL, because behind a pooler another client may have used the server
@@ -159,11 +160,12 @@ pub(crate) struct Answer {
     pub(crate) completed: usize,
     /// The last row.
     pub(crate) row: Option<TextRow>,
-    /// The server's log position, from the third statement, which follows the commit.
+    /// The server's log position, from the third statement, which in the message of a commit follows the COMMIT.
     pub(crate) position: Option<ServerPosition>,
 }
 
-/// Whether a server is a standby, its log position, and its timeline, which a standby does not report.
+/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here, so
+/// it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
@@ -172,8 +174,8 @@ pub(crate) struct ServerPosition {
 }
 
 /// The columns of a [`ServerPosition`]: the log position, and on a primary the name of the log file, which begins with
-/// the timeline. Any role may call these functions. The server parses them in each message, so they have no casts,
-/// which would take three times as long.
+/// the timeline. Any role may call these functions. The server parses these columns in each message, so they have no
+/// casts: with casts, they would take three times as long.
 pub(crate) const SERVER_POSITION: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
 /// The number of columns in [`SERVER_POSITION`].
@@ -190,8 +192,8 @@ impl ServerPosition {
     }
 }
 
-/// Sends several statements in one message, with the simple query protocol. If one fails, `answer` has what completed
-/// before it.
+/// Sends several statements in one message, with the simple query protocol. If one fails, `answer` describes those that
+/// completed before it.
 pub(crate) async fn simple_query(
     connection: &mut PgConnection,
     sql: String,
@@ -213,7 +215,8 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns the first column of the query's only row. It is not prepared, because the server may be behind a pooler.
+/// Returns the first column of the query's first row. The query is not prepared, because the server may be behind a
+/// pooler.
 pub(crate) async fn query_scalar(
     connection: &mut PgConnection,
     query: &'static str,
@@ -240,7 +243,8 @@ impl TextRow {
     }
 }
 
-/// Returns whether the database session has exactly the driver's prepared statements.
+/// Returns whether the database session has exactly the driver's prepared statements, according to the answer to
+/// [`PreparedStatements::clean_sql`].
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
@@ -258,11 +262,11 @@ pub(crate) fn has_only_driver_statements(
 /// A statement as the driver takes it.
 pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
-/// Converts the statement to the driver's type. A statement whose text is unlikely to recur is not cached.
+/// Converts the statement to the driver's type. `is_cached` is false if the text of the statement is unlikely to recur.
 ///
-/// The driver finds a prepared statement by its text alone, whatever the types of its values: a connection that had
-/// prepared it for an integer would take the eight bytes of a text for one. So the text ends with a comment that
-/// differs with the types.
+/// The driver finds a prepared statement by its text alone, whatever the types of its values. If a connection had
+/// prepared a statement for an integer, and the next value were a text of eight bytes, the server would take those
+/// bytes for an integer. So the text ends with a comment that depends on the types.
 pub(crate) fn driver_query(statement: Statement, is_cached: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
@@ -272,7 +276,8 @@ pub(crate) fn driver_query(statement: Statement, is_cached: bool) -> PgQuery {
     query_with(AssertSqlSafe(sql), SqlxValues(values)).persistent(is_cached)
 }
 
-/// Returns a hash of the values' types. It is the same in every process, so that statistics of statements agree.
+/// Returns a hash of the values' types. The hash is the same in every process, so that a statement has the same text in
+/// the statistics and logs of all processes.
 fn hash_of_types(values: &Values) -> u64 {
     let mut hasher = DefaultHasher::new();
     for value in &values.0 {
@@ -284,8 +289,8 @@ fn hash_of_types(values: &Values) -> u64 {
     hasher.finish()
 }
 
-/// Checks the number of values. The driver checks the maximum only after sending part of the statement, and PostgreSQL
-/// accepts values that the statement does not mention.
+/// Checks the number of values. The driver checks the maximum only after it has sent part of the statement, and
+/// PostgreSQL accepts surplus values.
 pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
@@ -298,7 +303,8 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the highest number of a parameter (`$1`) in the text. One in a string or a name counts too.
+/// Returns the highest number of a parameter (`$1`) in the text. What looks like a parameter in a string or a name
+/// counts too, so the number may be too high, but never too low.
 fn highest_parameter(sql: &str) -> usize {
     let number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
@@ -315,8 +321,8 @@ pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }
 
-/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, or there is
-/// no runtime, or it shuts down first, the connection is closed.
+/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, if there is
+/// no runtime, or if the runtime shuts down first, the connection is closed.
 pub(crate) struct ReleasedConnection<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
@@ -331,7 +337,7 @@ pub(crate) enum Ending {
     Done,
     /// COMMIT or ROLLBACK was sent and is unanswered.
     Sent,
-    /// A transaction that only read is open, and is to be committed.
+    /// A transaction is open that has only read, and is to be committed.
     Commit,
     /// A transaction may be open, and is to be rolled back.
     Rollback,
@@ -376,7 +382,7 @@ impl<C: Connection> Drop for ReleasedConnection<C> {
     }
 }
 
-/// Runs a statement that cannot run in a transaction, and cleans the database session afterwards.
+/// Runs a statement that cannot run in a transaction, as the pool's login, and cleans the database session afterwards.
 pub(crate) async fn execute_as_login(
     pool: &crate::pool::Pool,
     prepared_statements: PreparedStatements,

@@ -1,4 +1,4 @@
-//! What a caller learns when a pooler answers in PostgreSQL's place, or nothing answers.
+//! What a caller learns when a pooler answers in PostgreSQL's place, or when nothing answers.
 
 #![allow(missing_docs)]
 
@@ -53,18 +53,19 @@ async fn count_notes(database: &testdb::Database) -> i64 {
     row.try_get_by_index(0).unwrap()
 }
 
-/// What a [`Pooler`] does with the next message that contains its word.
+/// What an armed [`Pooler`] does with the next message that contains its word.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// The server gets it. The client gets an error with this SQLSTATE that the pooler made up.
+    /// The server gets the message, but instead of the server's answer the client gets an error with this SQLSTATE.
     Answer(&'static str),
-    /// It is dropped, and so is everything after it.
+    /// The message is dropped, and so is everything that the client sends after it.
     Silence,
-    /// The server gets it, and then both connections are closed.
+    /// The server gets the message, and then both connections are closed without an answer.
     Cut,
 }
 
-/// A pooler between client and server that, once armed, fails at the next message that contains a word.
+/// A pooler between client and server. Once armed, it fails at the next message that contains a word, and is then no
+/// longer armed.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -135,7 +136,8 @@ async fn forward_to_client(
     }
 }
 
-/// An ErrorResponse as a pooler sends it, without the routine that PostgreSQL names, and ReadyForQuery.
+/// Returns an ErrorResponse as a pooler sends it, without the source routine that PostgreSQL would name, and a
+/// ReadyForQuery.
 fn error_response(sqlstate: &str) -> Vec<u8> {
     let fields = format!("SERROR\0VERROR\0C{sqlstate}\0Mserver connection closed\0\0");
     let mut response = vec![b'E'];
@@ -231,13 +233,13 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
 async fn a_connection_that_the_server_lost_to_another_server_is_not_reported_as_lost() {
     let database = create_database().await;
     let me = connect(database.url()).await;
-    // As `dblink` and foreign tables report it.
+    // The SQLSTATEs with which `dblink` and foreign tables report it.
     for sqlstate in ["08000", "08001", "08006"] {
         let raise = format!("DO $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$");
         let error = me.execute_unprepared(&raise).await.unwrap_err();
         assert!(error.to_string().contains("my own"), "{sqlstate}: {error}");
         assert_eq!(Error::from(error).code(), "database", "{sqlstate}");
-        // Raised at the commit, it refuses the commit.
+        // The same error, raised at the commit by a deferred trigger, refuses the commit.
         let deferred = format!(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
                $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$;
@@ -268,7 +270,7 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
     let database = create_database().await;
     let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
     let tx = as_owner(&pool).begin().await.unwrap();
-    // Longer than a rollback may take.
+    // Longer than the timeout of a rollback, which is 5 seconds.
     let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "transaction_failed");
@@ -282,7 +284,7 @@ fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
     let me = as_owner(&Database::from_connection(db));
-    // The nested one is the last to hold the connection, which is idle after the rollback.
+    // `nested` is the last handle that holds the connection, which is idle after the rollback.
     let nested = runtime.block_on(async {
         let tx = me.begin().await.unwrap();
         let nested = tx.begin().await.unwrap();
@@ -298,7 +300,8 @@ fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
     });
 }
 
-/// Forwards connections. Once N is sent to the channel, it drops what is sent on the first N connections.
+/// Forwards connections to the server. Once N is sent to the channel, it silently drops what is sent on the first N
+/// connections, and does not close them.
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, rest) = database.url().rsplit_once('@').unwrap();
@@ -340,9 +343,10 @@ async fn when_a_firewall_dropped_all_idle_connections_only_one_is_waited_for() {
         tx.rollback().await.unwrap();
     }
     assert_eq!(pool.pool_status("postgres").idle, CONNECTIONS);
-    // Longer than a connection may be idle without a ping. A ping for each would take longer than a caller waits.
+    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for eight pings, one second
+    // each, would take longer than a caller waits (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
-    // The first connection was closed by `connect`.
+    // One more, because `connect` opened the first connection, and closed it again.
     drop_first.send(CONNECTIONS + 1).unwrap();
     assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done");
     assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
@@ -362,7 +366,7 @@ async fn a_health_check_does_not_wait_for_each_dropped_idle_connection() {
         tx.rollback().await.unwrap();
     }
     drop_first.send(9).unwrap();
-    // Two seconds for one of them; eight would take sixteen.
+    // Waiting for one of them takes two seconds; waiting for all eight would take sixteen.
     timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
     assert_eq!(pool.pool_status("postgres").connections, 1);
 }

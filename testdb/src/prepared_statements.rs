@@ -19,7 +19,8 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement sets the role and claims of a transaction.
+    /// Returns whether the statement changes the role of a transaction, as the service does before and after a
+    /// statement that it runs in another role.
     #[must_use]
     pub fn sets_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")

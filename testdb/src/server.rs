@@ -28,11 +28,11 @@ const PLATFORM_SUPERUSER: &str = "supabase_admin";
 /// SQL that turns a new database into a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
-/// SQL in this environment variable is run on every migrated database. The mutation test removes a rule with it.
+/// The SQL in this environment variable is run on every migrated database. The mutation test uses it to remove a rule.
 const MUTATION_VARIABLE: &str = "SPARC_SCHEMA_MUTATION";
 
-/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share it, and a private cluster stops
-/// with the last clone.
+/// A running server: a private cluster, or the server of `DATABASE_URL`. Clones share the server. A private cluster
+/// stops when the last clone, and the last database that was created on it, are dropped.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub(crate) inner: Arc<Inner>,
@@ -40,21 +40,21 @@ pub struct Server {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    /// The URL of the database in which `CREATE DATABASE` is run.
+    /// The URL of the database to which the connections for `CREATE DATABASE` are opened.
     pub(crate) url: String,
     /// `None` if the server is that of `DATABASE_URL`.
     pub(crate) cluster: Option<Cluster>,
     /// Whether each new database is a Supabase project.
     is_platform: bool,
-    /// A Supabase project without the schema, of which new projects are copies.
+    /// A Supabase project without the schema of this workspace. New projects are copies of it.
     project_template: OnceCell<Database>,
-    /// A database with the schema, of which new migrated databases are copies.
+    /// A database with the schema. New migrated databases are copies of it.
     migrated_template: OnceCell<Database>,
     next_id: AtomicU32,
 }
 
 impl Server {
-    /// If `DATABASE_URL` is set, returns that server and starts nothing. Otherwise starts a private cluster: with
+    /// If `DATABASE_URL` is set, returns its server and starts nothing. Otherwise starts a private cluster: with
     /// [`Server::start_platform`] if `SPARC_PLATFORM` is set, or else with [`Server::start_private`].
     ///
     /// # Errors
@@ -70,8 +70,9 @@ impl Server {
         }
     }
 
-    /// Starts a private cluster whose databases are Supabase projects: `postgres` owns them and is not a superuser, the
-    /// platform's schemas and roles exist, and default privileges grant access to everything new.
+    /// Starts a private cluster whose databases are Supabase projects, with additional settings (`name=value`), even if
+    /// `DATABASE_URL` is set. In such a project `postgres` owns the database and is not a superuser, the platform's
+    /// schemas and roles exist, and default privileges grant the platform's roles access to every new object.
     ///
     /// # Errors
     ///
@@ -111,7 +112,8 @@ impl Server {
         }
     }
 
-    /// Kills a private server as a power failure would, and starts it again with the data on the disk. Blocks.
+    /// Kills a private server with `kill -9`, and starts it again, so that it recovers from its write-ahead log. Blocks
+    /// until it runs.
     ///
     /// # Errors
     ///
@@ -120,7 +122,7 @@ impl Server {
         self.private_cluster()?.send_command("crash")
     }
 
-    /// Kills a private server; its data stays on the disk. Blocks.
+    /// Kills a private server with `kill -9`; its data stays on the disk. Blocks until this is done.
     ///
     /// # Errors
     ///
@@ -129,7 +131,7 @@ impl Server {
         self.private_cluster()?.send_command("kill")
     }
 
-    /// Starts a private server that [`Server::kill`] has killed. Blocks.
+    /// Starts a private server that [`Server::kill`] has killed. Blocks until it runs.
     ///
     /// # Errors
     ///
@@ -138,7 +140,8 @@ impl Server {
         self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from this private server. The standby is removed with its last clone. Blocks.
+    /// Starts a standby that streams from this private server. The standby is removed when the last clone of the
+    /// returned value is dropped. Blocks until it runs.
     ///
     /// # Errors
     ///
@@ -149,7 +152,7 @@ impl Server {
         Ok(Self::new(with_local_port(&self.inner.url, cluster.port())?, Some(cluster), self.inner.is_platform))
     }
 
-    /// Promotes a standby. Blocks.
+    /// Promotes this standby. Blocks until it accepts writes.
     ///
     /// # Errors
     ///
@@ -179,7 +182,7 @@ impl Server {
         Ok(connection.close().await?)
     }
 
-    /// Returns the copy of a database on this standby of the database's server.
+    /// Returns the copy of a database on this server, which must be a standby of the database's server.
     ///
     /// # Errors
     ///
@@ -196,13 +199,14 @@ impl Server {
             .ok_or_else(|| Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned()))
     }
 
-    /// Returns the URL of the database that exists from the start, or `DATABASE_URL`.
+    /// Returns the URL of the database `postgres` of a private cluster, or else `DATABASE_URL`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url
     }
 
-    /// Creates an empty database, or a new Supabase project. Dropping the value drops the database.
+    /// Creates an empty database; on a server that [`Server::start_platform`] started, a new Supabase project. Dropping
+    /// the value drops the database.
     ///
     /// # Errors
     ///
@@ -219,7 +223,7 @@ impl Server {
                 let connection = connect(&project.superuser_url(), 1).await?;
                 connection.execute_unprepared(PROJECT_SQL).await?;
                 connection.close().await?;
-                project.server = None; // A template that held its server would keep it alive forever.
+                project.server = None; // If the server's template held the server, neither would ever be dropped.
                 Ok::<_, Error>(project)
             })
             .await?;
@@ -243,7 +247,7 @@ impl Server {
             .migrated_template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
-                template.server = None; // A template that held its server would keep it alive forever.
+                template.server = None; // If the server's template held the server, neither would ever be dropped.
                 Ok::<_, Error>(template)
             })
             .await?;

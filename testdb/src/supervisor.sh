@@ -3,9 +3,9 @@
 #
 # Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
 # string, settings (name=value) ... Standard input: one line with the superuser's password; for a standby, one line with
-# the URL of its primary; then lines "crash" (kill the server and start it again), "kill", "start" or "promote".
-# Standard output: "ready" or the log after the start; after each of those lines, "ready" or the command and the log's
-# last line.
+# the URL of its primary; then commands, one per line: "crash" (kill the server and start it again), "kill", "start" or
+# "promote". Standard output: "ready" once the server has started, or the log if it does not start; then for each
+# command "ready" once it has been carried out, or the command and the last line of the log if it failed.
 
 # PIPE is ignored because the program may end before it reads "ready".
 trap '' INT TERM HUP QUIT PIPE
@@ -45,8 +45,8 @@ kill_server() {
   kill -9 "$postmaster"
 }
 
-# Retries, because the last backends of a killed server keep the shared memory until they notice that the postmaster has
-# ended.
+# Retries, because the remaining backends of a killed server keep its shared memory in use until they notice that the
+# postmaster has ended, and the server does not start before that.
 start_again() {
   tries=0
   until start; do

@@ -1,5 +1,4 @@
-//! Explains why a connection failed. This is the only place that interprets the messages of the driver, the server and
-//! poolers.
+//! Explains why a connection failed, from the messages of the driver, the server and poolers.
 
 use std::{io, time::Duration};
 
@@ -111,8 +110,8 @@ pub enum ConnectError {
     },
     /// The role exists but may not log in.
     #[error(
-        "Role \"{user}\" on the server at {server} may not log in: let an administrator run ALTER ROLE \"{user}\" LOGIN, or \
-         use a role that may."
+        "Role \"{user}\" on the server at {server} may not log in: have an administrator run ALTER ROLE \"{user}\" \
+         LOGIN, or use a role that may."
     )]
     NoLogin {
         /// Host and port, or the socket.
@@ -175,8 +174,8 @@ pub enum ConnectError {
     },
     /// The role may not connect to the database.
     #[error(
-        "Role \"{user}\" may not connect to database \"{database}\" at {server}: let its owner run GRANT CONNECT ON DATABASE \
-         \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
+        "Role \"{user}\" may not connect to database \"{database}\" at {server}: have its owner run GRANT CONNECT ON \
+         DATABASE \"{database}\" TO \"{user}\", or use another database (the server said: {reason})."
     )]
     NoConnectPrivilege {
         /// Host and port, or the socket.
@@ -211,7 +210,7 @@ pub enum ConnectError {
         /// The server's message.
         reason: String,
     },
-    /// `sslmode` requires TLS, and the server does not support it.
+    /// `sslmode` requires TLS, which the server does not support.
     #[error(
         "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl = \
          on), or use sslmode=prefer where the network is trusted."
@@ -279,7 +278,8 @@ pub(super) fn server_address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Returns the reason why a connection failed, from the driver's error and the server's message.
+/// Returns the reason why a connection failed, from the driver's error and the server's message. A timeout is explained
+/// as one of [`CONNECT_TIMEOUT`].
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     explain_with_timeout(options, error, CONNECT_TIMEOUT)
@@ -330,7 +330,8 @@ fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, 
     }
 }
 
-/// Classifies by SQLSTATE and, where one code has several causes, by the message of the server or pooler.
+/// Classifies an error of the server or a pooler: first by phrases of poolers, which have no SQLSTATE of their own for
+/// these causes, and then by SQLSTATE. Where one SQLSTATE has several causes, the message decides.
 fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
     let user = options.get_username().to_owned();
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();

@@ -9,12 +9,13 @@ use crate::Error;
 
 /// The role of a signed-in user.
 pub const AUTHENTICATED: &str = "authenticated";
-/// The role of a visitor.
+/// The role of a visitor who has not signed in.
 pub const ANON: &str = "anon";
 /// The role of the service, which bypasses row-level security.
 pub const SERVICE_ROLE: &str = "service_role";
 
-/// Settings that the platform's functions prefer to the claims.
+/// Settings that the functions of the schema `auth` read before `request.jwt.claims`. An identity sets them to the
+/// empty string, so that the functions use the claims.
 const LEGACY_SETTINGS: [&str; 4] =
     ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
 
@@ -45,13 +46,14 @@ fn with_role_claim(role: &'static str) -> Identity {
     with_claims(role, [("role".to_owned(), Value::String(role.to_owned()))].into_iter().collect())
 }
 
-/// Returns the identity of a token's claims, which the database sees unchanged (`auth.jwt()`). The caller must have
-/// verified the token, including its expiry.
+/// Returns the identity that the claims of a token describe. `auth.jwt()` returns all the claims, unchanged except that
+/// `sub` is spelled as PostgreSQL prints a UUID. The caller must have verified the token, including its expiry.
 ///
 /// # Errors
 ///
-/// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there
-/// is no `sub`. No token can have the service's role; use [`service`].
+/// [`Error::InvalidClaims`] unless the role is `authenticated` and `sub` is a UUID, or the role is `anon` and there is
+/// no `sub`; also if a claim contains a NUL character. A token with the role of the service is refused; use [`service`]
+/// instead.
 pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
     let refuse = |rule| Err(Error::InvalidClaims { rule });
     if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
@@ -87,7 +89,8 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// Returns an identity with that role and any claims. For the claims of a token, use [`from_claims`].
+/// Returns an identity with that role and those claims, which are not checked. For the claims of a token, use
+/// [`from_claims`].
 #[must_use]
 pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {
     let claims = Value::Object(claims).to_string();

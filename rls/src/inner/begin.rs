@@ -11,8 +11,8 @@ use crate::{
     wire::{Answer, Connection, PreparedStatements, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, TextRow},
 };
 
-/// Whether the transaction is SERIALIZABLE, possibly by the database's default: what it reads is valid only once it is
-/// committed.
+/// Whether the transaction is SERIALIZABLE, possibly by the database's default. What such a transaction reads is valid
+/// only once it is committed.
 const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The mode of a transaction that can write nothing.
@@ -26,11 +26,12 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) modes: &'a str,
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
-    /// Whether the caller need not wait for the end of the transaction, because it only reads.
+    /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) ends_in_background: bool,
 }
 
-/// The columns of the message's row that follow the settings and the begin check. The start time is the last.
+/// The columns in the row that answers the message, after those for the settings and the begin check. The last one is
+/// the start time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     has_isolation: bool,
@@ -40,7 +41,8 @@ struct BeginColumns<'a> {
 /// The values of those columns.
 #[derive(Default)]
 struct BeginValues {
-    /// The identity with its settings as the server stores them, if they may differ.
+    /// The identity with its settings in the form in which the server stores them, if that may differ from the given
+    /// form.
     stored_identity: Option<Identity>,
     is_serializable: Option<bool>,
     position: Option<ServerPosition>,
@@ -84,7 +86,7 @@ impl BeginColumns<'_> {
 }
 
 impl<C: Connection> Inner<C> {
-    /// Begins the transaction, and returns the server's log position, if there are replicas.
+    /// Begins the transaction. Returns it with the server's log position, if there are replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
@@ -119,11 +121,12 @@ impl<C: Connection> Inner<C> {
             None => Ok(()),
         };
         inner.record_outcome(OUTERMOST, outcome).map_err(|error| match answer.completed {
-            // The statement that sets the identity comes after BEGIN and DEALLOCATE.
+            // Only BEGIN, and DEALLOCATE if it is sent, have completed, so the statement that sets the identity has
+            // failed.
             completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
                 role_error(error, identity.role())
             }
-            // The begin check may refuse the identity with any code.
+            // The begin check has failed. It may refuse the identity with any SQLSTATE.
             _ => error,
         })?;
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
@@ -148,7 +151,8 @@ impl<C: Connection> Inner<C> {
     }
 }
 
-/// Maps the error for a role that does not exist or that the login is not a member of.
+/// Maps the error for a role that does not exist, or that the login is not a member of. An invalid value of another
+/// setting has the same SQLSTATE, so the server's message is included.
 fn role_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     if matches!(code.as_deref(), Some("42501" | "22023")) {

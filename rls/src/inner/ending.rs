@@ -13,10 +13,10 @@ use crate::{
 };
 
 impl<C: Connection> Inner<C> {
-    /// Ends a transaction that only read. What it read is valid whether it is committed or rolled back, so the caller
-    /// does not wait: the message is sent, and a task that owns the connection waits for the answer before it returns
-    /// the connection to its pool. COMMIT and ROLLBACK differ only in the server's statistics, and in whether a
-    /// NOTIFY sent by a function of a view is delivered.
+    /// Ends a transaction that has only read. What was read is valid whether the transaction is committed or rolled
+    /// back, so the caller does not wait. The message is sent, and a task that owns the connection waits for the answer
+    /// before it returns the connection to its pool. COMMIT and ROLLBACK differ only in the server's statistics, and in
+    /// whether a NOTIFY sent by a function of a view is delivered.
     fn end_in_background(&mut self, ending: Ending) {
         self.end_reason = Some(EndReason::Finished);
         self.pending = None;
@@ -38,10 +38,11 @@ impl<C: Connection> Inner<C> {
             && !self.frames.iter().any(|frame| frame.is_unverified)
     }
 
-    /// Commits the transaction. `is_sent` is set when the COMMIT is sent, and cleared if it is known to have failed.
+    /// Commits the transaction. `is_sent` is set when the COMMIT of a transaction that can write is sent, and cleared
+    /// if the commit is known to have failed.
     ///
-    /// PostgreSQL answers the commit of a failed transaction with ROLLBACK, which the driver reports as success. So
-    /// another statement, which fails in a failed transaction, is sent before it in the same message.
+    /// PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, which the driver reports as success. So the
+    /// same message has another statement before the COMMIT, which fails if the transaction has failed.
     pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.may_end_in_background() {
             self.end_in_background(Ending::Commit);
@@ -53,21 +54,21 @@ impl<C: Connection> Inner<C> {
         } else {
             "CLOSE ALL".to_owned()
         };
-        // In the same message, so that the position costs no round trip.
+        // The log position is asked for in the same message, so that it costs no round trip.
         let position = if self.server.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
         let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
-        // If `commit` is dropped before the server answers, it records that the outcome is unknown.
+        // If `commit` is dropped before the server has answered, its drop records that the outcome is unknown.
         let commit = server.as_ref().map(|server| server.track_commit(&self.identity));
         is_sent.store(!self.writes_nothing(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
         // The COMMIT is the second statement.
         let is_committed = answer.completed >= 2;
-        // A pooler that lost the server does not know whether the server had the COMMIT.
+        // A pooler that has lost the server does not know whether the server received the COMMIT.
         let is_unknown = outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
         if let Some(commit) = commit {
             commit.record_outcome(is_committed, answer.position, is_unknown);
@@ -120,8 +121,8 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Records that a statement of the caller ended the transaction. It may have committed what was written before, at
-    /// an unknown log position.
+    /// Records that a statement of the caller ended the transaction. That statement may have committed what was written
+    /// before it, at an unknown log position.
     pub(crate) fn record_end_by_statement(&mut self) -> Error {
         self.end_reason = Some(EndReason::EndedByStatement);
         self.record_unknown_commit();
@@ -166,7 +167,7 @@ impl<C: Connection> Inner<C> {
         let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.finish_response().await.is_err() {
-            // The server rolls back when its connection is lost.
+            // The server rolls back when its connection is closed.
             self.close(EndReason::Finished);
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl<C: Connection> Inner<C> {
         match outcome {
             Ok(()) => self.record_end(&answer),
             Err(_) => {
-                // The server rolls back when its connection is lost.
+                // The server rolls back when its connection is closed.
                 self.close(EndReason::Finished);
                 Ok(())
             }
@@ -196,10 +197,11 @@ impl<C: Connection> Drop for Inner<C> {
         }
         let cleaning = self.is_unclean.then_some(self.prepared_statements);
         let ending = match (self.end_reason, self.pending) {
-            // COMMIT or ROLLBACK was sent. If it succeeded, another rollback would log a warning on the server.
+            // COMMIT or ROLLBACK was sent. If it succeeded, a further ROLLBACK would cause a warning in the server's
+            // log.
             (_, Some(Pending::End)) => Ending::Sent,
             (Some(EndReason::Finished), _) => Ending::Done,
-            // The transaction is open, or the statement that ended it may have begun another.
+            // The transaction is open, or the statement that ended it may have begun another one (`COMMIT AND CHAIN`).
             _ => Ending::Rollback,
         };
         let released = ReleasedConnection { connection: Some(connection), ending, cleaning };

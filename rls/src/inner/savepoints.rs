@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl<C: Connection> Inner<C> {
-    /// Removes the frame and those nested in it.
+    /// Removes the frame and those nested in it. If one of them was not verified, the frame around it must be verified
+    /// instead.
     pub(crate) fn remove_frames_from(&mut self, frame: u64) {
         let Some(index) = self.frames.iter().position(|candidate| candidate.id == frame) else { return };
         let had_unverified = self.frames.drain(index..).any(|frame| frame.is_unverified);
@@ -34,7 +35,7 @@ impl<C: Connection> Inner<C> {
         outcome.map(drop)
     }
 
-    /// Releases the savepoint. `is_sent` is true while the outcome is unknown.
+    /// Releases the savepoint. `is_sent` is set when the RELEASE is sent, and cleared if it is known to have failed.
     pub(crate) async fn release(&mut self, frame: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.frame(frame).is_some_and(|frame| frame.is_unverified)
             && let Err(changed) = self.verify(frame, Pending::Stream).await
@@ -57,13 +58,13 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Rolls back after a failed commit, which has consumed the handle.
+    /// Rolls back after a failed commit. The commit has consumed the handle, so the caller cannot roll back.
     pub(crate) async fn roll_back_failed_commit(&mut self, frame: u64) {
         if self.end_reason.is_some() {
             return;
         }
-        // If the rollback fails too, the connection is closed or the frame has already failed. The caller needs the
-        // first error.
+        // An error of the rollback is ignored, because the caller needs the first error. After it, the connection is
+        // closed, or the outer frame has failed.
         let _ = if frame == OUTERMOST { self.roll_back().await } else { self.roll_back_to(frame).await };
     }
 }

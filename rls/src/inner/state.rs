@@ -12,8 +12,9 @@ pub(crate) const OUTERMOST: u64 = 0;
 pub(crate) struct Frame {
     pub(crate) id: u64,
     pub(crate) failure: Option<Failure>,
+    /// Whether the handle of the frame was dropped, so that it must be rolled back.
     pub(crate) is_abandoned: bool,
-    /// Whether a statement ran that may have changed the identity since it was last verified.
+    /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) is_unverified: bool,
 }
 
@@ -24,13 +25,14 @@ pub(crate) enum Failure {
     IdentityChanged,
 }
 
-/// A request that was sent and is not yet answered. If it is still set at the next request, the call that sent it was
-/// dropped.
+/// A request that was sent and is not yet answered. If one is still recorded when the next call begins, the call that
+/// sent it was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
     /// One or more statements of this frame.
     Call(u64),
-    /// Rows, which may be left unread.
+    /// A request whose answer may be left unread without failing the frame: the rows of a stream, or a query of this
+    /// crate.
     Stream,
     /// SAVEPOINT of this frame.
     Savepoint(u64),

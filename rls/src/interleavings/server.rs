@@ -1,6 +1,6 @@
 //! A model of one PostgreSQL server process and of the driver in front of it: the open transaction, the saved rows, the
-//! unread response. It records every broken rule instead of panicking, because a connection is also dropped while
-//! unwinding.
+//! unread response. It records every broken rule instead of panicking, because a connection may also be dropped while a
+//! panic unwinds, and a second panic would abort the process.
 
 use std::{
     borrow::Cow,
@@ -119,7 +119,8 @@ impl Server {
 }
 
 impl State {
-    /// Executes a message. The driver sends it at once; a call that is dropped afterwards only loses the answer.
+    /// Executes a message. The driver sends a message when the call is first polled, so a call that is dropped after
+    /// that loses only the answer.
     fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         if self.unread.is_some() || self.has_unread_end {
             self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));

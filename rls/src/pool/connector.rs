@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 use super::PING_TIMEOUT;
 use crate::pooler::ServerProcess;
 
-/// Older connections are closed, because a server process grows with age, and the server behind a host name can change.
+/// Older connections are closed, because the memory of a server process grows over time, and a host name can come to
+/// mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
@@ -37,8 +38,8 @@ pub(crate) struct Connector {
 /// What connections show about the server and the network.
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
-    /// The latest time of last use of a connection that did not answer a ping. What dropped it, a firewall or the
-    /// server, has also dropped the connections that were idle for longer.
+    /// When a connection that did not answer a ping was last used; of several such connections, the latest time.
+    /// Whatever dropped that connection (a firewall, the server) has also dropped those that were idle for longer.
     dead_if_unused_since: Mutex<Option<Instant>>,
     /// The number of connections being opened.
     opening: AtomicUsize,
@@ -58,7 +59,7 @@ impl ServerState {
         *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
     }
 
-    /// Whether a connection being opened waits for the server to answer.
+    /// Whether a connection is being opened, and waits for the server to answer.
     pub(super) fn is_server_awaited(&self) -> bool {
         self.opening.load(Ordering::Relaxed) > 0 && !self.is_full.load(Ordering::Relaxed)
     }
@@ -84,8 +85,8 @@ impl Manager for Connector {
     type Type = ServerConnection;
     type Error = sqlx::Error;
 
-    /// Retries while the server is starting or has no connections left, until the pool's timeout. An unreachable server
-    /// is reported at once.
+    /// Retries while the server is starting or shutting down, or has no connections left; the pool's timeout ends this.
+    /// An unreachable server is reported at once.
     async fn create(&self) -> Result<ServerConnection, sqlx::Error> {
         let _opening = OpeningGuard::new(&self.server_state);
         let mut pause = Duration::from_millis(10);

@@ -17,8 +17,8 @@ use crate::{
     shared_transaction::SharedTransaction, transaction_server::TransactionServer,
 };
 
-/// Maximum wait for a replica that has not replayed the required log position; then the transaction begins on the
-/// primary.
+/// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
+/// the primary.
 const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 /// Pause between two attempts to find a server that accepts writes.
 const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -37,14 +37,14 @@ impl Cluster {
         Some(TransactionServer::new(self.members[index].wal.clone()))
     }
 
-    /// Begins a transaction on a replica. `None` if no replica is fresh enough in time.
+    /// Begins a transaction on a replica. Returns `None` if none can be used, or none is fresh enough in time.
     async fn begin_on_replica(
         &self,
         request: &BeginRequest<'_>,
         required: RequiredPosition,
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
-        // Only the primary shows whether that commit happened.
+        // The outcome of a commit is unknown, and only the primary can show what was committed.
         if required.unknown_commit.is_some() {
             return None;
         }
@@ -55,7 +55,8 @@ impl Cluster {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
                     && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
-                    // The snapshot is taken before the server can be asked for its log position.
+                    // The replica must already be known to be fresh, because the statement that asks for its log
+                    // position also takes the snapshot.
                     && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
@@ -86,8 +87,8 @@ impl Cluster {
                     continue;
                 }
             };
-            // A replica that was promoted in the meantime still has what it had replayed, and may be used, unless its
-            // timeline is not the newest: then another server has replaced it as the primary.
+            // A replica that was promoted in the meantime still has what it had replayed, so it may be used. If its
+            // timeline is not the newest, another server has replaced it as the primary, and it may not.
             if !position.is_standby && position.timeline < newest {
                 transaction.discard().await;
                 continue;
@@ -116,9 +117,9 @@ impl Cluster {
             let has_pool_timeout = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
-                // There is a new primary. The transaction begun on the old one has changed nothing.
+                // There is a new primary. A transaction that was being begun on the old one has changed nothing.
                 Ok(()) = primary.changed() => continue,
-                // The first attempt has the pool's timeout.
+                // The first attempt has no timeout here, because acquiring a connection has the pool's.
                 () = sleep(remaining), if !has_pool_timeout => return Err(last_error),
             };
             last_error = match outcome {

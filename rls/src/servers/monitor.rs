@@ -1,5 +1,5 @@
-//! Checks the servers of a handle: over one connection to each, with one statement twice a second, and immediately
-//! after a caller could not reach a server.
+//! Checks the servers of a handle: over one connection to each, with one statement, twice a second, and also a tenth of
+//! a second after a caller could not reach a server.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::{
 
 /// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The interval while no primary is known, and the shortest interval after a caller has asked for a check.
+/// The interval while no primary is known, and the pause before a check that a caller has asked for.
 const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of a check; after it, the server counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const WAL_PAGE_SIZE: u64 = 8192;
 struct Report {
     position: ServerPosition,
     is_read_only: bool,
-    /// As in `pg_control_system()`; equal on a primary and its replicas.
+    /// The value of `pg_control_system()`, which is equal on a primary and its replicas.
     system_identifier: i64,
 }
 
@@ -49,8 +49,8 @@ struct Probe {
 }
 
 impl Probe {
-    /// A standby's timeline is the one that it streams, if the login may see that (`pg_read_all_stats`), otherwise that
-    /// of its last restart point, which may be minutes old.
+    /// Asks the server for its report. A standby's timeline is the one that it streams, if the login may see that
+    /// (`pg_read_all_stats`); otherwise it is the timeline of the last restart point, which may be minutes old.
     async fn fetch_report(&mut self) -> Result<Report, sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -90,7 +90,7 @@ impl Probe {
 }
 
 /// Starts a task that checks the cluster until it is closed or dropped. When this returns, every server has been
-/// checked once, and at least one has answered.
+/// checked at least once, and at least one has answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor =
@@ -118,7 +118,7 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         loop {
             let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
-                // One check serves all callers that asked for one.
+                // Pauses, so that one check serves all callers that ask for one meanwhile.
                 sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
             let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
@@ -136,9 +136,9 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
 
 struct Monitor {
     probes: Vec<Probe>,
-    /// The system identifier of the servers in use.
+    /// The system identifier that a server must have to be used.
     system_identifier: Option<i64>,
-    /// Recent log positions of the primary, the newest last.
+    /// Recent log positions of the primary, each with the time of the check that read it, the newest last.
     primary_positions: VecDeque<(Instant, u64)>,
     has_primary: bool,
 }
@@ -172,8 +172,8 @@ impl Monitor {
         failed
     }
 
-    /// Finds the primary: the server that accepts writes. If there are several, the one that was promoted last has the
-    /// newest timeline, and the others do not know of it yet.
+    /// Finds the primary, which is the server that is not in recovery. If there are several, the one that was promoted
+    /// last has the newest timeline, and the others do not know yet that they have been replaced.
     fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest = cluster.newest_timeline.load(Ordering::SeqCst);
@@ -184,7 +184,8 @@ impl Monitor {
         self.has_primary = best.is_some();
         let Some((index, report)) = best else { return };
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
-        // Log positions that an old primary reached and that were lost must not count as lag.
+        // The old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
+        // replicas that have not replayed it do not lag.
         self.primary_positions.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.primary_positions.push_back((now, report.position.lsn));
         if *index != primary_index {

@@ -1,4 +1,4 @@
-//! `begin` and the closures over it, for connections and transactions.
+//! SeaORM's `TransactionTrait`: `begin`, and the methods that run a closure in a transaction.
 
 use sea_orm::TransactionError;
 
@@ -18,14 +18,15 @@ where
             Ok(value)
         }
         Err(error) => {
-            // The closure's error is returned. If the rollback fails, the connection is closed.
+            // The closure's error is returned, not that of the rollback. If the rollback fails, the connection is
+            // closed, and the server rolls back.
             let _ = transaction.rollback().await;
             Err(TransactionError::Transaction(error))
         }
     }
 }
 
-/// `begin` and the closures over it are the same for a connection and a transaction.
+/// Implements `TransactionTrait` for a connection or a transaction, from its method `$begin`.
 macro_rules! impl_transaction_trait {
     ($target:ty, $begin:ident) => {
         #[async_trait]

@@ -11,7 +11,8 @@ use sea_orm_cli::{BannerVersion, BigIntegerType, DateTimeCrate, GenerateSubcomma
 use testdb::Server;
 
 /// The foreign key `users.account_id -> auth.users.id` crosses schemas, but the generator sees only the tables' names
-/// and takes it for a relation of `users` with itself. These lines are removed from `users.rs`.
+/// and takes it for a relation of `users` with itself. These are the lines of that relation, which are removed from
+/// `users.rs`.
 const FALSE_RELATION: &str = r#"    #[sea_orm(
         self_ref,
         relation_enum = "SelfRef",

@@ -1,8 +1,8 @@
 //! `cargo manifest`: regenerates `migration/manifest.txt` from a plain database and a Supabase project that it
 //! migrates.
 //!
-//! Each of the two has lines that the other lacks (the stand-in for `auth`, the policies of Realtime); the manifest
-//! contains the lines of both. Lines for the same object must be equal.
+//! Each of the two databases has lines that the other lacks: the stand-in for `auth`, the policies of Realtime. The
+//! manifest contains the lines of both, and lines for the same object must be equal.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 

@@ -1,10 +1,11 @@
 //! Mutation test of the schema: removes each rule in turn and runs the integration tests. `cargo mutants-of-schema
-//! [WORD]...` removes the rules whose kind or name contains one of the words, or all rules without a word. The word
-//! `new` restricts this to rules for which no failing test is known. Writes `docs/generated/mutants.md`, which lists
-//! the test that fails without each rule.
+//! [WORD]...` removes the rules whose kind or name contains one of the words, or all rules if no word is given. The
+//! word `new` is special: it restricts this to rules for which no failing test is known. Writes
+//! `docs/generated/mutants.md`, which lists the test that fails without each rule.
 //!
-//! A mutant is a schema with one rule removed or loosened. For each mutant, the test that failed last time is run
-//! first, then the tests for rules of its kind. At the end, all tests are run on the mutants that survived.
+//! A mutant is a schema with one rule removed or loosened. It is killed if a test fails on it, and survives otherwise.
+//! For each mutant, the test that failed last time is run first, then the tests for rules of its kind. At the end, all
+//! tests are run on the mutants that survived these.
 
 use std::{
     collections::BTreeMap,
@@ -262,7 +263,8 @@ fn find_killer(
     Ok(None)
 }
 
-/// Runs the tests whose names contain one of the words, or all tests without a word, and returns the first that fails.
+/// Runs the tests whose names contain one of the words, or all tests if there are no words, and returns the first that
+/// fails.
 fn first_failing_test(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
     let mut command = Command::new(program);
     command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");

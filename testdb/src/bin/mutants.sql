@@ -1,6 +1,6 @@
 -- Lists every rule of the schema with a statement that removes it or loosens it by one: kind, name, statement.
 WITH our_tables AS (
-  -- The name includes the schema if that is not in the search path.
+  -- `name` includes the schema if the schema is not in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
@@ -27,7 +27,7 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- Errors that functions raise, locks that they take, and calls of other functions for their effect.
+-- Errors that functions raise, row locks that they take, and calls of other functions for their effect (`PERFORM`).
 statements_in_functions AS (
   SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
     regexp_replace(definition, pattern, CASE WHEN kind IN ('raise', 'call') THEN 'NULL;' ELSE '' END, 1, nth) AS definition

@@ -1,6 +1,6 @@
-//! Runs a command with `DATABASE_URL` set to a new migrated database, which is removed when the command ends:
-//! `cargo with-database sh -c 'psql $DATABASE_URL'`. If `DATABASE_URL` is set already, that database is migrated
-//! and kept.
+//! `cargo with-database sh -c 'psql $DATABASE_URL'`: runs a command with `DATABASE_URL` set to a new migrated database,
+//! which is removed when the command ends. If `DATABASE_URL` is already set, the database that it names is migrated
+//! instead, and kept.
 
 use std::{
     env,
