@@ -1,7 +1,8 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
--- profiles was missing, and repeats what the other triggers on accounts missed: changed e-mail addresses and deletions.
--- A closed account stays closed, also one whose deletion the platform has not recorded. The query reads every account
--- while the tables are locked, so `up` runs it only after migrations and when it restores one of these triggers.
+-- profiles was missing. Also applies the changes of accounts that happened while the trigger for them was missing: new
+-- e-mail addresses and soft deletions (`deleted_at`). A closed account stays closed, even if the platform has not
+-- recorded its deletion. The query reads every account while the tables are locked, so `up` runs it only after it has
+-- applied the migrations and when it restores one of these triggers.
 DO $$
 DECLARE
   missed record;

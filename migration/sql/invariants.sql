@@ -1,9 +1,9 @@
 -- The invariants of the schema, as one query that must return no row: `psql "$DATABASE_URL" -f
 -- migration/sql/invariants.sql`.
 --
--- Constraints and triggers maintain them. A row here means that one of these was disabled, that a restore was partial,
--- or that there is a bug. The query reads every table once: run it at a quiet hour, on a replica if there is one, as
--- the owner.
+-- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
+-- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not
+-- busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
 WITH live AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
@@ -15,7 +15,8 @@ every_seat AS (
   UNION ALL
   SELECT session_id, user_id FROM public.archived_session_players
 ),
--- Only completed sessions in which somebody besides the Seer had a seat are counted.
+-- The sessions that `games_played`, `games_run` and `times_played` count: completed ones in which somebody besides the
+-- Seer had a seat.
 counted_sessions AS (
   SELECT session.id, session.seer_id, session.adventure_id
   FROM (
@@ -117,7 +118,7 @@ JOIN public.creatures AS creature ON creature.id = roll.creature_id
 JOIN public.sessions AS session ON session.id = roll.session_id
 WHERE creature.adventure_id <> session.adventure_id
 UNION ALL
--- Slightly less than a day, to ignore events that are being cleaned up.
+-- Only the rolls of the last 23 hours, because events that are 24 hours old are deleted.
 SELECT 'every roll has an event', roll.id::text, roll.session_id::text
 FROM public.dice_rolls AS roll
 WHERE roll.created_at BETWEEN now() - INTERVAL '23 hours' AND now()

@@ -1,5 +1,7 @@
--- Recomputes every counter and the gate of every account from the rows: after rows were loaded with triggers disabled
--- (`session_replication_role = replica`), or when `invariants.sql` finds a wrong counter. Run it in one transaction
+-- Recomputes from the rows the counters of seats, characters, sessions, adventures and creatures, which limits depend
+-- on, and whether each account's gate is open. Counts of games played and run are not recomputed, because they include
+-- sessions that have been deleted. Run this after rows were loaded with triggers disabled (`session_replication_role =
+-- replica`), or when `invariants.sql` finds that one of these counters or gates is wrong. Run it in one transaction
 -- while nobody writes, as a role that may set `session_replication_role`.
 SET LOCAL session_replication_role = replica;
 

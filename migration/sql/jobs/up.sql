@@ -1,5 +1,5 @@
--- Schedules the specification's jobs if pg_cron is installed in this database. VACUUM must be the only statement of its
--- job.
+-- Schedules the maintenance jobs if pg_cron is installed in this database. Each VACUUM is a job of its own, because it
+-- cannot share a job with another statement.
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN

@@ -1,11 +1,11 @@
--- Lists every object and attribute of the schema: one row each, with its key in the catalog. The text is the same on
--- every server version; differences in how versions print it are removed here. The caller sets `search_path` to
--- pg_catalog, so that all other names are qualified.
+-- Lists every object and attribute of the schema: one row each, with its key in the catalog. A row's text is the same
+-- on every server version, because this query removes the differences in how versions print it. The caller sets
+-- `search_path` to pg_catalog, so that all other names are printed qualified.
 --
--- It is one statement, because all rows share the first few subqueries and one snapshot.
+-- This is one statement, so that all rows share the first few subqueries and one snapshot.
 WITH
-  -- Schema `auth` is included only if it is our stand-in for the platform's; the caller then replaces the `false`
-  -- below.
+  -- Schema `auth` is included only if it is our stand-in for the platform's. In that case the caller replaces the
+  -- `false` below by `true`.
   included_schema AS (
     SELECT oid, nspname
     FROM pg_namespace
@@ -19,8 +19,8 @@ WITH
     UNION ALL
     SELECT 0, 'PUBLIC'
   ),
-  -- The owner that all objects should have, because some functions run as their owner: the owner of most of our
-  -- functions.
+  -- The role that should own all objects: the one that owns most of our functions. Owners are compared because some
+  -- functions run as their owner.
   owner AS (
     SELECT coalesce(
       (SELECT mode() WITHIN GROUP (ORDER BY proowner) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
@@ -76,7 +76,8 @@ WITH
     CROSS JOIN LATERAL aclexplode(nspacl) AS privilege
     WHERE included_schema.nspname <> 'public'
     UNION ALL
-    -- The API's roles get privileges on `public` from PUBLIC on one platform and directly on another.
+    -- On one platform the API's roles get their privileges on `public` through PUBLIC, on another directly. So this
+    -- lists the privileges that each role has in effect.
     SELECT 'schema public', 'pg_namespace'::regclass, included_schema.oid, grantee.oid, privilege, false, NULL
     FROM included_schema
     CROSS JOIN grantee
@@ -126,7 +127,7 @@ WITH
     SELECT
       'schema ' || included_schema.nspname,
       'present' || CASE
-        -- A schema that existed before belongs to the operator.
+        -- A schema that existed before the first migration belongs to the operator, whoever owns it.
         WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
         ELSE ''
       END,
@@ -136,7 +137,7 @@ WITH
     CROSS JOIN owner
     WHERE included_schema.nspname <> 'public'
     UNION ALL
-    -- The comment by which `down` recognizes that the schema is ours, even if it was renamed.
+    -- The comment by which `down` recognizes a schema as ours, even if it was renamed.
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
     FROM pg_namespace
     WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
@@ -216,7 +217,7 @@ WITH
     JOIN pg_class AS toast ON toast.oid = base_table.reltoastrelid
     CROSS JOIN LATERAL pg_options_to_table(toast.reloptions)
     UNION ALL
-    -- Planner statistics that an operator may tune.
+    -- Settings for the planner's statistics, which an operator may have changed.
     SELECT
       format('statistics of column %I of %s', attname, name),
       concat_ws(', ', CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END, array_to_string(attoptions, ', ')),
@@ -290,7 +291,7 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- NOT NULL is part of the column's line: before version 18 it is not a constraint.
+    -- NOT NULL is part of the column's line, because before version 18 it is not a constraint.
     SELECT
       format('constraint %I on %s', conname, name),
       pg_get_constraintdef(con.oid) || CASE
@@ -335,7 +336,7 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- Versions differ in whether a view's columns are qualified with their table.
+    -- Some versions qualify a view's columns with their table and others do not, so the qualifiers are removed.
     SELECT
       'view ' || name,
       concat_ws(
@@ -378,11 +379,12 @@ WITH
       'pg_rewrite', rewrite.oid, 0
     FROM pg_rewrite AS rewrite
     JOIN relation ON relation.oid = ev_class
-    -- The rule that is a view's query is part of the view.
+    -- A view's query is itself a rule, and is already listed with the view.
     WHERE NOT (relkind IN ('v', 'm') AND ev_type = '1')
 
     UNION ALL
-    -- Through inheritance, rows belong to another table too, for which neither our policies nor our constraints hold.
+    -- With inheritance, the rows of a child table also appear in its parent, but the parent's policies and keys do not
+    -- apply to the child. None of our tables has a child or a parent.
     SELECT format('child table %s of %s', inhrelid::regclass, base_table.name), 'inherits', NULL, base_table.oid, 0
     FROM pg_inherits
     JOIN base_table ON base_table.oid = inhparent

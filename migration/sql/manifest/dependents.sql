@@ -1,9 +1,10 @@
--- Lists the objects that dropping the given ones would cascade to, by the server's own dependencies. A part of another
--- object (the rule of a view, the default of a column, the trigger of a foreign key) is listed as that object.
+-- Lists the objects that would be dropped with the given ones (CASCADE), by the dependencies that the server records. A
+-- part of another object (the rule of a view, the default of a column, the trigger of a foreign key) is listed as that
+-- object.
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
-  -- Each part of an object, with that object.
+  -- Each part of an object, with the object that it belongs to.
   part AS (
     SELECT classid, objid, refclassid, refobjid
     FROM pg_depend
@@ -32,8 +33,8 @@ WITH RECURSIVE
       WHERE dependent.refclassid = reached.classid
         AND dependent.refobjid = reached.objid
         AND dependent.deptype IN ('n', 'a', 'i', 'P', 'S')
-        -- A schema is dropped only if it is empty, so only its own publications and default privileges are dropped with
-        -- it.
+        -- A schema is dropped only once it is empty. So of the objects that depend on it, only its entries in
+        -- publications and its default privileges are dropped with it.
         AND (
           dependent.refclassid <> 'pg_namespace'::regclass
           OR dependent.classid IN ('pg_publication_namespace'::regclass, 'pg_default_acl'::regclass)
@@ -45,7 +46,7 @@ WITH RECURSIVE
         AND part.objid = reached.objid
     ) AS step
   ),
-  -- A subscription that fills one of the tables has no dependency on it.
+  -- The catalog records no dependency of a subscription on the tables that it fills.
   subscribed AS (
     SELECT 'pg_subscription'::regclass::oid AS classid, srsubid AS objid
     FROM pg_subscription_rel
@@ -57,7 +58,7 @@ WITH RECURSIVE
     LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
     LEFT JOIN pg_constraint AS con ON reached.classid = 'pg_constraint'::regclass AND con.oid = reached.objid
     LEFT JOIN pg_index AS index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
-    -- Constraints and indexes of an operator's table that inherits from ours are not listed beside that table.
+    -- If an operator's table inherits from ours, that table is listed, but its constraints and indexes are not.
     WHERE ours.objid IS NOT NULL
       OR NOT EXISTS (
         SELECT
@@ -78,13 +79,13 @@ LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.o
 WHERE NOT EXISTS (
     SELECT FROM part WHERE part.classid = reached.classid AND part.objid = reached.objid
   )
-  -- The server's own storage of long values (TOAST).
+  -- TOAST tables, in which the server stores long values, are not listed.
   AND NOT EXISTS (
     SELECT
     FROM pg_class
     WHERE reached.classid = 'pg_class'::regclass AND oid = reached.objid AND relnamespace = 'pg_toast'::regnamespace
   )
-  -- A dropped table also leaves the platform's publication; that is not listed.
+  -- A dropped table also leaves the platform's publication; this is not listed.
   AND NOT (
     reached.classid = 'pg_publication_rel'::regclass
     AND EXISTS (

@@ -1,4 +1,5 @@
--- Lists the GRANT statements for the privileges that roles of an operator have on the given views and functions.
+-- Lists the GRANT statements for the privileges that an operator's roles have on the given views and functions, so that
+-- the privileges can be restored after these are dropped and created again.
 WITH
   recreated (object, target, oid) AS (VALUES /* recreated */),
   acl AS (

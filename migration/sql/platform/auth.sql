@@ -1,5 +1,5 @@
--- Stand-in for Supabase's `auth`, created only where it does not exist: functions that return the caller's claims, as
--- the platform's do.
+-- The functions and privileges of the stand-in for Supabase's schema `auth`, which is created only where that schema
+-- does not exist. The functions return the caller's claims, as the platform's do.
 
 CREATE OR REPLACE FUNCTION auth.jwt()
 RETURNS jsonb
@@ -47,5 +47,6 @@ REVOKE ALL ON auth.users FROM PUBLIC, anon, authenticated, service_role;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION auth.jwt(), auth.uid(), auth.role() TO anon, authenticated, service_role;
 
--- On plain PostgreSQL sign-up goes through the service; on Supabase only the platform writes accounts.
+-- Where this stand-in exists, sign-up goes through the service, so the service may write accounts. On Supabase only the
+-- platform writes them.
 GRANT SELECT, INSERT, UPDATE, DELETE ON auth.users TO service_role;

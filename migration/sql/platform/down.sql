@@ -1,4 +1,4 @@
--- Roles are kept: they belong to the cluster, and other databases may use them.
+-- The roles are kept: they belong to the cluster, and other databases may use them.
 DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$

@@ -1,8 +1,9 @@
--- The platform that the schema requires: Supabase's roles, its schemas `auth` and `extensions`, and schema `private`,
--- which the API does not expose. Existing objects stay unchanged; created ones are marked by a comment, and only marked
--- ones are removed by `down`.
+-- What the schema requires of the platform: Supabase's roles, its schemas `auth` and `extensions`, and schema
+-- `private`, which the API does not expose. Objects that exist already stay unchanged. Schemas and extensions that are
+-- created here are marked by a comment, and `down` removes only marked ones.
 
--- Roles belong to the cluster, so two databases may create them at the same time; the second one finds them.
+-- Roles belong to the cluster, so migrations of two databases may create the same role at the same time; the second one
+-- then finds that it exists.
 DO $$
 DECLARE
   wanted record;
@@ -19,7 +20,7 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- An owner that is not a superuser can assume these roles only as a member.
+    -- If the owner of the schema is not a superuser, it can assume these roles only as a member of them.
     IF NOT pg_has_role(current_user, wanted.name, 'MEMBER') THEN
       EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
     END IF;
@@ -38,7 +39,7 @@ $$;
 
 GRANT USAGE ON SCHEMA private TO anon, authenticated, service_role;
 
--- Two extensions that the specification names. Nothing depends on them, so it is not an error if the server does not
+-- The two extensions that the specification names. Nothing depends on them, so it is no error if the server does not
 -- offer them or this role may not create them.
 DO $$
 DECLARE

@@ -1,5 +1,5 @@
--- Everyone can read published adventures; drafts are visible to their creators. Only the service sets the validation
--- result and the statistics.
+-- Everyone can read published adventures; drafts and archived ones are visible only to their creators. Users cannot set
+-- the validation result and the statistics; only triggers and the service do.
 
 CREATE OR REPLACE FUNCTION private.can_see_adventure(target_adventure_id uuid)
 RETURNS boolean
@@ -35,8 +35,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may add a creature to the adventure. A caller who can see the adventure but does not own it gets
--- an error that says so.
+-- Whether the caller may add a creature to the adventure. If the caller can see the adventure but does not own it, this
+-- raises an error that says so instead of returning false.
 CREATE OR REPLACE FUNCTION private.may_add_creature(target_adventure_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -55,7 +55,7 @@ BEGIN
 END
 $$;
 
--- The columns of published adventures that the catalogue lists, without the content. The view runs as the caller.
+-- Published adventures as the catalogue lists them, without the content. Access is checked as for the caller.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -78,9 +78,11 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- The lists of the catalogue, starting after the last row of the previous page. A separate scan reads the rows with the
--- same sort key as that row, however many there are. Under row security the planner has no statistics for `status` and
--- would sort the list if many rows are requested, so sorting is disabled.
+-- Pages of the catalogue in its three orders, each starting after the last row of the previous page, or at the top if
+-- `last_id` is NULL. Rows with the same sort key as that last row are read by a scan of their own. A single condition
+-- for both would read all of them again for every page, and most adventures of a young catalogue have been played
+-- equally often. Under row security the planner has no statistics for `status`, and would sort the whole list if many
+-- rows are requested, so sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(last_published_at timestamptz, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -152,8 +154,9 @@ END
 $$;
 
 -- Returns ids of published adventures, best rated first, after the given rating and id. Comparing `numeric` is not
--- leakproof, so a caller's condition would be applied after row security, and the scan would start at the top of the
--- list. Therefore this runs as the owner, and returns only ids, which everybody may read.
+-- leakproof, so in a query under row security that condition would be applied only after the policies, and the scan
+-- would start at the top of the list each time. Therefore this function runs as its owner. It returns only ids of
+-- published adventures, which everybody may read.
 CREATE OR REPLACE FUNCTION private.best_rated_after(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -198,7 +201,7 @@ BEGIN
 END
 $$;
 
--- Adventures without a rating come last.
+-- The third order of the catalogue: best rated first. Adventures without a rating come last.
 CREATE OR REPLACE FUNCTION private.best_rated_adventures(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -224,8 +227,8 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows;
   ELSE
-    -- Called outside the query, because the planner would otherwise call the function itself to estimate the number of
-    -- rows.
+    -- This call is not part of the query below, because the planner would then make it as well, to estimate the number
+    -- of rows.
     following := private.best_rated_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*

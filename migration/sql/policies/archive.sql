@@ -1,5 +1,6 @@
--- Participants can read their archived sessions. Everyone can read a public one, and signed-in users its seats, but
--- only participants its rolls. No API role can write them.
+-- Participants can read their archived sessions with their seats and rolls. Public archived sessions can be read by
+-- everyone and their seats by signed-in users, but their rolls only by participants. No API role can write any of
+-- these.
 
 CREATE OR REPLACE FUNCTION private.is_public_archived_session(target_session_id uuid)
 RETURNS boolean

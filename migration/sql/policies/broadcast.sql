@@ -1,10 +1,13 @@
 -- Participants may read their session's broadcasts and track presence on its topic. Only the trigger writes broadcasts,
--- because a client could otherwise forge a roll. Realtime checks both with rows of the topic that it has put into the
--- setting `realtime.topic`. A caller with SQL can change that setting, so the rows themselves must have that topic, and
--- a row of presence no content: Realtime sends the content of every row.
+-- because a client could otherwise forge a roll.
+--
+-- Realtime sets `realtime.topic` to the topic that a client wants to join, and then checks as that user whether a row
+-- of the topic can be read or inserted in `realtime.messages`. A caller with SQL can change that setting, so the
+-- policies also require that the row has the same topic. A row of presence must have no content, because Realtime sends
+-- the content of every row.
 
--- Whether the caller participates in the session of a topic `session:<id>`. For any other topic it returns false and
--- raises no error.
+-- Whether the caller's account is open and participates in the session of a topic `session:<id>`. For any other topic
+-- this returns false and raises no error.
 CREATE OR REPLACE FUNCTION private.can_follow(topic text)
 RETURNS boolean
 LANGUAGE plpgsql

@@ -1,10 +1,10 @@
--- Participants see the rolls of their session. A player rolls for their own seated character; the Seer for any seated
--- character, for their own characters, and for the adventure's creatures. Nobody supplies a result, and no roll is
--- changed or deleted.
+-- Participants see the rolls of their session. A player rolls for their own seated character; the Seer rolls for any
+-- seated character, for their own characters, and for the adventure's creatures. Users cannot supply results, and
+-- nobody changes or deletes a roll through the API.
 
--- Whether the caller may roll; for a participant who may not, raises an error with the reason. To a caller who is not a
--- participant, the session does not exist. A reason that concerns a character is given only to callers who may know of
--- it.
+-- Whether the caller may roll. If a participant may not, this raises an error with the reason. For a caller who is not
+-- a participant it returns false, as for a session that does not exist. Reasons that reveal something about a character
+-- are given only to callers who may know it.
 CREATE OR REPLACE FUNCTION private.may_roll(target_session_id uuid, rolling_character_id uuid, rolling_creature_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -28,7 +28,7 @@ BEGIN
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
   WHERE session.id = target_session_id;
-  -- A token without an account is in no session: `is_seer` is NULL.
+  -- A caller without a user id takes part in no session: `is_seer` is then NULL.
   IF (participation.is_seer OR participation.takes_part) IS NOT TRUE THEN
     RETURN false;
   END IF;
@@ -75,9 +75,10 @@ BEGIN
 END
 $$;
 
--- Returns the rolls of one session's initiative in order: highest first, ties by grace, then at random. Grace is on
--- sheets that other participants cannot see; only the order is revealed. Rolls of several sessions have no order:
--- comparing them with those of one's own creatures would reveal the grace of anybody met elsewhere.
+-- Returns the ids of one session's initiative rolls in order: highest first, ties by grace, then at random. Grace is on
+-- sheets that other participants cannot see; only the order is revealed. For rolls of several sessions the result is
+-- empty. Otherwise a Seer could compare a roll from a session that somebody else runs with rolls of their own
+-- creatures, and so learn the grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -108,16 +109,17 @@ BEGIN
     ORDER BY
       roll.total DESC,
       coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
-      -- Not by the id, which the caller may choose.
+      -- At random, but not by the id, which the caller may choose.
       roll.animation_seed,
       roll.id
   );
 END
 $$;
 
--- Returns rolls of a character, latest first, after the given time and id if any. The planner assumes that few of a
--- character's rolls are in the caller's sessions, and would read and sort all rolls of both; with sorting disabled it
--- scans the character's rolls until it has enough. Row security applies as for the table.
+-- Returns rolls of a character, latest first, starting after the given time and id, if they are given. The planner
+-- assumes that few of the character's rolls are in the caller's sessions, and would read and sort all rolls of the
+-- character or of these sessions. With sorting disabled it scans the character's rolls in order until it has enough.
+-- Row security applies as for the table.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   target_character_id uuid,
   kind public.roll_type,

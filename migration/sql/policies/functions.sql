@@ -1,5 +1,5 @@
--- Who may call which function. A policy is evaluated as the caller's role, which needs EXECUTE on each function in it.
--- Users or the service call the other functions listed here, directly or through another function.
+-- Who may call which function. A policy is evaluated as the caller's role, which needs EXECUTE on each function in the
+-- policy. The other functions listed here are called by users or the service, directly or through another function.
 
 GRANT EXECUTE ON FUNCTION
   private.my_session_ids(),

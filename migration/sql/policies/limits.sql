@@ -1,11 +1,13 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table, and is refused at row 101:
--- see `triggers/limits.sql`.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table; `triggers/limits.sql` says
+-- why. The policies here refuse a statement while it writes; the triggers there check it again at its end.
 --
 -- The server counts the rows that a transaction writes in each table (`pg_stat_xact_user_tables`), and nobody can reset
--- that count. The count before the first row of this statement is a subquery, which is evaluated once.
+-- that count. From the present count each policy subtracts the count before the first row of the statement, which it
+-- reads in a subquery, because a subquery is evaluated only once.
 --
--- A new version of a row is checked as it is written, a deletion when its row is found: the statement is refused when
--- it finds a row after it has deleted 101, whether or not it would delete this row too.
+-- An INSERT or UPDATE is checked as each row is written, and refused at row 101. A DELETE is checked as each row is
+-- found, when it is not yet known whether the statement deletes this row too. So it is refused only when it has deleted
+-- 101 rows and finds one more; if it finds no more, the trigger refuses it.
 DO $$
 DECLARE
   limited record;
@@ -40,10 +42,10 @@ BEGIN
 END
 $$;
 
--- Events that `ON CONFLICT DO NOTHING` skips are not inserted, but lock their session all the same. So events are
--- counted by the numbers that they draw: each event, written or not, draws two (the column's default, and the one in
--- session order), and drawing one reads the sequence. The sequence is looked up by name, so that the column does not
--- depend on the policy.
+-- An event that `ON CONFLICT DO NOTHING` skips is not inserted, but locks its session all the same. So events are
+-- counted by the numbers that they draw from their sequence. Each event, written or not, draws two (the column's
+-- default, and the number that the trigger draws in the order of the session), and each draw reads one block of the
+-- sequence. The sequence is looked up by name, so that the policy does not depend on it and the column can be dropped.
 CREATE POLICY "One statement inserts at most 100 rows"
 ON public.session_events AS RESTRICTIVE FOR INSERT
 TO authenticated

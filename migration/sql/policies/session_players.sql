@@ -1,5 +1,5 @@
 -- Any signed-in user who can see a session can see its seats. A player takes a seat in a public session that has not
--- started, leaves it and rejoins; the Seer removes players and lets them back in. Nobody seats another user.
+-- started, leaves it and rejoins; the Seer removes players and lets them back in. No user can seat another.
 
 CREATE OR REPLACE FUNCTION private.is_public_session(target_session_id uuid)
 RETURNS boolean
@@ -18,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Returns whether the caller may take the seat of `player`; if not, it raises an error with the reason. It only returns
--- false if the caller cannot see the session, which must seem not to exist, or if the session is private and only its
--- code admits the caller.
+-- Returns whether the caller may take the seat of `player`. If not, it usually raises an error with the reason. It
+-- returns false only if the caller cannot see the session, which must then seem not to exist, or if the session is
+-- private and the caller needs its code.
 CREATE OR REPLACE FUNCTION private.may_take_seat(target_session_id uuid, player uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -61,9 +61,9 @@ BEGIN
 END
 $$;
 
--- Joins a session, public or private, by its code. Runs as its owner, because the code replaces the permission to see
--- the session. The API does not expose this schema; the service calls it as the player. A player who already has a seat
--- takes it again, unless the Seer removed them.
+-- Joins a session, public or private, by its code. It runs as its owner, because whoever has the code need not be able
+-- to see the session. The API does not expose this schema; the service calls the function as the player. A player who
+-- already has a seat takes it again, unless the Seer removed them.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql
@@ -75,7 +75,7 @@ DECLARE
   session record;
   seat record;
 BEGIN
-  -- The table's own check would print the row, with the id of a private session.
+  -- The error of the table's NOT NULL constraint would print the row, with the id of a private session.
   IF chosen_character_id IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'null_value_not_allowed',
@@ -110,7 +110,8 @@ BEGIN
     INSERT INTO public.session_players (session_id, user_id, character_id)
     VALUES (session.id, me, chosen_character_id)
     ON CONFLICT DO NOTHING;
-    -- The session is locked only now: if its code was renewed meanwhile, the old one is refused.
+    -- Taking the seat has locked the session, so its code can no longer change. If the code was renewed before that,
+    -- the old one is refused.
     IF NOT EXISTS (SELECT FROM public.sessions WHERE id = session.id AND code = session_code::bpchar) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP020',
@@ -142,7 +143,7 @@ USING (
   OR private.is_public_session(session_id)
 );
 
--- A new seat must be active: an inactive one would make a participant of somebody who never joined.
+-- A new seat must be active: with an inactive one, somebody who never joined would be a participant.
 CREATE POLICY "Players take seats"
 ON public.session_players FOR INSERT
 TO authenticated

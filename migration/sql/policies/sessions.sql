@@ -1,4 +1,5 @@
--- Everyone can see public sessions, participants their private ones; only the Seer changes a session.
+-- Everyone can see public sessions, and participants also the private ones that they take part in. Of all users, only
+-- the Seer can change a session.
 
 CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid)
 RETURNS boolean
@@ -38,8 +39,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller may send an event to the session. A player who left, and can still see the session, gets an error
--- that says what is missing.
+-- Whether the caller may send an event to the session. A player who left can still see the session, and therefore gets
+-- an error that says what is missing; for other callers this returns false.
 CREATE OR REPLACE FUNCTION private.may_send_event(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -64,13 +65,17 @@ BEGIN
 END
 $$;
 
--- Returns a session, its seats with the name and class of each character, and its adventure; no row if the caller
--- cannot see the session. Character sheets are private, but participants see names and classes; a visitor sees no
--- seats, as everywhere. The adventure is included for callers who may read it, and for the Seer and seated players
--- while the session is live. Other callers get only what announces a live session, so that a public session does not
--- publish a draft. Of an ended session they get no adventure, so that an adventure that has become a draft again does
--- not stay readable. Who may see the session is decided here exactly as in the table's policy; evaluating the policy as
--- well would look the session up twice.
+-- Returns a session, its seats with the name and class of each character, and its adventure. Returns no row if the
+-- caller cannot see the session. Character sheets are private, but participants see names and classes. As in the table,
+-- seats are visible only to signed-in users.
+--
+-- The adventure is included for callers who may read it, and for the Seer and seated players while the session is live.
+-- Other callers get only what a live session announces of its adventure, so that a public session does not publish a
+-- draft. Once the session has ended they get nothing of it, so that an adventure that has become a draft again does not
+-- stay readable.
+--
+-- This function decides who may see the session exactly as the table's policy does. If the policy were evaluated too,
+-- the session would be looked up twice.
 CREATE OR REPLACE FUNCTION private.session_details(target_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -137,7 +142,7 @@ BEGIN
 END
 $$;
 
--- Returns a session with everything that a client shows of it, in one round trip; what the caller cannot see is left
+-- Returns a session with everything that a client shows of it, in one round trip. What the caller cannot see is left
 -- out.
 CREATE OR REPLACE FUNCTION public.get_session_details(p_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
@@ -153,8 +158,8 @@ BEGIN
 END
 $$;
 
--- Draws a new code for a live session, so that an old one that too many people know stops working. Only its Seer and
--- the service may call this. It runs as its owner, because users cannot write the column.
+-- Draws a new code for a live session, so that the old one stops working if too many people know it. Only the Seer and
+-- the service may do this; for others it returns no row. It runs as its owner, because users cannot write the column.
 CREATE OR REPLACE FUNCTION private.renew_session_code(target_session_id uuid)
 RETURNS SETOF public.sessions
 LANGUAGE plpgsql
@@ -173,8 +178,8 @@ BEGIN
 END
 $$;
 
--- Returns what a caller who knows a session's code sees before joining: the code is the invitation. Once no new seat
--- can be taken, only participants and the service see it.
+-- Returns what a session shows, before they join, to callers who know its code: whoever has the code counts as invited.
+-- Once no new seat can be taken, only participants and the service get a row.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -1,6 +1,7 @@
--- A profile is public, its e-mail address is not; a user edits only three columns.
+-- Profiles are public, except for the e-mail address. A user can edit only three columns of their own.
 
--- Returns the caller's e-mail address. A column privilege cannot grant it to the owner of the row only.
+-- Returns the caller's e-mail address. This is a function because a column privilege cannot be limited to the user's
+-- own row.
 CREATE OR REPLACE FUNCTION private.my_email()
 RETURNS text
 LANGUAGE plpgsql
@@ -13,9 +14,9 @@ BEGIN
 END
 $$;
 
--- Soft-deletes an account as the platform does: the trigger on `auth.users` closes the profile. If the function's owner
--- may not update `auth.users`, only the profile is closed. Only the account itself and the service may call it. Returns
--- whether the account has a profile.
+-- Soft-deletes an account as the platform does: the trigger on `auth.users` then closes the profile. If the function's
+-- owner may not update `auth.users`, only the profile is closed. Only the account itself and the service may call this.
+-- Returns whether the account has a profile.
 CREATE OR REPLACE FUNCTION private.close_account(account uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -29,8 +30,9 @@ BEGIN
       MESSAGE = 'Only the account itself or the service may close it';
   END IF;
   BEGIN
-    -- A transaction of the user that has an id may have locked the account's gate already. The platform locks the
-    -- account first and then the gate, so waiting for the account here could end its deletion in a deadlock.
+    -- If the user's transaction already has a transaction id, it may have locked the account's gate. The platform locks
+    -- the row in `auth.users` first and then the gate. So waiting for that row here could make the platform's deletion
+    -- of the account fail in a deadlock.
     IF NOT private.is_server() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
       PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
     END IF;
@@ -69,7 +71,7 @@ GRANT SELECT (id, display_name, avatar_url, bio, is_verified, games_played, game
 ON public.users TO anon, authenticated;
 GRANT UPDATE (display_name, avatar_url, bio) ON public.users TO authenticated;
 
--- Even the service cannot write `closed_at` and the counters of limits; only the schema's functions do.
+-- Even the service cannot write `closed_at` and the counters that limits use; only the schema's functions do.
 GRANT SELECT, DELETE ON public.users TO service_role;
 GRANT INSERT (
   id, account_id, email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
@@ -78,7 +80,7 @@ GRANT UPDATE (
   email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
 ) ON public.users TO service_role;
 
--- `users` without the e-mail address, with the caller's privileges, for clients that select all columns.
+-- `users` without the e-mail address, for clients that select all columns. Access is checked as for the caller.
 CREATE OR REPLACE VIEW public.profiles
 WITH (security_invoker = true)
 AS

@@ -4,7 +4,8 @@ DECLARE
   relation text;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = 'supabase_realtime') THEN
-    -- The operator sets wal_level. Without `logical` the publication has no effect, and creating it would only warn.
+    -- Creating a publication warns unless `wal_level` is `logical`, and the publication has no effect until then. The
+    -- operator decides about `wal_level`, so the warning is suppressed.
     SET LOCAL client_min_messages = error;
     CREATE PUBLICATION supabase_realtime;
     COMMENT ON PUBLICATION supabase_realtime IS 'made by sparc: stand-in for the platform';

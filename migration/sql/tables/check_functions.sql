@@ -1,6 +1,6 @@
--- Functions that are called by check constraints, for conditions that a single expression cannot state. They are pure.
--- They are written in plpgsql, because a SQL function with a pinned search_path is not inlined and would be planned at
--- every call.
+-- Functions that check constraints call, for conditions that a single expression cannot state. Their results depend
+-- only on their arguments. They are written in plpgsql, because a SQL function with a pinned search_path is not inlined
+-- and would be planned at every call.
 
 -- Returns the sum of the dice.
 CREATE OR REPLACE FUNCTION private.sum_of_dice(results integer[])
@@ -22,9 +22,10 @@ BEGIN
 END
 $$;
 
--- Whether a text has no visible character, only spaces of every width, control characters, what Unicode calls default
--- ignorable (soft hyphen, joiners, direction marks, fillers, variation selectors, tags), invisible stackers of Indic
--- scripts, and the blanks and joiners of Braille, Khitan, musical and Egyptian script.
+-- Whether a text has no visible character. The characters that show nothing are spaces of every width, control
+-- characters, the characters that Unicode calls default ignorable (soft hyphen, joiners, direction marks, fillers,
+-- variation selectors, tags), invisible stackers of Indic scripts, and the blanks and joiners of Braille, Khitan,
+-- musical and Egyptian script.
 CREATE OR REPLACE FUNCTION private.is_blank(value text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -44,8 +45,9 @@ END
 $$;
 
 -- Whether the modifiers are a list of at most ten `{"type": "dice" | "flat", "value": int, "source": text}` with dice
--- from -5 to 5, flat from -10 to 10, and a source with a visible character. All participants see a modifier, and its
--- bounds keep anyone from forging a result with one.
+-- from -5 to 5, flat from -10 to 10, and a source with a visible character. The source must be visible because it tells
+-- the other participants where a modifier comes from. The bounds keep a caller from deciding a roll by a large
+-- modifier.
 CREATE OR REPLACE FUNCTION private.are_valid_modifiers(modifiers jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -87,7 +89,8 @@ BEGIN
 END
 $$;
 
--- Returns the sum of the modifiers of one kind; 0 for an invalid list, which the check `valid_modifiers` refuses.
+-- Returns the sum of the modifiers of one kind. For an invalid list it returns 0; the check `valid_modifiers` refuses
+-- the row.
 CREATE OR REPLACE FUNCTION private.sum_of_modifiers(modifiers jsonb, kind text)
 RETURNS integer
 LANGUAGE plpgsql

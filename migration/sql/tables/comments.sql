@@ -1,5 +1,6 @@
 -- The meaning of every table and column. The entities' documentation and docs/generated/columns.md are generated from
--- it. A repair recognizes a renamed table or column by its comment, so the comments of a table's columns must differ.
+-- these comments. A repair recognizes a renamed table or column by its comment, so no two tables, and no two columns of
+-- a table, may have the same comment.
 
 COMMENT ON TABLE public.users IS 'The public profile of an account.';
 COMMENT ON COLUMN public.users.id IS 'The account''s id in `auth.users`; stays the same after the account is deleted.';

@@ -1,6 +1,7 @@
--- One row per account. Every write of the account locks it before any other row, and so does closing the account. The
--- profile cannot serve as the gate, because it is locked late in the lock order, for its counters.
--- Only our functions can access this table, so nobody can lock the gate of another account.
+-- The gates of accounts, one row each. Whatever an account writes, its gate is locked before any other row, and so it
+-- is when the account is closed; so either waits for the other. The profile's row cannot serve as the gate: it comes
+-- late in the lock order, because it holds counters. Only our functions can access this table, so nobody can lock the
+-- gate of another account.
 CREATE TABLE private.account_gates (
   account_id uuid PRIMARY KEY REFERENCES public.users (id) ON DELETE CASCADE,
   is_open boolean NOT NULL DEFAULT true
@@ -9,8 +10,9 @@ CREATE TABLE private.account_gates (
 ALTER TABLE private.account_gates ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON TABLE private.account_gates FROM PUBLIC, anon, authenticated, service_role;
 
--- Row-level security does not apply to deletions in a publication: every subscriber receives the replica identity of
--- each deleted row. The primary key would reveal a user, so the replica identity is a random id.
+-- The replica identity of seats. Row-level security does not apply to deletions in a publication: every subscriber
+-- receives the replica identity of each deleted row. The primary key would reveal the user who held the seat, so the
+-- replica identity is a random id.
 ALTER TABLE public.session_players REPLICA IDENTITY USING INDEX session_players_replica_id_key;
 
 COMMENT ON TABLE private.account_gates IS 'One row per account, locked by every write of the account and by closing it.';

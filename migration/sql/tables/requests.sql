@@ -1,8 +1,11 @@
--- The request that created a row, and its caller. A repeat of the same request returns the row, whatever happened to it
--- since; any other request with the same id is a conflict. The digest is two hashes of a JSON document of the
--- insertable columns. PostgreSQL hashes it by value, so a number has the same hash in all its notations. The request
--- itself is not stored. Only our functions can access this table. Rolls and events never change and are compared
--- directly. The relation `users` stands for the accounts in `auth.users`.
+-- A digest of the request that created a row, and the caller who sent it. A caller who repeats the same request gets
+-- the row, even if it was edited since; any other request with the same id is a conflict. The request itself is not
+-- stored.
+--
+-- The digest is two hashes of a JSON document of the columns that a request sets. PostgreSQL hashes the document by
+-- value, so a number has the same hash in all its notations. Rolls and events have no digest: they never change, so a
+-- repeated request is compared with the row itself. Where `relation` is `users`, the row is an account in `auth.users`.
+-- Only our functions can access this table.
 CREATE TABLE private.requests (
   relation text NOT NULL,
   id uuid NOT NULL,

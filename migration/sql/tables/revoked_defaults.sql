@@ -1,5 +1,6 @@
--- Revokes all default privileges as soon as the tables exist: a platform grants every new table to the API's roles, and
--- a migration may stop between two steps. The step that adds the policies grants what is meant to be accessible.
+-- Enables row security and revokes all default privileges, because the platform grants privileges on every new table to
+-- the API's roles. The migration that creates the tables does this itself, so that they are never exposed, even if `up`
+-- stops before it installs the policies. The files in `policies/` grant what is meant to be accessible.
 DO $$
 DECLARE
   relation regclass;
@@ -18,8 +19,8 @@ $$;
 
 REVOKE ALL ON SEQUENCE public.session_events_seq_seq FROM PUBLIC, anon, authenticated, service_role;
 
--- Check constraints call these functions as the role that writes the row. They only compute from their arguments and
--- reveal nothing.
+-- Check constraints call these functions as the role that writes the row, so that role needs EXECUTE. The functions use
+-- only their arguments, and so reveal nothing.
 GRANT EXECUTE ON FUNCTION
   private.sum_of_dice(integer[]),
   private.is_blank(text),

@@ -1,10 +1,13 @@
--- Closing an account removes its personal data and keeps others' history. Deleting an account closes it and deletes its
--- profile, unless somebody else's history references it.
+-- Closing an account removes its personal data and keeps the history of others. Deleting an account closes it and
+-- deletes its profile, unless the history of others references the profile.
 
--- Locks the rows that closing an account changes, except those that somebody else has locked, which it returns. It
--- waits for none. The rows are the account's seats in live sessions with their characters, these sessions, those that
--- it runs, the characters and profiles of the participants of the latter, whose counters change, and drafts. Deleting
--- the account also deletes the ended sessions in which nobody else ever had a seat.
+-- Locks the rows that closing an account changes, without waiting, and returns those that it could not lock because
+-- another transaction has locked them. The rows are:
+-- - the account's seats in live sessions, the characters in these seats, and these sessions,
+-- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
+--   because ending a session changes their counters,
+-- - the account's profile and its drafts,
+-- - if the account is deleted, also the ended sessions in which nobody else ever had a seat, because they are deleted.
 CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
 RETURNS TABLE (relation text, key uuid)
 LANGUAGE plpgsql
@@ -94,7 +97,7 @@ BEGIN
   locked := ARRAY(
     SELECT profile.id FROM public.users AS profile WHERE profile.id = ANY (user_ids) FOR NO KEY UPDATE SKIP LOCKED
   );
-  -- The account's own profile gets another e-mail address, which is a key and needs the stronger lock.
+  -- The e-mail address of the account's own profile will change. It is a key, so this needs the stronger lock.
   PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
   IF FOUND THEN
     locked := locked || account;
@@ -104,7 +107,8 @@ BEGIN
   EXCEPT
   SELECT 'users', unnest(locked);
 
-  -- Drafts that others have played are archived. Whoever completes such a session changes their counters.
+  -- Drafts are deleted or, if others have played them, archived. The completion of a session of such a draft changes
+  -- the draft's counter.
   locked := ARRAY(
     SELECT id FROM public.adventures WHERE creator_id = account AND status = 'draft' FOR NO KEY UPDATE SKIP LOCKED
   );
@@ -115,7 +119,7 @@ BEGIN
 END
 $$;
 
--- Waits for a row that `lock_free_rows_of_account` returned, and locks it.
+-- Waits for a row that `lock_free_rows_of_account` returned, and locks it in the same mode.
 CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -145,12 +149,16 @@ END
 $$;
 
 -- Locks all rows that closing an account changes, in rounds. The caller has locked the account's gate, so no write of
--- the account is in progress. No order of these rows avoids deadlocks, because users lock several of their rows in any
--- order that they like: a statement locks them in scan order, a transaction in the order of its statements. So a round
--- waits for one row while it holds only the gate, and then locks the others without waiting, or none. The row is a
--- random one: statements that lock the same rows in the same order all lock the same row first, and a statement that
--- gets that row finds the others free. Writers who keep many rows busy could make every round fail. So from the ninth
--- round on, all rows that were busy so far are waited for, one after the other, which can end in a deadlock.
+-- the account is in progress. No fixed order of these rows avoids deadlocks, because users can lock several of their
+-- rows in any order: a statement locks them in scan order, and a transaction in the order of its statements. So each
+-- round waits for at most one row, while it holds only the gate, and then tries to lock the others without waiting. If
+-- that fails, the round releases all its locks.
+--
+-- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
+-- statements lock first. Whoever gets that row finds the others free, because those statements wait for it too.
+--
+-- Writers who keep many rows busy could make every such round fail. So after eight of them, each round waits for all
+-- rows that were busy, one after the other, which can end in a deadlock.
 CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
 RETURNS void
 LANGUAGE plpgsql
@@ -192,7 +200,8 @@ BEGIN
       relations := busy_relations[1:1];
       keys := busy_keys[1:1];
     ELSE
-      -- In the lock order, or in random order, so that no fixed order of other statements always opposes it.
+      -- In the lock order, or in random order, so that statements with another fixed order do not conflict with every
+      -- attempt.
       SELECT
         array_agg(relation ORDER BY lock_rank, key),
         array_agg(key ORDER BY lock_rank, key)
@@ -216,12 +225,16 @@ BEGIN
 END
 $$;
 
--- Locks the gate and the rows of an account, and tries again after a deadlock. The platform closes and deletes
--- accounts and does not retry. A failed attempt releases its locks, so the other statement proceeds. The attempts for
--- the gate are not limited: a transaction of the account that holds the gate and waits for its row in `auth.users`,
--- which a deletion has locked, could end each of them in a deadlock. The gate is locked in the attempt's own
--- subtransaction, not in one nested in it: a lock that a finished nested subtransaction has taken makes others wait
--- until the whole transaction ends.
+-- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform, which closes and
+-- deletes accounts, does not retry. A failed attempt releases its locks, so the other statement proceeds.
+--
+-- Deadlocks over the gate do not count towards the limit of ten attempts. A deletion has locked the account's row in
+-- `auth.users`; a transaction of the account that holds the gate may wait for that row, and could end any number of
+-- attempts in a deadlock.
+--
+-- The gate is locked in the attempt's own subtransaction, not in one nested in it. Once a nested subtransaction has
+-- ended, whoever waits for a lock that it took must wait until the whole transaction ends, even if the attempt is
+-- rolled back.
 CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
 RETURNS void
 LANGUAGE plpgsql
@@ -252,8 +265,8 @@ BEGIN
 END
 $$;
 
--- Closes an account: removes personal data, keeps history, gives up seats in live sessions, cancels live sessions of
--- which it is the Seer. Idempotent.
+-- Closes an account: removes its personal data, gives up its seats in live sessions, cancels the live sessions that it
+-- runs, and deletes its drafts. History is kept. Idempotent.
 CREATE OR REPLACE FUNCTION private.erase_account(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -263,11 +276,12 @@ AS $$
 BEGIN
   PERFORM private.lock_account(account);
 
-  -- This row has a digest of the sign-up, with which guesses of the e-mail address and the name could be verified.
+  -- This row has a digest of the sign-up. With it, somebody could verify guesses of the e-mail address and the name.
   DELETE FROM private.requests
   WHERE id = account
     AND relation = 'users';
-  -- The profile comes first, so that the events of leaving and cancelling below contain no personal data.
+  -- The profile is changed first, so that the events of leaving and cancelling, which are written below, contain no
+  -- personal data.
   UPDATE public.users
   SET email = account || '@deleted.invalid',
       display_name = 'Former player',
@@ -275,8 +289,9 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- A session that others have locked FOR UPDATE, for example to delete it, is skipped: its events would make the
-  -- closing wait. So is an event that the clean-up of another transaction is just deleting.
+  -- Events of joining and leaving contain the name and the picture, which are replaced here. The events of a session
+  -- that others have locked FOR UPDATE, for example to delete it, are skipped, because closing must not wait for them.
+  -- So are events that the clean-up of another transaction is just deleting.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -310,7 +325,8 @@ BEGIN
   WHERE seer_id = account
     AND status NOT IN ('completed', 'cancelled');
 
-  -- A draft that others have played is part of their history, so it is archived instead.
+  -- Drafts that are still there are part of the history of others, or another transaction has locked them. They are
+  -- archived instead.
   PERFORM private.delete_unplayed_adventures(account, ARRAY['draft']::public.adventure_status[]);
   UPDATE public.adventures
   SET status = 'archived'
@@ -327,8 +343,8 @@ BEGIN
 END
 $$;
 
--- Handles the deletion of an account, which always succeeds: the account is closed, and the profile is deleted unless
--- somebody else's history references it.
+-- Handles the deletion of an account, which always succeeds: the account is closed, and its profile is deleted unless
+-- the history of others references it.
 CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -337,14 +353,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM private.lock_account(OLD.id, is_deletion => true);
-  -- This must be the first change of the profile. From the second change in a transaction on, the foreign key is
-  -- checked even if its column is unchanged, and the account no longer exists.
+  -- This must be the first change of the profile in this transaction. After the first one, PostgreSQL checks the
+  -- foreign key at every further change, even if its column is unchanged. While that column still had its value, the
+  -- check would fail, because the account no longer exists.
   UPDATE public.users
   SET account_id = NULL
   WHERE id = OLD.id;
   PERFORM private.erase_account(OLD.id);
-  -- Rows that are deleted with others, such as events, have not been locked. After a deadlock over one of them, they
-  -- stay.
+  -- The rows that are deleted with the profile's sessions and adventures, such as events, have not been locked in
+  -- advance. If deleting one of them ends in a deadlock, the profile and its history stay.
   BEGIN
     DELETE FROM public.users WHERE id = OLD.id;
   EXCEPTION
@@ -353,16 +370,17 @@ BEGIN
         PERFORM private.delete_unshared(OLD.id);
       EXCEPTION
         WHEN foreign_key_violation OR deadlock_detected THEN
-          NULL; -- Somebody joined meanwhile, or uses the rows: the history stays.
+          NULL; -- Somebody has joined meanwhile or uses the rows, so they stay.
       END;
   END;
   RETURN NULL;
 END
 $$;
 
--- Deletes an account's adventures that nobody else has played. An adventure stays if another transaction has locked
--- it, one of its sessions or one of their seats, because closing an account must not depend on others: whoever creates
--- a session of an adventure locks it, and with overlapping transactions they could keep it locked for ever.
+-- Deletes an account's adventures of the given statuses that have no history (`adventure_has_history`). An adventure
+-- stays if another transaction has locked it, one of its sessions or one of their seats, because closing an account
+-- must not depend on others: whoever creates a session of an adventure locks the adventure, and several users with
+-- overlapping transactions could keep it locked for ever.
 CREATE OR REPLACE FUNCTION private.delete_unplayed_adventures(account uuid, statuses public.adventure_status[])
 RETURNS void
 LANGUAGE plpgsql
@@ -397,8 +415,8 @@ BEGIN
 END
 $$;
 
--- Deletes rows that involve only the account: sessions in which nobody else ever had a seat, and then rows that are no
--- longer referenced.
+-- Deletes the rows that involve only the account: sessions in which nobody else ever had a seat, the progress in the
+-- tutorial, adventures without history, and characters that are then no longer referenced.
 CREATE OR REPLACE FUNCTION private.delete_unshared(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -434,11 +452,14 @@ BEGIN
 END
 $$;
 
--- Deletes an account's own history with its profile. If others' history references any of it, the foreign keys refuse
--- the whole deletion. If an adventure stays, this trigger refuses the deletion itself: the foreign key would delete the
--- adventure too, and wait for the transaction that has locked it. This trigger fires AFTER, because deleting these rows
--- updates counters of the profile, and a BEFORE DELETE trigger must not update the row that is being deleted. The
--- capital letter makes it fire before the foreign keys' triggers, which are called `RI_...`.
+-- Deletes an account's own history with its profile. If the history of others references any of it, the foreign keys
+-- refuse the whole deletion. If one of its adventures could not be deleted, this trigger refuses the deletion of the
+-- profile itself. Otherwise the foreign key would delete the adventure with the profile, and would wait for the
+-- transaction that has locked it.
+--
+-- This is an AFTER trigger, because deleting these rows updates counters of the profile, and a BEFORE DELETE trigger
+-- must not update the row that is being deleted. Its name begins with a capital letter, so that it fires before the
+-- triggers of the foreign keys, which are called `RI_...`.
 CREATE OR REPLACE FUNCTION private.delete_own_history()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -458,7 +479,8 @@ BEGIN
 END
 $$;
 
--- The capital letter makes it fire before the foreign key's trigger, which would lock the profile before its sessions.
+-- The capital letter makes this trigger fire before the foreign key's, which would lock the profile before the
+-- account's sessions.
 CREATE OR REPLACE TRIGGER "On_auth_user_deleted"
   AFTER DELETE ON auth.users
   FOR EACH ROW EXECUTE FUNCTION private.handle_deleted_user();

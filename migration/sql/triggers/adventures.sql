@@ -1,5 +1,5 @@
--- A published adventure is valid: content that a client changes becomes valid again only through the service's
--- validation.
+-- A published adventure has valid content. When a client changes the content, it becomes valid again only through the
+-- service's validation.
 
 CREATE OR REPLACE FUNCTION private.check_adventure()
 RETURNS trigger
@@ -14,8 +14,9 @@ BEGIN
       IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
         PERFORM private.refuse_used_id('adventures');
       END IF;
-      -- Not `now()`, which several transactions of one message share: an adventure that replaces a deleted one with the
-      -- same id must not seem to be the one that was validated.
+      -- This is not `now()`, because several transactions of one message can have the same `now()`. The service stores
+      -- a validation result only if `updated_at` has not changed, and an adventure that replaces a deleted one with the
+      -- same id must not be taken for the one that was validated.
       NEW.updated_at := clock_timestamp();
     END IF;
     IF NEW.status = 'published' THEN
@@ -24,7 +25,7 @@ BEGIN
     RETURN NEW;
   END IF;
 
-  -- Content is compared as it is stored: 12 and 12.0 are equal as numbers, but readers see which of the two it is.
+  -- Content is compared as it is stored: 12 and 12.0 are equal as numbers, but readers see the difference.
   IF record_image_ne(ROW(NEW.content), ROW(OLD.content)) THEN
     IF OLD.status = 'published' AND NEW.status = 'published' THEN
       RAISE EXCEPTION USING
@@ -33,19 +34,20 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
-    -- If content and result are written together to a row without a valid result, the service has validated that
-    -- content.
+    -- If a statement writes new content and also marks as valid a row that was not valid, it is the service, which has
+    -- validated that content. Otherwise new content is not valid.
     IF OLD.is_valid OR NOT NEW.is_valid THEN
       NEW.is_valid := false;
       NEW.validation_errors := '[]';
     END IF;
   END IF;
   IF NEW.status = 'published' AND OLD.status <> 'published' THEN
-    -- The first time is kept, so that nobody stays at the top of the newest adventures by publishing again.
+    -- The time of the first publication is kept, so that nobody can stay at the top of the newest adventures by
+    -- publishing again.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- A transaction with an older snapshot that closes the account would not see this draft. Updating the gate makes it
-  -- fail with a serialization error.
+  -- A transaction that closes the account may have an older snapshot, in which this adventure is not yet a draft.
+  -- Updating the gate makes that transaction fail with a serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -63,6 +65,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.adventures WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('adventures');
   END IF;
@@ -79,9 +82,8 @@ BEGIN
 END
 $$;
 
--- Whether an adventure has history, which keeps it from being deleted: a session that is live or had a player. A
--- session that ended without ever having had a player besides its Seer is not history, because anyone could have
--- created it.
+-- Whether an adventure has history, which keeps it from being deleted: a session that is live, or that had a player
+-- besides its Seer. An ended session without such a player is not history, because anyone could have created it.
 CREATE OR REPLACE FUNCTION private.adventure_has_history(adventure uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -113,9 +115,9 @@ BEGIN
 END
 $$;
 
--- Deletes the sessions that are not history together with the adventure, which is already locked although sessions come
--- before adventures in the lock order. Waiting for them is safe: they have ended, and no single statement locks an
--- ended session and then waits for an adventure.
+-- Deletes, with the adventure, its sessions that are not history. The adventure is already locked, although sessions
+-- come before adventures in the lock order. Waiting for these sessions is safe all the same: they have ended, and no
+-- single statement locks an ended session and then waits for an adventure.
 CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
 RETURNS trigger
 LANGUAGE plpgsql

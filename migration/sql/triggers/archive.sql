@@ -1,12 +1,15 @@
--- Maintenance: archives sessions that were completed or cancelled more than ninety days ago, with their seats and
--- rolls, and cancels abandoned ones.
+-- Maintenance jobs. One archives sessions that were completed or cancelled more than ninety days ago, with their seats
+-- and rolls; the other cancels abandoned sessions.
 
--- Archives or cancels these sessions, and returns those for which that fails, each with a warning: one session does
--- not stop the job for the others. If it fails for several sessions at once, each half of them is tried separately. A
--- session whose attempt ends in a deadlock is tried three times, because a user's statement may lock characters or
--- profiles in another order. Neither waits longer than a fifth of a second for a lock that somebody has taken since
--- `sessions_with_locked_rows`: the job keeps all its sessions locked until it ends. The job stops at a serialization
--- failure, when the server has no space or memory, when an administrator stops it, and at an internal error.
+-- Archives or cancels these sessions. Returns those for which that fails, and warns of each, so one session does not
+-- keep the job from doing the others. If it fails for several sessions at once, each half of them is tried separately.
+-- If a single session ends in a deadlock, it is tried up to three times, because a user's statement may lock characters
+-- or profiles in another order.
+--
+-- The job keeps all its sessions locked until it ends. So for a lock that somebody has taken since
+-- `sessions_with_locked_rows` looked, it waits a fifth of a second at most. An error that concerns the server stops the
+-- job: a serialization failure, no disk space or memory, a shutdown or cancellation by an administrator, an I/O error,
+-- and an internal error.
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -42,9 +45,10 @@ BEGIN
 END
 $$;
 
--- Returns those of the sessions for which the job would wait, because somebody has locked a row that it needs, and
--- warns of each. It waits for none. The archive copies seats, and its foreign keys lock what seats and rolls refer to;
--- cancelling a session changes the counters of its participants and their characters.
+-- Returns the sessions for which the job would have to wait, because somebody has locked a row that it needs, and warns
+-- of each. This function itself waits for no lock. Archiving a session deletes its seats, and the foreign keys of the
+-- archive lock the users, characters and creatures of its seats and rolls. Cancelling a session changes the counters of
+-- its participants and their characters.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -140,7 +144,7 @@ BEGIN
 END
 $$;
 
--- Moves sessions to the archive, with their seats and rolls, all or none. The caller has locked the sessions and seats.
+-- Moves all of these sessions to the archive, with their seats and rolls, or none. The caller has locked the sessions.
 CREATE OR REPLACE FUNCTION private.move_to_archive(session_ids uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -188,8 +192,8 @@ BEGIN
 END
 $$;
 
--- Archives up to `batch_size` sessions and returns how many. A session that cannot be moved is skipped with a warning,
--- and does not count towards the batch.
+-- Archives up to `batch_size` sessions and returns how many. A session that cannot be archived is skipped with a
+-- warning, and does not count towards the batch.
 CREATE OR REPLACE FUNCTION private.archive_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -203,7 +207,7 @@ DECLARE
   moved integer := 0;
 BEGIN
   LOOP
-    -- Skips rows that another run has locked, so two concurrent runs share the work instead of waiting.
+    -- Rows that another run has locked are skipped, so two concurrent runs share the work instead of waiting.
     session_ids := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
@@ -214,7 +218,8 @@ BEGIN
       ORDER BY session.ended_at
       LIMIT batch_size - moved
       FOR UPDATE OF session SKIP LOCKED
-      -- A session whose adventure is being deleted is skipped, because the deletion searches it for history.
+      -- If the adventure is being deleted, its sessions are skipped: the deletion looks for history in both tables, and
+      -- must not miss a session that is moved meanwhile.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
     failed := private.sessions_with_locked_rows('archive', session_ids);
@@ -227,9 +232,10 @@ BEGIN
 END
 $$;
 
--- Refuses a session, or a roll, whose id was archived after the snapshot of the transaction. No query sees such a row,
--- but a unique index does. So this writes an archived row with the id and rolls it back: the table of live rows has
--- accepted the row, so only the index can refuse it before the foreign keys do.
+-- Refuses a session or a roll whose id was archived after the snapshot of the transaction. No query of this transaction
+-- sees the archived row, but the unique index does. So this inserts a row with that id into the archive and rolls the
+-- insertion back. The live table has accepted the row already, so its values pass all checks, and foreign keys are
+-- checked only after the index. So the insertion fails with a unique violation if the id is archived, and only then.
 CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
@@ -271,9 +277,9 @@ EXCEPTION
 END
 $$;
 
--- Whether a session is abandoned. A waiting session is abandoned a week after its planned start (at the latest a year
--- after its creation, because the start may be set in any year), or a month after its creation if it has no start. A
--- started session is abandoned after a month without events.
+-- Whether a session is abandoned. A session that has not started is abandoned a week after its planned start, but no
+-- later than a year after its creation, because the start may be set in any year. Without a planned start it is
+-- abandoned a month after its creation. A session that has started is abandoned after a month without events.
 CREATE OR REPLACE FUNCTION private.is_abandoned(session public.sessions)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -308,8 +314,8 @@ BEGIN
 END
 $$;
 
--- Cancels up to `batch_size` abandoned sessions and returns how many. One that cannot be cancelled is skipped with a
--- warning, and does not count towards the batch.
+-- Cancels up to `batch_size` abandoned sessions and returns how many. A session that cannot be cancelled is skipped
+-- with a warning, and does not count towards the batch.
 CREATE OR REPLACE FUNCTION private.cancel_abandoned_sessions(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql

@@ -1,11 +1,13 @@
 -- Where the platform has `realtime.send`, each event is also sent as a private broadcast on the topic `session:<id>`.
 -- An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads that setting from
--- the catalog, because a caller could set the parameter.
+-- the catalog, not with `current_setting`, because a caller could set the parameter.
 
--- Whether a broadcast would arrive now. `realtime.send` writes a warning to the server's log for each one that does
--- not, because of a missing privilege, or because the platform creates the day's partition only once a client has
--- connected. The end of the partition is cached for the connection, in seconds; a caller who changes the cached value
--- cannot suppress a broadcast.
+-- Whether a broadcast would arrive now. If it would not, `realtime.send` would write a warning to the server's log for
+-- each event. The reasons are a missing privilege, or that the day's partition does not exist: the platform creates it
+-- only once a client has connected.
+--
+-- A positive answer is remembered in a setting of the connection, until the end of that partition and for a day at
+-- most. A caller who changes this setting cannot suppress a broadcast.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -66,10 +68,10 @@ BEGIN
 END
 $$;
 
--- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the
--- database session's time zone, which a caller could set to one whose day has no partition yet, so it is set to UTC
--- here. Others can lock Realtime's table, even somebody who only reads it while the platform drops a partition, so it
--- does not wait longer than a tenth of a second.
+-- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the time
+-- zone of the database session. A caller could set a time zone in which it is a day that has no partition yet, so it is
+-- set to UTC here. Somebody else may have locked Realtime's table, even by reading it while the platform waits to drop
+-- a partition, so the trigger waits for a lock a tenth of a second at most.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -1,5 +1,5 @@
--- Enforces the limits of ten living and a hundred retired characters per account; a character cannot retire while
--- seated in a live session.
+-- Enforces the limits of ten living and a hundred retired characters per account. Also keeps a character from retiring,
+-- or changing its owner, while it has a seat in a live session.
 
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
@@ -18,7 +18,7 @@ BEGIN
     END IF;
     RETURN NEW;
   END IF;
-  -- The owner retires a character; the database sets the time.
+  -- The owner decides whether the character is retired; the database sets the time.
   IF NEW.retired_at IS NOT NULL THEN
     NEW.retired_at := coalesce(OLD.retired_at, now());
   END IF;
@@ -45,6 +45,7 @@ DECLARE
   is_living integer := 0;
   is_retired integer := 0;
 BEGIN
+  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.characters WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('characters');
   END IF;

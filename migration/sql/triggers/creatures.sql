@@ -1,4 +1,4 @@
--- Refuses the id of a creature in somebody else's adventure (`refuse_used_id`).
+-- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`).
 CREATE OR REPLACE FUNCTION private.check_creature_id()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -18,8 +18,8 @@ BEGIN
     IF private.owns_adventure(NEW.adventure_id) THEN
       PERFORM private.refuse_used_id('creatures');
     END IF;
-    -- Not left to row security, which uses the statement's snapshot: another part of the statement may have deleted the
-    -- caller's adventure.
+    -- The caller does not own the adventure of the new row. This is not left to row security, which uses the
+    -- statement's snapshot: there, an adventure that another part of the statement has deleted is still the caller's.
     PERFORM private.may_add_creature(NEW.adventure_id);
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -37,6 +37,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.creatures WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('creatures');
   END IF;

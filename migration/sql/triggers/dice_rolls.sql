@@ -1,7 +1,8 @@
 -- The database rolls the dice: a client supplies what is rolled, never the result.
 
--- Returns `dice_count` fair dice, at most ten. It is one expression, which costs a fifth of a loop. Like
--- `random_numbers` it skips bytes 6 and 8, and it draws again if a byte is beyond the last multiple of six.
+-- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which costs a fifth of
+-- a loop. Like `random_numbers` this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or more, it draws
+-- all bytes again.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -55,9 +56,9 @@ BEGIN
 END
 $$;
 
--- Computes the number of dice from attribute and modifiers, rolls them, and computes the outcome. Results that the row
--- already has (a recorded or scripted roll; the API's users cannot supply them) are kept, and the check constraints
--- apply to them too.
+-- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. A row that
+-- already has results keeps them (the service may record or script a roll; users cannot supply results), and the check
+-- constraints apply to them too.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -78,10 +79,11 @@ BEGIN
       CONSTRAINT = 'one_roller';
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
-  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. Whether that roll can
-  -- be saved is checked after the row is written. But a save of no roll of this character in this session is refused
-  -- before row security, because the unique index would otherwise reveal whether a roll of another session has been
-  -- saved, and make the player's own save wait for this one.
+  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. `claim_heroic_save`
+  -- checks, after the row is written, whether that roll can be saved. But the roll must be one of this character in
+  -- this session, and that is checked here, before row security and the unique index. Otherwise the index would reveal
+  -- whether a roll of another session has been saved, and the save by that roll's own player would have to wait for
+  -- this transaction.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (
@@ -103,7 +105,7 @@ BEGIN
     NEW.modifiers := original.modifiers;
   END IF;
   IF NEW.modifiers <> '[]' THEN
-    -- Modifiers above their size limit are not parsed: the check refuses them.
+    -- Modifiers above their size limit are not parsed, because the check on their size refuses them.
     IF pg_column_size(NEW.modifiers) <= 8192 THEN
       IF NOT private.are_valid_modifiers(NEW.modifiers) THEN
         RAISE EXCEPTION USING
@@ -145,7 +147,7 @@ BEGIN
   END IF;
 
   IF NEW.results IS NULL THEN
-    -- Initiative is one die; any other roll has the attribute plus bonus dice, between 1 and 10.
+    -- Initiative is one die; any other roll has as many dice as the attribute plus the bonus dice, between 1 and 10.
     NEW.dice_count := CASE
       WHEN NEW.roll_type = 'initiative' THEN 1
       ELSE least(10, greatest(1, attribute_value + bonus))
@@ -156,8 +158,9 @@ BEGIN
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));
   NEW.total := coalesce(NEW.total, private.sum_of_dice(NEW.results));
   NEW.modified_total := coalesce(NEW.modified_total, NEW.total + flat);
-  -- A difficulty out of range is refused by its check, after row security. Here the difference could overflow, which
-  -- would tell a caller who may not see the sheet how many dice were rolled.
+  -- A difficulty out of range is refused by its check, after row security. It is not subtracted here, because the
+  -- difference could overflow. Whether it does depends on the total, so the error would reveal something about the dice
+  -- to a caller who may not see the sheet.
   NEW.margin := coalesce(
     NEW.margin,
     CASE WHEN NEW.difficulty BETWEEN 3 AND 18 THEN NEW.modified_total - NEW.difficulty ELSE 0 END
@@ -181,8 +184,9 @@ BEGIN
 END
 $$;
 
--- Claims the heroic save of a seat, after the save was written: one per encounter and seat, one per roll (a unique
--- index), within thirty seconds of a failed roll. Locks the seat, then the session, as leaving does.
+-- Uses up the heroic save of a seat, after the save was written. A seat has one save per encounter, a roll can be saved
+-- once (a unique index), and it must have failed at most thirty seconds ago. Locks the seat, then the session, as
+-- leaving does.
 CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -192,7 +196,7 @@ AS $$
 DECLARE
   original public.dice_rolls;
   encounter integer;
-  -- A roll made now is timed by the clock, a recorded one by its own time.
+  -- A roll that is made now is timed by the clock; a roll that the service records is timed by its own `created_at`.
   saved_at timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *
@@ -250,9 +254,9 @@ BEGIN
 END
 $$;
 
--- After a roll is written: refuses rolls of several sessions in one statement and the id of an archived roll, claims a
--- heroic save and emits the event. One trigger does all, because every trigger slows each roll: the server parses a
--- trigger's condition again for each statement.
+-- After a roll is written, refuses rolls of several sessions in one statement and the id of an archived roll, uses up a
+-- heroic save, emits the event, and checks the caller's permission again. One trigger does all of this, because each
+-- trigger slows every roll: the server parses a trigger's condition again for each statement.
 CREATE OR REPLACE FUNCTION private.emit_roll()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -262,7 +266,8 @@ AS $$
 DECLARE
   me CONSTANT uuid := auth.uid();
 BEGIN
-  -- Before any session is locked: rolls in several sessions would lock them in the order of the caller's rows.
+  -- This check comes before any session is locked, because rolls in several sessions would lock them in the order of
+  -- the caller's rows.
   IF me IS NOT NULL
     AND EXISTS (SELECT FROM new_rolls WHERE session_id <> NEW.session_id)
     AND NOT private.is_server()
@@ -303,8 +308,9 @@ BEGIN
       'original_roll_id', NEW.original_roll_id
     )
   );
-  -- Row security was evaluated on the statement's snapshot. The event has locked the session only now, and it may have
-  -- changed since, so the permission is checked again. The most common case, a player's own seat, comes first.
+  -- Row security was evaluated on the statement's snapshot. The event has locked the session only now, and the session
+  -- and the seat may have changed since, so the permission is checked again. The most common case, a player's own seat,
+  -- comes first.
   IF me IS NOT NULL
     AND NOT EXISTS (
       SELECT
@@ -323,7 +329,8 @@ BEGIN
       ERRCODE = 'insufficient_privilege',
       MESSAGE = 'new row violates row-level security policy for table "dice_rolls"';
   END IF;
-  -- The creature may have been deleted, and its id used in another adventure, since its dice were rolled.
+  -- Since the dice were rolled, the creature may have been deleted, and its id may have been used for a creature of
+  -- another adventure.
   IF NEW.creature_id IS NOT NULL
     AND NOT EXISTS (
       SELECT
@@ -343,7 +350,8 @@ CREATE OR REPLACE TRIGGER roll_dice
   BEFORE INSERT ON public.dice_rolls
   FOR EACH ROW EXECUTE FUNCTION private.roll_dice();
 
--- The capital letter makes it fire before the foreign keys: seat and session must be locked before the character.
+-- The capital letter makes this trigger fire before those of the foreign keys, because seat and session must be locked
+-- before the character.
 CREATE OR REPLACE TRIGGER "Emit_roll"
   AFTER INSERT ON public.dice_rolls
   REFERENCING NEW TABLE AS new_rolls

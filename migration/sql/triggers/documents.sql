@@ -1,14 +1,15 @@
--- Documents that a client could not read are refused, in every table that has a document.
+-- Documents that clients could not read are refused, in every table with a document that clients write.
 
--- Whether a client whose numbers are doubles and whose parser accepts at most a hundred levels can read a document. An
--- unreadable one would break every client that reads the row. A document above its size limit is not searched, because
--- its check refuses it. That check measures the stored size; a value that arrives compressed from another table is
--- measured here as uncompressed text.
+-- Whether a typical client can read a document: one whose numbers are doubles and whose parser accepts at most a
+-- hundred levels. An unreadable document would break every client that reads the row. A document above its size limit
+-- is not searched, because its check refuses it. That check measures the stored size. A value that arrives compressed
+-- from another table would pass it, so here the text of such a value is measured.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
--- is beyond 1e308 or closer to 0 than 1e-308. A zero has at most 308 decimals, any other number at most 325, enough for
--- the 17 digits of each double. A document prints at most eight times its size limit. Escapes print up to six times
--- their size, so only numbers of more than 40 digits can exceed that; a large document without them is not printed.
+-- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
+-- 325, enough for the 17 digits of each double. And a document may print at most eight times its size limit. Escapes
+-- print up to six times their size, so only numbers of more than 40 digits can exceed that. So a large document without
+-- such numbers is not printed to measure it.
 CREATE OR REPLACE FUNCTION private.is_readable(document jsonb, max_bytes integer)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -19,7 +20,7 @@ AS $$
 DECLARE
   size CONSTANT integer := pg_column_size(document);
   printed text;
-  has_short_numbers boolean := false; -- Whether no number has more than 64 digits before or after its point.
+  has_short_numbers boolean := false; -- True only if no number has 64 digits before or after its point.
   decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -30,7 +31,7 @@ BEGIN
   IF size > max_bytes THEN
     RETURN true;
   END IF;
-  -- Printing a small document costs less than searching it. 200 characters have no room for a hundred levels.
+  -- Printing a small document costs less than searching it. A text of 200 characters is too short for a hundred levels.
   IF size <= 4096 THEN
     printed := document::text;
     has_short_numbers := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
@@ -44,7 +45,8 @@ BEGIN
   IF has_short_numbers THEN
     RETURN true;
   END IF;
-  -- As elements of an array, because a row per result of the path costs four times as much.
+  -- The numbers are read as the elements of one array, because one row for each result of the path costs four times as
+  -- much.
   SELECT max(scale(number::numeric)), max(number::numeric), min(number::numeric)
   INTO decimals, greatest_number, least_number
   FROM jsonb_array_elements(
@@ -85,8 +87,9 @@ BEGIN
 END
 $$;
 
--- Refuses the document that the trigger's argument names. The trigger's own condition examines the document, so a
--- readable one costs no call of a function that looks its column up by name.
+-- Refuses the document in the column that the trigger's argument names. It is called only for an unreadable document:
+-- the trigger's WHEN condition has examined it. So a readable document does not cost the call of a function that finds
+-- its column by name.
 CREATE OR REPLACE FUNCTION private.check_readable()
 RETURNS trigger
 LANGUAGE plpgsql

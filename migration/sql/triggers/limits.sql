@@ -1,16 +1,18 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table: fifty thousand events in one
--- statement would make all participants of the session wait, and so would a document written to every session that one
--- Seer has ever run. `policies/limits.sql` refuses row 101 as it is written. The end of the statement is checked here,
--- because a statement may have several writing parts (`WITH ... INSERT`), whose rows are counted together, and may find
--- all rows before it deletes the first. Neither count is kept where a caller could change it. Rows that our triggers
--- write as their owner, and rows that are deleted with the one that they belong to, are not counted; the rows that
--- caused them are.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise fifty thousand
+-- events in one statement would make all participants of the session wait, and so would a document that a Seer writes
+-- to every session that they have ever run.
 --
--- These rules apply to the API's roles and the logins that may assume them, if row security applies to them. A
--- statement can change its role (`RETURNING set_config('role', 'none', true)`) and then runs as such a login. Row
--- security does not apply to the owner, as whom our triggers write, nor to the service. An operator's own role is not
--- limited. The condition is repeated in each function, because a function of its own would need EXECUTE for all of
--- these roles.
+-- `policies/limits.sql` refuses row 101 as it is written. That misses two kinds of statements: one with several writing
+-- parts (`WITH ... INSERT`), each of which is counted separately there, and a deletion that finds all its rows before
+-- it deletes the first. The triggers here count all rows at the end of the statement. Neither count is kept where a
+-- caller could change it. Rows that our triggers write as their owner, and rows that are deleted with the row that they
+-- belong to, are not counted; the rows that caused this are.
+--
+-- These rules apply to the API's roles and to the logins that may assume them, if row security applies to them. The
+-- logins are included because a statement can change its role (`RETURNING set_config('role', 'none', true)`) and then
+-- runs as its login. Row security does not apply to the service, nor to the owner, as whom our triggers write. An
+-- operator's own role is not limited. The condition is repeated in each function, because all of these roles would need
+-- EXECUTE on a function for it.
 
 CREATE OR REPLACE FUNCTION private.refuse_many_rows(relation text)
 RETURNS boolean
@@ -27,9 +29,10 @@ BEGIN
 END
 $$;
 
--- The account is checked again as well: expressions of the statement are evaluated after the policies, and one of them
--- may have closed it. Other transactions cannot, because the policies have locked its gate. So the account is checked
--- only in a transaction that has changed a gate, by a count that the server keeps and no caller can reset.
+-- Checks the number of rows, and checks the account again: a statement's expressions are evaluated after the policies,
+-- and one of them may have closed the account. Another transaction cannot have closed it, because the policies have
+-- locked its gate. So the account is checked only if this transaction has changed a gate, which the server's own count
+-- of updated rows shows. No caller can reset that count.
 CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -52,14 +55,16 @@ BEGIN
 END
 $$;
 
--- The same check for deleted creatures. It does not count those that are deleted with their adventure.
+-- The same checks for deleted creatures. Creatures that are deleted with their adventure are not counted: the caller no
+-- longer owns an adventure that is gone.
 CREATE OR REPLACE FUNCTION private.check_deleted_creatures()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Not merged with the condition below: the service lacks EXECUTE on `owns_adventure`.
+  -- This is a separate IF, and not part of the last condition below, because the service lacks EXECUTE on
+  -- `owns_adventure`.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -98,10 +103,11 @@ BEGIN
 END
 $$;
 
--- The events of one statement of the API belong to one session. Each event locks its session as it arrives, in the
--- order of the caller's rows, which would deadlock with the Seer's update of the same sessions. So the second session
--- is refused here, before `number_event` locks it. The session of the first row is kept in a setting until the
--- statement ends; a caller who changes it is refused at the end.
+-- All events of one statement of the API must belong to one session. Each event locks its session as it arrives. A
+-- statement with several sessions would lock them in the order of the caller's rows, and could deadlock with the Seer's
+-- update of the same sessions. So an event of a second session is refused here, before `number_event` locks that
+-- session. The session of the first row is kept in a setting until the statement ends. A caller who changes the setting
+-- is refused by `check_written_events` at the end.
 CREATE OR REPLACE FUNCTION private.limit_to_one_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -116,8 +122,8 @@ BEGIN
   ) THEN
     RETURN NEW;
   END IF;
-  -- Row security would refuse an event of another type, or of none. It is refused here, before it locks a session and
-  -- draws a number.
+  -- Row security would refuse an event whose type does not begin with `client.`. It is refused here already, before it
+  -- locks a session and draws a number.
   IF starts_with(NEW.event_type, 'client.') IS NOT TRUE THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -135,7 +141,7 @@ END
 $$;
 
 -- Does the same as `check_written_rows`, and also refuses events of several sessions. Almost every statement writes
--- only one event, which costs one query here.
+-- only one event, for which this costs one query.
 CREATE OR REPLACE FUNCTION private.check_written_events()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -144,7 +150,8 @@ AS $$
 DECLARE
   counts record;
 BEGIN
-  -- The next statement may write events of another session, so this clears the setting, which returns the empty text.
+  -- The second condition clears the setting, because the next statement may write events of another session. It is
+  -- always false, because `set_config` returns the new value, the empty text.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -171,7 +178,7 @@ BEGIN
 END
 $$;
 
--- Its name puts it before `number_event`.
+-- Its name puts this trigger before `number_event`.
 CREATE OR REPLACE TRIGGER limit_to_one_session
   BEFORE INSERT ON public.session_events
   FOR EACH ROW EXECUTE FUNCTION private.limit_to_one_session();
@@ -185,8 +192,8 @@ DO $$
 DECLARE
   limit_trigger record;
 BEGIN
-  -- Every table and command of `policies/closed_accounts.sql`. Where an account has at most about a hundred rows, only
-  -- the check of the account matters.
+  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. Where an account
+  -- has at most about a hundred rows, the limit cannot be reached and only the check of the account matters.
   FOR limit_trigger IN
     SELECT *
     FROM (

@@ -1,4 +1,4 @@
--- Repeated requests: a digest of the request that created a row is stored beside it.
+-- Recognizes repeated requests, by a digest of the request that created a row, which is stored in `private.requests`.
 
 -- Returns the digest of a request, computed from the columns that the service sets when it creates a row.
 CREATE OR REPLACE FUNCTION private.request_digest(relation text, requested_row jsonb)
@@ -26,7 +26,7 @@ BEGIN
 END
 $$;
 
--- Stores the digest of the request that created a row, and deletes it with the row.
+-- When a row is created, stores the digest of its request; when the row is deleted, deletes the digest.
 CREATE OR REPLACE FUNCTION private.remember_request()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -39,7 +39,7 @@ BEGIN
     DELETE FROM private.requests
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
-  -- An expression of the statement may already have deleted the row.
+  -- An expression of the statement may have deleted the row again, and its digest must not stay.
   ELSIF (CASE TG_TABLE_NAME
     WHEN 'characters' THEN EXISTS (SELECT FROM public.characters WHERE id = NEW.id)
     WHEN 'adventures' THEN EXISTS (SELECT FROM public.adventures WHERE id = NEW.id)
@@ -56,7 +56,7 @@ BEGIN
 END
 $$;
 
--- Whether the caller created the row of that id with the same request. False for rows that others created.
+-- Whether the caller created the row with this id by the same request. False for rows that others created.
 CREATE OR REPLACE FUNCTION private.is_same_request(relation text, requested_row jsonb)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -66,7 +66,7 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 DECLARE
-  -- Values as the columns' types parse them.
+  -- The request with its values converted to the columns' types, as in the row that was stored.
   request jsonb := CASE relation
     WHEN 'characters' THEN to_jsonb(jsonb_populate_record(NULL::public.characters, requested_row))
     WHEN 'adventures' THEN to_jsonb(jsonb_populate_record(NULL::public.adventures, requested_row))
@@ -103,7 +103,7 @@ CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT OR DELETE ON public.sessions
   FOR EACH ROW EXECUTE FUNCTION private.remember_request();
 
--- Sign-ups by the service. The platform's own sign-ups need no digest, and must not depend on it.
+-- Only for sign-ups by the service. The platform's own sign-ups need no digest, and must not fail because of one.
 CREATE OR REPLACE TRIGGER remember_request
   AFTER INSERT ON auth.users
   FOR EACH ROW

@@ -1,10 +1,10 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. A live session that is deleted gives back what it held.
+-- adventure. If a live session is deleted, it no longer counts either.
 
--- Updates the counters when sessions end, for all sessions that one statement ends. Their seats and the sessions are no
--- longer live; a completed session counts once for the Seer, everyone who had a seat, and the adventure. A session in
--- which only its Seer had a seat counts for nobody. All rows of a table are locked before any is changed: users and
--- adventures in the order of their keys, characters as `lock_rows` does.
+-- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
+-- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
+-- if nobody except the Seer had a seat, it counts for nobody. All rows of a table are locked before any of them is
+-- changed: users and adventures in the order of their keys, characters as `lock_rows` does.
 CREATE OR REPLACE FUNCTION private.update_user_stats()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -113,10 +113,10 @@ BEGIN
 END
 $$;
 
--- The service must cancel a live session before deleting it. If the tables' owner deletes one directly, this gives back
--- what it held, because the trigger of its seats, which are deleted with it, can no longer see the session. The session
--- is already locked, but comes after its seats in the lock order, so the deletion fails at once instead of waiting for
--- another transaction's locks.
+-- Refuses the service, which must cancel a live session before deleting it. If the tables' owner deletes one directly,
+-- this subtracts the session and its seats from the counters, because the trigger of the seats, which are deleted with
+-- the session, can no longer see the session. The session is already locked, although it comes after its seats in the
+-- lock order. So instead of waiting for another transaction's locks, the deletion fails at once.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql

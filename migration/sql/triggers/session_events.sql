@@ -1,8 +1,8 @@
 -- Events are numbered in one order per session and are deleted after a day.
 
 -- Draws the number of an event, and sets its sender from the token, whatever a client sends. The writer of an event
--- locks the session until the end of the transaction, so numbers become visible in order: a reader that has seen one
--- has missed none before it.
+-- locks the session until the end of the transaction, so within a session numbers become visible in order: a reader
+-- that has seen one has missed none before it.
 CREATE OR REPLACE FUNCTION private.number_event()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -19,8 +19,8 @@ BEGIN
     is_user_event := NOT private.is_server();
   END IF;
   IF is_user_event THEN
-    -- This runs before row security is evaluated. A caller who is not a participant must lock no session, so the row is
-    -- refused here. The gate of the account is locked first.
+    -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
+    -- an event is refused here. The gate of the account is locked first, in the lock order.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
     INTO last_event
@@ -37,9 +37,10 @@ BEGIN
         )
       )
     FOR NO KEY UPDATE OF session;
-    -- Row security is evaluated on the statement's snapshot, so it cannot replace this check: the caller may have left
-    -- in another part of the statement, or since the snapshot. The session is locked only now and may have changed
-    -- since, so participation is checked again. The function of the policy gives the reason of a refusal, if any.
+    -- Row security cannot replace this check, because it uses the statement's snapshot: the caller may have left since
+    -- then, or in another part of the statement. Participation may also have changed before the session was locked, so
+    -- it is checked again under the lock. The policy's function is called first, because it gives the reason, if the
+    -- caller may know it.
     IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
       PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
@@ -58,8 +59,8 @@ BEGIN
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := me;
-  -- One update a day is enough to recognize an abandoned session, and saves each event a new row version of the
-  -- session.
+  -- One update a day is enough to recognize an abandoned session. Updating `last_event_at` for each event would write a
+  -- new version of the session's row each time.
   IF last_event < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
     SET last_event_at = now()
@@ -69,8 +70,8 @@ BEGIN
 END
 $$;
 
--- Returns `listens` if the account may listen to the session, by the rule of the policy, and otherwise the reason. A
--- NULL account is the service, for which the session only has to exist.
+-- Returns `listens` if the account may listen to the session, and otherwise the reason why not. The rule is that of the
+-- policy on events. A NULL account stands for the service, for which the session only has to exist.
 CREATE OR REPLACE FUNCTION private.listener_status(target_session_id uuid, account uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -106,7 +107,8 @@ BEGIN
 END
 $$;
 
--- Returns the status of the caller. A user gets the same answer for a session that does not exist as for one of others.
+-- Returns the caller's own status as a listener. A user gets the same answer for a session that does not exist as for a
+-- session of others.
 CREATE OR REPLACE FUNCTION private.my_listener_status(target_session_id uuid)
 RETURNS text
 LANGUAGE plpgsql
@@ -126,8 +128,8 @@ BEGIN
 END
 $$;
 
--- Returns true if the caller may listen to the session, and otherwise raises an error. Without this condition, a caller
--- who may not read events would get an empty page instead of an error.
+-- Returns true if the caller may listen to the session, and otherwise raises an error. Queries of events have this as a
+-- condition; without it, a caller who may not read the events would get an empty page instead of an error.
 CREATE OR REPLACE FUNCTION private.require_listener(target_session_id uuid)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -159,7 +161,8 @@ END
 $$;
 
 -- Identifies the server's history of events. A server that was restarted, promoted or restored may lack events that
--- clients have seen, and may give their numbers to other events. A standby is refused, because it shows events late.
+-- clients have seen, and may give their numbers to other events. On a standby this raises an error, because a standby
+-- shows events late.
 CREATE OR REPLACE FUNCTION private.event_history()
 RETURNS text
 LANGUAGE plpgsql
@@ -182,9 +185,9 @@ END
 $$;
 
 -- Tells a poller whether new events were written, at a cost that does not depend on the number of sessions. A number is
--- drawn before its event is visible, by a transaction that already has a transaction id, because it has locked the
--- session's row. So every event numbered by now is visible, or was rolled back, once no transaction older than
--- `next_transaction` is running.
+-- drawn before its event is visible. The transaction that draws it has locked the session's row before, and so already
+-- has a transaction id. So once no transaction with an id below `next_transaction` is running, each event whose number
+-- is at most `drawn` is either visible or was rolled back.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
@@ -195,26 +198,27 @@ AS $$
 DECLARE
   oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
-  -- On a standby the sequence shows its last logged record, up to 32 numbers ahead. The replayed log position serves as
-  -- a clock as well, and everything up to it is visible.
+  -- On a standby the sequence shows the last value in the log, which may be up to 32 numbers ahead of those drawn.
+  -- There the log position that was replayed serves as `drawn` instead: it grows with every write, and everything
+  -- before it is visible.
   IF pg_is_in_recovery() THEN
     RETURN QUERY
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
     RETURN;
   END IF;
-  -- The snapshot's xmax follows the last transaction that ended, not the last that began; `age()` counts from the
-  -- latter.
+  -- `next_transaction` is not the snapshot's xmax, because that follows the last transaction that ended. `age()` counts
+  -- from the last one that began.
   RETURN QUERY
   SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()
   FROM public.session_events_seq_seq;
 END
 $$;
 
--- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another clean-up has locked. It
--- looks at twice as many rows, so that several clean-ups share the work, and no further: a transaction that keeps
--- thousands of old events locked would make each clean-up walk past all of them.
--- Sequential scans are disabled, because a plan that a connection cached while the table was empty would read all of
--- it. The deletion finds the rows by ctid, because locked rows do not move.
+-- Deletes up to `batch_size` events older than a day, oldest first, and skips rows that another transaction has locked.
+-- It reads twice as many rows as it deletes, so that several clean-ups can share the work, but no more: if a
+-- transaction kept thousands of old events locked, each clean-up would read past all of them. Sequential scans are
+-- disabled, because a connection may have cached a plan while the table was empty, and that plan would read all of it.
+-- The deletion finds the rows by ctid, which is safe because a locked row does not move.
 CREATE OR REPLACE FUNCTION private.clean_events(batch_size integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -248,7 +252,8 @@ BEGIN
 END
 $$;
 
--- Most inserts find nothing to clean up, and a query costs less than an empty deletion.
+-- Runs after each statement that inserts events. Most find nothing to clean up, so this looks for an old event first: a
+-- query costs less than a DELETE that finds no row.
 CREATE OR REPLACE FUNCTION private.cleanup_old_events()
 RETURNS trigger
 LANGUAGE plpgsql

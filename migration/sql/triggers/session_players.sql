@@ -1,4 +1,5 @@
--- Seats: at most as many as the session has, each taken by its player with a living character of their own.
+-- Seats. Active seats never exceed the seats that the session has, and each player takes their own, with a living
+-- character of their own.
 
 CREATE OR REPLACE FUNCTION private.refuse_seat_after_end()
 RETURNS void
@@ -43,7 +44,7 @@ END
 $$;
 
 -- Checks who may change what in a seat, and sets its timestamps. For an update, row security has already refused all
--- callers but the player, the session's Seer, and roles that bypass it.
+-- callers but the player, the session's Seer, and roles that bypass row security.
 CREATE OR REPLACE FUNCTION private.prepare_seat()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -79,8 +80,8 @@ BEGIN
   )
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
-    -- Checked here as well as in `check_session_capacity`, which locks the session first: a transaction that archives
-    -- the session has locked it and waits for this seat.
+    -- `check_session_capacity` checks this too, but only after it has locked the session. A transaction that archives
+    -- the session has locked it and waits for this seat, so that would be a deadlock.
     PERFORM private.refuse_seat_after_end();
   END IF;
   IF is_user AND NEW.user_id <> me
@@ -102,9 +103,10 @@ BEGIN
       CONSTRAINT = 'player_removed';
   END IF;
 
-  -- The database sets the time of a removal, whatever is written: clients could not read `infinity`.
+  -- The database sets the time of a removal, whatever the caller writes, because `infinity` would be a value that
+  -- clients cannot read.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
-    -- A player who sets `removed_at` on their own seat leaves, and is not marked as removed.
+    -- A player who sets `removed_at` on their own seat leaves the session, but is not marked as removed.
     NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
     NEW.is_active := false;
   ELSIF NEW.removed_at IS NOT NULL THEN
@@ -119,7 +121,7 @@ BEGIN
 END
 $$;
 
--- Marks a player as removed when the Seer deactivates the seat, even if the player has just left.
+-- Marks a player as removed when the Seer deactivates the seat, even if the player has already left.
 CREATE OR REPLACE FUNCTION private.mark_removed()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -134,8 +136,9 @@ BEGIN
 END
 $$;
 
--- Refuses somebody else's character before the foreign key locks it: a statement that then waits for its session, which
--- the caller can lock on another connection, would keep the owner from changing the character.
+-- Refuses somebody else's character before the foreign key locks it. Otherwise the statement could hold that lock while
+-- it waits for the session, which the caller can keep locked on another connection, and the owner could not change the
+-- character.
 CREATE OR REPLACE FUNCTION private.check_own_character()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -150,9 +153,9 @@ BEGIN
 END
 $$;
 
--- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session, the
--- character or the account, and emits the events of players who joined or left. All rows of a table are locked in the
--- order of their keys before those of the next table.
+-- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session or the
+-- account or that the session or the character does not allow, and emits the events of players who joined or left.
+-- Sessions are locked first (by `lock_rows`), then characters and then profiles, each in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -161,7 +164,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
-  -- Parallel arrays of the seats that were given up (-1) and taken (+1).
+  -- Parallel arrays with one element for each seat that was given up (-1) or taken (+1).
   session_ids uuid[];
   user_ids uuid[];
   character_ids uuid[];
@@ -197,8 +200,9 @@ BEGIN
       GROUP BY session_id, user_id, character_id
       HAVING sum(seats) <> 0
     ) AS changed;
-    -- A player who has left chooses another character. `prepare_seat` has checked that the session is live, but perhaps
-    -- in an old snapshot, in which a lock fails if the session has ended since.
+    -- A player who has left can choose another character without taking the seat. `prepare_seat` has checked that the
+    -- session is live, but perhaps in an old snapshot. If the session has changed since that snapshot, locking it fails
+    -- with a serialization error.
     PERFORM private.lock_rows(
       'sessions',
       ARRAY(
@@ -213,7 +217,8 @@ BEGIN
   IF session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- Expressions of the statement may have changed a seat again. The event of that change precedes the one below.
+  -- An expression of the statement may have changed a seat again. That change has already emitted its event, which
+  -- should come after those below, so the statement is refused.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -244,7 +249,7 @@ BEGIN
     IF current_session.status = ANY (final) AND TG_OP <> 'DELETE' THEN
       PERFORM private.refuse_seat_after_end();
     END IF;
-    -- Row security was evaluated on the statement's snapshot. The session is locked only now and may have changed
+    -- Row security was evaluated on the statement's snapshot. The session is locked only now, and may have changed
     -- since.
     IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       PERFORM private.refuse_seat_after_start();
@@ -338,16 +343,16 @@ END
 $$;
 
 -- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot; the sessions are locked
--- only now, and one may have become private. A seat taken by code is inserted as the owner of `private.join_by_code`,
--- which checks the code again.
+-- only now, and one of them may have become private. This does not apply to a seat taken by code:
+-- `private.join_by_code` inserts it as its owner, and checks the code again.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, a statement that changes its role is checked too. The service lacks EXECUTE on
-  -- `may_take_seat`.
+  -- As in `limits.sql`, this also applies to a statement that changes its role. It is a separate IF, because the
+  -- service lacks EXECUTE on `may_take_seat`.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -367,14 +372,15 @@ CREATE OR REPLACE TRIGGER prepare_seat
   BEFORE INSERT OR UPDATE OF is_active, character_id, removed_at ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.prepare_seat();
 
--- Fires when a statement names the column, whether or not it changes. Its name puts it after the trigger above.
+-- Fires whenever a statement sets `is_active`, even to the value that it already has: so the Seer can mark a player as
+-- removed who has just left. Its name puts this trigger after `prepare_seat`.
 CREATE OR REPLACE TRIGGER prepare_seat_removal
   BEFORE UPDATE OF is_active ON public.session_players
   FOR EACH ROW
   WHEN (NOT NEW.is_active AND OLD.removed_at IS NULL)
   EXECUTE FUNCTION private.mark_removed();
 
--- The capital letter makes it fire before the foreign keys.
+-- The capital letter makes this trigger fire before those of the foreign keys.
 CREATE OR REPLACE TRIGGER "Check_own_character"
   AFTER INSERT ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.check_own_character();
@@ -384,7 +390,7 @@ CREATE OR REPLACE TRIGGER enforce_session_capacity
   REFERENCING NEW TABLE AS new_seats
   FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
 
--- Its name puts it after the trigger above, which takes the locks.
+-- Its name puts this trigger after `enforce_session_capacity`, which takes the locks.
 CREATE OR REPLACE TRIGGER recheck_new_seats
   AFTER INSERT ON public.session_players
   REFERENCING NEW TABLE AS new_seats

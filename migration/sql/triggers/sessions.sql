@@ -1,4 +1,5 @@
--- A session's code, its adventure and start, its status transitions and their events.
+-- What belongs to a session itself: its code, its adventure, its planned start, the transitions of its status, and its
+-- events.
 
 -- Returns an unused code of six characters that people do not confuse, from the cryptographic random source. It runs as
 -- its owner, so that the code is unused among all sessions, not only those that the caller sees. If two callers draw
@@ -38,8 +39,9 @@ BEGIN
 END
 $$;
 
--- Refuses an adventure that the Seer may not use, with a reason for callers who may create the session; row security
--- refuses all others. So a hidden draft and an adventure that does not exist get the same answer.
+-- Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It refuses only callers
+-- who may create the session; for all others row security refuses the row. So a hidden draft and an adventure that does
+-- not exist get the same answer.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -74,8 +76,8 @@ BEGIN
 END
 $$;
 
--- Refuses a start in the past, with an hour of grace, when a user writes it: the lobby should list sessions that can
--- still be joined. Other columns of a late session can be edited.
+-- Refuses a planned start in the past, with an hour of grace, when a user writes it, because the lobby should list
+-- sessions that can still be joined. The other columns of a late session can be edited.
 CREATE OR REPLACE FUNCTION private.check_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -98,10 +100,11 @@ BEGIN
 END
 $$;
 
--- Refuses the id of an archived session, enforces twenty live sessions per account as Seer, and checks the adventure
+-- Refuses the id of an archived session, enforces the limit of twenty live sessions per Seer, and checks the adventure
 -- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
--- At higher levels only a lock does. It is released at once, with its subtransaction: sessions that two accounts open
--- alternately would otherwise keep a completion or the adventure's creator waiting for ever.
+-- At higher levels only a lock does: it fails if the row has changed since the snapshot. The lock is released at once,
+-- by rolling back the block that takes it. Otherwise two accounts that keep creating sessions of the adventure in
+-- overlapping transactions could make its creator, or the completion of another session, wait for ever.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -146,8 +149,8 @@ BEGIN
 END
 $$;
 
--- Checks status transitions, and sets the timestamps that belong to them. The Seer of an ended session edits only its
--- note and visibility, for example to withdraw it from view.
+-- Checks the transitions of the status, sets the timestamps that belong to them, and counts encounters. The Seer of an
+-- ended session may still edit its note (`looking_for`) and its visibility, for example to withdraw it from view.
 CREATE OR REPLACE FUNCTION private.check_session_status()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -205,15 +208,16 @@ BEGIN
     NEW.started_at := coalesce(NEW.started_at, now());
   END IF;
   IF NEW.status IN ('completed', 'cancelled') THEN
-    -- `now()` of this transaction may be earlier than that of the one that started the session.
+    -- This transaction may have begun before the one that started the session, so `now()` may be earlier than
+    -- `started_at`.
     NEW.ended_at := coalesce(NEW.ended_at, greatest(now(), NEW.started_at));
   END IF;
   RETURN NEW;
 END
 $$;
 
--- Counts the changes of the game state. Documents are compared as they are stored: 12 and 12.0 are equal as numbers,
--- but clients see which of the two it is. A writer names the version that it replaces, so two screens of one Seer do
+-- Counts the changes of the game state. The documents are compared as they are stored: 12 and 12.0 are equal as
+-- numbers, but clients see the difference. A writer names the version that it replaces, so two screens of one Seer do
 -- not overwrite each other unnoticed.
 CREATE OR REPLACE FUNCTION private.number_game_state()
 RETURNS trigger
@@ -226,8 +230,9 @@ BEGIN
 END
 $$;
 
--- Restores all heroic saves when a new encounter begins. A seat whose player is just leaving is skipped, because that
--- transaction waits for this session. Its used save counts for the previous encounter, which a claim checks.
+-- Restores all heroic saves when a new encounter begins. It skips a seat whose player is just leaving: that transaction
+-- has locked the seat and waits for this session, so waiting for it would be a deadlock. A skipped seat is still
+-- correct, because its save was counted for the previous encounter, and `claim_heroic_save` compares the encounters.
 CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -251,8 +256,8 @@ BEGIN
 END
 $$;
 
--- When the service assigns a live session to another Seer, counts it for that Seer, whose limit applies, instead of the
--- former one.
+-- When the service assigns a live session to another Seer, the session counts for the new Seer, up to that Seer's
+-- limit, and no longer for the former one.
 CREATE OR REPLACE FUNCTION private.move_session_count()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -269,8 +274,8 @@ BEGIN
 END
 $$;
 
--- Emits the events of a changed session. Each payload is complete without a further query. Times are printed in UTC: a
--- caller could set a time zone whose offset no client can parse.
+-- Emits the events of a changed session. Each payload is complete without a further query. Times are printed in UTC,
+-- because a caller could set a time zone whose offset no client can parse.
 CREATE OR REPLACE FUNCTION private.emit_session_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -279,8 +284,8 @@ SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 AS $$
 BEGIN
-  -- Expressions of the statement, such as those of RETURNING, may have changed the session again. The events of that
-  -- change precede these, and the last event would show an old state.
+  -- An expression of the statement, such as one in RETURNING, may have changed the session again. That change has
+  -- already emitted its events, so the last event would show an old state. Such a statement is refused.
   IF NOT EXISTS (
     SELECT
     FROM public.sessions

@@ -1,26 +1,30 @@
--- Functions that several tables use. Functions that run as their owner see every row, so each has one narrow purpose,
--- and `policies/functions.sql` says who may call it.
+-- Functions that several tables use. A function that runs as its owner sees every row, so each of these has one narrow
+-- purpose, and `policies/functions.sql` says who may call it.
 --
--- **BEFORE triggers fill in values, and AFTER triggers refuse**, after row security and the unique constraints have
--- been evaluated. So a stranger learns nothing from a refusal (row security comes first), a row that `ON CONFLICT DO
--- NOTHING` skips claims nothing, and no rule is skipped because a row with the same key seems to exist. Where a BEFORE
--- trigger must refuse, it refuses only callers whom row security would permit.
+-- **BEFORE triggers fill in values, and AFTER triggers refuse**, once row security and the unique constraints have been
+-- evaluated. So a stranger learns nothing from a refusal, because row security refuses them first; a row that `ON
+-- CONFLICT DO NOTHING` skips uses up nothing; and no rule is skipped because a row with the same key seems to exist.
+-- Where a BEFORE trigger must refuse, it refuses only callers whom row security would permit.
 --
--- **A limit is a counter** in the row that owns it (`sessions.seats_taken`, `users.living_characters`, ...), updated by
--- an AFTER trigger and bounded by a check. An update is detected at every isolation level; a concurrent insert is
--- missing from a count of rows.
+-- **A limit is a counter** in the row that owns the counted rows (`sessions.seats_taken`, `users.living_characters`,
+-- ...). An AFTER trigger updates it, and a check bounds it. Two transactions that update one counter notice each other
+-- at every isolation level; two that count rows would each miss the row that the other inserts.
 --
--- Foreign keys lock rows too, in triggers called `RI_...`, which fire together with the AFTER triggers in name order. A
--- trigger of ours that must lock before them has a name that starts with a capital letter before R.
+-- Foreign keys lock rows too, in triggers called `RI_...`. These fire together with the AFTER triggers, in the order of
+-- their names. A trigger of ours that must lock before them has a name that begins with a capital letter before R.
 --
 -- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
--- a table by key, across the whole statement. Every trigger keeps to it, so no two can deadlock. A statement of a user
--- may lock its own rows in another order: `docs/decisions.md` names the deadlocks that remain possible.
+-- a table by key, across the whole statement. Every trigger keeps to this order, so no two triggers can deadlock. A
+-- user's statement may lock the user's own rows in another order: `docs/decisions.md` names the deadlocks that remain
+-- possible.
 
--- Sets `updated_at`, whoever edits the row. The triggers name the edited columns and not the counters, which change
--- when somebody else acts: a private session counts for all who played it, and equal times in their profiles would
--- reveal who they are. Each edit sets a later time, so that an equal time means an equal row, even if several
--- transactions have the same `now()`, as those that arrive in one message do.
+-- Sets `updated_at`, whoever edits the row. The triggers that call this name the edited columns but not the counters,
+-- because counters also change when somebody else acts. For example, completing a private session changes the counters
+-- in the profiles of all who played it, and equal times in these profiles would reveal who they are.
+--
+-- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
+-- unchanged. `now()` alone is not enough, because several transactions can have the same one, for example those that
+-- arrive in one message.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -33,9 +37,9 @@ END
 $$;
 
 -- Returns `amount` uniformly distributed integers from 0 to `bound` - 1 (`bound` at most 256) from the server's
--- cryptographic random source. A random UUID is the only access to that source without an extension. Its bytes 6 and 8
--- contain version and variant and are skipped; a byte beyond the last multiple of the bound would favour small numbers
--- and is discarded.
+-- cryptographic random source. Without an extension, only a random UUID gives access to that source. Bytes 6 and 8 of
+-- the UUID contain its version and variant and are skipped. Bytes from the last multiple of `bound` on are discarded,
+-- because they would favour small numbers.
 CREATE OR REPLACE FUNCTION private.random_numbers(bound integer, amount integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -67,8 +71,8 @@ BEGIN
 END
 $$;
 
--- Whether the caller is the service rather than a user of the API. In a function that runs as its owner `current_user`
--- is the owner, so this checks the role that was set.
+-- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
+-- is the owner. So this checks the role that was set, and whether the login may assume the service's role.
 CREATE OR REPLACE FUNCTION private.is_server()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -81,14 +85,16 @@ BEGIN
 END
 $$;
 
--- Returns true, or raises an error if the caller's account is closed or does not exist. The lock keeps the answer true
--- until the end of the transaction: closing locks the gate too, so a write that arrives meanwhile waits here. It is the
--- first lock of both, so neither waits for the other while it holds another lock.
+-- Returns true, or raises an error if the caller's account is closed or does not exist. It locks the account's gate,
+-- which keeps the answer true until the end of the transaction: closing the account locks the gate too, so a write
+-- waits here while the account is being closed. The gate is the first lock of both, so neither waits for it while
+-- holding another lock.
 --
--- The lock is exclusive, so the writing transactions of one account follow each other. With a shared one, an account
--- with two connections could hold shared locks of its rows (`SELECT ... FOR SHARE`) in transactions that overlap, and
--- everybody who has to change these rows, such as the Seer who ends a session, would wait for ever. It also makes the
--- transactions queue behind a closing. The service and foreign keys can still lock the gate for an account that writes.
+-- The lock is exclusive, so the transactions in which one account writes run one after the other, and those that come
+-- after a closing queue behind it. If the lock were shared, a user with two connections could keep shared locks on
+-- their own rows (`SELECT ... FOR SHARE`) in transactions that overlap. Then everybody who has to change these rows,
+-- such as the Seer who ends a session, would wait for ever. Only the service's shared lock (`lock_gate`) is compatible
+-- with this one.
 CREATE OR REPLACE FUNCTION private.require_open_account()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -110,9 +116,9 @@ BEGIN
 END
 $$;
 
--- Refuses a caller whose account is closed or does not exist: a token outlives its account by up to an hour. The
--- service begins each transaction of a user with this check. It takes no lock; `require_open_account` orders a write
--- against a concurrent closing.
+-- Refuses a caller whose account is closed or does not exist, because a token outlives its account by up to an hour.
+-- The service begins each transaction of a user with this check. It takes no lock, so the account may be closed right
+-- after it; `require_open_account` makes a write wait for a concurrent closing.
 CREATE OR REPLACE FUNCTION private.require_account()
 RETURNS void
 LANGUAGE plpgsql
@@ -140,9 +146,10 @@ BEGIN
 END
 $$;
 
--- Locks an account's gate before the rows of others: for the service that seats the account's player, and for a user's
--- event. It raises no error. Only the lock for the caller's own account is exclusive: the service may lock several
--- gates in one transaction.
+-- Locks an account's gate, so that it is locked before rows of others: when the service seats a player, the player's
+-- gate, and when a user sends an event, the user's own. It raises no error. Only the lock on the caller's own gate is
+-- exclusive. The lock on another account's gate is shared, because the service may lock several gates in one
+-- transaction.
 CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -158,12 +165,13 @@ BEGIN
 END
 $$;
 
--- Refuses a new row whose id is in use, exactly as the primary key does. Where the key itself cannot:
+-- Refuses a new row whose id is in use, with the same error as the primary key. It is called where the primary key
+-- itself cannot refuse the row, or not early enough:
 -- - The id is archived. An archived session or roll keeps its id, so the new row could never be archived.
--- - The row with this id is somebody else's. The key would refuse an INSERT, but not before the condition of its `ON
---   CONFLICT DO UPDATE ... WHERE`, which PostgreSQL evaluates before row security, has read and locked that row.
--- - The row was deleted in the same statement. The key and the foreign keys would accept a new row in its place, with
---   the history of the old one.
+-- - The row with this id is somebody else's. The key would refuse the INSERT. But PostgreSQL evaluates the condition of
+--   `ON CONFLICT DO UPDATE ... WHERE` before row security, and has then already read and locked that row.
+-- - The same statement has deleted the row with this id. The key and the foreign keys would accept the new row in its
+--   place, and it would have the history of the old one.
 CREATE OR REPLACE FUNCTION private.refuse_used_id(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -179,8 +187,9 @@ BEGIN
 END
 $$;
 
--- Refuses a statement whose own expressions have changed again a row that it has written. The server itself refuses
--- what a BEFORE trigger does in this way, with this code.
+-- Refuses a statement that has written a row and then changed it again by one of its own expressions (such as a
+-- function in RETURNING). The SQLSTATE is the one with which PostgreSQL itself refuses such a change by a BEFORE
+-- trigger.
 CREATE OR REPLACE FUNCTION private.refuse_repeated_change(relation text)
 RETURNS void
 LANGUAGE plpgsql
@@ -208,8 +217,8 @@ BEGIN
 END
 $$;
 
--- Raises the error of a refused policy, with a reason and the name of the rule. For a closed account, the error is that
--- the account is closed.
+-- Raises the error of a refused policy, with a reason and the name of the rule. If the caller's account is closed or
+-- does not exist, it raises that error instead.
 CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
@@ -226,7 +235,8 @@ BEGIN
 END
 $$;
 
--- Changes the counters of an account, each up to its limit. A counter of a closed account cannot be increased.
+-- Adds to the counters of an account, or raises an error if that would exceed a limit. A counter of a closed account
+-- cannot be increased.
 CREATE OR REPLACE FUNCTION private.count_for_account(
   account uuid,
   living integer DEFAULT 0,
@@ -311,10 +321,11 @@ BEGIN
 END
 $$;
 
--- Locks rows of `sessions` or of `characters` without waiting for one while it holds another, because an UPDATE by
--- their Seer or their owner locks them in scan order. It waits for a busy row first, holding none, and then tries again
--- to lock all. Writers who keep many rows busy could make every attempt fail, so after four it waits for each in key
--- order and keeps the locks that it has. That may deadlock with such an UPDATE; the server then ends one of the two.
+-- Locks rows of `sessions` or `characters`. It tries not to wait for one row while it holds another, because a Seer's
+-- UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt waits for one
+-- row that was busy, holding none of the others, and then locks all of them if they are free. Writers who keep many
+-- rows busy could make every attempt fail. So after four attempts it locks the rows in key order, and waits for each
+-- while it holds those before it. That may deadlock with such an UPDATE; the server then ends one of the two.
 CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -354,10 +365,10 @@ BEGIN
 END
 $$;
 
--- Returns the ids of the sessions that the caller takes part in: runs, or has a seat in, or had one and left. A player
--- whom the Seer removed no longer takes part: they could otherwise read the new code and watch the game. As an array it
--- is computed once per query and serves as an index condition; a subquery in a policy becomes a hash of the whole other
--- table.
+-- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
+-- player whom the Seer removed no longer takes part; otherwise they could read the new code and watch the game. A
+-- policy that compares with this array computes it once per query and can use an index. A subquery in the policy would
+-- instead read the whole other table into a hash.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -384,7 +395,7 @@ BEGIN
 END
 $$;
 
--- Returns the ids of the archived sessions that the caller took part in, by the same rule.
+-- Returns the ids of the archived sessions that the caller took part in, by the same rule as `my_session_ids`.
 CREATE OR REPLACE FUNCTION private.my_archived_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

@@ -1,6 +1,7 @@
--- Tutorial steps are completed in the order of their path.
+-- Tutorial steps must be completed in the order of their path.
 
--- Returns the steps of a path. The first step is common to both paths; without a path it is the only one.
+-- Returns the steps of a path. The first step is common to both paths. As long as no path is chosen, it is the only
+-- step.
 CREATE OR REPLACE FUNCTION private.tutorial_steps(path public.tutorial_path)
 RETURNS text[]
 LANGUAGE plpgsql
@@ -17,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Derives the completed steps from the current step. This trigger only fills in values: an upsert calls it for the row
--- that it would insert and again for the row that it then updates. `check_tutorial_step` checks the order in the
--- written row.
+-- Derives the completed steps from the current step. This trigger only fills in values, because an upsert calls it for
+-- the row that it would insert and again for the row that it then updates. `check_tutorial_step` checks the order, in
+-- the row that was written.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -42,6 +43,7 @@ BEGIN
   steps := private.tutorial_steps(NEW.path);
   step_number := array_position(steps, NEW.current_step);
 
+  -- The user went back to the start: the tutorial begins again.
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
@@ -65,7 +67,7 @@ BEGIN
 END
 $$;
 
--- Refuses any move except to the next step or back to the start; the service may set any step.
+-- Refuses any change of the step except to the next one or back to the start; the service may set any step.
 CREATE OR REPLACE FUNCTION private.check_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -88,7 +90,7 @@ BEGIN
   END IF;
   IF step_number BETWEEN step_number_before AND step_number_before + 1
     AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND step_number = cardinality(steps)))
-    -- The current step may be completed already; no later step may be, and all earlier ones must be.
+    -- All earlier steps must be completed. The current one may be; no later one may.
     AND (
       NEW.completed_steps = steps[:step_number]
       OR NEW.completed_steps = (CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END)

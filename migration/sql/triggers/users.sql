@@ -1,8 +1,9 @@
--- Profiles are created and changed together with the accounts in `auth.users`. They are closed and deleted in
--- `account_deletion.sql`.
+-- Creates the profiles of the accounts in `auth.users`, and changes them with the accounts. `account_deletion.sql`
+-- closes and deletes them.
 
--- Returns a name that is safe to show to others: line breaks become spaces, forbidden characters are removed, and it is
--- cut to a hundred characters. Returns NULL if nothing visible remains, or if the value is not a string.
+-- Returns a name that is safe to show to others: line breaks and control characters become spaces, other forbidden
+-- characters are removed, and the rest is cut to a hundred characters. Returns NULL if nothing visible remains, or if
+-- the value is not a string.
 CREATE OR REPLACE FUNCTION private.clean_name(value jsonb)
 RETURNS text
 LANGUAGE plpgsql
@@ -23,7 +24,7 @@ END
 $$;
 
 -- Returns the e-mail address to store for an account: its own, or its reserved address if it has none. Only this schema
--- assigns addresses in the reserved domains, so such an address counts as none.
+-- assigns addresses in the reserved domains, so an account with such an address counts as one without.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -38,8 +39,9 @@ BEGIN
 END
 $$;
 
--- Inserts a profile, unless the id or the e-mail address is in use. A transaction that gives up the address, because it
--- closes an account, may stay open: a sign-up does not wait for it longer than a second.
+-- Inserts a profile and returns whether it did. It does not if the id or the e-mail address is in use. Another
+-- transaction may be giving up the address, because it closes an account, and may stay open; this waits for it no
+-- longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.insert_profile_in_time(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -58,10 +60,10 @@ EXCEPTION
 END
 $$;
 
--- Creates a profile. It must never fail, because the sign-up would fail with it. An account without an e-mail address,
--- or with one that another account holds (single sign-on allows that), gets its reserved address. ON CONFLICT waits for
--- a concurrent sign-up with the same e-mail address. If the id already has a profile, the account gets it back, with
--- its history.
+-- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
+-- address, or with one that another account has (single sign-on allows that), gets its reserved address. If another
+-- sign-up with the same address is in progress, ON CONFLICT waits for it. If the id already has a profile, the account
+-- gets that profile back, with its history.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -81,7 +83,8 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  -- Waits without a time limit for those who lock a whole table, for example to create an index.
+  -- Waits here, without a time limit, for a transaction that locks a whole table, for example to create an index. The
+  -- time limit of `insert_profile_in_time` is not meant for that.
   LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
   IF private.insert_profile_in_time(account, address, name, avatar) THEN
     RETURN;
@@ -122,8 +125,9 @@ BEGIN
 END
 $$;
 
--- Stores an e-mail address in a profile, unless another profile holds it. A transaction that gives up the address,
--- because it closes an account, may stay open: this does not wait for it longer than a second.
+-- Stores an e-mail address in a profile. Returns false if another profile has the address. Another transaction may be
+-- giving up the address, because it closes an account, and may stay open; this waits for it no longer than a second,
+-- and then returns false.
 CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -143,8 +147,8 @@ EXCEPTION
 END
 $$;
 
--- Changes the e-mail address of a profile. If another profile holds the new one, the change of the account still
--- succeeds, and this profile gets its reserved address.
+-- Changes the e-mail address of a profile. If another profile has the new address, this profile gets its reserved
+-- address instead, so that the change of the account still succeeds.
 CREATE OR REPLACE FUNCTION private.change_email(account uuid, address text)
 RETURNS void
 LANGUAGE plpgsql
@@ -152,9 +156,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- The e-mail address is a key, so its change waits for transactions whose foreign keys lock the profile. Such a
-  -- transaction may next update the profile's counters, and would wait for the change. Locking the gate first avoids
-  -- this deadlock. The profile is locked before the time limit begins.
+  -- The e-mail address is a key, so its change waits for transactions whose foreign keys have locked the profile. Such
+  -- a transaction may then update the profile's counters, and would wait for this change: a deadlock. Locking the gate
+  -- first avoids it. The profile is locked before `set_email_in_time` is called, so that its time limit covers only the
+  -- wait for the address.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   PERFORM FROM public.users WHERE id = account FOR UPDATE;
   IF NOT private.set_email_in_time(account, private.kept_email(account, address)) THEN
@@ -212,7 +217,7 @@ BEGIN
 END
 $$;
 
--- Refuses changes to the profile of a closed account, whoever makes them.
+-- Refuses changes to the name, picture and description of a closed account, whoever makes them.
 CREATE OR REPLACE FUNCTION private.check_profile_change()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -252,7 +257,7 @@ CREATE OR REPLACE TRIGGER check_profile_change
   )
   EXECUTE FUNCTION private.check_profile_change();
 
--- Changes of the counters and the e-mail address do not set `updated_at`: see `private.touch_updated_at`.
+-- Changes of the counters and of the e-mail address do not set `updated_at`: see `private.touch_updated_at`.
 CREATE OR REPLACE TRIGGER set_updated_at
   BEFORE UPDATE OF display_name, avatar_url, bio, is_verified, created_at, updated_at ON public.users
   FOR EACH ROW EXECUTE FUNCTION private.touch_updated_at();
