@@ -1,4 +1,5 @@
-//! Triggers never make a sign-up fail, and a profile follows its account until the account is deleted.
+//! Accounts and their profiles: sign-ups, which no trigger of ours may make fail, changes of address, and the closing
+//! and deletion of accounts.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
@@ -7,6 +8,7 @@ use uuid::Uuid;
 use crate::world::{BoxedTask, World, insert_seat, row_as_json, run_together};
 
 /// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
+/// `email` is an SQL literal: a quoted address or `NULL`.
 async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let id = Uuid::new_v4();
     let sql = format!(
@@ -126,6 +128,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     ] {
         assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
     }
+    // The platform may take back the deletion and repeat it, which must not fail.
     let reopen_and_close = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
         player.id
@@ -181,7 +184,8 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (index, game) in games.iter().enumerate() {
-            // Ada takes seats in the opposite order to the others.
+            // Ada takes her seats in the opposite order to Ben and Cas, so their accounts would lock the sessions in
+            // opposite orders if closing an account did not sort them.
             let other = &games[games.len() - 1 - index];
             owner.exec(&insert_seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&insert_seat(other.session, ben.id, ben.character)).await.unwrap();
@@ -238,8 +242,9 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let mut games = [world.new_session(0).await, world.new_session(0).await];
     games.sort_by_key(|game| game.session);
     let [first, second] = &games;
-    // Closing an account locks its sessions in the order of their ids. If it locked them as it finds them, each account
-    // would lock the session of its seat first and then the session that it runs, and the two would deadlock.
+    // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
+    // Without that order, each account would lock the session of its seat first and then the session that it runs, and
+    // the two accounts would deadlock.
     for (game, other) in [(first, second), (second, first)] {
         let hero = world.new_character(other.seer.uuid()).await;
         owner.exec(&insert_seat(game.session, other.seer.uuid(), hero)).await.unwrap();
@@ -250,8 +255,8 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
         .await
         .unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which is locked, so closing this account waits before closing
-    // the other starts.
+    // The first Seer has a seat in the second session, which `holder` has locked, so closing the first account waits.
+    // Only then does closing the second account start.
     let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
     let (one, other, ()) = tokio::join!(
         owner.exec(&one),

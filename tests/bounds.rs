@@ -1,4 +1,5 @@
-//! Every bound of the tables, at its edge and one past it.
+//! The bounds of columns that users and the service write: a value at the bound is accepted, one past it is refused.
+//! The bounds of counters are tested in `counters.rs`, those of texts and documents in `maximum_sizes.rs`.
 
 use sparc::service::{Error, Operations, sessions::NewSession};
 
@@ -13,7 +14,7 @@ pub async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
 
-/// Asserts that an integer column accepts `low` and `high`, but no value below or above.
+/// Asserts that an integer column accepts `low` and `high`, but neither `low - 1` nor `high + 1`.
 pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
@@ -26,8 +27,8 @@ pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, l
     }
 }
 
-/// Asserts that a statement succeeds with the numbers `low` and `high`, but not below or above. The number may be the
-/// length of a text.
+/// Asserts that the statement made from a number succeeds for `low` and `high`, and is refused for `low - 1` and
+/// `high + 1`. The number is a value, or the length of a text.
 async fn assert_number_bounds(
     person: &Person,
     low: u32,
@@ -104,6 +105,7 @@ async fn the_bounds_of_sessions_and_seats_hold() {
     for code in ["abc234", "ABC23", "ABC23!", "ABC 23"] {
         assert_check_violation(&owner, &format!("UPDATE sessions SET code = '{code}'"), "valid_code").await;
     }
+    // Generated codes contain neither 0 nor 1, but the constraint of the specification permits both.
     assert_accepted(&owner, "UPDATE sessions SET code = 'ABC019'").await;
 }
 
@@ -183,6 +185,7 @@ async fn an_extreme_date_is_refused() {
     world.set(&game, "is_public = true").await;
     for date in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let change = format!("UPDATE sessions SET scheduled_start = '{date}'");
+        // For the Seer, a trigger refuses a date in the past before the constraint is checked.
         if !date.contains("-infinity") && !date.contains("BC") && !date.starts_with("1999") {
             assert_refused!(game.seer.exec(&change).await, "23514", "bounded_schedule", "{date}");
         } else {

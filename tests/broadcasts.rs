@@ -1,4 +1,5 @@
-//! Broadcasts: on the platform each event of a session is broadcast, and only the session's participants receive it.
+//! Broadcasts: on the platform (Supabase), each event of a session is also broadcast, and only the session's
+//! participants receive it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
@@ -8,7 +9,7 @@ use crate::{
     world::{GameSession, Person, World, insert_roll, refused},
 };
 
-/// Creates a migrated Supabase project, and returns it with a connection of its superuser.
+/// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
 async fn new_project() -> (World, DatabaseConnection) {
     let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
@@ -24,8 +25,9 @@ async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     world.owner().count(&messages).await
 }
 
-/// Returns what a person who joins a topic may do there, checked as the platform's server checks it: read, write a
-/// broadcast, track presence. Panics if a statement fails for any other reason than a missing permission.
+/// Returns whether a person who joins a topic may read it, write a broadcast to it, and track presence in it, in this
+/// order. Tries it with the statements that the platform's Realtime server uses. Panics if a statement fails for any
+/// other reason than a missing privilege or row security.
 async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
     let mut allowed = [false; 3];
     for (index, sql) in [
@@ -78,6 +80,8 @@ async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_anoth
     let player = &other.players[0];
     player.person.exec(&insert_roll(other.session, player.character)).await.unwrap();
     let me = &mine.players[0].person;
+    // Besides messages of the other session, presence with content is refused, even in the caller's own session.
+    // Realtime would send that content to the other participants.
     for (columns, values) in [
         ("topic, extension", format!("'{}', 'presence'", topic(&other))),
         ("topic, extension, event", format!("'{}', 'presence', 'dice_rolled'", topic(&mine))),
@@ -174,7 +178,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
 #[tokio::test]
 async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
     for broken in [
-        // There is no partition for a day on which no client has connected.
+        // On a day on which no client has connected, the table has no partition for that day.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
@@ -204,13 +208,14 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        // Some of these statements also remove the earlier broadcasts.
         assert!(after <= before, "{broken}: nothing must be sent");
         administrator.close().await.unwrap();
     }
 }
 
-/// Somebody reads the table in an open transaction, and the platform's removal of an old partition waits for them; or
-/// somebody locks the table.
+/// Such a lock occurs when the platform removes an old partition while an open transaction has read the table: the
+/// removal waits for that transaction, and later statements queue behind the removal.
 #[tokio::test]
 async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let (world, administrator) = new_project().await;

@@ -1,8 +1,8 @@
-//! Rules about the whole schema, asserted from the catalog.
+//! Rules for the whole schema, checked in PostgreSQL's catalog.
 
 use crate::world::World;
 
-/// Asserts that a query returns no row; each row would name an object that breaks the rule.
+/// Asserts that a query returns no row in a new database. Each row would name an object that breaks a rule.
 pub async fn assert_no_rows(sql: &str) {
     let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
     assert!(offenders.is_empty(), "{offenders:#?}");
@@ -43,7 +43,7 @@ async fn no_index_is_a_prefix_of_another() {
             AND (longer.indkey::text || ' ') LIKE (shorter.indkey::text || ' %')
             AND shorter.indoption::text = split_part(longer.indoption::text, ' ', 1)
             AND shorter.indexrelid::regclass::text NOT IN (
-              -- The specification names it, although the index of a unique constraint would do.
+              -- The specification requires this index, although that of a unique constraint could replace it.
               'idx_characters_user_id'
             )",
     )
@@ -357,13 +357,15 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                AND function.prolang = (SELECT oid FROM pg_language WHERE lanname = 'plpgsql')
                AND (trigger.oid IS NOT NULL OR function.prorettype <> 'trigger'::regtype)
                AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = function.oid AND deptype = 'e')
-               -- Its last statement is a loop, which returns from inside.
+               -- `random_numbers` ends with a loop, and returns from inside it.
                AND NOT (function.proname = 'random_numbers' AND found.message LIKE 'control reached end%')
-               -- It calls a function that only a platform has.
+               -- `broadcast_event` calls a function that only the platform has.
                AND NOT (function.proname = 'broadcast_event' AND found.message LIKE '%realtime%')
-               -- They only raise an error; the planner may leave out the call of a function that is not VOLATILE.
+               -- Functions that only raise an error must be VOLATILE, because the planner may leave out the call of one
+               -- that is not.
                AND NOT (function.proname LIKE 'refuse%' AND found.message LIKE 'routine is marked as VOLATILE%')
-               -- It locks rows, which only a VOLATILE function may do; the extension does not see that inside WITH.
+               -- `sessions_with_locked_rows` locks rows, which only a VOLATILE function may do. The extension does not
+               -- see that, because the lock is inside WITH.
                AND NOT (function.proname = 'sessions_with_locked_rows' AND found.message LIKE 'routine is marked as VOLATILE%')
              ORDER BY 1",
         )

@@ -156,6 +156,7 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let world = World::new().await;
     let player = world.new_player().await;
     let set = |what: &str| format!("UPDATE characters SET {what}");
+    // The maximum of a new character is 6.
     assert_refused!(player.person.exec(&set("hit_points = 7")).await, "23514", "characters_hit_points_check");
     assert_refused!(player.person.exec(&set("hit_points = -1")).await, "23514", "characters_hit_points_check");
     world.service().exec(&set("max_hit_points = 10")).await.unwrap();
@@ -173,6 +174,7 @@ async fn only_its_owner_sees_and_changes_a_character() {
     let forged = insert_character(Uuid::new_v4(), owner.id);
     assert_refused!(stranger.exec(&forged).await, forbidden);
     assert_refused!(world.visitor().exec("SELECT FROM characters").await, forbidden);
+    // The owner may also read the row that their own INSERT returns.
     let returned = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
     assert!(owner.person.value::<String>(&returned).await.unwrap().starts_with("Hero"));
 }

@@ -1,4 +1,4 @@
-//! Generates `docs/generated/columns.md`: every column with its type and meaning, as the migrated database has them.
+//! `docs/generated/columns.md` lists every column of a migrated database, with its type and its comment.
 
 use crate::{documents::assert_up_to_date, world::World};
 

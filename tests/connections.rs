@@ -72,7 +72,7 @@ async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_
     let error = without_pool.as_user(id).users().me().await.unwrap_err();
     assert!(
         matches!(error, Error::Misconfigured { .. }) && !error.is_retryable(),
-        "a pool of no connections is a configuration error: {error:?}"
+        "a handle without a pool is a configuration error: {error:?}"
     );
 }
 
@@ -165,7 +165,7 @@ async fn a_dropped_stream_ends_before_the_transaction_continues() {
     assert_eq!((all.len(), last.as_str()), (100_000, "authenticated"));
 }
 
-/// Terminates the service's connections, and returns how many there were.
+/// Terminates all connections that handles of the service have opened, and returns their number.
 async fn terminate_connections(world: &World) -> i64 {
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";
@@ -228,10 +228,10 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let tx = ada.begin().await.unwrap();
     assert_eq!(bio(&tx).await, None);
     terminate_connections(&world).await;
-    // This time the commit is sent, so its outcome is unknown. A rollback succeeds, because a transaction whose
-    // connection is lost is rolled back in any case.
+    // The transaction does not know of the loss yet, so it sends the commit, whose outcome is then unknown.
     let outcome = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(outcome, Error::CommitUnknown(_)) && !outcome.is_retryable(), "{outcome:?}");
+    // A rollback succeeds, because the server rolls back a transaction whose connection is lost.
     let tx = ada.begin().await.unwrap();
     terminate_connections(&world).await;
     tx.rollback().await.unwrap();

@@ -1,4 +1,4 @@
-//! Counters and rows that only the database and the owner write: their limits and other constraints.
+//! Constraints on counters, and on other values that no role of the API can write.
 
 use sea_orm::ConnectionTrait;
 
@@ -7,8 +7,8 @@ use crate::{
     world::{World, refused},
 };
 
-/// For rows beyond a limit, triggers raise an error that explains it. The constraint holds for every writer of the
-/// counter, at every isolation level.
+/// If a row is beyond a limit, a trigger raises an error that explains it. The constraint on the counter is what
+/// enforces the limit, for every writer and at every isolation level.
 #[tokio::test]
 async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     let world = World::new().await;
@@ -41,7 +41,7 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     assert_check_violation(&owner, &set(-1), "characters_live_seats_check").await;
 }
 
-/// The API's roles cannot write such rows, but the constraints hold for the owner too.
+/// The API's roles have no privilege to write such values. The constraints refuse them from every role.
 #[tokio::test]
 async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
@@ -50,7 +50,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     world.set(&completed, "status = 'completed'").await;
     world.set(&completed, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    // A trigger of the table would clear `is_active`.
+    // A trigger would clear `is_active` of a removed player, and so make the row consistent.
     owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
     let update_user = |set: &str| format!("UPDATE users SET {set} WHERE id = '{}'", other_player.id);
     for (sql, constraint) in [

@@ -199,8 +199,8 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While this transaction is open, no other can draw a number in the session, because its event could become visible
-    // first.
+    // While this transaction is open, no other can draw a number in the session. Otherwise an event with a higher
+    // number could become visible before this one.
     let second = &game.players[1].person;
     let blocked = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(blocked.unwrap_err().code, "55P03");
@@ -290,7 +290,8 @@ async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     // The statistics say that the table is empty, as after its first vacuum.
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
-    // The connection caches the plan, so a sequential scan would still be used when the table has become large.
+    // The connection caches the plan, so a sequential scan that was planned now would still be used once the table has
+    // become large.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
     let scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
     let scans = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, scans)).await.unwrap().unwrap();

@@ -1,9 +1,9 @@
-//! Rules for every table that users can write, asserted from the catalog, so that a new table cannot miss one. A table
-//! that a rule need not cover is listed with the reason.
+//! Rules for every table that users can write, checked in PostgreSQL's catalog, so that a new table cannot miss one.
+//! The tables and columns to which a rule does not apply are listed with the reason.
 
 use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, world::World};
 
-/// A CTE with each table and command that users are granted: `writes (id, relation, command)`.
+/// A CTE `writes (id, relation, command)`: each table that users may write, and each command that they may use for it.
 const WRITES: &str = "WITH writes AS (
     SELECT class.oid AS id, relname::text AS relation, command
     FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
@@ -15,7 +15,8 @@ const WRITES: &str = "WITH writes AS (
       END
   )";
 
-/// Returns the SQL condition that a row of `writes` has a restrictive policy that calls a function in `private`.
+/// Returns an SQL condition for a row of `writes`: a restrictive policy on that table and for that command calls the
+/// function in schema `private`.
 fn has_restriction(function: &str) -> String {
     format!(
         "EXISTS (
@@ -39,14 +40,14 @@ async fn every_table_that_users_write_refuses_closed_accounts() {
 #[tokio::test]
 async fn one_statement_writes_a_limited_number_of_rows_of_every_table() {
     let restricted = has_restriction("refuse_many_rows");
-    // Each user has one row in these tables.
+    // Each user has one row in these tables, so they need no limit.
     let one_row_per_user = "relation IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
         "{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {one_row_per_user} AND NOT {restricted}"
     ))
     .await;
-    // At the end of the statement, a trigger that sees all its rows refuses those that the policies missed, and checks
-    // the account again.
+    // A policy refuses row 101 as it is written, but one statement may have several writing parts (`WITH ... INSERT`).
+    // So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
     assert_no_rows(&format!(
         "{WRITES}
          SELECT command || ' ' || relation
@@ -77,7 +78,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
            AND attnum > 0
            AND NOT attisdropped
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
-           -- Types without a limit; varchar(n) and char(n) have one.
+           -- These types have no limit of their own; varchar(n) and char(n) have one.
            AND (
              atttypid IN ('text'::regtype, 'jsonb'::regtype, 'json'::regtype, 'bytea'::regtype)
              OR atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod = -1
@@ -91,7 +92,7 @@ async fn every_text_and_document_that_users_write_has_a_limit() {
                AND attnum = ANY (conkey)
                AND pg_get_constraintdef(pg_constraint.oid) ~ 'char_length\\(|pg_column_size\\(|octet_length\\(|cardinality\\('
            )
-           -- Both columns contain only known steps, and a trigger removes duplicates.
+           -- These columns need no limit: they contain only known steps, and a trigger removes duplicates.
            AND class.relname || '.' || attname NOT IN (
              'tutorial_progress.current_step', 'tutorial_progress.completed_steps'
            )",
@@ -115,5 +116,8 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
             !has_interleaving_cases(command, table)
         })
         .collect();
-    assert!(missing.is_empty(), "tests/interleavings/ has no statement for {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "tests/interleavings/ must have a user's statement, and for UPDATE and DELETE an entry in LOCKABLE, for {missing:#?}"
+    );
 }

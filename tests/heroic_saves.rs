@@ -43,7 +43,12 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
         "a roll can be saved only once"
     );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
-    assert_refused!(me.person.exec(&save(saved)).await, "SP015", "heroic_save_of_own_roll", "a save cannot be saved");
+    assert_refused!(
+        me.person.exec(&save(saved)).await,
+        "SP015",
+        "heroic_save_of_own_roll",
+        "a heroic save cannot be saved in turn"
+    );
 }
 
 #[tokio::test]
@@ -92,9 +97,11 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     for round in 0..100 {
+        // No seat has a save left, until the new encounter restores it.
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
         let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {
+            // The players leave in even rounds and rejoin in odd ones.
             let is_active = round % 2 == 1;
             let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
             for (person, sql) in [
@@ -113,7 +120,8 @@ async fn leaving_saving_and_new_encounters_do_not_deadlock() {
         let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
         tasks.push(Box::pin(async move { seer.exec(&sql).await }));
         for outcome in run_together(tasks).await {
-            // Only a roll for a player who has just left and a save before the new encounter are refused.
+            // Only two refusals are expected: of a roll for a player who has just left, and of a save that runs before
+            // the new encounter.
             let is_allowed =
                 outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);
             assert!(is_allowed, "round {round}: {outcome:?}");

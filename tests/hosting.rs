@@ -119,7 +119,8 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     held.rollback().await.unwrap();
     assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
-    // The connection of a read is in use until the server has answered its commit. `ping` waits for that.
+    // The connection of a read stays in use until the server has answered its commit. `ping` needs the same connection,
+    // so it waits for that.
     sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
@@ -137,8 +138,8 @@ async fn connections_set_their_application_name() {
     sparc.close().await.unwrap();
 }
 
-/// Makes calls of every kind and returns their outcomes: operations that read and that write, entities, raw SQL, a
-/// transaction.
+/// Makes calls of every kind: operations that read or write, a query of an entity, raw SQL and a transaction. Returns
+/// the name of each call with its outcome: `done` or the code of its error.
 async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
@@ -281,7 +282,7 @@ async fn a_transaction_continues_after_its_prepared_statements_were_deallocated(
         assert_eq!(created.len(), 1, "{text}");
         ada.characters().delete(created[0].id).await.unwrap();
     }
-    // PostgreSQL refuses this in a transaction.
+    // PostgreSQL refuses DISCARD ALL in a transaction.
     let tx = ada.begin().await.unwrap();
     let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
     assert_eq!(code(refused), "invalid_statement");
@@ -320,22 +321,23 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let first = ada.dice().roll(check.clone()).await.unwrap();
     assert_eq!(first.rolled_by, Some(player.id));
     assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
-    // The Seer may also roll for the character, but this roll is not the Seer's.
+    // The Seer may also roll for the character, but did not make the roll with this id.
     let seer = world.sparc.as_user(game.seer.uuid());
     assert_eq!(code(seer.dice().roll(check.clone()).await), "id_conflict");
     assert_eq!(code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
 }
 
-/// A client that disconnects drops its handler's future. The service must log no warning for that.
+/// When a client disconnects, the web framework drops its handler's future. The service must log no warning for that.
 #[tokio::test]
 async fn clients_that_disconnect_cause_no_warning() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let log = Log::default();
     let writer = log.clone();
-    // If this were the only subscriber, a thread of another test, which has none, would disable tracing for all
-    // threads.
-    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    // While only one subscriber exists, tracing lets the first thread that reaches a call site decide for all threads
+    // whether it is enabled. That thread may belong to another test, which has no subscriber. With a second subscriber,
+    // tracing asks both.
+    let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_ansi(false)

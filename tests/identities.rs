@@ -119,7 +119,11 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
         assert_fails!(ended, Error::EndedByStatement, "{end}");
-        assert_fails!(tx.users().me().await, Error::EndedByStatement, "a later statement would run as the login");
+        assert_fails!(
+            tx.users().me().await,
+            Error::EndedByStatement,
+            "refused, because it would run with the role of the login"
+        );
         assert_fails!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
         assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
@@ -162,7 +166,7 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
     assert_eq!(
         ada.users().me().await.unwrap().bio.as_deref(),
         Some("mine"),
-        "a failure rolled back to a savepoint does not fail the transaction"
+        "a failure in a nested transaction that is rolled back does not fail the outer one"
     );
     let tx = ada.begin().await.unwrap();
     assert!(tx.characters().create(NewCharacter::default()).await.is_err());
@@ -200,6 +204,7 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection counts towards the deadline");
     drop(held);
     assert!(sparc.as_user(player.id).users().me().await.is_ok());
+    // Without a deadline, the pool's own timeout ends the wait.
     let options = Options::default().max_connections(1).acquire_timeout(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let _held = sparc.as_user(player.id).begin().await.unwrap();

@@ -15,8 +15,8 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// Asserts that the smallest document of an input is read with the expected defaults, and that the input survives being
-/// written and read again.
+/// Asserts that the smallest valid document of an input type is read with the expected defaults, and that writing and
+/// reading the input again does not change it.
 macro_rules! round_trip {
     ($type:ty, $smallest:expr, $expected:expr) => {{
         let read: $type = from_value($smallest).unwrap();
@@ -149,7 +149,7 @@ fn filters_are_read_from_query_strings_with_and_without_a_cursor() {
         let wrong = query::<ListParameters<HistoryFilter>>(&format!("page_size={size}")).unwrap_err();
         assert!(wrong.contains("page_size") || wrong.contains("whole number"), "{size}: {wrong}");
     }
-    // In a JSON document, unlike a query string, numbers are not text, and `null` means no filter.
+    // In a query string every value is text. In JSON a number is not, and `null` means no filter.
     let document = json!({ "free_seats": 2, "max_minutes": null });
     assert_eq!(from_value::<LobbyFilter>(document).unwrap().free_seats, Some(2));
     for wrong in [json!(3_000_000_000_i64), json!(-3_000_000_000_i64), json!(1.5), json!(true), json!([2])] {

@@ -14,7 +14,7 @@ const WIDTH: usize = 120;
 
 /// Words and names that the project has replaced, each with its replacement.
 ///
-/// Error codes and names of the specification stay: `no_such_code`.
+/// Codes of errors and names of the specification, such as `no_such_code`, do not change and are not listed.
 const RETIRED: &[(&str, &str)] = &[
     ("is_passing", "is_retryable"),
     ("SeatsAreTaken", "MaxPlayersBelowSeated"),
@@ -85,12 +85,12 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     let mut wrong = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
-        let crate_page = relative(&path).ends_with("README.md") && relative(&path) != "README.md";
+        let is_crate_page = relative(&path).ends_with("README.md") && relative(&path) != "README.md";
         for (number, line) in text.lines().enumerate() {
             for target in targets(line).filter(|target| !target.contains("://")) {
                 let (file, heading) = target.split_once('#').unwrap_or((target, ""));
                 // A crate's README is also its front page in rustdoc, where a target may be an item's path.
-                if crate_page && !file.contains('/') && !file.contains('.') {
+                if is_crate_page && !file.contains('/') && !file.contains('.') {
                     continue;
                 }
                 // The generated pages quote rustdoc, whose targets are items.
@@ -109,7 +109,8 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
     assert!(wrong.is_empty(), "links whose target does not exist:\n{}", wrong.join("\n"));
 }
 
-/// A fence is a line of its own, with at most the name of a language, and each block that is opened is closed.
+/// A fence stands on a line of its own, followed by at most the name of a language, and each block that is opened is
+/// closed.
 #[test]
 fn code_blocks_of_documents_are_complete() {
     let mut wrong = Vec::new();
@@ -144,6 +145,7 @@ fn every_decision_that_is_cited_has_its_heading() {
             wrong.push(format!("{}: {cited}", relative(&path)));
         }
     }
+    // The code above contains the text by which citations are found.
     wrong.retain(|line| !line.starts_with("tests/language.rs"));
     assert!(wrong.is_empty(), "headings that docs/decisions.md does not have:\n{}", wrong.join("\n"));
 }
@@ -161,7 +163,7 @@ fn comments_and_documents_wrap_at_120_characters() {
         for (number, line) in read(&path).lines().enumerate() {
             is_code ^= is_document && line.trim_start().starts_with("```");
             let is_prose = if is_document {
-                // A row of a table is one line, and a link cannot be broken.
+                // The row of a table must be one line, and so must the link of an image.
                 !is_code && !line.starts_with('|') && !line.starts_with("![") && !line.starts_with("[![")
             } else {
                 ["//", "--", "# "].iter().any(|mark| line.trim_start().starts_with(mark))

@@ -60,7 +60,8 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
         let ben = sparc.as_user(ben.id);
         let clean_state = value(&ben, SESSION_STATE).await;
         for statement in STATEMENTS {
-            // The statement runs by itself, and in a transaction that is committed, rolled back, dropped, or fails.
+            // The statement runs outside of a transaction, or in one that is committed, rolled back or dropped, or that
+            // fails at a later statement.
             for ending in 0..5 {
                 let ada = sparc.as_user(ada.id);
                 let tx = ada.begin().await.unwrap();
@@ -119,7 +120,7 @@ async fn changes_that_an_expression_in_a_query_makes_are_undone_too() {
     }
 }
 
-/// The clean-up must not deallocate the next caller's prepared statements.
+/// The clean-up after raw SQL must not deallocate the prepared statements that later calls use again.
 #[tokio::test]
 async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
@@ -131,7 +132,7 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     ada.characters().list().await.unwrap();
     assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection is kept");
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(value(&ada, count).await, "2", "that of `list`, and this query");
+    assert_eq!(value(&ada, count).await, "2", "the statement of `list`, and this query itself");
 }
 
 #[tokio::test]
@@ -167,7 +168,8 @@ async fn copy_closes_its_connection_and_no_call_waits_for_a_deadline() {
 async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    // Settings of the login, or of another client of a pooler, have the same effect as these of the database.
+    // Settings of the login, or those that another client of a pooler left behind, have the same effect as these
+    // settings of the database.
     world
         .administrator()
         .await

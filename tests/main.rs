@@ -2,8 +2,8 @@
 
 #![allow(missing_docs)]
 
-/// Asserts that the database refused plain SQL, either for a missing permission (`forbidden`) or with the given
-/// SQLSTATE and constraint; otherwise panics with the answer.
+/// Asserts that the database refused plain SQL: with `forbidden`, because of a missing privilege or row security, and
+/// otherwise with the given SQLSTATE and constraint. If not, panics with the answer.
 macro_rules! assert_refused {
     ($answer:expr, forbidden $(, $($why:tt)+)?) => {{
         let answer = $answer;
@@ -25,7 +25,7 @@ macro_rules! assert_refused {
     }};
 }
 
-/// Asserts that a call of the service failed with an error of the given pattern; otherwise panics with the answer.
+/// Asserts that a call of the service failed with an error that matches the pattern; otherwise panics with the answer.
 macro_rules! assert_fails {
     ($answer:expr, $error:pat $(, $($why:tt)+)?) => {{
         let answer = $answer;

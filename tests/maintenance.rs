@@ -34,6 +34,8 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().exec(&sql).await.unwrap();
 }
 
+/// For example, every insert of an event looks for the oldest events, and must skip those that were deleted until they
+/// are vacuumed.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
@@ -154,6 +156,7 @@ async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
         })
         .collect();
     for report in run_together(tasks).await {
+        // This job counts tables, and counts those that it skips because another run has locked them.
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";

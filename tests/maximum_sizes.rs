@@ -1,4 +1,5 @@
-//! The maximum sizes of texts and documents, to the character or byte, and documents that no client could read.
+//! The maximum sizes of texts and documents, exact to the character or byte, and documents that are refused because no
+//! client could read them.
 
 use serde_json::json;
 use sparc::service::{Error, Operations, events::NewEvent};
@@ -8,7 +9,7 @@ use crate::{
     world::{Person, World},
 };
 
-/// Asserts that a text or URL of `maximum` characters is accepted and one more is not, through the API.
+/// Asserts that a person may write a text or URL of `maximum` characters, but not one that is a character longer.
 async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
     let start = if column.ends_with("_url") { "https://" } else { "" };
     let set =
@@ -17,8 +18,8 @@ async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, 
     assert_check_violation(person, &set(maximum + 1), constraint).await;
 }
 
-/// Asserts that a document of slightly less than `maximum` bytes is accepted and a slightly larger one is not. `FILL`
-/// in the template becomes a text of the size that is needed.
+/// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
+/// the template, `FILL` stands for the text that gives the document its size.
 async fn assert_maximum_document_size(
     person: &Person,
     table: &str,
@@ -83,6 +84,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = format!("UPDATE sessions SET game_state = '{deep}'");
     assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
+    // A roll has two texts with limits: its modifiers and its description, which is kept short enough here.
     let roll = |length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
@@ -108,18 +110,18 @@ async fn documents_that_no_client_could_read_are_refused() {
         .await
         .unwrap();
     let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-    for (person, what, column) in [
+    for (person, table, column) in [
         (ada, "characters", "equipment"),
         (ada, "characters", "special_ability"),
         (seer, "adventures", "content"),
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        person.exec(&format!("UPDATE {what} SET {column} = '{}'", deep(99))).await.unwrap();
+        person.exec(&format!("UPDATE {table} SET {column} = '{}'", deep(99))).await.unwrap();
         for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
                 person,
-                &format!("UPDATE {what} SET {column} = '{unreadable}'"),
+                &format!("UPDATE {table} SET {column} = '{unreadable}'"),
                 "readable_document",
             )
             .await;
@@ -146,7 +148,10 @@ async fn documents_that_no_client_could_read_are_refused() {
     let me = world.sparc.as_user(game.players[0].id);
     me.events().after(game.session, 0).await.unwrap();
     let details = me.sessions().details(game.session).await.unwrap();
-    assert!(details.adventure.unwrap().content.is_none(), "content that is a list must be ignored, not fail");
+    assert!(
+        details.adventure.unwrap().content.is_none(),
+        "content that is a list must be ignored, and must not make the call fail"
+    );
     me.characters().list().await.unwrap();
     world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
 }
@@ -172,7 +177,7 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         ("session_events", "payload", 16_384, "{}"),
         ("sessions", "game_state", 262_144, "{}"),
     ] {
-        // Returns a document with a text of the given length.
+        // Returns an SQL expression for a document with a text of the given length.
         let document = |length: &str| match minimal {
             "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
             _ => format!("'{minimal}'::jsonb || jsonb_build_object('longest', repeat('x', {length}))"),

@@ -40,7 +40,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     assert_works(&ada).await;
     assert_invalid(ada.query_all_raw(sql("SELECT $1::integer")).await, "a value that is missing");
     let two_values = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
-    assert_invalid(ada.query_all_raw(two_values).await, "one too many");
+    assert_invalid(ada.query_all_raw(two_values).await, "one value too many");
     assert_invalid(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
     assert_invalid(ada.execute_unprepared("SELEC 1").await, "no SQL");
     assert_invalid(ada.execute_unprepared("SELECT * FROM nowhere").await, "no such table");
@@ -83,13 +83,13 @@ async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() 
     let draft = world.new_draft(creator).await;
     let ada = world.sparc.as_user(creator);
     let tx = ada.begin().await.unwrap();
-    let all = (0..20).map(|_| async {
+    let operations = (0..20).map(|_| async {
         let (users, adventures) = (tx.users(), tx.adventures());
         let (me, errors) = tokio::join!(users.me(), adventures.validate(draft));
         me?;
         errors.map(drop)
     });
-    for outcome in futures_util::future::join_all(all).await {
+    for outcome in futures_util::future::join_all(operations).await {
         outcome.unwrap();
     }
     tx.commit().await.unwrap();
@@ -102,10 +102,11 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for after_ms in [1, 5, 20] {
         let failing = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
-        let own_connection = sparc.as_user(ada.user_id().unwrap());
-        let _ = tokio::time::timeout(Duration::from_millis(after_ms), own_connection.query_one_raw(sql(failing))).await;
-        assert_works(&own_connection).await;
-        // In a transaction, the cancelled statement has failed or may have failed, so it can only be rolled back.
+        let single_connection = sparc.as_user(ada.user_id().unwrap());
+        let _ =
+            tokio::time::timeout(Duration::from_millis(after_ms), single_connection.query_one_raw(sql(failing))).await;
+        assert_works(&single_connection).await;
+        // In a transaction, the cancelled statement may have failed, so the transaction can only be rolled back.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled = tokio::time::timeout(Duration::from_millis(after_ms), inner.query_one_raw(sql(failing))).await;
@@ -134,7 +135,7 @@ async fn a_concurrent_statement_never_runs_with_the_role_of_a_validation() {
         reads.push(async {
             for _ in 0..200 {
                 let private = characters::Entity::find_by_id(ben.character).one(&tx).await.unwrap();
-                assert!(private.is_none(), "the draft was read as the service");
+                assert!(private.is_none(), "another user's character was read with the service's role");
                 let who = tx.query_one_raw(sql("SELECT current_user::text")).await.unwrap().unwrap();
                 assert_eq!(who.try_get_by_index::<String>(0).unwrap(), "authenticated");
             }

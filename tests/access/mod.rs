@@ -1,5 +1,6 @@
-//! Determines who may do what by trying it: every kind of user attempts every kind of row, and every role every column
-//! and function. The results are `docs/generated/access.md`; the page changes if a policy allows more or fewer callers.
+//! Determines who may do what by trying it: every kind of user attempts to read and write every kind of row, and every
+//! role attempts to use every column and function. The results are in `docs/generated/access.md`. If a policy allows
+//! more or fewer callers than that page says, the test fails.
 
 use std::fmt::Write;
 
@@ -20,9 +21,9 @@ mod two_connections;
 enum Attempt {
     /// A row was read or written.
     Done,
-    /// A missing privilege or a policy refused it, or row security hides the row.
+    /// A missing privilege or a policy refused the attempt, or row security hid the row.
     NoAccess,
-    /// Access would allow it, but a rule of the game refuses it.
+    /// Privileges and policies allow the attempt, but a rule of the game refuses it.
     RefusedByRule,
 }
 

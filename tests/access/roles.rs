@@ -6,10 +6,10 @@ use crate::world::{Person, World};
 
 use super::{write_heading, write_row};
 
-/// Returns whether the role's privileges allow the statement, whatever other error it may give.
+/// Returns whether the role's privileges allow the statement. It may still fail with another error.
 async fn is_allowed(person: &Person, sql: &str) -> bool {
-    // PostgreSQL reports these two before it checks privileges: a generated or identity column cannot be written
-    // (428C9), and a view does not support the operation (42809).
+    // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
+    // identity column cannot be written (428C9), and a view does not support the operation (42809).
     person.exec(sql).await.map_or_else(
         |refused| !refused.is_forbidden() && !["428C9", "42809"].contains(&refused.code.as_str()),
         |_| true,
@@ -24,8 +24,8 @@ fn roles(world: &World) -> [(&'static str, Person); 3] {
     ]
 }
 
-/// Attempts to read and write every column of every table, without affecting a row. The result does not rely on what
-/// the catalog says about privileges.
+/// Attempts to read and write every column of every table, without affecting a row. The attempts show the privileges
+/// independently of what the catalog says about them.
 pub async fn write_columns(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
@@ -89,8 +89,8 @@ pub async fn write_columns(world: &World, page: &mut String) {
     }
 }
 
-/// Calls every function with NULL arguments, and writes a row for each that some role may call. Then asserts that no
-/// API role may run the statements that the page lists below the table.
+/// Calls every function with NULL arguments, and writes a row of the page for each function that some role may call.
+/// Then asserts that no API role may do what the page lists below that table.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
@@ -145,7 +145,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
             "ALTER TABLE public.users DISABLE ROW LEVEL SECURITY",
             "COPY public.users TO PROGRAM 'true'",
         ] {
-            // On plain PostgreSQL, where `auth.users` is our stand-in, the service reads and writes accounts.
+            // In this database `auth.users` is our stand-in, so the service may read and write it.
             let is_service_on_accounts = *role == "`service_role`" && sql.contains("auth.users");
             assert_eq!(is_allowed(person, sql).await, is_service_on_accounts, "{role}: {sql}");
         }

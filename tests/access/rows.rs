@@ -10,7 +10,7 @@ use super::{
     write_heading, write_row,
 };
 
-/// For each letter of the page, the statement that an actor attempts.
+/// The letters of a section of the page, each with a function that returns the statement that an actor attempts.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 macro_rules! statements {
@@ -46,7 +46,7 @@ async fn write_attempts(scene: &Scene, page: &mut String, row_name: &str, statem
     write_row(page, &cells);
 }
 
-/// Returns the account that an actor acts for: their own, or the stranger's if they have none.
+/// Returns the actor in whose name an actor writes rows: themselves, or the stranger if they have no account.
 fn acting_account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { scene.actor("stranger") } else { actor }
 }
@@ -272,7 +272,7 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
     }
 }
 
-/// Writes what a Seer may do to a character that never had a seat in their session.
+/// Writes who may seat and roll for characters that never had a seat in the session.
 async fn write_other_seers_sessions(scene: &Scene, page: &mut String) {
     write_actors_heading(
         page,

@@ -1,4 +1,5 @@
-//! Sessions of every visibility in every status, with users in every relation to them.
+//! The rows on which access is attempted: public and private sessions in every status, and one user for each relation
+//! that a user can have to them.
 
 use uuid::Uuid;
 
@@ -9,10 +10,10 @@ pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused",
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
-/// A user, visitor or service that attempts statements.
+/// A user, the visitor or the service, who attempts statements.
 pub struct Actor {
     pub person: Person,
-    /// The account. Like the two characters, nil for the visitor and the service.
+    /// The id of the account. For the visitor and the service, it and the two characters are nil.
     pub id: Uuid,
     /// The character with which the user takes seats.
     pub character: Uuid,
@@ -20,9 +21,9 @@ pub struct Actor {
     pub spare: Uuid,
 }
 
-/// A session of the Seer, with one roll of the player and one of its events.
+/// A session of the Seer, with a roll of the player and its first event.
 pub struct Game {
-    /// Its visibility and status, as the page names them.
+    /// The session's visibility and status, as the page names them.
     pub name: String,
     pub status: &'static str,
     pub id: Uuid,
@@ -130,7 +131,8 @@ async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: b
     world.owner().value(&sql).await.unwrap()
 }
 
-/// Creates a session where the player is seated; others left, were removed, or close their account later.
+/// Creates a session in which two users are seated, the player and the one whose account is closed later. Two other
+/// users have left it, and the Seer has removed one.
 async fn create_game(
     world: &World,
     people: &[(Player, Uuid)],
@@ -154,7 +156,7 @@ async fn create_game(
         );
         assert_eq!(by.exec(&leave).await, Ok(1));
     }
-    // Dated in the future (minus 3600 seconds ago), so that a heroic save is never too late.
+    // The roll is dated an hour in the future (-3600 seconds ago), so that a heroic save is never too late.
     let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event = owner.value(&event).await.unwrap();

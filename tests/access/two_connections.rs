@@ -1,13 +1,13 @@
-//! The same user on two connections: a statement sent while the first one is uncommitted gets the same answer as after
-//! the first one has ended.
+//! The same user on two connections: a statement that is sent while the user's first transaction is open gets the same
+//! answer as one that is sent after that transaction has ended.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use crate::world::{Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat, refused};
 
-/// Writes that users may send twice, by a second click or from a second device. Each is on rows that no other one
-/// affects.
+/// Writes that users may send twice, by a second click or from a second device. Each write affects rows that no
+/// other write affects.
 async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let owner = world.owner();
     let mut writes = Vec::new();
@@ -99,12 +99,12 @@ async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
     for first_commits in [true, false] {
         let (sequential, concurrent) = (repeated_writes(&world).await, repeated_writes(&world).await);
         for ((person, sql), (concurrent_person, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
-            // The second one after the first one has ended.
+            // The second transaction begins after the first one has ended.
             let first = person.begin().await;
             let first_outcome = outcome_code(first.execute_unprepared(&sql).await);
             if first_commits { first.commit().await } else { first.rollback().await }.unwrap();
             let expected = outcome_code(person.begin().await.execute_unprepared(&sql).await);
-            // The same two, but the second one while the first one is uncommitted.
+            // The same two transactions, but the second one begins while the first one is open.
             let first = concurrent_person.begin().await;
             assert_eq!(outcome_code(first.execute_unprepared(&concurrent_sql).await), first_outcome, "{sql}");
             let second = tokio::spawn({
@@ -116,7 +116,7 @@ async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
                     outcome
                 }
             });
-            // Wait until it waits for a lock or has finished, so that both were open at the same time.
+            // Waits until the second statement waits for a lock or has finished, so that the two transactions overlap.
             let lock_waiters = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
             while !second.is_finished() && world.owner().count(lock_waiters).await == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -1,14 +1,15 @@
-//! Like PostgreSQL's isolation tests: every pair of the statements that users, the service, the platform and
-//! maintenance send, on two connections, in every order of begin, statement, commit and rollback. After each case,
-//! every invariant holds, no transaction waits for ever, and only refusals that the documentation lists have occurred.
+//! Runs statements concurrently, as PostgreSQL's isolation tests do: every pair of the statements that users, the
+//! service, the platform and maintenance send, on two connections, in every order of begin, statement, commit and
+//! rollback. After each case, every invariant must hold, no transaction may wait for ever, and only refusals that the
+//! documentation lists may have occurred.
 //!
-//! Two statements that run one after the other without interruption cannot deadlock, so a second kind of case stops
-//! them in the middle: other connections lock a row that one statement locks, and a row that the other one locks, until
-//! both have been sent.
+//! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case stops
+//! both statements in the middle: until both have been sent, other connections hold a row that the first one locks and
+//! a row that the second one locks.
 //!
-//! Without a variable, the test runs a sample. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of each kind,
-//! `=all` runs every pair, and `=triples` runs three statements at a time. A failed case is reported by its name, and
-//! `=<part of a name>` runs the cases whose names contain it.
+//! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
+//! each kind, `=all` runs every pair of both kinds, and `=triples` runs three statements at a time. A failed case is
+//! reported by its name, and `=<part of a name>` runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ const DATABASES: usize = 4;
 /// The number of cases of each kind in the default sample.
 const SAMPLE_SIZE: usize = 200;
 
-/// Returns every order in which the steps of the transactions can follow each other.
+/// Returns every order of the steps of all transactions that keeps the steps of each transaction in order.
 fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     if transactions.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
@@ -44,8 +45,9 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// Returns the schedules of transactions that end with these steps. At READ COMMITTED it does not matter when a
-/// transaction begins, because each statement has its own snapshot.
+/// Returns every schedule of as many transactions as there are `ends`, each of which ends with its step in `ends`. At
+/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a transaction begins, so all
+/// begin first.
 fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
     let begin_matters = level == Level::RepeatableRead;
     let transactions: Vec<Vec<Step>> = ends
@@ -79,8 +81,8 @@ fn pairs() -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns whether a user's statement writes the table with the command and can be stopped before each row that it
-/// locks.
+/// Returns whether `STATEMENTS` has a user's statement that writes the table with the command. For a command that locks
+/// existing rows, the table must also be in `LOCKABLE`, so that the statement can be stopped before each of them.
 pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     let (clause, locks_rows) = match command {
         "INSERT" => ("INSERT INTO", false),
@@ -93,11 +95,11 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
         && (!locks_rows || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 
-/// The rows that each statement locks, by the statement's name.
+/// For each statement's name, the rows that the statement locks.
 type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
-/// Returns the case in which the transactions begin and send their statements in that order while others hold the rows
-/// `held`, and each commits as soon as its statement has finished.
+/// Returns the case in which the transactions begin, and send their statements in the given order, while other
+/// connections hold the rows `held`. Each transaction commits as soon as its statement has finished.
 fn stopped_case(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)
@@ -106,7 +108,8 @@ fn stopped_case(statements: Vec<&'static Statement>, level: Level, held: Vec<Str
     Case { statements, level, schedule: schedule.collect(), held }
 }
 
-/// Returns the cases of two statements that lock a row in common, each stopped before each row that it locks.
+/// Returns the cases of two statements that lock a row in common. There is one case for each row that the first one
+/// locks and each row that the second one locks. Other connections hold these two rows, which stops both statements.
 fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for first in STATEMENTS {
@@ -130,8 +133,8 @@ fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns the cases of three statements that lock a row in common, with and without another connection that has locked
-/// it.
+/// Returns the cases of three statements that lock a row in common: in some, another connection holds that row until
+/// all three have been sent.
 fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (first_index, first) in STATEMENTS.iter().enumerate() {
@@ -160,7 +163,8 @@ fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
 
 /// Returns about `size` cases, evenly spread and the same in each run.
 fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
-    // An odd step, because each pair has an even number of orders, some of which an even step would never reach.
+    // The step is odd, because each pair has an even number of orders, and an even step would never reach some of the
+    // orders.
     let step = (cases.len() / size).max(1) | 1;
     cases.into_iter().step_by(step).collect()
 }
@@ -199,7 +203,7 @@ async fn run_cases(cases: Vec<Case<'static>>) -> Vec<String> {
     failures
 }
 
-/// Runs each statement alone, to find the rows that it locks.
+/// Runs each statement alone and returns the rows that it locks.
 async fn find_locked_rows() -> LockedRows {
     let mut runner = Runner::new().await;
     let mut locked = LockedRows::new();

@@ -1,4 +1,4 @@
-//! Several connections, each with one transaction, advanced step by step.
+//! Runs a case: several connections with one transaction each, advanced step by step.
 
 use std::{
     collections::VecDeque,
@@ -39,7 +39,7 @@ pub enum Step {
 /// The number of affected rows, or the SQLSTATE and the message.
 pub type Answer = Result<u64, (String, String)>;
 
-/// One connection with its own task, so that it can wait while others continue.
+/// A connection with its own task, so that its statement can wait for a lock while other connections continue.
 pub struct Client {
     /// The process id of the server's backend.
     backend_pid: i32,
@@ -52,7 +52,8 @@ pub struct Client {
 impl Client {
     pub async fn new(url: &str) -> Self {
         let mut connection = connect(url).await;
-        // Deadlocks are detected after 20 ms, which is longer than any statement takes by itself.
+        // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. No statement takes
+        // that long by itself.
         run(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
         let (statements, mut received) = unbounded_channel::<String>();
@@ -105,7 +106,7 @@ impl Client {
     }
 }
 
-/// Returns the statements that begin a transaction and set its identity, and at REPEATABLE READ take its snapshot.
+/// Returns the statements that begin a transaction, set its identity and, at REPEATABLE READ, take its snapshot.
 fn begin_sql(statement: &Statement, level: Level) -> String {
     let (isolation, snapshot) = match level {
         Level::ReadCommitted => ("READ COMMITTED", ""),
@@ -137,7 +138,8 @@ pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
     pub level: Level,
     pub schedule: Vec<(usize, Step)>,
-    /// Rows that other connections lock until all statements have been sent. Each stops a statement in the middle.
+    /// Rows that other connections lock until all statements have been sent. A statement that reaches such a row stops
+    /// there.
     pub held: Vec<String>,
 }
 
@@ -168,7 +170,7 @@ pub struct Runner {
     clients: Vec<Client>,
     holders: Vec<Client>,
     cases_run: u32,
-    /// Whether the rows must be restored before the next case.
+    /// Whether the last case committed, so that the rows must be restored before the next one.
     needs_restore: bool,
 }
 
@@ -185,7 +187,7 @@ impl Runner {
         Self { database, clients, holders, cases_run: 0, needs_restore: true }
     }
 
-    /// Returns the rows that a statement locks if it runs alone.
+    /// Runs a statement alone, rolls it back, and returns the rows that it locked.
     pub async fn locked_rows(&mut self, statement: &Statement) -> Vec<String> {
         self.database.restore().await;
         self.clients[0].send(begin_sql(statement, Level::ReadCommitted));
@@ -217,7 +219,7 @@ impl Runner {
         }
 
         let mut outcomes: Vec<Outcome> = case.statements.iter().map(|_| Outcome::default()).collect();
-        // The steps of transactions whose statement waits.
+        // For each transaction whose statement waits for a lock, the steps that must follow the statement.
         let mut postponed: Vec<VecDeque<Step>> = case.statements.iter().map(|_| VecDeque::new()).collect();
         let mut commits = 0;
         let mut problems = Vec::new();
@@ -225,7 +227,7 @@ impl Runner {
         let mut is_released = case.held.is_empty();
         let mut stalled_since = None;
         loop {
-            // Transactions whose statement has finished meanwhile continue with their postponed steps.
+            // Transactions whose statement has finished in the meantime continue with their postponed steps.
             for transaction in 0..outcomes.len() {
                 if self.clients[transaction].is_waiting
                     && let Some(answer) = self.clients[transaction].settle(&mut self.database).await
@@ -251,7 +253,7 @@ impl Runner {
                 if self.clients[..outcomes.len()].iter().all(|client| !client.is_waiting) {
                     break;
                 }
-                // PostgreSQL resolves a deadlock soon; any other wait must not last.
+                // PostgreSQL ends a deadlock soon. A statement that waits for longer waits for ever.
                 let since = *stalled_since.get_or_insert_with(Instant::now);
                 assert!(since.elapsed() < HANG_TIMEOUT, "a transaction waits for ever: {case}");
                 continue;

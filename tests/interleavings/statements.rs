@@ -1,5 +1,5 @@
 //! The statements that users, the service, the platform and maintenance send, and the errors that each may get if
-//! another one came first.
+//! another statement was faster.
 
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,9 @@ pub struct Statement {
     pub name: &'static str,
     pub sender: Sender,
     pub sql: &'static str,
-    /// The SQLSTATEs that the documentation lists for it.
+    /// The SQLSTATEs of the refusals that the documentation lists for the statement.
     pub refusals: &'static [&'static str],
-    /// The user whose account it closes or deletes.
+    /// The user whose account the statement closes or deletes.
     pub closes: Option<&'static str>,
 }
 

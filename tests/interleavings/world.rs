@@ -5,8 +5,8 @@ use testdb::Database;
 
 use crate::world::server;
 
-/// Every `@name` in `world.sql` and in the statements. A row's id is its position in this list, so that the order of
-/// keys is known.
+/// Every `@name` in `world.sql` and in the statements. A row's id ends with the name's position in this list, so that
+/// the order of the keys is known.
 const NAMES: &[&str] = &[
     "ada",
     "bob",
@@ -110,7 +110,7 @@ pub struct GameDatabase {
     pub url: String,
     /// Statements that restore every row.
     restore_sql: String,
-    /// A query for the broken invariants.
+    /// A query that returns a text for each invariant that a row breaks.
     invariants_sql: String,
     _database: Database,
 }
@@ -139,17 +139,17 @@ impl GameDatabase {
         run(&mut self.owner, "VACUUM").await;
     }
 
-    /// Returns every broken invariant, with the row.
+    /// Returns every broken invariant, with the row that breaks it.
     pub async fn broken_invariants(&mut self) -> Vec<String> {
         query_scalar(AssertSqlSafe(self.invariants_sql.as_str())).fetch_all(&mut self.owner).await.unwrap()
     }
 
-    /// Returns whether the backend with this process id waits for a lock that another one holds.
+    /// Returns whether the backend with this process id waits for a lock that another backend holds.
     pub async fn is_blocked(&mut self, pid: i32) -> bool {
         query_scalar("SELECT cardinality(pg_blocking_pids($1)) > 0").bind(pid).fetch_one(&mut self.owner).await.unwrap()
     }
 
-    /// Returns the rows that are locked, each as a table and a condition for [`with_ids`].
+    /// Returns the rows that another transaction has locked, each as a table and a condition for [`with_ids`].
     pub async fn locked_rows(&mut self) -> Vec<String> {
         let mut locked = Vec::new();
         for (table, key) in LOCKABLE {

@@ -1,7 +1,8 @@
 -- The rows on which the statements of `statements.rs` run. `@name` is an id: see `world.rs`.
 --
--- Each limit allows one more row: a tenth character, a seat. Ada and Bob both have seats in sessions of two Seers, and
--- those rows are inserted in opposite orders, so that statements over several rows find them in opposite orders too.
+-- Each limit allows one more row (a tenth character of Ada, the last seat), so that two statements compete for it. Ada
+-- and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements on
+-- several rows find them in opposite orders too.
 INSERT INTO auth.users (id, email) VALUES
   (@zoe, 'zoe@example.org'), (@bob, 'bob@example.org'), (@ada, 'ada@example.org'),
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
@@ -55,7 +56,7 @@ UPDATE sessions SET status = 'paused' WHERE id = @zoepaused;
 UPDATE sessions SET status = 'completed', ended_at = now() - INTERVAL '399 days' WHERE id = @completed;
 UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days' WHERE id = @emptycancelled;
 
--- Dated in the future, so that a heroic save is never too late.
+-- The rolls are dated in the future, so that a heroic save is never too late.
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
   (@failed, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
   (@failed2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');

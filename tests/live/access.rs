@@ -1,4 +1,4 @@
-//! Who may subscribe, and what ends the stream of a caller who may no longer read the events.
+//! Who may subscribe to a session's events, and how a stream ends when its caller may no longer read them.
 
 use futures_util::StreamExt;
 use serde_json::json;
@@ -36,7 +36,7 @@ async fn only_participants_and_the_service_may_subscribe() {
     assert_eq!(
         next_event(&mut former_stream).await.event_type,
         "player_left",
-        "a player who left still reads events, as in the table"
+        "a player who left may still read the session's events, as row security allows"
     );
 }
 
@@ -110,9 +110,9 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
         let last = *event_numbers(&world, game.session).await.last().unwrap();
         write_events(&game.players[1].person, game.session, 1).await;
         while let Some(Ok(event)) =
-            tokio::time::timeout(DELIVERY_TIMEOUT, closed.next()).await.expect("the stream does not end")
+            tokio::time::timeout(DELIVERY_TIMEOUT, closed.next()).await.expect("the stream must end")
         {
-            assert!(event.seq <= last, "an event from after the closing was delivered");
+            assert!(event.seq <= last, "an event that was written after the closing was delivered");
         }
         read_until(&mut others, *event_numbers(&world, game.session).await.last().unwrap()).await;
     }

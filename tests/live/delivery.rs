@@ -1,5 +1,5 @@
-//! Each event arrives once and in order: also under load, if it is committed late, if it is large, and after a crash of
-//! the server.
+//! Each event arrives once and in order, even under load, if it is committed late, if it is large, or after the server
+//! has crashed.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     assert_eq!(read_until(&mut from_now, last).await, new[2..]);
     assert_eq!(read_until(&mut last_day, last).await, all);
     assert_eq!(read_until(&mut resumed, last).await, all[1..]);
-    assert!(is_silent(&mut from_now).await, "an event arrives twice");
+    assert!(is_silent(&mut from_now).await, "no event may arrive twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +74,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
         .map(|(session, mut stream)| {
             tokio::spawn(async move {
                 let mut seen = Vec::new();
+                // Two players each write three events, eight times.
                 for _ in 0..48 {
                     seen.push(next_event(&mut stream).await.seq);
                 }
@@ -86,7 +87,10 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
         let (session, seen, mut stream) = reader.await.unwrap();
         let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();
         assert_eq!(seen, event_numbers(&world, session).await[*before..]);
-        assert!(tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(), "one event too many");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
+            "no further event may arrive"
+        );
     }
 }
 
@@ -99,7 +103,7 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
     let open = game.players[0].person.begin().await;
     sea_orm::ConnectionTrait::execute_unprepared(&open, &insert_events(game.session, 1)).await.unwrap();
-    // An event of another session with a later number becomes visible earlier.
+    // An event of another session draws a higher number, but becomes visible first.
     write_events(&other.players[0].person, other.session, 1).await;
     next_event(&mut others).await;
     assert!(is_silent(&mut stream).await, "the event is not committed yet");
@@ -138,7 +142,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
     let mut seen = Vec::new();
     for round in 0..3 {
         let sent = loop {
-            // The first attempt may get a connection that the crash broke.
+            // The first attempts may get a connection that the crash has broken.
             match ada.events().send(wave(game.session)).await {
                 Ok(sent) => break sent,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
@@ -172,7 +176,7 @@ async fn large_events_and_large_batches_arrive() {
         write_events(&game.players[0].person, game.session, 99).await;
         write_events(&game.players[0].person, game.session, 21).await;
         let all = event_numbers(&world, game.session).await;
-        // The first subscriber reads nothing in the second round.
+        // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if index == 0 && round == 2 { 2 } else { 1 };
             assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), rounds * 121);

@@ -1,4 +1,4 @@
-//! What ends a stream, and after which events a caller can no longer resume.
+//! What ends a stream, and after which event a caller can resume one.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn wait_until_idle(world: &World) {
             return;
         }
     }
-    panic!("something keeps sending statements");
+    panic!("the handle must stop sending statements");
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
     let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
     assert!(
         !event_numbers(&world, game.session).await.is_empty(),
-        "the old events are not deleted before the next one"
+        "the old events must stay until the next event is written"
     );
     assert!(ada.events().after(game.session, 0).await.unwrap().is_empty());
     assert!(is_silent(&mut after_newest).await, "an event older than a day must not be delivered as new");

@@ -1,4 +1,4 @@
-//! Live events: each is delivered once and in order, whoever wrote it, to callers who may subscribe.
+//! Live events: each event is delivered once and in order, whoever wrote it, to every subscriber of its session.
 
 mod access;
 mod delivery;
@@ -21,16 +21,16 @@ use crate::world::{GameSession, Person, World};
 
 /// The longest time that an event may take to arrive on a busy machine.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
-/// If no event has arrived after this time, none was sent.
+/// The time after which a test concludes that no event is coming.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Returns the next event; panics if none arrives in time or the stream ends.
 pub async fn next_event(stream: &mut Subscription) -> Event {
-    let next = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("no event arrives");
+    let next = tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
     next.expect("the stream must not end").unwrap()
 }
 
-/// Returns whether no event arrives for a while.
+/// Returns whether no event arrives within [`SILENCE_TIMEOUT`].
 pub async fn is_silent(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
@@ -48,13 +48,13 @@ pub async fn read_until(stream: &mut Subscription, last: i64) -> Vec<i64> {
 /// Returns the code of the error that ends the stream, and asserts that nothing follows it.
 pub async fn read_to_error(stream: &mut Subscription) -> &'static str {
     let code = loop {
-        match tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("the stream does not end") {
+        match tokio::time::timeout(DELIVERY_TIMEOUT, stream.next()).await.expect("the stream must end") {
             Some(Ok(_)) => {}
             Some(Err(error)) => break error.code(),
             None => panic!("the stream ended without an error"),
         }
     };
-    assert!(stream.next().await.is_none(), "the stream continues after its error");
+    assert!(stream.next().await.is_none(), "the stream must end after its error");
     code
 }
 
@@ -73,7 +73,7 @@ pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
-/// Returns an insert of events as a client of the platform's API would write it.
+/// Returns an INSERT of events, as a client of the platform's API would send it.
 fn insert_events(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)

@@ -18,7 +18,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns whether one of its sessions is live or had a player. Its other sessions are deleted with it.
+    /// Returns whether one of the adventure's sessions is live or had a player, so that the adventure cannot be
+    /// deleted. Sessions that are neither are deleted with it.
     pub fn has_history(&self, adventure: usize) -> bool {
         let is_history = |session: &Session| {
             session.adventure == adventure && !session.is_deleted && (session.is_live() || session.was_played())

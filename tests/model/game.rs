@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-/// Whether a row was affected, or the code of the error.
+/// Whether the call affected a row, or the code of its error.
 pub type Answer = Result<bool, &'static str>;
 
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct Session {
     pub game_state_version: u32,
     pub events: BTreeMap<&'static str, u32>,
     pub is_archived: bool,
-    /// Whether it was deleted with its adventure, because it was nobody's history.
+    /// Whether the session was deleted with its adventure, which happens only to sessions that are nobody's history.
     pub is_deleted: bool,
 }
 
@@ -100,12 +100,12 @@ impl Session {
         matches!(self.status, "completed" | "cancelled")
     }
 
-    /// Returns whether it has not ended, so that its rows can still be written.
+    /// Returns whether the session exists and has not ended, so that its rows can still be written.
     pub fn is_live(&self) -> bool {
         !self.is_deleted && !self.is_archived && !self.is_over()
     }
 
-    /// Returns whether anybody except its Seer ever had a seat.
+    /// Returns whether anybody except the session's Seer ever had a seat.
     pub fn was_played(&self) -> bool {
         self.seats.keys().any(|player| *player != self.seer)
     }
@@ -114,7 +114,7 @@ impl Session {
         matches!(self.status, "waiting" | "starting_soon")
     }
 
-    /// Returns whether a user is its Seer, or has or had a seat in it and was not removed.
+    /// Returns whether a user is the session's Seer, or has or had a seat in it without having been removed.
     pub fn has_participant(&self, person: usize) -> bool {
         self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.is_removed)
     }
@@ -141,12 +141,14 @@ impl Game {
         Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.id_count)
     }
 
-    /// Fails with the error that every write of a closed account gets, whatever row it would affect.
+    /// Fails if the caller's account is closed. Every write of such an account gets this error, whatever row it
+    /// affects.
     pub fn require_open(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].is_closed { Err("account_closed") } else { Ok(()) }
     }
 
-    /// Returns `account_closed` for a closed account, otherwise the error; but always the error if strangers get it.
+    /// Returns the error that a caller gets whose call fails because of `why`. A caller with a closed account gets
+    /// `account_closed` instead, unless `why` is `not_allowed`, which is what a stranger to the session gets.
     pub fn closed_account_or(&self, me: usize, why: &'static str) -> &'static str {
         if why == "not_allowed" { why } else { self.require_open(me).err().unwrap_or(why) }
     }
@@ -255,7 +257,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns the session if the caller is its Seer.
+    /// Returns the session if the caller is its Seer and it was neither archived nor deleted.
     pub fn own_session(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
         self.require_open(me)?;
         let session = &mut self.sessions[session];
@@ -357,8 +359,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Closes the account: seats in live sessions are given up, live sessions are cancelled, drafts without history are
-    /// deleted.
+    /// Closes the account: its seats in live sessions are given up, the live sessions that it runs are cancelled, and
+    /// its drafts are deleted, or archived if they have history.
     pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open(me)?;
         self.people[me].is_closed = true;

@@ -1,5 +1,5 @@
-//! A model of the game in plain Rust, compared with the database: random users make random calls to both, and after
-//! each call the answers and everything that a random reader sees must be equal.
+//! A model of the game in plain Rust, which is compared with the database: random users make random calls to both.
+//! After each call, both must give the same answer, and a random reader must see the same rows in both.
 //!
 //! For a longer run: `SPARC_STEPS=1000000 SPARC_SEED=7 cargo test --release --test integration model`.
 
@@ -67,7 +67,7 @@ async fn create_game(world: &World) -> Game {
     game
 }
 
-/// How often each answer occurred.
+/// The number of times that each answer occurred.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
@@ -77,8 +77,8 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };
     for (number, step) in steps.iter().enumerate() {
         if let Some((actual, expected)) = step.call(&mut game, &target).await {
-            // Depending on its plan, a statement of a closed account may find no row instead of being refused. Both
-            // change nothing.
+            // A statement of a closed account is refused or finds no row, depending on its plan. Neither changes
+            // anything, so both count as the refusal.
             let actual = if actual == Ok(false) && expected == Err("account_closed") { expected } else { actual };
             prop_assert_eq!(actual, expected, "step {}: {:?}", number, step);
             let answer = actual.map_or_else(|code| code, |is_affected| if is_affected { "done" } else { "no row" });
@@ -94,7 +94,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
         let too_much: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
             visible == expected,
-            "step {}: {:?}, {:?} does not see {:#?}, and must not see {:#?}",
+            "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
             number,
             step,
             reader,

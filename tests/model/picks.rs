@@ -1,4 +1,4 @@
-//! Which of the existing rows a random call concerns.
+//! Selects, for each random call, which of the existing rows it concerns.
 
 use super::game::Game;
 

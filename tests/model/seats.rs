@@ -5,7 +5,8 @@ use uuid::Uuid;
 use super::game::{Answer, Game, Roll, Seat, Session};
 
 impl Game {
-    /// The rules for a new seat, once row security and the foreign keys have accepted it.
+    /// Checks the rules for taking a seat that come after row security and the foreign keys. They are the same for a
+    /// new seat and for one that is taken again.
     fn check_new_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_over() {
@@ -103,7 +104,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns a player's seat if it is the caller's own, or one in the caller's session as Seer.
+    /// Returns a player's seat if the caller may write it, as its player or as the session's Seer.
     fn writable_seat(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
         self.require_open(me)?;
         let game_session = &self.sessions[session];
@@ -112,7 +113,7 @@ impl Game {
         Ok(game_session.seats.get(&player).filter(|_| is_visible))
     }
 
-    /// The player leaves or rejoins, or the Seer removes the player.
+    /// Makes a player leave or rejoin, or lets the Seer remove them.
     pub fn set_active(&mut self, me: usize, session: usize, player: usize, is_active: bool) -> Answer {
         let Some(seat) = self.writable_seat(me, session, player)? else { return Ok(false) };
         let is_change = seat.is_active != is_active;
@@ -141,7 +142,7 @@ impl Game {
         Ok(true)
     }
 
-    /// The Seer readmits a removed player.
+    /// Lets the Seer readmit a removed player.
     pub fn readmit(&mut self, me: usize, session: usize, player: usize) -> Answer {
         let Some(seat) = self.writable_seat(me, session, player)? else { return Ok(false) };
         if seat.is_removed && player == me {
@@ -184,8 +185,8 @@ impl Game {
         Ok(true)
     }
 
-    /// Fails with the reason why the caller may not roll. A stranger gets the same error as for a session that does not
-    /// exist.
+    /// Fails if the caller may not roll, with the reason. A stranger to the session gets the same error as if it did
+    /// not exist.
     fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
@@ -216,7 +217,7 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// Rolls for a character, or for the creature of an adventure.
+    /// Rolls for the character `hero`, or if there is none, for the creature of the adventure `creature_of`.
     pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
         self.may_roll(me, session, hero).map_err(|why| self.closed_account_or(me, why))?;
         self.require_open(me)?;

@@ -17,7 +17,7 @@ use super::{
 pub struct Step {
     pub caller: u8,
     pub action: Action,
-    /// Who reads everything afterwards.
+    /// Selects who reads everything after the call.
     pub reader: u8,
 }
 
@@ -54,7 +54,7 @@ pub enum Action {
 pub fn step() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let few = || proptest::option::of(0_u8..3);
-    // Waiting, starting soon, active, paused, completed, cancelled; weighted so that most sessions stay live.
+    // The index of a status in `STATUSES`. The weights keep most sessions live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let action = prop_oneof![
         3 => (0_u8..14).prop_map(|name| Action::CreateCharacter { name }),
@@ -82,6 +82,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => Just(Action::CreateAdventure),
         2 => (pick(), 0_u8..3).prop_map(|(adventure, to)| Action::SetAdventureStatus { adventure, to }),
         1 => pick().prop_map(|adventure| Action::DeleteAdventure { adventure }),
+        // These two are rare, because after them an account or many sessions can no longer change.
         1 => (0_u8..8).prop_map(|odds| if odds == 0 { Action::CloseAccount } else { Action::CreateAdventure }),
         1 => (0_u8..4).prop_map(|odds| if odds == 0 { Action::ArchiveSessions } else { Action::CreateAdventure }),
     ];
@@ -117,10 +118,12 @@ impl Target<'_> {
 }
 
 impl Step {
-    /// Makes the call to both and returns both answers, or `None` if no row of the kind exists yet.
+    /// Makes the call to the database and to the model, and returns the answer of each. Makes no call and returns
+    /// `None` if no row exists yet that the call could concern.
     pub async fn call(&self, game: &mut Game, target: &Target<'_>) -> Option<(Answer, Answer)> {
         let me = pick_index(&game.people, self.caller)?;
-        // In half of the calls the session's Seer, without whom little happens.
+        // In half of the calls, the session's Seer makes the call instead of a random user, to whom most of these
+        // changes are refused.
         let caller_or_seer =
             |session: usize, game: &Game| if self.caller >= 128 { game.sessions[session].seer } else { me };
         let update_session = |index: usize, set: String, game: &Game| {
@@ -195,7 +198,7 @@ impl Step {
                      public.archived_sessions) AS all_sessions WHERE id = '{}'",
                     game.sessions[index].id
                 );
-                // A session that was deleted with its adventure has no code.
+                // A session that was deleted with its adventure has no code any more, so an unknown code is used.
                 let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
                 let code: String = code.unwrap_or_else(|| "ZZZZZZ".to_owned());
                 let code: JoinCode = code.parse().unwrap();
@@ -205,7 +208,7 @@ impl Step {
             }
             Action::InsertSeat { session: pick, player, hero: hero_pick } => {
                 let index = pick_session(game, pick)?;
-                // In half of the calls, a user who takes a seat from the lobby.
+                // In half of the calls, the Seer attempts to seat a user. In most others, a user takes their own seat.
                 let (me, player) = if self.caller >= 128 {
                     (game.sessions[index].seer, pick_index(&game.people, player)?)
                 } else {
@@ -274,7 +277,7 @@ impl Step {
                 (actual, expected)
             }
             Action::HeroicSave { roll: pick } => {
-                // One of the last rolls; earlier ones are too old for a save.
+                // Picks one of the last six rolls, because earlier ones may be too old for a save.
                 let newest = game.rolls.len().saturating_sub(6);
                 let original = newest + pick_index(&game.rolls[newest..], pick)?;
                 let me = caller_or_seer(game.rolls[original].session, game);
@@ -349,7 +352,7 @@ impl Step {
         })
     }
 
-    /// Copies the outcome of a roll from the database, which rolls the dice, to the model.
+    /// Copies to the model whether a roll succeeded, because the database rolls the dice.
     async fn copy_roll(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id

@@ -1,4 +1,4 @@
-//! The rows that a reader sees, according to the model and according to the database: one line per row.
+//! The rows that a reader sees in the model and in the database, as one line of text per row.
 
 use std::sync::LazyLock;
 
@@ -45,7 +45,7 @@ const FOR_SIGNED_IN: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
-/// Returns the statements that set an identity, for a transaction in one message.
+/// Returns the statements that begin a transaction with the reader's identity, to be sent as the start of one message.
 pub fn set_identity(reader: Reader, game: &Game) -> String {
     let (role, id) = match reader {
         Reader::Visitor => ("anon", None),
@@ -56,8 +56,8 @@ pub fn set_identity(reader: Reader, game: &Game) -> String {
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// Returns what a reader sees in the database. There are two different queries, and each is prepared once per
-/// connection.
+/// Returns what a reader sees in the database. The query is one of only two texts, so that each connection prepares it
+/// once.
 pub async fn read_visible(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
     static ALL_QUERIES: LazyLock<String> = LazyLock::new(|| format!("{FOR_EVERYBODY}{FOR_SIGNED_IN}"));
     let sql = if reader == Reader::Visitor { FOR_EVERYBODY } else { &ALL_QUERIES };
@@ -75,7 +75,7 @@ fn flag(value: bool) -> char {
 }
 
 impl Game {
-    /// Returns what a reader sees according to the model.
+    /// Returns what a reader sees in the model.
     pub fn visible(&self, reader: Reader) -> Vec<String> {
         let mut lines = Vec::new();
         let is_reader = |person: usize| reader == Reader::Service || reader == Reader::User(person);
