@@ -1,5 +1,5 @@
-//! Nested transactions: they form a stack, only the innermost may be used, and a commit reports success only if it
-//! committed.
+//! Nested transactions: they form a stack, and only the innermost may be used. `commit` returns `Ok` only if the
+//! transaction was committed.
 
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
@@ -31,7 +31,11 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
     assert_eq!(code(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
     write(&inner, "inner").await.unwrap();
     inner.commit().await.unwrap();
-    assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("inner"), "both transactions continue");
+    assert_eq!(
+        outer.users().me().await.unwrap().bio.as_deref(),
+        Some("inner"),
+        "the outer transaction must be usable again, and see what the inner one wrote"
+    );
     outer.commit().await.unwrap();
     assert_eq!(stored(&ada).await.as_deref(), Some("inner"));
 }
@@ -89,7 +93,7 @@ async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continue
     assert_eq!(
         outer.users().me().await.unwrap().bio.as_deref(),
         Some("outer"),
-        "the refused commit rolled the nested transaction back"
+        "the refused commit must roll the nested transaction back"
     );
     outer.commit().await.unwrap();
     assert_eq!(stored(&ada).await.as_deref(), Some("outer"));
@@ -161,20 +165,22 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
     assert!(tx.commit().await.is_err());
     assert!(
         ada.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.is_err(),
-        "without an explicit transaction, it is refused too"
+        "the same statement outside of an explicit transaction must be refused too"
     );
     assert_eq!(world.owner().count("nodes").await, 0);
     assert!(ada.execute_unprepared("INSERT INTO nodes VALUES (1, 1)").await.is_ok());
 }
 
-/// In a caller's transaction, an operation that wrote something before it was refused must not be partly committed.
+/// An operation may write some rows before it is refused. If it runs in a caller's transaction, the caller must not be
+/// able to commit those rows.
 #[tokio::test]
 async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
-    // One of the rolls that the initiative would create already exists.
+    // `initiative` derives the id of each roll from the ids of the request and of the character. A roll with one of
+    // these ids exists already, so the operation writes the other roll and is then refused.
     let existing_id = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)

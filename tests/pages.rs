@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Reads a list to its end, and calls `between` after each page.
+/// Reads a list to its end, calls `between` after each page, and returns the keys of all rows. Asserts that no key
+/// appears twice.
 async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     mut fetch_page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut between: impl AsyncFnMut(),
@@ -30,11 +31,11 @@ async fn read_all<T, K: Hash + Eq + Clone + Debug>(
             None => break,
         }
     }
-    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row appears twice");
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no row may appear twice");
     seen
 }
 
-/// Creates adventures of one creator, some with equal sort keys.
+/// Creates adventures of one creator. Some of them have equal sort keys, so that a page may end between two such rows.
 async fn create_adventures(world: &World, creator: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
@@ -82,9 +83,13 @@ async fn the_catalogue_is_paginated_in_each_order() {
             |row| row.id,
         )
         .await;
-        assert!(existing.iter().all(|id| seen.contains(id)), "no row is missing while others are inserted: {order:?}");
+        assert!(
+            existing.iter().all(|id| seen.contains(id)),
+            "no row may be missing although others are inserted: {order:?}"
+        );
     }
-    // The function that finds the best rated adventures sees drafts, but must not return them.
+    // The function that finds the best rated adventures runs as its owner, so row security does not hide drafts from
+    // it. It must not return them.
     world.new_draft(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().exec(rate_drafts).await, Ok(2));
@@ -95,7 +100,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert_fails!(outcome.await, Error::InvalidCursor, "a cursor of another order must be refused");
+    assert_fails!(outcome.await, Error::InvalidCursor, "a cursor of one order must be refused in another");
 }
 
 #[tokio::test]
@@ -147,14 +152,14 @@ async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_contin
             |row| row.id,
         )
         .await;
-        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "a thousand adventures are scanned per page: {order:?}");
+        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "each page must scan a thousand adventures: {order:?}");
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
-        assert_eq!(seen.len(), 2298, "no row is missing: {order:?}");
+        assert_eq!(seen.len(), 2298, "no row may be missing: {order:?}");
     }
     assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().items.len(), 20);
 }
@@ -176,7 +181,7 @@ async fn the_callers_own_adventures_are_paginated() {
     )
     .await;
     assert_eq!(seen.len(), 46);
-    assert_eq!(seen[0], draft, "the newest first");
+    assert_eq!(seen[0], draft, "the newest adventure must come first");
 }
 
 #[tokio::test]
@@ -198,7 +203,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let scope = RollScope::Session(game.session);
     let first = me.dice().history(scope, &filter, None).await.unwrap();
     assert_eq!(first.items.len(), 50);
-    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
+    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
     let largest_page = HistoryFilter { page_size: PageSize::MAX, ..filter };
     assert_eq!(me.dice().history(scope, &largest_page, None).await.unwrap().items.len(), 200);
     let seen = read_all(
@@ -209,8 +214,9 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 230, "rolls made meanwhile come before the first page");
+    assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, so no later page has them");
 
+    // `until` leaves out the rolls that were made while the pages were read.
     let count = async |scope: RollScope, filter: HistoryFilter| {
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
@@ -219,7 +225,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let attacks = Some(RollType::Attack);
     assert_eq!(count(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
-    assert_eq!(count(scope, HistoryFilter { from, ..filter }).await, 7, "the last minute has seven rolls");
+    assert_eq!(count(scope, HistoryFilter { from, ..filter }).await, 7, "seven rolls have the last timestamp");
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
@@ -250,7 +256,10 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
             async |after| {
                 let (scope, all) = (RollScope::Character(ada.character), HistoryFilter::default());
                 let page = caller.dice().history(scope, &all, after.as_ref()).await?;
-                assert!(page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll first");
+                assert!(
+                    page.items.is_sorted_by(|a, b| a.created_at >= b.created_at),
+                    "the newest roll must come first"
+                );
                 Ok(page)
             },
             async || (),
@@ -262,7 +271,7 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
     assert_eq!(seen_by_participant.len(), 115);
     assert!(
         seen_by_participant.iter().all(|(_, session)| *session == game.session),
-        "only those of the session that both are in"
+        "a participant must see only the rolls of the session that they share with the character"
     );
     assert_eq!(read_as(&world.sparc.as_user(other_game.seer.uuid())).await.len(), 115);
     assert_eq!(read_as(&world.sparc.as_service()).await.len(), 230);
@@ -296,21 +305,24 @@ async fn the_callers_live_past_and_archived_sessions_are_paginated() {
     let past =
         read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
             .await;
-    assert_eq!(past.len(), 160, "completed, cancelled, archived");
+    assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
-    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended first");
+    assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
     let player = world.sparc.as_user(other.players[0].id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
     assert_eq!(mine[0].character_id, Some(other.players[0].character));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
     player.sessions().leave(other.session).await.unwrap();
-    assert!(player.sessions().mine(None).await.unwrap().items.is_empty(), "a player who left has no seat");
+    assert!(
+        player.sessions().mine(None).await.unwrap().items.is_empty(),
+        "a live session must not be listed for a player who left it"
+    );
     world.set(&other, "status = 'cancelled'").await;
     assert_eq!(
         player.sessions().past(None).await.unwrap().items.len(),
         1,
-        "a player who left still sees the session when it has ended"
+        "an ended session must be listed for a player who left it"
     );
 }
 
@@ -351,6 +363,7 @@ async fn a_cursor_works_only_in_its_own_list() {
         me.adventures().catalogue(&short_catalogue, newest, None).await.unwrap().next.unwrap(),
         me.adventures().catalogue(&catalogue, most_played, None).await.unwrap().next.unwrap(),
     ];
+    // The first eight lists below are those that issued the cursors, in the same order.
     for (issuer, cursor) in cursors.iter().enumerate() {
         let after = Some(cursor);
         let attacks = HistoryFilter { kind: Some(RollType::Attack), ..all };
@@ -378,7 +391,7 @@ async fn a_cursor_works_only_in_its_own_list() {
             }
         }
     }
-    // Pages of another size are pages of the same list.
+    // The size of the page may change from page to page.
     let small = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
     assert_eq!(me.dice().history(scope, &small, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

@@ -1,5 +1,5 @@
-//! Plans of the most frequent statements, as the service sends them, on large tables and as the caller's role: with
-//! custom and with generic plans, with outdated and with current statistics.
+//! Plans of the most frequent statements, exactly as the service sends them, on large tables and in the caller's role.
+//! Each statement is explained with a custom and with a generic plan, and with outdated and with current statistics.
 
 use std::future::Future;
 
@@ -21,8 +21,10 @@ use crate::world::World;
 
 /// Fills the tables, mostly with other users' rows: 4,000 users, 20,000 waiting sessions (of the soonest 5,000, four in
 /// five are full) and 20,000 that have ended, two seats each, a few rolls and events, and one session with thousands.
-/// Thousands of sessions begin at the same moment, and adventures come in groups of a thousand with equal keys in each
-/// order of the catalogue.
+/// Thousands of sessions begin at the same moment, and more than a thousand adventures have equal keys in each order of
+/// the catalogue.
+///
+/// `{part}` stands for `=`, which inserts every fiftieth row, or `<>`, which inserts the others.
 const FILL: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO auth.users (id, email) SELECT md5('u' || i)::uuid, i || '@x.org' FROM generate_series(0, 3999) AS i WHERE i % 50 {part} 0;
     INSERT INTO users (id, email, display_name)
@@ -75,15 +77,16 @@ struct Explainer {
     random_page_cost: &'static str,
 }
 
-/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would scan tables as small as a
-/// test's.
+/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would prefer sequential scans, because
+/// the tables of a test are small.
 const SSD_PAGE_COST: &str = "1.1";
 /// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
 /// does on large tables with PostgreSQL's default of 4.
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains its statement; no plan may read more than `max_rows` rows of [`LARGE_TABLES`].
+    /// Runs an operation and explains the last statement that it prepared, with `values` as SQL literals for its
+    /// parameters. Fails if a plan reads more than `max_rows` rows.
     async fn explain<'a, T, F>(&mut self, what: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
@@ -98,10 +101,10 @@ impl Explainer {
             let mut read = 0;
             check_node(&plan, what, mode, max_rows, &mut read);
             assert!(read <= max_rows, "{what}, {mode}: {read} rows are read\n{plan:#}");
-            // The planner itself reads the ends of an index.
+            // While it plans, the planner may read the first and last entries of an index. They are counted too.
             assert!(
                 fetched <= max_rows as i64 + 10,
-                "{what}, {mode}: {fetched} rows are read, by functions too\n{plan:#}"
+                "{what}, {mode}: {fetched} rows are read, including those read in functions\n{plan:#}"
             );
         }
         answer
@@ -169,13 +172,14 @@ fn quoted(value: impl std::fmt::Display) -> String {
 async fn frequent_statements_read_little_more_than_they_return_with_outdated_and_current_statistics() {
     let world = World::new().await;
     let (owner, administrator) = (world.owner(), world.administrator().await);
-    // The first statistics are from a time when a fiftieth of the rows existed.
+    // The first statistics are collected when only a fiftieth of the rows exists, so they are outdated afterwards.
     administrator.exec(&FILL.replace("{part}", "=")).await.unwrap();
     owner.exec("ANALYZE").await.unwrap();
     administrator.exec(&FILL.replace("{part}", "<>")).await.unwrap();
     let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
-        // Each pass has a new connection, because the driver caches prepared statements.
+        // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
+        // and the explainer would find no new one.
         let (single, db) = world.single_connection().await;
         let mut explainer = Explainer { db, user, known_statements: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single.sparc.as_user(user);
@@ -187,7 +191,8 @@ async fn frequent_statements_read_little_more_than_they_return_with_outdated_and
     }
 }
 
-/// Returns the last row of page number `pages` and the cursor after it, among rows with equal sort keys.
+/// Returns the last row of page number `pages` and the cursor after it. So many rows have equal sort keys that the next
+/// page begins with rows that have the same key.
 async fn nth_page<T>(pages: u32, page: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
     let mut current = page(None).await.unwrap();
     for _ in 1..pages {
@@ -202,15 +207,16 @@ async fn lobby(
     other_connection: &IdentityConnection,
     statistics: &str,
 ) {
-    // A page and one more row, each with its Seer and its adventure.
+    // The statement fetches the twenty rows of a page and one more, each with its Seer and its adventure.
     let page_rows = 3 * 21;
     let all = LobbyFilter::default();
-    // The scan of sessions without a date begins too, and reads one row.
+    // A second scan, of the sessions without a date, also starts and reads one row.
     explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&all, None)).await;
     let (last, next) = nth_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
-    // Sessions with the same start, later ones and undated ones: up to a page of each may be scanned.
+    // There is one scan each of the sessions with the same start, with a later start, and without a start. Each may
+    // read up to a page.
     let ninth = ada.sessions().lobby(&all, Some(&next));
     explainer.explain(&format!("lobby, ninth page, {statistics}"), page_rows + 2 * 21, &key, ninth).await;
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
@@ -243,7 +249,7 @@ async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, stat
     let values = [&quoted(session), "'attack'", "51"];
     let attacks = ada.dice().history(RollScope::Session(session), &attacks_only, None);
     explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
-    // Another participant's character with thousands of rolls, in the caller's own session.
+    // This character belongs to another participant and has thousands of rolls in a session that the caller is in.
     let values = [&quoted(other_character), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
     let rolls = ada.dice().history(RollScope::Character(other_character), &all, None);
     explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
@@ -251,10 +257,11 @@ async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, stat
     explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session), "0", "200"], events).await;
     let newest = ada.events().newest(session);
     explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session), "1"], newest).await;
-    // Thirty sessions, each with its Seer, its adventure and the caller's seat.
+    // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
     let user = quoted(explainer.user);
     explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
-    // The plan does not show what the function reads; outside it, only the Seer is looked up.
+    // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
+    // looks up only the Seer.
     let details = ada.sessions().details(session);
     explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session)], details).await;
     explainer.explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
@@ -280,9 +287,10 @@ async fn catalogue(
         };
         let next = ada.adventures().catalogue(&all, order, Some(&next));
         let values = [sort_key.as_str(), &quoted(last.id)];
-        // The best rated adventures are found by id first and then looked up.
+        // For the best rated adventures, a function first finds the ids, and the rows are then looked up by id.
         explainer.explain(&format!("{what}, page 31"), 2 * 21, &values, next).await;
-        // Even at this cost, a function forces an index scan, and only one scan even if the page is not full.
+        // A filtered page is read by a function that disables sorting, so it scans an index even at this cost. One
+        // adventure in three is hard, so a single scan of a hundred rows fills the page.
         explainer.random_page_cost = HIGH_PAGE_COST;
         let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
         explainer
@@ -290,7 +298,7 @@ async fn catalogue(
             .await;
         let no_match = CatalogueFilter { search: Some("nowhere".to_owned()), ..Default::default() };
         let no_hit = ada.adventures().catalogue(&no_match, order, None);
-        // A scan of a hundred rows is followed by one of a thousand.
+        // No row matches, so the scan of a hundred rows is followed by a scan of a thousand.
         explainer.explain(&format!("{what}, without a hit"), 1100, &["'%nowhere%'"], no_hit).await;
         explainer.random_page_cost = SSD_PAGE_COST;
     }

@@ -42,8 +42,9 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
         assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
         ties += order.windows(2).filter(|two| two[0].0 == two[1].0).count();
     }
-    assert!(ties > 0, "the test must include a tie");
-    // A caller who sees neither the session nor the character sheets learns no order.
+    assert!(ties > 0, "the test must have produced at least one tie");
+    // The function reads private character sheets, so it must not tell the order to a caller who cannot see the
+    // session.
     let all: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
     let list = all.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
     let stranger = world.new_user().await;
@@ -68,10 +69,10 @@ async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
     };
     let mine: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
     assert_eq!(game.seer.values::<Uuid>(&order(&mine)).await, Ok(mine.clone()));
-    assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "no initiative");
+    assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "an attack is left out");
     let both = order(&[mine[0], other_turns[0].roll.id]);
-    assert_eq!(world.service().values::<Uuid>(&both).await, Ok(Vec::new()), "of two sessions");
-    // A roll that the caller may not see is no different from one that does not exist.
+    assert_eq!(world.service().values::<Uuid>(&both).await, Ok(Vec::new()), "rolls of two sessions have no order");
+    // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
     for (seer, roll) in [(&game.seer, mine[0]), (&other.seer, other_turns[0].roll.id)] {
         assert_eq!(seer.values::<Uuid>(&both).await, Ok(vec![roll]));
         assert_eq!(seer.values::<Uuid>(&order(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
@@ -85,6 +86,7 @@ async fn an_id_that_a_client_chooses_does_not_decide_a_tie() {
     let hero = game.players[0].character;
     let small_number = || Uuid::new_v4().as_u128() >> 64;
     let (mut ties, mut lower_id_first) = (0, 0);
+    // In every pair, the first id is lower than the second. If ids decided ties, the same one would always win.
     for _ in 0..150 {
         let ids = [Uuid::from_u128(small_number()), Uuid::from_u128(u128::MAX - small_number())];
         for id in ids {
@@ -125,12 +127,12 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
         .collect();
     let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points_left.sort_unstable();
-    assert_eq!(hit_points_left, [1, 2, 3, 4, 5], "no change is lost");
-    // The Seer may change only characters seated in their session, and only while it is live.
+    assert_eq!(hit_points_left, [1, 2, 3, 4, 5], "no change may be lost");
+    // A Seer may change only characters that are seated in their session, and only while the session is live.
     world.set(&game, "status = 'completed'").await;
     assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
     let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
-    assert_eq!(game.players[0].person.value::<i32>(&huge_damage).await, Ok(0), "no overflow");
+    assert_eq!(game.players[0].person.value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;
     let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
     assert_eq!(stranger.value::<i64>(&by_stranger).await, Ok(0));
@@ -165,7 +167,7 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     assert_eq!(states.len(), 2);
     assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
     assert_eq!(ada.events().newest(game.session).await.unwrap(), events.last().unwrap().seq);
-    // Not even the service can set the version itself.
+    // Nobody can set the version directly, not even the service.
     assert_refused!(world.service().exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
     assert_refused!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
 }
@@ -179,7 +181,10 @@ async fn a_code_shows_its_session_before_the_player_joins() {
     let summary = stranger.sessions().by_code(&code).await.unwrap();
     assert_eq!((summary.id, summary.status, summary.seats_taken), (game.session, SessionStatus::Waiting, 1));
     assert_eq!(summary.adventure.unwrap().name, "The Drowned Ford");
-    assert!(stranger.sessions().get(game.session).await.is_err(), "the code reveals only the summary");
+    assert!(
+        stranger.sessions().get(game.session).await.is_err(),
+        "knowing the code must not give access to the whole session"
+    );
     assert_refused!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await, forbidden);
 }
 

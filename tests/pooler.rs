@@ -1,4 +1,5 @@
-//! PgBouncer in transaction mode: fifty users over four server connections, each of whom sees only their own rows.
+//! PgBouncer in transaction mode, where clients share server connections: no client gets the rows, the identity or the
+//! prepared statements of another.
 
 use std::{
     fs,
@@ -53,7 +54,8 @@ pub async fn start_pooler(url: &str) -> Option<Pooler> {
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
     fs::create_dir(&folder).unwrap();
     let settings = folder.join("pgbouncer.ini");
-    // PgBouncer resets nothing between two clients, so the next client would see what an identity leaves behind.
+    // `server_reset_query` is empty: PgBouncer resets nothing when it gives a server connection to another client, so
+    // that client would see anything that an identity leaves behind.
     let text = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
@@ -61,7 +63,7 @@ pub async fn start_pooler(url: &str) -> Option<Pooler> {
          ignore_startup_parameters = extra_float_digits\n"
     );
     fs::write(&settings, text).unwrap();
-    // PgBouncer refuses to run as root, as the server does.
+    // Like PostgreSQL, PgBouncer refuses to run as root.
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--pdeathsig", "KILL", program]);
@@ -104,8 +106,8 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
                 match (number + round) % 5 {
-                    // The identity of a dropped transaction, a failed one, a visitor or the service must not reach the
-                    // next caller.
+                    // The next caller on the connection must not get the identity of a dropped transaction, of a failed
+                    // one, of a visitor or of the service.
                     0 => drop(me.begin().await.unwrap()),
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
@@ -127,8 +129,8 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         eprintln!("skipped: this machine has no pgbouncer");
         return;
     };
-    // The pooler does not track prepared statements, and these handles use them: each has its own statements under the
-    // same names, with the same values and columns.
+    // This pooler does not track prepared statements, but both handles use them. They prepare different statements
+    // under the same names, with parameters and columns of the same types, so that only the answer can reveal a mix-up.
     let mut tasks = Vec::new();
     for client in 0..2_i32 {
         let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
@@ -158,5 +160,5 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         }
     }
     let refused: i32 = run_together(tasks).await.into_iter().sum();
-    assert!(refused > 0, "the two clients never shared a server connection");
+    assert!(refused > 0, "the two clients must have shared a server connection, or the test shows nothing");
 }

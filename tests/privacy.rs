@@ -1,4 +1,4 @@
-//! Who reads and writes which column of a profile and of the tutorial.
+//! Privileges and row security: who may read and write which columns of a profile and of tutorial progress.
 
 use crate::world::World;
 
@@ -30,7 +30,11 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let world = World::new().await;
     let (me, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'https://x.org/me.png'", "bio = 'y'"] {
-        assert_eq!(me.exec(&format!("UPDATE users SET {change}")).await, Ok(1), "only their own row: {change}");
+        assert_eq!(
+            me.exec(&format!("UPDATE users SET {change}")).await,
+            Ok(1),
+            "the change must reach only their own row: {change}"
+        );
     }
     for change in [
         "is_verified = true",
@@ -88,7 +92,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     owner.exec(&creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
     let (own_draft, others_adventure) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
-    // Users have no privilege on these columns. If one is granted by mistake, the policies alone must protect the rows.
+    // Users normally may not update these columns. Now that the privileges are granted by mistake, only the policies
+    // protect the rows.
     owner
         .exec(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -106,7 +111,8 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     for (who, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated}'", other.id)),
-        // These statements read no column, so SELECT policies do not restrict them.
+        // PostgreSQL applies SELECT policies to an UPDATE only if it reads a column. Most of the following statements
+        // read none, so UPDATE policies alone must refuse them.
         (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),

@@ -1,4 +1,4 @@
-//! Limits, uniqueness, state changes and creations with an id, under 2, 8 and 32 concurrent calls.
+//! Limits, uniqueness, state changes and creations with an id, each under 2, 8 and 32 concurrent calls.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +35,9 @@ where
     outcomes
 }
 
-fn expected_outcomes(successes: usize, refused: &'static str, others: usize) -> BTreeMap<&'static str, usize> {
-    [("done", successes), (refused, others)].into_iter().filter(|(_, times)| *times > 0).collect()
+/// Returns the outcomes of a number of successes and a number of refusals with the given error code.
+fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
+    [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
 async fn join_code(world: &World, session: Uuid) -> JoinCode {
@@ -48,7 +49,7 @@ async fn join_code(world: &World, session: Uuid) -> JoinCode {
 async fn every_limit_holds_for_concurrent_calls() {
     let world = World::new().await;
     for clients in CLIENT_COUNTS {
-        // The account has nine characters, so there is room for one.
+        // The account has nine of at most ten characters, so one call may succeed.
         let account = world.new_account().await;
         for _ in 0..9 {
             world.new_character(account).await;
@@ -64,7 +65,8 @@ async fn every_limit_holds_for_concurrent_calls() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
 
-        // A session has four seats; players join by code and from the lobby.
+        // The session has four seats. Half of the players join by its code, and half without it, because the session is
+        // public.
         let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
         let (session, join_code) = (game.session, join_code(&world, game.session).await);
@@ -95,7 +97,8 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, hero) = (game.session, game.players[0].character);
-        // The roll is dated a minute ahead, so that the time for a save does not end while the calls run.
+        // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
+        // out while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
         let me = world.sparc.as_user(game.players[0].id);
         let outcomes = call_concurrently(clients, |_| {
@@ -109,7 +112,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
             "{outcomes:?}"
         );
 
-        // An account has one character of a name.
+        // Two characters of one account cannot have the same name.
         let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
             async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
@@ -117,7 +120,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
-        // A version of the game state is replaced once.
+        // All calls expect version 0 of the game state, so only the first may replace it.
         let seer = world.sparc.as_user(game.seer.uuid());
         let outcomes = call_concurrently(clients, |number| {
             let seer = seer.clone();
@@ -129,7 +132,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
-        // A session ends once.
+        // A session ends only once, although a call that asks for the status which it already has may succeed too.
         let outcomes = call_concurrently(clients, |number| {
             let seer = seer.clone();
             async move {

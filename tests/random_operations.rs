@@ -1,4 +1,4 @@
-//! Random operations, which several users call in the same sessions.
+//! Random operations that several users call in the same sessions, for the tests of concurrency and of faults.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -39,7 +39,7 @@ struct CreatedSession {
     code: JoinCode,
 }
 
-/// A row whose creation was acknowledged, and which must still exist at the end.
+/// A row whose creation was acknowledged to the caller, so it must still exist at the end of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AcknowledgedRow {
     Session(Uuid),
@@ -49,7 +49,7 @@ pub enum AcknowledgedRow {
 }
 
 impl AcknowledgedRow {
-    /// Returns what follows `FROM` to count the row.
+    /// Returns the SQL that follows `FROM` in a query that counts the row.
     pub fn row_source(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
@@ -78,7 +78,7 @@ impl RandomOperations {
         Self { users, adventure, creature, sessions: Mutex::default() }
     }
 
-    /// Calls a random operation as a random user.
+    /// Calls a random operation as a random user. Returns the row that it created, if the test is to look for it later.
     pub async fn call_one(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
         let user = &self.users[rng.usize(..self.users.len())];
         let character = user.characters[rng.usize(..user.characters.len())];
@@ -91,7 +91,8 @@ impl RandomOperations {
         let Some(session) = session.filter(|_| rng.u8(..20) > 0) else {
             return self.create_session(&me, user.id, rng).await;
         };
-        // Half the time it is the Seer, because only the Seer starts sessions.
+        // Operations that only a Seer may call are called by the session's Seer half the time, because otherwise hardly
+        // any session would start.
         let seer_or_me = sparc.as_user(if rng.bool() { session.seer } else { user.id });
         self.call_in_session(sparc, &me, &seer_or_me, user, character, session, rng).await
     }
@@ -240,7 +241,8 @@ impl RandomOperations {
     }
 }
 
-/// Returns the errors that a user can do nothing about, except the allowed ones, each with the number of times.
+/// Returns the errors that no operation of these tests should have caused, except the allowed ones, and how often each
+/// occurred.
 pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let never_expected = [
         "busy",
@@ -261,7 +263,7 @@ pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&s
         .collect()
 }
 
-/// Returns the invariants that do not hold; a test expects none.
+/// Returns a line for each row that breaks an invariant of the database. Tests expect none.
 pub async fn broken_invariants(world: &World) -> Vec<String> {
     let sql = format!(
         "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",

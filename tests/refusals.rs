@@ -1,4 +1,4 @@
-//! Every refusal of the database has an error variant that says in words for a person what was wrong.
+//! For every refusal by the database, the service has an error variant whose message tells a person what was wrong.
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use sparc::{
@@ -17,11 +17,12 @@ async fn service_error(world: &World, code: &str, constraint: &str, table: &str,
     world.db.execute_unprepared(&sql).await.unwrap_err().into()
 }
 
-/// Returns whether an error is one that a person can act on: neither an internal name nor a generic error.
+/// Returns whether a person can act on the error: it is not a generic one, and its message is a sentence without
+/// internal names.
 fn is_actionable(error: &Error) -> bool {
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
-    // The message may name an input's field, but no constraint.
+    // The message may name a field of the input, but not a constraint of the database.
     !is_generic && !error.to_string().contains("_check") && error.to_string().contains(' ')
 }
 

@@ -28,12 +28,12 @@ where
 {
     let id = Uuid::new_v4();
     let first = create(who.clone(), id).await.unwrap();
-    assert_eq!(create(who.clone(), id).await.unwrap(), first, "{what} twice");
+    assert_eq!(create(who.clone(), id).await.unwrap(), first, "{what}, created twice in sequence");
     let id = Uuid::new_v4();
     let mut created = run_together((0..8).map(|_| create(who.clone(), id)).collect()).await.into_iter();
     let first = created.next().unwrap().unwrap();
     for other in created {
-        assert_eq!(other.unwrap(), first, "{what} at once");
+        assert_eq!(other.unwrap(), first, "{what}, created concurrently");
     }
 }
 
@@ -79,7 +79,11 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
         who.users().sign_up(NewAccount { id: Some(id), email: Some(format!("{id}@x.org")), display_name: None }).await
     })
     .await;
-    assert_eq!(world.owner().count("dice_rolls").await, 2 + 2 * 2, "two rolls, and two initiatives of two rolls each");
+    assert_eq!(
+        world.owner().count("dice_rolls").await,
+        2 + 2 * 2,
+        "two single rolls, and two initiatives of two rolls each"
+    );
 }
 
 #[tokio::test]
@@ -118,8 +122,8 @@ async fn joining_seating_and_rejoining_twice_take_one_seat() {
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
 }
 
-/// Asserts an id conflict, which is the answer to an id that was used with other content or by another user. The same
-/// request is no conflict, even if the row has changed since.
+/// Asserts that a creation was refused because its id had been used by another user or in a request with other content.
+/// A repetition of the original request is no conflict, even if the row has changed since.
 pub async fn assert_id_conflict<T: Debug>(what: &str, outcome: Result<T, Error>) {
     assert_fails!(outcome, Error::IdConflict { .. }, "{what}");
 }
@@ -140,8 +144,8 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
     assert!(ada.events().send(wave.clone()).await.is_ok(), "numbers are compared by value, not by spelling");
-    assert_id_conflict("another's event", ben.events().send(wave.clone()).await).await;
-    assert_id_conflict("the service's", service.events().send(wave.clone()).await).await;
+    assert_id_conflict("the same event, sent by another player", ben.events().send(wave.clone()).await).await;
+    assert_id_conflict("the same event, sent by the service", service.events().send(wave.clone()).await).await;
     assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await)
         .await;
     assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await).await;
@@ -174,11 +178,8 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let visibility = Visibility::Public;
     assert_id_conflict("another visibility", seer.sessions().create(NewSession { visibility, ..new.clone() }).await)
         .await;
-    assert_id_conflict(
-        "looking for others",
-        seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await,
-    )
-    .await;
+    assert_id_conflict("no looking_for", seer.sessions().create(NewSession { looking_for: None, ..new.clone() }).await)
+        .await;
     let soon = Some(chrono::Utc::now() + chrono::TimeDelta::hours(1));
     assert_id_conflict(
         "another time",
@@ -187,7 +188,7 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     .await;
     let changes = SessionChanges { looking_for: Some(None), ..Default::default() };
     seer.sessions().edit(uuid, changes).await.unwrap();
-    assert!(seer.sessions().create(new.clone()).await.is_ok(), "the session was edited since");
+    assert!(seer.sessions().create(new.clone()).await.is_ok(), "the original request must be recognized after an edit");
     assert_id_conflict("another Seer", ada.sessions().create(new).await).await;
 
     let new = NewAdventure { id, name: "The Mill".into(), description: Some("Quiet".into()), ..Default::default() };
@@ -197,8 +198,11 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
         seer.adventures().create(NewAdventure { name: "The Ford".into(), ..new.clone() }).await,
     )
     .await;
-    assert_id_conflict("other players", seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await)
-        .await;
+    assert_id_conflict(
+        "another max_players",
+        seer.adventures().create(NewAdventure { max_players: 6, ..new.clone() }).await,
+    )
+    .await;
     assert_id_conflict(
         "no description",
         seer.adventures().create(NewAdventure { description: None, ..new.clone() }).await,
@@ -207,7 +211,11 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     assert_id_conflict("another creator", ada.adventures().create(new.clone()).await).await;
     let name = Some("The Loud Mill".into());
     seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
-    assert_eq!(seer.adventures().create(new).await.unwrap().name, "The Loud Mill", "the adventure was renamed since");
+    assert_eq!(
+        seer.adventures().create(new).await.unwrap().name,
+        "The Loud Mill",
+        "the original request returns the renamed adventure"
+    );
 
     let new = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     ada.characters().create(new.clone()).await.unwrap();
@@ -221,12 +229,12 @@ async fn the_same_id_with_anything_else_is_a_conflict() {
     let new = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(adventure, new.clone()).await.unwrap();
     assert_id_conflict(
-        "a stronger one",
+        "other hit points",
         seer.creatures().add(adventure, NewCreature { hit_points: 9, ..new.clone() }).await,
     )
     .await;
     assert_id_conflict(
-        "of another name",
+        "another name",
         seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..new }).await,
     )
     .await;
@@ -248,7 +256,7 @@ async fn numbers_are_returned_as_they_were_stored() {
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
         let float = f64::from_bits(rng.u64(..));
-        // The checks accept no smaller numbers in a client's document.
+        // The database refuses documents with numbers that are close to the limits of a double, so they are left out.
         if float.is_finite() && float.abs() > 1e-300 && float.abs() < 1e300 {
             numbers.push(json!(float));
         }
@@ -267,7 +275,7 @@ async fn numbers_are_returned_as_they_were_stored() {
             };
             assert!(same, "{sent} came back as {stored}");
         }
-        // The state is sent again as it was returned: nothing changes, so the version stays.
+        // Sending the state back as it was returned must change nothing, so the version must stay the same.
         let again = seer
             .sessions()
             .set_game_state(game.session, updated.game_state.clone(), ExpectedVersion::Any)
@@ -309,7 +317,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
         assert_id_conflict(name, ada.characters().create(NewCharacter { name: name.into(), ..hero.clone() }).await)
             .await;
     }
-    assert_id_conflict("another's", seer.characters().create(hero).await).await;
+    assert_id_conflict("the same character, created by another user", seer.characters().create(hero).await).await;
 
     let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
     seer.adventures().create(draft.clone()).await.unwrap();
@@ -317,7 +325,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     seer.adventures().edit(uuid, longer).await.unwrap();
     assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
     assert_id_conflict(
-        "as it is now",
+        "the content that the row has after the edit",
         seer.adventures().create(NewAdventure { estimated_duration: 90, ..draft.clone() }).await,
     )
     .await;
@@ -327,17 +335,24 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let armed = sparc::service::creatures::CreatureChanges { armor: Some(2), ..Default::default() };
     seer.creatures().edit(uuid, armed).await.unwrap();
     assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
-    assert_id_conflict("armed", seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await).await;
+    assert_id_conflict(
+        "the creature as edited",
+        seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await,
+    )
+    .await;
 
-    // This timestamp has more digits than PostgreSQL stores.
+    // This timestamp has nanoseconds, and PostgreSQL stores microseconds. The request must be recognized all the same.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
     let new = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(new.clone()).await.unwrap();
     let public = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
     seer.sessions().edit(uuid, public).await.unwrap();
     assert!(seer.sessions().create(new.clone()).await.unwrap().is_public);
-    assert_id_conflict("public", seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await)
-        .await;
+    assert_id_conflict(
+        "the session as edited",
+        seer.sessions().create(NewSession { visibility: Visibility::Public, ..new }).await,
+    )
+    .await;
 
     // Once the row is deleted, its id can be used again.
     ada.characters().delete(first).await.unwrap();

@@ -1,4 +1,4 @@
-//! Copies of a migrated database: a restored dump, a standby, and a logical subscriber.
+//! Copies of a migrated database: a restored dump, a standby, and a subscriber of logical replication.
 
 use std::{
     process::{Command, Output},
@@ -28,13 +28,13 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// A query for all rows of all tables, one line per row.
+/// Returns all rows of all tables in schema `public`, as one line of XML per table.
 const ALL_ROWS: &str = "
     SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
-/// Creates a session that was played, with a roll.
+/// Creates an active public session with one roll.
 async fn play_session(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
     world.set(&game, "is_public = true").await;
@@ -64,7 +64,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let dumped: String =
         dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     let database = server().await.create_empty().await.unwrap();
-    // A separate connection is used, because a dump changes settings of the session that loads it.
+    // The dump is loaded over a connection of its own, because it changes settings such as `search_path`.
     let restoring_connection = connect(database.url()).await.unwrap();
     restoring_connection.execute_unprepared(&dumped).await.unwrap();
     restoring_connection.close().await.unwrap();
@@ -72,7 +72,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
 
     assert_eq!(lines(&restored.db, ALL_ROWS).await, lines(&world.db, ALL_ROWS).await);
     let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
-        // A dump leaves out privileges that only the owner has.
+        // A dump grants nothing if only the owner has privileges, so the restored catalog shows none there.
         Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
         _ => line,
     };
@@ -93,7 +93,8 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
 
 #[tokio::test]
 async fn a_standby_answers_reads_as_its_primary_does() {
-    // A separate server is used, because a standby copies all of its databases and follows all changes.
+    // A separate server is used, because a standby copies and follows all databases of its primary, and the shared
+    // server has those of all other tests.
     let server = Server::start_private(None).await.unwrap();
     let world = World::new_on(&server).await;
     if Binaries::find().unwrap().program("pg_basebackup").is_none() {
@@ -104,7 +105,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     let standby = crate::standby::start_standby_of(&server).await;
     let url = world.replica_on(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
-    // Changes from now on are streamed.
+    // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
     let later_game = play_session(&world).await;
     let stranger = world.new_account().await;
     let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
@@ -129,7 +130,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
         let refused = ada.events().subscribe(game.session, None).await.unwrap_err();
-        assert_eq!(refused.code(), "read_only", "a standby lags, so it refuses a stream");
+        assert_eq!(refused.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
     }
     sparc.close().await.unwrap();
     standby_db.close().await.unwrap();
@@ -144,8 +145,8 @@ async fn a_subscriber_gets_every_row_once() {
                   public.archived_sessions, public.archived_session_players, public.archived_dice_rolls,
                   private.account_gates";
     world.db.execute_unprepared(&format!("CREATE PUBLICATION {name} FOR TABLE {tables}")).await.unwrap();
-    // Within one cluster, the replication slot must be created first: a subscription that creates it would wait for its
-    // own transaction.
+    // Publisher and subscriber are databases of one server, so the replication slot must be created first. If CREATE
+    // SUBSCRIPTION created it, the new slot would wait for all running transactions, including that of the command.
     let slot = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')::text");
     lines(&world.db, &slot).await;
     let subscribe = format!(

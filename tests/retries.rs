@@ -19,6 +19,7 @@ async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
     world.db.execute_unprepared(&sql).await.unwrap();
 }
 
+/// Returns how often a character was inserted, including attempts that failed.
 async fn attempts(world: &World) -> i64 {
     world.owner().value("SELECT last_value FROM attempts").await.unwrap()
 }

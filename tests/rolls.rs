@@ -194,7 +194,7 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     assert_refused!(
         me.person.exec(&insert_roll(game.session, other.character)).await,
         forbidden,
-        "another participant's character"
+        "the character of another participant"
     );
     let unseated = world.new_character(me.id).await;
     assert_refused!(
@@ -247,7 +247,11 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
     assert_refused!(game.seer.exec(&attack(stray)).await, "SP017", "creature_of_adventure");
-    assert_refused!(game.players[0].person.exec(&attack(wolf)).await, forbidden, "only the Seer may");
+    assert_refused!(
+        game.players[0].person.exec(&attack(wolf)).await,
+        forbidden,
+        "only the Seer may roll for a creature"
+    );
     let both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
@@ -269,7 +273,7 @@ async fn only_participants_see_rolls() {
     assert_eq!(
         world.new_user().await.count("dice_rolls").await,
         0,
-        "a stranger sees no rolls, even of a public session"
+        "a stranger must see no rolls, not even those of a public session"
     );
     assert_refused!(world.visitor().exec("SELECT FROM dice_rolls").await, forbidden);
 }
@@ -282,6 +286,6 @@ async fn a_request_for_impossible_random_numbers_returns_none_at_once() {
     for (bound, wanted) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
         let drawn = format!("SELECT cardinality(private.random_numbers({bound}, {wanted}))");
         let drawn = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, drawn)).await;
-        assert_eq!(drawn.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{wanted} below {bound}");
+        assert_eq!(drawn.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{wanted} numbers below {bound}");
     }
 }

@@ -26,7 +26,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
             .collect();
         let outcomes = run_together(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-        assert_eq!(refused.len(), 14, "all but two are refused");
+        assert_eq!(refused.len(), 14, "all but two players must be refused");
         assert!(
             refused.iter().all(|error| error.is("SP002", "session_capacity") && error.message == "Session is full"),
             "{refused:?}"
@@ -37,7 +37,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         assert_eq!(
             world.owner().value::<i32>(&taken).await.unwrap(),
             4,
-            "the counter equals the number of active seats"
+            "the counter must equal the number of active seats"
         );
     }
 }
@@ -64,7 +64,7 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
     player.person.exec(&set(false)).await.unwrap();
     let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
-    assert_eq!(world.owner().count(&left).await, 1, "leaving sets left_at");
+    assert_eq!(world.owner().count(&left).await, 1, "leaving must set left_at");
     assert_eq!(player.person.exec(&set(true)).await, Ok(1));
     assert_eq!(world.owner().count(&left).await, 0);
 }
@@ -84,7 +84,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         assert_refused!(
             game.seer.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await,
             forbidden,
-            "nobody seats another user"
+            "nobody may seat another user"
         );
         let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
         let code: String = world.owner().value(&code).await.unwrap();
@@ -151,7 +151,11 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     assert_refused!(game.seer.exec(&insert_seat(game.session, stranger.id, stranger.character)).await, forbidden);
     let [player, other] = &game.players[..] else { panic!("two players are seated") };
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
-    assert_eq!(other.person.exec(&set("is_active = false")).await, Ok(0), "another player may not remove them");
+    assert_eq!(
+        other.person.exec(&set("is_active = false")).await,
+        Ok(0),
+        "another player must not be able to remove them"
+    );
     assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
         assert_refused!(player.person.exec(&set(rejoin)).await, "SP028", "player_removed", "{rejoin}");
@@ -166,7 +170,7 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
         game.seer.exec(&set("is_active = true")).await,
         "SP018",
         "own_choice",
-        "the Seer may not reseat a readmitted player"
+        "the Seer may readmit a player, but not seat them"
     );
     assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
 }
@@ -179,13 +183,13 @@ async fn a_player_who_left_can_be_removed_too() {
     let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
     assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
-    assert_eq!(world.owner().count(removed).await, 0, "leaving is not a removal");
+    assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
     assert_eq!(game.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
-        "the server sets removed_at"
+        "the server must set removed_at"
     );
     assert_refused!(player.person.exec(&set("is_active = true")).await, "SP028", "player_removed");
 }
@@ -222,7 +226,7 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
     world.set(&game, "is_public = true").await;
-    assert_eq!(stranger.count(&seats).await, 2, "a lobby shows who plays");
+    assert_eq!(stranger.count(&seats).await, 2, "the seats of a public session are shown to signed-in users");
     assert_refused!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await, forbidden);
 }
 
@@ -266,9 +270,14 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let joining = tokio::spawn(async move {
         person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
     });
+    // The second call waits for the seat's row lock, and then finds the seat taken with the first character.
     world.owner().wait_for_lock_waiters(1).await;
     rejoining.commit().await.unwrap();
-    assert_eq!(joining.await.unwrap(), Ok(player.character), "the character of the existing seat stays");
+    assert_eq!(
+        joining.await.unwrap(),
+        Ok(player.character),
+        "the seat must keep the character with which the player rejoined"
+    );
 }
 
 #[tokio::test]

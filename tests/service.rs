@@ -1,4 +1,4 @@
-//! The service's operations: typed errors, safe retries, pagination and plans.
+//! The service's operations: typed errors, calls that are safe to repeat, the lobby, profiles, and lost connections.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -64,7 +64,7 @@ async fn joining_by_code_takes_one_seat_and_rejoins() {
     world.set(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&join_code, player.character).await.unwrap().is_active,
-        "rejoining while the session is live"
+        "a player who left may rejoin while the session is live"
     );
     let late = world.new_player().await;
     let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
@@ -154,7 +154,7 @@ async fn only_a_valid_adventure_is_published() {
     assert_eq!(
         me.adventures().get(draft.id).await.unwrap().validation_errors,
         serde_json::json!(errors),
-        "the validation result is stored"
+        "the validation errors must be stored"
     );
     let refused = me.adventures().publish(draft.id).await;
     assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == errors), "{refused:?}");
@@ -173,7 +173,7 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
     let seers = world.new_accounts(5).await;
-    // Some sessions have equal dates, some none, and many have equal times of creation.
+    // Some sessions have equal start times, some have none, and many have equal creation times.
     let fill = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
          SELECT ('{seers}'::uuid[])[1 + i % 5], '{adventure}', true,
@@ -197,11 +197,14 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
         }
     }
     let ids: Vec<Uuid> = seen.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row appears twice");
-    assert!(existing.iter().all(|id| ids.contains(id)), "no row is missing");
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row may appear twice");
+    assert!(existing.iter().all(|id| ids.contains(id)), "no row may be missing");
     assert!(pages >= 5);
     let dated: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
-    assert!(dated.is_sorted() && dated.len() == 64, "soonest first, undated last");
+    assert!(
+        dated.is_sorted() && dated.len() == 64,
+        "the soonest session must come first, and those without a date last"
+    );
 }
 
 #[tokio::test]
@@ -231,12 +234,12 @@ async fn a_filter_that_few_sessions_match_scans_a_thousand_per_page_and_continue
             break;
         }
     }
-    assert_eq!(found, [0, 1, 1], "a thousand sessions are scanned per page, dated and undated");
+    assert_eq!(found, [0, 1, 1], "each page must scan a thousand sessions, with and without a date");
     let easy = LobbyFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     assert_eq!(
         visitor.sessions().lobby(&easy, None).await.unwrap().items.len(),
         20,
-        "a page fills if enough rows match"
+        "the page must be full if enough rows match"
     );
 }
 
@@ -281,7 +284,7 @@ async fn a_lobby_page_is_a_scan_of_its_index() {
     );
     world.owner().exec(&fill).await.unwrap();
     world.owner().exec("ANALYZE").await.unwrap();
-    // A client of the API asks without a condition on seats; the service adds one.
+    // Clients of the API query the lobby without a condition on free seats; the service's query has one.
     for (seats, index) in
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {
@@ -315,7 +318,11 @@ async fn users_read_and_edit_their_own_profile() {
     assert_fails!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
     assert_fails!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
     let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
-    assert_eq!(ada.characters().create(hero).await.unwrap().grace, 5, "the class's default attributes");
+    assert_eq!(
+        ada.characters().create(hero).await.unwrap().grace,
+        5,
+        "a new character must have the default attributes of its class"
+    );
 }
 
 #[tokio::test]
@@ -324,7 +331,7 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
     let tx = world.sparc.as_user(world.new_account().await).begin().await.unwrap();
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
     let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
-    // Waits for the backend to exit, so that its final error message has been sent.
+    // The call waits until the backend has exited, so its final error message has been sent when the next call begins.
     assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
     assert_fails!(tx.users().me().await, Error::ConnectionLost(_));
 }
@@ -335,12 +342,12 @@ async fn a_server_that_cannot_be_connected_to_is_reported_at_once() {
     let started_at = std::time::Instant::now();
     let unreachable = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
     assert_eq!(unreachable.code(), "connect_failed");
-    let (before, _) = world.url().rsplit_once('/').unwrap();
-    let unknown_database = Sparc::connect(&format!("{before}/nowhere")).await.unwrap_err();
+    let (server_url, _) = world.url().rsplit_once('/').unwrap();
+    let unknown_database = Sparc::connect(&format!("{server_url}/nowhere")).await.unwrap_err();
     assert_eq!(unknown_database.code(), "connect_failed");
     let invalid_url = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
     for error in [unreachable, unknown_database, invalid_url] {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
     }
-    assert!(started_at.elapsed() < std::time::Duration::from_secs(5), "no timeout must be involved");
+    assert!(started_at.elapsed() < std::time::Duration::from_secs(5), "the errors must not be the result of a timeout");
 }

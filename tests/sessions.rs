@@ -1,4 +1,5 @@
-//! Sessions: the status machine, what completing counts, join codes, and who sees and changes what.
+//! Sessions: transitions between statuses, the counters that completing a session increments, join codes, and who may
+//! see and change what.
 
 use std::collections::HashSet;
 
@@ -56,7 +57,7 @@ async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
     world.set(&game, "status = 'active'").await;
     world.set(&game, "status = 'completed'").await;
     let ended = row_as_json(&world.owner(), &sql).await;
-    assert_eq!(ended["started_at"], active["started_at"], "the start is set only once");
+    assert_eq!(ended["started_at"], active["started_at"], "started_at must be set only once");
     assert!(ended["ended_at"].is_string());
 }
 
@@ -70,7 +71,11 @@ async fn completing_a_session_counts_once_for_seer_players_adventure_and_charact
     let owner = world.owner();
     let seer = game.seer.uuid();
     assert_eq!(owner.value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
-    assert_eq!(owner.count("users WHERE games_played = 1").await, 3, "everyone who was seated");
+    assert_eq!(
+        owner.count("users WHERE games_played = 1").await,
+        3,
+        "the game must count for everyone who was seated, including the player who left"
+    );
     let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
     assert_eq!(owner.value::<i32>(&played).await, Ok(1));
     assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
@@ -101,7 +106,8 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // Players take their seats in opposite orders, so that scans meet the rows in opposite orders.
+            // The players take their seats in the second session in the opposite order, so that a scan of its seats
+            // meets them in the opposite order. Without a fixed order of locks, the two completions would deadlock.
             let mut order: Vec<_> = players.iter().collect();
             if index == 1 {
                 order.reverse();
@@ -139,8 +145,8 @@ async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
             })
             .collect();
         codes.extend(run_together(tasks).await.into_iter().map(Result::unwrap));
-        assert_eq!(codes.len(), 24 * round, "every session has its own code");
-        // An account may run at most twenty live sessions.
+        assert_eq!(codes.len(), 24 * round, "every session must have its own code");
+        // An account may run at most twenty live sessions, so those of this round are cancelled.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
     }
     for code in &codes {
@@ -159,8 +165,8 @@ async fn every_character_of_the_alphabet_is_drawn_equally_often() {
         .await
         .unwrap();
     assert_eq!(counts.len(), 31);
-    // Of 62,000 draws, 2,000 are expected for each, with a standard deviation of 44. A difference of six standard
-    // deviations does not happen by chance.
+    // Of 62,000 draws, each character is expected 2,000 times, with a standard deviation of 44. A difference of six
+    // standard deviations does not happen by chance.
     assert!(counts.iter().all(|count| (1736..=2264).contains(count)), "{counts:?}");
 }
 
@@ -267,7 +273,7 @@ async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     assert_eq!(
         other_player["characterId"],
         game.players[1].character.to_string(),
-        "participants see each other's characters"
+        "participants must see each other's characters"
     );
     assert_eq!(other_player["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
@@ -298,7 +304,7 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
     let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, allowed, "a visitor sees only what announces the session");
+    assert_eq!(fields, allowed, "a visitor may see only the fields that a lobby shows");
     assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
@@ -342,7 +348,7 @@ async fn an_ended_session_shows_nothing_of_a_later_draft() {
 async fn a_session_does_not_end_before_it_started() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    // This transaction begins before the one that starts the session.
+    // This transaction begins before the one that starts the session, so its now() is earlier than started_at.
     let early = game.seer.begin().await;
     early.execute_unprepared("SELECT now()").await.unwrap();
     world.set(&game, "status = 'active'").await;
@@ -365,6 +371,6 @@ async fn session_details_returns_no_session_that_the_caller_does_not_see() {
     }
     world.set(&game, "is_public = true").await;
     let players = format!("SELECT jsonb_array_length(players) FROM {details}");
-    assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor sees no seats");
+    assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor may not see seats");
     assert_eq!(world.new_user().await.value::<i32>(&players).await.unwrap(), 1);
 }

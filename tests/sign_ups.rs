@@ -1,4 +1,5 @@
-//! Sign-ups repeated with the same id, after the account has changed.
+//! Sign-ups that are repeated with the same id after the account has changed. The database keeps a digest of each
+//! request, by which it recognizes a repetition.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -27,7 +28,7 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
         world.sparc.as_user(id).users().edit(changes).await.unwrap();
         assert_eq!(sign_up(&account).await.unwrap().display_name, "Edited");
         assert_id_conflict(
-            "as it is now",
+            "the account as its user edited it",
             sign_up(&NewAccount { display_name: Some("Edited".into()), ..account.clone() }).await,
         )
         .await;
@@ -44,10 +45,10 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
             NewAccount { email: Some(new_email), ..account.clone() },
             NewAccount { display_name: Some("Anna".into()), ..account.clone() },
         ] {
-            assert_id_conflict("as the platform changed it", sign_up(&other).await).await;
+            assert_id_conflict("the account as the platform changed it", sign_up(&other).await).await;
         }
 
-        // The same holds in a caller's transaction.
+        // Repetitions and conflicts are recognized in a caller's transaction too.
         let tx = service.begin().await.unwrap();
         assert_eq!(tx.users().sign_up(account.clone()).await.unwrap().id, id);
         tx.commit().await.unwrap();
@@ -58,17 +59,25 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
 
         service.users().close_account(id).await.unwrap();
         assert_id_conflict("a closed account", sign_up(&account).await).await;
-        assert_id_conflict("empty", sign_up(&NewAccount { id: Some(id), ..Default::default() }).await).await;
+        assert_id_conflict(
+            "a closed account, without data",
+            sign_up(&NewAccount { id: Some(id), ..Default::default() }).await,
+        )
+        .await;
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
-        assert_eq!(owner.count("private.requests").await, 0, "no digest of personal data");
+        assert_eq!(
+            owner.count("private.requests").await,
+            0,
+            "a closed account must leave no digest of its personal data"
+        );
 
-        // Once the platform has deleted the account, its id can sign up again with another request.
+        // Once the platform has deleted the account, another request may sign up with the same id.
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         sign_up(&other).await.unwrap();
         assert!(sign_up(&other).await.is_ok());
         assert_id_conflict("the request of the deleted account", sign_up(&account).await).await;
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-        assert_eq!(owner.count("private.requests").await, 0, "no digest of a deleted account");
+        assert_eq!(owner.count("private.requests").await, 0, "a deleted account must leave no digest");
     }
 }
 
@@ -78,10 +87,10 @@ async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
     let service = world.sparc.as_service();
     let id = world.new_account().await;
     let same = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
-    assert_id_conflict("the platform's", service.users().sign_up(same).await).await;
+    assert_id_conflict("an account that the platform created", service.users().sign_up(same).await).await;
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
-    // Only the service can compare a request with the digest.
+    // Only the service may compare a request with the digest. Otherwise anybody could guess the data of an account.
     let (email, id) = ("eve@x.org", Uuid::new_v4());
     let account = NewAccount { id: Some(id), email: Some(email.into()), display_name: None };
     service.users().sign_up(account).await.unwrap();
@@ -94,5 +103,8 @@ async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
-    assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user without an id");
+    assert!(
+        !answer.try_get_by_index::<bool>(0).unwrap(),
+        "a user without an id must not learn whether the guess is right"
+    );
 }

@@ -1,4 +1,5 @@
-//! The service's spans: operation, ids, outcome, duration, retries, and nothing personal.
+//! The spans of the service's operations: they have the operation, ids, outcome, duration and retries, and no personal
+//! data.
 
 use std::{
     io,
@@ -48,8 +49,8 @@ impl Log {
 async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // If this were the only subscriber, a thread of another test, which has none, would disable tracing for all
-    // threads.
+    // `tracing` caches whether anybody listens to a call site. With only one subscriber in the process, another test's
+    // thread, which has no subscriber, could reach a call site first and disable it for all threads.
     let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -1,4 +1,5 @@
-//! Row streams that are read slowly, interleaved with other statements, or not at all: no caller waits forever.
+//! Row streams that are not read, or not to their end, and statements between two rows of a stream: no row is lost, and
+//! no caller waits forever.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
         assert_eq!(inner.users().me().await.unwrap().id, id);
         inner.commit().await.unwrap();
         let rest: Vec<_> = stream.map(first_column).collect().await;
-        assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream is lost");
+        assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream may be lost");
         tx.commit().await.unwrap();
         assert!(started.elapsed() < Duration::from_secs(10), "{count}");
     }
@@ -52,10 +53,10 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let mut tries = 0;
     while ada.users().me().await.is_err() {
         tries += 1;
-        assert!(tries < 20, "the stream keeps the only connection");
+        assert!(tries < 20, "the unread stream must not keep the only connection");
     }
     let outcome = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
-    assert_fails!(outcome, Error::DeadlineExceeded, "its reader gets an error");
+    assert_fails!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
 
     let tx = ada.begin().await.unwrap();
     let unread = tx.stream_raw(rows(1_000_000)).await.unwrap();
@@ -79,7 +80,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let returned: Vec<_> = ada.stream_raw(write("read")).await.unwrap().try_collect().await.unwrap();
     assert_eq!(returned.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
-    // A stream that changes the identity is not committed.
+    // A stream whose statement changes the identity must not be committed.
     let sql = format!(
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
         player.id

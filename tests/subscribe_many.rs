@@ -66,9 +66,9 @@ async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed
     expected.insert(third, event_numbers(&world, third).await);
     let count = expected.values().map(Vec::len).sum();
     assert_eq!(read_events(&mut stream, count).await, expected);
-    assert!(is_silent(&mut stream).await, "no event of a removed session, and none twice");
+    assert!(is_silent(&mut stream).await, "no event of a removed session may arrive, and none twice");
 
-    // A session is added again from a later `seq`: unread events before it are not delivered.
+    // A session that is added again with a later `seq` continues there: unread events up to it are not delivered.
     write_events(&games[1].players[0].person, second, 5).await;
     stream.add(second, Some(*event_numbers(&world, second).await.last().unwrap())).await.unwrap();
     write_events(&games[1].players[0].person, second, 1).await;
@@ -110,7 +110,7 @@ async fn a_refusal_for_one_session_ends_only_that_session() {
         }
     };
     assert_eq!(ended, (mine.session, "not_allowed"));
-    assert!(next(&mut stream).await.is_none(), "the stream has no session left");
+    assert!(next(&mut stream).await.is_none(), "the stream must end with its last session");
 
     let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
     assert!(next(&mut service).await.is_none());
@@ -134,6 +134,7 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }
 
+/// Two handles each have a subscription to every session and one stream of all sessions: 2 * (250 + 250) subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_sessions() {
     const SESSIONS: usize = 250;
@@ -163,7 +164,7 @@ async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_ses
                 seen.push(next.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
-            assert!(more.is_err(), "no event is delivered twice");
+            assert!(more.is_err(), "no event may be delivered twice");
             BTreeMap::from([(session, seen)])
         }));
     }

@@ -21,9 +21,9 @@ async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
     assert!(std::path::Path::new(&folder).exists());
     let url = server.url().to_owned();
     drop(server);
-    assert!(!std::path::Path::new(&folder).exists(), "the folder must be gone");
+    assert!(!std::path::Path::new(&folder).exists(), "the data directory must be deleted");
     let address = url.rsplit_once('@').and_then(|(_, tail)| tail.split_once('/')).unwrap().0;
-    assert!(std::net::TcpStream::connect(address).is_err(), "the port must be closed");
+    assert!(std::net::TcpStream::connect(address).is_err(), "the server must not listen any more");
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     let server = crate::world::server().await;
     let started = Instant::now();
     let database = server.create_migrated().await.unwrap();
-    // This is no measurement; it only checks that nothing waits for a timeout.
+    // The bound is generous: it only checks that nothing waits for a timeout.
     assert!(started.elapsed() < Duration::from_secs(30));
     let db = database.connect(1).await.unwrap();
     let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
@@ -55,11 +55,11 @@ async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     assert_eq!(count, Migrator::migrations().len() as i64);
 }
 
-/// Starts a test program that starts its own server in the given temporary folder.
+/// Starts this test program again with a single test, which starts a server of its own in the given temporary folder.
 fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
-    // If the tests run as root, the server runs as another user.
+    // If the tests run as root, the server runs as another user, who must be able to write here.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "testdb_server::a_migrated_database_is_a_copy_with_the_whole_schema"])
@@ -80,7 +80,8 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
             let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
             assert!(kill.unwrap().success());
             program.wait().unwrap();
-            // The supervisor finishes its current step and cleans up. It may not have created its folder yet.
+            // The supervisor first finishes its current step and then cleans up. An empty folder alone does not show
+            // that it has finished, because it may not have created anything yet.
             let started = Instant::now();
             while is_running_in(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
                 assert!(
@@ -96,7 +97,8 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
     }
 }
 
-/// Returns whether a process uses the folder as its temporary folder. Its command line may not name the folder yet.
+/// Returns whether a process uses the folder as its temporary folder. Environments are searched, because the command
+/// line of a process that is just starting may not name the folder yet.
 fn is_running_in(folder: &std::path::Path) -> bool {
     let variable = format!("TMPDIR={}\0", folder.display());
     let environments = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
-//! Any text that a person may type, in every input that takes a text: it is stored unchanged, or refused by an error
-//! that names the field and what is wrong with it, and nothing is partly written.
+//! Unusual texts in every input that takes a text: each is either stored unchanged, or refused with an error that names
+//! the field and what its text must be. Nothing is partly written.
 
 use std::pin::Pin;
 
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{random_operations::broken_invariants, world::World};
 
-/// Texts, each with a description.
+/// Unusual texts that a person or a client may send, each with a description.
 fn texts() -> Vec<(&'static str, String)> {
     vec![
         ("empty", String::new()),
@@ -53,7 +53,7 @@ struct Game {
     hero: Uuid,
 }
 
-/// The text as the operation stored it, or `None` if the operation stores no text.
+/// Resolves to the text as the operation stored it, or to `None` if the operation stores no text.
 type StoredText<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
 
 type TextInput = (&'static str, for<'a> fn(&'a Game, String) -> StoredText<'a>);
@@ -64,7 +64,7 @@ macro_rules! text_input {
     };
 }
 
-/// Every input of the service that is a person's text.
+/// Every input of the service that takes a text which a person writes.
 fn text_inputs() -> Vec<TextInput> {
     vec![
         text_input!("users.edit display_name", |game, text| {
@@ -212,6 +212,7 @@ fn a_code_is_accepted_as_a_person_would_type_it() {
     for typed in ["abc234", " ABC234 ", "abc 234", "ABC-234", "\tAbC234\n"] {
         assert_eq!(typed.parse::<JoinCode>().ok(), Some(meant.clone()), "{typed:?}");
     }
+    // The first three letters of the fifth text are Cyrillic.
     for typed in ["", "ABC23", "ABC2345", "ABC23!", "АВС234", "ABC\u{0}23", &"A".repeat(1_000_000)] {
         assert_fails!(typed.parse::<JoinCode>(), Error::InvalidValue { field: "code", .. }, "{:.10}", typed);
     }

@@ -23,16 +23,24 @@ async fn both_paths_are_completed_step_by_step() {
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
         let steps = Step::of_path(path);
         for (index, step) in steps[..steps.len() - 1].iter().enumerate() {
-            assert_fails!(me.tutorial().complete().await, Error::TutorialOutOfOrder, "too early at {step}");
+            assert_fails!(
+                me.tutorial().complete().await,
+                Error::TutorialOutOfOrder,
+                "the tutorial must not be completed at {step}"
+            );
             let progress = me.tutorial().advance(*step).await.unwrap();
             assert_eq!(progress.current_step, steps[index + 1].to_string());
             assert_eq!(progress.completed_steps.len(), index + 1);
-            assert_fails!(me.tutorial().advance(*step).await, Error::TutorialOutOfOrder, "{step} again");
+            assert_fails!(
+                me.tutorial().advance(*step).await,
+                Error::TutorialOutOfOrder,
+                "{step} must not be completed twice"
+            );
         }
         let completed = me.tutorial().complete().await.unwrap();
         assert_eq!(completed.completed_steps.len(), steps.len());
         let again = me.tutorial().complete().await.unwrap();
-        assert_eq!(again.completed_at, completed.completed_at, "completing again is idempotent and keeps completed_at");
+        assert_eq!(again.completed_at, completed.completed_at, "completing again must keep completed_at");
         assert_fails!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
         let restarted = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!(
@@ -49,7 +57,7 @@ async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
     assert!(me.tutorial().skip().await.unwrap().skipped);
     assert!(me.tutorial().skip().await.unwrap().skipped);
     let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
-    assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped may still continue");
+    assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
     assert!(!me.tutorial().restart(TutorialPath::Player).await.unwrap().skipped);
 }
@@ -81,7 +89,7 @@ async fn a_client_of_the_api_cannot_skip_steps() {
     ] {
         assert!(is_out_of_order(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
     }
-    // Each form in which a client may go one step further is accepted.
+    // A client may go one step further by setting the completed steps, the current step or both.
     me.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
     me.exec(
@@ -93,12 +101,13 @@ async fn a_client_of_the_api_cannot_skip_steps() {
     assert_eq!(me.value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(
         is_out_of_order(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
-        "a step back is refused"
+        "a step back must be refused"
     );
     assert!(
         is_out_of_order(&me, "UPDATE tutorial_progress SET path = 'seer'").await,
-        "another path is refused half way"
+        "half way, a change of the path alone must be refused"
     );
+    // A client may change the path if it also returns to the first step.
     me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
     me.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
@@ -107,7 +116,7 @@ async fn a_client_of_the_api_cannot_skip_steps() {
     assert_eq!(
         me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
         1,
-        "the server sets completed_at"
+        "the server must set completed_at"
     );
     let set_last_step =
         "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";

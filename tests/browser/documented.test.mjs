@@ -1,4 +1,5 @@
-// The JavaScript in docs/operations.md, "Realtime": each block runs exactly as the document has it.
+// The JavaScript in docs/operations.md, "Realtime": each block runs as the document has it. The only change is the path
+// of the events, which the example serves under /api.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -46,7 +47,7 @@ test("with a service, each event is applied once and in order, also across a res
   const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
   assert.equal(seen.loads, 1);
-  assert.ok(seen.connected.includes(false), "the page shows that the connection was lost");
+  assert.ok(seen.connected.includes(false), "the page must show that the connection was lost");
   assert.equal(seen.error, undefined);
 });
 
@@ -67,7 +68,7 @@ test("on the platform, each event is applied once and in order, however broadcas
   receive(4);
   receive(3);
   await subscribed;
-  assert.deepEqual(applied, [1, 2, 3, 4], "events from before the subscription, and broadcasts while they are read");
+  assert.deepEqual(applied, [1, 2, 3, 4], "events from before the subscription, and broadcasts that arrived while these were read");
   receive(7);
   receive(7);
   assert.deepEqual(applied, [1, 2, 3, 4, 7]);

@@ -1,4 +1,5 @@
-// The page of the example `live_session` in a real browser: what users see, and that no event is lost or duplicated.
+// The page of the example `live_session` in a real browser: what users see, and that no event is lost or delivered
+// twice.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
@@ -16,7 +17,7 @@ after(async () => {
 });
 afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
 
-/** Opens a window in a context of its own. It may only send requests to the program, and no script may fail. */
+/** Opens a page in a context of its own. It may send requests only to the program, and no script may fail. */
 async function open(path = "/", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   contexts.push(context);
@@ -28,7 +29,7 @@ async function open(path = "/", options = {}) {
   return page;
 }
 const waitForLive = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
-const showSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
+const demoSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
 
 async function sitDown(page, name) {
   await waitForLive(page);
@@ -38,7 +39,7 @@ async function sitDown(page, name) {
   await page.getByRole("heading", { name, level: 2 }).first().waitFor();
   await waitForLive(page);
 }
-/** Leaves the session, so that the next test gets a seat. */
+/** Leaves the session, so that the next test finds a free seat. */
 async function leave(page) {
   await page.getByRole("button", { name: "Leave the session" }).click();
   await page.getByText("You are watching").waitFor();
@@ -52,7 +53,7 @@ async function roll(page, attribute) {
   assert.equal(response.status(), 200);
   return response.json();
 }
-/** Waits until the roll is shown, and returns its animation and label. */
+/** Waits until the page shows the roll, and returns its animation and label. */
 const waitForRoll = async (page, id) => {
   const dice = page.locator(`#dice[data-roll="${id}"]`);
   await dice.waitFor();
@@ -64,6 +65,7 @@ test("the page shows the game live within ten seconds", async () => {
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
   await page.locator("#line", { hasText: "Live" }).waitFor({ timeout: 1000 });
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
+  // All later tests use the default pace, at which the game does not end before them.
   await program.stop();
   program = await start(program.port);
 });
@@ -97,13 +99,13 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   const [player, watcher] = [await open(), await open()];
   await sitDown(player, "Hob");
   await waitForLive(watcher);
-  const session = await showSessionId();
+  const session = await demoSessionId();
   for (const page of [player, watcher]) {
     // Records every event that arrives, before the page removes duplicates.
     await page.evaluate(() => {
       window.arrived = [];
-      const take = window.receiveEvent;
-      window.receiveEvent = (event) => { window.arrived.push(event.seq); take(event); };
+      const receive = window.receiveEvent;
+      window.receiveEvent = (event) => { window.arrived.push(event.seq); receive(event); };
     });
   }
   const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
@@ -111,7 +113,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   await waitForRoll(watcher, before.id);
   await program.stop();
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
-  // Other clients write in the meantime.
+  // Other clients write while the program is stopped.
   for (const text of ["one", "two", "three"]) {
     sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
   }
@@ -134,7 +136,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
 test("when events have been deleted, the page says to reload", async () => {
   const page = await open();
   await waitForLive(page);
-  const session = await showSessionId();
+  const session = await demoSessionId();
   await page.locator("#feed li").first().waitFor();
   await program.stop();
   sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${session}'`);

@@ -13,7 +13,7 @@ export const secret = randomUUID() + randomUUID();
 export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
 export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
-/** Starts the browser. */
+/** Starts Chromium. */
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** Runs SQL as the owner of the database. */
@@ -29,7 +29,7 @@ writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
-/** Creates a token. The options change the header, the claims or the key of a valid one. */
+/** Creates a token for the user `sub`. The options replace the header, claims or key of a valid token. */
 export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const signingInput = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
@@ -51,7 +51,10 @@ async function freePort() {
   return port;
 }
 
-/** Starts the program, on a free port if none is given. At the default pace, the game lasts longer than the tests. */
+/**
+ * Starts the program, on a free port if none is given. `pace` is the number of seconds between two actions of the demo
+ * game; at the default, the game lasts longer than the tests.
+ */
 export async function start(port, pace = 12) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {

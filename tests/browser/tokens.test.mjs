@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => program.stop());
 
-/** Returns the name of the token's user, or the status and code of the refusal. */
+/** Requests the profile of the token's user. Returns its name, or the status and code of the refusal. */
 const nameOrRefusal = async (token) => {
   const { status, body } = await program.request("GET", "/api/me", { token });
   return status === 200 ? body.display_name : [status, body.code];

@@ -24,9 +24,9 @@ async function freePort() {
   return port;
 }
 
-/** Starts PostgREST. Returns its URL, and functions for the clients. */
+/** Starts PostgREST. Returns its URL, a function that stops it, and functions that return clients. */
 export async function start() {
-  // The platform's login role has no privileges itself, and may become each of the API's roles.
+  // As on the platform, the role that logs in has no privileges of its own, but may become each of the API's roles.
   const password = randomUUID();
   sqlAsOwner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
   const database = new URL(process.env.DATABASE_URL);
@@ -70,14 +70,14 @@ export async function start() {
 
 const base64url = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
 
-/** Creates a token with the claims. The options change the key or the algorithm of a valid one. */
+/** Creates a token with the given claims. The options replace the key or the algorithm of a valid token. */
 export function token(claims, { key = secret, algorithm = "HS256" } = {}) {
   const head = `${base64url({ alg: algorithm, typ: "JWT" })}.${base64url(claims)}`;
   const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(head).digest("base64url");
   return `${head}.${signature}`;
 }
 
-/** Returns a client that sends a token with the claims. */
+/** Returns a client that sends a token with the given claims. */
 function createClient(url, claims) {
   const bearer = token({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
@@ -91,14 +91,14 @@ function createAccount(url) {
   return createClient(url, { role: "authenticated", sub: id });
 }
 
-/** Returns the rows that a request returns; throws if it fails. */
+/** Awaits a request and returns its rows; throws if it fails. */
 export async function rows(request) {
   const { data, error } = await request;
   if (error) throw new Error(JSON.stringify(error));
   return data;
 }
 
-/** Returns the error code of a request; `none` if it succeeded with no rows, `done` if it succeeded otherwise. */
+/** Awaits a request and returns its error code; `none` if it succeeded with an empty list of rows, otherwise `done`. */
 export async function outcome(request) {
   const { data, error } = await request;
   if (error) return error.code;

@@ -1,5 +1,5 @@
-// What docs/generated/access.md says is refused, attempted through the API; attacks that are possible only through an
-// API; and the paths that the API lists.
+// Attacks through the API: what docs/generated/access.md says is refused, what can be attempted only through an API,
+// and what the API's description of itself reveals.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -26,7 +26,7 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** Asserts the outcome of each attack. */
+/** Makes the request of each attack, and asserts that it has the expected outcome. */
 async function assertOutcomes(attacks) {
   for (const [attack, expected, request] of attacks) {
     assert.equal(await outcome(request()), expected, attack);
@@ -53,7 +53,7 @@ test("nobody reads what row security and privileges hide", () => assertOutcomes(
   ["events of a private session", "none", () => stranger.api.from("session_events").select().eq("session_id", session.id)],
   ["rolls, by a visitor", denied, () => visitor.from("dice_rolls").select()],
   ["a draft", "none", () => stranger.api.from("adventures").select().eq("id", draft.id)],
-  ["another's tutorial", "none", () => stranger.api.from("tutorial_progress").select().neq("user_id", stranger.id)],
+  ["another user's tutorial", "none", () => stranger.api.from("tutorial_progress").select().neq("user_id", stranger.id)],
   ["the list of migrations", denied, () => visitor.from("sparc_migrations").select()],
 ]));
 
@@ -71,20 +71,20 @@ test("nobody writes what is not theirs to write", () => {
   const change = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
   return assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
-    ["a session in another's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
+    ["a session in another user's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session with a code that its Seer chose", denied, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
     ["a session of a stranger's draft", "SP009", () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draft.id })],
     ["a seat in a private session", denied, () => stranger.api.from("session_players").insert(seat)],
-    ["a seat with another's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
+    ["a seat with another user's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
     ["verifying one's own profile", denied, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
     ["changing one's own number of games", denied, () => ada.api.from("users").update({ games_run: 99 }).eq("id", ada.id)],
-    ["another's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
+    ["another user's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
     ["one's own level", denied, change(ada, "characters", { level: 10 }, character.id)],
     ["giving away a character", denied, change(ada, "characters", { user_id: stranger.id }, character.id)],
-    ["another's character", "none", change(stranger, "characters", { name: "Mine" }, character.id)],
+    ["another user's character", "none", change(stranger, "characters", { name: "Mine" }, character.id)],
     ["validating one's own adventure", denied, change(seer, "adventures", { is_valid: true }, draft.id)],
     ["publishing an invalid adventure", "23514", change(seer, "adventures", { status: "published" }, draft.id)],
-    ["another's session", "none", change(ada, "sessions", { status: "paused" }, session.id)],
+    ["another user's session", "none", change(ada, "sessions", { status: "paused" }, session.id)],
     ["the Seer of a session", denied, change(seer, "sessions", { seer_id: ada.id }, session.id)],
     ["the number of seats taken", denied, change(seer, "sessions", { seats_taken: 0 }, session.id)],
     ["one's own heroic saves", denied, change(ada, "session_players", { heroic_saves_used: 0 }, session.id, "session_id")],
@@ -97,7 +97,7 @@ test("nobody writes what is not theirs to write", () => {
     ["deleting a roll", denied, () => ada.api.from("dice_rolls").delete().eq("id", failedRoll.id)],
     ["an event by a stranger", denied, () => stranger.api.from("session_events").insert(event)],
     ["an event of a kind that only the service sends", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
-    ["an event in another's name", denied, () => ada.api.from("session_events").insert({ ...event, sender_id: seer.id })],
+    ["an event in another user's name", denied, () => ada.api.from("session_events").insert({ ...event, sender_id: seer.id })],
     ["deleting a session", denied, () => seer.api.from("sessions").delete().eq("id", session.id)],
     ["deleting a character that was played", "23503", () => ada.api.from("characters").delete().eq("id", character.id)],
     ["deleting all users", denied, () => visitor.from("users").delete().neq("id", ada.id)],
@@ -105,8 +105,8 @@ test("nobody writes what is not theirs to write", () => {
 });
 
 test("an upsert obeys the rules of an update", () => assertOutcomes([
-  ["another's profile", denied, () => stranger.api.from("users").upsert({ id: ada.id, display_name: "X" })],
-  ["another's character", denied, () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: character.id })],
+  ["another user's profile", denied, () => stranger.api.from("users").upsert({ id: ada.id, display_name: "X" })],
+  ["another user's character", denied, () => stranger.api.from("characters").upsert({ ...newCharacter(stranger.id, "Y"), id: character.id })],
   ["one's own level", denied, () => ada.api.from("characters").upsert({ ...newCharacter(ada.id), id: character.id, level: 10 })],
 ]));
 
@@ -144,7 +144,8 @@ test("a token that is forged, expired or claims too much is refused", async () =
 });
 
 test("the API lists only paths that its caller may use", async () => {
-  // Paths only: PostgREST lists the same verbs for every table, whatever its privileges. The verbs are tested above.
+  // Only paths are compared: PostgREST lists the same verbs for every table, whatever its privileges are. The tests
+  // above try the verbs.
   const listedPaths = async (headers) =>
     Object.keys((await request("/", { ...headers, Accept: "application/openapi+json" })).body.paths).sort();
   const forEverybody = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];

@@ -1,4 +1,4 @@
-// A whole game night through the API alone, as a client without our Rust code would play it.
+// A whole game night through the API alone, as a client that does not use the Rust service would play it.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -62,7 +62,7 @@ test("a game night through the API alone", async () => {
     assert.ok(seen.has(kind), kind);
   }
   const later = await rows(ben.api.from("session_events").select("seq").eq("session_id", session.id).gt("seq", events.at(-2).seq));
-  assert.equal(later.length, 1, "a reader resumes after the event that it has seen");
+  assert.equal(later.length, 1, "a reader must be able to continue after the last event that it has seen");
 
   await rows(seer.api.from("sessions").update({ status: "completed" }).eq("id", session.id));
   assert.equal(await outcome(seer.api.from("sessions").update({ status: "active" }).eq("id", session.id)), "SP003");

@@ -1,5 +1,5 @@
-//! The future of every method of connections and transactions is dropped at each await point; the next caller then uses
-//! the pool's only connection immediately.
+//! Futures that are dropped before they finish, for every method of connections and transactions and at each await
+//! point. The next caller uses the pool's only connection immediately afterwards, and must not notice.
 
 use std::pin::Pin;
 
@@ -23,6 +23,7 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
+/// A query whose rows show the role and the user that it runs as.
 const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
 /// The name of a method, and a call of it.
@@ -72,6 +73,7 @@ where
     ]
 }
 
+/// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(who: &impl ConnectionTrait, id: Uuid, what: &str) {
     let row = who.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
@@ -138,7 +140,7 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
     assert!(dropped > 30);
 }
 
-/// These two methods consume their transaction, so `methods` does not contain them.
+/// `commit` and `rollback` consume their transaction, so [`methods`] does not contain them.
 #[tokio::test]
 async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() {
     let world = World::new().await;

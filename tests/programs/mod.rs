@@ -1,9 +1,9 @@
 //! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints,
-//! failures, dropped calls, streams. Rows whose insert returned Ok are in the database, those whose insert failed are
-//! not, and each statement runs as its caller.
+//! failures, dropped calls, streams. At the end, the database must have every row whose insert was committed and no row
+//! whose insert failed or was rolled back. Each statement must run as its caller.
 //!
-//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs one
-//! program.
+//! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs only
+//! the program with that seed.
 
 mod dropped_calls;
 mod model;
@@ -40,8 +40,8 @@ async fn random_programs_agree_with_the_model() {
     let (mut steps, mut dropped) = (0, 0);
     for seed in only_seed.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
         world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
-        // As many connections as tasks. Calls outside of the tasks' transactions need further ones, so callers
-        // sometimes have to wait.
+        // There are as many connections as tasks. A call outside of its task's transaction needs a further connection,
+        // so callers sometimes have to wait.
         let options = Options::default().max_connections(4).deadline(Duration::from_secs(20));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let tasks = users.iter().enumerate().map(|(number, (user, draft))| {
@@ -52,7 +52,7 @@ async fn random_programs_agree_with_the_model() {
             }
         });
         let tasks = futures_util::future::join_all(tasks).await;
-        // Closing waits for pending rollbacks.
+        // Closing waits for pending rollbacks, so the notes do not change any more.
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user());
@@ -63,5 +63,5 @@ async fn random_programs_agree_with_the_model() {
         }
     }
     println!("{steps} steps, {dropped} calls dropped");
-    assert!(dropped > 0, "no call was dropped");
+    assert!(dropped > 0, "some calls must have been dropped");
 }

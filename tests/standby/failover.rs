@@ -19,21 +19,23 @@ use crate::{
     world::World,
 };
 
-/// Makes replication synchronous: no commit is acknowledged before a standby has it.
+/// Makes replication synchronous: no commit is acknowledged before at least one standby has it.
 async fn make_synchronous(primary: &Server, world: &World) {
     primary.alter_system("synchronous_standby_names", "ANY 1 (*)").await.unwrap();
     wait_until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
-/// Kills the primary, promotes the standby that has received more, and lets the other one follow it. Returns the index
-/// of the new primary.
+/// Kills the primary, promotes the standby that has received more of the log, and makes the other one follow it.
+/// Returns the index of the promoted standby.
 async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]) -> usize {
     run_blocking(primary, |primary| primary.kill().unwrap()).await;
     let mut received = Vec::new();
     for world in worlds {
-        // The standby first writes the log that has already arrived.
+        // Wait until the standby has written all of the log that arrived, because its received position is final only
+        // then.
         wait_until(async || world.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
-        // A standby replays everything that it has received before it is promoted.
+        // A standby replays everything that it has received before it is promoted, so the position that counts is the
+        // received one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
         received.push(world.owner().value::<i64>(sql).await.unwrap());
     }
@@ -108,17 +110,17 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let player = cluster.world.new_player().await;
     write_and_read(&sparc, player.id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
     wait_until(async || write_and_read(&sparc, player.id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
-    // The old primary accepts writes, on its old timeline.
+    // The old primary does not know of the promotion and accepts writes. No handle may read what is written there.
     let old_primary = cluster.world.reconnect().await;
     let account = old_primary.new_account().await;
     let profile = format!("users WHERE id = '{account}'");
     assert_eq!(old_primary.owner().count(&profile).await, 1);
 
-    // Neither a handle that knows of the promotion nor a new one uses it.
+    // Neither the handle that was open during the promotion nor a new one may use the old primary.
     let fresh = cluster.sparc().await;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
@@ -131,7 +133,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
                 handle.as_user(account).users().me().await.is_err(),
-                "the old primary is not used for reads either"
+                "the account exists only on the old primary, which must not be used for reads either"
             );
         }
     }
@@ -165,7 +167,7 @@ async fn reads_succeed_while_there_is_no_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_poolers_the_promoted_server_is_found_too() {
     let Some(cluster) = Cluster::start().await else { return };
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     let mut poolers = Vec::new();
     for url in [cluster.world.url(), replicas[0].url(), replicas[1].url()] {
         let Some(pooler) = start_pooler(url).await else {

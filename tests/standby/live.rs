@@ -1,4 +1,5 @@
-//! Live events with replicas: each is delivered once, whichever server it is read from, also across a promotion.
+//! Live events with replicas: each event is delivered once, whichever server it is read from, and even if a standby is
+//! promoted meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -46,9 +47,9 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     for number in 0..60 {
         sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
     }
-    // Replication is asynchronous here, so wait until both standbys have the events.
+    // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
     let lsn = super::current_lsn(&cluster.world).await;
-    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("two"));
+    let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     for replica in &replicas {
         super::wait_until_replayed(replica, &lsn).await;
     }
@@ -67,15 +68,15 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     .await;
     for subscriber in subscribers {
         let received = tokio::time::timeout(Duration::from_secs(20), subscriber).await.unwrap().unwrap();
-        assert!(received.windows(2).all(|pair| pair[0].0 < pair[1].0), "in order, and each once");
+        assert!(received.windows(2).all(|pair| pair[0].0 < pair[1].0), "events must arrive in order, and each once");
         let missing: Vec<_> = sent.iter().filter(|id| !received.iter().any(|(_, seen)| seen == *id)).collect();
         assert!(missing.is_empty(), "{} of {} are missing", missing.len(), sent.len());
     }
     sparc.close().await.unwrap();
 }
 
-/// A session to which Ada subscribes, with replicas whose replay is paused. Another participant subscribes after that,
-/// at a log position that the replicas have not replayed, so the poller reads from the primary.
+/// A session to which Ada has subscribed, and replicas whose replay is paused. A second participant has subscribed
+/// after a write that the paused replicas lack, so the poller must read from the primary.
 struct PausedReplicas {
     cluster: Cluster,
     sparc: Sparc,
@@ -152,7 +153,8 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let seer = sparc.as_user(game.seer.uuid());
     let subscribed_at = Instant::now();
     let _first = seer.events().subscribe(game.session, None).await.unwrap();
-    // Wait, so that the next access check comes while the replicas are still used for reads.
+    // The access of all subscribers is checked every two seconds. Replay is paused shortly before the next check, so
+    // that the replicas are still used for reads at the time of the check.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let seat = format!(
@@ -161,7 +163,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     );
     cluster.world.owner().exec(&seat).await.unwrap();
     let mut events = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
-    // No event arrives, and the stream does not end.
+    // No event is sent, so nothing may arrive. An error would mean that a replica, which lacks the seat, was asked.
     let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
     assert!(outcome.is_err(), "{outcome:?}");
     let sent = send(&sparc, newcomer.id, game.session, "hello".to_owned()).await.unwrap();
@@ -175,12 +177,14 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let sparc = cluster.sparc().await;
     let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    // Both standbys are disconnected from the primary, so the next event exists only there.
     let lsn = super::current_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
         super::wait_until_replayed(replica, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();
         wait_until(async || replica.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
+    // After this write, the subscription needs a log position that no standby has, so it reads from the primary.
     cluster.world.new_account().await;
     let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
@@ -190,7 +194,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     cluster.standbys[0].follow(&cluster.standbys[1]).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(ended.unwrap_err().code(), "events_expired");
-    // A new subscription works.
+    // A new subscription must work.
     let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);

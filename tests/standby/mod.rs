@@ -1,4 +1,4 @@
-//! Three real servers, a primary and two standbys: reads on the standbys, and the loss of a server.
+//! Three real servers, a primary and two standbys: reads on the standbys, live events, and the loss of a server.
 
 mod failover;
 mod live;
@@ -11,8 +11,9 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// `wal_keep_size` keeps the log for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that
-/// lost its primary try the next one soon, because with synchronous replication every commit waits for it.
+/// Settings of the three servers. `wal_keep_size` keeps the log for a standby that is added later.
+/// `wal_retrieve_retry_interval` makes a standby that lost its primary connect to the next one soon, because with
+/// synchronous replication every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
@@ -23,7 +24,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Returns `None` if this machine has no `pg_basebackup`.
+    /// Starts the three servers. Returns `None` if this machine has no `pg_basebackup`.
     pub async fn start() -> Option<Self> {
         if Binaries::find().unwrap().program("pg_basebackup").is_none() {
             eprintln!("skipped: this machine has no pg_basebackup");
@@ -53,7 +54,7 @@ impl Cluster {
     }
 }
 
-/// Runs a blocking action on the server outside of the async runtime's threads.
+/// Runs a blocking action on a server, on a thread where it does not block the async runtime.
 pub async fn run_blocking<T: Send + 'static>(server: &Server, action: fn(&Server) -> T) -> T {
     let server = server.clone();
     tokio::task::spawn_blocking(move || action(&server)).await.unwrap()
@@ -68,8 +69,9 @@ pub async fn current_lsn(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed up to the log position, minus the size of a page header: a position read on the
-/// primary may lie behind a page header, which the standby counts only with the next record.
+/// Waits until the standby has replayed the log up to the position, less the size of a page header. A position read on
+/// the primary may already include the header of a new log page, which a standby's position includes only once it has
+/// replayed the next record.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
     wait_until(async || replica.owner().value(&is_replayed).await.unwrap()).await;

@@ -55,8 +55,8 @@ fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
 async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.sparc().await;
-    // How many of the transactions below ran on a standby. On a loaded machine the replicas may be behind for a while,
-    // so all clients continue until enough transactions did.
+    // The number of read-only transactions below that ran on a standby. On a loaded machine the replicas may be behind
+    // for a while, so all clients continue until enough of these transactions ran there.
     let on_replicas = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -73,7 +73,7 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
                     "{on_replicas:?} transactions of all clients ran on a standby; this client is in round {round}"
                 );
                 let hero_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
-                assert!(me.position() > seen, "the position of a write is later than what was seen before");
+                assert!(me.position() > seen, "a write must have a later position than what was seen before");
                 match round % 3 {
                     0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == hero_id)),
                     1 => assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some()),
@@ -114,22 +114,22 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let started = Instant::now();
     assert!(
         me.characters().get(hero_id).await.is_ok(),
-        "runs on the primary, because no replica has replayed the write"
+        "the read must run on the primary, because no replica has replayed the write"
     );
     assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     // Another process learns of the write only from the token.
-    assert_eq!(other_me.characters().list().await.unwrap().len(), 1, "without the token, a replica may be used");
+    assert_eq!(other_me.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
     let token = me.position().unwrap().to_string();
     let with_token = other_me.clone().at_least(token.parse::<Position>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
-    // A log position that a client invents delays only that client.
+    // A client may invent a log position that no server has reached. That must delay only its own reads.
     let invented = other_me.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
-    assert!(reads_on_standby(&sparc.as_anon()).await, "other callers still read on a replica");
+    assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // After a while, paused replicas are no longer used, until they have caught up.
+    // After a while, paused replicas are no longer used. They are used again when they have caught up.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
@@ -153,7 +153,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let sparc = cluster.sparc().await;
     let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
-        // A new user, for whom no log position is known yet.
+        // This user is new, so the handle knows no log position for them.
         let me = sparc.as_user(cluster.world.new_player().await.id);
         let lsn = current_lsn(&cluster.world).await;
         for replica in &replicas {
@@ -188,7 +188,7 @@ async fn another_users_write_is_visible_within_the_documented_time() {
     }
     waits.sort();
     println!("visible to a visitor after {:?} (median), {:?} at most", waits[15], waits[29]);
-    // The documented bound is two seconds; the rest is for a loaded machine.
+    // The documented bound is two seconds. The test allows more, because the machine may be loaded.
     assert!(waits[29] < Duration::from_secs(10), "{:?}", waits[29]);
     sparc.close().await.unwrap();
 }
@@ -210,7 +210,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
         let refused = replica.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
-        assert_eq!(refused.code, "25006", "a standby is refused, because it may lack events");
+        assert_eq!(refused.code, "25006", "the function must refuse to run on a standby, which may lack events");
     }
     let me = sparc.as_user(player.id);
     for sql in [
@@ -223,11 +223,11 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     ] {
         let statement = Statement::from_string(DbBackend::Postgres, sql);
         let outcome = me.query_all_raw(statement).await.map(|rows| rows.len());
-        // An aggregate with a row lock is refused on every server.
+        // PostgreSQL refuses a row lock together with an aggregate on every server, so only that statement may fail.
         assert!(outcome.is_ok() || sql.contains("count"), "{sql}: {outcome:?}");
     }
     assert!(me.execute_unprepared("CREATE TEMPORARY TABLE mine (id int)").await.is_ok());
-    // In a read-only transaction the write is refused.
+    // A read-only transaction must refuse the write.
     let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
     let refused = tx.execute_unprepared("SELECT nextval('visits')").await.unwrap_err();
     assert_eq!(Error::from(refused).code(), "read_only");

@@ -1,4 +1,4 @@
-//! Test fixtures: rows of the game, and users who run plain SQL as a client of the platform's API could send it.
+//! Test fixtures: rows of the game, and users who run plain SQL in the roles of the platform's API.
 
 mod person;
 
@@ -27,7 +27,7 @@ pub struct World {
     database: Arc<Database>,
 }
 
-/// A session, its Seer and its seated players.
+/// A session, its adventure, its Seer and its seated players.
 pub struct GameSession {
     pub session: Uuid,
     pub adventure: Uuid,
@@ -35,6 +35,7 @@ pub struct GameSession {
     pub players: Vec<Player>,
 }
 
+/// A user with a character.
 pub struct Player {
     pub person: Person,
     pub id: Uuid,
@@ -70,8 +71,8 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// Returns the same database over a new login that can only become `anon` and `authenticated`, and that also
-    /// inherits their privileges.
+    /// Returns the same database over a new login that may become only `anon` and `authenticated`. The login also
+    /// inherits the privileges of these roles.
     pub async fn with_users_login(&self) -> Self {
         let name = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
@@ -98,13 +99,13 @@ impl World {
         self.database.url()
     }
 
-    /// Returns the schema's owner, to whom only constraints and triggers apply.
+    /// Returns the schema's owner, whom neither privileges nor row security restrict, only constraints and triggers.
     pub fn owner(&self) -> Person {
         self.person("", None)
     }
 
-    /// Returns the server's superuser, for statements that the owner may not run. On a platform, the owner is another
-    /// role.
+    /// Returns the server's superuser, for statements that the owner may not run: on the platform, the schema's owner
+    /// is not a superuser.
     pub async fn administrator(&self) -> Person {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
@@ -137,8 +138,8 @@ impl World {
         id
     }
 
-    /// Creates `count` accounts and returns their ids as the text of an SQL array. Tests that need more rows than one
-    /// account may have use it.
+    /// Creates `count` accounts and returns their ids as the text of an SQL array, for tests that need more rows than
+    /// the limits allow a single account.
     pub async fn new_accounts(&self, count: usize) -> String {
         let sql = format!(
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
@@ -174,8 +175,8 @@ impl World {
         self.owner().value(&sql).await.unwrap()
     }
 
-    /// Creates a private, waiting session with four seats, of which new players take `players`. [`World::set`] changes
-    /// it.
+    /// Creates a private, waiting session with four seats, and seats `players` new players in it. Use [`World::set`] to
+    /// change its columns.
     pub async fn new_session(&self, players: usize) -> GameSession {
         let seer = self.new_user().await;
         let adventure = self.new_adventure(seer.id.unwrap()).await;
@@ -212,7 +213,8 @@ impl World {
         assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
     }
 
-    /// Inserts a character's roll with the given dice, dated `seconds_ago`, and returns its id.
+    /// Inserts a roll of a character with the given dice, made `seconds_ago` (negative: in the future), and returns its
+    /// id.
     pub async fn new_roll(
         &self,
         session: Uuid,
@@ -266,7 +268,8 @@ pub fn insert_heroic_save(session: Uuid, character: Uuid, original: Uuid) -> Str
 /// A task for [`run_together`], boxed so that tasks of different types fit in one vector.
 pub type BoxedTask<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Runs all tasks concurrently, released together by a barrier, and returns their outcomes in the order of the tasks.
+/// Runs all tasks concurrently and returns their outcomes in the order of the tasks. A barrier makes them all start at
+/// the same moment.
 pub async fn run_together<T, F>(tasks: Vec<F>) -> Vec<T>
 where
     T: Send + 'static,

@@ -15,18 +15,18 @@ use uuid::Uuid;
 pub struct Refused {
     /// SQLSTATE.
     pub code: String,
-    /// The violated constraint, or the constraint name that a trigger gave to its refusal; empty if there is neither.
+    /// The violated constraint, or the name that a trigger put into this field of its error; empty if there is neither.
     pub constraint: String,
     pub message: String,
 }
 
-/// A database role, and for `authenticated` the claims of one user, that runs plain SQL.
+/// Runs plain SQL in a database role and, for `authenticated`, with the claims of one user.
 #[derive(Clone)]
 pub struct Person {
     pub(super) db: DatabaseConnection,
     /// Keeps the database from being dropped while it is in use.
     pub(super) _database: Arc<Database>,
-    /// Empty for the role that logs in.
+    /// The role; empty to stay in the role that logged in.
     pub(super) role: &'static str,
     pub id: Option<Uuid>,
 }
@@ -40,7 +40,7 @@ impl Person {
         Ok(result.rows_affected())
     }
 
-    /// Returns the first column of the first row; panics if there is no row.
+    /// Runs a query and returns the first column of its first row; panics if there is no row.
     pub async fn value<T: TryGetable>(&self, sql: &str) -> Result<T, Refused> {
         let transaction = self.begin().await;
         let row = transaction
@@ -52,7 +52,7 @@ impl Person {
         Ok(row.try_get_by_index(0).unwrap())
     }
 
-    /// Returns the first column of each row.
+    /// Runs a query and returns the first column of each row.
     pub async fn values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, Refused> {
         let transaction = self.begin().await;
         let rows =
@@ -61,7 +61,7 @@ impl Person {
         Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
     }
 
-    /// Counts rows. `from` is the SQL that follows `FROM`.
+    /// Counts the rows of a query. `from` is the SQL that follows `FROM`.
     pub async fn count(&self, from: &str) -> i64 {
         self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
@@ -103,7 +103,7 @@ impl Person {
         self.begin_with_snapshot_at(IsolationLevel::RepeatableRead).await
     }
 
-    /// Begins a transaction of that isolation level and takes its snapshot at once.
+    /// Begins a transaction at the given isolation level and takes its snapshot at once.
     pub async fn begin_with_snapshot_at(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
         let transaction = self.begin_at(level).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
@@ -132,13 +132,13 @@ impl Refused {
         self.code == "42501"
     }
 
-    /// Returns whether it has this SQLSTATE and constraint.
+    /// Returns whether the error has this SQLSTATE and constraint.
     pub fn is(&self, code: &str, constraint: &str) -> bool {
         self.code == code && self.constraint == constraint
     }
 }
 
-/// Converts SeaORM's error; panics if it did not come from the database.
+/// Converts an error of SeaORM; panics if it did not come from the database.
 pub fn refused(error: DbErr) -> Refused {
     let inner = match &error {
         DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner,

@@ -1,5 +1,5 @@
-//! Plays a session with no other dependency than crate `sparc`, and runs ten short programs that resemble the services
-//! of a game.
+//! Plays a session and runs ten short programs that resemble the services of a game. This package is outside of the
+//! workspace and depends on no crate of the data layer except `sparc`.
 //!
 //! Run it with `cargo with-database cargo run --manifest-path tests/outside/Cargo.toml`.
 
@@ -18,7 +18,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// A game night: the handle, the users and the rows that the programs use.
+/// A game night: the handle, the users and the ids of the rows that all programs use.
 pub struct Night {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(sparc.close().await?)
 }
 
-/// Signs two users up, opens a session and starts it.
+/// Signs up a Seer and a player, opens a session, seats the player's character and starts the session.
 async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");

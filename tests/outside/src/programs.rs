@@ -1,5 +1,5 @@
 //! Ten short programs, each of which does what one service of a game would do. `docs/testing.md` lists the operations
-//! that exist because of them.
+//! that were added because these programs needed them.
 
 use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
 use sparc::service::{
@@ -30,7 +30,7 @@ pub async fn run_all(night: &Night) -> Result<(), Error> {
     nightly_job(night).await
 }
 
-/// A game server's WebSocket: a client acts, and then reads the events that it has missed.
+/// A game server's WebSocket: a client sends an event and rolls, and then reads the events since its last one.
 async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> {
     let details = ada.sessions().details(*session).await?;
     let mut last_seq = ada.events().newest(*session).await?;
@@ -59,7 +59,7 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
     Ok(())
 }
 
-/// A bot on a chat server: it shows the session that has a code, its Seer's open sessions, and the last roll.
+/// A bot on a chat server: it looks up a session by its code, and shows its Seer's open sessions and its last roll.
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
@@ -75,7 +75,8 @@ async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> R
     Ok(())
 }
 
-/// A support desk: finds a user, reads as that user, and helps.
+/// A support desk: it finds a user, reads as that user, verifies the profile, awards experience, and closes the account
+/// of an abusive user.
 async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Error> {
     let service = sparc.as_service();
     let address = ada.users().my_email().await?;
@@ -92,7 +93,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     Ok(())
 }
 
-/// A character's page.
+/// A character's page: equipment, sheet and statistics.
 async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
     ada.characters().set_equipment(*hero, &[Item { name: "rope".into(), ..Default::default() }]).await?;
     let sheet = ada.characters().get(*hero).await?;
@@ -102,7 +103,7 @@ async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
     Ok(())
 }
 
-/// The Seer's screen: an encounter from initiative to wounds.
+/// The Seer's screen: an encounter, with initiative, damage, the game state and the heroic saves that remain.
 async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
@@ -120,7 +121,7 @@ async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> R
     Ok(())
 }
 
-/// The editor of adventures.
+/// The editor of adventures: it unpublishes an adventure, edits and validates it, and publishes it again.
 async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), Error> {
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
@@ -133,7 +134,7 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
     Ok(())
 }
 
-/// The catalogue.
+/// The catalogue: the best rated adventures for three players.
 async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Error> {
     sparc.as_service().adventures().set_rating(*adventure, Some("4.5".parse().unwrap_or_default())).await?;
     let filter = CatalogueFilter { players: Some(3), max_minutes: Some(180), ..Default::default() };
@@ -142,7 +143,7 @@ async fn catalogue_page(Night { sparc, adventure, .. }: &Night) -> Result<(), Er
     Ok(())
 }
 
-/// A new user's first evening.
+/// A new user's first evening: the tutorial, a profile and a character.
 async fn first_evening(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let eve = sign_up(sparc, "Eve").await?;
     eve.tutorial().begin(TutorialPath::Player).await?;

@@ -1,4 +1,4 @@
-//! One task: its random calls, and what must be true after each.
+//! The model of one task of a random program: what its calls have written, and the outcome that the next one must have.
 
 mod steps;
 
@@ -8,7 +8,8 @@ use fastrand::Rng;
 use sparc::service::{Error, IdentityConnection, Transaction};
 use uuid::Uuid;
 
-/// Polls the future; if it is still pending after `more_polls` more, drops it and returns `None`.
+/// Polls the future once, and then at most `more_polls` times more. If it is still pending, drops it and returns
+/// `None`.
 pub async fn poll_then_drop<T>(more_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = more_polls;
@@ -29,7 +30,7 @@ type Keys = BTreeSet<i64>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Good,
-    /// A call was dropped. If it had already been sent, the frame has failed; otherwise it is good.
+    /// A call was dropped. If its statement had already been sent, the frame has failed; otherwise it is good.
     Unknown,
     Failed,
     IdentityChanged,
@@ -40,14 +41,14 @@ enum Health {
 struct Frame {
     id: u64,
     health: Health,
-    /// The keys that it has written.
+    /// The keys of the notes that it has written.
     keys: Keys,
-    /// Keys written by calls or nested transactions whose outcome is unknown: of each set, all keys were written or
+    /// The keys of calls and nested transactions whose outcome is unknown. Of each set, either all keys were written or
     /// none.
     uncertain: Vec<Keys>,
 }
 
-/// A transaction that the task holds, with the id of its frame, which may have ended.
+/// A transaction that the task holds, and the id of its frame. The frame may have ended already.
 struct Handle {
     tx: Transaction,
     frame: u64,
@@ -58,17 +59,18 @@ pub struct Task {
     seed: u64,
     number: u64,
     who: IdentityConnection,
-    /// A draft of the task's user, for calls of an operation.
+    /// A draft of the task's user, which the task validates when it calls an operation of the service.
     draft: Uuid,
     last_key: i64,
-    /// From the outermost to the innermost.
+    /// The open frames, from the outermost to the innermost.
     frames: Vec<Frame>,
+    /// The transactions that the task holds, in the order in which they were begun.
     handles: Vec<Handle>,
     /// Whether raw SQL has committed the transaction whose handles the task still holds.
     is_ended_by_raw_sql: bool,
     /// The keys that are committed.
     stored: Keys,
-    /// Of each set, all keys are committed or none.
+    /// Keys of dropped calls. Of each set, either all keys are committed or none.
     uncertain: Vec<Keys>,
     log: Vec<String>,
     pub dropped_calls: u64,
@@ -107,7 +109,7 @@ impl Task {
                 self.begin().await;
                 continue;
             }
-            // Mostly the innermost transaction, sometimes any.
+            // Most calls use the innermost transaction; some use any that the task still holds.
             let last = self.handles.len() - 1;
             let index = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
             match self.rng.u8(0..100) {
@@ -137,7 +139,7 @@ impl Task {
         self.compare(stored, &self.stored, &self.uncertain);
     }
 
-    /// Asserts that all required keys were found, and of each uncertain set all or none, and no others.
+    /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
     fn compare(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
         let missing: Vec<_> = required.difference(found).collect();
         assert!(missing.is_empty(), "{missing:?} returned Ok but were not found\n{}", self.report());
@@ -161,13 +163,13 @@ impl Task {
         self.last_key
     }
 
-    /// Returns the position of the handle's frame, if that has not ended.
+    /// Returns the position of the handle's frame; `None` if the frame has ended.
     fn frame_position(&self, index: usize) -> Option<usize> {
         self.frames.iter().position(|frame| frame.id == self.handles[index].frame)
     }
 
-    /// Asserts that a valid call on that handle has the outcome that the model expects, and updates the model. Returns
-    /// whether the call succeeded.
+    /// Asserts that the model expects this outcome of a call that is valid in itself, and updates the model. Returns
+    /// whether the call succeeded. `index` is the position of the call's handle.
     fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
         self.log.push(format!("{what} on {index} of {}: {found}", self.handles.len()));

@@ -59,13 +59,13 @@ impl Task {
         self.expect_refusal(index, "fail", outcome, "database", Health::Failed);
     }
 
-    /// Asserts that a call is refused with that code, which changes the frame's health; or, if the handle cannot be
-    /// used, with the code that any call would get.
+    /// Asserts that a call is refused with the code `refusal`, and sets the frame's health to `then`. If the handle
+    /// cannot be used, the call must instead get the error that any other call on it would get.
     fn expect_refusal<T>(&mut self, index: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
         if code(&outcome) == refusal {
-            // The call reached the server, so the handle could be used.
-            let is_usable: Result<(), Error> = Ok(());
-            self.check_outcome(index, what, &is_usable);
+            // The statement itself was refused, so the handle must be one on which another call would have succeeded.
+            let accepted: Result<(), Error> = Ok(());
+            self.check_outcome(index, what, &accepted);
             self.innermost().health = then;
         } else {
             assert!(!self.check_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
@@ -85,7 +85,7 @@ impl Task {
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
         let text = text[self.rng.usize(..text.len())];
         let outcome = self.handles[index].tx.execute_unprepared(text).await.map_err(Error::from);
-        // If an earlier call had already changed the identity, the error is the same.
+        // If an earlier call had already changed the identity, every further call gets the same error.
         let was_changed_before =
             self.frame_position(index).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
         if was_changed_before {
@@ -95,12 +95,12 @@ impl Task {
         }
     }
 
-    /// Commits by raw SQL: what was written before is stored, and is not reported as rolled back.
+    /// Commits by raw SQL. The call fails with `transaction_ended`, but all that was written before is committed.
     pub(super) async fn commit_by_raw_sql(&mut self, index: usize) {
         let outcome = self.handles[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.is_ended_by_raw_sql && code(&outcome) == "transaction_ended" {
-            let is_usable: Result<(), Error> = Ok(());
-            self.check_outcome(index, "COMMIT", &is_usable);
+            let accepted: Result<(), Error> = Ok(());
+            self.check_outcome(index, "COMMIT", &accepted);
             for frame in std::mem::take(&mut self.frames) {
                 self.stored.extend(frame.keys);
                 self.uncertain.extend(frame.uncertain);
@@ -119,7 +119,7 @@ impl Task {
             None => Some(self.handles[index].tx.begin().await),
         };
         let Some(outcome) = begun else {
-            // It is rolled back, and the outer transaction continues.
+            // A nested transaction that was begun is rolled back, and the outer transaction continues.
             self.log.push(format!("begin on {index} dropped"));
             self.dropped_calls += 1;
             return;
@@ -189,7 +189,7 @@ impl Task {
         }
     }
 
-    /// Records a dropped commit: either all keys of the frame are committed or none.
+    /// Records a dropped commit, after which either all keys of the frame are committed or none.
     fn record_uncertain(&mut self, frame: Frame) {
         let groups = [frame.keys].into_iter().chain(frame.uncertain).filter(|keys| !keys.is_empty());
         match self.frames.last_mut() {
@@ -259,7 +259,7 @@ impl Task {
         }
     }
 
-    /// Streams rows, stops after some of them, and in between writes a row on the same transaction.
+    /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
     pub(super) async fn stream(&mut self, index: usize) {
         let (rows, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
         let user = self.user();
@@ -323,7 +323,8 @@ impl Task {
             }
         }
         let is_unknown = self.frame_position(index).is_some_and(|at| self.frames[at].health == Health::Unknown);
-        // Some calls may have run before the dropped one, and some after it.
+        // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
+        // Key 0 stands for the validation, which writes no note.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
             if is_unknown {
                 self.log.push(format!("write {key} concurrently: {}", code(&outcome)));
@@ -339,7 +340,7 @@ impl Task {
         }
     }
 
-    /// Makes a call outside of the transaction, on another connection.
+    /// Makes a call outside of the task's transactions, on another connection.
     pub(super) async fn call_outside(&mut self) {
         if self.rng.bool() {
             return;
@@ -349,7 +350,7 @@ impl Task {
         let statement = sql(format!(
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
-        // The other tasks may hold all connections.
+        // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
         let call = tokio::time::timeout(std::time::Duration::from_millis(200), self.who.query_one_raw(statement));
         match poll_then_drop(polls, call).await {
             Some(Ok(outcome)) => {
@@ -378,7 +379,7 @@ async fn insert(tx: &Transaction, key: i64, is_raw_sql: bool, user: Uuid) -> Res
     Ok(())
 }
 
-/// Asserts that the row was returned to the user's own role and claims.
+/// Asserts that the statement which returned the row ran in the role and with the claims of the user.
 fn assert_caller(row: &QueryResult, user: Uuid) {
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), user);
