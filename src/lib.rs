@@ -1,5 +1,5 @@
-//! The data layer of the SPARC role-playing game in one dependency: a PostgreSQL schema that enforces every rule of the
-//! game, and the game's operations as a typed API.
+//! The data layer of the SPARC role-playing game: a PostgreSQL schema that enforces every rule of the game, and the
+//! game's operations as a typed API. It re-exports three crates, so that a service adds one dependency.
 //!
 //! ```no_run
 //! use sparc::service::{Operations, Sparc, sessions::LobbyFilter};
