@@ -169,10 +169,49 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 
     let game = world.new_session(1).await;
     for id in [game.players[0].id, game.seer.uuid()] {
+        // Rows that involve only the account.
+        let alone = "INSERT INTO sessions (seer_id, adventure_id, status)";
+        world.owner().exec(&format!("{alone} VALUES ('{id}', '{}', 'cancelled')", game.adventure)).await.unwrap();
+        world.new_character(id).await;
         assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
         let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(world.owner().count(&anonymous).await, 1, "the profile stays for others' history");
     }
+    assert_eq!(world.owner().count("sessions").await, 1, "sessions without other players must be deleted");
+    assert_eq!(world.owner().count("characters").await, 1, "characters without history must be deleted");
+}
+
+#[tokio::test]
+async fn closing_erases_the_profile_even_if_the_trigger_on_accounts_does_not() {
+    let world = World::new().await;
+    let user = world.new_user().await;
+    let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
+    world.administrator().await.exec(disable).await.unwrap();
+    user.exec(&format!("SELECT private.close_account('{}')", user.uuid())).await.unwrap();
+    let closed =
+        format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.uuid());
+    assert_eq!(world.owner().count(&closed).await, 1);
+}
+
+#[tokio::test]
+async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
+    let world = World::new().await;
+    let insert = "INSERT INTO auth.users (email, deleted_at) VALUES ('gone@example.org', now())";
+    world.owner().exec(insert).await.unwrap();
+    assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
+    assert_eq!(world.owner().count("users").await, 1);
+}
+
+#[tokio::test]
+async fn an_account_that_is_created_again_has_its_new_email_address() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let id = game.players[0].id;
+    world.owner().exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'back@example.org')");
+    world.owner().exec(&create).await.unwrap();
+    let reopened = format!("users WHERE id = '{id}' AND closed_at IS NULL AND email = 'back@example.org'");
+    assert_eq!(world.owner().count(&reopened).await, 1);
 }
 
 #[tokio::test]

@@ -2,17 +2,17 @@
 //! participants receive it.
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
-use sparc::migration::{Migrator, sea_orm_migration::MigratorTrait};
 
 use crate::{
-    migrations::create_platform_database,
+    migrations::platform_server,
     world::{GameSession, Person, World, insert_roll, refused},
 };
 
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
 async fn new_project() -> (World, DatabaseConnection) {
-    let (database, administrator, owner) = create_platform_database().await;
-    Migrator::up(&owner, None).await.unwrap();
+    let database = platform_server().await.create_migrated().await.unwrap();
+    let administrator = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
+    let owner = database.connect(10).await.unwrap();
     (World::from_database(database, owner), administrator)
 }
 

@@ -111,3 +111,24 @@ async fn counters_that_the_server_maintains_are_not_negative() {
         assert_integer_bounds(&owner, "archived_session_players", column, 0, i32::MAX).await;
     }
 }
+
+#[tokio::test]
+async fn deleting_a_seat_releases_it() {
+    let world = World::new().await;
+    let game = world.new_session(2).await;
+    let delete = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].id);
+    world.owner().exec(&delete).await.unwrap();
+    assert_eq!(world.owner().count("sessions WHERE seats_taken = 1").await, 1);
+    assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 1);
+    assert_eq!(world.owner().count("characters WHERE live_seats = 1").await, 1);
+}
+
+#[tokio::test]
+async fn deleting_a_live_session_releases_its_seats() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 2);
+    world.owner().exec(&format!("DELETE FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    assert_eq!(world.owner().count("users WHERE live_seats <> 0 OR live_sessions <> 0").await, 0);
+    assert_eq!(world.owner().count("characters WHERE live_seats <> 0").await, 0);
+}

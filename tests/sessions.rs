@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::world::{World, insert_seat, row_as_json, run_together};
+use crate::{
+    random_operations::broken_invariants,
+    world::{World, insert_seat, row_as_json, run_together},
+};
 
 const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
@@ -342,6 +345,32 @@ async fn an_ended_session_shows_nothing_of_a_later_draft() {
             assert_eq!(row_as_json(&person, &query).await["adventure_data"]["name"], "Later");
         }
     }
+}
+
+#[tokio::test]
+async fn a_session_that_the_service_inserts_in_any_status_has_the_times_of_that_status() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let yesterday = "now() - INTERVAL '1 day'";
+    for (status, ended_at) in [
+        ("waiting", "NULL"),
+        ("starting_soon", "NULL"),
+        ("active", "NULL"),
+        ("paused", "NULL"),
+        ("completed", "NULL"),
+        ("completed", yesterday),
+        ("cancelled", "NULL"),
+        ("cancelled", yesterday),
+    ] {
+        let insert = format!(
+            "INSERT INTO sessions (seer_id, adventure_id, status, ended_at) VALUES ('{}', '{}', '{status}', {ended_at})",
+            game.seer.uuid(),
+            game.adventure
+        );
+        world.service().exec(&insert).await.unwrap();
+    }
+    assert_eq!(broken_invariants(&world).await, [""; 0]);
+    assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
 }
 
 #[tokio::test]

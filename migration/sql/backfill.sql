@@ -1,8 +1,8 @@
 -- Creates profiles for accounts that existed before the schema, or that signed up while the trigger that creates
 -- profiles was missing. Also applies the changes of accounts that happened while the trigger for them was missing: new
--- e-mail addresses and soft deletions (`deleted_at`). A closed account stays closed, even if the platform has not
--- recorded its deletion. The query reads every account while the tables are locked, so `up` runs it only after it has
--- applied the migrations and when it restores one of these triggers.
+-- e-mail addresses, soft deletions (`deleted_at`) and deletions. A closed account stays closed, even if the platform
+-- has not recorded its deletion. The query reads every account while the tables are locked, so `up` runs it only after
+-- it has applied the migrations and when it restores one of these triggers.
 DO $$
 DECLARE
   missed record;
@@ -26,6 +26,16 @@ BEGIN
     IF missed.deleted_at IS NOT NULL THEN
       PERFORM private.erase_account(missed.id);
     END IF;
+  END LOOP;
+  -- The foreign key has removed the reference to an account that was deleted.
+  FOR missed IN
+    SELECT profile.id
+    FROM public.users AS profile
+    WHERE profile.account_id IS NULL
+      AND profile.closed_at IS NULL
+    ORDER BY profile.id
+  LOOP
+    PERFORM private.delete_account(missed.id);
   END LOOP;
 END
 $$;

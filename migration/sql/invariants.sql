@@ -190,6 +190,11 @@ CROSS JOIN LATERAL (
 ) AS leftover
 WHERE profile.closed_at IS NOT NULL
 UNION ALL
+SELECT 'the profile of a deleted account is closed', profile.id::text, profile.created_at::text
+FROM public.users AS profile
+WHERE profile.account_id IS NULL
+  AND profile.closed_at IS NULL
+UNION ALL
 SELECT 'every account has a profile', account.id::text, account.created_at::text
 FROM auth.users AS account
 WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id AND profile.account_id = account.id);

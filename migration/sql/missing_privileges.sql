@@ -28,10 +28,15 @@ FROM role_attributes
 WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT is_there)
   AND (version < 160000 OR NOT rolbypassrls)
 UNION ALL
+-- From PostgreSQL 16 on, a membership can lack the option SET, without which a member cannot assume the role. A member
+-- with the option ADMIN grants itself the membership that it needs.
 SELECT 'membership in role ' || api_role.name
 FROM api_role, role_attributes
-WHERE CASE WHEN api_role.is_there THEN NOT pg_has_role(api_role.name, 'MEMBER') END
-  AND NOT (rolcreaterole AND version < 160000)
+WHERE CASE
+    WHEN NOT api_role.is_there THEN false
+    WHEN version < 160000 THEN NOT rolcreaterole AND NOT pg_has_role(api_role.name, 'MEMBER')
+    ELSE NOT pg_has_role(api_role.name, 'SET') AND NOT pg_has_role(api_role.name, 'MEMBER WITH ADMIN OPTION')
+  END
 UNION ALL
 SELECT 'USAGE on schema auth'
 WHERE to_regnamespace('auth') IS NOT NULL

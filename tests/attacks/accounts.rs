@@ -9,7 +9,7 @@ use super::{
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
 };
-use crate::world::{Player, World, insert_character, insert_seat};
+use crate::world::{Player, World, insert_character, insert_roll, insert_seat};
 
 async fn email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
@@ -129,6 +129,10 @@ async fn a_closed_account_writes_nothing() {
                 "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
                 fixture.finished.session
             ),
+            insert_roll(fixture.finished.session, fixture.hero),
+            format!("SELECT * FROM private.join_by_code('NOCODE', '{}')", fixture.hero),
+            format!("SELECT * FROM private.renew_session_code('{}')", fixture.finished.session),
+            format!("SELECT private.require_listener('{}')", fixture.finished.session),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
                 assert_eq!(dry_run(&fixture.me, &sql).await, "SP019", "{closed_by}: {sql}");
@@ -147,6 +151,12 @@ async fn nobody_reopens_a_closed_account() {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
             assert_eq!(attempt(person, &sql).await, "42501", "{set}");
+        }
+    }
+    for person in [&world.service(), &world.owner()] {
+        for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
+            assert_refused!(person.exec(&sql).await, "SP019", "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen it either.

@@ -14,7 +14,7 @@ use sparc::{
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, query_number};
-use crate::world::{GameSession, World};
+use crate::world::{GameSession, World, insert_roll};
 
 /// Ends a session and dates its end `days_ago`. Sessions are archived 90 days after their end.
 async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
@@ -262,6 +262,8 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let (game, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live.players[0];
     let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
+    // Of the same Seer. The id of somebody else's session is refused because the snapshot still shows that session.
+    world.set(&game, &format!("seer_id = '{}'", live.seer.uuid())).await;
     end_session(&world, &game, "completed", 91).await;
     let insert_session = |id: Uuid| {
         format!(
@@ -339,4 +341,51 @@ async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session()
         let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session);
         assert_refused!(exec_in(&transaction, &sql).await, "SP004", "session_live", "{set}");
     }
+}
+
+#[tokio::test]
+async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_the_session() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let stranger = world.new_player().await;
+    let code: String =
+        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character);
+    for (status, sqlstate, constraint) in [
+        ("active", "SP005", "session_not_started"),
+        ("paused", "SP005", "session_not_started"),
+        ("completed", "SP004", "session_live"),
+    ] {
+        if status != "active" {
+            world.set(&game, &format!("status = '{status}'")).await;
+        }
+        let holder = world.owner().begin().await;
+        exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+        let joining = stranger.person.begin().await;
+        exec_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        assert_refused!(exec_in(&joining, &join).await, sqlstate, constraint, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_with_a_roll_of_an_account_that_no_longer_exists_is_archived() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let former_seer = game.seer.uuid();
+    game.seer.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
+    // The service hands the session and its adventure to another user, so only the roll still names the former Seer.
+    let new_seer = world.new_user().await.uuid();
+    world.set(&game, &format!("seer_id = '{new_seer}'")).await;
+    let owner = world.owner();
+    owner
+        .exec(&format!("UPDATE adventures SET creator_id = '{new_seer}' WHERE id = '{}'", game.adventure))
+        .await
+        .unwrap();
+    owner.exec(&format!("DELETE FROM auth.users WHERE id = '{former_seer}'")).await.unwrap();
+    assert_eq!(owner.count(&format!("users WHERE id = '{former_seer}'")).await, 0);
+    assert_eq!(owner.count(&format!("dice_rolls WHERE rolled_by = '{former_seer}'")).await, 1);
+    end_session(&world, &game, "completed", 91).await;
+    assert_eq!(archive(&world, 10).await, 1);
+    assert!(is_archived(&world, game.session).await);
+    assert_invariants(&world).await;
 }

@@ -251,6 +251,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
         insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
         format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
         format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{me}'"),
+        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{me}' RETURNING {close}"),
         format!(
             "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{me}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
@@ -290,4 +291,11 @@ async fn no_statement_closes_the_account_and_then_writes() {
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");
     assert!(is_closed(&world, me).await);
     assert_invariants(&world).await;
+    // The fixture's account has a row in `tutorial_progress` already.
+    let newcomer = world.new_user().await;
+    let first_step = format!(
+        "INSERT INTO tutorial_progress (user_id) VALUES ('{0}') RETURNING private.close_account('{0}')",
+        newcomer.uuid()
+    );
+    assert_eq!(attempt(&newcomer, &first_step).await, "SP019");
 }

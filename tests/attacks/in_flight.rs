@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{assert_invariants, attempt, exec_and_commit, exec_in, outcome_code};
-use crate::world::{Player, World, insert_roll};
+use crate::world::{Player, World, insert_roll, insert_seat};
 
 fn leave(session: Uuid, player: &Player) -> String {
     format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id)
@@ -126,4 +126,40 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
             assert_eq!(outcome_code(player.person.exec(&choose).await), "SP004");
         }
     }
+}
+
+/// Row security sees a waiting session; the Seer's transaction, for which the statement then waits, starts it.
+#[tokio::test]
+async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    world.set(&game, "is_public = true").await;
+    let player = world.new_player().await;
+    let starting = game.seer.begin().await;
+    let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session);
+    assert_eq!(exec_in(&starting, &start).await, Ok(1));
+    let (person, sql) = (player.person.clone(), insert_seat(game.session, player.id, player.character));
+    let seated = tokio::spawn(async move { attempt(&person, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    starting.commit().await.unwrap();
+    assert_eq!(seated.await.unwrap(), "SP005");
+    assert_invariants(&world).await;
+}
+
+/// The service gives the character to another user while the player takes a seat with it.
+#[tokio::test]
+async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_statement_waits() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    world.set(&game, "is_public = true").await;
+    let (player, new_owner) = (world.new_player().await, world.new_user().await);
+    let giving = world.service().begin().await;
+    let give = format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.uuid(), player.character);
+    assert_eq!(exec_in(&giving, &give).await, Ok(1));
+    let (person, sql) = (player.person.clone(), insert_seat(game.session, player.id, player.character));
+    let seated = tokio::spawn(async move { attempt(&person, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    giving.commit().await.unwrap();
+    assert_eq!(seated.await.unwrap(), "SP006");
+    assert_invariants(&world).await;
 }

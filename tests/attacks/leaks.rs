@@ -364,3 +364,22 @@ async fn joining_by_code_without_a_character_does_not_tell_the_id_of_the_session
     ];
     assert_same_answers(&[&me], "a code without a character", &statements, "22004").await;
 }
+
+#[tokio::test]
+async fn a_creature_for_anothers_adventure_does_not_tell_which_ids_are_used() {
+    let world = World::new().await;
+    let (creator, stranger) = (world.new_user().await, world.new_user().await);
+    let (published, draft) = (world.new_adventure(creator.uuid()).await, world.new_draft(creator.uuid()).await);
+    let hidden: Uuid = world
+        .owner()
+        .value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id"))
+        .await
+        .unwrap();
+    for adventure in [published, draft] {
+        let insert =
+            |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
+        let unused = stranger.exec(&insert(Uuid::new_v4())).await.unwrap_err();
+        assert_eq!(unused.code, "42501");
+        assert_eq!(stranger.exec(&insert(hidden)).await.unwrap_err(), unused);
+    }
+}

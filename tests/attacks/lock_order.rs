@@ -301,3 +301,32 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
     }
     assert_invariants(&world).await;
 }
+
+/// Deleting an adventure deletes its ended sessions without players. They are stored in the opposite order of their
+/// ids.
+#[tokio::test]
+async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_ids() {
+    let world = World::new().await;
+    let creator = world.new_user().await;
+    let adventure = world.new_adventure(creator.uuid()).await;
+    let [high, low] = ["f0000000-0000-4000-8000-000000000000", "10000000-0000-4000-8000-000000000000"];
+    for id in [high, low] {
+        let insert = format!(
+            "INSERT INTO sessions (id, seer_id, adventure_id, status) VALUES ('{id}', '{}', '{adventure}', 'cancelled')",
+            creator.uuid()
+        );
+        world.owner().exec(&insert).await.unwrap();
+    }
+    let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
+    let holder = world.owner().begin().await;
+    assert_eq!(exec_in(&holder, &lock(low)).await, Ok(1));
+    // So that this holds for any plan of the deletion.
+    let deleting = world.owner().begin().await;
+    exec_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
+    let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
+    let deleted = tokio::spawn(async move { exec_and_commit(deleting, &delete).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    assert_eq!(exec_in(&holder, &lock(high)).await, Ok(1), "the deletion must hold no later session yet");
+    holder.rollback().await.unwrap();
+    assert_eq!(deleted.await.unwrap(), "done");
+}

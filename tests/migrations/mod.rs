@@ -208,6 +208,31 @@ async fn a_role_without_the_privileges_gets_an_error_that_names_them() {
     db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
+/// The owner that the README describes for PostgreSQL 16 and newer. PostgreSQL 15 requires a superuser instead.
+#[tokio::test]
+async fn an_owner_who_created_the_roles_can_assume_them() {
+    let server = Server::start_private(None).await.unwrap();
+    let database = server.create_empty().await.unwrap();
+    let superuser = connect(database.url()).await.unwrap();
+    let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
+    let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
+    let grant = query_lines(
+        &superuser,
+        "SELECT format('GRANT CREATE ON DATABASE %I TO owner; GRANT CREATE ON SCHEMA public TO owner', current_database())",
+    );
+    let grant = grant.await.remove(0);
+    superuser.execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grant}")).await.unwrap();
+    assert_eq!(query_lines(&superuser, "SELECT rolname FROM pg_roles WHERE rolname = 'anon'").await, [""; 0]);
+    let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
+    Migrator::up(&owner, None).await.unwrap();
+    for role in ["anon", "authenticated", "service_role"] {
+        let transaction = owner.begin().await.unwrap();
+        transaction.execute_unprepared(&format!("SET LOCAL ROLE {role}")).await.unwrap();
+        transaction.rollback().await.unwrap();
+    }
+    assert!(check(&owner).await.unwrap().differences.is_empty());
+}
+
 #[tokio::test]
 async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
     let (_database, db) = create_plain_database().await;
@@ -266,11 +291,55 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     );
 }
 
+#[tokio::test]
+async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
+    for remove_triggers in [
+        "DROP TRIGGER on_auth_user_created ON auth.users; DROP TRIGGER \"On_auth_user_deleted\" ON auth.users",
+        "ALTER TABLE auth.users DISABLE TRIGGER USER",
+        "CREATE OR REPLACE FUNCTION private.handle_new_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE OR REPLACE FUNCTION private.handle_deleted_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    ] {
+        let (_database, db) = create_plain_database().await;
+        Migrator::up(&db, None).await.unwrap();
+        db.execute_unprepared(&format!(
+            "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
+             INSERT INTO adventures (creator_id, name, status, is_valid, published_at)
+             SELECT id, 'The Mill', 'published', true, now() FROM users WHERE display_name = 'ada';
+             INSERT INTO sessions (adventure_id, seer_id, code)
+             SELECT adventures.id, users.id, 'ABCDEF' FROM adventures, users WHERE display_name = 'cas';
+             INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
+             SELECT id, 'Dorn', 'warrior', 5, 3, 2, 2, '{{}}' FROM users WHERE display_name = 'dan';
+             INSERT INTO session_players (session_id, user_id, character_id)
+             SELECT sessions.id, user_id, characters.id FROM sessions, characters;
+             UPDATE sessions SET status = 'active';
+             {remove_triggers};
+             INSERT INTO auth.users (email) VALUES ('eve@x.org');
+             DELETE FROM auth.users WHERE email IN ('ada@x.org', 'ben@x.org')"
+        ))
+        .await
+        .unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        // A session that others play keeps the profile of the adventure's creator.
+        let profiles = "SELECT display_name || ' ' || (closed_at IS NOT NULL)::text FROM users ORDER BY 1";
+        assert_eq!(
+            query_lines(&db, profiles).await,
+            ["Former player true", "cas false", "dan false", "eve false"],
+            "after {remove_triggers}"
+        );
+        let violations = query_lines(&db, migration::INVARIANTS).await;
+        assert_eq!(violations, Vec::<String>::new(), "after {remove_triggers}");
+    }
+}
+
+/// Returns a server with the roles of a Supabase project, which all tests share.
+pub async fn platform_server() -> &'static Server {
+    static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
+    SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
+}
+
 /// Creates a Supabase-like project, and connects to it as its administrator and as its owner, who is not a superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
-    static SERVER: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
-    let server = SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await;
-    let database = server.create_empty().await.unwrap();
+    let database = platform_server().await.create_empty().await.unwrap();
     let administrator = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
     (database, administrator, owner)

@@ -31,7 +31,7 @@ BEGIN
     EXCEPTION
       WHEN dependent_objects_still_exist THEN NULL;
     END;
-  ELSE
+  ELSIF to_regnamespace('private') IS NOT NULL THEN
     REVOKE USAGE ON SCHEMA private FROM anon, authenticated, service_role;
   END IF;
 END

@@ -20,8 +20,13 @@ BEGIN
           NULL;
       END;
     END IF;
-    -- If the owner of the schema is not a superuser, it can assume these roles only as a member of them.
-    IF NOT pg_has_role(current_user, wanted.name, 'MEMBER') THEN
+    -- If the owner of the schema is not a superuser, it can assume these roles only as a member of them. Since
+    -- PostgreSQL 16, whoever creates a role becomes a member without the option SET, which does not suffice.
+    IF NOT pg_has_role(
+      current_user,
+      wanted.name,
+      CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
+    ) THEN
       EXECUTE format('GRANT %I TO CURRENT_USER', wanted.name);
     END IF;
   END LOOP;

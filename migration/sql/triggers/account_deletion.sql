@@ -289,9 +289,9 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- Events of joining and leaving contain the name and the picture, which are replaced here. The events of a session
-  -- that others have locked FOR UPDATE, for example to delete it, are skipped, because closing must not wait for them.
-  -- So are events that the clean-up of another transaction is just deleting.
+  -- Events of joining and leaving contain the name and the picture, which are replaced here. Events that another
+  -- transaction is just deleting, with their session or because they are old, are skipped: closing must not wait for
+  -- it.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -299,12 +299,7 @@ BEGIN
       SELECT event.id
       FROM public.session_events AS event
       WHERE event.session_id = ANY (
-        ARRAY(
-          SELECT id
-          FROM public.sessions
-          WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
-          FOR KEY SHARE SKIP LOCKED
-        )
+        ARRAY(SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
       )
         AND event.event_type IN ('player_joined', 'player_left')
         AND event.payload ->> 'user_id' = account::text
@@ -343,8 +338,39 @@ BEGIN
 END
 $$;
 
--- Handles the deletion of an account, which always succeeds: the account is closed, and its profile is deleted unless
--- the history of others references it.
+-- Applies the deletion of an account, which always succeeds: the profile is closed, and deleted unless the history of
+-- others references it. `backfill.sql` calls this for accounts that were deleted while the trigger below was missing.
+CREATE OR REPLACE FUNCTION private.delete_account(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.lock_account(account, is_deletion => true);
+  -- This must be the first change of the profile in this transaction. After the first one, PostgreSQL checks the
+  -- foreign key at every further change, even if its column is unchanged. While that column still had its value, the
+  -- check would fail, because the account no longer exists.
+  UPDATE public.users
+  SET account_id = NULL
+  WHERE id = account;
+  PERFORM private.erase_account(account);
+  -- The rows that are deleted with the profile's sessions and adventures, such as events, have not been locked in
+  -- advance. If deleting one of them ends in a deadlock, the profile and its history stay.
+  BEGIN
+    DELETE FROM public.users WHERE id = account;
+  EXCEPTION
+    WHEN foreign_key_violation OR deadlock_detected THEN
+      BEGIN
+        PERFORM private.delete_unshared(account);
+      EXCEPTION
+        WHEN foreign_key_violation OR deadlock_detected THEN
+          NULL; -- Somebody has joined meanwhile or uses the rows, so they stay.
+      END;
+  END;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION private.handle_deleted_user()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -352,27 +378,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM private.lock_account(OLD.id, is_deletion => true);
-  -- This must be the first change of the profile in this transaction. After the first one, PostgreSQL checks the
-  -- foreign key at every further change, even if its column is unchanged. While that column still had its value, the
-  -- check would fail, because the account no longer exists.
-  UPDATE public.users
-  SET account_id = NULL
-  WHERE id = OLD.id;
-  PERFORM private.erase_account(OLD.id);
-  -- The rows that are deleted with the profile's sessions and adventures, such as events, have not been locked in
-  -- advance. If deleting one of them ends in a deadlock, the profile and its history stay.
-  BEGIN
-    DELETE FROM public.users WHERE id = OLD.id;
-  EXCEPTION
-    WHEN foreign_key_violation OR deadlock_detected THEN
-      BEGIN
-        PERFORM private.delete_unshared(OLD.id);
-      EXCEPTION
-        WHEN foreign_key_violation OR deadlock_detected THEN
-          NULL; -- Somebody has joined meanwhile or uses the rows, so they stay.
-      END;
-  END;
+  PERFORM private.delete_account(OLD.id);
   RETURN NULL;
 END
 $$;

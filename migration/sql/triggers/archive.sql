@@ -47,8 +47,8 @@ $$;
 
 -- Returns the sessions for which the job would have to wait, because somebody has locked a row that it needs, and warns
 -- of each. This function itself waits for no lock. Archiving a session deletes its seats, and the foreign keys of the
--- archive lock the users, characters and creatures of its seats and rolls. Cancelling a session changes the counters of
--- its participants and their characters.
+-- archive lock its Seer, the users of its seats, and the characters and creatures of its seats and rolls. Cancelling a
+-- session changes the counters of its participants and their characters.
 CREATE OR REPLACE FUNCTION private.sessions_with_locked_rows(job text, session_ids uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -69,7 +69,7 @@ BEGIN
       FROM public.session_players AS seat
       WHERE seat.session_id = ANY (session_ids)
       UNION
-      SELECT roll.session_id, roll.rolled_by, roll.character_id, roll.creature_id
+      SELECT roll.session_id, NULL, roll.character_id, roll.creature_id
       FROM public.dice_rolls AS roll
       WHERE roll.session_id = ANY (session_ids)
     ),

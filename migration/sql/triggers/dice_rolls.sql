@@ -247,7 +247,7 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP011',
-      MESSAGE = 'The heroic save of this encounter is already used',
+      MESSAGE = 'The character has no heroic save left in this encounter',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_once_an_encounter';
   END IF;

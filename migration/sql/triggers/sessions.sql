@@ -204,8 +204,9 @@ BEGIN
       NEW.encounters_begun := OLD.encounters_begun + 1;
     END IF;
   END IF;
-  IF NEW.status = 'active' THEN
-    NEW.started_at := coalesce(NEW.started_at, now());
+  -- The service may also insert a session that has started or ended already.
+  IF NEW.status IN ('active', 'paused', 'completed') THEN
+    NEW.started_at := coalesce(NEW.started_at, NEW.ended_at, now());
   END IF;
   IF NEW.status IN ('completed', 'cancelled') THEN
     -- This transaction may have begun before the one that started the session, so `now()` may be earlier than

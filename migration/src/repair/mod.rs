@@ -269,8 +269,13 @@ ON CONFLICT DO NOTHING",
         if work.missing.contains("table private.account_gates") {
             self.push(repeatable::CREATE_GATES);
         }
-        // Accounts may have signed up while the trigger was missing.
-        if work.missing.iter().any(|object| object.starts_with("trigger ") && object.ends_with(" on auth.users")) {
+        // Accounts may have signed up, changed or been deleted while a trigger was missing, disabled or ineffective.
+        let observes_accounts = |object: &str| match manifest::kind(object) {
+            "trigger" => object.ends_with(" on auth.users"),
+            "function" => object.starts_with("function private.handle_"),
+            _ => false,
+        };
+        if work.to_repair().any(|(object, _)| observes_accounts(object)) {
             self.push(repeatable::BACKFILL);
         }
         // A counter that was created again must count the existing rows.

@@ -4,11 +4,12 @@
 //! `docs/generated/mutants.md`, which lists the test that fails without each rule.
 //!
 //! A mutant is a schema with one rule removed or loosened. It is killed if a test fails on it, and survives otherwise.
-//! For each mutant, the test that failed last time is run first, then the tests for rules of its kind. At the end, all
-//! tests are run on the mutants that survived these.
+//! For each mutant, the test that failed last time is run first, then the tests that fail without other rules of the
+//! same function, then the tests for rules of its kind. At the end, all tests are run on the mutants that survived
+//! these.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs, io,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -51,6 +52,22 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
         "lock",
         "private.change_email(uuid,text): 1",
         "the lock of the profile, which follows, makes the same transactions wait; the gate comes first everywhere",
+    ),
+    (
+        "trigger",
+        "session_players.limit_rows",
+        "an account has fewer live seats than the limit of rows, and the count of its seats also checks the account",
+    ),
+    (
+        "trigger",
+        "sessions.limit_rows",
+        "an account has fewer live sessions than the limit of rows, and their count also checks the account",
+    ),
+    (
+        "trigger",
+        "users.limit_updated_rows",
+        "users change only their own profile, and closing the account in the same statement fails, because it changes \
+         the same row",
     ),
     ("lock", "private.update_user_stats(): 1", "the plan locks the rows in order anyway, but no plan guarantees that"),
     ("lock", "private.update_user_stats(): 2", "the plan locks the rows in order anyway, but no plan guarantees that"),
@@ -103,7 +120,7 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
             let key = (mutant.kind.clone(), mutant.name.clone());
-            let killer = find_killer(&program, mutant, known_killers.get(&key), tests);
+            let killer = find_killer(&program, mutant, &known_killers, tests);
             let killer = killer.unwrap_or_else(|error| {
                 eprintln!("{error}");
                 None
@@ -222,7 +239,7 @@ fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
 fn find_killer(
     program: &Path,
     mutant: &Mutant,
-    last_killer: Option<&String>,
+    known_killers: &BTreeMap<(String, String), String>,
     tests: Tests,
 ) -> io::Result<Option<String>> {
     if tests == Tests::All {
@@ -240,7 +257,7 @@ fn find_killer(
             &["bounds::", "counters::", "catalog::", "refusals::"],
             &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
         ],
-        "trigger" if mutant.name.contains("limit_rows") => [&["sizes::"], &[]],
+        "trigger" if mutant.name.contains(".limit_") => [&["sizes::", "attacks::rows::"], &["attacks::closing::"]],
         "lock" => [
             &["attacks::lock_order::", "attacks::deadlocks::", "attacks::starvation::"],
             &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::", "attacks::"],
@@ -250,17 +267,30 @@ fn find_killer(
             &["attacks::", "characters::", "adventures::", "every_table::", "repeats::"],
         ],
     };
-    if let Some(last_killer) = last_killer.filter(|last_killer| !last_killer.is_empty())
-        && let Some(test) = first_failing_test(program, &mutant.statement, &[last_killer])?
-    {
-        return Ok(Some(test));
-    }
-    for tests in likely.into_iter().filter(|tests| !tests.is_empty()) {
+    let last_killer: Vec<&str> =
+        known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).map(String::as_str).into_iter().collect();
+    let function = function_of(&mutant.name);
+    let related: BTreeSet<&str> = known_killers
+        .iter()
+        .filter(|((_, name), _)| function.is_some() && function_of(name) == function)
+        .map(|(_, test)| test.as_str())
+        .filter(|test| !test.is_empty())
+        .collect();
+    let related: Vec<&str> = related.into_iter().collect();
+    for tests in [&last_killer, &related, likely[0], likely[1]] {
+        if tests.iter().all(|test| test.is_empty()) {
+            continue;
+        }
         if let Some(test) = first_failing_test(program, &mutant.statement, tests)? {
             return Ok(Some(test));
         }
     }
     Ok(None)
+}
+
+/// Returns the function of a rule that is a statement in a function: such rules are called `function(types): number`.
+fn function_of(rule: &str) -> Option<&str> {
+    rule.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
 }
 
 /// Runs the tests whose names contain one of the words, or all tests if there are no words, and returns the first that
