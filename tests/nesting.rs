@@ -4,7 +4,7 @@
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
 
-use crate::world::World;
+use crate::world::{World, refused};
 
 async fn write(tx: &Transaction, bio: &str) -> Result<(), Error> {
     tx.users().edit(ProfileChanges { bio: Some(Some(bio.into())), ..Default::default() }).await.map(drop)
@@ -162,10 +162,12 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.unwrap();
-    assert!(tx.commit().await.is_err());
-    assert!(
-        ada.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.is_err(),
-        "the same statement outside of an explicit transaction must be refused too"
+    assert_refused!(tx.commit().await.map_err(refused), "23503", "nodes_parent_fkey");
+    assert_refused!(
+        ada.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.map_err(refused),
+        "23503",
+        "nodes_parent_fkey",
+        "the same statement outside of an explicit transaction"
     );
     assert_eq!(world.owner().count("nodes").await, 0);
     assert!(ada.execute_unprepared("INSERT INTO nodes VALUES (1, 1)").await.is_ok());

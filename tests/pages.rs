@@ -278,7 +278,7 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
 }
 
 #[tokio::test]
-async fn the_callers_live_past_and_archived_sessions_are_paginated() {
+async fn the_callers_live_sessions_are_listed_and_the_past_and_archived_ones_paginated() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;

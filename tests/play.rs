@@ -119,7 +119,7 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
     assert!(seer.characters().damage(hero, 255).await.unwrap().is_down());
     assert_eq!(ada.characters().rest(hero).await.unwrap().hit_points, 6);
-    let tasks = (0..5)
+    let tasks = (0..9)
         .map(|_| {
             let seer = seer.clone();
             async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
@@ -127,7 +127,16 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
         .collect();
     let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
     hit_points_left.sort_unstable();
-    assert_eq!(hit_points_left, [1, 2, 3, 4, 5], "no change may be lost");
+    assert_eq!(hit_points_left, [0, 0, 0, 0, 1, 2, 3, 4, 5], "no change may be lost or lead below 0");
+    let tasks = (0..9)
+        .map(|_| {
+            let ada = ada.clone();
+            async move { ada.characters().heal(hero, 1).await.map(|healed| healed.hit_points) }
+        })
+        .collect();
+    let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
+    hit_points.sort_unstable();
+    assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
     // A Seer may change only characters that are seated in their session, and only while the session is live.
     world.set(&game, "status = 'completed'").await;
     assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
@@ -291,6 +300,10 @@ async fn a_player_edits_a_character_and_only_the_server_changes_its_progression(
     let kept = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
     assert_eq!(kept.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields are kept");
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
+    for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
+        let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
+        assert_refused!(world.user(id).exec(&sql).await, forbidden, "{change}");
+    }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
     let weak = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
@@ -335,7 +348,12 @@ async fn a_closed_account_keeps_no_personal_data() {
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada Lovelace".into()), ..Default::default() };
     let id = service.users().sign_up(account).await.unwrap().id;
     let ada = world.sparc.as_user(id);
-    ada.users().edit(ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() }).await.unwrap();
+    let changes = ProfileChanges {
+        avatar_url: Some(Some("https://x.org/ada.png".into())),
+        bio: Some(Some("Counts".into())),
+        ..Default::default()
+    };
+    ada.users().edit(changes).await.unwrap();
     assert!(service.users().set_badge(id, Badge::Verified).await.unwrap().is_verified);
     assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
@@ -343,7 +361,9 @@ async fn a_closed_account_keeps_no_personal_data() {
     assert_fails!(ada.users().close_account(id).await, Error::AccountClosed);
     service.users().close_account(id).await.unwrap();
     let profile = service.users().profile(id).await.unwrap();
-    assert_eq!((profile.display_name.as_str(), profile.bio), ("Former player", None));
+    assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
+    let email = format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
     let personal_data =
         "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().value::<i64>(personal_data).await, Ok(0));

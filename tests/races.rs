@@ -194,8 +194,14 @@ async fn every_creation_with_an_id_creates_once() {
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");
-        let one = format!("dice_rolls WHERE id = '{id}'");
-        assert_eq!(world.owner().count(&one).await, 1);
+        for created in [
+            format!("dice_rolls WHERE session_id = '{session}'"),
+            format!("sessions WHERE seer_id = '{}' AND id <> '{session}'", game.seer.uuid()),
+            format!("users WHERE id = '{id}'"),
+            format!("tutorial_progress WHERE user_id = '{}'", game.players[0].id),
+        ] {
+            assert_eq!(world.owner().count(&created).await, 1, "{created}");
+        }
     }
 }
 

@@ -220,6 +220,14 @@ async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
     let own = world.new_character(game.seer.uuid()).await;
     assert_eq!(game.seer.exec(&insert_roll(game.session, game.players[0].character)).await, Ok(1));
     assert_eq!(game.seer.exec(&insert_roll(game.session, own)).await, Ok(1));
+    let wolf = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
+    let wolf: Uuid = world.owner().value(&wolf).await.unwrap();
+    let attack = format!(
+        "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
+         VALUES ('{}', '{wolf}', 'might', 10, 'attack')",
+        game.session
+    );
+    assert_eq!(game.seer.exec(&attack).await, Ok(1));
     let outsider = world.new_player().await;
     assert_refused!(game.seer.exec(&insert_roll(game.session, outsider.character)).await, forbidden);
 }

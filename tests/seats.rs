@@ -234,11 +234,13 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
 async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
-        let sql = format!("UPDATE session_players SET {column}");
-        assert_refused!(game.players[0].person.exec(&sql).await, forbidden, "{column}");
+    for person in [&game.players[0].person, &game.seer] {
+        for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
+            let sql = format!("UPDATE session_players SET {column}");
+            assert_refused!(person.exec(&sql).await, forbidden, "{column}");
+        }
+        assert_refused!(person.exec("DELETE FROM session_players").await, forbidden);
     }
-    assert_refused!(game.players[0].person.exec("DELETE FROM session_players").await, forbidden);
 }
 
 #[tokio::test]
@@ -278,6 +280,10 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
         Ok(player.character),
         "the seat must keep the character with which the player rejoined"
     );
+    let active = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
+    assert_eq!(world.owner().count(&active).await, 2, "one seat of each player");
+    let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
+    assert_eq!(world.owner().value::<i32>(&taken).await, Ok(2));
 }
 
 #[tokio::test]

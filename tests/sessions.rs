@@ -90,6 +90,7 @@ async fn cancelling_a_session_counts_for_nobody() {
     let game = world.new_active_session(2).await;
     world.set(&game, "status = 'cancelled'").await;
     assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
+    assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(0));
 }
 
 #[tokio::test]

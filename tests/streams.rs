@@ -74,11 +74,24 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let player = world.new_player().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.id);
     let write = |name: &str| {
-        let sql = format!("UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id", player.id);
+        let sql = format!(
+            "WITH written AS (UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id)
+             SELECT id FROM written, generate_series(1, 2)",
+            player.id
+        );
         Statement::from_string(DbBackend::Postgres, sql)
     };
-    let returned: Vec<_> = ada.stream_raw(write("read")).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(returned.len(), 1);
+    let mut stream = ada.stream_raw(write("read")).await.unwrap();
+    assert!(stream.next().await.unwrap().is_ok());
+    // A commit that did not wait for the reader would be over by then.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(
+        world.owner().value::<Option<String>>("SELECT bio FROM users").await,
+        Ok(None),
+        "another connection must not see the change before the last row is read"
+    );
+    let rest: Vec<_> = stream.try_collect().await.unwrap();
+    assert_eq!(rest.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
     // A stream whose statement changes the identity must not be committed.
     let sql = format!(

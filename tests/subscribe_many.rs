@@ -136,7 +136,7 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
 
 /// Two handles each have a subscription to every session and one stream of all sessions: 2 * (250 + 250) subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_subscribers_of_250_sessions_each_get_all_events_of_their_sessions() {
+async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_sessions() {
     const SESSIONS: usize = 250;
     let world = World::new().await;
     let (first_handle, second_handle) = (new_handle(&world).await, new_handle(&world).await);
