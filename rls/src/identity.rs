@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::Error;
 
 /// The start time of the transaction, which identifies it: it is unique among the transactions of a connection, and no
-/// statement can change it. Its text includes the offset from UTC, so it still means the same time after a statement
-/// has changed `TimeZone`.
-const STARTED_AT_SQL: &str = "transaction_timestamp()";
+/// statement can change it. It is a number, because the text of a timestamp depends on `TimeZone` and `DateStyle`,
+/// which a statement can change.
+const STARTED_AT_SQL: &str = "extract(epoch FROM transaction_timestamp())";
 
 /// The identity that statements run as: a role, and settings that policies read. Immutable and cheap to clone.
 ///

@@ -100,6 +100,29 @@ async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
 }
 
 #[tokio::test]
+async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
+    let (_database, pool, role) = create_tenants().await;
+    for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
+        // Only a superuser may set the second one.
+        let login = Identity::new(role.clone()).with_setting(name, value);
+        let refused = pool.as_identity(login).begin().await.unwrap_err();
+        assert!(refused.to_string().contains(name) && !refused.to_string().contains("member"), "{refused}");
+        assert_eq!(Error::from(refused).code(), "misconfigured");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_changes_how_times_are_printed_is_in_the_same_transaction() {
+    let (_database, pool, role) = create_tenants().await;
+    let transaction = tenant(&pool, &role, "acme").begin().await.unwrap();
+    for setting in ["datestyle = 'SQL, DMY'", "timezone = 'Asia/Kolkata'", "timezone = 'America/Chicago'"] {
+        let set = format!("SET LOCAL {setting}");
+        assert_eq!(outcome_code(transaction.execute_unprepared(&set).await), "ok", "{setting}");
+    }
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_role_none_is_refused() {
     let (_database, pool, _) = create_tenants().await;
     for none in ["none", "no\0ne"] {

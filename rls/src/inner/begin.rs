@@ -124,7 +124,7 @@ impl<C: Connection> Inner<C> {
             // Only BEGIN, and DEALLOCATE if it is sent, have completed, so the statement that sets the identity has
             // failed.
             completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
-                role_error(error, identity.role())
+                identity_error(error, identity.role())
             }
             // The begin check has failed. It may refuse the identity with any SQLSTATE.
             _ => error,
@@ -151,13 +151,17 @@ impl<C: Connection> Inner<C> {
     }
 }
 
-/// Maps the error for a role that does not exist, or that the login is not a member of. An invalid value of another
-/// setting has the same SQLSTATE, so the server's message is included.
-fn role_error(error: sqlx::Error, role: &str) -> sqlx::Error {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    if matches!(code.as_deref(), Some("42501" | "22023")) {
-        let reason = format!("the pool's login must be a member of the role {role}: {error}");
-        return sqlx::Error::Configuration(reason.into());
+/// Maps the error for a role that does not exist, or that the login is not a member of, and for a setting that the
+/// server refuses. They have the same SQLSTATEs. The server's message names the role, in whatever language it is.
+fn identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
+    let Some(refusal) = error.as_database_error() else { return error };
+    if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
+        return error;
     }
-    error
+    let reason = if refusal.message().contains(role) {
+        format!("the pool's login must be a member of the role {role}: {error}")
+    } else {
+        format!("the server must accept the identity's settings: {error}")
+    };
+    sqlx::Error::Configuration(reason.into())
 }
