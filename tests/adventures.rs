@@ -85,7 +85,8 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
 #[tokio::test]
 async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
     let world = World::new().await;
-    let game = world.new_session(0).await;
+    let game = world.new_active_session(1).await;
+    world.set(&game, "status = 'completed'").await;
     assert_eq!(game.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
     assert_eq!(game.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }

@@ -94,7 +94,7 @@ async fn no_role_of_the_api_has_a_privilege_on_a_private_table() {
            unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
          WHERE relnamespace = 'private'::regnamespace AND relkind = 'r'
-           AND relname <> 'sparc_record' AND has_table_privilege(role, pg_class.oid, privilege)",
+           AND has_table_privilege(role, pg_class.oid, privilege)",
     )
     .await;
 }
@@ -183,7 +183,9 @@ async fn no_api_role_may_access_the_table_of_migrations_or_a_sequence() {
         "SELECT relname || ' ' || role
           FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
           WHERE relnamespace = 'public'::regnamespace
-            AND (relname = 'sparc_migrations' AND has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
+            AND (relname = 'sparc_migrations'
+                AND (has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
+                  OR has_table_privilege(role, pg_class.oid, 'DELETE, TRUNCATE'))
               OR CASE relkind WHEN 'S' THEN has_sequence_privilege(role, pg_class.oid, 'SELECT, USAGE, UPDATE') END)",
     )
     .await;

@@ -6,7 +6,7 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::{StreamExt, TryStreamExt};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement, StreamTrait, TransactionTrait};
 use sparc::entity::characters;
-use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
+use sparc::service::{Error, Operations, Options, Sparc, Transaction};
 use uuid::Uuid;
 
 use crate::world::World;
@@ -15,12 +15,23 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-async fn backend_pid(who: &IdentityConnection) -> i32 {
-    who.query_one_raw(sql("SELECT pg_backend_pid()")).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+async fn backend_pid(connection: &impl ConnectionTrait) -> i32 {
+    connection.query_one_raw(sql("SELECT pg_backend_pid()")).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+/// Waits until the backend with that process id has ended.
+async fn wait_for_end_of_backend(world: &World, pid: i32) {
+    for _ in 0..400 {
+        if world.owner().count(&format!("pg_stat_activity WHERE pid = {pid}")).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("backend {pid} does not end");
 }
 
 #[tokio::test]
-async fn sequential_callers_share_the_most_recently_used_connection() {
+async fn sequential_callers_share_one_of_several_idle_connections() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     // Opens ten connections and leaves them idle.
@@ -85,17 +96,21 @@ async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connectio
     for sparc in [managed, external] {
         let tx = sparc.as_user(id).begin().await.unwrap();
         set_bio(&tx, id, "left").await;
+        let pid = backend_pid(&tx).await;
         std::thread::spawn(move || drop(tx)).join().expect("dropping outside of a runtime must not panic");
+        wait_for_end_of_backend(&world, pid).await;
 
         // Drops the transaction in a runtime that shuts down before the rollback has finished.
         let tx = sparc.as_user(id).begin().await.unwrap();
         set_bio(&tx, id, "left").await;
+        let pid = backend_pid(&tx).await;
         let drop_in_ending_runtime = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _inside = runtime.enter();
             drop(tx);
         };
         std::thread::spawn(drop_in_ending_runtime).join().unwrap();
+        wait_for_end_of_backend(&world, pid).await;
 
         let tx = sparc.as_user(id).begin().await.unwrap();
         assert_eq!(bio(&tx).await, None, "the change is rolled back, and the next caller gets another connection");

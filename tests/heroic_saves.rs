@@ -75,7 +75,7 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
 }
 
 #[tokio::test]
-async fn of_two_concurrent_heroic_saves_one_succeeds() {
+async fn of_four_concurrent_heroic_saves_one_succeeds() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];

@@ -124,15 +124,16 @@ async fn changes_that_an_expression_in_a_query_makes_are_undone_too() {
 #[tokio::test]
 async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
-    let ada = world.new_player().await;
+    let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = sparc.as_user(ada.id);
-    ada.characters().list().await.unwrap();
+    let (ada, ben) = (sparc.as_user(ada.id), sparc.as_user(ben.id));
+    ben.characters().list().await.unwrap();
     let backend_pid = value(&ada, "SELECT pg_backend_pid()::text").await;
-    ada.characters().list().await.unwrap();
-    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection is kept");
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
     assert_eq!(value(&ada, count).await, "2", "the statement of `list`, and this query itself");
+    ben.characters().list().await.unwrap();
+    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection is kept");
+    assert_eq!(value(&ada, count).await, "2", "the statement of `list` is not prepared again");
 }
 
 #[tokio::test]
@@ -166,27 +167,30 @@ async fn copy_closes_its_connection_and_no_call_waits_for_a_deadline() {
 
 #[tokio::test]
 async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
-    let world = World::new().await;
-    let (ada, ben) = (world.new_player().await, world.new_player().await);
-    // Settings of the login, or those that another client of a pooler left behind, have the same effect as these
-    // settings of the database.
-    world
-        .administrator()
-        .await
-        .exec(&format!(
-            "DO $$ BEGIN
-               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.sub = %L', current_database(), '{0}');
-               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim.role = %L', current_database(), 'service_role');
-               EXECUTE format('ALTER DATABASE %I SET request.jwt.claim = %L', current_database(), '{{\"sub\": \"{0}\"}}');
-             END $$",
-            ben.id
-        ))
-        .await
-        .unwrap();
-    let sparc = Sparc::connect(world.url()).await.unwrap();
-    let who = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
-    assert_eq!(value(&sparc.as_user(ada.id), who).await, format!("{0}|authenticated|{0}", ada.id));
-    assert_eq!(value(&sparc.as_anon(), who).await, "anon");
-    assert_eq!(value(&sparc.as_service(), who).await, "service_role");
-    assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character);
+    // Settings that another client of a pooler left behind have the same effect as these.
+    for target in [
+        "format('DATABASE %I', current_database())",
+        "format('ROLE %I IN DATABASE %I', session_user, current_database())",
+    ] {
+        let world = World::new().await;
+        let (ada, ben) = (world.new_player().await, world.new_player().await);
+        let target: String = world.owner().value(&format!("SELECT {target}")).await.unwrap();
+        let administrator = world.administrator().await;
+        for (name, value) in [
+            ("request.jwt.claim.sub", ben.id.to_string()),
+            ("request.jwt.claim.role", "service_role".to_owned()),
+            ("request.jwt.claim", format!("{{\"sub\": \"{}\"}}", ben.id)),
+        ] {
+            administrator.exec(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
+        }
+        let new_connection = world.reconnect().await.owner();
+        let setting = new_connection.value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
+        assert_eq!(setting, Ok(ben.id.to_string()), "{target}");
+        let sparc = Sparc::connect(world.url()).await.unwrap();
+        let who = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
+        assert_eq!(value(&sparc.as_user(ada.id), who).await, format!("{0}|authenticated|{0}", ada.id), "{target}");
+        assert_eq!(value(&sparc.as_anon(), who).await, "anon", "{target}");
+        assert_eq!(value(&sparc.as_service(), who).await, "service_role", "{target}");
+        assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character, "{target}");
+    }
 }

@@ -68,6 +68,19 @@ async fn concurrent_runs_share_the_work() {
     let game = world.new_session(0).await;
     insert_old_events(&world, game.session, 400).await;
     insert_old_sessions(&world, 40).await;
+    // While a run has not committed its batches, another one does the rest of the work.
+    let open = world.owner().begin().await;
+    open.execute_unprepared("SELECT private.clean_events(20), private.archive_sessions(5)").await.unwrap();
+    let service = world.sparc.as_service();
+    let events = service.maintenance().clean_events(batches_of(20), |_| ()).await.unwrap();
+    let sessions = service.maintenance().archive_sessions(batches_of(5), |_| ()).await.unwrap();
+    assert_eq!((events.rows, sessions.rows), (380, 35));
+    open.commit().await.unwrap();
+    assert_eq!(world.owner().count("archived_sessions").await, 40);
+
+    // Runs that begin at the same moment do all of the work, and each part of it once.
+    insert_old_events(&world, game.session, 400).await;
+    insert_old_sessions(&world, 40).await;
     let tasks = (0..4)
         .map(|_| {
             let service = world.sparc.as_service();
@@ -81,7 +94,7 @@ async fn concurrent_runs_share_the_work() {
     let reports = run_together(tasks).await;
     assert_eq!(reports.iter().map(|(events, _)| events).sum::<u64>(), 400, "{reports:?}");
     assert_eq!(reports.iter().map(|(_, sessions)| sessions).sum::<u64>(), 40, "{reports:?}");
-    assert_eq!(world.owner().count("archived_sessions").await, 40);
+    assert_eq!(world.owner().count("archived_sessions").await, 80);
 }
 
 #[tokio::test]

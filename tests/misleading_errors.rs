@@ -77,7 +77,7 @@ async fn another_users_row_is_not_found_and_not_a_database_error() {
 }
 
 #[tokio::test]
-async fn two_concurrent_operations_on_one_transaction_run_one_after_the_other() {
+async fn concurrent_operations_on_one_transaction_all_succeed() {
     let world = World::new().await;
     let creator = world.new_account().await;
     let draft = world.new_draft(creator).await;
