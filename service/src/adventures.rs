@@ -162,8 +162,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidValue`] for the name, the duration or the numbers of players, [`Error::IdConflict`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::AdventureLimitReached`] with two hundred adventures, [`Error::InvalidValue`] for the name, the duration
+    /// or the numbers of players, [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let content = json::to_json(&new.content)?;
@@ -215,7 +215,8 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventurePublished`], [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
+    /// [`Error::AdventurePublished`], [`Error::InvalidValue`] for content above 1 MiB and for text that contains NUL,
+    /// [`Error::NotFound`], [`Error::AdventureNotYours`], [`Error::NotSignedIn`].
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = json::to_json(content)?;
         operation!(self.caller, "adventures.set_content", adventure = id, |tx| {

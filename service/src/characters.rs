@@ -243,7 +243,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`] for equipment above 64 KiB and for text that contains NUL, [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
         let equipment = json::to_json(&equipment)?;
         operation!(self.caller, "characters.set_equipment", character = id, |tx| {
@@ -257,7 +258,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::InvalidValue`] for an ability above 16 KiB and for text that contains NUL, [`Error::NotFound`],
+    /// [`Error::NotSignedIn`].
     pub async fn set_special_ability(self, id: Uuid, ability: &SpecialAbility) -> Result<characters::Model, Error> {
         let ability = json::to_json(ability)?;
         operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
@@ -273,7 +275,8 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::CharacterSeated`] while it has a seat in a live session, [`Error::NotFound`], [`Error::NotSignedIn`].
+    /// [`Error::CharacterSeated`] while it has a seat in a live session, [`Error::RetiredLimitReached`] with a hundred
+    /// retired characters, [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.retire", character = id, |tx| { set_retired(tx, id, "now()").await })
     }

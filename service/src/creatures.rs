@@ -152,9 +152,9 @@ impl<C: Caller> Creatures<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::AdventureNotYours`] for another user's published adventure, [`Error::NotAllowed`] for another user's
-    /// unpublished adventure and if there is no such adventure, [`Error::InvalidValue`], [`Error::IdConflict`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::CreatureLimitReached`] with two hundred creatures, [`Error::AdventureNotYours`] for another user's
+    /// published adventure, [`Error::NotAllowed`] for another user's unpublished adventure and if there is no such
+    /// adventure, [`Error::InvalidValue`], [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
         let id = new.id.unwrap_or_else(Uuid::new_v4);
         let stats = json::to_json(&new.stats)?;

@@ -91,8 +91,9 @@ impl<C: Caller> Dice<'_, C> {
     /// # Errors
     ///
     /// [`Error::HeroicSaveSpent`], [`Error::HeroicSaveNotNeeded`], [`Error::HeroicSaveTooLate`],
-    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::NotSeated`], [`Error::NotFound`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::RollAlreadySaved`], [`Error::RollNotSaveable`], [`Error::SessionNotActive`], [`Error::NotSeated`],
+    /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature's roll,
+    /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.heroic_save", roll = roll_id, |tx| {
             let first = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;

@@ -100,7 +100,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`], [`Error::NotSignedIn`].
+    /// [`Error::IdConflict`], [`Error::NotAllowed`], [`Error::NotSignedIn`].
     pub async fn sign_up(self, account: NewAccount) -> Result<Profile, Error> {
         let id = account.id.unwrap_or_else(Uuid::new_v4);
         let metadata = match &account.display_name {

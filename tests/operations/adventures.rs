@@ -56,6 +56,9 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
+        refusal!("adventures.create", AtLimits, "adventure_limit_reached", |tx, scene| {
+            tx.adventures().create(new_adventure("One Too Many"))
+        }),
         refusal!("adventures.create", Player, "invalid_value", |tx, scene| tx.adventures().create(new_adventure("xy"))),
         refusal!("adventures.create", Player, "invalid_value", |tx, scene| {
             tx.adventures().create(NewAdventure { estimated_duration: 0, ..new_adventure("Short") })
@@ -75,6 +78,10 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.set_content", Seer, "adventure_published", |tx, scene| async {
             let content = AdventureContent { start: Some("x".into()), ..Default::default() };
             tx.adventures().set_content(scene.adventure, &content).await
+        }),
+        refusal!("adventures.set_content", Seer, "invalid_value", |tx, scene| async {
+            let content = AdventureContent { start: Some("x".repeat(1 << 20)), ..Default::default() };
+            tx.adventures().set_content(scene.draft, &content).await
         }),
         refusal!("adventures.set_content", Stranger, "adventure_not_yours", |tx, scene| async {
             tx.adventures().set_content(scene.adventure, &AdventureContent::default()).await

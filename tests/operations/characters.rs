@@ -86,11 +86,25 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("characters.rename", Player, "invalid_value", |tx, scene| tx
             .characters()
             .rename(scene.spare_character, "")),
+        refusal!("characters.set_equipment", Player, "invalid_value", |tx, scene| async {
+            let item = Item { name: "x".repeat(65_536), ..Default::default() };
+            tx.characters().set_equipment(scene.spare_character, &[item]).await
+        }),
+        refusal!("characters.set_special_ability", Player, "invalid_value", |tx, scene| async {
+            let ability = SpecialAbility { name: "x".repeat(16_384), ..Default::default() };
+            tx.characters().set_special_ability(scene.spare_character, &ability).await
+        }),
         refusal!("characters.damage", Stranger, "not_found", |tx, scene| tx.characters().damage(Uuid::new_v4(), 1)),
         // The spare character has no seat, so no Seer may change it.
         refusal!("characters.damage", Seer, "not_found", |tx, scene| tx.characters().damage(scene.spare_character, 1)),
         refusal!("characters.retire", Player, "character_seated", |tx, scene| {
             tx.characters().retire(scene.player.character)
+        }),
+        refusal!("characters.retire", AtLimits, "retired_limit_reached", |tx, scene| {
+            tx.characters().retire(scene.unseated_character_at_limits)
+        }),
+        refusal!("characters.retire", Service, "account_closed", |tx, scene| {
+            tx.characters().retire(scene.living_character_of_closed_account)
         }),
         refusal!("characters.unretire", AtLimits, "character_limit_reached", |tx, scene| {
             tx.characters().unretire(scene.retired_character_at_limits)

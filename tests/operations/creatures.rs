@@ -30,6 +30,9 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
+        refusal!("creatures.add", AtLimits, "creature_limit_reached", |tx, scene| {
+            tx.creatures().add(scene.adventure_at_limits, new_creature("Wolf"))
+        }),
         refusal!("creatures.add", Seer, "invalid_value", |tx, scene| tx
             .creatures()
             .add(scene.adventure, new_creature(""))),

@@ -109,6 +109,18 @@ pub fn refusals() -> Vec<Refusal> {
             let attack = tx.dice().roll(creature_attack(scene, scene.creature)).await?;
             tx.dice().heroic_save(attack.id).await
         }),
+        refusal!("dice.heroic_save", Player, "not_a_seer", |tx, scene| tx.dice().heroic_save(scene.roll_of_creature)),
+        refusal!("dice.heroic_save", Player, "character_retired", |tx, scene| tx
+            .dice()
+            .heroic_save(scene.roll_of_retired_character)),
+        refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, scene| async {
+            tx.sessions().remove(scene.active_session, scene.player.id).await?;
+            tx.dice().heroic_save(scene.failed_roll).await
+        }),
+        refusal!("dice.heroic_save", Seer, "session_not_active", |tx, scene| async {
+            tx.sessions().pause(scene.active_session).await?;
+            tx.dice().heroic_save(scene.failed_roll).await
+        }),
         refusal!("dice.initiative", Seer, "session_not_active", |tx, scene| {
             tx.dice().initiative(initiative(scene.waiting_session, Vec::new()))
         }),

@@ -30,13 +30,17 @@ pub struct Scene {
     pub player: Player,
     pub leaver: Player,
     pub stranger: Player,
-    /// An account with ten living characters, one of them in twenty live sessions, and one retired character. It runs
-    /// twenty live sessions as Seer, and left `session_left_at_limits`.
+    /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
+    /// twenty live sessions as Seer, left `session_left_at_limits`, and has two hundred adventures.
     pub account_at_limits: Uuid,
     /// The character that is in twenty live sessions.
     pub living_character_at_limits: Uuid,
+    /// A living character without a seat.
+    pub unseated_character_at_limits: Uuid,
     pub retired_character_at_limits: Uuid,
     pub session_left_at_limits: Uuid,
+    /// An adventure with two hundred creatures.
+    pub adventure_at_limits: Uuid,
     /// A closed account with a retired and a living character.
     pub closed_account: Uuid,
     pub retired_character_of_closed_account: Uuid,
@@ -81,6 +85,9 @@ pub struct Scene {
     pub late_roll: Uuid,
     pub saved_roll: Uuid,
     pub unsaved_roll: Uuid,
+    /// Failed rolls in `active_session` that the player cannot save.
+    pub roll_of_creature: Uuid,
+    pub roll_of_retired_character: Uuid,
 }
 
 impl Scene {
@@ -112,9 +119,16 @@ impl Scene {
             ))
             .await
             .unwrap();
-        for _ in 0..9 {
+        for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
+        let unseated_character_at_limits = world.new_character(account_at_limits).await;
+        let insert = format!(
+            "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
+             SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
+             FROM generate_series(1, 99) AS i"
+        );
+        owner.exec(&insert).await.unwrap();
 
         let adventure = world.new_adventure(seer).await;
         let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
@@ -131,6 +145,18 @@ impl Scene {
         };
         let creature_of_draft = owner.value(&insert_creature(draft)).await.unwrap();
         let creature = owner.value(&insert_creature(adventure)).await.unwrap();
+        let creature_with_roll: Uuid = owner.value(&insert_creature(adventure)).await.unwrap();
+        let adventure_at_limits = world.new_draft(account_at_limits).await;
+        let insert = format!(
+            "INSERT INTO adventures (creator_id, name)
+             SELECT '{account_at_limits}', 'Draft ' || i FROM generate_series(1, 199) AS i"
+        );
+        owner.exec(&insert).await.unwrap();
+        let insert = format!(
+            "INSERT INTO creatures (adventure_id, name)
+             SELECT '{adventure_at_limits}', 'Rat ' || i FROM generate_series(1, 200) AS i"
+        );
+        owner.exec(&insert).await.unwrap();
 
         let mut sessions = Vec::new();
         for (is_public, statuses) in [
@@ -264,6 +290,12 @@ impl Scene {
         let saved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
         let unsaved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
         owner.exec(&crate::world::insert_heroic_save(session_with_save_used, hero, saved_roll)).await.unwrap();
+        let roll_of_retired_character = world.new_roll(active_session, retired_character, "{1,2}", 10, -3600).await;
+        let insert = format!(
+            "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, results)
+             VALUES ('{active_session}', '{creature_with_roll}', 'might', 10, 'attack', '{{1,2}}') RETURNING id"
+        );
+        let roll_of_creature = owner.value(&insert).await.unwrap();
         owner
             .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
             .await
@@ -275,8 +307,10 @@ impl Scene {
             stranger,
             account_at_limits,
             living_character_at_limits: most_experienced_character,
+            unseated_character_at_limits,
             retired_character_at_limits,
             session_left_at_limits,
+            adventure_at_limits,
             closed_account,
             retired_character_of_closed_account,
             living_character_of_closed_account,
@@ -306,6 +340,8 @@ impl Scene {
             late_roll,
             saved_roll,
             unsaved_roll,
+            roll_of_creature,
+            roll_of_retired_character,
             world,
         }
     }

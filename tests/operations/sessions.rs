@@ -223,6 +223,12 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, scene| {
             tx.sessions().seat(scene.session_with_one_seat_free, scene.leaver.id, scene.leaver.character)
         }),
+        refusal!("sessions.seat", Stranger, "session_started", |tx, scene| {
+            tx.sessions().seat(scene.public_active_session, scene.stranger.id, scene.stranger.character)
+        }),
+        refusal!("sessions.seat", Leaver, "player_removed", |tx, scene| {
+            tx.sessions().seat(scene.starting_soon_session, scene.leaver.id, scene.leaver.character)
+        }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, scene| {
             tx.sessions().seat(scene.waiting_session, scene.account_at_limits, scene.living_character_at_limits)
         }),
@@ -330,6 +336,12 @@ fn seer_refusals() -> Vec<Refusal> {
         refusal!("sessions.set_scene", Seer, "not_found", |tx, scene| tx.sessions().set_scene(Uuid::new_v4(), None)),
         refusal!("sessions.set_scene", Seer, "session_over", |tx, scene| {
             tx.sessions().set_scene(scene.completed_session, Some("epilogue"))
+        }),
+        refusal!("sessions.set_scene", Seer, "invalid_value", |tx, scene| {
+            tx.sessions().set_scene(scene.active_session, Some("x".repeat(201).as_str()))
+        }),
+        refusal!("sessions.set_encounter", Seer, "invalid_value", |tx, scene| {
+            tx.sessions().set_encounter(scene.active_session, Some("x".repeat(201).as_str()))
         }),
         refusal!("sessions.set_encounter", Seer, "session_over", |tx, scene| {
             tx.sessions().set_encounter(scene.completed_session, Some("revenge"))

@@ -37,6 +37,9 @@ pub fn operations() -> Vec<Operation> {
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
+        refusal!("users.sign_up", Service, "id_conflict", |tx, scene| {
+            tx.users().sign_up(NewAccount { id: Some(scene.seer), ..Default::default() })
+        }),
         refusal!("users.profile", Visitor, "not_found", |tx, scene| tx.users().profile(Uuid::new_v4())),
         refusal!("users.by_email", Service, "not_found", |tx, scene| tx.users().by_email("nobody@example.org")),
         refusal!("users.edit", Player, "invalid_value", |tx, scene| {

@@ -127,8 +127,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`] except for the service, [`Error::NotSessionSeer`], [`Error::NotFound`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
+    /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
@@ -142,8 +142,8 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::SessionOver`] except for the service, [`Error::NotSessionSeer`], [`Error::NotFound`],
-    /// [`Error::NotSignedIn`].
+    /// [`Error::SessionOver`] except for the service, [`Error::InvalidValue`] for more than 200 characters and for text
+    /// that contains NUL, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn set_encounter(self, id: Uuid, encounter: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
             let row =

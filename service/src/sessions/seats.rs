@@ -133,8 +133,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::SessionFull`], [`Error::SessionOver`], [`Error::CharacterNotYours`] if it is not the player's,
     /// [`Error::CharacterRetired`], [`Error::SeatLimitReached`], [`Error::NotFound`] for the session or the character,
-    /// [`Error::NotYourChoice`] if the caller is another user who can see the session, [`Error::NotAllowed`] if the
-    /// caller cannot see it, [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
+    /// [`Error::SessionStarted`] and [`Error::PlayerRemoved`] if the player is the caller, [`Error::NotYourChoice`] if
+    /// the caller is another user who can see the session, [`Error::NotAllowed`] if the caller cannot see it,
+    /// [`Error::NotSignedIn`], [`Error::AccountClosed`] if the player's account is closed.
     pub async fn seat(self, id: Uuid, player_id: Uuid, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.seat", session = id, player = player_id, character = character_id, |tx| {
             take_seat(tx, id, player_id, character_id).await
