@@ -337,11 +337,11 @@ fn seer_refusals() -> Vec<Refusal> {
         refusal!("sessions.set_scene", Seer, "session_over", |tx, scene| {
             tx.sessions().set_scene(scene.completed_session, Some("epilogue"))
         }),
-        refusal!("sessions.set_scene", Seer, "invalid_value", |tx, scene| {
-            tx.sessions().set_scene(scene.active_session, Some("x".repeat(201).as_str()))
+        refusal!("sessions.set_scene", Seer, "invalid_value", |tx, scene| async {
+            tx.sessions().set_scene(scene.active_session, Some(&"x".repeat(201))).await
         }),
-        refusal!("sessions.set_encounter", Seer, "invalid_value", |tx, scene| {
-            tx.sessions().set_encounter(scene.active_session, Some("x".repeat(201).as_str()))
+        refusal!("sessions.set_encounter", Seer, "invalid_value", |tx, scene| async {
+            tx.sessions().set_encounter(scene.active_session, Some(&"x".repeat(201))).await
         }),
         refusal!("sessions.set_encounter", Seer, "session_over", |tx, scene| {
             tx.sessions().set_encounter(scene.completed_session, Some("revenge"))
