@@ -113,19 +113,14 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 
 /// With these settings, PostgreSQL prints the time zone as IST, which it reads as that of Israel.
 #[tokio::test]
-async fn a_transaction_is_recognized_however_the_database_prints_times() {
-    let (database, _, role) = create_tenants().await;
-    let settings = "DO $$ BEGIN
-        EXECUTE format('ALTER DATABASE %I SET datestyle = ''SQL, DMY''', current_database());
-        EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kolkata''', current_database());
-    END $$";
-    database.connect(1).await.unwrap().execute_unprepared(settings).await.unwrap();
-    let pool = Database::connect(database.url(), &Options::default()).await.unwrap();
-    let acme = tenant(&pool, &role, "acme");
+async fn a_transaction_is_recognized_however_its_identity_prints_times() {
+    let (_database, pool, role) = create_tenants().await;
+    let identity = tenant(&pool, &role, "acme").identity().clone();
+    let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
+    let acme = pool.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
     let transaction = acme.begin().await.unwrap();
-    let set = "SET LOCAL timezone = 'America/Chicago'";
-    assert_eq!(outcome_code(transaction.execute_unprepared(set).await), "done");
+    assert_eq!(count_notes(&transaction).await, 1);
     transaction.commit().await.unwrap();
 }
 
