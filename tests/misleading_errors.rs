@@ -106,7 +106,8 @@ async fn the_call_after_a_cancelled_one_does_not_get_its_error() {
         let _ =
             tokio::time::timeout(Duration::from_millis(after_ms), single_connection.query_one_raw(sql(failing))).await;
         assert_works(&single_connection).await;
-        // In a transaction, the cancelled statement may have failed, so the transaction can only be rolled back.
+        // In a nested transaction, nobody knows whether the cancelled statement has failed. So it can only be rolled
+        // back, and the outer transaction goes on.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled = tokio::time::timeout(Duration::from_millis(after_ms), inner.query_one_raw(sql(failing))).await;

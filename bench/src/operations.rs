@@ -26,7 +26,7 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
-/// An operation, measured with a number of clients, in the report.
+/// A line of the report: an operation, measured with a number of concurrent clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationResult {
     /// The operation.
@@ -35,7 +35,7 @@ pub struct OperationResult {
     pub clients: u32,
     /// Operations per second by the service.
     pub operations_per_second: f64,
-    /// Transactions per second by pgbench.
+    /// Transactions per second by pgbench, with BEGIN and identity in separate messages.
     pub pgbench_operations_per_second: f64,
     /// `operations_per_second` divided by `pgbench_operations_per_second`.
     pub ratio: f64,
@@ -87,16 +87,16 @@ const OPERATIONS: [(Operation, &str); 4] = [
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
-/// The number of times that the service and pgbench run, in turn. The runs with the median throughput are reported.
+/// The number of times that the service and pgbench run, in turn. Throughput and processor time are those of the run
+/// with the median throughput; latencies are those of all runs.
 const ROUNDS: u32 = 3;
 /// The maximum number of pgbench's threads (`--jobs`).
 const MAX_PGBENCH_THREADS: u32 = 2;
 /// The deadline of each operation. The service sends it as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sets the identity and checks the account, in one statement. The service sends BEGIN, the identity and the check in
-/// one message too, but the check as a separate statement: the service's login may not call the function before the
-/// role is set.
+/// Sets the identity and checks the account, in one statement. The service uses two statements, in one message with
+/// BEGIN, because its login may not call the function before the role is set.
 const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_account()";
 
@@ -105,7 +105,8 @@ const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
-    /// The users and sessions; each concurrent client has a sample of its own.
+    /// The users and sessions, one sample for each client; clients share samples if there are fewer samples than
+    /// clients.
     pub samples: &'a [Sample],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
@@ -305,7 +306,7 @@ async fn capture_steps(
     Ok(steps)
 }
 
-/// Runs a script with pgbench, with as many clients.
+/// Runs a script with pgbench, with the given number of clients.
 async fn run_pgbench(
     script: &Path,
     clients: u32,

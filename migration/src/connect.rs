@@ -16,16 +16,18 @@ pub(crate) const APPLICATION_NAME: &str = "sparc migration";
 ///
 /// [`ConnectError`]: at once if no server listens, and after ten seconds if none answers.
 pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
-    // A pooler in transaction mode supports neither named statements nor every setting.
+    // A pooler in transaction mode may support no named prepared statements, so none are cached, and it may refuse the
+    // startup parameter `extra_float_digits`, so that is not sent.
     let options = options(url)?
         .application_name(APPLICATION_NAME)
         .statement_cache_capacity(0)
         .extra_float_digits(None)
         .disable_statement_logging();
-    // First a single connection, which reports at once what is wrong. A pool would retry until its timeout.
+    // First a single connection, which reports at once what is wrong. A pool would retry until its timeout. The
+    // returned options say whether the server was reached with TLS.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
-    let explain = |error| explain(&options, &error);
-    connection.close().await.map_err(explain)?;
+    let to_connect_error = |error| explain(&options, &error);
+    connection.close().await.map_err(to_connect_error)?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(CONNECT_TIMEOUT)

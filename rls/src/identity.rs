@@ -55,8 +55,9 @@ impl Identity {
         self
     }
 
-    /// Returns the same identity with the id of a user. The id is not sent to the database. It represents the identity
-    /// in logs, and with replicas the log position of the identity is remembered under it.
+    /// Returns the same identity with the id of a user. The id is not sent to the database. It stands for the identity
+    /// in log messages. With replicas, the position in the server's write-ahead log that the identity has seen is
+    /// remembered under this id.
     #[must_use]
     pub fn with_user_id(mut self, id: Uuid) -> Self {
         Arc::make_mut(&mut self.0).user_id = Some(id);
@@ -125,7 +126,7 @@ impl Identity {
     }
 
     /// Returns a hash under which the log position of the identity is remembered. It is that of the user id, if there
-    /// is one, whatever the claims; otherwise that of the role and the settings.
+    /// is one, whatever the settings; otherwise that of the role and the settings.
     pub(crate) fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
@@ -135,8 +136,9 @@ impl Identity {
         hasher.finish()
     }
 
-    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction, followed by
-    /// `extra_columns`. Its last column is the start time of the transaction.
+    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction. If there is
+    /// a begin check, a second SELECT evaluates it. The last SELECT also returns `extra_columns` and, as its last
+    /// column, the start time of the transaction.
     ///
     /// SET LOCAL would be slightly faster, but `pg_stat_statements` counts two SET LOCAL statements with different
     /// values as different statements, and would have an entry for every user.
@@ -243,6 +245,7 @@ fn push_quoted(sql: &mut String, text: &str) {
     sql.push('\'');
 }
 
+/// The user id is not compared, because the database does not see it.
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         (&self.0.role, &self.0.settings, &self.0.begin_check)
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_without_a_user_or_with_another_role_are_refused() {
+    fn only_claims_of_a_user_or_of_a_visitor_are_accepted() {
         let id = Uuid::new_v4().to_string();
         let from_json = |claims: serde_json::Value| match claims {
             serde_json::Value::Object(claims) => supabase::from_claims(claims),
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_equal_if_they_set_the_same_role_and_settings() {
+    fn identities_are_equal_if_role_settings_and_begin_check_are() {
         let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
         let (shared, other) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
         assert_eq!(shared, with_setting("app.tenant", "1"));

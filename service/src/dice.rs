@@ -43,8 +43,9 @@ pub struct Dice<'a, C> {
 }
 
 impl<C: Caller> Dice<'_, C> {
-    /// Makes a roll. The database takes the number of dice from the sheet and the modifiers, and draws the results; a
-    /// user cannot choose them. Repeating the request with the same id returns the first roll.
+    /// Makes a roll. The database computes the number of dice from the attribute of the character or creature and from
+    /// the modifiers, and draws the results. A user can choose neither. Repeating the request with the same id returns
+    /// the first roll.
     ///
     /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
     /// their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.

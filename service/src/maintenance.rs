@@ -57,9 +57,9 @@ impl Default for JobOptions {
 pub struct JobReport {
     /// Number of events deleted, sessions cancelled or archived, or tables vacuumed or skipped.
     pub rows: u64,
-    /// Whether the job ended because it found no more work, and not because the time ran out. It skips rows that
-    /// another transaction has locked, and sessions that cannot be archived or cancelled; each such session leaves a
-    /// warning in PostgreSQL's log.
+    /// Whether the job ended because nothing was left that it could process, and not because the time ran out. Rows
+    /// that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then. Each
+    /// such session leaves a warning in PostgreSQL's log.
     pub is_finished: bool,
 }
 
@@ -105,7 +105,8 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 /// The tables with the most updates and deletions.
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
-/// VACUUM skips a table that the role does not own, with only a warning, so ownership is checked first.
+/// VACUUM runs as the login, and skips a table that the login does not own, with only a warning. So the login's
+/// ownership is checked first.
 const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
@@ -167,10 +168,10 @@ impl<C: Caller> Maintenance<'_, C> {
         in_batches!(self.caller, "maintenance.clean_events", CLEAN_EVENTS, options, progress)
     }
 
-    /// Cancels abandoned live sessions. A session that has not started is abandoned a week after its scheduled start,
-    /// at the latest a year after its creation; without a scheduled start, a month after its creation. A started
-    /// session is abandoned after a month without events. Reports the number cancelled so far after each batch.
-    /// Concurrent runs share the work.
+    /// Cancels abandoned sessions that have not ended. A session that has not started is abandoned a week after its
+    /// scheduled start, at the latest a year after its creation; without a scheduled start, a month after its creation.
+    /// A started session is abandoned after a month without events. Reports the number cancelled so far after each
+    /// batch. Concurrent runs share the work.
     ///
     /// Who may: the service. Three round trips for each batch. Event `session_status`.
     ///

@@ -56,7 +56,7 @@ impl Cluster {
 
     /// Starts a standby that streams from this server.
     pub(crate) fn start_standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
-        let missing_program = || Error::Control("its programs come without pg_basebackup.".to_owned());
+        let missing_program = || Error::Control("the folder of its programs has no pg_basebackup.".to_owned());
         let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing_program)?;
         let source =
             StandbySource { pg_basebackup, primary_url: self.url("postgres"), password: self.password.clone() };
@@ -83,8 +83,8 @@ impl Cluster {
         Err(Error::Start(log))
     }
 
-    /// Tries once to start the server. After the outer error, another attempt would fail too. The inner error is the
-    /// server's log; another attempt, on another port, may succeed.
+    /// Tries once to start the server. The outer error means that no attempt can succeed. The inner error is the log of
+    /// a server that did not start; if the log says that the port is in use, another attempt may succeed.
     fn try_start(
         binaries: &Binaries,
         superuser: &'static str,

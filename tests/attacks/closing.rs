@@ -12,7 +12,7 @@ use super::{
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
-/// Creates four sessions, each with another Seer, and seats the player in all of them.
+/// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
@@ -90,8 +90,8 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate. It tries
-/// again, and succeeds.
+/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate, the row that
+/// every write of the account and its closing lock first. The closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -209,13 +209,13 @@ async fn no_statement_closes_the_account_and_then_writes() {
         (fixture.account, fixture.live.session, fixture.finished.session, fixture.left.session);
     let (published, creature) = (fixture.published, fixture.creature);
     let close = format!("private.close_account('{me}')");
-    let text = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
+    let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
         format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
     };
     let refused_as_closed = [
-        format!("UPDATE adventures SET name = {} WHERE id = '{published}'", text("still here")),
-        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", text("draft")),
+        format!("UPDATE adventures SET name = {} WHERE id = '{published}'", closing_then("still here")),
+        format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", closing_then("draft")),
         format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {close}"),
         format!(
             "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS c WHERE is_closed AND id = '{published}'"
@@ -223,31 +223,31 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!(
             "WITH c AS MATERIALIZED (SELECT {close} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM c WHERE is_closed AND id = '{published}'"
         ),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', {})", text("Another draft")),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', {})", closing_then("Another draft")),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Another draft') RETURNING {close}"),
         format!("DELETE FROM adventures WHERE id = '{published}' AND {close}"),
         format!(
             "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
         ),
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', {})", text("Mud Hag")),
-        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", text("Mud Hag")),
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', {})", closing_then("Mud Hag")),
+        format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", closing_then("Mud Hag")),
         format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
         format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
-        format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", text("Another")),
-        format!("UPDATE characters SET name = {} WHERE id = '{}'", text("Renamed"), fixture.spare),
+        format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", closing_then("Another")),
+        format!("UPDATE characters SET name = {} WHERE id = '{}'", closing_then("Renamed"), fixture.spare),
         format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {close}", fixture.spare),
         format!("DELETE FROM characters WHERE id = '{}' AND {close}", fixture.spare),
         format!(
             "MERGE INTO characters AS hero USING (SELECT '{}'::uuid AS id) AS wanted ON hero.id = wanted.id WHEN MATCHED THEN UPDATE SET name = {}",
             fixture.spare,
-            text("Merged")
+            closing_then("Merged")
         ),
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{me}', '{published}', {})",
-            text("anybody")
+            closing_then("anybody")
         ),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", text("anybody")),
-        insert_event(&text("client.wave"), "'{}'"),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", closing_then("anybody")),
+        insert_event(&closing_then("client.wave"), "'{}'"),
         insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
         format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
         format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{me}'"),
@@ -261,9 +261,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{finished}'"
         ),
-        format!("UPDATE users SET bio = {} WHERE id = '{me}'", text("Back.")),
+        format!("UPDATE users SET bio = {} WHERE id = '{me}'", closing_then("Back.")),
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {close}"),
-        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", text("anybody")),
+        format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", closing_then("anybody")),
         format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{me}'"),
         format!("{} RETURNING {close}", insert_seat(fixture.public_session, me, fixture.hero)),
         format!("{} RETURNING {close}", insert_roll(fixture.joined.session, fixture.hero)),

@@ -1,5 +1,5 @@
--- Seats. Active seats never exceed the seats that the session has, and each player takes their own, with a living
--- character of their own.
+-- Seats. A session never has more active seats than its `max_players`, and each player takes their own seat, with a
+-- living character of their own.
 
 CREATE OR REPLACE FUNCTION private.refuse_seat_after_end()
 RETURNS void
@@ -80,8 +80,9 @@ BEGIN
   )
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
-    -- `check_session_capacity` checks this too, but only after it has locked the session. A transaction that archives
-    -- the session has locked it and waits for this seat, so that would be a deadlock.
+    -- `check_session_capacity` checks this too, but only after it has locked the session. A concurrent transaction that
+    -- archives the session may have locked the session already and wait for this seat. If this statement then waited
+    -- for the session, that would be a deadlock.
     PERFORM private.refuse_seat_after_end();
   END IF;
   IF is_user AND NEW.user_id <> me
@@ -103,8 +104,7 @@ BEGIN
       CONSTRAINT = 'player_removed';
   END IF;
 
-  -- The database sets the time of a removal, whatever the caller writes, because `infinity` would be a value that
-  -- clients cannot read.
+  -- The database sets the time of a removal. A caller could otherwise write `infinity`, which clients cannot read.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
     -- A player who sets `removed_at` on their own seat leaves the session, but is not marked as removed.
     NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
@@ -137,8 +137,8 @@ END
 $$;
 
 -- Refuses somebody else's character before the foreign key locks it. Otherwise the statement could hold that lock while
--- it waits for the session, which the caller can keep locked on another connection, and the owner could not change the
--- character.
+-- it waits for the session, which the caller can keep locked on another connection. Meanwhile the character's owner
+-- could neither rename nor delete the character.
 CREATE OR REPLACE FUNCTION private.check_own_character()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -153,9 +153,10 @@ BEGIN
 END
 $$;
 
--- Counts the seats that one statement takes and gives up, refuses those that exceed a limit of the session or the
--- account or that the session or the character does not allow, and emits the events of players who joined or left.
--- Sessions are locked first (by `lock_rows`), then characters and then profiles, each in the order of their keys.
+-- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has started or
+-- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
+-- players who joined or left. Sessions are locked first (by `lock_rows`), then characters and then profiles, each in
+-- the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -164,7 +165,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
-  -- Parallel arrays with one element for each seat that was given up (-1) or taken (+1).
+  -- Parallel arrays with one element for each seat that was given up (-1) or taken (+1). A seat whose character changes
+  -- has two: -1 with the old character and +1 with the new one.
   session_ids uuid[];
   user_ids uuid[];
   character_ids uuid[];
@@ -201,8 +203,8 @@ BEGIN
       HAVING sum(seats) <> 0
     ) AS changed;
     -- A player who has left can choose another character without taking the seat. `prepare_seat` has checked that the
-    -- session is live, but perhaps in an old snapshot. If the session has changed since that snapshot, locking it fails
-    -- with a serialization error.
+    -- session has not ended, but at REPEATABLE READ perhaps in an old snapshot. Locking the session then fails with a
+    -- serialization error if the session has changed since.
     PERFORM private.lock_rows(
       'sessions',
       ARRAY(
@@ -217,8 +219,9 @@ BEGIN
   IF session_ids IS NULL THEN
     RETURN NULL;
   END IF;
-  -- An expression of the statement may have changed a seat again. That change has already emitted its event, which
-  -- should come after those below, so the statement is refused.
+  -- A function that the statement calls, for example in RETURNING, may have changed one of these seats a second time.
+  -- The second change has already emitted its event, before the events of the first change below, so the statement is
+  -- refused.
   IF TG_OP <> 'DELETE' THEN
     IF EXISTS (
       SELECT
@@ -342,17 +345,19 @@ BEGIN
 END
 $$;
 
--- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot; the sessions are locked
--- only now, and one of them may have become private. This does not apply to a seat taken by code:
--- `private.join_by_code` inserts it as its owner, and checks the code again.
+-- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot. Since then
+-- `enforce_session_capacity` has locked the sessions, and one of them may have become private before that. This does
+-- not apply to a seat taken by code: `private.join_by_code` runs as the owner of the schema, to whom row security does
+-- not apply, and checks the code again itself.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, this also applies to a statement that changes its role. It is a separate IF, because the
-  -- service lacks EXECUTE on `may_take_seat`.
+  -- As in `limits.sql`, this also holds for a login that can assume a role of the API, because a function in its
+  -- statement can change the role. This condition is a separate IF, because in one expression with the next the service
+  -- would need EXECUTE on `may_take_seat`.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -372,8 +377,8 @@ CREATE OR REPLACE TRIGGER prepare_seat
   BEFORE INSERT OR UPDATE OF is_active, character_id, removed_at ON public.session_players
   FOR EACH ROW EXECUTE FUNCTION private.prepare_seat();
 
--- Fires whenever a statement sets `is_active`, even to the value that it already has: so the Seer can mark a player as
--- removed who has just left. Its name puts this trigger after `prepare_seat`.
+-- Fires when a statement sets `is_active` to false, even if it is false already, so that the Seer can mark a player who
+-- has just left as removed. Its name puts this trigger after `prepare_seat`.
 CREATE OR REPLACE TRIGGER prepare_seat_removal
   BEFORE UPDATE OF is_active ON public.session_players
   FOR EACH ROW

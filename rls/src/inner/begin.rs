@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Whether the transaction is SERIALIZABLE, possibly by the database's default. What such a transaction reads is valid
-/// only once it is committed.
+/// only once it is committed, so its end cannot be left to the background.
 const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
 /// The mode of a transaction that can write nothing.
@@ -24,14 +24,16 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) identity: &'a Identity,
     /// The transaction modes, as in BEGIN.
     pub(crate) modes: &'a str,
+    /// The time limit of each statement, from its start.
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) ends_in_background: bool,
 }
 
-/// The columns in the row that answers the message, after those for the settings and the begin check. The last one is
-/// the start time of the transaction.
+/// The columns of the row that answers the message, after its first column, which is that of the settings or, if there
+/// is one, that of the begin check. [`Identity::set_local_sql`] appends one more column, the start time of the
+/// transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     has_isolation: bool,
@@ -151,8 +153,9 @@ impl<C: Connection> Inner<C> {
     }
 }
 
-/// Maps the error for a role that does not exist, or that the login is not a member of, and for a setting that the
-/// server refuses. They have the same SQLSTATEs. The server's message names the role, in whatever language it is.
+/// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
+/// refused have the same SQLSTATEs. They are told apart by the role's name, which the server's message contains in
+/// every language.
 fn identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
     if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
