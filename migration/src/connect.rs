@@ -33,6 +33,6 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
         .acquire_timeout(CONNECT_TIMEOUT)
         .connect_with(options.clone())
         .await
-        .map_err(explain)?;
+        .map_err(to_connect_error)?;
     Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
 }
