@@ -196,7 +196,7 @@ async fn closing_erases_the_profile_even_if_the_trigger_on_accounts_does_not() {
 #[tokio::test]
 async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
     let world = World::new().await;
-    let insert = "INSERT INTO auth.users (email, deleted_at) VALUES ('gone@example.org', now())";
+    let insert = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
     world.owner().exec(insert).await.unwrap();
     assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
     assert_eq!(world.owner().count("users").await, 1);

@@ -13,10 +13,7 @@ use super::{
     Migrator,
     drift::{create_migrated_database, up},
 };
-
-fn is_platform() -> bool {
-    std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
-}
+use crate::world::is_platform;
 
 /// SQL that breaks an object, and how `check` names the object.
 const BREAKAGES: &[(&str, &str)] = &[

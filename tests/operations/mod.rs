@@ -24,6 +24,8 @@ mod wire;
 
 use scene::{CALLERS, Caller, Scene};
 
+use crate::world::is_platform;
+
 /// The outcome of a call: `done`, or the code of its error.
 type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 
@@ -158,7 +160,8 @@ async fn every_refusal_has_the_listed_code_and_changes_nothing() {
     let scene = Scene::new().await;
     let before = scene.hash_rows().await;
     let mut wrong = Vec::new();
-    for refusal in refusals() {
+    // On the platform, the service signs nobody up.
+    for refusal in refusals().into_iter().filter(|refusal| !is_platform() || refusal.name != "users.sign_up") {
         let outcome = call_and_roll_back(&scene.world.sparc, &scene, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
             wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));

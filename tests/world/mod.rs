@@ -13,6 +13,11 @@ use uuid::Uuid;
 
 pub use person::{Person, Refused, refused};
 
+/// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
+pub fn is_platform() -> bool {
+    std::env::var_os("SPARC_PLATFORM").is_some_and(|value| !value.is_empty())
+}
+
 /// Returns the server that all tests of this program share; the first call starts it.
 pub async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
