@@ -302,6 +302,23 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
     assert_invariants(&world).await;
 }
 
+/// Somebody is deleting an ended session in which the account has a seat.
+#[tokio::test]
+async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_session() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    world.set(&game, "status = 'completed'").await;
+    let player = &game.players[0];
+    let deleting = world.owner().begin().await;
+    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session);
+    assert_eq!(exec_in(&deleting, &lock).await, Ok(1));
+    let closing = player.person.begin().await;
+    exec_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    assert_eq!(exec_and_commit(closing, &format!("SELECT private.close_account('{}')", player.id)).await, "done");
+    deleting.rollback().await.unwrap();
+    assert_invariants(&world).await;
+}
+
 /// Deleting an adventure deletes its ended sessions without players. They are stored in the opposite order of their
 /// ids.
 #[tokio::test]

@@ -289,9 +289,10 @@ BEGIN
       bio = NULL
   WHERE id = account
     AND closed_at IS NULL;
-  -- Events of joining and leaving contain the name and the picture, which are replaced here. Events that another
-  -- transaction is just deleting, with their session or because they are old, are skipped: closing must not wait for
-  -- it.
+  -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
+  -- a transaction that is deleting a session or old events, so it skips the events of a locked session, and locked
+  -- events. (An event that this transaction has changed before, as `close_account` does, makes its foreign key lock the
+  -- session again.)
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
@@ -299,7 +300,12 @@ BEGIN
       SELECT event.id
       FROM public.session_events AS event
       WHERE event.session_id = ANY (
-        ARRAY(SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+        ARRAY(
+          SELECT id
+          FROM public.sessions
+          WHERE id IN (SELECT seat.session_id FROM public.session_players AS seat WHERE seat.user_id = account)
+          FOR KEY SHARE SKIP LOCKED
+        )
       )
         AND event.event_type IN ('player_joined', 'player_left')
         AND event.payload ->> 'user_id' = account::text
