@@ -352,17 +352,8 @@ async fn an_ended_session_shows_nothing_of_a_later_draft() {
 async fn a_session_that_the_service_inserts_in_any_status_has_the_times_of_that_status() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let yesterday = "now() - INTERVAL '1 day'";
-    for (status, ended_at) in [
-        ("waiting", "NULL"),
-        ("starting_soon", "NULL"),
-        ("active", "NULL"),
-        ("paused", "NULL"),
-        ("completed", "NULL"),
-        ("completed", yesterday),
-        ("cancelled", "NULL"),
-        ("cancelled", yesterday),
-    ] {
+    let yesterday = ["completed", "cancelled"].map(|status| (status, "now() - INTERVAL '1 day'"));
+    for (status, ended_at) in STATUSES.map(|status| (status, "NULL")).into_iter().chain(yesterday) {
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at) VALUES ('{}', '{}', '{status}', {ended_at})",
             game.seer.uuid(),

@@ -339,8 +339,7 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Updates an adventure. If the caller may not update it, the error is `AdventureNotYours` if the caller can read it,
-/// and otherwise `NotFound`.
+/// Updates an adventure. A caller who may not gets `AdventureNotYours` if they can read it, and otherwise `NotFound`.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),

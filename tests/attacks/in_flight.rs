@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, outcome_code};
+use super::{assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code};
 use crate::world::{Player, World, insert_roll, insert_seat};
 
 fn leave(session: Uuid, player: &Player) -> String {
@@ -138,11 +138,8 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let starting = game.seer.begin().await;
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session);
     assert_eq!(exec_in(&starting, &start).await, Ok(1));
-    let (person, sql) = (player.person.clone(), insert_seat(game.session, player.id, player.character));
-    let seated = tokio::spawn(async move { attempt(&person, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    starting.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), "SP005");
+    let sql = insert_seat(game.session, player.id, player.character);
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, "SP005");
     assert_invariants(&world).await;
 }
 
@@ -156,10 +153,7 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
     let giving = world.service().begin().await;
     let give = format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.uuid(), player.character);
     assert_eq!(exec_in(&giving, &give).await, Ok(1));
-    let (person, sql) = (player.person.clone(), insert_seat(game.session, player.id, player.character));
-    let seated = tokio::spawn(async move { attempt(&person, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    giving.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), "SP006");
+    let sql = insert_seat(game.session, player.id, player.character);
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, "SP006");
     assert_invariants(&world).await;
 }

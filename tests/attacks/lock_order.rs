@@ -2,8 +2,8 @@
 //! somebody may be waiting for.
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
-    query_number,
+    assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, exec_in,
+    full_account::create_full_account, query_number,
 };
 use crate::world::{World, insert_character, insert_roll, insert_seat};
 
@@ -83,12 +83,8 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retiring = player.person.begin().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     assert_eq!(exec_in(&retiring, &retire).await, Ok(1));
-    let service = world.service();
     let sql = insert_seat(game.session, player.id, player.character);
-    let seated = tokio::spawn(async move { attempt(&service, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    retiring.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), "SP007");
+    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, "SP007");
 }
 
 /// The Seer removes a player, who enters the code again before the removal is committed.
@@ -102,12 +98,8 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     assert_eq!(exec_in(&removing, &remove).await, Ok(1));
     let code: String =
         world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let (person, join) =
-        (player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character));
-    let joined = tokio::spawn(async move { attempt(&person, &join).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    removing.commit().await.unwrap();
-    assert_eq!(joined.await.unwrap(), "SP028");
+    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character);
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, "SP028");
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -184,11 +176,7 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let insert = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session);
     let first = world.service().begin().await;
     assert_eq!(exec_in(&first, &insert).await, Ok(1));
-    let service = world.service();
-    let second = tokio::spawn(async move { attempt(&service, &insert).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    first.commit().await.unwrap();
-    assert_eq!(second.await.unwrap(), "done");
+    assert_eq!(attempt_after_waiting(&world, &world.service(), insert, first).await, "done");
 }
 
 /// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.

@@ -52,6 +52,15 @@ async fn attempt(person: &Person, sql: &str) -> String {
     outcome_code(person.exec(sql).await)
 }
 
+/// Starts a statement, commits the transaction for which it waits, and returns the statement's [`outcome_code`].
+async fn attempt_after_waiting(world: &World, person: &Person, sql: String, holder: DatabaseTransaction) -> String {
+    let person = person.clone();
+    let attempted = tokio::spawn(async move { attempt(&person, &sql).await });
+    world.owner().wait_for_lock_waiters(1).await;
+    holder.commit().await.unwrap();
+    attempted.await.unwrap()
+}
+
 /// Runs a statement, rolls it back, and returns its [`outcome_code`].
 async fn dry_run(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;

@@ -3,7 +3,10 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, outcome_code, query_number};
+use super::{
+    assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, exec_in, open_session, outcome_code,
+    query_number,
+};
 use crate::world::{World, insert_roll, insert_seat};
 
 /// An expression that resets the role in the middle of the statement that contains it.
@@ -19,12 +22,8 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         let hiding = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
         exec_in(&hiding, &sql).await.unwrap();
-        let person = users.user(me.id);
         let join = format!("{} {returning}", insert_seat(game.session, me.id, me.character));
-        let joining = tokio::spawn(async move { attempt(&person, &join).await });
-        world.owner().wait_for_lock_waiters(1).await;
-        hiding.commit().await.unwrap();
-        assert_eq!(joining.await.unwrap(), "42501", "{returning}");
+        assert_eq!(attempt_after_waiting(&world, &users.user(me.id), join, hiding).await, "42501", "{returning}");
         assert_eq!(query_number(&world, "SELECT count(*) FROM session_players").await, 0);
     }
 }
@@ -183,11 +182,8 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         let holder = world.owner().begin().await;
         exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
         exec_in(&holder, &format!("UPDATE {change} = '{}'", game.session)).await.unwrap();
-        let (person, sql) = (player.person.clone(), insert_roll(game.session, player.character));
-        let rolling = tokio::spawn(async move { attempt(&person, &sql).await });
-        world.owner().wait_for_lock_waiters(1).await;
-        holder.commit().await.unwrap();
-        assert_eq!(rolling.await.unwrap(), "42501", "{change}");
+        let sql = insert_roll(game.session, player.character);
+        assert_eq!(attempt_after_waiting(&world, &player.person, sql, holder).await, "42501", "{change}");
     }
     let game = world.new_session(0).await;
     let player = world.new_player().await;
@@ -195,10 +191,6 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
     let holder = game.seer.begin().await;
     exec_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session)).await.unwrap();
-    let (person, sql) =
-        (player.person.clone(), format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character));
-    let joining = tokio::spawn(async move { attempt(&person, &sql).await });
-    world.owner().wait_for_lock_waiters(1).await;
-    holder.commit().await.unwrap();
-    assert_eq!(joining.await.unwrap(), "SP020");
+    let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character);
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, "SP020");
 }

@@ -1,6 +1,7 @@
 //! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
 //! PostgreSQL and on a Supabase-like project.
 
+mod accounts;
 mod connecting;
 mod dependents;
 mod drift;
@@ -238,97 +239,6 @@ async fn a_schema_named_auth_that_is_not_the_platforms_is_refused() {
     let (_database, db) = create_plain_database().await;
     db.execute_unprepared("CREATE SCHEMA auth").await.unwrap();
     assert!(refusal_message(Migrator::up(&db, None).await.unwrap_err()).contains("table auth.users"));
-}
-
-#[tokio::test]
-async fn existing_accounts_get_a_profile() {
-    let (_database, db) = create_plain_database().await;
-    // The first migration creates the accounts' table, but no profiles and no triggers.
-    Migrator::up(&db, Some(1)).await.unwrap();
-    db.execute_unprepared(
-        "INSERT INTO auth.users (email, deleted_at)
-         VALUES ('old@x.org', NULL), (NULL, NULL), ('old@x.org', NULL), ('gone@x.org', now())",
-    )
-    .await
-    .unwrap();
-    Migrator::up(&db, None).await.unwrap();
-    let names = query_lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
-    assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
-    assert_eq!(query_lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens_no_account() {
-    let (_database, db) = create_plain_database().await;
-    Migrator::up(&db, None).await.unwrap();
-    db.execute_unprepared(
-        "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
-         UPDATE auth.users SET deleted_at = now() WHERE email = 'ben@x.org';
-         UPDATE auth.users SET deleted_at = NULL WHERE deleted_at IS NOT NULL;
-         DROP TRIGGER on_auth_user_created ON auth.users;
-         DROP TRIGGER on_auth_user_changed ON auth.users;
-         INSERT INTO auth.users (email) VALUES ('eve@x.org');
-         UPDATE auth.users SET email = 'ada@new.org' WHERE email = 'ada@x.org';
-         UPDATE auth.users SET deleted_at = now() WHERE email = 'cas@x.org'",
-    )
-    .await
-    .unwrap();
-    // The accounts that missed no change: `dan`, and `ben`, whose profile is closed.
-    let unchanged = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
-    assert_eq!(unchanged.len(), 2);
-    let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged.join("', '"));
-    let before = query_lines(&db, &row_versions).await;
-    Migrator::up(&db, None).await.unwrap();
-    let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
-        WHERE closed_at IS NULL ORDER BY 1";
-    assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
-    let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
-    assert_eq!(query_lines(&db, closed).await, ["Former player", "Former player"]);
-    assert_eq!(
-        query_lines(&db, &row_versions).await,
-        before,
-        "the profile of an account that did not change must not be written"
-    );
-}
-
-#[tokio::test]
-async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
-    for remove_triggers in [
-        "DROP TRIGGER on_auth_user_created ON auth.users; DROP TRIGGER \"On_auth_user_deleted\" ON auth.users",
-        "ALTER TABLE auth.users DISABLE TRIGGER USER",
-        "CREATE OR REPLACE FUNCTION private.handle_new_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-         CREATE OR REPLACE FUNCTION private.handle_deleted_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-    ] {
-        let (_database, db) = create_plain_database().await;
-        Migrator::up(&db, None).await.unwrap();
-        db.execute_unprepared(&format!(
-            "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
-             INSERT INTO adventures (creator_id, name, status, is_valid, published_at)
-             SELECT id, 'The Mill', 'published', true, now() FROM users WHERE display_name = 'ada';
-             INSERT INTO sessions (adventure_id, seer_id, code)
-             SELECT adventures.id, users.id, 'ABCDEF' FROM adventures, users WHERE display_name = 'cas';
-             INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
-             SELECT id, 'Dorn', 'warrior', 5, 3, 2, 2, '{{}}' FROM users WHERE display_name = 'dan';
-             INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT sessions.id, user_id, characters.id FROM sessions, characters;
-             UPDATE sessions SET status = 'active';
-             {remove_triggers};
-             INSERT INTO auth.users (email) VALUES ('eve@x.org');
-             DELETE FROM auth.users WHERE email IN ('ada@x.org', 'ben@x.org')"
-        ))
-        .await
-        .unwrap();
-        Migrator::up(&db, None).await.unwrap();
-        // A session that others play keeps the profile of the adventure's creator.
-        let profiles = "SELECT display_name || ' ' || (closed_at IS NOT NULL)::text FROM users ORDER BY 1";
-        assert_eq!(
-            query_lines(&db, profiles).await,
-            ["Former player true", "cas false", "dan false", "eve false"],
-            "after {remove_triggers}"
-        );
-        let violations = query_lines(&db, migration::INVARIANTS).await;
-        assert_eq!(violations, Vec::<String>::new(), "after {remove_triggers}");
-    }
 }
 
 /// Returns a server with the roles of a Supabase project, which all tests share.

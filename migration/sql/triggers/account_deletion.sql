@@ -290,9 +290,9 @@ BEGIN
   WHERE id = account
     AND closed_at IS NULL;
   -- Events of joining and leaving contain the name and the picture, which are replaced here. Closing must not wait for
-  -- a transaction that is deleting a session or old events, so it skips the events of a locked session, and locked
-  -- events. (An event that this transaction has changed before, as `close_account` does, makes its foreign key lock the
-  -- session again.)
+  -- a transaction that is deleting a session or old events, so it skips locked events and the events of locked
+  -- sessions. The lock of the session matters when this function runs twice in a transaction, as in `close_account`:
+  -- PostgreSQL then checks the foreign keys of the events again, which locks their sessions.
   UPDATE public.session_events
   SET payload = payload || '{"display_name": "Former player", "avatar_url": null}'
   WHERE id = ANY (
