@@ -7,10 +7,10 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (id, content) = (demo.seer, AdventureContent::single_scene("It rains."));
-//! let morgan = sparc.as_user(id);
-//! let draft = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
-//! let draft = morgan.adventures().create(draft).await?;
+//! # let (seer_id, content) = (demo.seer, AdventureContent::single_scene("It rains."));
+//! let morgan = sparc.as_user(seer_id);
+//! let new_adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+//! let draft = morgan.adventures().create(new_adventure).await?;
 //! match morgan.adventures().publish(draft.id).await {
 //!     Ok(adventure) => println!("published at {:?}", adventure.published_at),
 //!     Err(Error::AdventureInvalid(errors)) => println!("{} validation errors", errors.len()),
@@ -40,7 +40,7 @@ pub use catalogue::{AdventureSummary, CatalogueFilter, CatalogueOrder};
 
 use crate::{
     Caller, Error,
-    connection::{OperationTransaction, UncheckedTransaction, sealed::Sealed},
+    connection::{OperationTransaction, UncheckedTransaction},
     json,
     operation::operation,
     rows::{self, set_if_some},
@@ -51,7 +51,7 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewAdventure {
-    /// Id of the new adventure; random if absent. Repeating the request with the same id returns the first adventure.
+    /// Id of the adventure; random if absent. Repeating the request with the same id returns the existing adventure.
     pub id: Option<Uuid>,
     /// Name, 3 to 100 characters.
     pub name: String,
@@ -155,8 +155,8 @@ pub struct Adventures<'a, C> {
 }
 
 impl<C: Caller> Adventures<'_, C> {
-    /// Creates a draft for the caller. Repeating the request with the same id returns the first adventure. An account
-    /// can have two hundred adventures.
+    /// Creates a draft for the caller. Repeating the request with the same id returns the existing adventure. An
+    /// account can have two hundred adventures.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -164,26 +164,26 @@ impl<C: Caller> Adventures<'_, C> {
     ///
     /// [`Error::AdventureLimitReached`] with two hundred adventures, [`Error::InvalidValue`] for the name, the duration
     /// or the numbers of players, [`Error::IdConflict`], [`Error::NotSignedIn`].
-    pub async fn create(self, new: NewAdventure) -> Result<adventures::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let content = json::to_json(&new.content)?;
+    pub async fn create(self, adventure: NewAdventure) -> Result<adventures::Model, Error> {
+        let id = adventure.id.unwrap_or_else(Uuid::new_v4);
+        let content = json::to_json(&adventure.content)?;
         operation!(self.caller, "adventures.create", adventure = id, |tx| {
             let creator_id = tx.user_id()?;
-            let row = || adventures::ActiveModel {
+            let build_row = || adventures::ActiveModel {
                 id: Set(id),
                 creator_id: Set(creator_id),
-                name: Set(new.name.clone()),
-                description: Set(new.description.clone()),
-                thumbnail_url: Set(new.thumbnail_url.clone()),
-                artwork_url: Set(new.artwork_url.clone()),
-                difficulty: Set(new.difficulty),
-                estimated_duration: Set(new.estimated_duration),
-                min_players: Set(new.min_players),
-                max_players: Set(new.max_players),
+                name: Set(adventure.name.clone()),
+                description: Set(adventure.description.clone()),
+                thumbnail_url: Set(adventure.thumbnail_url.clone()),
+                artwork_url: Set(adventure.artwork_url.clone()),
+                difficulty: Set(adventure.difficulty),
+                estimated_duration: Set(adventure.estimated_duration),
+                min_players: Set(adventure.min_players),
+                max_players: Set(adventure.max_players),
                 content: Set(content.clone()),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, adventures::Column::Id, "adventure", rows::RepeatCheck::ByDigest).await
+            rows::insert_or_get(tx, build_row, adventures::Column::Id, "adventure", rows::RepeatCheck::ByDigest).await
         })
     }
 
@@ -339,7 +339,7 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus
     update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Updates an adventure. A caller who may not gets `AdventureNotYours` if they can read it, and otherwise `NotFound`.
+/// Updates an adventure. If the caller may not, the error is `AdventureNotYours` if they can read it, else `NotFound`.
 async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
@@ -350,7 +350,7 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveMode
     }
 }
 
-/// Does nothing if the adventure was edited or published after it was read.
+/// Matches no row if the adventure was edited or published after it was read.
 const STORE_VALIDATION: &str = "UPDATE public.adventures
      SET is_valid = $2, validation_errors = $3
      WHERE id = $1
@@ -358,10 +358,10 @@ const STORE_VALIDATION: &str = "UPDATE public.adventures
        AND status <> 'published'";
 
 /// Reads the content as the adventure's creator, validates it, and stores the result as the service, because users may
-/// not write it. If the service shares the users' login, one transaction reads and stores, and locks the row in
-/// between. If the service has a login of its own, a transaction of that login stores the result.
+/// not write it. If the users' login can assume the service's role, this is one transaction, which locks the row.
+/// Otherwise a second transaction, through the service's own login, stores the result.
 async fn validate_and_store(
-    caller: &impl Sealed,
+    caller: &impl Caller,
     tx: &UncheckedTransaction,
     id: Uuid,
 ) -> Result<Vec<ValidationError>, Error> {
@@ -395,6 +395,6 @@ async fn validate_and_store(
     let service_tx = Unchecked::begin_unchecked(&service, TransactionOptions::default(), caller.deadline()).await?;
     let stored = service_tx.execute_raw(statement).await?;
     service_tx.commit().await?;
-    // No row matches if the adventure was edited or published in the meantime; the operation is then retried.
+    // After `Busy`, the operation is retried: it reads the adventure again.
     if stored.rows_affected() == 0 { Err(Error::Busy) } else { Ok(errors) }
 }

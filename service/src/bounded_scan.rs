@@ -1,6 +1,6 @@
-//! Lists with filters that no index covers. A page scans at most a thousand rows of the list, however long the list is
-//! and however few rows match. If the limit ends the scan before the page is full, the page has a cursor that continues
-//! the scan.
+//! Lists with filters that no index covers. To fill a page, the database scans at most a thousand rows of the list,
+//! however few of them match. If the scan ends at this limit before the page is full, the page has a cursor that
+//! continues the scan.
 
 use sea_orm::{DbErr, Statement, sqlx::postgres::PgRow};
 use serde::Serialize;
@@ -8,43 +8,47 @@ use uuid::Uuid;
 
 use crate::{Error, Page, connection::UncheckedTransaction, page::ListId, rows, sql::Binds};
 
-/// The maximum number of rows that a page scans.
+/// The maximum number of rows that are scanned for one page.
 pub(crate) const SCAN_LIMIT: usize = 1000;
 
 /// The query of one page, which is a single statement.
 pub(crate) struct PageQuery {
     statement: Statement,
-    /// Whether the scan is limited. If so, the result also has the position at which it ended, unless more rows follow
-    /// the page.
+    /// Whether the scan is limited. If so, each row of the result also has the columns of `scan_end`, which are NULL if
+    /// the scan did not end at the limit or more rows follow the page.
     is_bounded: bool,
 }
 
 impl PageQuery {
-    /// Returns the query of a page whose filters are all covered by an index.
+    /// Returns the query of a page whose filters are all covered by an index. Its scan has no limit.
     pub(crate) fn exact(binds: Binds, page: String) -> Self {
         Self { statement: binds.into_statement(page), is_bounded: false }
     }
 
-    /// Returns the query of a page of at most `limit` rows. `page` selects up to `limit + 1` matching rows of the
-    /// scanned ones. `scanned` selects, for each scanned row, its number as `nth`, its sort keys, and its id as `last`;
-    /// the page must not have columns of these names. `ctes` has the common table expressions that both use, each
-    /// followed by a comma, or is empty. `order_by` sorts the page.
+    /// Returns the query of a page of at most `limit` rows, whose scan is limited.
+    ///
+    /// - `page` selects the first `limit + 1` matching rows among the scanned ones.
+    /// - `scanned` selects for each scanned row its number as `scan_number`, its id as `scanned_id`, and its sort keys.
+    ///   `page` must not have columns of these names.
+    /// - `ctes` has the common table expressions that `page` and `scanned` use, each followed by a comma; it may be
+    ///   empty.
+    /// - `order_by` sorts the page.
     ///
     /// The end of the scan is looked up only if no row follows the page; otherwise the next page begins after this
     /// page's last row. `scan_end` is materialized, because newer PostgreSQL versions would otherwise pull it into the
-    /// join and evaluate it before the page. One statement reads the page and the end: between two statements, a row
-    /// that leaves the list would move the end past a row that the page did not scan.
+    /// join and evaluate it before the page. One statement reads the page and the end of the scan: if a row left the
+    /// list between two statements, the second would find the end one row later, and that row would be on no page.
     pub(crate) fn bounded(binds: Binds, ctes: &str, page: &str, scanned: &str, limit: usize, order_by: &str) -> Self {
         let statement = binds.into_statement(format!(
             "WITH {ctes}page AS MATERIALIZED ({page}),
               scan_end AS MATERIALIZED (
                 SELECT *
                 FROM ({scanned}) AS scanned
-                WHERE nth = {SCAN_LIMIT}
+                WHERE scan_number = {SCAN_LIMIT}
                   AND (SELECT count(*) FROM page) <= {limit}
               )
             SELECT page.*, scan_end.*
-            FROM (VALUES (true)) AS always
+            FROM (VALUES (true)) AS one_row
             LEFT JOIN page ON true
             LEFT JOIN scan_end ON true
             {order_by}"
@@ -52,27 +56,28 @@ impl PageQuery {
         Self { statement, is_bounded: true }
     }
 
-    /// Runs the query. `key` returns the position of a row in the list, and `scan_end` the position at which the scan
-    /// ended, from a row of the result and the id of the last scanned row.
-    pub(crate) async fn fetch<T, K: Serialize>(
+    /// Runs the query. `position_of` returns a row's position in the list. `scan_end_position` returns the position of
+    /// the last scanned row, from its id and a row of the result, which has its sort keys.
+    pub(crate) async fn fetch<T, P: Serialize>(
         &self,
         tx: &UncheckedTransaction,
         list: ListId,
         limit: usize,
         decode: impl Fn(&[PgRow]) -> Result<Vec<T>, DbErr>,
-        key: impl Fn(&T) -> K,
-        scan_end: impl Fn(&PgRow, Uuid) -> Result<K, DbErr>,
+        position_of: impl Fn(&T) -> P,
+        scan_end_position: impl Fn(&PgRow, Uuid) -> Result<P, DbErr>,
     ) -> Result<Page<T>, Error> {
         let result = tx.fetch_all(self.statement.clone()).await?;
         let Some(first) = result.first().filter(|_| self.is_bounded) else {
-            return list.build_page(decode(&result)?, limit, key);
+            return list.build_page(decode(&result)?, limit, position_of);
         };
-        let end = rows::decode_cell::<Option<Uuid>>(first, "last")?.map(|id| scan_end(first, id)).transpose()?;
-        // If no row matches, the result has only the end of the scan.
+        let last_scanned_id = rows::decode_cell::<Option<Uuid>>(first, "scanned_id")?;
+        let scan_end = last_scanned_id.map(|id| scan_end_position(first, id)).transpose()?;
+        // If no row matches, the result is one row, in which all columns of the page are NULL.
         let is_empty = rows::decode_cell::<Option<Uuid>>(first, "id")?.is_none();
-        let mut page = list.build_page(decode(if is_empty { &[] } else { &result })?, limit, key)?;
-        if let (None, Some(end)) = (&page.next, end) {
-            page.next = Some(list.encode_cursor(&end)?);
+        let mut page = list.build_page(decode(if is_empty { &[] } else { &result })?, limit, position_of)?;
+        if let (None, Some(scan_end)) = (&page.next, scan_end) {
+            page.next = Some(list.encode_cursor(&scan_end)?);
         }
         Ok(page)
     }

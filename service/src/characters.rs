@@ -1,4 +1,4 @@
-//! Characters, which the players play.
+//! The characters of the players.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::CharacterClass;
@@ -8,10 +8,10 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let id = demo.player;
-//! let ada = sparc.as_user(id);
-//! let new = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
-//! let brunhild = ada.characters().create(new).await?; // might 5: the default sheet
+//! # let user_id = demo.player;
+//! let ada = sparc.as_user(user_id);
+//! let new_character = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
+//! let brunhild = ada.characters().create(new_character).await?; // with a warrior's default attributes
 //! let hit_points = ada.characters().damage(brunhild.id, 2).await?;
 //! println!("{} of {} hit points", hit_points.hit_points, hit_points.max_hit_points);
 //! # Ok(())
@@ -43,16 +43,16 @@ use crate::{Caller, Error, connection::UncheckedTransaction, json, operation::op
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCharacter {
-    /// Id of the new character; random if absent. Repeating the request with the same id returns the first character.
+    /// Id of the character; random if absent. Repeating the request with the same id returns the existing character.
     pub id: Option<Uuid>,
     /// Name, 2 to 50 characters, unique within the account.
     pub name: String,
     /// Class. Warrior by default.
     #[serde(default = "NewCharacter::default_class")]
     pub class: CharacterClass,
-    /// Attributes. By default, those of the class's default sheet.
+    /// Attributes. The defaults of the class if absent ([`Attributes::default_for`]).
     pub attributes: Option<Attributes>,
-    /// Items that it carries.
+    /// Items that the character carries.
     #[serde(default)]
     pub equipment: Vec<Item>,
     /// Special ability.
@@ -108,7 +108,7 @@ pub struct Characters<'a, C> {
 }
 
 impl<C: Caller> Characters<'_, C> {
-    /// Creates a character for the caller. Repeating the request with the same id returns the first character.
+    /// Creates a character for the caller. Repeating the request with the same id returns the existing character.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -116,18 +116,18 @@ impl<C: Caller> Characters<'_, C> {
     ///
     /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::CharacterNameTaken`],
     /// [`Error::IdConflict`], [`Error::InvalidValue`] for the name, [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn create(self, new: NewCharacter) -> Result<characters::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let attributes = new.attributes.unwrap_or(Attributes::default_for(new.class));
-        let equipment = json::to_json(&new.equipment)?;
-        let special_ability = json::to_json(&new.special_ability)?;
+    pub async fn create(self, character: NewCharacter) -> Result<characters::Model, Error> {
+        let id = character.id.unwrap_or_else(Uuid::new_v4);
+        let attributes = character.attributes.unwrap_or(Attributes::default_for(character.class));
+        let equipment = json::to_json(&character.equipment)?;
+        let special_ability = json::to_json(&character.special_ability)?;
         operation!(self.caller, "characters.create", character = id, |tx| {
             let user_id = tx.user_id()?;
-            let row = || characters::ActiveModel {
+            let build_row = || characters::ActiveModel {
                 id: Set(id),
                 user_id: Set(user_id),
-                name: Set(new.name.clone()),
-                class: Set(new.class),
+                name: Set(character.name.clone()),
+                class: Set(character.class),
                 might: Set(attributes.might.get()),
                 grace: Set(attributes.grace.get()),
                 wit: Set(attributes.wit.get()),
@@ -136,7 +136,7 @@ impl<C: Caller> Characters<'_, C> {
                 special_ability: Set(special_ability.clone()),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, characters::Column::Id, "character", rows::RepeatCheck::ByDigest).await
+            rows::insert_or_get(tx, build_row, characters::Column::Id, "character", rows::RepeatCheck::ByDigest).await
         })
     }
 
@@ -313,7 +313,8 @@ async fn update(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveMode
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
-/// Sets `retired_at` to `now()` or `NULL`. A trigger keeps the first time if the character is already retired.
+/// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, a trigger keeps the
+/// earlier time.
 async fn set_retired(
     tx: &UncheckedTransaction,
     id: Uuid,

@@ -72,7 +72,7 @@ pub struct Ability {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCreature {
-    /// Id of the new creature; random if absent. Repeating the request with the same id returns the first creature.
+    /// Id of the new creature; random if absent. Repeating the request with the same id returns the existing creature.
     pub id: Option<Uuid>,
     /// Name, 1 to 100 characters.
     pub name: String,
@@ -145,7 +145,7 @@ pub struct Creatures<'a, C> {
 }
 
 impl<C: Caller> Creatures<'_, C> {
-    /// Adds a creature to an adventure. Repeating the request with the same id returns the first creature. An adventure
+    /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An adventure
     /// can have two hundred creatures.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
@@ -155,23 +155,23 @@ impl<C: Caller> Creatures<'_, C> {
     /// [`Error::CreatureLimitReached`] with two hundred creatures, [`Error::AdventureNotYours`] for another user's
     /// published adventure, [`Error::NotAllowed`] for another user's unpublished adventure and if there is no such
     /// adventure, [`Error::InvalidValue`], [`Error::IdConflict`], [`Error::NotSignedIn`].
-    pub async fn add(self, adventure_id: Uuid, new: NewCreature) -> Result<creatures::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let stats = json::to_json(&new.stats)?;
-        let abilities = json::to_json(&new.abilities)?;
+    pub async fn add(self, adventure_id: Uuid, creature: NewCreature) -> Result<creatures::Model, Error> {
+        let id = creature.id.unwrap_or_else(Uuid::new_v4);
+        let stats = json::to_json(&creature.stats)?;
+        let abilities = json::to_json(&creature.abilities)?;
         operation!(self.caller, "creatures.add", adventure = adventure_id, creature = id, |tx| {
-            let row = || creatures::ActiveModel {
+            let build_row = || creatures::ActiveModel {
                 id: Set(id),
                 adventure_id: Set(adventure_id),
-                name: Set(new.name.clone()),
-                description: Set(new.description.clone()),
+                name: Set(creature.name.clone()),
+                description: Set(creature.description.clone()),
                 stats: Set(stats.clone()),
                 abilities: Set(abilities.clone()),
-                hit_points: Set(new.hit_points),
-                armor: Set(new.armor),
+                hit_points: Set(creature.hit_points),
+                armor: Set(creature.armor),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, creatures::Column::Id, "creature", rows::RepeatCheck::ByDigest).await
+            rows::insert_or_get(tx, build_row, creatures::Column::Id, "creature", rows::RepeatCheck::ByDigest).await
         })
     }
 

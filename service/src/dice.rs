@@ -56,28 +56,28 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::CharacterNotYours`], [`Error::CharacterRetired`], [`Error::NotSessionSeer`] for a creature,
     /// [`Error::NotAllowed`] if the caller is not a participant or there is no such session; [`Error::InvalidValue`]
     /// for modifiers out of range, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotSignedIn`].
-    pub async fn roll(self, new: NewRoll) -> Result<dice_rolls::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let modifiers = json::to_json(&new.modifiers)?;
-        let (character_id, creature_id) = match new.roller {
+    pub async fn roll(self, roll: NewRoll) -> Result<dice_rolls::Model, Error> {
+        let id = roll.id.unwrap_or_else(Uuid::new_v4);
+        let modifiers = json::to_json(&roll.modifiers)?;
+        let (character_id, creature_id) = match roll.roller {
             Roller::Character(id) => (Some(id), None),
             Roller::Creature(id) => (None, Some(id)),
         };
-        operation!(self.caller, "dice.roll", session = new.session_id, roll = id, |tx| {
-            let row = || dice_rolls::ActiveModel {
+        operation!(self.caller, "dice.roll", session = roll.session_id, roll = id, |tx| {
+            let build_row = || dice_rolls::ActiveModel {
                 id: Set(id),
-                session_id: Set(new.session_id),
+                session_id: Set(roll.session_id),
                 character_id: Set(character_id),
                 creature_id: Set(creature_id),
-                attribute: Set(new.attribute),
-                difficulty: Set(new.difficulty.get()),
-                roll_type: Set(new.kind),
+                attribute: Set(roll.attribute),
+                difficulty: Set(roll.difficulty.get()),
+                roll_type: Set(roll.kind),
                 modifiers: Set(modifiers.clone()),
-                description: Set(new.description.clone()),
+                description: Set(roll.description.clone()),
                 ..Default::default()
             };
             let check = rows::RepeatCheck::ByColumns(dice_rolls::Column::RolledBy);
-            rows::insert_or_get(tx, row, dice_rolls::Column::Id, "roll", check).await
+            rows::insert_or_get(tx, build_row, dice_rolls::Column::Id, "roll", check).await
         })
     }
 

@@ -50,7 +50,7 @@ const PAGE_SIZE: i64 = 200;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
-    /// Id of the new event; random if absent. Repeating the request with the same id returns the first event.
+    /// Id of the new event; random if absent. Repeating the request with the same id returns the existing event.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
@@ -84,7 +84,7 @@ rows::row_decoder!(COLUMNS, decode_events: Event { id, session_id, event_type, p
 
 impl<C: Caller> Events<'_, C> {
     /// Sends a client's event to a session: its type is `client.` followed by `kind`, and its sender is the caller.
-    /// Repeating the request with the same id returns the first event.
+    /// Repeating the request with the same id returns the existing event.
     ///
     /// Who may: the Seer, everyone who holds a seat, and the service. Three round trips. Event `client.*`.
     ///
@@ -92,22 +92,22 @@ impl<C: Caller> Events<'_, C> {
     ///
     /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::InvalidValue`] for
     /// the kind or for text that contains NUL, [`Error::IdConflict`], [`Error::NotSignedIn`].
-    pub async fn send(self, new: NewEvent) -> Result<session_events::Model, Error> {
-        if new.kind.is_empty() {
+    pub async fn send(self, event: NewEvent) -> Result<session_events::Model, Error> {
+        if event.kind.is_empty() {
             return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
         }
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let kind = format!("client.{}", new.kind);
-        operation!(self.caller, "events.send", session = new.session_id, event = id, |tx| {
-            let row = || session_events::ActiveModel {
+        let id = event.id.unwrap_or_else(Uuid::new_v4);
+        let kind = format!("client.{}", event.kind);
+        operation!(self.caller, "events.send", session = event.session_id, event = id, |tx| {
+            let build_row = || session_events::ActiveModel {
                 id: Set(id),
-                session_id: Set(new.session_id),
+                session_id: Set(event.session_id),
                 event_type: Set(kind.clone()),
-                payload: Set(new.payload.clone()),
+                payload: Set(event.payload.clone()),
                 ..Default::default()
             };
             let check = rows::RepeatCheck::ByColumns(session_events::Column::SenderId);
-            rows::insert_or_get(tx, row, session_events::Column::Id, "event", check).await
+            rows::insert_or_get(tx, build_row, session_events::Column::Id, "event", check).await
         })
     }
 

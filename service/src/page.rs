@@ -69,9 +69,8 @@ impl FromStr for Cursor {
     }
 }
 
-/// Identifies the list that a cursor belongs to, by its name and everything that determines which rows are in it. A
-/// cursor of another list, or of the same list with another filter, is refused, because its position would have another
-/// meaning.
+/// Identifies a list: a hash of its name and filter. Each cursor contains the id of its list. A cursor of another list,
+/// or of the same list with another filter, is refused, because its position would have another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListId(u64);
 
@@ -79,16 +78,15 @@ impl ListId {
     /// Identifies a list with a filter. If each user has a list of their own, the filter must include the user's id.
     pub(crate) fn new(name: &str, filter: &impl Debug) -> Self {
         // FNV-1a gives the same hash in every process of a service. The standard library's hashers do not promise that.
+        const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
         let text = format!("{name} {filter:?}");
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        Self(hash)
+        Self(text.bytes().fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)))
     }
 
-    /// Returns a cursor at the position that `key` describes.
-    pub(crate) fn encode_cursor<K: Serialize>(self, key: &K) -> Result<Cursor, Error> {
-        let bytes = serde_json::to_vec(&(self.0, key)).map_err(|_| Error::InvalidCursor)?;
+    /// Returns a cursor for a position in this list.
+    pub(crate) fn encode_cursor<P: Serialize>(self, position: &P) -> Result<Cursor, Error> {
+        let bytes = serde_json::to_vec(&(self.0, position)).map_err(|_| Error::InvalidCursor)?;
         let mut text = String::with_capacity(2 * bytes.len());
         for byte in bytes {
             write!(text, "{byte:02x}").map_err(|_| Error::InvalidCursor)?;
@@ -97,7 +95,7 @@ impl ListId {
     }
 
     /// Returns the position of a cursor, which must belong to this list. `None` if there is no cursor.
-    pub(crate) fn decode_cursor<K: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<K>, Error> {
+    pub(crate) fn decode_cursor<P: DeserializeOwned>(self, cursor: Option<&Cursor>) -> Result<Option<P>, Error> {
         let Some(cursor) = cursor else { return Ok(None) };
         let digits = cursor.0.as_bytes();
         let bytes: Option<Vec<u8>> = digits
@@ -107,23 +105,23 @@ impl ListId {
                 u8::from_str_radix(text, 16).ok()
             })
             .collect();
-        let (list, key) =
-            bytes.and_then(|bytes| serde_json::from_slice::<(u64, K)>(&bytes).ok()).ok_or(Error::InvalidCursor)?;
-        if list == self.0 { Ok(Some(key)) } else { Err(Error::InvalidCursor) }
+        let (list_id, position) =
+            bytes.and_then(|bytes| serde_json::from_slice::<(u64, P)>(&bytes).ok()).ok_or(Error::InvalidCursor)?;
+        if list_id == self.0 { Ok(Some(position)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of the first `limit` rows. If there are more, the page has a cursor for the next one, at the
-    /// position that `key` returns for its last row.
-    pub(crate) fn build_page<T, K: Serialize>(
+    /// Returns a page of the first `limit` rows. If there are more rows, the page has a cursor for the position of its
+    /// last row, which `position_of` returns.
+    pub(crate) fn build_page<T, P: Serialize>(
         self,
         mut rows: Vec<T>,
         limit: usize,
-        key: impl FnOnce(&T) -> K,
+        position_of: impl FnOnce(&T) -> P,
     ) -> Result<Page<T>, Error> {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = match rows.last() {
-            Some(last) if has_more => Some(self.encode_cursor(&key(last))?),
+            Some(last) if has_more => Some(self.encode_cursor(&position_of(last))?),
             _ => None,
         };
         Ok(Page { items: rows, next })
@@ -151,11 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_cursor_is_refused() {
+    fn text_that_is_not_a_cursor_is_refused() {
         let list = ListId::new("a.list", &"filter");
-        for text in ["", "7", "zz", "ä", "é1", "5b225d"] {
-            let forged = Cursor::from(text.to_owned());
-            assert_eq!(list.decode_cursor::<(String, i32)>(Some(&forged)).unwrap_err().code(), "bad_cursor");
+        let invalid_json = "5b225d"; // hexadecimal for `["]`
+        for text in ["", "7", "zz", "ä", "é1", invalid_json] {
+            let cursor = Cursor::from(text.to_owned());
+            assert_eq!(list.decode_cursor::<(String, i32)>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
         }
     }
 }

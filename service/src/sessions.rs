@@ -51,7 +51,7 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
-    /// Id of the new session; random if absent. Repeating the request with the same id returns the first session.
+    /// Id of the new session; random if absent. Repeating the request with the same id returns the existing session.
     pub id: Option<Uuid>,
     /// Adventure to play: a published one, or one of the Seer's own.
     pub adventure_id: Uuid,
@@ -137,7 +137,7 @@ pub struct Sessions<'a, C> {
 
 impl<C: Caller> Sessions<'_, C> {
     /// Creates a session with the caller as its Seer; the database generates its code. Repeating the request with the
-    /// same id returns the first session.
+    /// same id returns the existing session.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -146,22 +146,22 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AdventureNotPlayable`], also if there is no such adventure; [`Error::SessionLimitReached`],
     /// [`Error::IdConflict`], [`Error::InvalidValue`] for text that contains NUL or a start more than an hour in the
     /// past, [`Error::NotSignedIn`], [`Error::AccountClosed`].
-    pub async fn create(self, new: NewSession) -> Result<sessions::Model, Error> {
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
+    pub async fn create(self, session: NewSession) -> Result<sessions::Model, Error> {
+        let id = session.id.unwrap_or_else(Uuid::new_v4);
         operation!(self.caller, "sessions.create", session = id, |tx| {
             let seer_id = tx.user_id()?;
-            let row = || sessions::ActiveModel {
+            let build_row = || sessions::ActiveModel {
                 id: Set(id),
                 seer_id: Set(seer_id),
-                adventure_id: Set(new.adventure_id),
-                is_public: Set(new.visibility == Visibility::Public),
-                max_players: Set(new.max_players.get()),
-                looking_for: Set(new.looking_for.clone()),
+                adventure_id: Set(session.adventure_id),
+                is_public: Set(session.visibility == Visibility::Public),
+                max_players: Set(session.max_players.get()),
+                looking_for: Set(session.looking_for.clone()),
                 // PostgreSQL stores microseconds.
-                scheduled_start: Set(new.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
+                scheduled_start: Set(session.scheduled_start.map(|start| start.trunc_subsecs(6).into())),
                 ..Default::default()
             };
-            rows::insert_or_get(tx, row, sessions::Column::Id, "session", rows::RepeatCheck::ByDigest).await
+            rows::insert_or_get(tx, build_row, sessions::Column::Id, "session", rows::RepeatCheck::ByDigest).await
         })
     }
 

@@ -43,7 +43,7 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
-    /// Id of the new account; random if absent. Repeating the request with the same id returns the first account,
+    /// Id of the new account; random if absent. Repeating the request with the same id returns the existing account,
     /// unless it has been closed since.
     pub id: Option<Uuid>,
     /// E-mail address, if any. If another account already has it, this account is created without one; check with
@@ -92,7 +92,7 @@ impl<C: Caller> Users<'_, C> {
     /// without one; check with [`is_email_taken`](Self::is_email_taken) first. Nothing checks whether the e-mail
     /// address is valid and belongs to the person who signs up.
     ///
-    /// Repeating the request with the same id returns the first account. So a program that issues a token for the
+    /// Repeating the request with the same id returns the existing account. So a program that issues a token for the
     /// result must choose the id itself, and not accept it from the person who signs up; otherwise anyone who repeats
     /// the request gets a token for the account.
     ///

@@ -19,7 +19,7 @@ use crate::{
     sql::Binds,
 };
 
-/// Maximum number of rows per page.
+/// Maximum number of adventures per page.
 const PAGE_SIZE: usize = 20;
 
 /// An adventure without its content, for lists.
@@ -101,12 +101,13 @@ crate::values::impl_text_conversions!(
     "must be newest, most_played or best_rated"
 );
 
-/// Number of adventures that a filtered page scans first. If they do not fill the page, it scans [`SCAN_LIMIT`].
+/// Number of adventures that are scanned first for a filtered page. If they do not fill the page, [`SCAN_LIMIT`]
+/// adventures are scanned.
 const FIRST_SCAN_LIMIT: usize = 100;
 
-/// The key of a cursor: the position of a row, in each order.
+/// A position in the list, in one of its orders: the value by which the list is sorted, and the id.
 #[derive(Serialize, Deserialize)]
-enum Key {
+enum ListPosition {
     Newest(Option<DateTimeWithTimeZone>, Uuid),
     MostPlayed(i32, Uuid),
     BestRated(Option<Decimal>, Uuid),
@@ -115,9 +116,11 @@ enum Key {
 impl<C: Caller> Adventures<'_, C> {
     /// Returns a page of at most twenty published adventures: the first, or the one after the cursor.
     ///
-    /// Adventures that are published or unpublished between two requests do not shift the next page. One that is
-    /// completed or rated in the meantime may move to another page. With a filter, a page scans at most a thousand
-    /// adventures, so it may have fewer than twenty rows, or none, and still have a next page.
+    /// Adventures that are published or unpublished between two requests do not shift the next page. In the orders by
+    /// plays and by rating, an adventure that is completed or rated in the meantime may move to another page.
+    ///
+    /// With a filter, at most a thousand adventures are scanned for a page. So a page may have fewer than twenty
+    /// adventures, or none, although there is a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -131,22 +134,22 @@ impl<C: Caller> Adventures<'_, C> {
         after: Option<&Cursor>,
     ) -> Result<Page<AdventureSummary>, Error> {
         let list = ListId::new("adventures.catalogue", &(filter, order));
-        let after = list.decode_cursor::<Key>(after)?;
+        let after = list.decode_cursor::<ListPosition>(after)?;
         let query = page_query(filter, order, after.as_ref())?;
         operation!(self.caller, reads "adventures.catalogue", |tx| {
-            let key = |row: &AdventureSummary| match order {
-                CatalogueOrder::Newest => Key::Newest(row.published_at, row.id),
-                CatalogueOrder::MostPlayed => Key::MostPlayed(row.times_played, row.id),
-                CatalogueOrder::BestRated => Key::BestRated(row.average_rating, row.id),
+            let position_of = |summary: &AdventureSummary| match order {
+                CatalogueOrder::Newest => ListPosition::Newest(summary.published_at, summary.id),
+                CatalogueOrder::MostPlayed => ListPosition::MostPlayed(summary.times_played, summary.id),
+                CatalogueOrder::BestRated => ListPosition::BestRated(summary.average_rating, summary.id),
             };
-            let scan_end = |row: &PgRow, id| {
+            let scan_end_position = |row: &PgRow, id| {
                 Ok(match order {
-                    CatalogueOrder::Newest => Key::Newest(rows::decode_cell(row, "sort_value")?, id),
-                    CatalogueOrder::MostPlayed => Key::MostPlayed(rows::decode_cell(row, "sort_value")?, id),
-                    CatalogueOrder::BestRated => Key::BestRated(rows::decode_cell(row, "sort_value")?, id),
+                    CatalogueOrder::Newest => ListPosition::Newest(rows::decode_cell(row, "sort_value")?, id),
+                    CatalogueOrder::MostPlayed => ListPosition::MostPlayed(rows::decode_cell(row, "sort_value")?, id),
+                    CatalogueOrder::BestRated => ListPosition::BestRated(rows::decode_cell(row, "sort_value")?, id),
                 })
             };
-            query.fetch(tx, list, PAGE_SIZE, decode_summaries, key, scan_end).await
+            query.fetch(tx, list, PAGE_SIZE, decode_summaries, position_of, scan_end_position).await
         })
     }
 
@@ -164,16 +167,17 @@ impl<C: Caller> Adventures<'_, C> {
         operation!(self.caller, reads "adventures.mine", |tx| {
             let mut binds = Binds::default();
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user_id()?));
-            if let Some((created, id)) = after {
-                let (created, id) = (binds.bind(created), binds.bind(id));
-                conditions += &format!(" AND created_at <= {created} AND (created_at < {created} OR id > {id})");
+            if let Some((created_at, id)) = after {
+                let (created_at, id) = (binds.bind(created_at), binds.bind(id));
+                conditions +=
+                    &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {id})");
             }
             let limit = PAGE_SIZE + 1;
             let sql = format!(
                 "SELECT {COLUMNS} FROM public.adventures WHERE {conditions} ORDER BY created_at DESC, id LIMIT {limit}"
             );
-            let rows = rows::fetch_all(tx, binds.into_statement(sql), decode_summaries).await?;
-            list.build_page(rows, PAGE_SIZE, |row: &AdventureSummary| (row.created_at, row.id))
+            let summaries = rows::fetch_all(tx, binds.into_statement(sql), decode_summaries).await?;
+            list.build_page(summaries, PAGE_SIZE, |summary: &AdventureSummary| (summary.created_at, summary.id))
         })
     }
 }
@@ -187,8 +191,8 @@ rows::row_decoder!(COLUMNS, decode_summaries: AdventureSummary {
 fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
     if let Some(difficulty) = filter.difficulty {
-        let value = binds.bind(difficulty.to_value().value.into_owned());
-        conditions.push(format!("difficulty = {value}::public.difficulty_level"));
+        let difficulty = binds.bind(difficulty.to_value().value.into_owned());
+        conditions.push(format!("difficulty = {difficulty}::public.difficulty_level"));
     }
     if let Some(min_minutes) = filter.min_minutes {
         conditions.push(format!("estimated_duration >= {}", binds.bind(min_minutes)));
@@ -200,64 +204,72 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
         conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(players)));
     }
     if let Some(search) = &filter.search {
-        let value = binds.bind_search(search);
-        conditions.push(format!("(name ILIKE {value} OR description ILIKE {value})"));
+        let pattern = binds.bind_search(search);
+        conditions.push(format!("(name ILIKE {pattern} OR description ILIKE {pattern})"));
     }
     conditions.join(" AND ")
 }
 
 /// Returns the query for one page.
-fn page_query(filter: &CatalogueFilter, order: CatalogueOrder, after: Option<&Key>) -> Result<PageQuery, Error> {
+fn page_query(
+    filter: &CatalogueFilter,
+    order: CatalogueOrder,
+    after: Option<&ListPosition>,
+) -> Result<PageQuery, Error> {
     let mut binds = Binds::default();
-    let unindexed_filters = unindexed_filters(filter, &mut binds);
-    let (column, nulls, list_function) = match order {
+    let unindexed_conditions = unindexed_filters(filter, &mut binds);
+    let (sort_column, nulls, list_function) = match order {
         CatalogueOrder::Newest => ("published_at", "", "newest_adventures"),
         CatalogueOrder::MostPlayed => ("times_played", "", "most_played_adventures"),
         CatalogueOrder::BestRated => ("average_rating", " NULLS LAST", "best_rated_adventures"),
     };
-    let order_by = format!("ORDER BY {column} DESC{nulls}, id");
-    let (sort_value, id) = match (order, after) {
+    let order_by = format!("ORDER BY {sort_column} DESC{nulls}, id");
+    let (after_value, after_id) = match (order, after) {
         (_, None) => (None, None),
-        (CatalogueOrder::Newest, Some(Key::Newest(sort_value, id))) => {
+        (CatalogueOrder::Newest, Some(ListPosition::Newest(sort_value, id))) => {
             (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
         }
-        (CatalogueOrder::MostPlayed, Some(Key::MostPlayed(sort_value, id))) => {
+        (CatalogueOrder::MostPlayed, Some(ListPosition::MostPlayed(sort_value, id))) => {
             (Some(binds.bind(*sort_value)), Some(id))
         }
-        (CatalogueOrder::BestRated, Some(Key::BestRated(sort_value, id))) => {
+        (CatalogueOrder::BestRated, Some(ListPosition::BestRated(sort_value, id))) => {
             (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
         }
         _ => return Err(Error::InvalidCursor),
     };
-    let is_first = id.is_none();
+    let is_first_page = after.is_none();
     let null = || "NULL".to_owned();
-    let (sort_value, id) = (sort_value.unwrap_or_else(null), id.map_or_else(null, |id| binds.bind(*id)));
+    let (after_value, after_id) = (after_value.unwrap_or_else(null), after_id.map_or_else(null, |id| binds.bind(*id)));
     let limit = PAGE_SIZE + 1;
-    Ok(if !unindexed_filters.is_empty() {
+    Ok(if !unindexed_conditions.is_empty() {
         // The function returns rows in the order of the list, so the first rows that match are the page. PostgreSQL
         // collects all rows of a function before it returns the first, so a short scan is tried before the long one.
         let ctes = format!(
-            "beginning AS MATERIALIZED (
-                SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {FIRST_SCAN_LIMIT})
-                WHERE {unindexed_filters} LIMIT {limit}
+            "short_scan AS MATERIALIZED (
+                SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {FIRST_SCAN_LIMIT})
+                WHERE {unindexed_conditions} LIMIT {limit}
               ),
-              scanned AS MATERIALIZED (
-                SELECT * FROM private.{list_function}({sort_value}, {id}, {SCAN_LIMIT}) WITH ORDINALITY
-                WHERE (SELECT count(*) FROM beginning) < {limit}
+              long_scan AS MATERIALIZED (
+                SELECT * FROM private.{list_function}({after_value}, {after_id}, {SCAN_LIMIT}) WITH ORDINALITY
+                WHERE (SELECT count(*) FROM short_scan) < {limit}
               ), "
         );
         let page = format!(
-            "(SELECT * FROM beginning WHERE NOT EXISTS (SELECT FROM scanned))
+            "(SELECT * FROM short_scan WHERE NOT EXISTS (SELECT FROM long_scan))
              UNION ALL
-             (SELECT {COLUMNS} FROM scanned WHERE {unindexed_filters} LIMIT {limit})"
+             (SELECT {COLUMNS} FROM long_scan WHERE {unindexed_conditions} LIMIT {limit})"
         );
-        let scanned = format!("SELECT {column} AS sort_value, id AS last, ordinality AS nth FROM scanned");
+        let scanned =
+            format!("SELECT {sort_column} AS sort_value, id AS scanned_id, ordinality AS scan_number FROM long_scan");
         PageQuery::bounded(binds, &ctes, &page, &scanned, PAGE_SIZE, &order_by)
-    } else if is_first {
+    } else if is_first_page {
         let page =
             format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}");
         PageQuery::exact(binds, page)
     } else {
-        PageQuery::exact(binds, format!("SELECT {COLUMNS} FROM private.{list_function}({sort_value}, {id}, {limit})"))
+        PageQuery::exact(
+            binds,
+            format!("SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),
+        )
     })
 }

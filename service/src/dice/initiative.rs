@@ -21,7 +21,7 @@ use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operati
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInitiative {
-    /// Id of the initiative; random if absent. Repeating the request with the same id returns the first rolls.
+    /// Id of the initiative; random if absent. Repeating the request with the same id returns the existing rolls.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
@@ -54,7 +54,7 @@ impl<C: Caller> Dice<'_, C> {
     /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
     /// first, ties by the higher grace, then at random. Either all rolls are made or none.
     ///
-    /// Repeating the request with the same id returns the first rolls; characters that were seated since then roll now.
+    /// Repeating the request with the same id returns the existing rolls; characters that were seated since then roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
     /// after the first hundred. Event `dice_rolled` for each.
@@ -64,15 +64,15 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::SessionNotActive`], [`Error::NotSessionSeer`], [`Error::NotAllowed`] if the caller is not a
     /// participant, [`Error::CreatureNotInAdventure`], [`Error::IdConflict`], [`Error::NotFound`] if no character is
     /// seated and no creature is listed, [`Error::NotSignedIn`].
-    pub async fn initiative(self, new: NewInitiative) -> Result<Vec<Turn>, Error> {
+    pub async fn initiative(self, initiative: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
         struct Row {
             ids: Vec<Uuid>,
         }
-        let id = new.id.unwrap_or_else(Uuid::new_v4);
-        let creatures: BTreeSet<Uuid> = new.creatures.into_iter().collect();
-        operation!(self.caller, "dice.initiative", session = new.session_id, |tx| {
-            let rollers = seated_characters(tx, new.session_id).await?.into_iter().map(Roller::Character);
+        let id = initiative.id.unwrap_or_else(Uuid::new_v4);
+        let creatures: BTreeSet<Uuid> = initiative.creatures.into_iter().collect();
+        operation!(self.caller, "dice.initiative", session = initiative.session_id, |tx| {
+            let rollers = seated_characters(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
             let rollers: Vec<Roller> = rollers.chain(creatures.iter().copied().map(Roller::Creature)).collect();
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
@@ -80,7 +80,7 @@ impl<C: Caller> Dice<'_, C> {
             let expected: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
             for rollers in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
-                let rows = rollers.iter().map(|roller| new_roll_row(id, new.session_id, *roller));
+                let rows = rollers.iter().map(|roller| new_roll_row(id, initiative.session_id, *roller));
                 dice_rolls::Entity::insert_many(rows)
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
@@ -96,7 +96,7 @@ impl<C: Caller> Dice<'_, C> {
             let position: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
             let is_requested =
-                |roll: &dice_rolls::Model| is_requested_roll(roll, new.session_id, expected.get(&roll.id).copied());
+                |roll: &dice_rolls::Model| is_requested_roll(roll, initiative.session_id, expected.get(&roll.id).copied());
             if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }

@@ -62,7 +62,7 @@ impl Modifier {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRoll {
-    /// Id of the new roll; random if absent. Repeating the request with the same id returns the first roll.
+    /// Id of the new roll; random if absent. Repeating the request with the same id returns the existing roll.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,

@@ -16,7 +16,7 @@ use crate::{
     sql::Binds,
 };
 
-/// Maximum number of rows per page.
+/// Maximum number of sessions per page.
 const PAGE_SIZE: usize = 20;
 
 /// Filter for the lobby. By default, all sessions match.
@@ -88,9 +88,10 @@ pub struct LobbyAdventure {
     pub estimated_duration: i32,
 }
 
-/// Position in the list: the soonest first, sessions without a scheduled start last, and among equals the newest first.
+/// A position in the list. The soonest sessions come first, those without a scheduled start last; among sessions with
+/// the same start, the newest come first.
 #[derive(Serialize, Deserialize)]
-struct Key {
+struct ListPosition {
     start: Option<DateTimeWithTimeZone>,
     created: DateTimeWithTimeZone,
     id: Uuid,
@@ -119,8 +120,8 @@ impl<C: Caller> Sessions<'_, C> {
     /// soonest first. It is the first page, or the one after the cursor. Sessions scheduled more than six hours ago are
     /// omitted.
     ///
-    /// When filtering by difficulty, duration, free seats or text, a page scans at most a thousand sessions, so it may
-    /// have fewer than twenty rows, or none, and still have a next page.
+    /// With a filter by difficulty, duration, free seats or text, at most a thousand sessions are scanned for a page.
+    /// So a page may have fewer than twenty sessions, or none, although there is a next page.
     ///
     /// Who may: everyone. Three round trips.
     ///
@@ -129,15 +130,20 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::InvalidCursor`].
     pub async fn lobby(self, filter: &LobbyFilter, after: Option<&Cursor>) -> Result<Page<SessionSummary>, Error> {
         let list = ListId::new("sessions.lobby", filter);
-        let after = list.decode_cursor::<Key>(after)?;
+        let after = list.decode_cursor::<ListPosition>(after)?;
         let query = page_query(filter, after.as_ref());
         operation!(self.caller, reads "sessions.lobby", |tx| {
-            let decode_summaries = |rows: &[PgRow]| Ok(Row::decode(rows)?.into_iter().map(SessionSummary::from).collect());
-            let key = |row: &SessionSummary| Key { start: row.scheduled_start, created: row.created_at, id: row.id };
-            let scan_end = |row: &PgRow, id| {
-                Ok(Key { start: rows::decode_cell(row, "start")?, created: rows::decode_cell(row, "created")?, id })
+            let decode = |rows: &[PgRow]| Ok(Row::decode(rows)?.into_iter().map(SessionSummary::from).collect());
+            let position_of = |session: &SessionSummary| ListPosition {
+                start: session.scheduled_start,
+                created: session.created_at,
+                id: session.id,
             };
-            query.fetch(tx, list, PAGE_SIZE, decode_summaries, key, scan_end).await
+            let scan_end_position = |row: &PgRow, id| {
+                let (start, created) = (rows::decode_cell(row, "start")?, rows::decode_cell(row, "created")?);
+                Ok(ListPosition { start, created, id })
+            };
+            query.fetch(tx, list, PAGE_SIZE, decode, position_of, scan_end_position).await
         })
     }
 }
@@ -184,7 +190,7 @@ const JOINS: &str = "
   JOIN public.users AS seer ON seer.id = session.seer_id
   LEFT JOIN public.adventures AS adventure ON adventure.id = session.adventure_id";
 
-/// The same joins, one row at a time, so that the planner cannot choose to read all users, however it estimates the
+/// The same joins, one row at a time. So the planner cannot choose to read all users, whatever it estimates for the
 /// conditions.
 const LATERAL_JOINS: &str = "
   CROSS JOIN LATERAL (SELECT display_name FROM public.users WHERE id = session.seer_id LIMIT 1) AS seer
@@ -195,39 +201,40 @@ const LATERAL_JOINS: &str = "
     LIMIT 1
   ) AS adventure ON true";
 
-/// Exactly the predicate of `idx_sessions_free_seats`, so that each range of the list is a scan of that index.
+/// The predicate of the index `idx_sessions_free_seats`. Each range of the list is a scan of that index.
 const IS_IN_LOBBY: &str = "session.is_public
     AND session.status IN ('waiting', 'starting_soon')
     AND session.seats_taken < session.max_players";
 
 const ORDER_BY: &str = "ORDER BY scheduled_start NULLS LAST, created_at DESC, id";
 
-/// The lobby omits sessions scheduled more than six hours ago.
+/// The lobby omits sessions that are scheduled more than six hours ago (decision "Sessions").
 const IS_NOT_OVERDUE: &str = "session.scheduled_start >= now() - INTERVAL '6 hours'";
 
-/// Returns the source of the sessions, and the conditions that indexes cover.
+/// Returns the table or subquery from which the sessions are selected, and the WHERE clause with the filters that
+/// indexes cover.
 fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) {
-    // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. Private
-    // sessions are already excluded in this selection, before any other condition reads them.
-    let sessions = match filter.seer_id {
+    // A Seer has few sessions, so they are selected first; the planner might otherwise scan the whole list. This
+    // subquery already excludes private sessions, so that no other condition reads them.
+    let source = match filter.seer_id {
         None => "public.sessions".to_owned(),
-        Some(seer) => format!(
+        Some(seer_id) => format!(
             "(WITH seers_sessions AS MATERIALIZED (SELECT * FROM public.sessions WHERE seer_id = {} AND is_public) \
              SELECT * FROM seers_sessions)",
-            binds.bind(seer)
+            binds.bind(seer_id)
         ),
     };
-    let mut conditions = format!("WHERE {IS_IN_LOBBY}");
+    let mut where_clause = format!("WHERE {IS_IN_LOBBY}");
     if let Some(before) = filter.starts_before {
-        conditions.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
+        where_clause.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
     }
     if let Some(after) = filter.starts_after {
-        conditions.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
+        where_clause.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
     }
-    if let Some(adventure) = filter.adventure_id {
-        conditions.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure)));
+    if let Some(adventure_id) = filter.adventure_id {
+        where_clause.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure_id)));
     }
-    (sessions, conditions)
+    (source, where_clause)
 }
 
 /// Returns the conditions that no index covers, which PostgreSQL evaluates for each session.
@@ -237,35 +244,36 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
         conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(seats)));
     }
     if let Some(difficulty) = filter.difficulty {
-        let value = binds.bind(difficulty.to_value().value.into_owned());
-        conditions.push(format!("adventure.difficulty = {value}::public.difficulty_level"));
+        let difficulty = binds.bind(difficulty.to_value().value.into_owned());
+        conditions.push(format!("adventure.difficulty = {difficulty}::public.difficulty_level"));
     }
     if let Some(max_minutes) = filter.max_minutes {
         conditions.push(format!("adventure.estimated_duration <= {}", binds.bind(max_minutes)));
     }
     if let Some(search) = &filter.search {
-        let value = binds.bind_search(search);
-        conditions.push(format!("(adventure.name ILIKE {value} OR seer.display_name ILIKE {value})"));
+        let pattern = binds.bind_search(search);
+        conditions.push(format!("(adventure.name ILIKE {pattern} OR seer.display_name ILIKE {pattern})"));
     }
     conditions.join(" AND ")
 }
 
 /// Returns the query for one page.
-fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
+fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
     let mut binds = Binds::default();
-    let (sessions, conditions) = indexed_filters(filter, &mut binds);
-    let range = |condition: &str, limit: usize| {
-        format!("SELECT * FROM {sessions} AS session {conditions}{condition} {ORDER_BY} LIMIT {limit}")
+    let (source, where_clause) = indexed_filters(filter, &mut binds);
+    // The list is a union of ranges, each of which is an index scan that begins at its first row.
+    let range = |range_condition: &str, limit: usize| {
+        format!("SELECT * FROM {source} AS session {where_clause}{range_condition} {ORDER_BY} LIMIT {limit}")
     };
-    let is_unscheduled = " AND session.scheduled_start IS NULL";
-    // Each range is an index scan that begins at its first row.
-    let union_of = |conditions: &[&str], limit: usize| {
-        let ranges: Vec<_> = conditions.iter().map(|condition| format!("({})", range(condition, limit))).collect();
+    let union_of_ranges = |range_conditions: &[&str], limit: usize| {
+        let ranges: Vec<_> =
+            range_conditions.iter().map(|condition| format!("({})", range(condition, limit))).collect();
         format!("SELECT * FROM ({}) AS session {ORDER_BY} LIMIT {limit}", ranges.join(" UNION ALL "))
     };
-    let list: Box<dyn Fn(usize) -> String> = match after {
-        None => Box::new(|limit| union_of(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
-        Some(Key { start, created, id }) => {
+    let is_unscheduled = " AND session.scheduled_start IS NULL";
+    let first_sessions: Box<dyn Fn(usize) -> String> = match after {
+        None => Box::new(|limit| union_of_ranges(&[&format!(" AND {IS_NOT_OVERDUE}"), is_unscheduled], limit)),
+        Some(ListPosition { start, created, id }) => {
             let (created, id) = (binds.bind(*created), binds.bind(*id));
             // The sessions after the cursor among those with the same start. The second condition implies the first,
             // but only the first can bound the scan of the index.
@@ -275,34 +283,34 @@ fn page_query(filter: &LobbyFilter, after: Option<&Key>) -> PageQuery {
             );
             match start {
                 None => Box::new(move |limit| range(&format!("{is_unscheduled} AND {after_cursor}"), limit)),
-                // The sessions with the same start, then those with a later start, then those without a start.
                 Some(start) => {
                     let start = binds.bind(*start);
                     let same_start =
                         format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start = {start} AND {after_cursor}");
                     let later_start = format!(" AND {IS_NOT_OVERDUE} AND session.scheduled_start > {start}");
-                    Box::new(move |limit| union_of(&[&same_start, &later_start, is_unscheduled], limit))
+                    Box::new(move |limit| union_of_ranges(&[&same_start, &later_start, is_unscheduled], limit))
                 }
             }
         }
     };
-    let unindexed_filters = unindexed_filters(filter, &mut binds);
-    if unindexed_filters.is_empty() {
-        // The page is selected before Seers and adventures are joined to it, so a wrong estimate cannot change the
-        // plan.
+    let unindexed_conditions = unindexed_filters(filter, &mut binds);
+    if unindexed_conditions.is_empty() {
+        // The page is selected before Seers and adventures are joined to it, so that a wrong estimate of the planner
+        // does not change the plan.
         return PageQuery::exact(
             binds,
-            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER_BY}", list(PAGE_SIZE + 1)),
+            format!("{SUMMARY_COLUMNS} FROM ({}) AS session{JOINS} {ORDER_BY}", first_sessions(PAGE_SIZE + 1)),
         );
     }
-    let (limit, candidates) = (PAGE_SIZE + 1, list(SCAN_LIMIT));
+    let (limit, scanned_sessions) = (PAGE_SIZE + 1, first_sessions(SCAN_LIMIT));
     let page = format!(
-        "{SUMMARY_COLUMNS} FROM ({candidates}) AS session{LATERAL_JOINS} WHERE {unindexed_filters} \
+        "{SUMMARY_COLUMNS} FROM ({scanned_sessions}) AS session{LATERAL_JOINS} WHERE {unindexed_conditions} \
          {ORDER_BY} LIMIT {limit}"
     );
     let scanned = format!(
-        "SELECT scheduled_start AS start, created_at AS created, id AS last, row_number() OVER ({ORDER_BY}) AS nth \
-         FROM ({candidates}) AS scanned"
+        "SELECT scheduled_start AS start, created_at AS created, id AS scanned_id, \
+           row_number() OVER ({ORDER_BY}) AS scan_number \
+         FROM ({scanned_sessions}) AS scanned"
     );
     PageQuery::bounded(binds, "", &page, &scanned, PAGE_SIZE, ORDER_BY)
 }
