@@ -1,4 +1,4 @@
-//! Creatures, which the Seer plays in an adventure.
+//! The creatures of an adventure. In a session, the Seer plays them.
 //!
 //! ```
 //! use service::{Operations, Sparc, creatures::{NewCreature, Stats}};
@@ -7,11 +7,11 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (id, adventure) = (demo.seer, demo.adventure);
-//! let morgan = sparc.as_user(id);
+//! # let (seer_id, adventure_id) = (demo.seer, demo.adventure);
+//! let morgan = sparc.as_user(seer_id);
 //! let stats = Stats { might: 4, grace: 2, ..Default::default() };
-//! let horror = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
-//! let horror = morgan.creatures().add(adventure, horror).await?;
+//! let new_creature = NewCreature { name: "Reed Horror".into(), stats, ..Default::default() };
+//! let horror = morgan.creatures().add(adventure_id, new_creature).await?;
 //! println!("{} has {} hit points", horror.name, horror.hit_points);
 //! # Ok(())
 //! # }
@@ -29,8 +29,8 @@ use crate::{
     rows::{self, set_if_some},
 };
 
-/// The attributes of a creature: `creatures.stats`. Each is the number of dice that it rolls before modifiers, 1 to 10.
-/// Unknown fields are kept.
+/// The attributes of a creature: `creatures.stats`. Each is 1 to 10, the number of dice that the creature rolls before
+/// modifiers. Unknown fields are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
@@ -72,7 +72,7 @@ pub struct Ability {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewCreature {
-    /// Id of the new creature; random if absent. Repeating the request with the same id returns the existing creature.
+    /// Id of the creature; random if absent. Repeating the request with the same id returns the existing creature.
     pub id: Option<Uuid>,
     /// Name, 1 to 100 characters.
     pub name: String,
@@ -145,8 +145,8 @@ pub struct Creatures<'a, C> {
 }
 
 impl<C: Caller> Creatures<'_, C> {
-    /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An adventure
-    /// can have two hundred creatures.
+    /// Adds a creature to an adventure. Repeating the request with the same id returns the existing creature. An
+    /// adventure can have two hundred creatures.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///
@@ -202,7 +202,7 @@ impl<C: Caller> Creatures<'_, C> {
         })
     }
 
-    /// Removes a creature from its adventure. Its rolls remain, and keep its name.
+    /// Removes a creature from its adventure. Rolls that the creature has made remain, and keep its name.
     ///
     /// Who may: the adventure's creator and the service. Three round trips. No event.
     ///

@@ -1,4 +1,4 @@
-//! Validated input types: each is checked once, when it is created.
+//! Input types that check their value when they are created, and conversions that inputs need.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::Error;
 
 /// A session's join code: six characters of `ABCDEFGHJKMNPQRSTUVWXYZ23456789` if the database generated it, or any six
-/// of `A-Z0-9` if the service chose it (decision "Sessions"; PRD, "sessions").
+/// of `A-Z0-9` if the service chose it (decision "Sessions").
 ///
 /// Parsing accepts lower case, spaces and hyphens, as people write them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,12 +29,10 @@ impl FromStr for JoinCode {
     fn from_str(text: &str) -> Result<Self, Error> {
         let code: String =
             text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).collect();
-        let is_code = code.len() == 6 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-        if is_code {
-            Ok(Self(code))
-        } else {
-            Err(Error::InvalidValue { field: "code", rule: "must have six letters or digits" })
+        if code.len() == 6 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+            return Ok(Self(code));
         }
+        Err(Error::InvalidValue { field: "code", rule: "must have six letters or digits" })
     }
 }
 
@@ -66,71 +64,71 @@ impl fmt::Display for JoinCode {
     }
 }
 
-/// Deserializes a field of a type like `AdventureChanges`, for a nullable column. If the field is absent, the value
-/// stays; `null` clears it.
-pub(crate) fn nullable<'de, T, D>(field: D) -> Result<Option<Option<T>>, D::Error>
+/// Deserializes a field of `AdventureChanges` or a similar type, for a nullable column: `null` becomes `Some(None)`,
+/// which clears the column. An absent field is `None`, serde's default, which leaves the column unchanged.
+pub(crate) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    Option::deserialize(field).map(Some)
+    Option::deserialize(deserializer).map(Some)
 }
 
-/// Deserializes a field of a type like `AdventureChanges`, for a column that is not nullable. If the field is absent,
-/// the value stays; `null` is an error.
-pub(crate) fn not_null<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
+/// Deserializes a field of `AdventureChanges` or a similar type, for a column that is not nullable: `null` is an error.
+/// An absent field is `None`, serde's default, which leaves the column unchanged.
+pub(crate) fn not_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    T::deserialize(field).map(Some)
+    T::deserialize(deserializer).map(Some)
 }
 
-/// An integer, or a string that contains one. In a query string every value is a string, and serde does not convert it
-/// if a handler flattens a filter into a query type of its own, for example to add the cursor.
-struct Number(i32);
+/// An integer that may be written as a string. In a query string every value is a string. serde does not convert it to
+/// a number if the filter is a `#[serde(flatten)]` field of a handler's query type, which may also have the cursor.
+struct IntegerOrString(i32);
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
+impl<'de> Deserialize<'de> for IntegerOrString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
 
         impl de::Visitor<'_> for Visitor {
-            type Value = Number;
+            type Value = IntegerOrString;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number")
             }
 
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<IntegerOrString, E> {
                 let unexpected = de::Unexpected::Signed(number);
-                i32::try_from(number).map(Number).map_err(|_| E::invalid_value(unexpected, &self))
+                i32::try_from(number).map(IntegerOrString).map_err(|_| E::invalid_value(unexpected, &self))
             }
 
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<IntegerOrString, E> {
                 let unexpected = de::Unexpected::Unsigned(number);
-                i32::try_from(number).map(Number).map_err(|_| E::invalid_value(unexpected, &self))
+                i32::try_from(number).map(IntegerOrString).map_err(|_| E::invalid_value(unexpected, &self))
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
-                text.parse().map(Number).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<IntegerOrString, E> {
+                text.parse().map(IntegerOrString).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 
-        field.deserialize_any(Visitor)
+        deserializer.deserialize_any(Visitor)
     }
 }
 
 /// Deserializes an optional number of a filter.
-pub(crate) fn optional_number<'de, D: Deserializer<'de>>(field: D) -> Result<Option<i32>, D::Error> {
-    Ok(Option::<Number>::deserialize(field)?.map(|number| number.0))
+pub(crate) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    Ok(Option::<IntegerOrString>::deserialize(deserializer)?.map(|integer| integer.0))
 }
 
 /// Deserializes the page size of a filter.
-pub(crate) fn page_size<'de, D: Deserializer<'de>>(field: D) -> Result<PageSize, D::Error> {
-    PageSize::new(Number::deserialize(field)?.0).map_err(de::Error::custom)
+pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PageSize, D::Error> {
+    PageSize::new(IntegerOrString::deserialize(deserializer)?.0).map_err(de::Error::custom)
 }
 
-/// Conversions between an enum and text, with the same texts as in JSON, for paths and query strings.
+/// Implements conversions between an enum and its text, for paths and query strings. The text is the same as in JSON.
 macro_rules! impl_text_conversions {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
@@ -172,12 +170,16 @@ macro_rules! impl_text_conversions {
 
 pub(crate) use impl_text_conversions;
 
-/// An integer type with a range, and the conversions that an input needs.
+/// Defines an integer type with a range, and the conversions that an input needs.
 macro_rules! bounded_integer {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("minimum" = $low, "maximum" = $high)))]
+        #[cfg_attr(
+            feature = "schema",
+            derive(schemars::JsonSchema),
+            schemars(extend("minimum" = $low, "maximum" = $high))
+        )]
         #[serde(try_from = "i32", into = "i32")]
         pub struct $name(i32);
 
@@ -205,7 +207,7 @@ macro_rules! bounded_integer {
                 Ok(Self(number))
             }
 
-            /// Creates the value without a check of the range, for constants of the game.
+            /// Creates the value without a check of the range, for the constants of the game rules.
             #[allow(dead_code)]
             pub(crate) const fn new_unchecked(number: i32) -> Self {
                 Self(number)
@@ -268,7 +270,7 @@ macro_rules! bounded_integer {
 }
 
 bounded_integer!(
-    /// The number that a roll's modified total must reach: 3 to 18 (PRD, "dice_rolls").
+    /// The number that a roll's modified total must reach: 3 to 18.
     Difficulty,
     3 to 18,
     "difficulty",
@@ -276,7 +278,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The value of a character's attribute, which is its number of dice: 1 to 6 (PRD, "characters").
+    /// The value of a character's attribute: 1 to 6, the number of dice that a check of the attribute rolls.
     AttributeValue,
     1 to 6,
     "attribute",
@@ -284,7 +286,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The maximum number of players in a session, without the Seer: 2 to 6 (PRD, "sessions").
+    /// The maximum number of players in a session, without the Seer: 2 to 6.
     MaxPlayers,
     2 to 6,
     "max_players",
@@ -292,7 +294,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The level of a character: 1 to 10 (PRD, "characters").
+    /// The level of a character: 1 to 10.
     Level,
     1 to 10,
     "level",
@@ -300,7 +302,7 @@ bounded_integer!(
 );
 
 bounded_integer!(
-    /// The maximum hit points of a character: 1 to 10 (PRD, "characters").
+    /// The maximum hit points of a character: 1 to 10.
     MaxHitPoints,
     1 to 10,
     "max_hit_points",

@@ -35,7 +35,7 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// More hit points than any character can have. The database limits the result to the character's maximum.
+/// A change of hit points that heals any character fully. The database limits the result to the character's maximum.
 const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
@@ -82,8 +82,8 @@ impl<C: Caller> Characters<'_, C> {
     /// Adds experience to a character.
     ///
     /// A Seer may not award experience: anyone can open a session and is then its Seer, so a player with a second
-    /// account could award it to themselves (decision "Privacy and server-owned columns"). A program that lets Seers
-    /// award experience calls this as the service, by rules of its own.
+    /// account could award it to themselves (decision "Experience and hit points"). A program that lets Seers award
+    /// experience calls this as the service, by rules of its own.
     ///
     /// Who may: the service. Three round trips. No event.
     ///
@@ -144,8 +144,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-/// Changes hit points. The database function runs with elevated privileges, because a Seer damages characters whose
-/// sheets they cannot see.
+/// Adds `change` to the hit points. The database function runs with elevated privileges, because a Seer damages
+/// characters whose sheets they cannot see.
 async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{AttributeValue, Error};
 
-/// The four attributes of a character, each 1 to 6: the number of dice that a check rolls.
+/// The four attributes of a character, each 1 to 6: the number of dice that a check of the attribute rolls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attributes {
@@ -58,7 +58,7 @@ impl Attributes {
     }
 }
 
-/// Returns the primary attribute of a class (decision "Game rules"). In the default sheet no other attribute is higher.
+/// Returns the primary attribute of a class (decision "Game rules"). None of the class's default attributes is higher.
 #[must_use]
 pub const fn primary_attribute(class: CharacterClass) -> Attribute {
     match class {
@@ -102,10 +102,10 @@ mod tests {
     use sea_orm::Iterable;
 
     #[test]
-    fn default_sheets_match_the_game_rules() {
+    fn each_class_has_its_default_attributes() {
         let values_of = |class| {
-            let sheet = Attributes::default_for(class);
-            [sheet.might, sheet.grace, sheet.wit, sheet.heart].map(AttributeValue::get)
+            let Attributes { might, grace, wit, heart } = Attributes::default_for(class);
+            [might, grace, wit, heart].map(AttributeValue::get)
         };
         assert_eq!(values_of(CharacterClass::Warrior), [5, 3, 2, 2]);
         assert_eq!(values_of(CharacterClass::Rogue), [2, 5, 3, 2]);
@@ -117,16 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn every_class_is_strongest_in_its_primary_attribute() {
+    fn no_default_attribute_is_higher_than_the_primary_attribute() {
         for class in CharacterClass::iter() {
-            let sheet = Attributes::default_for(class);
-            let values = [sheet.might, sheet.grace, sheet.wit, sheet.heart];
+            let Attributes { might, grace, wit, heart } = Attributes::default_for(class);
             let primary = match primary_attribute(class) {
-                Attribute::Might => sheet.might,
-                Attribute::Grace => sheet.grace,
-                Attribute::Wit => sheet.wit,
-                Attribute::Heart => sheet.heart,
+                Attribute::Might => might,
+                Attribute::Grace => grace,
+                Attribute::Wit => wit,
+                Attribute::Heart => heart,
             };
+            let values = [might, grace, wit, heart];
             assert_eq!(values.iter().max(), Some(&primary), "{class:?}");
             for value in values {
                 assert!(AttributeValue::new(value.get()).is_ok(), "{class:?}");
