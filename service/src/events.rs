@@ -11,8 +11,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (ada, session) = (demo.player, demo.session);
-//! let ada = sparc.as_user(ada);
+//! # let (user_id, session) = (demo.player, demo.session);
+//! let ada = sparc.as_user(user_id);
 //! ada.events().send(NewEvent { session_id: session, kind: "wave".into(), ..Default::default() }).await?;
 //! let mut last_seq = 0;
 //! for event in ada.events().after(session, last_seq).await? {
@@ -42,7 +42,7 @@ use crate::{
 pub(crate) use hub::Hub;
 pub use subscription::{Subscription, Subscriptions};
 
-/// Maximum number of events that one call returns.
+/// Maximum number of events that one call of [`Events::after`] returns.
 const PAGE_SIZE: i64 = 200;
 
 /// An event that a client sends.
@@ -50,7 +50,7 @@ const PAGE_SIZE: i64 = 200;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEvent {
-    /// Id of the new event; random if absent. Repeating the request with the same id returns the existing event.
+    /// Id of the event; random if absent. Repeating the request with the same id returns the existing event.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
@@ -91,18 +91,18 @@ impl<C: Caller> Events<'_, C> {
     /// # Errors
     ///
     /// [`Error::NotSeated`] for a player who left, [`Error::NotAllowed`] for anyone else, [`Error::InvalidValue`] for
-    /// the kind or for text that contains NUL, [`Error::IdConflict`], [`Error::NotSignedIn`].
+    /// `kind` or for text that contains NUL, [`Error::IdConflict`], [`Error::NotSignedIn`].
     pub async fn send(self, event: NewEvent) -> Result<session_events::Model, Error> {
         if event.kind.is_empty() {
             return Err(Error::InvalidValue { field: "kind", rule: "must have 1 to 57 characters" });
         }
         let id = event.id.unwrap_or_else(Uuid::new_v4);
-        let kind = format!("client.{}", event.kind);
+        let event_type = format!("client.{}", event.kind);
         operation!(self.caller, "events.send", session = event.session_id, event = id, |tx| {
             let build_row = || session_events::ActiveModel {
                 id: Set(id),
                 session_id: Set(event.session_id),
-                event_type: Set(kind.clone()),
+                event_type: Set(event_type.clone()),
                 payload: Set(event.payload.clone()),
                 ..Default::default()
             };
@@ -147,8 +147,8 @@ impl<C: Caller> Events<'_, C> {
                  ) AS newest \
                  WHERE created_at > now() - INTERVAL '24 hours'"
             );
-            let newest =
-                rows::fetch_all(tx, binds.into_statement(sql), |rows| rows::decode_rows!(rows => Newest { seq })).await?;
+            let statement = binds.into_statement(sql);
+            let newest = rows::fetch_all(tx, statement, |rows| rows::decode_rows!(rows => Newest { seq })).await?;
             Ok(newest.first().map_or(0, |newest| newest.seq))
         })
     }
@@ -159,8 +159,8 @@ struct Newest {
 }
 
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
-/// With replicas it is the WAL timeline, which a standby shares with its primary and each promotion changes. Otherwise
-/// it is `reported`, the result of `private.event_history`, which is `None` on a standby.
+/// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
+/// promotion. Otherwise it is `reported`: the result of `private.event_history`, or `None` on a standby.
 fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
     match (tx.timeline(), reported) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
@@ -170,7 +170,7 @@ fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<Str
     }
 }
 
-/// Returns the error for a result of `private.listener_status`, or `None` if the account may listen.
+/// Returns the error for a result of `private.listener_status`, or `None` if the account may listen to the session.
 fn listener_error(status: &str) -> Option<Error> {
     match status {
         "listens" => None,

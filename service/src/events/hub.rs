@@ -1,8 +1,8 @@
-//! The subscribers of each session, and the events that the poller has read for them.
+//! The hub: the subscribers of each session, and the events that the poller has read for them.
 //!
-//! The hub keeps the most recent events of each session, so that one read serves all of its subscribers. A subscriber
-//! that is too slow for them reads pages of its own. So the number of sessions, not of subscribers, determines the
-//! hub's memory.
+//! The hub keeps the most recent events of each session, so that one read serves all of its subscribers. A slow
+//! subscriber, which needs older events, reads pages of its own. So the hub's use of memory depends on the number of
+//! sessions, not of subscribers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,16 +18,16 @@ use uuid::Uuid;
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
-/// Identifies the server's history of events (see `history_id`). It changes when a server is promoted or restored and,
-/// without replicas, also when it is restarted.
-pub(crate) type History = Arc<str>;
+/// Identifies the server's history of events (see `history_id`). It changes when a server is promoted or restored, and
+/// without replicas also when the server is restarted.
+pub(crate) type HistoryId = Arc<str>;
 
 /// A notification to a subscriber.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
-    pub(crate) history: Option<History>,
+    pub(crate) history: Option<HistoryId>,
     /// The log position at which the poller read the newest event. A reader uses only a server that has replayed it.
     pub(crate) log_position: Option<Position>,
     /// The error that ended the subscription.
@@ -38,20 +38,21 @@ pub(crate) struct Notification {
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
-    /// Notified when a session is added, the last subscriber leaves or the hub is closed, so that the poller does not
-    /// wait for its interval.
+    /// Notified when a session is added, the last subscriber leaves or the hub is closed. The poller then does not wait
+    /// for the end of its interval.
     pub(super) changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     sessions: HashMap<Uuid, Session>,
-    history: Option<History>,
+    history: Option<HistoryId>,
     last_subscriber_id: u64,
     /// Whether a session was added since the last poll.
     has_new_session: bool,
-    /// Id of the running poller.
+    /// Id of the running poller. `None` if none is running.
     poller_id: Option<u64>,
+    /// The time of the last successful poll.
     polled_at: Option<Instant>,
     /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
     /// lack that subscriber's seat.
@@ -63,8 +64,10 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Session {
+    /// The `seq` of the newest known event.
     newest_seq: i64,
     recent: RecentEvents,
+    /// The subscribers by their ids.
     subscribers: HashMap<u64, Subscriber>,
 }
 
@@ -79,7 +82,7 @@ struct Subscriber {
 #[derive(Clone, Debug)]
 pub(crate) struct SubscriptionStart {
     pub(crate) session_id: Uuid,
-    pub(crate) history: History,
+    pub(crate) history: HistoryId,
     /// The `seq` of the newest event of the session.
     pub(crate) newest_seq: i64,
 }
@@ -87,13 +90,13 @@ pub(crate) struct SubscriptionStart {
 /// The sessions to poll.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedSessions {
-    pub(crate) sessions: Vec<Uuid>,
-    /// The `seq` of the newest known event of each session.
+    pub(crate) session_ids: Vec<Uuid>,
+    /// The `seq` of the newest known event of each session, in the order of `session_ids`.
     pub(crate) newest_seqs: Vec<i64>,
     /// Whether a session was added since the last poll.
     pub(crate) has_new_session: bool,
-    /// `None` if no history is established yet.
-    pub(crate) history: Option<History>,
+    /// `None` if it is not known which history is current.
+    pub(crate) history: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
     pub(crate) min_log_position: Option<Position>,
@@ -141,15 +144,15 @@ impl Registration {
         self.handle.clone()
     }
 
-    /// Returns the time of the last poll. At that time no event was visible that the subscribers have not been notified
-    /// of.
+    /// Returns the time of the last successful poll. The subscribers have been notified of every event that was visible
+    /// then.
     pub(crate) fn polled_at(&self) -> Option<Instant> {
         self.handle.hub.lock().polled_at
     }
 
     /// Returns the events after a `seq` and the time at which they were read. `None` if they are not all kept here, or
     /// if this subscriber's access was not checked.
-    pub(crate) fn recent_events(&self, history: &History, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
+    pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
         if !session.subscribers.contains_key(&self.handle.id) || state.history.as_ref() != Some(history) {
@@ -205,7 +208,7 @@ impl Hub {
         if state.sessions.is_empty() {
             state.history = Some(start.history.clone());
         } else if state.history.as_ref() != Some(&start.history) {
-            // One of the two histories is outdated. The next poll finds out which.
+            // One of the two histories is outdated. The next poll finds out which one.
             state.history = None;
         }
         let (history, log_position) = (state.history.clone(), state.log_position);
@@ -256,23 +259,30 @@ impl Hub {
             return None;
         }
         let has_new_session = std::mem::take(&mut state.has_new_session);
-        let (sessions, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
+        let (session_ids, newest_seqs) = state.sessions.iter().map(|(id, session)| (*id, session.newest_seq)).unzip();
         let (history, min_log_position, last_subscriber_id) =
             (state.history.clone(), state.min_log_position, state.last_subscriber_id);
-        Some(WatchedSessions { sessions, newest_seqs, has_new_session, history, min_log_position, last_subscriber_id })
+        Some(WatchedSessions {
+            session_ids,
+            newest_seqs,
+            has_new_session,
+            history,
+            min_log_position,
+            last_subscriber_id,
+        })
     }
 
-    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`. If there are `updates`,
-    /// only those of their sessions.
-    pub(super) fn listeners(
+    /// Returns the session and account of each subscriber with an id up to `max_subscriber_id`. If `updates` is given,
+    /// returns only the subscribers of the updated sessions.
+    pub(super) fn subscriber_accounts(
         &self,
         updates: Option<&[SessionUpdate]>,
         max_subscriber_id: u64,
     ) -> BTreeSet<(Uuid, Option<Uuid>)> {
         let state = self.lock();
-        let accounts_of = |(id, session): (&Uuid, &Session)| -> Vec<_> {
-            let checked = session.subscribers.iter().filter(|(subscriber_id, _)| **subscriber_id <= max_subscriber_id);
-            checked.map(|(_, subscriber)| (*id, subscriber.account)).collect()
+        let accounts_of = |(session_id, session): (&Uuid, &Session)| -> Vec<_> {
+            let subscribers = session.subscribers.iter().filter(|(id, _)| **id <= max_subscriber_id);
+            subscribers.map(|(_, subscriber)| (*session_id, subscriber.account)).collect()
         };
         match updates {
             None => state.sessions.iter().flat_map(accounts_of).collect(),
@@ -283,15 +293,20 @@ impl Hub {
         }
     }
 
-    /// Starts a new history, after another server has answered: discards what was read from the previous one, and makes
-    /// each subscriber check its position.
-    pub(super) fn reset(&self, history: &History, updates: Vec<SessionUpdate>, log_position: Option<Position>) {
+    /// Starts a new history, after another server has answered. Discards the events that were read from the previous
+    /// server, and makes each subscriber check its position. `newest` has the newest event of each session.
+    pub(super) fn start_history(
+        &self,
+        history: &HistoryId,
+        newest: Vec<SessionUpdate>,
+        log_position: Option<Position>,
+    ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
         let log_position = state.log_position;
         state.history = Some(history.clone());
         let newest_seqs: HashMap<Uuid, i64> =
-            updates.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
+            newest.into_iter().map(|update| (update.session_id, update.newest_seq)).collect();
         for (id, session) in &mut state.sessions {
             session.newest_seq = newest_seqs.get(id).copied().unwrap_or_default();
             session.recent = RecentEvents::starting_after(session.newest_seq);
@@ -319,7 +334,7 @@ impl Hub {
         for (session_id, account, error) in checked.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
-                // The server that was polled may lack the seat of a subscriber that was added since then.
+                // A subscriber that was added after the check may have a seat that the polled server did not know yet.
                 let is_kept = subscriber.account != account || *id > checked.last_checked_id;
                 if !is_kept {
                     subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
@@ -344,7 +359,7 @@ impl Hub {
         state.polled_at = Some(polled_at);
     }
 
-    /// Discards events that were read before that time, because subscribers have had time to take them.
+    /// Discards events that were read before `time`: the subscribers have had enough time to take them.
     pub(super) fn expire_before(&self, time: Instant) {
         for session in self.lock().sessions.values_mut() {
             if session.recent.was_read_before(time) {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     history_id,
-    hub::{AccessCheck, History, Hub, PollerGuard, SessionUpdate, WatchedSessions},
+    hub::{AccessCheck, HistoryId, Hub, PollerGuard, SessionUpdate, WatchedSessions},
     listener_error,
 };
 use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::Binds};
@@ -20,8 +20,8 @@ use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two access checks of all subscribers.
 const ACCESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// After the sequence of event numbers has advanced, every poll reads events for this long. Then only every tenth poll
-/// reads them, until all transactions that may have drawn a number have ended.
+/// After the sequence of event numbers has advanced, every poll reads events for this long. From then on only every
+/// tenth poll reads them, until all transactions that may have drawn a number have ended.
 const EAGER_POLLING_TIME: Duration = Duration::from_secs(5);
 /// Timeout of one poll, for networks that drop packets silently.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,8 @@ const PAGE_SIZE: i64 = 50;
 /// Maximum number of payload bytes per session, as stored, that one poll reads.
 const MAX_PAGE_BYTES: i64 = 64 * 1024;
 
-/// Whether the same query may succeed a moment later: connections recover, servers start, standbys are promoted.
+/// Returns whether polling or reading may succeed a moment later: connections recover, servers start, standbys are
+/// promoted.
 pub(super) fn is_transient(error: &Error) -> bool {
     error.is_retryable() || matches!(error, Error::ReadOnly | Error::CommitUnknown(_))
 }
@@ -64,11 +65,11 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
             outcome.publish(hub, polled_at, service.seen_position());
             Ok(())
         };
-        let outcome = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
-        let pause = match outcome.map_err(explain_bind_mismatch) {
+        let result = tokio::time::timeout(POLL_TIMEOUT, poll).await.unwrap_or(Err(Error::DeadlineExceeded));
+        let pause = match result.map_err(explain_bind_mismatch) {
             Ok(()) => {
                 if failures > 0 {
-                    tracing::info!(target: "sparc::events", failures, "polling for events again");
+                    tracing::info!(target: "sparc::events", failures, "polling for events has succeeded again");
                 }
                 failures = 0;
                 if checks_all_subscribers {
@@ -80,7 +81,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
                 POLL_INTERVAL
             }
             Err(error) => {
-                // The next poll must find what the failed one would have found.
+                // The next poll must read what the failed one would have read.
                 sequence = SequenceState::default();
                 if !is_transient(&error) {
                     tracing::warn!(
@@ -104,54 +105,57 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     }
 }
 
-/// What the poller knows of the numbers drawn from the sequence of `session_events.seq`.
+/// What the poller knows of the numbers drawn from the sequence of `session_events.seq`. Each event has a number, which
+/// its transaction draws before the event is visible to others.
 struct SequenceState {
-    /// The last number drawn, according to the previous reading of the clock.
-    drawn: Option<i64>,
-    /// Time of the first reading that had this number.
+    /// The last number drawn, according to the previous clock reading.
+    last_drawn: Option<i64>,
+    /// Time of the first clock reading that had this number.
     drawn_at: Instant,
     /// Whether a number may have been drawn whose event no poll has read.
     may_have_unread: bool,
-    /// Once all transactions with lower ids have ended, the event of every number drawn is visible, or was rolled back.
+    /// A transaction id. Once no transaction with a lower id is running, each event up to `last_drawn` is visible, or
+    /// was rolled back. `None` until a second reading has the same number.
     horizon: Option<i64>,
-    /// Number of polls, from which [`must_read`](Self::must_read) chooses every tenth.
+    /// Number of polls, of which [`must_read`](Self::must_read) chooses every tenth.
     polls: u32,
 }
 
 impl Default for SequenceState {
     fn default() -> Self {
-        Self { drawn: None, drawn_at: Instant::now(), may_have_unread: true, horizon: None, polls: 0 }
+        Self { last_drawn: None, drawn_at: Instant::now(), may_have_unread: true, horizon: None, polls: 0 }
     }
 }
 
-/// The result of `private.event_clock`.
+/// The result of `private.event_clock`, which shows whether new events were written.
 struct ClockReading {
-    /// The last number drawn from the sequence. On a standby, the replayed log position, which advances with it.
+    /// The last number drawn from the sequence. On a standby instead the replayed log position, which advances with
+    /// each event.
     drawn: i64,
     /// Id of the oldest transaction that is running. 0 on a standby.
     oldest_transaction: i64,
     /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
-    /// `None` on a standby.
+    /// Identifies the server's history of events. `None` on a standby.
     history: Option<String>,
 }
 
 impl SequenceState {
-    /// Updates the state with a reading of the clock. Returns whether the events of all numbers drawn so far are
-    /// visible.
+    /// Updates the state with a clock reading. Returns whether all events whose numbers were drawn are visible, or were
+    /// rolled back.
     fn update(&mut self, reading: &ClockReading) -> bool {
         self.polls = self.polls.wrapping_add(1);
-        if self.drawn != Some(reading.drawn) {
-            *self = Self { drawn: Some(reading.drawn), polls: self.polls, ..Self::default() };
+        if self.last_drawn != Some(reading.drawn) {
+            *self = Self { last_drawn: Some(reading.drawn), polls: self.polls, ..Self::default() };
             return false;
         }
-        // An earlier poll has already read this number, so the transaction that drew it has an id below
+        // An earlier clock reading already had this number. So the transaction that drew it has an id below
         // `next_transaction`.
         let horizon = *self.horizon.get_or_insert(reading.next_transaction);
         reading.oldest_transaction >= horizon
     }
 
-    /// Whether this poll must read events even if some are not visible yet.
+    /// Returns whether this poll must read events although some may not be visible yet.
     fn must_read(&self) -> bool {
         self.may_have_unread && (self.drawn_at.elapsed() < EAGER_POLLING_TIME || self.polls.is_multiple_of(10))
     }
@@ -163,22 +167,23 @@ const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, h
 enum PollOutcome {
     /// A server has answered for the first time, or a different server than before.
     NewHistory {
-        history: History,
+        history: HistoryId,
         newest: Vec<SessionUpdate>,
     },
-    /// The sequence was set back, so new events get numbers that subscribers have already passed, and would be missed.
+    /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
     Updates {
         checked: AccessCheck,
         updates: Vec<SessionUpdate>,
     },
+    /// The clock returned no row.
     Nothing,
 }
 
 impl PollOutcome {
     fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<Position>) {
         match self {
-            Self::NewHistory { history, newest } => hub.reset(&history, newest, log_position),
+            Self::NewHistory { history, newest } => hub.start_history(&history, newest, log_position),
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
             Self::Updates { checked, updates } => hub.publish(polled_at, checked, updates, log_position),
             Self::Nothing => (),
@@ -190,6 +195,7 @@ impl PollOutcome {
 struct Poll<'a> {
     hub: &'a Hub,
     tx: &'a UncheckedTransaction,
+    /// Whether to check the access of all subscribers, or only of those in sessions that have new events.
     checks_all_subscribers: bool,
 }
 
@@ -208,18 +214,18 @@ impl Poll<'_> {
         let history = history_id(self.tx, reading.history.clone())?;
         if watched.history.as_deref() != Some(&history) {
             *sequence = SequenceState::default();
-            let newest = self.read_newest(watched.sessions).await?;
+            let newest = self.read_newest(watched.session_ids).await?;
             return Ok(PollOutcome::NewHistory { history: history.into(), newest });
         }
         if !is_standby && watched.newest_seqs.iter().any(|newest_seq| *newest_seq > reading.drawn) {
             return Ok(PollOutcome::SequenceSetBack);
         }
         let max_subscriber_id = watched.last_subscriber_id;
-        let is_settled = sequence.update(&reading);
-        let must_read_events = sequence.must_read() || is_settled && sequence.may_have_unread;
+        let all_drawn_are_visible = sequence.update(&reading);
+        let must_read_events = sequence.must_read() || all_drawn_are_visible && sequence.may_have_unread;
         let (updates, is_complete) =
             if must_read_events { self.read_events(watched).await? } else { (Vec::new(), true) };
-        if must_read_events && is_settled && is_complete {
+        if must_read_events && all_drawn_are_visible && is_complete {
             sequence.may_have_unread = false;
         }
         let checked = if self.checks_all_subscribers || !updates.is_empty() {
@@ -233,16 +239,16 @@ impl Poll<'_> {
 
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
     /// so no earlier event can become visible later.
-    async fn read_newest(&self, sessions: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
+    async fn read_newest(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
         struct Newest {
             session_id: Uuid,
             newest_seq: i64,
         }
         let mut binds = Binds::default();
-        let sessions = binds.bind(sessions);
+        let session_ids = binds.bind(session_ids);
         let sql = format!(
             "SELECT watched.session_id, event.seq AS newest_seq \
-             FROM unnest({sessions}::uuid[]) AS watched(session_id) \
+             FROM unnest({session_ids}::uuid[]) AS watched(session_id) \
              CROSS JOIN LATERAL ( \
                SELECT seq FROM public.session_events \
                WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
@@ -262,13 +268,13 @@ impl Poll<'_> {
     /// Reads the new events of each session. Also returns whether it has read all of them.
     async fn read_events(&self, watched: WatchedSessions) -> Result<(Vec<SessionUpdate>, bool), Error> {
         let mut binds = Binds::default();
-        let (sessions, after) = (binds.bind(watched.sessions), binds.bind(watched.newest_seqs));
+        let (session_ids, after) = (binds.bind(watched.session_ids), binds.bind(watched.newest_seqs));
         let (page_size, max_bytes) = (binds.bind(PAGE_SIZE), binds.bind(MAX_PAGE_BYTES));
         let sql = format!(
             "SELECT event.session_id, watched.after, event.id, event.event_type, event.created_at, \
                event.seq, event.sender_id, event.fits, \
                CASE WHEN event.fits THEN event.payload ELSE 'null' END AS payload \
-             FROM unnest({sessions}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
+             FROM unnest({session_ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
              CROSS JOIN LATERAL ( \
                SELECT page.*, sum(pg_column_size(page.payload)) OVER (ORDER BY page.seq) <= {max_bytes} AS fits \
                FROM ( \
@@ -290,7 +296,7 @@ impl Poll<'_> {
             rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?.chunk_by(EventRow::is_same_session)
         {
             let Some(last) = rows.last() else { continue };
-            let events = rows.iter().filter(|row| row.fits).map(EventRow::event).collect();
+            let events = rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
             updates.push(SessionUpdate {
                 session_id: last.session_id,
                 after_seq: last.after,
@@ -302,8 +308,8 @@ impl Poll<'_> {
         Ok((updates, is_complete))
     }
 
-    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen. If there are `updates`, checks
-    /// only those of their sessions.
+    /// Checks which subscribers with ids up to `max_subscriber_id` may still listen. If `updates` is given, checks only
+    /// the subscribers of the updated sessions.
     async fn check_access(
         &self,
         updates: Option<&[SessionUpdate]>,
@@ -314,15 +320,15 @@ impl Poll<'_> {
             account: Uuid,
             status: String,
         }
-        let listeners = self.hub.listeners(updates, max_subscriber_id);
-        let (sessions, accounts): (Vec<Uuid>, Vec<Uuid>) =
-            listeners.into_iter().map(|(session, account)| (session, account.unwrap_or_default())).unzip();
+        let subscribers = self.hub.subscriber_accounts(updates, max_subscriber_id);
+        // The service has no account. The nil UUID stands for it in the array.
+        let (session_ids, accounts): (Vec<Uuid>, Vec<Uuid>) =
+            subscribers.into_iter().map(|(session_id, account)| (session_id, account.unwrap_or_default())).unzip();
         let mut binds = Binds::default();
-        // The service, which has no account, is bound as the nil UUID.
-        let (sessions, accounts, nil) = (binds.bind(sessions), binds.bind(accounts), binds.bind(Uuid::nil()));
+        let (session_ids, accounts, nil) = (binds.bind(session_ids), binds.bind(accounts), binds.bind(Uuid::nil()));
         let sql = format!(
             "SELECT watched.session_id, watched.account, status \
-             FROM unnest({sessions}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
+             FROM unnest({session_ids}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
              CROSS JOIN LATERAL private.listener_status( \
                watched.session_id, nullif(watched.account, {nil}) \
              ) AS status \
@@ -337,10 +343,11 @@ impl Poll<'_> {
     }
 }
 
-/// An event. If `fits` is false, its payload was not read, because the payloads of its session's new events up to this
-/// one exceed [`MAX_PAGE_BYTES`].
+/// A new event of a session. `fits` is false if the payloads of the session's new events up to this one exceed
+/// [`MAX_PAGE_BYTES`]; this payload was then not read.
 struct EventRow {
     session_id: Uuid,
+    /// The `seq` of the newest event of the session that was known before the poll.
     after: i64,
     id: Uuid,
     event_type: String,
@@ -356,7 +363,7 @@ impl EventRow {
         self.session_id == other.session_id
     }
 
-    fn event(&self) -> Event {
+    fn to_event(&self) -> Event {
         Event {
             id: self.id,
             session_id: self.session_id,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     COLUMNS, decode_events, history_id,
-    hub::{History, Registration, SubscriptionStart},
+    hub::{HistoryId, Registration, SubscriptionStart},
     poller::{backoff, is_transient},
 };
 use crate::{Error, IdentityConnection, connection::UncheckedTransaction, operation::operation, rows, sql::Binds};
@@ -32,7 +32,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 pub(super) struct EventPosition {
     /// 0 if no event was read.
     pub(super) seq: i64,
-    /// Id and time of the event. Another server may have given its number to a different event.
+    /// Id and time of the event. The id is needed because another server may have given the same `seq` to a different
+    /// event.
     pub(super) event: Option<(Uuid, DateTime<Utc>)>,
 }
 
@@ -41,8 +42,8 @@ impl EventPosition {
         Self { seq: event.seq, event: Some((event.id, event.created_at.to_utc())) }
     }
 
-    /// Whether the event is old enough that the clean-up may have deleted it. It deletes after 24 hours; an hour less
-    /// allows for clocks that differ.
+    /// Returns whether the clean-up may have deleted the event because of its age. Events are deleted after 24 hours;
+    /// one hour less allows for a difference between the clocks.
     fn has_aged_out(&self) -> bool {
         self.event.is_some_and(|(_, created_at)| Utc::now() - created_at > TimeDelta::hours(23))
     }
@@ -55,10 +56,10 @@ pub(super) struct Reader {
     registration: Registration,
     position: EventPosition,
     /// The history in which the position was read.
-    history: History,
+    history: HistoryId,
     /// The last time at which it was certain that no event followed the position.
     caught_up_at: Instant,
-    /// Whether there may be more events that the poller has not announced.
+    /// Whether there may be more events to read, even without a further notification from the poller.
     has_more: bool,
     /// Events that were read but not returned yet.
     pending: vec::IntoIter<Event>,
@@ -115,7 +116,7 @@ impl Reader {
         }
     }
 
-    /// Waits for a notification from the poller. While there is none, nothing follows the position.
+    /// Waits for a notification from the poller. As long as none comes, no event follows the position.
     async fn wait(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
@@ -123,8 +124,8 @@ impl Reader {
         }
     }
 
-    /// Reads events after the position: those that the poller has read for all subscribers, or else a page of its own.
-    /// `log_position` is where the poller read the events up to `newest_seq`.
+    /// Takes the events after the position that the poller has read for all subscribers. If the hub does not have all
+    /// of them, reads a page. `log_position` is where the log was when the poller read the events up to `newest_seq`.
     async fn read(&mut self, newest_seq: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
         let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent_events(&self.history, self.position.seq).filter(|_| !was_idle_too_long);
@@ -152,7 +153,7 @@ impl Reader {
         }
         match events.last() {
             Some(last) => self.position = EventPosition::from_event(last),
-            // The events that the poller read have been deleted since.
+            // The events up to `newest_seq` have been deleted since the poller read them.
             None if newest_seq > self.position.seq => self.position = EventPosition { seq: newest_seq, event: None },
             None => (),
         }
@@ -163,9 +164,9 @@ impl Reader {
     /// Returns an error if events may be missing between the position and the page.
     fn check_continuity(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history != *self.history;
-        let is_missing = history_changed && !page.is_present && !self.position.has_aged_out();
-        let is_expired = was_idle_too_long && !page.is_kept;
-        if self.position.seq > 0 && (is_missing || is_expired) {
+        let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
+        let event_has_expired = was_idle_too_long && !page.event_is_recent;
+        if self.position.seq > 0 && (server_lacks_event || event_has_expired) {
             return Err(Error::EventsExpired);
         }
         if history_changed {
@@ -175,47 +176,50 @@ impl Reader {
     }
 }
 
-/// A page of events, and the state of the event at the position before it.
+/// A page of events after a position, and the state of the event at that position.
 struct EventPage {
     events: Vec<Event>,
     history: String,
     /// Whether the event at the position still exists.
-    is_present: bool,
-    /// Whether it exists and is less than a day old.
-    is_kept: bool,
+    event_exists: bool,
+    /// Whether that event exists and is less than a day old.
+    event_is_recent: bool,
 }
 
 /// Reads a page under the caller's row security.
 async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
         let events = events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
-        // This is read after the events: if the event at the position still exists now, no later event had been deleted
-        // before.
+        // The event at the position is looked up after the page was read. If it still exists then, no later event had
+        // been deleted when the page was read.
         struct PositionRow {
             history: Option<String>,
-            is_present: bool,
-            is_kept: bool,
+            event_exists: bool,
+            event_is_recent: bool,
         }
         let mut binds = Binds::default();
         let (session, seq) = (binds.bind(session_id), binds.bind(after.seq));
         let id = binds.bind(after.event.map(|(id, _)| id).unwrap_or_default());
         let sql = format!(
             "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history() END AS history, \
-               event.id IS NOT NULL AS is_present, \
-               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS is_kept \
-             FROM (SELECT) AS one \
+               event.id IS NOT NULL AS event_exists, \
+               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_recent \
+             FROM (SELECT) AS one_row \
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
-        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, is_present, is_kept });
+        let decode =
+            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, event_exists, event_is_recent });
         let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
-        let Some(PositionRow { history, is_present, is_kept }) = row else { return Err(Error::EventsExpired) };
-        Ok(EventPage { events, history: history_id(tx, history)?, is_present, is_kept })
+        let Some(PositionRow { history, event_exists, event_is_recent }) = row else {
+            return Err(Error::EventsExpired);
+        };
+        Ok(EventPage { events, history: history_id(tx, history)?, event_exists, event_is_recent })
     })
 }
 
-/// Reads a session's events after a `seq`, the oldest first. After 0, omits those older than a day that are not deleted
-/// yet. Fails if the caller may not listen.
+/// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, which may not be
+/// deleted yet. Returns an error if the caller may not listen to the session.
 pub(super) async fn events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,

@@ -15,8 +15,9 @@ pub(super) struct RecentEvents {
     /// `events` has every event of the session after this `seq`.
     after_seq: i64,
     events: VecDeque<Event>,
-    /// Access was checked for subscribers up to this id when the last of the events were read.
+    /// The access of subscribers up to this id was checked when the last of the events were read.
     last_checked_id: u64,
+    /// When the last of the events were read.
     read_at: Option<Instant>,
 }
 
@@ -37,17 +38,17 @@ impl RecentEvents {
         (!events.is_empty()).then_some((events, self.read_at?))
     }
 
-    /// Returns whether the last of the events were read before that time.
+    /// Returns whether the last of the events were read before `time`.
     pub(super) fn was_read_before(&self, time: Instant) -> bool {
         self.read_at.is_some_and(|read_at| read_at < time)
     }
 
-    /// Adds the events of an update. If they leave a gap, discards the earlier ones.
+    /// Adds the events of an update. If the events would then have a gap, discards all of them.
     pub(super) fn add(&mut self, update: SessionUpdate, last_checked_id: u64, read_at: Instant) {
         self.last_checked_id = last_checked_id;
         self.read_at = Some(read_at);
-        // The session may have lost its last subscriber and gained another since the poll began, and then this list
-        // begins at another `seq` than the update.
+        // If the session lost its last subscriber and gained another one since the poll began, this list was recreated,
+        // and may begin after another `seq` than the update. An update lacks its last events if they were too large.
         let last_seq = self.events.back().map_or(self.after_seq, |last| last.seq);
         let is_contiguous =
             update.after_seq <= last_seq && update.events.last().is_some_and(|last| last.seq == update.newest_seq);

@@ -34,7 +34,7 @@ use crate::{
 
 /// A stream of a session's events, in order: [`Events::subscribe`]. It ends after an error.
 ///
-/// It holds at most fifty events in memory. Dropping it ends the subscription.
+/// The stream holds at most fifty events in memory. Dropping it ends the subscription.
 pub struct Subscription {
     events: BoxStream<'static, Result<Event, Error>>,
     session_id: Uuid,
@@ -76,10 +76,11 @@ impl Stream for Subscription {
 
 /// A stream of the events of many sessions, in order within each session: [`Events::subscribe_many`].
 ///
-/// An item is a session with its next event, or with the error that ended its subscription; the other sessions
-/// continue. The stream returns `None` while it has no sessions, and continues when one is added.
+/// An item is the id of a session with its next event, or with the error that ended its subscription; the other
+/// sessions continue. The stream returns `None` while it has no sessions, and continues when one is added.
 pub struct Subscriptions {
     caller: IdentityConnection,
+    /// Each item comes with the id of its subscriber. The error of a session that was refused has none.
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
     sessions: HashMap<Uuid, SubscriberHandle>,
 }
@@ -97,14 +98,17 @@ impl Stream for Subscriptions {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
         loop {
-            let Some((handle, item)) = ready!(self.events.poll_next_unpin(context)) else { return Poll::Ready(None) };
-            let current = self.sessions.get(&item.0).map(SubscriberHandle::id);
-            // The item is left over from a session that was removed or restarted.
-            if handle.is_some() && handle != current {
+            let Some((subscriber_id, item)) = ready!(self.events.poll_next_unpin(context)) else {
+                return Poll::Ready(None);
+            };
+            let (session_id, event) = &item;
+            let current_id = self.sessions.get(session_id).map(SubscriberHandle::id);
+            // The subscription from which the item comes was removed or replaced.
+            if subscriber_id.is_some() && subscriber_id != current_id {
                 continue;
             }
-            if item.1.is_err() && handle == current {
-                self.sessions.remove(&item.0);
+            if event.is_err() && subscriber_id == current_id {
+                self.sessions.remove(session_id);
             }
             return Poll::Ready(Some(item));
         }
@@ -112,15 +116,15 @@ impl Stream for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Adds a session, from now on or from after the event with this `seq`. A session that is already included restarts
-    /// there.
+    /// Adds the events of a session, from now on or from after the event with the `seq` that `after` gives. If the
+    /// session is already included, its new subscription replaces the earlier one.
     ///
     /// # Errors
     ///
     /// The same as those of [`Events::subscribe`].
     pub async fn add(&mut self, session_id: Uuid, after: Option<i64>) -> Result<(), Error> {
-        let added = Events { caller: &self.caller }.subscribe(session_id, after).await?;
-        self.insert(added);
+        let subscription = Events { caller: &self.caller }.subscribe(session_id, after).await?;
+        self.insert(subscription);
         Ok(())
     }
 
@@ -136,34 +140,37 @@ impl Subscriptions {
     }
 
     fn insert(&mut self, Subscription { events, session_id, handle, .. }: Subscription) {
-        let id = Some(handle.id());
+        let subscriber_id = Some(handle.id());
         match self.sessions.entry(session_id) {
-            Entry::Occupied(mut before) => before.insert(handle).remove(),
+            Entry::Occupied(mut earlier) => earlier.insert(handle).remove(),
             Entry::Vacant(entry) => _ = entry.insert(handle),
         }
-        self.events.push(events.map(move |event| (id, (session_id, event))).boxed());
+        self.events.push(events.map(move |event| (subscriber_id, (session_id, event))).boxed());
     }
 }
 
 impl Events<'_, IdentityConnection> {
-    /// Subscribes to the events of a session from now on, or from after the event with this `seq` (0 for all of the
-    /// last day): a stream with each event once, in order, regardless of who wrote it.
+    /// Subscribes to the events of a session, from now on or from after the event with the `seq` that `after` gives (0
+    /// for all events of the last day). The stream returns each event once, in order.
     ///
-    /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. It continues across
-    /// server restarts and an exhausted pool. It stays open after the session has ended, until it is archived. It ends
-    /// with [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access, [`Error::NotFound`] when
-    /// the session is deleted or archived, [`Error::EventsExpired`] when events may be missing, because the reader was
-    /// away for too long or because another server answers and lacks events that were already read,
-    /// [`Error::PoolClosed`] when the handle is closed.
+    /// A slow reader delays nobody and loses nothing, because the stream reads when it is polled. The stream continues
+    /// across restarts of the server and when the pool is exhausted. It stays open after the session has ended, until
+    /// the session is archived or deleted. It ends with
+    ///
+    /// - [`Error::AccountClosed`] or [`Error::NotAllowed`] when the caller loses access,
+    /// - [`Error::NotFound`] when the session is archived or deleted,
+    /// - [`Error::EventsExpired`] when events may be missing, because the stream was not polled for too long, or
+    ///   because another server answers and lacks events that were already read,
+    /// - [`Error::PoolClosed`] when the handle is closed.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
     /// that the poller has not already read for all subscribers. No event.
     ///
     /// # Errors
     ///
-    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if that event is no
-    /// longer kept (reload the session, and subscribe from now on); [`Error::NotFound`] for the service if there is no
-    /// such session, [`Error::NotSignedIn`].
+    /// [`Error::NotAllowed`] for anyone else, [`Error::AccountClosed`], [`Error::EventsExpired`] if the event that
+    /// `after` gives is no longer kept (reload the session, and subscribe from now on); [`Error::NotFound`] for the
+    /// service if there is no such session, [`Error::NotSignedIn`].
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -182,7 +189,7 @@ impl Events<'_, IdentityConnection> {
     /// ```
     pub async fn subscribe(self, session_id: Uuid, after: Option<i64>) -> Result<Subscription, Error> {
         let mut rows = operation!(self.caller, "events.subscribe", session = session_id, |tx| {
-            start_rows(tx, &[(session_id, after)]).await
+            read_start_rows(tx, &[(session_id, after)]).await
         })?;
         let row = rows.pop().ok_or(Error::NotFound { what: "session" })?;
         open_subscription(self.caller, row.into_start_point(after)?)
@@ -222,7 +229,7 @@ impl Events<'_, IdentityConnection> {
     ) -> Result<Subscriptions, Error> {
         let after: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
         let sessions: Vec<_> = after.iter().map(|(session_id, after)| (*session_id, *after)).collect();
-        let rows = operation!(self.caller, "events.subscribe_many", |tx| { start_rows(tx, &sessions).await })?;
+        let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
         let mut subscriptions = Subscriptions { caller, events, sessions: HashMap::new() };
         for row in rows {
@@ -240,7 +247,7 @@ impl Events<'_, IdentityConnection> {
     }
 }
 
-/// Registers a subscriber, and returns the stream that reads for it.
+/// Registers a subscriber, and returns its stream.
 fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Result<Subscription, Error> {
     let hub: Arc<Hub> = caller
         .context()
@@ -261,16 +268,17 @@ fn open_subscription(caller: &IdentityConnection, start_point: StartPoint) -> Re
     Ok(Subscription { events: events.boxed(), session_id: start.session_id, last_seq, handle })
 }
 
-/// The starting point of a permitted subscription.
+/// Where a permitted subscription starts.
 struct StartPoint {
     start: SubscriptionStart,
     position: EventPosition,
 }
 
-/// The data from which a subscription starts. `newest_` is the session's newest event; `kept_` is the event to start
-/// after, if it is still kept.
+/// What the database says about a session when a subscription starts. The fields `newest_*` are about the session's
+/// newest event, `kept_*` about the event to start after; they are `None` if there is no such event.
 struct StartRow {
     session_id: Uuid,
+    /// The result of `private.my_listener_status`.
     status: String,
     history: String,
     newest_seq: Option<i64>,
@@ -285,10 +293,10 @@ impl StartRow {
         if let Some(error) = listener_error(&self.status) {
             return Err(error);
         }
-        let event = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
+        let id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
         let newest_seq = self.newest_seq.unwrap_or_default();
-        let position = match (after, event(self.kept_id, self.kept_at)) {
-            (None, _) => EventPosition { seq: newest_seq, event: event(self.newest_id, self.newest_at) },
+        let position = match (after, id_and_time(self.kept_id, self.kept_at)) {
+            (None, _) => EventPosition { seq: newest_seq, event: id_and_time(self.newest_id, self.newest_at) },
             (Some(0), _) => EventPosition::default(),
             (Some(seq), Some(kept)) => EventPosition { seq, event: Some(kept) },
             (Some(_), None) => return Err(Error::EventsExpired),
@@ -298,9 +306,9 @@ impl StartRow {
     }
 }
 
-/// Reads the starting data of a subscription to each of these sessions, from the primary. On a standby,
-/// `private.event_history` raises an error, because a standby shows events late.
-async fn start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
+/// Reads the start rows of subscriptions to these sessions, each with the `seq` to start after. Reads from the primary:
+/// on a standby, `private.event_history` raises an error, because a standby shows events late.
+async fn read_start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i64>)]) -> Result<Vec<StartRow>, Error> {
     if tx.caller_identity() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }
