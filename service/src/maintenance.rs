@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Caller, Error, IdentityConnection,
-    connection::sealed::Sealed,
     identity::Identity,
     operation::{Access, RetryState, operation},
 };
@@ -55,7 +54,8 @@ impl Default for JobOptions {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct JobReport {
-    /// Number of events deleted, sessions cancelled or archived, or tables vacuumed or skipped.
+    /// Number of events deleted, of sessions cancelled or archived, or of tables vacuumed or skipped, depending on the
+    /// job.
     pub rows: u64,
     /// Whether the job ended because nothing was left that it could process, and not because the time ran out. Rows
     /// that another transaction has locked, and sessions that cannot be archived or cancelled, remain even then. Each
@@ -105,8 +105,8 @@ const ARCHIVE_SESSIONS: &str = "SELECT private.archive_sessions($1) AS rows";
 /// The tables with the most updates and deletions.
 const BUSY_TABLES: [&str; 4] = ["sessions", "session_players", "session_events", "dice_rolls"];
 
-/// VACUUM runs as the login, and skips a table that the login does not own, with only a warning. So the login's
-/// ownership is checked first.
+/// Whether the login owns all of [`BUSY_TABLES`]. This is checked first, because VACUUM runs as the login, and skips a
+/// table that the login does not own with only a warning.
 const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, 'USAGE')) AS owns_all
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
@@ -116,19 +116,19 @@ struct Batch {
     rows: i32,
 }
 
-/// Runs batches until one of them is not full or the time has run out.
+/// Runs batches until one of them is not full or the time has run out. Each is an operation of its own.
 macro_rules! in_batches {
     ($caller:expr, $name:literal, $sql:ident, $options:ident, $progress:ident) => {{
         let started_at = Instant::now();
-        let size = i32::from($options.batch_size.clamp(1, 10_000));
+        let batch_size = i32::from($options.batch_size.clamp(1, 10_000));
         let mut report = JobReport::default();
         while !report.is_finished && (report.rows == 0 || started_at.elapsed() < $options.time_limit) {
-            let batch = operation!($caller, $name, |tx| {
-                let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [size.into()]);
+            let rows = operation!($caller, $name, |tx| {
+                let statement = Statement::from_sql_and_values(DbBackend::Postgres, $sql, [batch_size.into()]);
                 Ok(Batch::find_by_statement(statement).one(tx).await?.map_or(0, |batch| batch.rows))
             })?;
-            report.rows += u64::from(batch.unsigned_abs());
-            report.is_finished = batch < size;
+            report.rows += u64::from(rows.unsigned_abs());
+            report.is_finished = rows < batch_size;
             $progress(report.rows);
         }
         Ok(report)
@@ -231,6 +231,7 @@ impl Maintenance<'_, IdentityConnection> {
             owns_all: Option<bool>,
         }
         require_service(self.caller)?;
+        // This span is like those of `operation!`, which cannot be used here because it begins a transaction.
         let span = tracing::info_span!(
             target: "sparc::operation",
             "maintenance.vacuum",
@@ -263,7 +264,7 @@ impl Maintenance<'_, IdentityConnection> {
         };
         let recorded = async {
             let outcome = vacuum.await;
-            retry_state.record(&outcome);
+            retry_state.record_outcome(&outcome);
             outcome
         };
         tracing::Instrument::instrument(recorded, span).await
@@ -272,7 +273,7 @@ impl Maintenance<'_, IdentityConnection> {
 
 /// Refuses callers other than the service. The database alone would let anyone vacuum, because VACUUM runs as the
 /// login, whoever the caller is.
-fn require_service(caller: &impl Sealed) -> Result<(), Error> {
+fn require_service(caller: &impl Caller) -> Result<(), Error> {
     match caller.identity() {
         Identity::Service => Ok(()),
         Identity::User(_) => Err(Error::NotAllowed { rule: "only the service may run maintenance" }),

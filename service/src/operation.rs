@@ -16,15 +16,15 @@ use crate::{
     identity::Identity,
 };
 
-/// Maximum number of attempts of an operation. After the last, a deadlock, serialization failure or lost connection is
-/// returned to the caller.
+/// Maximum number of attempts of an operation. If the last one fails with a deadlock, a serialization failure or a lost
+/// connection, the caller gets that error.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Minimum time for which the service waits for a commit, even past the deadline. Most commits are answered within it,
-/// so their outcome is known.
+/// Minimum time for which an operation waits for the answer to its commit, even past the deadline. Without the answer
+/// nobody knows whether the commit happened, and most answers come within this time.
 const COMMIT_GRACE: Duration = Duration::from_secs(1);
 
-/// What an operation does to the database.
+/// Whether an operation only reads, or may also write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// It only reads, without locking rows. So a replica that has replayed the caller's log position may run it.
@@ -65,7 +65,8 @@ impl RetryState {
         self.deadline.map(|deadline| deadline.saturating_sub(self.started_at.elapsed()))
     }
 
-    /// Runs the attempt within the remaining time. If it takes longer, it is dropped and its transaction rolled back.
+    /// Runs the attempt within the remaining time. An attempt that takes longer is dropped, and its transaction is
+    /// rolled back.
     pub(crate) async fn with_deadline<T>(&self, attempt: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         match self.remaining() {
             None => attempt.await,
@@ -118,19 +119,19 @@ impl RetryState {
         }
     }
 
-    /// Returns whether to retry the operation: the failed attempt changed nothing, the error is transient, and there
-    /// are attempts and time left. If so, counts the failed attempt and waits for the back-off before it returns.
+    /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
+    /// there are attempts and time left. If so, counts the failed attempt and waits for the back-off before it returns.
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
         // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
         // operation called a function that writes in a `READ ONLY` transaction. The next attempt may write, and so runs
         // on the primary.
-        let is_undone = matches!(error, Error::Busy)
+        let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
             || (self.has_replicas || self.is_read_only) && matches!(error, Error::ReadOnly);
         self.is_read_only = false;
         let has_time = self.remaining().is_none_or(|remaining| !remaining.is_zero());
-        let can_retry = is_undone && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
+        let can_retry = may_succeed && has_time && self.failed_attempts + 1 < MAX_ATTEMPTS;
         if can_retry {
             self.failed_attempts += 1;
             tokio::time::sleep(backoff(self.failed_attempts)).await;
@@ -138,8 +139,8 @@ impl RetryState {
         can_retry
     }
 
-    /// Makes an error more precise: names the pooler as the cause of mismatched bound values, and replaces "not
-    /// allowed" with "sign in first" for a visitor.
+    /// Makes an error more precise. If the bound values do not match the statement, the cause is a pooler. A visitor
+    /// who is not allowed to do something must sign in first.
     fn explain(&self, error: Error) -> Error {
         match explain_bind_mismatch(error) {
             Error::NotAllowed { .. } if self.is_visitor => Error::NotSignedIn,
@@ -148,7 +149,7 @@ impl RetryState {
     }
 
     /// Records the outcome in the span.
-    pub(crate) fn record<T>(&self, outcome: &Result<T, Error>) {
+    pub(crate) fn record_outcome<T>(&self, outcome: &Result<T, Error>) {
         let span = tracing::Span::current();
         span.record("retries", self.failed_attempts);
         span.record("duration_us", u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -180,7 +181,7 @@ impl Scope {
 /// Runs the body in a new transaction as the caller, and retries it after a transient error. If the caller is a
 /// transaction, runs the body once, in that transaction.
 ///
-/// The futures of its steps are boxed, because a caller may hold the futures of many operations on one stack.
+/// Inner futures are boxed, so that the future of an operation is small: a program may hold many of them on one stack.
 pub(crate) async fn run<'env, C: Caller, T>(
     caller: &C,
     access: Access,
@@ -194,7 +195,7 @@ pub(crate) async fn run<'env, C: Caller, T>(
             Ok((scope, outcome))
         });
         let (scope, outcome) = match attempt.await {
-            Ok(ended) => ended,
+            Ok(completed) => completed,
             Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
@@ -202,17 +203,17 @@ pub(crate) async fn run<'env, C: Caller, T>(
             break outcome;
         }
     };
-    retry_state.record(&outcome);
+    retry_state.record_outcome(&outcome);
     outcome
 }
 
 /// Runs a body as one operation: `operation!(caller, "aggregate.verb", session = id, |tx| { ... Ok(value) })`.
 ///
-/// The span has the same name. The fields between the name and the body are ids for the span; they must not contain
-/// personal data.
+/// The string is the name of the operation's span. The fields between the name and the body are ids, which the span
+/// records; they must not contain personal data.
 ///
-/// An operation that only reads is declared with `reads`: `operation!(caller, reads "aggregate.verb", ...)`;
-/// `tests/operations/standby.rs` runs each operation on a standby.
+/// An operation that only reads is declared with `reads`: `operation!(caller, reads "aggregate.verb", ...)`.
+/// `tests/operations/standby.rs` runs each operation on a standby, and so checks these declarations.
 macro_rules! operation {
     (@ $access:ident, $caller:expr, $name:literal, $($field:ident = $id:expr,)* |$tx:ident| $body:block) => {{
         #[allow(unused_imports)]
@@ -227,13 +228,13 @@ macro_rules! operation {
             retries = tracing::field::Empty,
             duration_us = tracing::field::Empty,
         );
-        let running = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
+        let operation = crate::operation::run($caller, crate::operation::Access::$access, |tx| {
             scoped_futures::ScopedFutureExt::scope_boxed(async {
                 let $tx = &*tx;
                 $body
             })
         });
-        tracing::Instrument::instrument(running, span).await
+        tracing::Instrument::instrument(operation, span).await
     }};
     ($caller:expr, reads $name:literal, $($rest:tt)*) => {
         crate::operation::operation!(@ ReadOnly, $caller, $name, $($rest)*)

@@ -9,10 +9,10 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (seer, ada, adventure, hero) = (demo.seer, demo.player, demo.adventure, demo.hero);
-//! let morgan = sparc.as_user(seer);
-//! let session = morgan.sessions().create(NewSession { adventure_id: adventure, ..Default::default() }).await?;
-//! sparc.as_user(ada).sessions().join(&session.code.parse()?, hero).await?;
+//! # let (seer_id, player_id, adventure_id, hero) = (demo.seer, demo.player, demo.adventure, demo.hero);
+//! let (morgan, ada) = (sparc.as_user(seer_id), sparc.as_user(player_id));
+//! let session = morgan.sessions().create(NewSession { adventure_id, ..Default::default() }).await?;
+//! ada.sessions().join(&session.code.parse()?, hero).await?;
 //! morgan.sessions().start(session.id).await?;
 //! morgan.sessions().set_scene(session.id, Some("ford")).await?;
 //! morgan.sessions().complete(session.id).await?;
@@ -20,11 +20,11 @@
 //! # }
 //! ```
 
+mod control;
 mod details;
 mod lobby;
 mod my_sessions;
 mod participation;
-mod play;
 mod seats;
 
 use chrono::{DateTime, SubsecRound, Utc};
@@ -33,11 +33,11 @@ use sea_orm::ActiveValue::Set;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use control::ExpectedVersion;
 pub use details::{Participant, SessionAdventure, SessionDetails};
 pub use lobby::{LobbyAdventure, LobbyFilter, SessionSummary};
 pub use my_sessions::{ArchivedSession, MySession};
 pub use participation::Participation;
-pub use play::ExpectedVersion;
 
 use crate::{
     Caller, Error, MaxPlayers,
@@ -51,7 +51,7 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewSession {
-    /// Id of the new session; random if absent. Repeating the request with the same id returns the existing session.
+    /// Id of the session; random if absent. Repeating the request with the same id returns the existing session.
     pub id: Option<Uuid>,
     /// Adventure to play: a published one, or one of the Seer's own.
     pub adventure_id: Uuid,
@@ -96,7 +96,7 @@ impl NewSession {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// Everyone. Until it starts, the lobby lists it while it has a free seat.
+    /// Everyone. The lobby lists the session while it waits for players and has a free seat.
     Public,
     /// Its participants. Users who know its code can join.
     Private,
@@ -109,8 +109,8 @@ crate::values::impl_text_conversions!(
     "must be public or private"
 );
 
-/// Changes to a session. `None` leaves a field unchanged; `Some(None)` clears it. When the session has ended, its Seer
-/// can still change `visibility` and `looking_for`.
+/// Changes to a session. `None` leaves a field unchanged; `Some(None)` clears it. Once the session has ended, its Seer
+/// can change only `visibility` and `looking_for`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]

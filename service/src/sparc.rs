@@ -1,4 +1,4 @@
-//! The handle over the game's database.
+//! The handle to the game's database, and its options.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
-/// Reads the comment on the migrations table, which ends with the version of the schema. Every login may read it. No
+/// Reads the comment on the table of migrations, which ends with the version of the schema. Every login may read it. No
 /// row means that there is no schema; an empty comment means that a migration has not finished.
 const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class
@@ -35,12 +35,13 @@ fn check_schema(comment: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// The game's database: one handle over a pool, cheap to clone. It hands out connections of identities
-/// ([`as_user`](Self::as_user) and the methods after it); each statement on such a connection runs as that identity.
+/// A handle to the game's database, cheap to clone. [`as_user`](Self::as_user), [`as_claims`](Self::as_claims),
+/// [`as_anon`](Self::as_anon) and [`as_service`](Self::as_service) return connections; each statement on such a
+/// connection runs as its identity.
 ///
 /// Two logins are recommended: one for users, a member of the roles `anon` and `authenticated`, and one for the service
-/// ([`Options::service_url`]), a member of `service_role`. A single login must be a member of all three. They need no
-/// other privileges.
+/// ([`Options::service_url`]), a member of `service_role`. A single login must be a member of all three roles. The
+/// logins need no other privileges.
 #[derive(Clone, Debug)]
 pub struct Sparc {
     database: Database,
@@ -73,11 +74,11 @@ impl Sparc {
     ///
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
-        let connect = options.rls_options();
-        let (mut database, schema) = Database::connect_and_query_scalar(url, &connect, SCHEMA_COMMENT).await?;
-        check_schema(schema.as_deref())?;
+        let rls_options = options.rls_options();
+        let (mut database, comment) = Database::connect_and_query_scalar(url, &rls_options, SCHEMA_COMMENT).await?;
+        check_schema(comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
-            database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &connect).await?;
+            database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;
         }
         Ok(Self::new(database))
     }
@@ -165,9 +166,10 @@ impl Sparc {
     }
 }
 
-/// Refuses a user's transactions if the account is closed or does not exist.
-fn with_account_check(user: rls::Identity) -> rls::Identity {
-    user.with_begin_check("private.require_account()")
+/// Adds a check to the identity of a user, which runs when a transaction begins. If the account is closed or does not
+/// exist, the transaction is refused.
+fn with_account_check(user_identity: rls::Identity) -> rls::Identity {
+    user_identity.with_begin_check("private.require_account()")
 }
 
 /// Options of the handle and its connection pools.
@@ -191,7 +193,7 @@ pub struct Options {
     /// of `service_role`, so that no SQL can assume that role. The default is `None`: one login for both.
     pub service_url: Option<String>,
     /// URLs of streaming replicas, which run operations that only read. After a failover, the replica that was promoted
-    /// is the primary. A caller always sees what it wrote. The default is none. See [`rls`](rls#replicas).
+    /// is used as the primary. A caller always sees what it wrote. The default is none. See [`rls`](rls#replicas).
     pub replicas: Vec<String>,
 }
 

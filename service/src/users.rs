@@ -7,8 +7,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let id = demo.player;
-//! let ada = sparc.as_user(id);
+//! # let user_id = demo.player;
+//! let ada = sparc.as_user(user_id);
 //! let changes = ProfileChanges { bio: Some(Some("Plays on Tuesdays".into())), ..Default::default() };
 //! let profile = ada.users().edit(changes).await?;
 //! println!("{} has played {} games", profile.display_name, profile.games_played);
@@ -43,7 +43,7 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct NewAccount {
-    /// Id of the new account; random if absent. Repeating the request with the same id returns the existing account,
+    /// Id of the account; random if absent. Repeating the request with the same id returns the existing account,
     /// unless it has been closed since.
     pub id: Option<Uuid>,
     /// E-mail address, if any. If another account already has it, this account is created without one; check with
@@ -70,20 +70,20 @@ const SIGN_UP: &str = "INSERT INTO auth.users (id, email, raw_user_meta_data)
      VALUES ($1, $2, $3)
      ON CONFLICT (id) DO NOTHING";
 
-/// Returns a row if the same request created the existing account, even if its profile has changed since.
+/// Returns a row if the same request created the existing account. The account's profile may have changed since.
 const IS_SAME_SIGN_UP: &str = "SELECT 1
      WHERE private.is_same_request(
        'users',
        jsonb_build_object('id', $1::uuid, 'email', $2::text, 'raw_user_meta_data', $3::jsonb)
      )";
 
-/// Whether the e-mail address is in a reserved domain, or another account has it, either as written or in lower case,
-/// as the platform stores it.
+/// Whether the e-mail address is in a reserved domain (decision "Sign-up"), or an account already has it: either as
+/// written, or in lower case, as the platform stores it.
 const IS_EMAIL_TAKEN: &str = r"SELECT
     lower($1) ~ '@(no-email|deleted)\.invalid\.?\s*$'
     OR EXISTS (SELECT FROM public.users WHERE email IN ($1, lower($1))) AS is_taken";
 
-/// Maximum number of profiles that a search returns.
+/// Maximum number of profiles that [`Users::by_display_name`] returns.
 const MAX_RESULTS: u64 = 50;
 
 impl<C: Caller> Users<'_, C> {
@@ -114,7 +114,7 @@ impl<C: Caller> Users<'_, C> {
                 let is_same_sign_up = Statement::from_sql_and_values(DbBackend::Postgres, IS_SAME_SIGN_UP, values);
                 tx.query_one_raw(is_same_sign_up).await?.ok_or(Error::IdConflict { what: "account" })?;
             }
-            find(tx, id).await
+            find_profile(tx, id).await
         })
         .map_err(|error| error.with_rule("only the service may create an account"))
     }
@@ -144,7 +144,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn profile(self, id: Uuid) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.profile", user = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "users.profile", user = id, |tx| { find_profile(tx, id).await })
     }
 
     /// Returns at most fifty profiles with exactly this display name, the oldest account first.
@@ -185,7 +185,7 @@ impl<C: Caller> Users<'_, C> {
         .map_err(|error| error.with_rule("only the service may look up an e-mail address"))
     }
 
-    /// Checks whether an account already has this e-mail address, as written or in lower case (as the platform stores
+    /// Returns whether an account already has this e-mail address, as written or in lower case (as the platform stores
     /// it). An account that signs up with a taken e-mail address is created without one. An address in a reserved
     /// domain also counts as taken, because sign-up ignores it.
     ///
@@ -214,7 +214,7 @@ impl<C: Caller> Users<'_, C> {
     ///
     /// [`Error::NotSignedIn`].
     pub async fn me(self) -> Result<Profile, Error> {
-        operation!(self.caller, reads "users.me", |tx| { find(tx, tx.user_id()?).await })
+        operation!(self.caller, reads "users.me", |tx| { find_profile(tx, tx.user_id()?).await })
     }
 
     /// Returns the caller's e-mail address, which other users cannot read. An account without one has
@@ -261,7 +261,7 @@ impl<C: Caller> Users<'_, C> {
             if sea_orm::ActiveModelTrait::is_changed(&row) {
                 update.exec(tx).await?;
             }
-            find(tx, id).await
+            find_profile(tx, id).await
         })
     }
 
@@ -313,6 +313,6 @@ impl<C: Caller> Users<'_, C> {
     }
 }
 
-async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<Profile, Error> {
+async fn find_profile(tx: &UncheckedTransaction, id: Uuid) -> Result<Profile, Error> {
     users::Entity::find_by_id(id).into_partial_model().one(tx).await?.ok_or(Error::NotFound { what: "user" })
 }

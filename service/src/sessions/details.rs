@@ -89,19 +89,21 @@ pub struct SessionAdventure {
     /// Status: draft, published or archived.
     pub status: AdventureStatus,
     /// Content; also `None` if a draft's content does not have the shape of [`AdventureContent`].
-    #[serde(default, deserialize_with = "lenient_content")]
+    #[serde(default, deserialize_with = "deserialize_readable_content")]
     pub content: Option<AdventureContent>,
 }
 
-/// A draft may contain anything that its author's client stored. Unreadable content must not make the session
-/// unreadable for its players.
-fn lenient_content<'de, D: Deserializer<'de>>(document: D) -> Result<Option<AdventureContent>, D::Error> {
-    let document = Option::<Value>::deserialize(document)?;
+/// Deserializes the content, or returns `None` if it is unreadable. A draft may contain any JSON that its author's
+/// client stored, which must not make the session unreadable for its players.
+fn deserialize_readable_content<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<AdventureContent>, D::Error> {
+    let document = Option::<Value>::deserialize(deserializer)?;
     Ok(document.and_then(|document| serde_json::from_value(document).ok()))
 }
 
-/// The specification's function returns only the players' names. The Seer's name is a subquery and not a join, because
-/// the planner expects a thousand rows from the function, and would join them to all users.
+/// `get_session_details`, which the specification defines, does not return the Seer's name. A subquery reads the name,
+/// and not a join: the planner expects a thousand rows from the function, and would join them to all users.
 const DETAILS: &str = "SELECT session_data, players, adventure_data,
         (SELECT display_name FROM public.users WHERE id = (session_data ->> 'seer_id')::uuid) AS seer_name
     FROM public.get_session_details($1)";

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Sessions;
 use crate::{Caller, Cursor, Error, Page, PageSize, operation::operation, page::ListId, sql::Binds};
 
-/// Maximum number of rows per page.
+/// Maximum number of sessions per page.
 const PAGE_SIZE: usize = 50;
 
 /// One of the caller's sessions, for lists.
@@ -42,13 +42,13 @@ pub struct MySession {
     pub max_players: i32,
     /// Scheduled start.
     pub scheduled_start: Option<DateTimeWithTimeZone>,
-    /// When it started.
+    /// When the session started.
     pub started_at: Option<DateTimeWithTimeZone>,
-    /// When it ended.
+    /// When the session ended.
     pub ended_at: Option<DateTimeWithTimeZone>,
-    /// When it was created.
+    /// When the session was created.
     pub created_at: DateTimeWithTimeZone,
-    /// Whether it is in the archive.
+    /// Whether the session is in the archive.
     pub is_archived: bool,
 }
 
@@ -97,18 +97,18 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user_id()?);
-            let after = after_condition(&mut binds, "created_at", after);
+            binds.bind(tx.user_id()?); // $1
+            let after_condition = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
                 "{SUMMARY_COLUMNS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
-                 {after}
+                 {after_condition}
                  ORDER BY created_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
-            let rows = MySession::find_by_statement(statement).all(tx).await?;
-            list.build_page(rows, PAGE_SIZE, |row: &MySession| (row.created_at, row.id))
+            let sessions = MySession::find_by_statement(statement).all(tx).await?;
+            list.build_page(sessions, PAGE_SIZE, |session: &MySession| (session.created_at, session.id))
         })
     }
 
@@ -125,9 +125,9 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user_id()?);
-            let after = after_condition(&mut binds, "ended_at", after);
-            let page = format!("{after} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
+            binds.bind(tx.user_id()?); // $1
+            let after_condition = after_condition(&mut binds, "ended_at", after);
+            let page = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
                 "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page})
                  UNION ALL
@@ -135,8 +135,8 @@ impl<C: Caller> Sessions<'_, C> {
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
-            let rows = MySession::find_by_statement(statement).all(tx).await?;
-            list.build_page(rows, PAGE_SIZE, |row: &MySession| (row.ended_at, row.id))
+            let sessions = MySession::find_by_statement(statement).all(tx).await?;
+            list.build_page(sessions, PAGE_SIZE, |session: &MySession| (session.ended_at, session.id))
         })
     }
 
@@ -189,20 +189,20 @@ impl<C: Caller> Sessions<'_, C> {
                 .order_by_asc(archived_dice_rolls::Column::CreatedAt)
                 .order_by_asc(archived_dice_rolls::Column::Id)
                 .limit(limit as u64 + 1);
-            if let Some((created, roll)) = after {
-                query = query.filter(archived_dice_rolls::Column::CreatedAt.gte(created)).filter(
+            if let Some((created_at, roll_id)) = after {
+                query = query.filter(archived_dice_rolls::Column::CreatedAt.gte(created_at)).filter(
                     Condition::any()
-                        .add(archived_dice_rolls::Column::CreatedAt.gt(created))
-                        .add(archived_dice_rolls::Column::Id.gt(roll)),
+                        .add(archived_dice_rolls::Column::CreatedAt.gt(created_at))
+                        .add(archived_dice_rolls::Column::Id.gt(roll_id)),
                 );
             }
-            list.build_page(query.all(tx).await?, limit, |row: &archived_dice_rolls::Model| (row.created_at, row.id))
+            list.build_page(query.all(tx).await?, limit, |roll: &archived_dice_rolls::Model| (roll.created_at, roll.id))
         })
     }
 }
 
-/// Returns the condition for the rows after that position in a list that is sorted by the column, descending, and then
-/// by id.
+/// Returns the condition for the rows after a position, in a list that is sorted by `column`, descending, and then by
+/// id. The condition begins with `AND`; without a position it is empty.
 fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>, Uuid)>) -> String {
     match after {
         None => String::new(),

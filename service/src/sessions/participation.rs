@@ -15,7 +15,7 @@ pub enum Participation {
     Seer,
     /// The caller holds a seat.
     Player,
-    /// The caller gave up the seat, and may take it again while the session is live.
+    /// The caller gave up their seat, and may take it again while the session is live.
     Left,
     /// The Seer removed the caller. Until the Seer readmits them, the caller cannot rejoin and, if the session is
     /// private, can read only their own seat.
@@ -43,7 +43,7 @@ struct Row {
 const PARTICIPATION: &str = "SELECT \
       EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
       seat.is_active, seat.removed_at IS NOT NULL AS is_removed \
-    FROM (SELECT) AS one \
+    FROM (SELECT) AS one_row \
     LEFT JOIN public.session_players AS seat ON seat.session_id = $1 AND seat.user_id = $2";
 
 impl<C: Caller> Sessions<'_, C> {

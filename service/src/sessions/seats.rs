@@ -14,7 +14,7 @@ use crate::{
 
 const JOIN_BY_CODE: &str = "SELECT * FROM private.join_by_code($1, $2)";
 
-const BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
+const FIND_BY_CODE: &str = "SELECT * FROM private.session_by_code($1)";
 
 impl<C: Caller> Sessions<'_, C> {
     /// Returns a summary of the session with this code, public or private, so that a user can look at it before
@@ -29,7 +29,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, reads "sessions.by_code", |tx| {
             // The database function runs with elevated privileges, because knowing the code gives access to the
             // session.
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, BY_CODE, [code.as_str().into()]);
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, FIND_BY_CODE, [code.as_str().into()]);
             let row = rows::fetch_all(tx, statement, lobby::Row::decode).await?.pop().ok_or(Error::UnknownJoinCode)?;
             Ok(row.into())
         })
@@ -155,7 +155,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.remove", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel {
                 is_active: Set(false),
-                // The trigger replaces it with the database's time.
+                // A trigger replaces this time with the database's.
                 removed_at: Set(Some(chrono::Utc::now().into())),
                 ..Default::default()
             };
@@ -179,6 +179,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
+/// Returns the change that gives a seat up.
 fn inactive_seat() -> session_players::ActiveModel {
     session_players::ActiveModel { is_active: Set(false), ..Default::default() }
 }
@@ -203,12 +204,12 @@ async fn update_own_seat(
             let session = sessions::Entity::find_by_id(session_id).one(tx).await?;
             Err(if session.is_some() { Error::NotSeated } else { Error::NotFound { what: "session" } })
         }
-        changed => changed,
+        result => result,
     }
 }
 
-/// Updates a player's seat as the Seer. If no seat matches, the error is `NotSessionSeer` if the caller sees the
-/// session but does not run it, and otherwise `NotFound`.
+/// Updates a player's seat for the Seer or the service. If no seat matches, the error is `NotSessionSeer` for another
+/// user who can see the session, and otherwise `NotFound`.
 async fn update_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -224,7 +225,7 @@ async fn update_as_seer(
             }
             Err(Error::NotFound { what: "seat" })
         }
-        changed => changed,
+        result => result,
     }
 }
 
@@ -244,8 +245,8 @@ async fn update_seat(
         .ok_or(Error::NotFound { what: "seat" })
 }
 
-/// Seats a user. A former seat is updated instead of inserted, because an update locks the seat before the session, as
-/// the lock order requires.
+/// Seats a user. A former seat is updated, not inserted again, because an update locks the seat before the session, as
+/// the lock order requires (decision "Lock order").
 async fn take_seat(
     tx: &UncheckedTransaction,
     session_id: Uuid,
@@ -286,6 +287,6 @@ async fn take_seat(
             }
         }
     }
-    // A concurrent request for the same player took the seat.
+    // A concurrent request for the same user took the seat.
     find_seat(tx, session_id, user_id).await
 }

@@ -8,8 +8,8 @@ use uuid::Uuid;
 /// The public columns of an account: all of `users` except the e-mail address (decision "Privacy and server-owned
 /// columns").
 ///
-/// Users have no privilege to read that address, so `users::Entity::find()`, which selects all columns, fails for them.
-/// Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
+/// Users have no privilege to read the e-mail address, so `users::Entity::find()`, which selects all columns, fails for
+/// them. Use this partial model instead: `users::Entity::find().into_partial_model::<Profile>()`.
 #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[sea_orm(entity = "users::Entity")]
@@ -79,4 +79,9 @@ pub enum Badge {
     None,
 }
 
-crate::values::impl_text_conversions!(Badge, "badge", { Verified = "verified", None = "none" }, "must be verified or none");
+crate::values::impl_text_conversions!(
+    Badge,
+    "badge",
+    { Verified = "verified", None = "none" },
+    "must be verified or none"
+);

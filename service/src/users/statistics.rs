@@ -31,11 +31,11 @@ pub struct UserStatistics {
 const STATISTICS: &str = "SELECT
     profile.games_played,
     profile.games_run,
-    mine.characters,
-    mine.retired_characters,
-    written.adventures_published,
-    written.adventures_played,
-    (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (mine.ids)) AS rolls
+    own_characters.characters,
+    own_characters.retired_characters,
+    own_adventures.adventures_published,
+    own_adventures.adventures_played,
+    (SELECT count(*) FROM public.dice_rolls WHERE character_id = ANY (own_characters.ids)) AS rolls
   FROM public.users AS profile,
     LATERAL (
       SELECT
@@ -44,14 +44,14 @@ const STATISTICS: &str = "SELECT
         array_agg(id) AS ids
       FROM public.characters
       WHERE user_id = profile.id
-    ) AS mine,
+    ) AS own_characters,
     LATERAL (
       SELECT
         count(*) FILTER (WHERE status = 'published') AS adventures_published,
         coalesce(sum(times_played), 0) AS adventures_played
       FROM public.adventures
       WHERE creator_id = profile.id
-    ) AS written
+    ) AS own_adventures
   WHERE profile.id = $1";
 
 impl<C: Caller> Users<'_, C> {

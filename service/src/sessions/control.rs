@@ -19,8 +19,8 @@ use crate::{
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExpectedVersion {
-    /// The state with this `sessions.game_state_version`. So two clients of a Seer cannot unknowingly overwrite each
-    /// other's changes.
+    /// The state with this `sessions.game_state_version`, so that two clients of a Seer do not overwrite each other's
+    /// changes unknowingly.
     Version(i32),
     /// Any version.
     Any,
@@ -136,7 +136,7 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Sets the current encounter, or ends it with `None`; a change restores every seat's heroic save.
+    /// Sets the current encounter; `None` ends it. A change restores every seat's heroic save.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `encounter_changed`.
     ///
@@ -159,7 +159,7 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] if its version is not the expected one, [`Error::SessionOver`] except for the
+    /// [`Error::GameStateChanged`] if the state has another version than expected, [`Error::SessionOver`] except for the
     /// service, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for
     /// text that contains NUL.
     pub async fn set_game_state(
@@ -170,20 +170,18 @@ impl<C: Caller> Sessions<'_, C> {
     ) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
-            let mut change = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
+            let mut query = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
             if let ExpectedVersion::Version(version) = expected {
-                change = change.filter(sessions::Column::GameStateVersion.eq(version));
+                query = query.filter(sessions::Column::GameStateVersion.eq(version));
             }
-            if let Some(session) = change.exec_with_returning(tx).await?.pop() {
+            if let Some(session) = query.exec_with_returning(tx).await?.pop() {
                 return Ok(session);
             }
             find_as_seer(tx, id).await?;
             Err(Error::GameStateChanged)
         })
     }
-}
 
-impl<C: Caller> Sessions<'_, C> {
     /// Replaces the join code of a live session; the old one no longer works.
     ///
     /// Who may: the Seer and the service. Three round trips. No event.
@@ -212,22 +210,22 @@ async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) 
     update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active if its status is one of `from`, or already active. The database does not distinguish starting
-/// from resuming, so it alone would let a waiting session resume.
+/// Makes a session active if its status is one of `allowed`, or already active. The database does not distinguish
+/// starting from resuming: it would let a waiting session resume.
 async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,
-    from: impl IntoIterator<Item = SessionStatus>,
+    allowed: impl IntoIterator<Item = SessionStatus>,
 ) -> Result<sessions::Model, Error> {
     let row = sessions::ActiveModel { status: Set(SessionStatus::Active), ..Default::default() };
-    let changed = sessions::Entity::update_many()
+    let activated = sessions::Entity::update_many()
         .set(row)
         .filter(sessions::Column::Id.eq(id))
-        .filter(sessions::Column::Status.is_in(from.into_iter().chain([SessionStatus::Active])))
+        .filter(sessions::Column::Status.is_in(allowed.into_iter().chain([SessionStatus::Active])))
         .exec_with_returning(tx)
         .await?
         .pop();
-    match changed {
+    match activated {
         Some(session) => Ok(session),
         None => {
             let session = find_as_seer(tx, id).await?;
