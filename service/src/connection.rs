@@ -1,8 +1,10 @@
-//! The types on which operations are called, and the transaction in which each operation runs. The connections
-//! themselves are in the crate `rls`.
+//! The types on which operations are called, and the transaction in which an operation runs. The crate `rls` implements
+//! the connections themselves.
 
 use std::time::Duration;
 
+// The transaction of an operation. It does not verify the identity after each statement, because no statement of an
+// operation leaves a changed identity.
 pub(crate) use rls::UncheckedTransaction;
 use rls::supabase::SERVICE_ROLE;
 pub use rls::{IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
@@ -12,13 +14,13 @@ use uuid::Uuid;
 use crate::{Error, identity::Identity};
 
 /// A type on which operations are called: the connection of an identity, where each operation runs in a transaction of
-/// its own, or a transaction, in which operations take part. The trait is sealed.
+/// its own; or a transaction, in which operations take part. The trait is sealed.
 pub trait Caller: sealed::Sealed + Send + Sync {}
 
 impl Caller for IdentityConnection {}
 impl Caller for Transaction {}
 
-/// What an operation needs of its transaction, besides running statements.
+/// What an operation needs of its transaction, in addition to running statements as the caller.
 pub(crate) trait OperationTransaction {
     /// Returns the caller's identity.
     fn caller_identity(&self) -> Identity;
@@ -64,8 +66,8 @@ pub(crate) mod sealed {
         Joined(Joined),
     }
 
-    /// An operation in a caller's transaction. If the operation fails or is dropped after it has written something, a
-    /// commit would keep only some of its changes. So the transaction can then only be rolled back.
+    /// An operation in a caller's transaction. If the operation fails or is dropped after it has written something, the
+    /// transaction can only be rolled back: a commit would keep only some of the operation's changes.
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
@@ -97,7 +99,7 @@ pub(crate) mod sealed {
         /// transaction, because that connection would not see the transaction's uncommitted rows.
         fn as_service(&self) -> Option<IdentityConnection>;
 
-        /// Whether there are replicas: reads may run on one, and one may become the primary.
+        /// Returns whether there are replicas, on which reads may run, and of which one may become the primary.
         fn has_replicas(&self) -> bool;
 
         /// Begins a transaction, or joins the caller's. `deadline` applies to each statement of a new transaction; a
@@ -148,7 +150,7 @@ pub(crate) mod sealed {
             None
         }
 
-        // The transaction's server was chosen when it began.
+        // The transaction cannot move to another server.
         fn has_replicas(&self) -> bool {
             false
         }

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The story of an adventure (`adventures.content`): nodes, the connections between them, and the start. Unknown fields
-/// are kept.
+/// The story of an adventure (`adventures.content`): nodes, the connections between them, and the node at which the
+/// story starts. Unknown fields are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdventureContent {
@@ -69,11 +69,11 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
-    /// Id of the node that it leads from.
+    /// Id of the node that the connection leads from.
     pub from: String,
-    /// Id of the node that it leads to.
+    /// Id of the node that the connection leads to.
     pub to: String,
-    /// The choice that it stands for, as shown to the players.
+    /// The text of the choice, as shown to the players.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// Further fields, stored unchanged.
@@ -86,7 +86,7 @@ pub struct Connection {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ValidationError {
-    /// Id of the node that has the error. `None` if it concerns the content as a whole.
+    /// Id of the node that has the error. `None` if the error concerns the content as a whole.
     pub node: Option<String>,
     /// What is wrong.
     pub kind: ValidationErrorKind,
@@ -197,11 +197,11 @@ mod tests {
 
     use super::{AdventureContent, ValidationError, ValidationErrorKind};
 
-    fn content(value: serde_json::Value) -> AdventureContent {
-        serde_json::from_value(value).unwrap()
+    fn parse(document: serde_json::Value) -> AdventureContent {
+        serde_json::from_value(document).unwrap()
     }
 
-    fn valid() -> serde_json::Value {
+    fn valid_document() -> serde_json::Value {
         json!({
             "start": "gate",
             "nodes": [
@@ -214,9 +214,9 @@ mod tests {
     }
 
     fn errors_after(change: impl FnOnce(&mut serde_json::Value)) -> Vec<ValidationError> {
-        let mut value = valid();
-        change(&mut value);
-        content(value).validate()
+        let mut document = valid_document();
+        change(&mut document);
+        parse(document).validate()
     }
 
     fn error_at(node: &str, kind: ValidationErrorKind) -> ValidationError {
@@ -225,38 +225,44 @@ mod tests {
 
     #[test]
     fn valid_content_has_no_errors() {
-        assert_eq!(content(valid()).validate(), []);
+        assert_eq!(parse(valid_document()).validate(), []);
         assert_eq!(AdventureContent::single_scene("Once.").validate(), []);
     }
 
     #[test]
-    fn every_error_names_its_node() {
+    fn an_error_names_its_node_or_none() {
         assert_eq!(
-            errors_after(|c| c["start"] = json!("nowhere")),
+            errors_after(|content| content["start"] = json!("nowhere")),
             [ValidationError { node: None, kind: ValidationErrorKind::NoStart }]
         );
         assert_eq!(
-            errors_after(|c| c["nodes"][1]["enemies"] = json!([])),
+            errors_after(|content| content["nodes"][1]["enemies"] = json!([])),
             [error_at("left", ValidationErrorKind::NoEnemy)]
         );
         assert_eq!(
-            errors_after(|c| c["connections"] = json!([{ "from": "gate", "to": "left" }])),
+            errors_after(|content| content["connections"] = json!([{ "from": "gate", "to": "left" }])),
             [error_at("gate", ValidationErrorKind::TooFewChoices), error_at("right", ValidationErrorKind::Unreachable)]
         );
         assert_eq!(
-            errors_after(|c| c["connections"].as_array_mut().unwrap().push(json!({ "from": "right", "to": "moon" }))),
+            errors_after(|content| content["connections"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "from": "right", "to": "moon" }))),
             [error_at("moon", ValidationErrorKind::DanglingConnection)]
         );
         assert_eq!(
-            errors_after(|c| c["nodes"].as_array_mut().unwrap().push(json!({ "id": "left", "type": "story" }))),
+            errors_after(|content| content["nodes"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "id": "left", "type": "story" }))),
             [error_at("left", ValidationErrorKind::DuplicateNode)]
         );
     }
 
     #[test]
     fn content_without_an_ending_is_invalid() {
-        let errors = errors_after(|c| {
-            let connections = c["connections"].as_array_mut().unwrap();
+        let errors = errors_after(|content| {
+            let connections = content["connections"].as_array_mut().unwrap();
             connections.push(json!({ "from": "left", "to": "gate" }));
             connections.push(json!({ "from": "right", "to": "gate" }));
         });
@@ -264,11 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_kept() {
-        let mut value = valid();
-        value["nodes"][2]["music"] = json!("wind");
-        value["connections"][0]["label"] = json!("Go left");
-        let kept = serde_json::to_value(content(value)).unwrap();
+    fn unknown_and_optional_fields_are_kept() {
+        let mut document = valid_document();
+        document["nodes"][2]["music"] = json!("wind");
+        document["connections"][0]["label"] = json!("Go left");
+        let kept = serde_json::to_value(parse(document)).unwrap();
         assert_eq!(kept["nodes"][2]["music"], "wind");
         assert_eq!(kept["connections"][0]["label"], "Go left");
     }

@@ -8,13 +8,13 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (ada, session, hero) = (demo.player, demo.session, demo.hero);
-//! let ada = sparc.as_user(ada);
+//! # let (user_id, session, hero) = (demo.player, demo.session, demo.hero);
+//! let ada = sparc.as_user(user_id);
 //! let attack = NewRoll::attack(session, Roller::Character(hero), Attribute::Might, Difficulty::new(12)?)
 //!     .with(Modifier::flat(1, "high ground"));
-//! let attack = ada.dice().roll(attack).await?;
-//! if !attack.success {
-//!     ada.dice().heroic_save(attack.id).await?; // once per encounter, within 30 seconds
+//! let roll = ada.dice().roll(attack).await?;
+//! if !roll.success {
+//!     ada.dice().heroic_save(roll.id).await?; // once per encounter, within 30 seconds
 //! }
 //! # Ok(())
 //! # }
@@ -44,8 +44,8 @@ pub struct Dice<'a, C> {
 
 impl<C: Caller> Dice<'_, C> {
     /// Makes a roll. The database computes the number of dice from the attribute of the character or creature and from
-    /// the modifiers, and draws the results. A user can choose neither. Repeating the request with the same id returns
-    /// the first roll.
+    /// the modifiers, and draws the results; a user can choose neither. Repeating the request with the same id returns
+    /// the existing roll.
     ///
     /// Who may: in an active session, a player for their own seated character, and the Seer for every seated character,
     /// their own characters and the adventure's creatures. Three round trips. Event `dice_rolled`.
@@ -97,16 +97,16 @@ impl<C: Caller> Dice<'_, C> {
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn heroic_save(self, roll_id: Uuid) -> Result<dice_rolls::Model, Error> {
         operation!(self.caller, "dice.heroic_save", roll = roll_id, |tx| {
-            let first = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
+            let original = rows::find::<dice_rolls::Entity>(tx, roll_id, "roll").await?;
             let row = dice_rolls::ActiveModel {
-                session_id: Set(first.session_id),
-                character_id: Set(first.character_id),
-                creature_id: Set(first.creature_id),
-                attribute: Set(first.attribute),
-                difficulty: Set(first.difficulty),
+                session_id: Set(original.session_id),
+                character_id: Set(original.character_id),
+                creature_id: Set(original.creature_id),
+                attribute: Set(original.attribute),
+                difficulty: Set(original.difficulty),
                 roll_type: Set(RollType::HeroicSave),
-                modifiers: Set(first.modifiers),
-                description: Set(first.description),
+                modifiers: Set(original.modifiers),
+                description: Set(original.description),
                 original_roll_id: Set(Some(roll_id)),
                 ..Default::default()
             };
@@ -122,6 +122,8 @@ impl<C: Caller> Dice<'_, C> {
     ///
     /// [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn get(self, id: Uuid) -> Result<dice_rolls::Model, Error> {
-        operation!(self.caller, reads "dice.get", roll = id, |tx| { rows::find::<dice_rolls::Entity>(tx, id, "roll").await })
+        operation!(self.caller, reads "dice.get", roll = id, |tx| {
+            rows::find::<dice_rolls::Entity>(tx, id, "roll").await
+        })
     }
 }

@@ -23,8 +23,8 @@ use crate::content::ValidationError;
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
 /// and `details`, an object with the variant's fields by name (`errors` for an invalid adventure), which is empty if
-/// there are none. The message can be shown to a person. Neither reveals anything about the server's configuration:
-/// fields that only an operator may see are omitted.
+/// there are none. The message can be shown to a person. Message and details reveal nothing about the server's
+/// configuration: fields that only an operator may see are omitted.
 ///
 /// Match on the variant, or on [`code`](Error::code) where a string must cross a process boundary, but never on the
 /// message.
@@ -288,7 +288,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which says who may write the database table, with one
+    /// Replaces the rule of [`NotAllowed`](Self::NotAllowed), which says who may write the database table, with a rule
     /// that says who may call the operation. Returns other errors unchanged.
     pub(crate) fn with_rule(self, rule: &'static str) -> Self {
         match self {

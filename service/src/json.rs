@@ -16,7 +16,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(value: Value, field: &'static str) 
     serde_json::from_value(value).map_err(|_| wrong_shape(field))
 }
 
-/// Decodes a document from a column of a row, without building a `Value` first.
+/// Decodes a document from a column of a row, without building a `Value` first. `field` names the document in errors.
 pub(crate) fn decode_json_cell<T: DeserializeOwned + 'static>(
     row: &PgRow,
     column: &str,

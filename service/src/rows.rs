@@ -1,4 +1,4 @@
-//! Reads and writes of single rows, with idempotent inserts, and fast decoding of many rows.
+//! Reads, updates and idempotent inserts of single rows, and fast decoding of many rows.
 
 mod inserts;
 
@@ -20,22 +20,23 @@ use crate::{
 /// How to tell whether an existing row with the requested id was created by the same request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RepeatCheck<C> {
-    /// For rows that never change: compares all columns that the request sets, and the author, which the database
-    /// stores in this column.
+    /// For rows that never change: compares all columns that the request sets, and this column, in which the database
+    /// stores the row's author.
     ByColumns(C),
-    /// For rows that may have changed: compares the digest of the original request, which the database keeps.
+    /// For rows that may change: compares the digest of the original request, which the database keeps.
     ByDigest,
 }
 
-/// Inserts the row, or returns the existing row of this id if the same caller created it with the same request.
-/// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal.
+/// Inserts the row, or returns the existing row with its id if the same caller created it with the same request.
+/// PostgreSQL compares the values, so that notations of the same number (12 and 12.0) are equal. `what` is the kind of
+/// row, for the error if the existing row is another one.
 ///
 /// Retrying after a lost answer is safe. It takes one round trip, or two if the row exists. Of two concurrent calls,
 /// the second waits for the first and returns its row.
 pub(crate) async fn insert_or_get<A>(
     tx: &UncheckedTransaction,
-    row: impl Fn() -> A,
-    id: <A::Entity as EntityTrait>::Column,
+    build_row: impl Fn() -> A,
+    id_column: <A::Entity as EntityTrait>::Column,
     what: &'static str,
     check: RepeatCheck<<A::Entity as EntityTrait>::Column>,
 ) -> Result<<A::Entity as EntityTrait>::Model, Error>
@@ -43,11 +44,11 @@ where
     A: ActiveModelTrait + ActiveModelBehavior + Send + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    if let Some(model) = insert_if_absent(tx, row(), [id]).await? {
+    if let Some(model) = insert_if_absent(tx, build_row(), [id_column]).await? {
         return Ok(model);
     }
-    let row = row();
-    let existing = A::Entity::find().filter(matches_values_of(&row, [id]));
+    let row = build_row();
+    let existing = A::Entity::find().filter(matches_values_of(&row, [id_column]));
     let existing = match check {
         RepeatCheck::ByColumns(author) => existing
             .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
@@ -62,10 +63,10 @@ where
     existing.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
-/// Returns the values that the row sets as a JSON object, which PostgreSQL converts to the types of the columns.
+/// Returns the values that the row sets, as a JSON object. PostgreSQL converts them to the types of the columns.
 fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
     let columns = <A::Entity as EntityTrait>::Column::iter();
-    let set = columns.filter_map(|column| {
+    let set_values = columns.filter_map(|column| {
         let value = match row.get(column).into_value()? {
             // SeaQuery's own conversion of a time keeps the quotes of the SQL literal.
             Value::ChronoDateTimeWithTimeZone(Some(time)) => serde_json::Value::String(time.to_rfc3339()),
@@ -73,7 +74,7 @@ fn set_values_as_json<A: ActiveModelTrait>(row: &A) -> serde_json::Value {
         };
         Some((column.as_str().to_owned(), value))
     });
-    serde_json::Value::Object(set.collect())
+    serde_json::Value::Object(set_values.collect())
 }
 
 /// Returns the condition that each of these columns has the row's value, except those that the row does not set.
@@ -106,7 +107,7 @@ where
     Ok(inserted.map(|row| FromQueryResult::from_query_result(&row, "")).transpose()?)
 }
 
-/// Returns the row of that id, if the caller may see it.
+/// Returns the row with this id, if the caller may see it. `what` is the kind of row, for the error.
 pub(crate) async fn find<E>(tx: &UncheckedTransaction, id: Uuid, what: &'static str) -> Result<E::Model, Error>
 where
     E: EntityTrait,
@@ -115,7 +116,7 @@ where
     E::find_by_id(id).one(tx).await?.ok_or(Error::NotFound { what })
 }
 
-/// Updates the row of that id and returns it. Returns `None` if it does not exist or the caller may not update it. If
+/// Updates the row with this id and returns it. Returns `None` if it does not exist or the caller may not update it. If
 /// no column is set, returns the row as it is. One round trip.
 pub(crate) async fn update_returning<A>(
     tx: &UncheckedTransaction,
@@ -131,8 +132,8 @@ where
     if !row.is_changed() {
         return Ok(A::Entity::find_by_id(id).one(tx).await?);
     }
-    let changed = A::Entity::update_many().set(row).filter(id_column.eq(id)).exec_with_returning(tx).await?;
-    Ok(changed.into_iter().next())
+    let updated = A::Entity::update_many().set(row).filter(id_column.eq(id)).exec_with_returning(tx).await?;
+    Ok(updated.into_iter().next())
 }
 
 /// Runs a statement and returns its decoded rows.
@@ -155,7 +156,7 @@ macro_rules! decode_rows {
     }};
 }
 
-/// For a frequently read list, defines a constant with the columns that its statement selects, and a function that
+/// Defines, for a frequently read list, a constant with the columns that its statement selects, and a function that
 /// decodes the rows: `row_decoder!(COLUMNS, decode_summaries: Summary { id, status })`.
 macro_rules! row_decoder {
     ($columns:ident, $decode:ident: $type:ident { $first:ident $(, $field:ident)* $(,)? }) => {
@@ -169,15 +170,18 @@ macro_rules! row_decoder {
 
 pub(crate) use {decode_rows, row_decoder};
 
-/// A result column whose type has been checked.
-pub(crate) struct Column<T>(usize, PhantomData<T>);
+/// A column of a result, whose type has been checked.
+pub(crate) struct Column<T> {
+    index: usize,
+    value_type: PhantomData<T>,
+}
 
 impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
-    /// Finds the column of that name and checks its type.
+    /// Finds the column with this name and checks its type.
     pub(crate) fn find(row: &PgRow, name: &str) -> Result<Self, DbErr> {
         let column = row.try_column(name).map_err(decode_error)?;
         if T::compatible(column.type_info()) {
-            Ok(Self(column.ordinal(), PhantomData))
+            Ok(Self { index: column.ordinal(), value_type: PhantomData })
         } else {
             Err(DbErr::Type(format!("column {name} has type {}, which does not match the field", column.type_info())))
         }
@@ -185,7 +189,7 @@ impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
 
     /// Decodes the column's value in a row.
     pub(crate) fn read(&self, row: &PgRow) -> Result<T, DbErr> {
-        row.try_get_unchecked(self.0).map_err(decode_error)
+        row.try_get_unchecked(self.index).map_err(decode_error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tutorial: two paths of steps that are completed in order.
 //!
-//! Player: welcome, character basics, dice rolling, combat practice, player complete. Seer: welcome, running sessions,
-//! seer complete (decision "Game rules"). The database rejects steps out of order.
+//! The player's path is welcome, character basics, dice rolling, combat practice, player complete. The Seer's path is
+//! welcome, running sessions, seer complete (decision "Game rules"). The database rejects steps out of order.
 //!
 //! ```
 //! use entity::sea_orm_active_enums::TutorialPath;
@@ -11,8 +11,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let ada = demo.player;
-//! let ada = sparc.as_user(ada);
+//! # let user_id = demo.player;
+//! let ada = sparc.as_user(user_id);
 //! ada.tutorial().begin(TutorialPath::Seer).await?;
 //! ada.tutorial().advance(Step::Welcome).await?;
 //! ada.tutorial().advance(Step::RunningSessions).await?;
@@ -86,6 +86,7 @@ impl Step {
         }
     }
 
+    /// Returns the step that follows this one on a path. `None` after the last step, and for a step of the other path.
     fn next(self, path: TutorialPath) -> Option<Self> {
         let steps = Self::of_path(path);
         let index = steps.iter().position(|step| *step == self)?;
@@ -145,8 +146,9 @@ impl<C: Caller> Tutorial<'_, C> {
             let user_id = tx.user_id()?;
             let row =
                 tutorial_progress::ActiveModel { user_id: Set(user_id), path: Set(Some(path)), ..Default::default() };
-            let chosen = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
-            let on_conflict = OnConflict::column(Column::UserId).value(Column::Path, chosen).to_owned();
+            // A caller who skipped the tutorial before it began has a row without a path.
+            let path = Expr::cust("coalesce(tutorial_progress.path, excluded.path)");
+            let on_conflict = OnConflict::column(Column::UserId).value(Column::Path, path).to_owned();
             Ok(tutorial_progress::Entity::insert(row).on_conflict(on_conflict).exec_with_returning(tx).await?)
         })
     }
@@ -157,8 +159,8 @@ impl<C: Caller> Tutorial<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::TutorialOutOfOrder`] if it is not the current step or is the last of the path, [`Error::NotFound`]
-    /// before the tutorial has begun, [`Error::NotSignedIn`].
+    /// [`Error::TutorialOutOfOrder`] if `completed` is not the current step or is the last of the path,
+    /// [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
             let progress = find_locked(tx, tx.user_id()?).await?;
@@ -171,7 +173,7 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Completes the tutorial, at the last step of the path. Idempotent.
+    /// Completes the tutorial; the current step must be the last of the path. Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -191,7 +193,7 @@ impl<C: Caller> Tutorial<'_, C> {
         })
     }
 
-    /// Marks the tutorial as skipped, even before it has begun; the caller may still continue it. Idempotent.
+    /// Marks the tutorial as skipped, even before it has begun. The caller may still continue it. Idempotent.
     ///
     /// Who may: a user. Three round trips. No event.
     ///
@@ -231,8 +233,7 @@ impl<C: Caller> Tutorial<'_, C> {
     }
 }
 
-/// Finds the caller's progress and locks the row, so that the second of two concurrent calls for the same step is
-/// refused.
+/// Finds the user's progress and locks the row. So the second of two concurrent calls for the same step is refused.
 async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
@@ -254,7 +255,7 @@ mod tests {
     use super::{Step, TutorialPath};
 
     #[test]
-    fn every_step_parses_from_its_name() {
+    fn steps_parse_from_their_names_and_follow_each_other() {
         for step in [TutorialPath::Player, TutorialPath::Seer].into_iter().flat_map(Step::of_path) {
             assert_eq!(step.to_string().parse::<Step>().unwrap(), *step);
             assert_eq!(serde_json::to_value(step).unwrap(), step.as_str());

@@ -1,4 +1,4 @@
-//! The history of rolls, and the remaining heroic saves.
+//! The history of rolls, and the remaining heroic saves of a session.
 
 use chrono::{DateTime, Utc};
 use entity::{
@@ -43,7 +43,8 @@ pub struct HeroicSavesRemaining {
     pub remaining: i32,
 }
 
-/// Each seat has one save per encounter; a save used in an earlier encounter does not count.
+/// Each seat has one heroic save per encounter. `heroic_saves_used` is about the encounter `heroic_saves_encounter`; if
+/// that is an earlier one, the save of the current encounter remains.
 const HEROIC_SAVES_REMAINING: &str = "SELECT
     seat.user_id,
     seat.character_id,
@@ -63,18 +64,25 @@ rows::row_decoder!(COLUMNS, decode_rolls: Roll {
     created_at,
 });
 
-type Key = (DateTimeWithTimeZone, Uuid);
+/// A position in the history: the time and the id of a roll.
+type ListPosition = (DateTimeWithTimeZone, Uuid);
 
+/// Returns the name of the kind in the database.
 fn roll_type_name(kind: RollType) -> String {
     kind.to_value().value.into_owned()
 }
 
 /// Returns the statement that lists the rolls of a session, by an index scan.
-fn session_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
+fn session_rolls_statement(
+    session_id: Uuid,
+    filter: &HistoryFilter,
+    after: Option<ListPosition>,
+    limit: usize,
+) -> Statement {
     let mut binds = Binds::default();
-    let mut conditions = format!("session_id = {}", binds.bind(id));
-    if let Some(character) = filter.character_id {
-        conditions += &format!(" AND character_id = {}", binds.bind(character));
+    let mut conditions = format!("session_id = {}", binds.bind(session_id));
+    if let Some(character_id) = filter.character_id {
+        conditions += &format!(" AND character_id = {}", binds.bind(character_id));
     }
     if let Some(kind) = filter.kind {
         conditions += &format!(" AND roll_type = {}::public.roll_type", binds.bind(roll_type_name(kind)));
@@ -85,9 +93,9 @@ fn session_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>,
     if let Some(until) = filter.until {
         conditions += &format!(" AND created_at < {}", binds.bind(until));
     }
-    if let Some((created, roll)) = after {
-        let (created, roll) = (binds.bind(created), binds.bind(roll));
-        conditions += &format!(" AND created_at <= {created} AND (created_at < {created} OR id > {roll})");
+    if let Some((created_at, roll_id)) = after {
+        let (created_at, roll_id) = (binds.bind(created_at), binds.bind(roll_id));
+        conditions += &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {roll_id})");
     }
     let limit = binds.bind(limit as i64);
     let sql = format!(
@@ -96,17 +104,22 @@ fn session_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>,
     binds.into_statement(sql)
 }
 
-/// Returns the statement that lists the rolls of a character, by a function whose plan always scans the index of the
+/// Returns the statement that lists the rolls of a character, by a database function that always scans the index of the
 /// character's rolls.
-fn character_rolls_statement(id: Uuid, filter: &HistoryFilter, after: Option<Key>, limit: usize) -> Statement {
+fn character_rolls_statement(
+    character_id: Uuid,
+    filter: &HistoryFilter,
+    after: Option<ListPosition>,
+    limit: usize,
+) -> Statement {
     let mut binds = Binds::default();
     let arguments = [
-        binds.bind(id),
+        binds.bind(character_id),
         binds.bind(filter.kind.map(roll_type_name)) + "::public.roll_type",
         binds.bind(filter.from),
         binds.bind(filter.until),
-        binds.bind(after.map(|(created, _)| created)),
-        binds.bind(after.map(|(_, roll)| roll)),
+        binds.bind(after.map(|(created_at, _)| created_at)),
+        binds.bind(after.map(|(_, roll_id)| roll_id)),
         binds.bind(limit as i32),
     ]
     .join(", ");
@@ -135,7 +148,7 @@ impl<C: Caller> Dice<'_, C> {
     ) -> Result<Page<dice_rolls::Model>, Error> {
         // A cursor remains valid when the page size changes.
         let list = ListId::new("dice.history", &(scope, HistoryFilter { page_size: PageSize::default(), ..*filter }));
-        let after = list.decode_cursor::<Key>(after)?;
+        let after = list.decode_cursor::<ListPosition>(after)?;
         let limit = filter.page_size.rows();
         let (id, statement) = match scope {
             RollScope::Session(id) => (id, session_rolls_statement(id, filter, after, limit + 1)),
@@ -143,11 +156,11 @@ impl<C: Caller> Dice<'_, C> {
         };
         operation!(self.caller, reads "dice.history", scope = id, |tx| {
             let rolls = rows::fetch_all(tx, statement.clone(), decode_rolls).await?;
-            list.build_page(rolls, limit, |row: &dice_rolls::Model| (row.created_at, row.id))
+            list.build_page(rolls, limit, |roll: &dice_rolls::Model| (roll.created_at, roll.id))
         })
     }
 
-    /// Returns the remaining heroic saves of a session, one row per active seat.
+    /// Returns the remaining heroic saves in a session, one entry for each seated player.
     ///
     /// Who may: a user who can see the session, and the service; others get an empty list. Three round trips.
     ///

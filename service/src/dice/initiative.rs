@@ -45,16 +45,17 @@ pub struct Turn {
     pub roll: dice_rolls::Model,
 }
 
-/// Maximum number of rows that one statement of a user may insert ([`Error::TooManyRows`]).
+/// Maximum number of rows that a user may insert with one statement ([`Error::TooManyRows`]).
 const MAX_ROWS_PER_STATEMENT: usize = 100;
 
 const INITIATIVE_ORDER: &str = "SELECT private.initiative_order($1) AS ids";
 
 impl<C: Caller> Dice<'_, C> {
     /// Rolls one die for every seated character and each listed creature, and returns the turns in order: the highest
-    /// first, ties by the higher grace, then at random. Either all rolls are made or none.
+    /// roll first, among equal rolls the higher grace first, then at random. Either all rolls are made or none.
     ///
-    /// Repeating the request with the same id returns the existing rolls; characters that were seated since then roll now.
+    /// Repeating the request with the same id returns the existing rolls; characters that were seated in the meantime
+    /// roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
     /// after the first hundred. Event `dice_rolled` for each.
@@ -77,10 +78,10 @@ impl<C: Caller> Dice<'_, C> {
             if rollers.is_empty() {
                 return Err(Error::NotFound { what: "seat" });
             }
-            let expected: HashMap<Uuid, Roller> =
+            let rollers_by_roll_id: HashMap<Uuid, Roller> =
                 rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
-            for rollers in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
-                let rows = rollers.iter().map(|roller| new_roll_row(id, initiative.session_id, *roller));
+            for chunk in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
+                let rows = chunk.iter().map(|roller| new_roll_row(id, initiative.session_id, *roller));
                 dice_rolls::Entity::insert_many(rows)
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
@@ -90,24 +91,27 @@ impl<C: Caller> Dice<'_, C> {
 
             // The database function runs with elevated privileges, because the caller may not see the grace of other
             // players' characters.
-            let ids: Vec<Uuid> = expected.keys().copied().collect();
-            let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, [ids.clone().into()]);
-            let order = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
-            let position: HashMap<Uuid, usize> = order.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
-            let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(ids)).all(tx).await?;
-            let is_requested =
-                |roll: &dice_rolls::Model| is_requested_roll(roll, initiative.session_id, expected.get(&roll.id).copied());
-            if rolls.len() != expected.len() || !rolls.iter().all(is_requested) {
+            let roll_ids: Vec<Uuid> = rollers_by_roll_id.keys().copied().collect();
+            let values = [roll_ids.clone().into()];
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, values);
+            let ordered_ids = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
+            let positions: HashMap<Uuid, usize> =
+                ordered_ids.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
+            let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(roll_ids)).all(tx).await?;
+            let is_requested = |roll: &dice_rolls::Model| {
+                is_requested_roll(roll, initiative.session_id, rollers_by_roll_id.get(&roll.id).copied())
+            };
+            if rolls.len() != rollers_by_roll_id.len() || !rolls.iter().all(is_requested) {
                 return Err(Error::IdConflict { what: "roll" });
             }
-            rolls.sort_by_key(|roll| position.get(&roll.id).copied());
+            rolls.sort_by_key(|roll| positions.get(&roll.id).copied());
             Ok(rolls.into_iter().filter_map(into_turn).collect())
         })
     }
 }
 
-/// For a player, the database's error is about the first character or creature that they may not roll for. The actual
-/// reason is that they are not the Seer.
+/// For a player, the database's error is about the first character or creature for which the player may not roll. The
+/// actual reason is that the player is not the Seer.
 fn initiative_error(error: Error) -> Error {
     match error {
         Error::CharacterNotYours | Error::NotSeated => Error::NotSessionSeer,
@@ -115,7 +119,8 @@ fn initiative_error(error: Error) -> Error {
     }
 }
 
-/// Whether the row is a roll of this request, and not another roll with the same id.
+/// Returns whether the roll was made by this request or by an earlier request with the same id. Otherwise another roll
+/// has this id.
 fn is_requested_roll(roll: &dice_rolls::Model, session_id: Uuid, roller: Option<Roller>) -> bool {
     roll.session_id == session_id
         && roll.roll_type == RollType::Initiative
@@ -135,7 +140,8 @@ async fn seated_characters(tx: &UncheckedTransaction, session_id: Uuid) -> Resul
         .await?)
 }
 
-/// Returns the id of a roll, which is the same when the request is repeated. If both ids are random, so is their XOR.
+/// Returns the id of a roll: the XOR of the two ids, which is the same when the request is repeated. If both ids are
+/// random, so is their XOR.
 fn roll_id(initiative_id: Uuid, roller: Roller) -> Uuid {
     let (Roller::Character(roller_id) | Roller::Creature(roller_id)) = roller;
     Uuid::from_u128(initiative_id.as_u128() ^ roller_id.as_u128())

@@ -21,12 +21,12 @@ pub enum Roller {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Modifier {
-    /// What it changes: the number of dice, or the total.
+    /// What the modifier changes: the number of dice, or the total.
     #[serde(rename = "type")]
     pub kind: ModifierKind,
-    /// Amount: -5 to 5 for dice, -10 to 10 for the total.
+    /// Amount: -5 to 5 for the number of dice, -10 to 10 for the total.
     pub value: i32,
-    /// Its source, for display.
+    /// The source of the modifier, for display.
     pub source: String,
 }
 
@@ -62,7 +62,7 @@ impl Modifier {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRoll {
-    /// Id of the new roll; random if absent. Repeating the request with the same id returns the existing roll.
+    /// Id of the roll; random if absent. Repeating the request with the same id returns the existing roll.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,

@@ -79,11 +79,12 @@ const STATISTICS: &str = "SELECT
   FROM public.dice_rolls
   WHERE ";
 
-const BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
+/// Groups all rolls together, and those of each kind.
+const GROUP_BY_KIND: &str = " GROUP BY GROUPING SETS ((), (roll_type)) ORDER BY roll_type";
 
 impl<C: Caller> Dice<'_, C> {
-    /// Returns the number of rolls, how many were successes and critical results, and their mean total, overall and by
-    /// kind.
+    /// Returns the numbers of rolls, successes and critical results, and the mean total, overall and for each kind of
+    /// roll.
     ///
     /// Who may: the session's participants and the service; others get zeros. For a character, only its rolls in
     /// sessions that the caller takes or took part in count. Three round trips.
@@ -97,7 +98,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Character(id) => ("character_id = $1", id),
         };
         operation!(self.caller, reads "dice.statistics", scope = id, |tx| {
-            let sql = format!("{STATISTICS}{condition}{BY_KIND}");
+            let sql = format!("{STATISTICS}{condition}{GROUP_BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();
             for row in Row::find_by_statement(statement).all(tx).await? {

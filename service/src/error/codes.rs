@@ -2,7 +2,7 @@
 
 use super::Error;
 
-/// What is stable about an error: its code, its HTTP status, and whether a retry may help.
+/// What does not change about a variant between versions.
 struct Entry {
     code: &'static str,
     http_status: u16,

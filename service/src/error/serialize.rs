@@ -59,7 +59,7 @@ mod tests {
     use crate::adventures::{ValidationError, ValidationErrorKind};
 
     fn secret_db_error() -> DbErr {
-        DbErr::Conn(RuntimeErr::Internal("secret of the server's".to_owned()))
+        DbErr::Conn(RuntimeErr::Internal("a secret of the server".to_owned()))
     }
 
     /// One error of each variant.
@@ -126,14 +126,14 @@ mod tests {
             Error::NotAllowed { rule: "only the service may give the badge" },
             Error::ColumnNotGranted { table: "users", instead: "read the profile" },
             Error::InvalidClaims { rule: "sub must be the UUID of an account" },
-            Error::InvalidStatement { reason: "secret of the server's".to_owned() },
+            Error::InvalidStatement { reason: "a secret of the server".to_owned() },
             Error::NotFound { what: "session" },
             Error::IdConflict { what: "roll" },
             Error::InvalidValue { field: "name", rule: "must have 2 to 50 characters" },
             Error::RuleViolated { constraint: "valid_name".to_owned() },
-            Error::Misconfigured { reason: "secret of the server's".to_owned() },
-            Error::ConnectFailed(rls::ConnectError::InvalidRootCertificate("secret of the server's".to_owned())),
-            Error::SchemaOutdated { found: "secret of the server's".to_owned(), needed: "0.17" },
+            Error::Misconfigured { reason: "a secret of the server".to_owned() },
+            Error::ConnectFailed(rls::ConnectError::InvalidRootCertificate("a secret of the server".to_owned())),
+            Error::SchemaOutdated { found: "a secret of the server".to_owned(), needed: "0.17" },
             Error::ConnectionLost(secret_db_error()),
             Error::CommitUnknown(secret_db_error()),
             Error::ServerExhausted(secret_db_error()),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_details_are_those_of_the_variant() {
+    fn the_details_are_the_fields_of_the_variant() {
         let details = |code: &str| {
             let error = one_of_each_variant().into_iter().find(|error| error.code() == code).unwrap();
             serde_json::to_value(&error).unwrap()["details"].clone()
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(details("session_full"), json!({}));
     }
 
-    /// A message about an input says what it must be; a refusal says who may, or what to do.
+    /// A message about an input says what the input must be. Another message says who may do it, or what to do first.
     #[test]
     fn every_message_says_what_to_do() {
         let remedies = [
@@ -215,7 +215,7 @@ mod tests {
         for_each_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |text| {
             for invalid in text.split("InvalidValue {").skip(1) {
                 let Some((_, rule)) = invalid.split_once("rule: \"") else { continue };
-                // This is a pattern without a rule; the rule that was found belongs to a later expression.
+                // The braces have no literal rule; the rule that was found belongs to later code.
                 if invalid.find('}') < invalid.find("rule: \"") {
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! The only place that converts database errors to [`Error`]: SQLSTATEs, constraints, and the rules about who may do
-//! what.
+//! Converts database errors to [`Error`], by their SQLSTATE and constraint. For a missing privilege, the error says who
+//! may do it, or which columns to use instead.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::{
     constraints::{check_violation, referenced_kind, unique_violation},
 };
 
-/// Maps each failure to its variant. A database error that is not listed in this file or in `constraints.rs` becomes
-/// [`Error::Database`], because a caller cannot act on it.
+/// Maps each error to its variant. A database error that is not listed in this file or in `constraints.rs` becomes
+/// [`Error::Database`], because a caller can do nothing about it.
 impl From<rls::Error> for Error {
     fn from(error: rls::Error) -> Self {
         match error {
@@ -37,7 +37,7 @@ impl From<rls::Error> for Error {
                 None => Self::Database(rls::Error::Application(source).into()),
             },
             rls::Error::Database(error) => translate_error(error),
-            // A variant that this crate does not know yet.
+            // `rls::Error` is non-exhaustive: this is a variant that was added later.
             other => Self::Database(other.into()),
         }
     }
@@ -51,7 +51,7 @@ impl From<DbErr> for Error {
 
 fn translate_error(error: DbErr) -> Error {
     match &error {
-        // An entity's update matched no row: it does not exist, or the caller may not change it.
+        // An entity's update matched no row: the row does not exist, or the caller may not change it.
         DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
         DbErr::RecordNotFound(_) => return Error::NotFound { what: "row" },
         DbErr::RecordNotInserted => return Error::IdConflict { what: "row" },
@@ -61,7 +61,7 @@ fn translate_error(error: DbErr) -> Error {
     match server_error.code() {
         // A pooler moved the transaction to a connection on which other statements are prepared.
         "42P05" | "26000" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
-        // Out of disk space or memory, or an I/O error. (`rls` maps 53300, too many connections, to `PoolTimeout`.)
+        // Class 53 (insufficient resources) or an I/O error. `rls` maps 53300, too many connections, to `PoolTimeout`.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate_sqlstate(server_error).unwrap_or(Error::Database(error)),
     }
@@ -117,6 +117,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
         "42501" => policy_error(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(error) }),
+        // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Error::Busy,
         "25P02" => Error::TransactionFailed,
         "25006" => Error::ReadOnly,
@@ -129,6 +130,7 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         // The statement is wrong for every caller: syntax, names or types.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: error.message().to_owned() },
+        // The statement must run outside a transaction, or inside one.
         "25001" | "25P01" => Error::InvalidStatement { reason: error.message().to_owned() },
         "54000" => Error::InvalidValue { field: "text", rule: "must be shorter" },
         "54001" => Error::InvalidValue { field: "document", rule: "must be nested less deeply" },
@@ -136,8 +138,8 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     })
 }
 
-/// Returns the error for the reason that a policy gave for refusing a statement. It gives one only to callers who may
-/// know it; otherwise `constraint` is empty.
+/// Returns the error for the reason why a policy refused a statement. A policy gives the reason as a constraint name,
+/// and only to callers who may know it; otherwise `constraint` is empty.
 fn policy_error(constraint: &str) -> Option<Error> {
     Some(match constraint {
         "seated" => Error::NotSeated,
@@ -154,8 +156,8 @@ fn policy_error(constraint: &str) -> Option<Error> {
 }
 
 /// Explains an error about the number of bound values. An operation always binds as many values as its statement has
-/// parameters. So a pooler must have moved the transaction to a connection on which another statement is prepared under
-/// the same name.
+/// parameters. So the cause is a pooler that moved the transaction to a connection on which another statement is
+/// prepared under the same name.
 pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
@@ -173,75 +175,85 @@ pub(crate) fn not_listener_error() -> Error {
     Error::NotAllowed { rule: "only the Seer, players and players who left may listen to a session" }
 }
 
-/// For each database table: its name, who may write it, and what to do instead if a column is not granted.
-const TABLES: [(&str, &str, &str); 12] = [
-    ("archived_session_players", "only maintenance writes the archive", "only read it"),
-    ("archived_dice_rolls", "only maintenance writes the archive", "only read it"),
-    ("archived_sessions", "only maintenance writes the archive", "only read it"),
-    (
-        "session_players",
-        "only players take their own seats, in a waiting public session or with the join code; only the Seer removes \
-         players and lets them back in",
-        "set only session_id, user_id, character_id, is_active and removed_at",
-    ),
-    (
-        "session_events",
-        "only participants may send events, of types that begin with `client.`",
-        "set only id, session_id, event_type and payload",
-    ),
-    (
-        "tutorial_progress",
-        "only the user may see and change their progress in the tutorial",
-        "set only path, current_step, completed_steps, completed_at and skipped",
-    ),
-    (
-        "dice_rolls",
-        "only participants of an active session may roll: a player for their own seated character, the Seer for any \
-         seated character, their own characters and the creatures",
-        "set only what is rolled; the database computes the results",
-    ),
-    (
-        "characters",
-        "only the owner of a character may do that",
-        "on insert, set only name, class, attributes, equipment and special_ability; on update, only name, equipment, \
-         special_ability, hit_points and retired_at",
-    ),
-    (
-        "adventures",
-        "only the creator of an adventure may do that; only the service sets rating and validation",
-        "do not set is_valid, validation_errors, times_played, average_rating or the timestamps; the server does",
-    ),
-    (
-        "creatures",
-        "only the creator of the adventure may do that with its creatures",
-        "do not change id, adventure_id or the timestamps",
-    ),
-    (
-        "sessions",
-        "only the session's Seer may do that",
-        "do not set seer_id, code, the counters or the timestamps; the server does",
-    ),
-    (
-        "users",
-        "only the user may edit their profile; only the service changes badge, counters and accounts",
-        "read with `into_partial_model::<service::users::Profile>()`, which leaves out the e-mail address; write only \
-         display_name, avatar_url and bio",
-    ),
-];
-
-/// Returns the entry of the table that an error is about. PostgreSQL names the table only in the message, which may be
-/// in any language.
-fn table_of(message: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
-    TABLES
-        .iter()
-        .find(|(name, _, _)| message.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == *name))
+/// What an error says when the caller may not write a database table, or uses one of its columns that is not granted.
+struct TableAccess {
+    table: &'static str,
+    /// Who may write the table.
+    rule: &'static str,
+    /// What to do instead of using the column.
+    instead: &'static str,
 }
 
+const TABLES: [TableAccess; 12] = [
+    TableAccess {
+        table: "archived_session_players",
+        rule: "only maintenance writes the archive",
+        instead: "only read it",
+    },
+    TableAccess { table: "archived_dice_rolls", rule: "only maintenance writes the archive", instead: "only read it" },
+    TableAccess { table: "archived_sessions", rule: "only maintenance writes the archive", instead: "only read it" },
+    TableAccess {
+        table: "session_players",
+        rule: "only players take their own seats, in a waiting public session or with the join code; only the Seer \
+            removes players and lets them back in",
+        instead: "set only session_id, user_id, character_id, is_active and removed_at",
+    },
+    TableAccess {
+        table: "session_events",
+        rule: "only participants may send events, of types that begin with `client.`",
+        instead: "set only id, session_id, event_type and payload",
+    },
+    TableAccess {
+        table: "tutorial_progress",
+        rule: "only the user may see and change their progress in the tutorial",
+        instead: "set only path, current_step, completed_steps, completed_at and skipped",
+    },
+    TableAccess {
+        table: "dice_rolls",
+        rule: "only participants of an active session may roll: a player for their own seated character, the Seer \
+            for any seated character, their own characters and the creatures",
+        instead: "set only what is rolled; the database computes the results",
+    },
+    TableAccess {
+        table: "characters",
+        rule: "only the owner of a character may do that",
+        instead: "on insert, set only name, class, attributes, equipment and special_ability; on update, only name, \
+            equipment, special_ability, hit_points and retired_at",
+    },
+    TableAccess {
+        table: "adventures",
+        rule: "only the creator of an adventure may do that; only the service sets rating and validation",
+        instead: "do not set is_valid, validation_errors, times_played, average_rating or the timestamps; the server \
+            does",
+    },
+    TableAccess {
+        table: "creatures",
+        rule: "only the creator of the adventure may do that with its creatures",
+        instead: "do not change id, adventure_id or the timestamps",
+    },
+    TableAccess {
+        table: "sessions",
+        rule: "only the session's Seer may do that",
+        instead: "do not set seer_id, code, the counters or the timestamps; the server does",
+    },
+    TableAccess {
+        table: "users",
+        rule: "only the user may edit their profile; only the service changes badge, counters and accounts",
+        instead: "read with `into_partial_model::<service::users::Profile>()`, which leaves out the e-mail address; \
+            write only display_name, avatar_url and bio",
+    },
+];
+
+/// Finds the table that an error message names. PostgreSQL names the table only in the message, which may be in any
+/// language.
+fn find_table(message: &str) -> Option<&'static TableAccess> {
+    let words: Vec<&str> = message.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    TABLES.iter().find(|access| words.contains(&access.table))
+}
+
+/// Returns who may do what the caller may not.
 fn permission_rule(error: &SqlxPostgresError) -> &'static str {
-    match table_of(error.message()) {
-        Some((_, rule, _)) => rule,
-        None => "only the service may do that",
-    }
+    find_table(error.message()).map_or("only the service may do that", |access| access.rule)
 }
 
 /// A caller's statement uses a column that is not granted to users.
@@ -258,11 +270,14 @@ pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -
     if identity.user_id().is_none() {
         return error;
     }
-    let server_error = sqlx_error(&error).and_then(pg_error);
-    let ungranted = server_error
+    // A policy's refusal has the same SQLSTATE, but not this routine.
+    let permission_denied = sqlx_error(&error)
+        .and_then(pg_error)
         .filter(|server_error| server_error.code() == "42501" && server_error.routine() == Some("aclcheck_error"));
-    match ungranted.and_then(|server_error| table_of(server_error.message())) {
-        Some((table, _, instead)) => rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into(),
+    match permission_denied.and_then(|server_error| find_table(server_error.message())) {
+        Some(&TableAccess { table, instead, .. }) => {
+            rls::Error::Application(Arc::new(UngrantedColumn { table, instead })).into()
+        }
         None => error,
     }
 }

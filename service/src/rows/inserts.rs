@@ -1,5 +1,5 @@
-//! Insert statements. Their SQL is cached, because SeaORM would build it again for each row, from about a hundred small
-//! strings, although rows with the same columns have the same SQL.
+//! Insert statements. Their SQL is cached: rows that set the same columns have the same SQL, which SeaORM would build
+//! again for each row, from about a hundred small strings.
 
 use std::{
     any::TypeId,
@@ -13,8 +13,8 @@ use sea_orm::{
     sea_query::{OptionEnum, Query},
 };
 
-/// What determines the SQL: the table, the columns that the row sets, and the conflict columns. Both sets of columns
-/// are bit sets: bit `n` is the entity's column `n`.
+/// What determines the SQL: the table, as the type of its active model; the columns that the row sets; and the conflict
+/// columns. Both sets of columns are bit sets, in which bit `n` is the entity's column `n`.
 type CacheKey = (TypeId, u128, u128);
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
@@ -30,7 +30,7 @@ where
 {
     let columns = <A::Entity as EntityTrait>::Column::iter;
     let (mut set_columns, mut conflict_columns) = (0_u128, 0_u128);
-    // A bit set has room for 128 columns.
+    // A `u128` has room for 128 columns.
     let is_cacheable = columns().count() <= 128;
     for (index, column) in columns().take(128).enumerate() {
         let bit = 1 << index;
@@ -50,14 +50,14 @@ where
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));
     query.returning(Query::returning().exprs(returning));
     let statement = DbBackend::Postgres.build(&query);
-    // Other rows can use the SQL only if its parameters are the columns' values, in the columns' order.
+    // The SQL fits other rows only if its parameters are the values of the columns, in the order of the columns.
     if is_cacheable && statement.values.as_ref().is_some_and(|values| values.0 == take_values(&mut row)) {
         SQL_CACHE.write().unwrap_or_else(PoisonError::into_inner).insert(cache_key, statement.sql.clone());
     }
     statement
 }
 
-/// Takes the values that the row sets. A value of an enum is sent as text; the statement casts it to its type.
+/// Takes the values that the row sets. A value of an enum becomes text, which the statement casts to the enum's type.
 fn take_values<A: ActiveModelTrait>(row: &mut A) -> Vec<Value> {
     let to_parameter = |value| match value {
         Value::Enum(OptionEnum::Some(value)) => Value::String(Some(value.value.into_owned())),
@@ -89,16 +89,16 @@ mod tests {
 
     #[test]
     fn each_row_has_the_sql_and_values_that_seaorm_builds() {
-        let full = |attribute, description: Option<&str>| dice_rolls::ActiveModel {
+        let long_row = |attribute, description: Option<&str>| dice_rolls::ActiveModel {
             id: Set(Uuid::new_v4()),
             attribute: Set(attribute),
             creature_id: Set(None),
             description: Set(description.map(str::to_owned)),
             ..Default::default()
         };
-        let short = || dice_rolls::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
+        let short_row = || dice_rolls::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let mut lengths = Vec::new();
-        for row in [full(Attribute::Might, Some("a")), short(), full(Attribute::Wit, None), short()] {
+        for row in [long_row(Attribute::Might, Some("a")), short_row(), long_row(Attribute::Wit, None), short_row()] {
             let (sql, values) = built_by_seaorm(row.clone(), dice_rolls::Column::Id);
             let statement = insert_statement(row, [dice_rolls::Column::Id]);
             assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
@@ -108,13 +108,13 @@ mod tests {
         }
         assert!(lengths[0] == lengths[2] && lengths[1] == lengths[3] && lengths[0] > lengths[1], "{lengths:?}");
         // Another conflict column or another table needs other SQL.
-        let row = short();
+        let row = short_row();
         let (sql, _) = built_by_seaorm(row.clone(), dice_rolls::Column::SessionId);
         let other = insert_statement(row, [dice_rolls::Column::SessionId]).sql;
         assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let (sql, _) = built_by_seaorm(hero.clone(), characters::Column::Id);
-        let hero = insert_statement(hero, [characters::Column::Id]).sql;
-        assert_eq!(hero.split(" RETURNING ").next(), Some(&*sql));
+        let other = insert_statement(hero, [characters::Column::Id]).sql;
+        assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
     }
 }

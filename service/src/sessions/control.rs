@@ -159,9 +159,9 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// # Errors
     ///
-    /// [`Error::GameStateChanged`] if the state has another version than expected, [`Error::SessionOver`] except for the
-    /// service, [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for
-    /// text that contains NUL.
+    /// [`Error::GameStateChanged`] if the state has another version, [`Error::SessionOver`] except for the service,
+    /// [`Error::NotSessionSeer`], [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::InvalidValue`] for text that
+    /// contains NUL.
     pub async fn set_game_state(
         self,
         id: Uuid,
