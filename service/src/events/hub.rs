@@ -28,7 +28,8 @@ pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
     pub(crate) history: Option<HistoryId>,
-    /// The log position at which the poller read the newest event. A reader uses only a server that has replayed it.
+    /// With replicas, the position in the write-ahead log at which the poller read the newest event. A reader uses only
+    /// a server that has replayed the log up to this position.
     pub(crate) log_position: Option<Position>,
     /// The error that ended the subscription.
     pub(crate) end_error: Option<Error>,
@@ -47,10 +48,11 @@ pub(crate) struct Hub {
 struct State {
     sessions: HashMap<Uuid, Session>,
     history: Option<HistoryId>,
+    /// The id of the newest subscriber. Ids ascend.
     last_subscriber_id: u64,
     /// Whether a session was added since the last poll.
     has_new_session: bool,
-    /// Id of the running poller. `None` if none is running.
+    /// The running poller, identified by the subscriber for which it was started.
     poller_id: Option<u64>,
     /// The time of the last successful poll.
     polled_at: Option<Instant>,
@@ -118,7 +120,7 @@ pub(crate) struct SessionUpdate {
 /// The result of an access check.
 #[derive(Debug, Default)]
 pub(crate) struct AccessCheck {
-    /// Id of the last subscriber that was checked.
+    /// All subscribers up to this id were checked.
     pub(crate) last_checked_id: u64,
     /// The session and account of each subscriber that may no longer listen, and why.
     pub(crate) refused: Vec<(Uuid, Option<Uuid>, Error)>,
@@ -189,7 +191,7 @@ impl SubscriberHandle {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller if it is not running.
+    /// Adds a subscriber, and starts the poller if it is not running. `service` returns the poller's connection.
     pub(crate) fn register(
         self: &Arc<Self>,
         service: impl FnOnce() -> IdentityConnection,
@@ -324,18 +326,18 @@ impl Hub {
     pub(super) fn publish(
         &self,
         polled_at: Instant,
-        checked: AccessCheck,
+        access_check: AccessCheck,
         updates: Vec<SessionUpdate>,
         log_position: Option<Position>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
         let log_position = state.log_position;
-        for (session_id, account, error) in checked.refused {
+        for (session_id, account, error) in access_check.refused {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
                 // A subscriber that was added after the check may have a seat that the polled server did not know yet.
-                let is_kept = subscriber.account != account || *id > checked.last_checked_id;
+                let is_kept = subscriber.account != account || *id > access_check.last_checked_id;
                 if !is_kept {
                     subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
                 }
@@ -348,7 +350,7 @@ impl Hub {
         for update in updates {
             let Some(session) = state.sessions.get_mut(&update.session_id) else { continue };
             session.newest_seq = session.newest_seq.max(update.newest_seq);
-            session.recent.add(update, checked.last_checked_id, polled_at);
+            session.recent.add(update, access_check.last_checked_id, polled_at);
             for subscriber in session.subscribers.values() {
                 subscriber.notifications.send_modify(|notification| {
                     notification.newest_seq = session.newest_seq;
@@ -379,7 +381,7 @@ impl State {
     }
 }
 
-/// Guards the running poller: when it ends for any reason, the subscriptions that depend on it end too.
+/// Guards the running poller: if the poller ends while there are subscriptions, they end too.
 pub(crate) struct PollerGuard {
     pub(super) hub: Arc<Hub>,
     id: u64,

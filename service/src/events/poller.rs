@@ -132,7 +132,7 @@ struct ClockReading {
     /// The last number drawn from the sequence. On a standby instead the replayed log position, which advances with
     /// each event.
     drawn: i64,
-    /// Id of the oldest transaction that is running. 0 on a standby.
+    /// Id of the oldest transaction that is running. 0 on a standby, where everything up to `drawn` is visible.
     oldest_transaction: i64,
     /// Id of the next transaction that begins. 0 on a standby.
     next_transaction: i64,
@@ -166,16 +166,11 @@ const EVENT_CLOCK: &str = "SELECT drawn, oldest_transaction, next_transaction, h
 /// The outcome of a poll.
 enum PollOutcome {
     /// A server has answered for the first time, or a different server than before.
-    NewHistory {
-        history: HistoryId,
-        newest: Vec<SessionUpdate>,
-    },
+    NewHistory { history: HistoryId, newest: Vec<SessionUpdate> },
     /// The sequence was set back. Subscribers would miss new events, whose numbers are not above those already read.
     SequenceSetBack,
-    Updates {
-        checked: AccessCheck,
-        updates: Vec<SessionUpdate>,
-    },
+    /// The new events, and the subscribers that may no longer listen, if there are any.
+    Updates { access_check: AccessCheck, updates: Vec<SessionUpdate> },
     /// The clock returned no row.
     Nothing,
 }
@@ -185,7 +180,7 @@ impl PollOutcome {
         match self {
             Self::NewHistory { history, newest } => hub.start_history(&history, newest, log_position),
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
-            Self::Updates { checked, updates } => hub.publish(polled_at, checked, updates, log_position),
+            Self::Updates { access_check, updates } => hub.publish(polled_at, access_check, updates, log_position),
             Self::Nothing => (),
         }
     }
@@ -222,19 +217,20 @@ impl Poll<'_> {
         }
         let max_subscriber_id = watched.last_subscriber_id;
         let all_drawn_are_visible = sequence.update(&reading);
-        let must_read_events = sequence.must_read() || all_drawn_are_visible && sequence.may_have_unread;
+        let must_read_events = sequence.must_read() || (all_drawn_are_visible && sequence.may_have_unread);
         let (updates, is_complete) =
             if must_read_events { self.read_events(watched).await? } else { (Vec::new(), true) };
         if must_read_events && all_drawn_are_visible && is_complete {
             sequence.may_have_unread = false;
         }
-        let checked = if self.checks_all_subscribers || !updates.is_empty() {
-            self.check_access(if self.checks_all_subscribers { None } else { Some(&updates) }, max_subscriber_id)
-                .await?
+        let access_check = if self.checks_all_subscribers {
+            self.check_access(None, max_subscriber_id).await?
+        } else if !updates.is_empty() {
+            self.check_access(Some(&updates), max_subscriber_id).await?
         } else {
             AccessCheck::default()
         };
-        Ok(PollOutcome::Updates { checked, updates })
+        Ok(PollOutcome::Updates { access_check, updates })
     }
 
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
@@ -256,13 +252,13 @@ impl Poll<'_> {
         );
         let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest_seq });
         let newest = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
-        let update = |Newest { session_id, newest_seq }| SessionUpdate {
+        let to_update = |Newest { session_id, newest_seq }| SessionUpdate {
             session_id,
             after_seq: 0,
             newest_seq,
             events: Vec::new(),
         };
-        Ok(newest.into_iter().map(update).collect())
+        Ok(newest.into_iter().map(to_update).collect())
     }
 
     /// Reads the new events of each session. Also returns whether it has read all of them.
@@ -290,20 +286,19 @@ impl Poll<'_> {
                 session_id, after, id, event_type, payload, created_at, seq, sender_id, fits
             })
         };
+        let event_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
         let mut updates: Vec<SessionUpdate> = Vec::new();
         let mut is_complete = true;
-        for rows in
-            rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?.chunk_by(EventRow::is_same_session)
-        {
-            let Some(last) = rows.last() else { continue };
-            let events = rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
+        for session_rows in event_rows.chunk_by(EventRow::is_same_session) {
+            let Some(last) = session_rows.last() else { continue };
+            let events = session_rows.iter().filter(|row| row.fits).map(EventRow::to_event).collect();
             updates.push(SessionUpdate {
                 session_id: last.session_id,
                 after_seq: last.after,
                 newest_seq: last.seq,
                 events,
             });
-            is_complete &= (rows.len() as i64) < PAGE_SIZE;
+            is_complete &= (session_rows.len() as i64) < PAGE_SIZE;
         }
         Ok((updates, is_complete))
     }
