@@ -59,15 +59,15 @@ pub(crate) mod sealed {
 
     /// The transaction in which an operation runs.
     #[derive(Debug)]
-    pub enum Scope {
-        /// A transaction that was begun for one operation, which ends it.
-        Own(UncheckedTransaction),
+    pub enum BegunOrJoined {
+        /// A new transaction, which the operation ends.
+        Begun(UncheckedTransaction),
         /// The caller's transaction, which the caller ends.
         Joined(Joined),
     }
 
-    /// An operation in a caller's transaction. If the operation fails or is dropped after it has written something, the
-    /// transaction can only be rolled back: a commit would keep only some of the operation's changes.
+    /// An operation's part in a caller's transaction. If the operation fails or is dropped after it has written
+    /// something, the transaction can only be rolled back: a commit would keep only some of the operation's changes.
     #[derive(Debug)]
     pub struct Joined {
         pub(crate) transaction: UncheckedTransaction,
@@ -108,7 +108,7 @@ pub(crate) mod sealed {
             &self,
             deadline: Option<Duration>,
             is_read_only: bool,
-        ) -> impl Future<Output = Result<Scope, Error>> + Send;
+        ) -> impl Future<Output = Result<BegunOrJoined, Error>> + Send;
     }
 
     impl Sealed for IdentityConnection {
@@ -128,11 +128,11 @@ pub(crate) mod sealed {
             self.has_replicas()
         }
 
-        async fn begin_or_join(&self, deadline: Option<Duration>, is_read_only: bool) -> Result<Scope, Error> {
+        async fn begin_or_join(&self, deadline: Option<Duration>, is_read_only: bool) -> Result<BegunOrJoined, Error> {
             if is_read_only {
-                return Ok(Scope::Own(Unchecked::begin_read(self, deadline).await?));
+                return Ok(BegunOrJoined::Begun(Unchecked::begin_read(self, deadline).await?));
             }
-            Ok(Scope::Own(Unchecked::begin_unchecked(self, TransactionOptions::default(), deadline).await?))
+            Ok(BegunOrJoined::Begun(Unchecked::begin_unchecked(self, TransactionOptions::default(), deadline).await?))
         }
     }
 
@@ -155,9 +155,9 @@ pub(crate) mod sealed {
             false
         }
 
-        async fn begin_or_join(&self, _: Option<Duration>, is_read_only: bool) -> Result<Scope, Error> {
+        async fn begin_or_join(&self, _: Option<Duration>, is_read_only: bool) -> Result<BegunOrJoined, Error> {
             let transaction = self.unchecked().for_operation();
-            Ok(Scope::Joined(Joined { transaction, is_read_only, has_succeeded: false }))
+            Ok(BegunOrJoined::Joined(Joined { transaction, is_read_only, has_succeeded: false }))
         }
     }
 }

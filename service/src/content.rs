@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_its_node_or_none() {
+    fn each_error_names_its_node_if_it_has_one() {
         assert_eq!(
             errors_after(|content| content["start"] = json!("nowhere")),
             [ValidationError { node: None, kind: ValidationErrorKind::NoStart }]

@@ -50,7 +50,7 @@ mod tests {
     use super::Identity;
 
     #[test]
-    fn display_is_the_user_or_the_role() {
+    fn a_user_is_displayed_as_their_id_and_others_by_name() {
         let id = uuid::Uuid::new_v4();
         let shown = [supabase::user(id), supabase::anon(), supabase::service()]
             .map(|identity| Identity::from_connection(&identity).to_string());

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     Caller, Error,
-    connection::{UncheckedTransaction, sealed::Scope},
+    connection::{UncheckedTransaction, sealed::BegunOrJoined},
     error::explain_bind_mismatch,
     identity::Identity,
 };
@@ -95,10 +95,14 @@ impl RetryState {
     ///
     /// An operation is retried only if the server rolled back all of it. It is not retried if the answer to the commit
     /// was lost, because the commit may have happened.
-    pub(crate) async fn finish<T>(&mut self, scope: Scope, outcome: Result<T, Error>) -> Option<Result<T, Error>> {
-        let transaction = match scope {
-            Scope::Own(transaction) => transaction,
-            Scope::Joined(joined) => {
+    pub(crate) async fn finish<T>(
+        &mut self,
+        begun_or_joined: BegunOrJoined,
+        outcome: Result<T, Error>,
+    ) -> Option<Result<T, Error>> {
+        let transaction = match begun_or_joined {
+            BegunOrJoined::Begun(transaction) => transaction,
+            BegunOrJoined::Joined(joined) => {
                 if outcome.is_ok() {
                     joined.mark_succeeded();
                 }
@@ -169,10 +173,10 @@ fn backoff(failed_attempts: u32) -> Duration {
     Duration::from_millis(random % (10 << failed_attempts.min(6)) + 1)
 }
 
-impl Scope {
+impl BegunOrJoined {
     pub(crate) fn transaction(&self) -> &UncheckedTransaction {
         match self {
-            Self::Own(transaction) => transaction,
+            Self::Begun(transaction) => transaction,
             Self::Joined(joined) => &joined.transaction,
         }
     }
@@ -190,16 +194,17 @@ pub(crate) async fn run<'env, C: Caller, T>(
     let mut retry_state = RetryState::new(caller, access);
     let outcome = loop {
         let attempt = retry_state.with_deadline(async {
-            let scope = Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
-            let outcome = body(scope.transaction()).await;
-            Ok((scope, outcome))
+            let begun_or_joined =
+                Box::pin(caller.begin_or_join(retry_state.remaining(), retry_state.is_read_only)).await?;
+            let outcome = body(begun_or_joined.transaction()).await;
+            Ok((begun_or_joined, outcome))
         });
-        let (scope, outcome) = match attempt.await {
+        let (begun_or_joined, outcome) = match attempt.await {
             Ok(completed) => completed,
             Err(error) if retry_state.prepare_retry(&error).await => continue,
             Err(error) => break Err(error),
         };
-        if let Some(outcome) = Box::pin(retry_state.finish(scope, outcome)).await {
+        if let Some(outcome) = Box::pin(retry_state.finish(begun_or_joined, outcome)).await {
             break outcome;
         }
     };
