@@ -1,4 +1,4 @@
-//! The most recent events of a session, which one read serves to all of its subscribers.
+//! The most recent events of a session, which the poller reads once for all subscribers.
 
 use std::{collections::VecDeque, time::Instant};
 

@@ -63,7 +63,8 @@ pub struct ArchivedSession {
     pub seats: Vec<archived_session_players::Model>,
 }
 
-/// Columns of [`MySession`], from `sessions` or `archived_sessions`.
+/// Columns of [`MySession`], from `sessions` or `archived_sessions`. `is_archived` follows in [`FROM_SESSIONS`] and
+/// [`FROM_ARCHIVE`]. In all three, `$1` is the caller's id.
 const SUMMARY_COLUMNS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
@@ -97,7 +98,7 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user_id()?); // $1
+            binds.bind(tx.user_id()?);
             let after_condition = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
                 "{SUMMARY_COLUMNS}{FROM_SESSIONS}
@@ -125,13 +126,13 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
-            binds.bind(tx.user_id()?); // $1
+            binds.bind(tx.user_id()?);
             let after_condition = after_condition(&mut binds, "ended_at", after);
-            let page = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
+            let page_clauses = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
-                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page})
+                "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
-                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {page})
+                 ({SUMMARY_COLUMNS}{FROM_ARCHIVE} {page_clauses})
                  ORDER BY ended_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
