@@ -64,7 +64,7 @@ pub struct ArchivedSession {
 }
 
 /// Columns of [`MySession`], from `sessions` or `archived_sessions`. `is_archived` follows in [`FROM_SESSIONS`] and
-/// [`FROM_ARCHIVE`]. In all three, `$1` is the caller's id.
+/// [`FROM_ARCHIVE`], in which `$1` is the caller's id.
 const SUMMARY_COLUMNS: &str = "SELECT
     session.id, session.code::text AS code, session.status, session.seer_id, seer.display_name AS seer_name,
     session.adventure_id, adventure.name AS adventure_name, seat.character_id, session.seats_taken,
