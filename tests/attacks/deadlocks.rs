@@ -155,8 +155,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
     assert_invariants(&world).await;
 }
 
-/// A new event deletes old events, here the one of the player's joining another session. While that transaction is
-/// open, the player's account is closed or deleted.
+/// Inserting an event also deletes old events, here the event that a player joined another session. While that
+/// transaction is open, the player's account is closed or deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {
