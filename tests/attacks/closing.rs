@@ -276,8 +276,11 @@ async fn no_statement_closes_the_account_and_then_writes() {
     ] {
         for sql in statements {
             for has_snapshot in [false, true] {
-                let transaction =
-                    if has_snapshot { fixture.me.begin_with_snapshot().await } else { fixture.me.begin().await };
+                let transaction = if has_snapshot {
+                    fixture.person.begin_with_snapshot().await
+                } else {
+                    fixture.person.begin().await
+                };
                 let code = outcome_code(exec_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
                 assert!(codes.contains(&code.as_str()), "{code}: {sql}");
@@ -285,7 +288,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
         }
     }
     // Closing alone succeeds, and so does a write before it in the same transaction.
-    let transaction = fixture.me.begin().await;
+    let transaction = fixture.person.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
     assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");

@@ -257,7 +257,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
         for has_snapshot in [false, true] {
             let fixture = create_full_account(&world).await;
             let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
-            let in_progress = fixture.me.begin().await;
+            let in_progress = fixture.person.begin().await;
             exec_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete(fixture.account, is_deletion);
@@ -276,8 +276,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let mut waiting = Vec::new();
             for write in writes {
                 let transaction = match has_snapshot {
-                    true => fixture.me.begin_with_snapshot().await,
-                    false => fixture.me.begin().await,
+                    true => fixture.person.begin_with_snapshot().await,
+                    false => fixture.person.begin().await,
                 };
                 waiting.push(tokio::spawn(async move {
                     let outcome = exec_and_commit(transaction, &write).await;
@@ -365,7 +365,7 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let fixture = create_full_account(&world).await;
     let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
-    let writing = fixture.me.begin().await;
+    let writing = fixture.person.begin().await;
     exec_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     exec_in(&writing, &bio).await.unwrap();
     let closing = world.owner().begin().await;

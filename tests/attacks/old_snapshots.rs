@@ -17,7 +17,7 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let open_session =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
     for sql in statements.iter().step_by(3).chain([&open_session]) {
-        transactions.push((fixture.me.begin_with_snapshot().await, sql));
+        transactions.push((fixture.person.begin_with_snapshot().await, sql));
     }
     close(&world, fixture.account).await;
     for (transaction, sql) in transactions {
@@ -35,8 +35,8 @@ async fn closing_an_account_with_an_old_snapshot_includes_newer_rows_or_fails() 
         let fixture = create_full_account(&world).await;
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing = fixture.me.begin_with_snapshot().await;
-        assert_eq!(attempt(&fixture.me, &sql).await, "done", "{sql}");
+        let closing = fixture.person.begin_with_snapshot().await;
+        assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
         let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");

@@ -34,7 +34,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     for sql in own_rows.iter().chain(&inserts) {
         for lock in ["FOR SHARE", "FOR KEY SHARE"] {
             let sql = sql.replace("FOR SHARE", lock);
-            let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
+            let (first, second) = (fixture.person.begin().await, fixture.person.begin().await);
             assert!(exec_in(&first, &sql).await.is_ok(), "{sql}");
             exec_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
             assert_eq!(exec_in(&second, &own_rows[0]).await.unwrap_err().code, "55P03", "{sql}");

@@ -36,7 +36,7 @@ async fn a_token_without_an_account_writes_nothing() {
         fixture.live.session
     ));
     // The account itself keeps a session locked, to see that no statement waits for it.
-    let writer = fixture.me.begin().await;
+    let writer = fixture.person.begin().await;
     let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session);
     writer.execute_unprepared(&lock).await.unwrap();
     for sql in &statements {
