@@ -1,4 +1,5 @@
-//! Limits, uniqueness, state changes and creations with an id, each under 2, 8 and 32 concurrent calls.
+//! Concurrent calls of the service: limits, unique names, changes of state, and creations with an id hold for 2, 8 and
+//! 32 calls at once.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use crate::{
 
 const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
 
-/// Makes `clients` concurrent calls and returns how often each outcome occurred.
+/// Makes `clients` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
 async fn call_concurrently<T, F>(clients: usize, call: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
@@ -35,7 +36,7 @@ where
     outcomes
 }
 
-/// Returns the outcomes of a number of successes and a number of refusals with the given error code.
+/// Returns the outcomes for the given numbers of successes and of refusals; all refusals have the same error code.
 fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
     [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
@@ -92,7 +93,7 @@ async fn every_limit_holds_for_concurrent_calls() {
 }
 
 #[tokio::test]
-async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
+async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     let world = World::new().await;
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
@@ -132,7 +133,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
-        // A session ends only once, although a call that asks for the status which it already has may succeed too.
+        // A session ends only once. A call for the status that the session already has may succeed too.
         let outcomes = call_concurrently(clients, |number| {
             let seer = seer.clone();
             async move {
@@ -163,6 +164,7 @@ async fn every_creation_with_an_id_creates_once() {
         let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
+        // A call with the id of a row that the same request has created returns that row.
         let all_succeed = expected_outcomes(clients, "", 0);
         let outcomes = call_concurrently(clients, |_| {
             let me = me.clone();
@@ -210,14 +212,15 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // This trigger makes a heroic save wait for an advisory lock after the save has locked its seat.
+    // This trigger makes a heroic save wait for an advisory lock, after the save has locked its seat. The key 42 is
+    // arbitrary.
     world
         .owner()
         .exec(
-            "CREATE FUNCTION private.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+            "CREATE FUNCTION private.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
              $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
-             CREATE TRIGGER stop BEFORE UPDATE OF heroic_saves_used ON session_players
-             FOR EACH ROW EXECUTE FUNCTION private.stop()",
+             CREATE TRIGGER wait BEFORE UPDATE OF heroic_saves_used ON session_players
+             FOR EACH ROW EXECUTE FUNCTION private.wait()",
         )
         .await
         .unwrap();
@@ -227,12 +230,12 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    let encounter = format!(
+    let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session
     );
     assert_eq!(
-        world.owner().exec(&encounter).await.unwrap_err().code,
+        world.owner().exec(&begin_encounter).await.unwrap_err().code,
         "55P03",
         "the new encounter must wait for the save"
     );
