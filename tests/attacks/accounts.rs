@@ -7,6 +7,7 @@ use super::{
     assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, exec_in,
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE},
 };
 use crate::world::{Player, World, insert_character, insert_roll, insert_seat};
 
@@ -112,15 +113,15 @@ async fn a_closed_account_writes_nothing() {
         let mut accepted = Vec::new();
         for sql in &statements {
             let outcome = dry_run(&fixture.person, sql).await;
-            // `SP019`: the account is closed. `42501`, `no row`: the row no longer exists or no longer belongs to the
-            // account. `SP009`: the adventure of the new session no longer exists.
-            if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
+            // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
+            // new session may be refused because its adventure no longer exists.
+            if ![ACCOUNT_CLOSED, "42501", "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 accepted.push(format!("{outcome}: {sql}"));
             }
         }
         assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
-        // Writes to rows that still belong to the account are refused because the account is closed (`SP019`). After a
-        // deletion, the adventure no longer exists.
+        // Writes to rows that still belong to the account are refused because the account is closed. After a deletion,
+        // the adventure no longer exists.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
             insert_character(Uuid::new_v4(), fixture.account),
@@ -138,7 +139,7 @@ async fn a_closed_account_writes_nothing() {
             format!("SELECT private.require_listener('{}')", fixture.finished.session),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
-                assert_eq!(dry_run(&fixture.person, &sql).await, "SP019", "{closed_by}: {sql}");
+                assert_eq!(dry_run(&fixture.person, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");
             }
         }
         assert_invariants(&world).await;
@@ -228,7 +229,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
                     let outcome = waiting.await.unwrap();
-                    assert!(["SP019", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+                    assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
                     assert!(exec_in(&users_transaction, &sql).await.is_ok(), "{sql}");
                     let waiting = tokio::spawn(async move { exec_and_commit(platforms_transaction, &closing).await });

@@ -4,7 +4,10 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, ILLEGAL_TRANSITION, SESSION_OVER},
+};
 use crate::world::{Person, World, insert_seat};
 
 /// Cancels a session and, if `is_archived`, archives it.
@@ -201,11 +204,11 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     );
     for status in ["waiting", "starting_soon", "active", "paused"] {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
-        assert_eq!(attempt(&stranger, &sql).await, "SP003", "{status}");
+        assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
     // Nor can the Seer of an earlier session open a new one on the draft.
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    assert_eq!(attempt(&stranger, &insert).await, "SP009");
+    assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &change).await, "42501");
 }
@@ -230,7 +233,7 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     assert_eq!(attempt(&game.seer, &write_state(original)).await, "done");
     for variant in &variants {
         let edit = update("adventures", &format!("content = '{variant}'"), adventure);
-        assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{variant}");
+        assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
         let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
         exec_in(&transaction, &unpublish).await.unwrap();
@@ -248,7 +251,7 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     }
     world.set(&game, "status = 'completed'").await;
     for variant in &variants {
-        assert_eq!(attempt(&game.seer, &write_state(variant)).await, "SP004", "{variant}");
+        assert_eq!(attempt(&game.seer, &write_state(variant)).await, SESSION_OVER, "{variant}");
     }
     assert_eq!(attempt(&game.seer, &write_state(original)).await, "done", "the state does not change");
 }
@@ -313,5 +316,5 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     holder.commit().await.unwrap();
-    assert_eq!(opening.await.unwrap(), "SP009");
+    assert_eq!(opening.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

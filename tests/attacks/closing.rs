@@ -7,8 +7,10 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in,
+    full_account::create_full_account,
     is_closed, open_session, outcome_code,
+    sqlstates::{ACCOUNT_CLOSED, SESSION_OVER},
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
@@ -270,8 +272,8 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
     ];
     for (statements, codes) in [
-        (&refused_as_closed[..], &["SP019"][..]),
-        (&refused_for_any_reason[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"]),
+        (&refused_as_closed[..], &[ACCOUNT_CLOSED][..]),
+        (&refused_for_any_reason[..], &[ACCOUNT_CLOSED, "42501", "27000", "23514", SESSION_OVER, "no row"]),
     ] {
         for sql in statements {
             for has_snapshot in [false, true] {
@@ -299,5 +301,5 @@ async fn no_statement_closes_the_account_and_then_writes() {
         "INSERT INTO tutorial_progress (user_id) VALUES ('{0}') RETURNING private.close_account('{0}')",
         newcomer.uuid()
     );
-    assert_eq!(attempt(&newcomer, &begin_tutorial).await, "SP019");
+    assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
-    is_closed, open_session,
+    is_closed, open_session, sqlstates::ACCOUNT_CLOSED,
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
@@ -216,7 +216,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
                 "done",
                 "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
             );
-            assert_eq!(insert_outcome, "SP019");
+            assert_eq!(insert_outcome, ACCOUNT_CLOSED);
             assert!(is_closed(&world, author).await);
             assert_invariants(&world).await;
         }
@@ -289,7 +289,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             assert_eq!(closed.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
-                assert_eq!(outcome, if has_snapshot { "40001" } else { "SP019" }, "{sql}");
+                assert_eq!(outcome, if has_snapshot { "40001" } else { ACCOUNT_CLOSED }, "{sql}");
             }
         }
     }

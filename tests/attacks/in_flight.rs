@@ -4,7 +4,10 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code};
+use super::{
+    assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code,
+    sqlstates::{CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, SESSION_OVER, SESSION_STARTED},
+};
 use crate::world::{Player, World, insert_roll, insert_seat};
 
 /// Returns the statement with which a player leaves a session, or with which the Seer removes the player.
@@ -104,7 +107,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     world.owner().exec(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().exec(&insert(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
-    assert_eq!(rolling.await.unwrap(), "SP017");
+    assert_eq!(rolling.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
 
@@ -126,7 +129,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
         );
         assert_eq!(exec_and_commit(with_old_snapshot, &choose).await, expected);
         if has_ended {
-            assert_eq!(outcome_code(player.person.exec(&choose).await), "SP004");
+            assert_eq!(outcome_code(player.person.exec(&choose).await), SESSION_OVER);
         }
     }
 }
@@ -143,7 +146,7 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session);
     assert_eq!(exec_in(&starting, &start).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, "SP005");
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -158,6 +161,6 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
     let give = format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.uuid(), player.character);
     assert_eq!(exec_in(&giving, &give).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, "SP006");
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{attempt, close, exec_in, open_session};
+use super::{
+    attempt, close, exec_in, open_session,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE},
+};
 use crate::world::{Person, Refused, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
@@ -100,7 +103,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
                 .collect();
-            let expected = if session == mine.session { "SP015" } else { "42501" };
+            let expected = if session == mine.session { ROLL_NOT_SAVEABLE } else { "42501" };
             assert_same_answers(&[&caller.person], what, &statements, expected).await;
         }
     }
@@ -151,12 +154,12 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             let answer = answer_text(caller, on_their_row).await;
             assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_their_row}");
             // If the account is checked before the row, the answer is that the account is closed.
-            assert!(answer == "0 rows" || answer.starts_with("SP019"), "{on_their_row}: {answer}");
+            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_their_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
         let (_, _, _, my_id) = *my_row;
         for on_my_row in statements(my_id) {
-            assert!(answer_text(caller, &on_my_row).await.starts_with("SP019"), "{on_my_row}");
+            assert!(answer_text(caller, &on_my_row).await.starts_with(ACCOUNT_CLOSED), "{on_my_row}");
         }
     }
 }
@@ -243,7 +246,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let insert_session = |adventure: Uuid| {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.uuid())
     };
-    assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), "SP009").await;
+    assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
     assert_same_answers(&[&caller, &world.visitor()], "a creature in it", &for_each_case(&insert_creature), "42501")
@@ -347,14 +350,15 @@ async fn joining_reveals_nothing_about_characters_of_others() {
         ("retired", insert_seat(game.session, caller.id, retired)),
         ("of a closed account", insert_seat(game.session, caller.id, closed.character)),
     ];
-    assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, "SP006").await;
+    assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
+        .await;
     let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
     let statements = [
         ("own", join(caller.character, "ZZZZZZ")),
         ("another's", join(other.character, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    assert_same_answers(&[&caller.person], "an unknown code", &statements, "SP020").await;
+    assert_same_answers(&[&caller.person], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
 }
 
 /// Whoever has the code of a private session learns its id only by joining it.

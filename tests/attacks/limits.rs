@@ -2,7 +2,13 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{
+        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
+        SEAT_LIMIT_REACHED, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
+    },
+};
 use crate::world::{Person, World, insert_character, insert_seat, run_together};
 
 /// A limit that is reached by one more row.
@@ -39,7 +45,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     create_characters(world, user.uuid(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
-        code: "SP001",
+        code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
@@ -60,7 +66,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         .unwrap();
     limits.push(Limit {
         name: "living characters, unretired",
-        code: "SP001",
+        code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
@@ -83,7 +89,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         .unwrap();
     limits.push(Limit {
         name: "retired characters",
-        code: "SP022",
+        code: RETIRED_LIMIT_REACHED,
         maximum: 100,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
@@ -113,7 +119,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     }
     limits.push(Limit {
         name: "seats in live sessions",
-        code: "SP023",
+        code: SEAT_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
         counter_query: counter_of(player.id, "live_seats"),
@@ -127,7 +133,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.uuid());
     limits.push(Limit {
         name: "live sessions as Seer",
-        code: "SP024",
+        code: SESSION_LIMIT_REACHED,
         maximum: 20,
         count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.uuid()),
         counter_query: counter_of(user.uuid(), "live_sessions"),
@@ -143,7 +149,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", user.uuid());
     limits.push(Limit {
         name: "adventures",
-        code: "SP025",
+        code: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.uuid()),
         counter_query: counter_of(user.uuid(), "adventure_count"),
@@ -159,7 +165,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'One more')");
     limits.push(Limit {
         name: "creatures of an adventure",
-        code: "SP026",
+        code: CREATURE_LIMIT_REACHED,
         maximum: 200,
         count_query: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
         counter_query: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
@@ -175,7 +181,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     }
     limits.push(Limit {
         name: "seats of a session",
-        code: "SP002",
+        code: SESSION_FULL,
         maximum: 4,
         count_query: format!(
             "SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active",
@@ -267,8 +273,8 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.id, player.character
     );
-    assert_eq!(attempt(&player.person, &join_all).await, "SP023");
-    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, "SP023");
+    assert_eq!(attempt(&player.person, &join_all).await, SEAT_LIMIT_REACHED);
+    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
     // Twenty seats are allowed. After a session has ended, its seats no longer count.
     assert_eq!(player.person.exec(&format!("{join_all} LIMIT 20")).await, Ok(20));
     assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
@@ -287,7 +293,7 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     for _ in 0..20 {
         assert_eq!(attempt(&user, &insert).await, "done");
     }
-    assert_eq!(attempt(&user, &insert).await, "SP024");
+    assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED);
     for end in ["cancelled", "deleted"] {
         let one_session =
             format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.uuid());
@@ -296,7 +302,7 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
                 // The service must cancel a live session before it deletes it.
                 assert_eq!(
                     attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
-                    "SP031"
+                    SESSION_LIVE
                 );
                 assert_eq!(
                     attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
@@ -309,7 +315,7 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
             ),
         }
         assert_eq!(attempt(&user, &insert).await, "done", "{end}");
-        assert_eq!(attempt(&user, &insert).await, "SP024", "{end}");
+        assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED, "{end}");
     }
     // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =
@@ -322,7 +328,7 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
             user.uuid()
         )
     };
-    assert_eq!(attempt(&user, &open_sessions(21)).await, "SP024");
+    assert_eq!(attempt(&user, &open_sessions(21)).await, SESSION_LIMIT_REACHED);
     assert_eq!(user.exec(&open_sessions(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

@@ -3,7 +3,9 @@
 
 use super::{
     assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, exec_in,
-    full_account::create_full_account, query_number,
+    full_account::create_full_account,
+    query_number,
+    sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, PLAYER_REMOVED},
 };
 use crate::world::{World, insert_character, insert_roll, insert_seat};
 
@@ -86,7 +88,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     assert_eq!(exec_in(&retiring, &retire).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, "SP007");
+    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
 }
 
 /// The Seer removes a player, who enters the code again before the removal is committed.
@@ -101,7 +103,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let code: String =
         world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, "SP028");
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -138,7 +140,7 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), "SP019");
+    assert_eq!(seated.await.unwrap(), ACCOUNT_CLOSED);
     assert_invariants(&world).await;
 }
 
@@ -165,7 +167,7 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     closing.commit().await.unwrap();
     for inserted in waiting {
         let (outcome, insert) = inserted.await.unwrap();
-        assert_eq!(outcome, "SP019", "{insert}");
+        assert_eq!(outcome, ACCOUNT_CLOSED, "{insert}");
     }
     assert_invariants(&world).await;
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, open_session, query_number};
+use super::{assert_invariants, attempt, exec_in, open_session, query_number, sqlstates::CHARACTER_SEATED};
 use crate::world::{World, insert_seat};
 
 async fn status(world: &World, session: Uuid) -> String {
@@ -137,7 +137,7 @@ async fn abandoned_sessions_are_cancelled() {
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
         assert_eq!(
             attempt(&player.person, &retire).await,
-            if *is_abandoned { "done" } else { "SP008" },
+            if *is_abandoned { "done" } else { CHARACTER_SEATED },
             "{assignments}"
         );
     }

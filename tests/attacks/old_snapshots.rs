@@ -4,6 +4,7 @@ use super::{
     assert_invariants, attempt, close, close_or_delete, exec_and_commit,
     full_account::{all_writes, create_full_account},
     is_closed,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED},
 };
 use crate::{
     random_operations::broken_invariants,
@@ -25,7 +26,7 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     close(&world, fixture.account).await;
     for (transaction, sql) in transactions {
         let outcome = exec_and_commit(transaction, sql).await;
-        assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        assert!([ACCOUNT_CLOSED, "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
     }
     assert_invariants(&world).await;
 }
@@ -58,20 +59,20 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = exec_and_commit(retiring, &retire).await;
-    assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert!([CHARACTER_SEATED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
     let other = world.new_player().await;
     let joining = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
     let outcome = exec_and_commit(joining, &insert_seat(game.session, other.id, other.character)).await;
-    assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert!([CHARACTER_RETIRED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
     assert_eq!(attempt(&third.person, &insert_seat(game.session, third.id, third.character)).await, "done");
     let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
-    assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
+    assert!(["23503", "40001", CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
 
@@ -102,7 +103,7 @@ async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_publish
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
     let outcome = exec_and_commit(with_old_snapshot, &insert).await;
     assert!(
-        ["SP009", "40001"].contains(&outcome.as_str()),
+        [ADVENTURE_NOT_PLAYABLE, "40001"].contains(&outcome.as_str()),
         "{outcome}: the Seer could read what the creator writes from now on"
     );
 }
@@ -124,7 +125,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let close = close_or_delete(player.id, false);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
         let outcome = exec_and_commit(with_old_snapshot, &write).await;
-        assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
+        assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
     }
 }

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code};
+use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
 use crate::world::{Player, World, insert_roll, insert_seat};
 
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
@@ -53,7 +53,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first, second), (second, first)] {
             for sql in insert_into_both(insert, earlier, later) {
-                assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
+                assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
                     "the service may write to several sessions: {sql}"
@@ -73,7 +73,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
             exec_in(&transaction, &sql).await.unwrap();
         }
         let both = &insert_into_both(insert, first, second)[0];
-        assert_eq!(outcome_code(exec_in(&transaction, both).await), "SP039");
+        assert_eq!(outcome_code(exec_in(&transaction, both).await), SEVERAL_SESSIONS);
         exec_in(&transaction, "ROLLBACK TO here").await.unwrap();
         assert_eq!(exec_in(&transaction, &insert(second)).await, Ok(1), "the refused statement leaves nothing behind");
         transaction.rollback().await.unwrap();
@@ -85,7 +85,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
          FROM unnest('{{{first}, {second}}}'::uuid[]) AS sessions (session),
            LATERAL (SELECT set_config('sparc.session_of_events', '', true) WHERE session IS NOT NULL) AS resets (reset)"
     );
-    assert_eq!(attempt(&player.person, &with_reset).await, "SP039");
+    assert_eq!(attempt(&player.person, &with_reset).await, SEVERAL_SESSIONS);
     assert_invariants(&world).await;
 }
 
@@ -99,7 +99,7 @@ async fn the_second_session_is_refused_before_it_is_locked() {
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for sql in insert_into_both(insert, free, locked) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
-            assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
+            assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }
     }
     holder.rollback().await.unwrap();

@@ -4,7 +4,10 @@
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, dry_run, exec_in, open_session, query_number,
+    sqlstates::{HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_NOT_IN_FUTURE},
+};
 use crate::world::{Player, World, insert_heroic_save, insert_seat, run_together};
 
 /// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So a
@@ -115,7 +118,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
     let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
-    assert_eq!(attempt(&player.person, &second_save).await, "SP011");
+    assert_eq!(attempt(&player.person, &second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
 
@@ -161,9 +164,9 @@ async fn sessions_without_players_are_not_counted() {
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
     };
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     // A player who joined and left is not counted.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
@@ -171,7 +174,7 @@ async fn sessions_without_players_are_not_counted() {
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-    assert_eq!(attempt(&seer.person, &start).await, "SP029");
+    assert_eq!(attempt(&seer.person, &start).await, SESSION_HAS_NO_PLAYER);
     // Nor is a Seer who has the only seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
@@ -226,13 +229,13 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
-        assert_eq!(dry_run(&seer, &insert(past)).await, "SP030", "{past}");
-        assert_eq!(dry_run(&seer, &update(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &insert(past)).await, START_NOT_IN_FUTURE, "{past}");
+        assert_eq!(dry_run(&seer, &update(past)).await, START_NOT_IN_FUTURE, "{past}");
     }
     for out_of_range in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
         for sql in [insert(out_of_range), update(out_of_range)] {
             let outcome = dry_run(&seer, &sql).await;
-            assert!(["SP030", "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
+            assert!([START_NOT_IN_FUTURE, "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for valid in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {

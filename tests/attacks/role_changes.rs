@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, exec_in, open_session, outcome_code,
     query_number,
+    sqlstates::{SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
 use crate::world::{World, insert_roll, insert_seat};
 
@@ -53,10 +54,10 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
     let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures(order));
     for (person, sql, code) in [
-        (&player, in_one_statement(insert_events(game.session, 60), insert_events(game.session, 60)), "SP027"),
-        (&seer, in_one_statement(insert_events(game.session, 1), insert_events(other_session, 1)), "SP039"),
-        (&seer, in_one_statement(update("ASC"), update("DESC")), "SP027"),
-        (&seer, in_one_statement(delete("ASC"), delete("DESC")), "SP027"),
+        (&player, in_one_statement(insert_events(game.session, 60), insert_events(game.session, 60)), TOO_MANY_ROWS),
+        (&seer, in_one_statement(insert_events(game.session, 1), insert_events(other_session, 1)), SEVERAL_SESSIONS),
+        (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
+        (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
         assert_eq!(dry_run(person, &sql).await, code, "{sql}");
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
@@ -83,11 +84,11 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let seer = users.user(game.seer.uuid());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session);
-        assert_eq!(dry_run(&seer, &plain).await, "SP004", "{plain}");
+        assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
         for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session);
             let code = dry_run(&seer, &sql).await;
-            assert!(["42501", "SP004"].contains(&code.as_str()), "{sql}: {code}");
+            assert!(["42501", SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
     }
 }
@@ -191,5 +192,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let holder = game.seer.begin().await;
     exec_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, "SP020");
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
 }

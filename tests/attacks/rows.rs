@@ -1,7 +1,10 @@
 //! One statement of a user changes or deletes at most a hundred rows of a table. The Seer of an ended session can edit
 //! only its note (`looking_for`) and its visibility (`is_public`).
 
-use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number};
+use super::{
+    assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number,
+    sqlstates::{SESSION_OVER, TOO_MANY_ROWS},
+};
 use crate::world::{Person, World};
 
 /// A user with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats in
@@ -77,7 +80,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         let select = |count: usize| format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {count}");
         let update = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select(count));
         assert_eq!(dry_run(&user, &update(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&user, &update(101)).await, "SP027", "{table}");
+        assert_eq!(dry_run(&user, &update(101)).await, TOO_MANY_ROWS, "{table}");
         for too_many in [
             format!("UPDATE {table} SET {change}"),
             format!("UPDATE {table} SET {change} WHERE {condition}"),
@@ -93,7 +96,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
             ),
             format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
         ] {
-            assert_eq!(dry_run(&user, &too_many).await, "SP027", "{too_many}");
+            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
         }
         // Every statement may change a hundred rows, even after others in the same transaction.
         assert_eq!(dry_run(&user, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
@@ -112,7 +115,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
                 )
             };
             let parts = format!("WITH first AS ({} RETURNING 1) {}", half("ASC"), half("DESC"));
-            assert_eq!(dry_run(&user, &parts).await, "SP027", "{parts}");
+            assert_eq!(dry_run(&user, &parts).await, TOO_MANY_ROWS, "{parts}");
         }
     }
     // The rows that an upsert changes count too.
@@ -120,7 +123,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
         "INSERT INTO adventures (id, creator_id, name) SELECT id, creator_id, 'Again' FROM adventures
          WHERE creator_id = {id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
     );
-    assert_eq!(dry_run(&user, &upsert).await, "SP027");
+    assert_eq!(dry_run(&user, &upsert).await, TOO_MANY_ROWS);
     assert_eq!(dry_run(&user, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
     assert_invariants(&world).await;
 }
@@ -137,7 +140,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
         let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
         assert_eq!(dry_run(&user, &delete(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&user, &delete(101)).await, "SP027", "{table}");
+        assert_eq!(dry_run(&user, &delete(101)).await, TOO_MANY_ROWS, "{table}");
         for too_many in [
             format!("DELETE FROM {table} WHERE {condition}"),
             format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select(105)),
@@ -152,7 +155,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
                  DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id DESC LIMIT 50)"
             ),
         ] {
-            assert_eq!(dry_run(&user, &too_many).await, "SP027", "{too_many}");
+            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
         }
         // Exactly a hundred rows can be deleted, even by a sequential scan, which goes on after the hundredth.
         let delete_hundred = format!(
@@ -206,7 +209,7 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
         // The server's count includes what this connection changed before.
         let remember_count = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
         exec_in(&transaction, &remember_count).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         let assert_few = format!(
             "ROLLBACK TO before;
              DO $$ BEGIN ASSERT {changed} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
@@ -231,7 +234,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             "scheduled_start = now() + INTERVAL '1 day'",
             "is_public = true, max_players = 5",
         ] {
-            assert_eq!(attempt(&game.seer, &update(assignments)).await, "SP004", "{status}: {assignments}");
+            assert_eq!(attempt(&game.seer, &update(assignments)).await, SESSION_OVER, "{status}: {assignments}");
             assert_eq!(dry_run(&world.service(), &update(assignments)).await, "done", "{status}: {assignments}");
             let stranger = world.new_user().await;
             assert_eq!(attempt(&stranger, &update(assignments)).await, "no row", "{status}: {assignments}");
@@ -241,7 +244,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
              WHEN MATCHED THEN UPDATE SET game_state = '{{\"a\": 1}}'",
             game.session
         );
-        assert_eq!(attempt(&game.seer, &merge).await, "SP004");
+        assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{CHARACTER_NOT_YOURS, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_STARTED},
+};
 use crate::world::{GameSession, Player, World, insert_roll, insert_seat};
 
 fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
@@ -108,13 +111,13 @@ async fn no_player_takes_a_seat_with_another_users_character() {
     world.set(&game, "is_public = true").await;
     let stranger = world.new_player().await;
     let sql = insert_seat(game.session, stranger.id, victim.character);
-    assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &sql).await, CHARACTER_NOT_YOURS);
     let code = session_code(&world, game.session).await;
     let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
-    assert_eq!(attempt(&stranger.person, &join_as(victim.character)).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &join_as(victim.character)).await, CHARACTER_NOT_YOURS);
     assert_eq!(attempt(&stranger.person, &join_as(stranger.character)).await, "done");
     let change = update_seat(game.session, stranger.id, &format!("character_id = '{}'", victim.character));
-    assert_eq!(attempt(&stranger.person, &change).await, "SP006");
+    assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
 }
 
 #[tokio::test]
@@ -138,17 +141,17 @@ async fn a_seer_never_chooses_a_players_character() {
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
             let outcome = attempt(&game.seer, &update(set.clone())).await;
-            assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
+            assert!([NOT_YOUR_CHOICE, "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several seats in one statement.
         let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
-        assert_eq!(attempt(&game.seer, &all).await, "SP018");
+        assert_eq!(attempt(&game.seer, &all).await, NOT_YOUR_CHOICE);
         let merge = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
             game.session
         );
-        assert_eq!(attempt(&game.seer, &merge).await, "SP018");
+        assert_eq!(attempt(&game.seer, &merge).await, NOT_YOUR_CHOICE);
     }
     // The Seer removes the player, chooses a character and gives the seat back, in one transaction or in three.
     for is_one_transaction in [true, false] {
@@ -159,13 +162,13 @@ async fn a_seer_never_chooses_a_players_character() {
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
         let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session, player.id, set)).collect();
         if is_one_transaction {
-            assert_eq!(attempt(&game.seer, &steps.join("; ")).await, "SP018");
+            assert_eq!(attempt(&game.seer, &steps.join("; ")).await, NOT_YOUR_CHOICE);
         } else {
             let mut outcomes = Vec::new();
             for step in &steps {
                 outcomes.push(attempt(&game.seer, step).await);
             }
-            assert_eq!(outcomes, ["done", "SP018", "SP018"]);
+            assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
         let with_spare = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
         assert_eq!(world.owner().count(&with_spare).await, 0);
@@ -181,13 +184,16 @@ async fn a_seer_cannot_give_a_seat_back() {
         let deactivated_by = if left_voluntarily { &player.person } else { &game.seer };
         assert_eq!(attempt(deactivated_by, &update_seat(game.session, player.id, "is_active = false")).await, "done");
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, "SP018", "{set}");
+            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, NOT_YOUR_CHOICE, "{set}");
         }
         // Nor can the Seer give it back after the session has begun.
         let other = world.new_player().await;
         world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
-        assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await, "SP018");
+        assert_eq!(
+            attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await,
+            NOT_YOUR_CHOICE
+        );
     }
 }
 
@@ -218,19 +224,19 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
         ] {
-            assert_eq!(attempt(&player.person, &sql).await, "SP028", "{status}: {sql}");
+            assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
         for (sql, possible_codes) in [
-            (update("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
-            (update("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
+            (update("removed_at = NULL"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE][..]),
+            (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE]),
             (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
-            (insert_seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (insert_seat(game.session, player.id, player.character), &["23505", "42501", PLAYER_REMOVED, SESSION_STARTED]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
                     insert_seat(game.session, player.id, player.character)
                 ),
-                &["42501", "SP028", "SP005"],
+                &["42501", PLAYER_REMOVED, SESSION_STARTED],
             ),
             // An update of the existing seat by MERGE.
             (
@@ -239,7 +245,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
                      ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
                     game.session, player.id
                 ),
-                &["SP028"],
+                &[PLAYER_REMOVED],
             ),
         ] {
             let outcome = attempt(&player.person, &sql).await;
@@ -247,7 +253,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         }
         // Whatever this update returns, the seat must not be active afterwards.
         let outcome = exec_and_commit(with_old_snapshot, &update("is_active = true")).await;
-        assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
+        assert!([PLAYER_REMOVED, "40001", "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
             game.session, player.id
@@ -281,7 +287,10 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
     // The Seer removes a player who has already left.
     let remove = update_seat(game.session, removed.id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
-    assert_eq!(attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await, "SP028");
+    assert_eq!(
+        attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await,
+        PLAYER_REMOVED
+    );
 }
 
 #[tokio::test]

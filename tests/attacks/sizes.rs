@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{attempt, dry_run, exec_in, outcome_code, query_number};
+use super::{attempt, dry_run, exec_in, outcome_code, query_number, sqlstates::TOO_MANY_ROWS};
 use crate::world::{Person, World};
 
 #[tokio::test]
@@ -43,23 +43,23 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         (&game.seer, &insert_adventures),
     ] {
         assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
-        assert_eq!(dry_run(person, &insert(101)).await, "SP027", "{}", insert(101));
-        assert_eq!(dry_run(person, &insert(5000)).await, "SP027", "{}", insert(5000));
+        assert_eq!(dry_run(person, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
+        assert_eq!(dry_run(person, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
         // Two parts of one statement, each with fewer than a hundred rows.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
             insert(60)
         );
-        assert_eq!(dry_run(person, &parts).await, "SP027", "{parts}");
+        assert_eq!(dry_run(person, &parts).await, TOO_MANY_ROWS, "{parts}");
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
-        assert_eq!(dry_run(person, &skipping_conflicts).await, "SP027", "{skipping_conflicts}");
+        assert_eq!(dry_run(person, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
-    assert_eq!(dry_run(&player.person, &merge).await, "SP027");
+    assert_eq!(dry_run(&player.person, &merge).await, TOO_MANY_ROWS);
     // The owner is not limited.
     assert_eq!(outcome_code(world.owner().exec(&insert_events(500)).await), "done");
 }
@@ -96,7 +96,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(dry_run(&player.person, &sql).await, "SP027", "{sql}");
+        assert_eq!(dry_run(&player.person, &sql).await, TOO_MANY_ROWS, "{sql}");
     }
     // The limit is per statement: several statements of a hundred rows each are accepted.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
@@ -169,7 +169,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         // The server's count includes what this connection inserted before.
         let remember_count = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
         exec_in(&transaction, &remember_count).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back.
         let assert_few = format!(
@@ -208,7 +208,7 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         ),
     ] {
         let before = query_number(&world, last_seq).await;
-        assert_eq!(attempt(&player.person, &insert_many).await, "SP027", "{insert_many}");
+        assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
         // Each row draws at most two numbers before it is refused or skipped.
         assert!(query_number(&world, last_seq).await - before <= 202, "{insert_many}");
     }

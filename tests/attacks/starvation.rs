@@ -1,8 +1,10 @@
 //! An account may keep or renew some locks for as long as it likes. They do not make others wait for ever.
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in,
+    full_account::create_full_account,
     open_session,
+    sqlstates::{CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_heroic_save, insert_roll, insert_seat};
 
@@ -220,7 +222,7 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     exec_in(&transaction, wait).await.unwrap();
     exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!("{} RETURNING pg_temp.wait()", insert_heroic_save(game.session, fellow.character, failed));
-    assert_eq!(exec_in(&transaction, &sql).await.unwrap_err().code, "SP015");
+    assert_eq!(exec_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
     let save = insert_heroic_save(game.session, game.players[0].character, failed);
     assert_eq!(attempt(&game.players[0].person, &save).await, "done");
     assert_invariants(&world).await;
@@ -240,7 +242,7 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let transaction = stranger.person.begin().await;
     exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let seat = insert_seat(game.session, stranger.id, victim.character);
-    assert_eq!(exec_in(&transaction, &seat).await.unwrap_err().code, "SP006");
+    assert_eq!(exec_in(&transaction, &seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
     accomplice.rollback().await.unwrap();
 }
 
