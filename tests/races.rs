@@ -55,12 +55,12 @@ async fn every_limit_holds_for_concurrent_calls() {
         for _ in 0..9 {
             world.new_character(account).await;
         }
-        let me = world.sparc.as_user(account);
+        let player = world.sparc.as_user(account);
         let outcomes = call_concurrently(clients, |number| {
-            let me = me.clone();
+            let player = player.clone();
             async move {
                 let name = format!("Hero {number}");
-                me.characters().create(NewCharacter { name, ..Default::default() }).await
+                player.characters().create(NewCharacter { name, ..Default::default() }).await
             }
         })
         .await;
@@ -77,11 +77,11 @@ async fn every_limit_holds_for_concurrent_calls() {
             players.push((world.sparc.as_user(player.id), player.character));
         }
         let outcomes = call_concurrently(clients, |number| {
-            let ((me, hero), join_code) = (players[number].clone(), join_code.clone());
+            let ((player, hero), join_code) = (players[number].clone(), join_code.clone());
             async move {
                 match number % 2 {
-                    0 => me.sessions().join(&join_code, hero).await,
-                    _ => me.sessions().join_public(session, hero).await,
+                    0 => player.sessions().join(&join_code, hero).await,
+                    _ => player.sessions().join_public(session, hero).await,
                 }
             }
         })
@@ -101,10 +101,10 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
-        let me = world.sparc.as_user(game.players[0].id);
+        let player = world.sparc.as_user(game.players[0].id);
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.dice().heroic_save(failed).await }
+            let player = player.clone();
+            async move { player.dice().heroic_save(failed).await }
         })
         .await;
         assert_eq!(outcomes["done"], 1, "{outcomes:?}");
@@ -114,11 +114,14 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         );
 
         // Two characters of one account cannot have the same name.
-        let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
-        })
-        .await;
+        let outcomes =
+            call_concurrently(clients, |_| {
+                let player = player.clone();
+                async move {
+                    player.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await
+                }
+            })
+            .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
         // All calls expect version 0 of the game state, so only the first may replace it.
@@ -161,17 +164,17 @@ async fn every_creation_with_an_id_creates_once() {
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
-        let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
+        let (player, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         // A call with the id of a row that the same request has created returns that row.
         let all_succeed = expected_outcomes(clients, "", 0);
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
+            let player = player.clone();
             async move {
                 let roll =
                     NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
-                me.dice().roll(NewRoll { id: Some(id), ..roll }).await
+                player.dice().roll(NewRoll { id: Some(id), ..roll }).await
             }
         })
         .await;
@@ -191,8 +194,8 @@ async fn every_creation_with_an_id_creates_once() {
         .await;
         assert_eq!(outcomes, all_succeed, "account");
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.tutorial().begin(TutorialPath::Player).await }
+            let player = player.clone();
+            async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");

@@ -48,7 +48,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let retired = world.new_character(caller.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.new_player().await;
-    for (whose, character) in [
+    for (description, character) in [
         ("their own character", caller.character),
         ("their own retired character", retired),
         ("another user's character", other.character),
@@ -66,7 +66,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .into_iter()
         .map(|(case, session)| (case, insert_seat(session, caller.id, character)))
         .collect();
-        assert_same_answers(&[&caller.person], &format!("a seat with {whose}"), &statements, "42501").await;
+        assert_same_answers(&[&caller.person], &format!("a seat with {description}"), &statements, "42501").await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
         assert_same_answers(&[&caller.person], "a seat with ON CONFLICT", &skipping_conflicts, "42501").await;
@@ -87,15 +87,15 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
     // The caller plays in one session, and knows ids of rows of another session.
-    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, other, caller) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
-    let saved = world.new_roll(theirs.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved = world.new_roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.exec(&insert_heroic_save(theirs.session, saver.character, saved)).await.unwrap();
+    let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let (saver, other, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let saved = world.new_roll(other_game.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved = world.new_roll(other_game.session, other.character, "{1,2,1,2,1}", 18, 5).await;
+    saver.person.exec(&insert_heroic_save(other_game.session, saver.character, saved)).await.unwrap();
     for (session, character, what) in [
-        (mine.session, caller.character, "in the caller's own session"),
-        (theirs.session, caller.character, "in another session"),
-        (theirs.session, saver.character, "in another session, with its player's character"),
+        (own_game.session, caller.character, "in the caller's own session"),
+        (other_game.session, caller.character, "in another session"),
+        (other_game.session, saver.character, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
@@ -103,7 +103,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
                 .collect();
-            let expected = if session == mine.session { ROLL_NOT_SAVEABLE } else { "42501" };
+            let expected = if session == own_game.session { ROLL_NOT_SAVEABLE } else { "42501" };
             assert_same_answers(&[&caller.person], what, &statements, expected).await;
         }
     }
@@ -112,31 +112,29 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
 #[tokio::test]
 async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
-    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    world.set(&theirs, "is_public = true").await;
+    let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    world.set(&other_game, "is_public = true").await;
     let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
     };
-    let adventure_of = |session: Uuid| format!("SELECT adventure_id FROM sessions WHERE id = '{session}'");
     let mut rows = Vec::new();
-    for game in [&theirs, &mine] {
-        let adventure: Uuid = world.owner().value(&adventure_of(game.session)).await.unwrap();
-        let creature: Uuid = world.owner().value(&insert_creature(adventure)).await.unwrap();
+    for game in [&other_game, &own_game] {
+        let creature: Uuid = world.owner().value(&insert_creature(game.adventure)).await.unwrap();
         let seer = game.seer.uuid();
         world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
         let hero = world.new_character(seer).await;
         rows.push([
             ("users", "id", "bio = 'x'", seer),
             ("characters", "id", "name = 'Renamed'", hero),
-            ("adventures", "id", "description = 'x'", adventure),
+            ("adventures", "id", "description = 'x'", game.adventure),
             ("creatures", "id", "name = 'Mouse'", creature),
             ("sessions", "id", "looking_for = 'x'", game.session),
             ("session_players", "session_id", "removed_at = now()", game.session),
             ("tutorial_progress", "user_id", "skipped = true", seer),
         ]);
     }
-    close(&world, mine.seer.uuid()).await;
-    let caller = &mine.seer;
+    close(&world, own_game.seer.uuid()).await;
+    let caller = &own_game.seer;
     for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
         let (table, key, change, their_id) = *their_row;
         let statements = |id: Uuid| {
