@@ -198,9 +198,9 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
         // A job repeats an attempt that ended in a deadlock, at most twice. With a thousand deadlocks, none succeeds.
-        for (sessions, deadlocks, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
+        for (session_count, deadlock_count, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
             let world = World::new().await;
-            for _ in 0..sessions {
+            for _ in 0..session_count {
                 let game = world.new_session(1).await;
                 if job == "archive_sessions" {
                     end_session(&world, &game, "cancelled", 100).await;
@@ -212,7 +212,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                 "CREATE SEQUENCE public.attempts;
                  CREATE FUNCTION deadlock() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
                  BEGIN
-                   IF nextval('public.attempts') <= {deadlocks} THEN
+                   IF nextval('public.attempts') <= {deadlock_count} THEN
                      RAISE EXCEPTION 'no' USING ERRCODE = 'deadlock_detected';
                    END IF;
                    RETURN NEW;
@@ -221,7 +221,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
             );
             world.administrator().await.exec(&create_trigger).await.unwrap();
             let processed: i32 = world.service().value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(processed, expected, "{job}: {sessions} sessions, {deadlocks} deadlocks");
+            assert_eq!(processed, expected, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::world::{GameSession, Person, World, insert_character, insert_roll, in
 
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
+    /// Which rows the statements lock.
     rows: &'static str,
     closing_account: Uuid,
     writer: Person,

@@ -214,7 +214,7 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let mut seers = [games[0].seer.uuid(), games[1].seer.uuid()];
     seers.sort();
     let [low, high] = seers;
-    // Both statements first wait for this lock.
+    // This lock makes the first statement wait until the second one has started.
     let holder = world.owner().begin().await;
     assert_eq!(exec_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
     let mut moves = Vec::new();
