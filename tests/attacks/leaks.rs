@@ -371,6 +371,7 @@ async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_sessi
         ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
         ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
     ];
+    // 22004 is `null_value_not_allowed`.
     assert_same_answers(&[&caller], "a code without a character", &statements, "22004").await;
 }
 
