@@ -1,4 +1,5 @@
-//! Limits, uniqueness, state changes and creations with an id, each under 2, 8 and 32 concurrent calls.
+//! Concurrent calls of the service: limits, unique names, changes of state, and creations with an id hold for 2, 8 and
+//! 32 calls at once.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use crate::{
 
 const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
 
-/// Makes `clients` concurrent calls and returns how often each outcome occurred.
+/// Makes `clients` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
 async fn call_concurrently<T, F>(clients: usize, call: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
@@ -35,7 +36,7 @@ where
     outcomes
 }
 
-/// Returns the outcomes of a number of successes and a number of refusals with the given error code.
+/// Returns the outcomes for the given numbers of successes and of refusals; all refusals have the same error code.
 fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
     [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
@@ -54,12 +55,12 @@ async fn every_limit_holds_for_concurrent_calls() {
         for _ in 0..9 {
             world.new_character(account).await;
         }
-        let me = world.sparc.as_user(account);
+        let player = world.sparc.as_user(account);
         let outcomes = call_concurrently(clients, |number| {
-            let me = me.clone();
+            let player = player.clone();
             async move {
                 let name = format!("Hero {number}");
-                me.characters().create(NewCharacter { name, ..Default::default() }).await
+                player.characters().create(NewCharacter { name, ..Default::default() }).await
             }
         })
         .await;
@@ -76,11 +77,11 @@ async fn every_limit_holds_for_concurrent_calls() {
             players.push((world.sparc.as_user(player.id), player.character));
         }
         let outcomes = call_concurrently(clients, |number| {
-            let ((me, hero), join_code) = (players[number].clone(), join_code.clone());
+            let ((player, hero), join_code) = (players[number].clone(), join_code.clone());
             async move {
                 match number % 2 {
-                    0 => me.sessions().join(&join_code, hero).await,
-                    _ => me.sessions().join_public(session, hero).await,
+                    0 => player.sessions().join(&join_code, hero).await,
+                    _ => player.sessions().join_public(session, hero).await,
                 }
             }
         })
@@ -92,7 +93,7 @@ async fn every_limit_holds_for_concurrent_calls() {
 }
 
 #[tokio::test]
-async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
+async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     let world = World::new().await;
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
@@ -100,10 +101,10 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
-        let me = world.sparc.as_user(game.players[0].id);
+        let player = world.sparc.as_user(game.players[0].id);
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.dice().heroic_save(failed).await }
+            let player = player.clone();
+            async move { player.dice().heroic_save(failed).await }
         })
         .await;
         assert_eq!(outcomes["done"], 1, "{outcomes:?}");
@@ -113,11 +114,14 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         );
 
         // Two characters of one account cannot have the same name.
-        let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await }
-        })
-        .await;
+        let outcomes =
+            call_concurrently(clients, |_| {
+                let player = player.clone();
+                async move {
+                    player.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await
+                }
+            })
+            .await;
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
         // All calls expect version 0 of the game state, so only the first may replace it.
@@ -132,7 +136,7 @@ async fn if_only_one_of_several_concurrent_calls_may_succeed_one_does() {
         .await;
         assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
 
-        // A session ends only once, although a call that asks for the status which it already has may succeed too.
+        // A session ends only once. A call for the status that the session already has may succeed too.
         let outcomes = call_concurrently(clients, |number| {
             let seer = seer.clone();
             async move {
@@ -160,16 +164,17 @@ async fn every_creation_with_an_id_creates_once() {
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
         let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
-        let (me, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
+        let (player, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
+        // A call with the id of a row that the same request has created returns that row.
         let all_succeed = expected_outcomes(clients, "", 0);
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
+            let player = player.clone();
             async move {
                 let roll =
                     NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
-                me.dice().roll(NewRoll { id: Some(id), ..roll }).await
+                player.dice().roll(NewRoll { id: Some(id), ..roll }).await
             }
         })
         .await;
@@ -189,8 +194,8 @@ async fn every_creation_with_an_id_creates_once() {
         .await;
         assert_eq!(outcomes, all_succeed, "account");
         let outcomes = call_concurrently(clients, |_| {
-            let me = me.clone();
-            async move { me.tutorial().begin(TutorialPath::Player).await }
+            let player = player.clone();
+            async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");
@@ -210,14 +215,15 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    // This trigger makes a heroic save wait for an advisory lock after the save has locked its seat.
+    // This trigger makes a heroic save wait for an advisory lock, after the save has locked its seat. The key 42 is
+    // arbitrary.
     world
         .owner()
         .exec(
-            "CREATE FUNCTION private.stop() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+            "CREATE FUNCTION private.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
              $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
-             CREATE TRIGGER stop BEFORE UPDATE OF heroic_saves_used ON session_players
-             FOR EACH ROW EXECUTE FUNCTION private.stop()",
+             CREATE TRIGGER wait BEFORE UPDATE OF heroic_saves_used ON session_players
+             FOR EACH ROW EXECUTE FUNCTION private.wait()",
         )
         .await
         .unwrap();
@@ -227,12 +233,12 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
     let saving = tokio::spawn(async move { person.exec(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    let encounter = format!(
+    let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
         game.session
     );
     assert_eq!(
-        world.owner().exec(&encounter).await.unwrap_err().code,
+        world.owner().exec(&begin_encounter).await.unwrap_err().code,
         "55P03",
         "the new encounter must wait for the save"
     );

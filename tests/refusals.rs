@@ -1,4 +1,5 @@
-//! For every refusal by the database, the service has an error variant whose message tells a person what was wrong.
+//! For every way in which the database refuses a statement, the service has an error whose message tells a person what
+//! was wrong.
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use sparc::{
@@ -8,7 +9,8 @@ use sparc::{
 
 use crate::world::World;
 
-/// Raises an error in the database and returns the service's error for it.
+/// Raises an error in the database, and returns the service's error for it. The detail has the form that a refused
+/// change of a session's status has (`SP003`).
 async fn service_error(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
         "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
@@ -22,7 +24,7 @@ async fn service_error(world: &World, code: &str, constraint: &str, table: &str,
 fn is_actionable(error: &Error) -> bool {
     let is_generic =
         matches!(error, Error::Database(_) | Error::RuleViolated { .. } | Error::IdConflict { what: "row" });
-    // The message may name a field of the input, but not a constraint of the database.
+    // The message may name a field of the input, but not a constraint of the database. A single word is no sentence.
     !is_generic && !error.to_string().contains("_check") && error.to_string().contains(' ')
 }
 
@@ -72,17 +74,18 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
         )
         .await
         .unwrap();
-    let count = codes.iter().filter(|code| code.starts_with("SP")).count();
-    assert_eq!(count, 34, "{codes:?}");
+    // The schema's own SQLSTATEs begin with `SP`.
+    let own_codes: Vec<&String> = codes.iter().filter(|code| code.starts_with("SP")).collect();
+    assert_eq!(own_codes.len(), 34, "{codes:?}");
     let mut messages = Vec::new();
-    for code in codes.iter().filter(|code| code.starts_with("SP")) {
+    for code in &own_codes {
         let error = service_error(&world, code, "", "", "no").await;
         assert!(is_actionable(&error), "{code}: {error:?}");
         messages.push(error.to_string());
     }
     messages.sort();
     messages.dedup();
-    assert_eq!(messages.len(), count, "every refusal must have its own message");
+    assert_eq!(messages.len(), own_codes.len(), "every refusal must have its own message");
 }
 
 #[tokio::test]
@@ -128,9 +131,9 @@ async fn every_rule_of_a_policy_has_its_own_error() {
 }
 
 #[tokio::test]
-async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
+async fn errors_of_the_server_have_a_code_an_http_status_and_a_retry_hint() {
     let world = World::new().await;
-    for (state, code, status, is_retryable) in [
+    for (sqlstate, code, status, is_retryable) in [
         ("40001", "busy", 503, true),
         ("40P01", "busy", 503, true),
         ("57014", "deadline_exceeded", 504, true),
@@ -143,8 +146,12 @@ async fn every_sqlstate_has_a_code_a_status_and_a_retry_hint() {
         ("22P02", "invalid_value", 422, false),
         ("22P05", "invalid_value", 422, false),
     ] {
-        let error = service_error(&world, state, "", "", "no").await;
-        assert_eq!((error.code(), error.http_status(), error.is_retryable()), (code, status, is_retryable), "{state}");
+        let error = service_error(&world, sqlstate, "", "", "no").await;
+        assert_eq!(
+            (error.code(), error.http_status(), error.is_retryable()),
+            (code, status, is_retryable),
+            "{sqlstate}"
+        );
     }
 }
 
@@ -157,8 +164,8 @@ async fn a_column_that_is_not_granted_is_explained() {
     assert!(error.to_string().contains("into_partial_model::<service::users::Profile>()"), "{error}");
     let error = Error::from(error);
     assert!(matches!(error, Error::ColumnNotGranted { table: "users", .. }), "{error:?}");
-    let forged = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
-    let error = characters::Entity::update_many().set(forged).exec(&ada).await.unwrap_err();
+    let raised_level = characters::ActiveModel { level: sea_orm::ActiveValue::Set(10), ..Default::default() };
+    let error = characters::Entity::update_many().set(raised_level).exec(&ada).await.unwrap_err();
     let error = Error::from(error);
     assert!(matches!(error, Error::ColumnNotGranted { table: "characters", .. }), "{error:?}");
     // A visitor has no privilege on any column, so the error does not name one.

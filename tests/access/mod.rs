@@ -1,6 +1,6 @@
 //! Determines who may do what by trying it: every kind of user attempts to read and write every kind of row, and every
-//! role attempts to use every column and function. The results are in `docs/generated/access.md`. If a policy allows
-//! more or fewer callers than that page says, the test fails.
+//! role attempts to use every column and function. The results are in `docs/generated/access.md`. If the results differ
+//! from that page, the test fails.
 
 use std::fmt::Write;
 
@@ -57,7 +57,7 @@ const INTRODUCTION: &str = "# Access\n\n\
     security or a privilege.\n";
 
 #[tokio::test]
-async fn the_page_of_access_is_up_to_date() {
+async fn the_page_about_access_is_up_to_date() {
     let scene = scene::Scene::new().await;
     let mut page = INTRODUCTION.to_owned();
     rows::write_sections(&scene, &mut page).await;

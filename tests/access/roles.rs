@@ -1,7 +1,5 @@
 //! What each role's privileges allow on columns, whole tables and functions.
 
-use std::fmt::Write;
-
 use crate::world::{Person, World};
 
 use super::{write_heading, write_row};
@@ -16,6 +14,7 @@ async fn is_allowed(person: &Person, sql: &str) -> bool {
     )
 }
 
+/// Returns a person for each of the API's roles.
 fn roles(world: &World) -> [(&'static str, Person); 3] {
     [
         ("`anon`", world.visitor()),
@@ -90,7 +89,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
 }
 
 /// Calls every function with NULL arguments, and writes a row of the page for each function that some role may call.
-/// Then asserts that no API role may do what the page lists below that table.
+/// Below that table the page says what no API role may do; this function asserts it.
 pub async fn write_functions(world: &World, page: &mut String) {
     let roles = roles(world);
     write_heading(
@@ -125,12 +124,12 @@ pub async fn write_functions(world: &World, page: &mut String) {
             continue;
         }
         let name = function.split(['.', '(']).nth(1).unwrap();
-        let beyond = BEYOND_ROW_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, gives)| *gives);
-        cells.push(beyond.to_owned());
+        let extra_access = EXTRA_ACCESS.iter().find(|(function, _)| *function == name).map_or("", |(_, gives)| *gives);
+        cells.push(extra_access.to_owned());
         write_row(page, &cells);
     }
     page.push_str(
-        "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\n",
+        "\nNo API role may create a table, a function or a schema, draw from a sequence, COPY to a program, disable row security or\ntriggers, or read or update `auth.users` (except the service, where `auth.users` is our stand-in). Each of these was\nattempted.\n",
     );
     for (role, person) in &roles {
         for sql in [
@@ -150,7 +149,6 @@ pub async fn write_functions(world: &World, page: &mut String) {
             assert_eq!(is_allowed(person, sql).await, is_service_on_accounts, "{role}: {sql}");
         }
     }
-    writeln!(page, "attempted.").unwrap();
 }
 
 /// Returns whether the role may call the function. The message is compared, not the SQLSTATE, because a function whose
@@ -162,7 +160,7 @@ async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
 }
 
 /// What each function gives to its caller that plain row access does not.
-const BEYOND_ROW_ACCESS: &[(&str, &str)] = &[
+const EXTRA_ACCESS: &[(&str, &str)] = &[
     ("join_by_code", "a seat in the session of that code, public or private"),
     ("session_by_code", "the summary of the session of that code, before joining"),
     (
@@ -174,7 +172,7 @@ const BEYOND_ROW_ACCESS: &[(&str, &str)] = &[
         "hit points of the caller's own character, and, for a Seer, of one seated in their live session",
     ),
     ("close_account", "erases the caller's own account; for the service, any"),
-    ("my_email", "the caller's own address"),
+    ("my_email", "the caller's own e-mail address"),
     (
         "session_details",
         "a session that the caller sees: the participants' names and classes, and its adventure, with the content only for participants",

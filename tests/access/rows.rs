@@ -1,4 +1,4 @@
-//! Access to rows: each kind of row, attempted by every kind of user.
+//! The sections of the page about rows: every kind of user attempts to read and write each kind of row.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::{
     write_heading, write_row,
 };
 
-/// The letters of a section of the page, each with a function that returns the statement that an actor attempts.
+/// Statements, each with the letter that stands for it on the page. The function returns the statement for an actor.
 type Statements<'a> = Vec<(char, Box<dyn Fn(&Actor) -> String + Send + 'a>)>;
 
 macro_rules! statements {
@@ -46,9 +46,15 @@ async fn write_attempts(scene: &Scene, page: &mut String, row_name: &str, statem
     write_row(page, &cells);
 }
 
-/// Returns the actor in whose name an actor writes rows: themselves, or the stranger if they have no account.
-fn acting_account<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
+/// Returns the actor whose account a new row is to belong to: the actor, or the stranger if the actor has no account.
+fn account_for<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
     if actor.id.is_nil() { scene.actor("stranger") } else { actor }
+}
+
+/// Returns the id of an account that is not the actor's.
+fn another_account(scene: &Scene, actor: &Actor) -> Uuid {
+    let player = scene.actor("player").id;
+    if actor.id == player { scene.actor("left").id } else { player }
 }
 
 /// Writes every section about rows, except the transitions of a session's status.
@@ -72,15 +78,17 @@ pub async fn write_sections(scene: &Scene, page: &mut String) {
         ];
         write_attempts(scene, page, name, statements).await;
     }
-    for (row_name, adventure) in
-        [("new, of a published adventure", 1), ("new, of the Seer's draft", 2), ("new, of the Seer's archived", 3)]
-    {
-        let adventure = scene.adventures[adventure].1;
+    for (row_name, adventure_name) in [
+        ("new, of a published adventure", "published"),
+        ("new, of the Seer's draft", "draft"),
+        ("new, of the Seer's archived adventure", "archived"),
+    ] {
+        let (_, adventure, _) = *scene.adventures.iter().find(|(name, ..)| *name == adventure_name).unwrap();
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
-            'i' => |actor| insert(acting_account(scene, actor).id),
-            'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
+            'i' => |actor| insert(account_for(scene, actor).id),
+            'f' => |actor| insert(another_account(scene, actor)),
         ];
         write_attempts(scene, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
@@ -98,11 +106,11 @@ async fn write_users(scene: &Scene, page: &mut String) {
     );
     let player = scene.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
-        let statements = |row_of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
+        let statements = |user_of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
             statements![
-                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", row_of(scene, actor)),
-                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", row_of(scene, actor)),
-                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", row_of(scene, actor)),
+                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", user_of(scene, actor)),
+                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", user_of(scene, actor)),
+                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", user_of(scene, actor)),
             ]
         };
         write_attempts(scene, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
@@ -115,11 +123,11 @@ async fn write_users(scene: &Scene, page: &mut String) {
         .await;
     }
     let email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
-    write_attempts(scene, page, "address of the player", email).await;
+    write_attempts(scene, page, "e-mail address of the player", email).await;
     let profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
     write_attempts(scene, page, "new profile (only for an account without one)", profile).await;
     let tutorial = statements![
-        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", acting_account(scene, actor).id),
+        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account_for(scene, actor).id),
     ];
     write_attempts(scene, page, "new tutorial (one exists already)", tutorial).await;
 }
@@ -141,17 +149,16 @@ async fn write_characters(scene: &Scene, page: &mut String) {
     .await;
     for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
         let id = scene.actor(name).character;
-        write_attempts(scene, page, &format!("of another: {name}"), character_statements(move |_| id)).await;
+        write_attempts(scene, page, &format!("of the user: {name}"), character_statements(move |_| id)).await;
     }
-    let new = statements![
-        'i' => |actor| insert_character(Uuid::new_v4(), acting_account(scene, actor).id),
-        'f' => |actor| insert_character(
-            Uuid::new_v4(), scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id),
+    let new_character = statements![
+        'i' => |actor| insert_character(Uuid::new_v4(), account_for(scene, actor).id),
+        'f' => |actor| insert_character(Uuid::new_v4(), another_account(scene, actor)),
         'x' => |actor| format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
-             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", acting_account(scene, actor).id),
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account_for(scene, actor).id),
     ];
-    write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new).await;
+    write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new_character).await;
 }
 
 fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
@@ -198,13 +205,13 @@ async fn write_adventures(scene: &Scene, page: &mut String) {
     let insert = |creator: Uuid, columns: &str, values: &str| {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
-    let new = statements![
-        'i' => |actor| insert(acting_account(scene, actor).id, "", ""),
-        'f' => |actor| insert(scene.actor(if actor.id == scene.actor("player").id { "left" } else { "player" }).id, "", ""),
-        'p' => |actor| insert(acting_account(scene, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(acting_account(scene, actor).id, ", is_valid", ", true"),
+    let new_adventure = statements![
+        'i' => |actor| insert(account_for(scene, actor).id, "", ""),
+        'f' => |actor| insert(another_account(scene, actor), "", ""),
+        'p' => |actor| insert(account_for(scene, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(account_for(scene, actor).id, ", is_valid", ", true"),
     ];
-    write_attempts(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new).await;
+    write_attempts(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new_adventure).await;
 }
 
 async fn write_seats(scene: &Scene, page: &mut String) {
@@ -222,7 +229,7 @@ async fn write_seats(scene: &Scene, page: &mut String) {
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = acting_account(scene, actor); insert_seat(*id, account.id, account.spare) },
+            'j' => |actor| { let account = account_for(scene, actor); insert_seat(*id, account.id, account.spare) },
             's' => |_| insert_seat(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
@@ -230,7 +237,7 @@ async fn write_seats(scene: &Scene, page: &mut String) {
             'l' => |_| update("removed_at = NULL", removed.id),
             'c' => |actor| update(&format!("character_id = '{}'", actor.spare), actor.id),
             'x' => |_| update(&format!("character_id = '{}'", player.spare), player.id),
-            'h' => |actor| update("heroic_saves_used = 0", acting_account(scene, actor).id),
+            'h' => |actor| update("heroic_saves_used = 0", account_for(scene, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
         write_attempts(scene, page, name, statements).await;
@@ -258,7 +265,7 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
                  VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", acting_account(scene, actor).character),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account_for(scene, actor).character),
             's' => |_| insert_heroic_save(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
@@ -285,7 +292,7 @@ async fn write_other_seers_sessions(scene: &Scene, page: &mut String) {
             's' => |_| insert_seat(id, player.id, player.spare),
             'g' => |_| insert_seat(id, stranger.id, stranger.spare),
             'p' => |_| insert_roll(id, player.character),
-            'o' => |actor| insert_roll(id, acting_account(scene, actor).spare),
+            'o' => |actor| insert_roll(id, account_for(scene, actor).spare),
         ];
         write_attempts(scene, page, name, statements).await;
     }
@@ -325,12 +332,13 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
     );
     for Game { name, id, status, .. } in &scene.games {
         let mut cells = vec![name.clone()];
-        for to in STATUSES {
+        for new_status in STATUSES {
             let mut cell = String::new();
-            for (name, actor) in ACTORS.iter().zip(&scene.actors) {
-                let sql = format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'");
-                if attempt(&actor.person, &sql).await == Attempt::Done && *status != to {
-                    cell.push_str(match *name {
+            for (actor_name, actor) in ACTORS.iter().zip(&scene.actors) {
+                let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
+                // A status may also be set to its present value, but that is no transition.
+                if attempt(&actor.person, &sql).await == Attempt::Done && *status != new_status {
+                    cell.push_str(match *actor_name {
                         "Seer" => "S",
                         "service" => "v",
                         other => other,

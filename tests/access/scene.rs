@@ -1,5 +1,5 @@
-//! The rows on which access is attempted: public and private sessions in every status, and one user for each relation
-//! that a user can have to them.
+//! The rows to which access is attempted: public and private sessions in every status, and one user for each relation
+//! that a user can have to these sessions.
 
 use uuid::Uuid;
 
@@ -7,13 +7,14 @@ use crate::world::{Person, Player, World, insert_seat};
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
+/// Names of the actors. The introduction of the page says who they are.
 pub const ACTORS: [&str; 10] =
     ["visitor", "stranger", "player", "left", "retired", "removed", "closed", "other Seer", "Seer", "service"];
 
 /// A user, the visitor or the service, who attempts statements.
 pub struct Actor {
     pub person: Person,
-    /// The id of the account. For the visitor and the service, it and the two characters are nil.
+    /// The id of the account. The visitor and the service have none: for them, all three ids are nil.
     pub id: Uuid,
     /// The character with which the user takes seats.
     pub character: Uuid,
@@ -21,7 +22,7 @@ pub struct Actor {
     pub spare: Uuid,
 }
 
-/// A session of the Seer, with a roll of the player and its first event.
+/// A session of the Seer, with a roll of the player and the session's first event.
 pub struct Game {
     /// The session's visibility and status, as the page names them.
     pub name: String,
@@ -51,8 +52,8 @@ impl Scene {
     pub async fn new() -> Self {
         let world = World::new().await;
         let owner = world.owner();
+        // The users with their spare characters, from the stranger to the Seer, in the order of [`ACTORS`].
         let mut people = Vec::new();
-        // From the stranger to the Seer, in the order of [`ACTORS`].
         for _ in 1..ACTORS.len() - 1 {
             people.push((world.new_player().await, Uuid::nil()));
         }
@@ -148,13 +149,13 @@ async fn create_game(
     for seated in [player, closed] {
         owner.exec(&insert_seat(id, seated.id, seated.character)).await.unwrap();
     }
-    for (former, by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
-        owner.exec(&insert_seat(id, former.id, former.character)).await.unwrap();
-        let leave = format!(
+    for (former_player, deactivated_by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
+        owner.exec(&insert_seat(id, former_player.id, former_player.character)).await.unwrap();
+        let deactivate = format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",
-            former.id
+            former_player.id
         );
-        assert_eq!(by.exec(&leave).await, Ok(1));
+        assert_eq!(deactivated_by.exec(&deactivate).await, Ok(1));
     }
     // The roll is dated an hour in the future (-3600 seconds ago), so that a heroic save is never too late.
     let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;

@@ -16,16 +16,16 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     writes.push((player.person.clone(), insert_character(character, player.id)));
     writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
 
-    let with_nine = world.new_user().await;
+    let with_nine_characters = world.new_user().await;
     for _ in 0..9 {
-        world.new_character(with_nine.uuid()).await;
+        world.new_character(with_nine_characters.uuid()).await;
     }
-    let tenth = format!(
+    let insert_tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{0}', 'Tenth ' || gen_random_uuid(), 'warrior', 5, 3, 2, 2, '{{}}')",
-        with_nine.uuid()
+        with_nine_characters.uuid()
     );
-    writes.push((with_nine, tenth));
+    writes.push((with_nine_characters, insert_tenth));
 
     let player = world.new_player().await;
     writes.push((
@@ -97,6 +97,7 @@ fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String 
 async fn a_user_gets_the_same_answers_on_two_connections_as_on_one() {
     let world = World::new().await;
     for first_commits in [true, false] {
+        // Two sets of the same writes, on different rows.
         let (sequential, concurrent) = (repeated_writes(&world).await, repeated_writes(&world).await);
         for ((person, sql), (concurrent_person, concurrent_sql)) in sequential.into_iter().zip(concurrent) {
             // The second transaction begins after the first one has ended.

@@ -1,6 +1,5 @@
-//! Only `closed_at` says that an account is closed; a closed account cannot write to any table, whatever the status of
-//! its sessions. Closing an account waits for the account's uncommitted writes, and later writes
-//! wait for the closing.
+//! Only `closed_at` marks an account as closed. A closed account cannot write to any table, whatever the status of its
+//! sessions. Closing an account waits for the account's uncommitted writes, and later writes wait for the closing.
 
 use uuid::Uuid;
 
@@ -8,22 +7,24 @@ use super::{
     assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, exec_in,
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE},
 };
 use crate::world::{Player, World, insert_character, insert_roll, insert_seat};
 
-async fn email(world: &World, account: Uuid) -> String {
+async fn profile_email(world: &World, account: Uuid) -> String {
     world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Returns e-mail addresses that look like the placeholder of a closed account or of an account without an address.
+/// Returns e-mail addresses in the domains that are reserved for the placeholders of closed accounts and of accounts
+/// without an address. Most look like the placeholder of the account with this id.
 fn reserved_addresses(id: Uuid) -> Vec<String> {
-    let upper = id.to_string().to_uppercase();
+    let uppercase_id = id.to_string().to_uppercase();
     vec![
         format!("{id}@deleted.invalid"),
         format!("{id}@no-email.invalid"),
-        format!("{upper}@DELETED.INVALID"),
+        format!("{uppercase_id}@DELETED.INVALID"),
         format!("{id}@Deleted.Invalid"),
-        format!("{upper}@No-Email.INVALID"),
+        format!("{uppercase_id}@No-Email.INVALID"),
         format!(" {id}@deleted.invalid "),
         format!("{id}@deleted.invalid\t"),
         "anybody@deleted.invalid".to_owned(),
@@ -34,11 +35,13 @@ fn reserved_addresses(id: Uuid) -> Vec<String> {
 async fn an_email_address_in_a_reserved_domain_is_replaced() {
     let world = World::new().await;
     let owner = world.owner();
-    for index in 0..reserved_addresses(Uuid::nil()).len() {
-        // Set at sign-up or by a later change; with another account's id or with the attacker's own.
+    let address_count = reserved_addresses(Uuid::nil()).len();
+    for index in 0..address_count {
+        // The address is set at sign-up or by a later change, and contains the victim's id or the attacker's own.
         for (is_set_at_sign_up, has_own_id) in [(true, false), (false, false), (true, true), (false, true)] {
             let (victim, attacker) = (world.new_account().await, Uuid::new_v4());
             let address = reserved_addresses(if has_own_id { attacker } else { victim }).remove(index);
+            // On Supabase, only the addresses of SSO accounts need not be unique.
             if is_set_at_sign_up {
                 let sql =
                     format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
@@ -50,7 +53,7 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
                     format!("UPDATE auth.users SET email = '{address}', is_sso_user = true WHERE id = '{attacker}'");
                 owner.exec(&sql).await.unwrap();
             }
-            assert_eq!(email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
+            assert_eq!(profile_email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
             assert!(!is_closed(&world, attacker).await, "{address:?} must close no account");
             let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{attacker}'");
             assert_eq!(attempt(&world.user(attacker), &bio).await, "done", "{address:?}");
@@ -67,23 +70,23 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
                     assert_eq!(attempt(&world.service(), &sql).await, "done");
                 }
             }
-            assert_eq!(email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
+            assert_eq!(profile_email(&world, victim).await, format!("{victim}@deleted.invalid"), "{address:?}");
             // The attacker's account can be closed too.
             close(&world, attacker).await;
-            assert_eq!(email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
+            assert_eq!(profile_email(&world, attacker).await, format!("{attacker}@deleted.invalid"), "{address:?}");
         }
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_taken_placeholder_prevents_no_sign_up() {
+async fn nobody_can_take_the_placeholder_address_of_another_account() {
     let world = World::new().await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
-    // The first account takes the placeholder that the second would get.
+    // The first account asks for the placeholder address that the second one gets later.
     for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
         world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
-        assert_eq!(email(&world, id).await, format!("{id}@no-email.invalid"));
+        assert_eq!(profile_email(&world, id).await, format!("{id}@no-email.invalid"));
     }
 }
 
@@ -94,13 +97,13 @@ async fn a_closed_account_writes_nothing() {
         let fixture = create_full_account(&world).await;
         let statements = all_writes(&fixture);
         for sql in &statements {
-            let outcome = dry_run(&fixture.me, sql).await;
-            assert_eq!(outcome, "done", "before: {sql}");
+            let outcome = dry_run(&fixture.person, sql).await;
+            assert_eq!(outcome, "done", "before the account is closed: {sql}");
         }
         let closing = format!("SELECT private.close_account('{}')", fixture.account);
         match closed_by {
             "platform" => close(&world, fixture.account).await,
-            "user" => assert_eq!(attempt(&fixture.me, &closing).await, "done"),
+            "user" => assert_eq!(attempt(&fixture.person, &closing).await, "done"),
             "service" => assert_eq!(attempt(&world.service(), &closing).await, "done"),
             _ => {
                 let sql = format!("DELETE FROM auth.users WHERE id = '{}'", fixture.account);
@@ -109,15 +112,16 @@ async fn a_closed_account_writes_nothing() {
         }
         let mut accepted = Vec::new();
         for sql in &statements {
-            let outcome = dry_run(&fixture.me, sql).await;
-            // `SP019`: the account is closed. `42501`, `no row`: the row is gone or no longer theirs. `SP009`: the
-            // adventure of the new session is gone.
-            if !["SP019", "42501", "no row", "SP009"].contains(&outcome.as_str()) {
+            let outcome = dry_run(&fixture.person, sql).await;
+            // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
+            // new session may be refused because its adventure no longer exists.
+            if ![ACCOUNT_CLOSED, "42501", "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 accepted.push(format!("{outcome}: {sql}"));
             }
         }
         assert!(accepted.is_empty(), "{closed_by}:\n{}", accepted.join("\n"));
-        // Writes to rows that are still theirs are refused with `SP019`: the account is closed.
+        // Writes to rows that still belong to the account are refused because the account is closed. After a deletion,
+        // the adventure no longer exists.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
             insert_character(Uuid::new_v4(), fixture.account),
@@ -135,7 +139,7 @@ async fn a_closed_account_writes_nothing() {
             format!("SELECT private.require_listener('{}')", fixture.finished.session),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
-                assert_eq!(dry_run(&fixture.me, &sql).await, "SP019", "{closed_by}: {sql}");
+                assert_eq!(dry_run(&fixture.person, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");
             }
         }
         assert_invariants(&world).await;
@@ -145,28 +149,28 @@ async fn a_closed_account_writes_nothing() {
 #[tokio::test]
 async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
-    let me = world.new_user().await;
-    close(&world, me.uuid()).await;
-    for person in [&me, &world.new_user().await, &world.visitor()] {
+    let user = world.new_user().await;
+    close(&world, user.uuid()).await;
+    for person in [&user, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
-            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.uuid());
             assert_eq!(attempt(person, &sql).await, "42501", "{set}");
         }
     }
     for person in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
-            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", me.uuid());
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.uuid());
             assert_refused!(person.exec(&sql).await, "SP019", "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen it either.
-    let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", me.uuid());
+    let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", user.uuid());
     world.owner().exec(&sql).await.unwrap();
-    assert!(is_closed(&world, me.uuid()).await);
-    assert_eq!(email(&world, me.uuid()).await, format!("{}@deleted.invalid", me.uuid()));
+    assert!(is_closed(&world, user.uuid()).await);
+    assert_eq!(profile_email(&world, user.uuid()).await, format!("{}@deleted.invalid", user.uuid()));
 }
 
-/// Requests that a user may have sent just before the account closes.
+/// Returns requests that a player may have sent just before their account closes.
 fn pending_requests(
     account: Uuid,
     player: &Player,
@@ -194,7 +198,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
     let world = World::new().await;
     for closes_first in [true, false] {
         for has_snapshot in [true, false] {
-            // Each of the eight pending requests.
+            // One round for each of the eight pending requests.
             for index in 0..8 {
                 let (player, public, left) =
                     (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
@@ -213,24 +217,24 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
                     .remove(index);
                 let closing = close_or_delete(player.id, false);
-                let request = match has_snapshot {
+                let users_transaction = match has_snapshot {
                     true => player.person.begin_with_snapshot().await,
                     false => player.person.begin().await,
                 };
-                let platform = world.owner().begin().await;
+                let platforms_transaction = world.owner().begin().await;
                 if closes_first {
-                    exec_in(&platform, &closing).await.unwrap();
-                    let statement = sql.clone();
-                    let waiting = tokio::spawn(async move { exec_and_commit(request, &statement).await });
+                    exec_in(&platforms_transaction, &closing).await.unwrap();
+                    let request = sql.clone();
+                    let waiting = tokio::spawn(async move { exec_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
-                    platform.commit().await.unwrap();
+                    platforms_transaction.commit().await.unwrap();
                     let outcome = waiting.await.unwrap();
-                    assert!(["SP019", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+                    assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
-                    assert!(exec_in(&request, &sql).await.is_ok(), "{sql}");
-                    let waiting = tokio::spawn(async move { exec_and_commit(platform, &closing).await });
+                    assert!(exec_in(&users_transaction, &sql).await.is_ok(), "{sql}");
+                    let waiting = tokio::spawn(async move { exec_and_commit(platforms_transaction, &closing).await });
                     world.owner().wait_for_lock_waiters(1).await;
-                    request.commit().await.unwrap();
+                    users_transaction.commit().await.unwrap();
                     assert_eq!(waiting.await.unwrap(), "done", "{sql}");
                 }
                 assert!(is_closed(&world, player.id).await);
@@ -241,7 +245,7 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn no_session_outlives_the_account_of_its_seer() {
+async fn no_live_session_outlives_the_account_of_its_seer() {
     for closed_by in ["platform", "user", "deletion"] {
         let world = World::new().await;
         for status in ["waiting", "starting_soon", "active", "paused"] {
@@ -298,11 +302,15 @@ async fn deleting_an_account_always_succeeds() {
     ] {
         assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
         assert_eq!(world.owner().count(&format!("auth.users WHERE id = '{account}'")).await, 0);
-        let profile = format!(
+        let unerased_profile = format!(
             "users WHERE id = '{account}' AND (display_name <> 'Former player' OR avatar_url IS NOT NULL OR bio IS NOT NULL
              OR closed_at IS NULL OR account_id IS NOT NULL OR email <> id || '@deleted.invalid')"
         );
-        assert_eq!(world.owner().count(&profile).await, 0, "a profile that stays has no account and no personal data");
+        assert_eq!(
+            world.owner().count(&unerased_profile).await,
+            0,
+            "a profile that stays has no account and no personal data"
+        );
     }
     // Other participants keep their history.
     assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live.session)).await, 2);
@@ -313,7 +321,7 @@ async fn deleting_an_account_always_succeeds() {
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
         assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.id)).await, 0, "{table}");
     }
-    // A new account with the same id gets the profile that stayed, and may write again.
+    // A new account with the same id gets the old profile, and may write again.
     let returning = fixture.account;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{returning}', 'back@example.org')");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");

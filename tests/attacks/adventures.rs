@@ -1,47 +1,51 @@
-//! A stranger cannot prevent the deletion of an adventure, and reads unpublished content only in a live session.
+//! A stranger cannot prevent the deletion of an adventure. Unpublished content is readable only in a live session, and
+//! every edit of the content is noticed.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, ILLEGAL_TRANSITION, SESSION_OVER},
+};
 use crate::world::{Person, World, insert_seat};
 
-/// Cancels a session, and archives it if `archive`.
-async fn cancel(world: &World, session: Uuid, archive: bool) {
+/// Cancels a session and, if `is_archived`, archives it.
+async fn cancel(world: &World, session: Uuid, is_archived: bool) {
     let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
-    if archive {
+    if is_archived {
         let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        let count: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
-        assert_eq!(count, 1, "a cancelled session is archived too");
+        let archived: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
+        assert_eq!(archived, 1, "a cancelled session is archived too");
     }
 }
 
 #[tokio::test]
 async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure() {
-    for archived in [false, true] {
-        for sessions in [1, 3] {
+    for is_archived in [false, true] {
+        for session_count in [1, 3] {
             let world = World::new().await;
             let creator = world.new_user().await;
             let adventure = world.new_adventure(creator.uuid()).await;
             let stranger = world.new_user().await;
-            for _ in 0..sessions {
+            for _ in 0..session_count {
                 let insert = format!(
                     "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
                     stranger.uuid()
                 );
                 let session: Uuid = stranger.value(&insert).await.unwrap();
-                cancel(&world, session, archived).await;
+                cancel(&world, session, is_archived).await;
             }
             let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             assert_eq!(attempt(&stranger, &delete).await, "no row");
-            assert_eq!(attempt(&creator, &delete).await, "done", "archived: {archived}");
+            assert_eq!(attempt(&creator, &delete).await, "done", "archived: {is_archived}");
             for table in ["sessions", "archived_sessions"] {
                 assert_eq!(world.owner().count(&format!("{table} WHERE adventure_id = '{adventure}'")).await, 0);
             }
-            let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
-            assert_eq!(attempt(&world.owner(), &delete).await, "done");
+            let delete_account = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+            assert_eq!(attempt(&world.owner(), &delete_account).await, "done");
             assert_invariants(&world).await;
         }
     }
@@ -66,7 +70,7 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() 
 
 #[tokio::test]
 async fn history_prevents_the_deletion_of_an_adventure() {
-    // A session of each kind is history of other users: a live one, one that its player left, one that was played.
+    // Each of these sessions is part of other users' history.
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
@@ -76,7 +80,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         if kind != "live" {
             assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
         }
-        let set = async |set: &str| {
+        let update_session = async |set: &str| {
             assert_eq!(
                 attempt(&world.owner(), &format!("UPDATE sessions SET {set} WHERE id = '{session}'")).await,
                 "done"
@@ -86,16 +90,16 @@ async fn history_prevents_the_deletion_of_an_adventure() {
             "left and cancelled" => {
                 let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
                 assert_eq!(attempt(&player.person, &leave).await, "done");
-                set("status = 'cancelled'").await;
+                update_session("status = 'cancelled'").await;
             }
             "completed" | "archived" => {
-                set("status = 'active'").await;
-                set("status = 'completed'").await;
+                update_session("status = 'active'").await;
+                update_session("status = 'completed'").await;
             }
             _ => {}
         }
         if kind == "archived" {
-            set("ended_at = now() - INTERVAL '1 year'").await;
+            update_session("ended_at = now() - INTERVAL '1 year'").await;
             world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
         }
         assert_eq!(
@@ -104,14 +108,15 @@ async fn history_prevents_the_deletion_of_an_adventure() {
             "{kind}"
         );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
-        // Its creator's account can still be deleted.
+        // The account of the adventure's creator can still be deleted.
         let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
         assert_eq!(attempt(&world.owner(), &delete).await, "done", "{kind}");
         assert_invariants(&world).await;
     }
 }
 
-/// Returns whether anything that a user can read about a session contains the adventure's content.
+/// Returns whether a user can read the word `secret` in the details of a session, in its adventure or in a creature of
+/// the adventure.
 async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bool {
     for sql in [
         format!(
@@ -151,7 +156,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         assert_eq!(attempt(&leaver.person, &leave).await, "done");
         sessions.push((kind, session, player, leaver));
     }
-    // The creator unpublishes the adventure and goes on writing.
+    // The creator unpublishes the adventure, and then adds something secret to its content and its creatures.
     for set in ["status = 'draft'", "content = '{\"nodes\": [], \"note\": \"secret\"}'"] {
         assert_eq!(attempt(&creator, &format!("UPDATE adventures SET {set} WHERE id = '{adventure}'")).await, "done");
     }
@@ -199,11 +204,11 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     );
     for status in ["waiting", "starting_soon", "active", "paused"] {
         let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
-        assert_eq!(attempt(&stranger, &sql).await, "SP003", "{status}");
+        assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
-    // A new session cannot be opened on a draft either, whatever was opened before.
+    // Nor can the Seer of an earlier session open a new one on the draft.
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    assert_eq!(attempt(&stranger, &insert).await, "SP009");
+    assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &change).await, "42501");
 }
@@ -222,32 +227,33 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
     let adventure = world.new_draft(game.seer.uuid()).await;
     let publish = format!("content = '{original}', is_valid = true, status = 'published'");
     assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
-    let events = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
+    let event_count = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
     let version = "SELECT game_state_version::bigint FROM sessions";
     let write_state = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session);
     assert_eq!(attempt(&game.seer, &write_state(original)).await, "done");
     for variant in &variants {
         let edit = update("adventures", &format!("content = '{variant}'"), adventure);
-        assert_eq!(attempt(&game.seer, &edit).await, "SP010", "{variant}");
+        assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
         let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
         exec_in(&transaction, &unpublish).await.unwrap();
         let republish = update("adventures", "status = 'published'", adventure);
-        assert_eq!(exec_and_commit(transaction, &republish).await, "23514", "{variant} is not valid");
+        assert_eq!(exec_and_commit(transaction, &republish).await, "23514", "{variant} has not been validated");
 
+        // The second time that the variant is written, the state does not change.
         for state in [variant.as_str(), variant, original] {
             let is_new = i64::from(state != current_state(&world).await);
-            let before = (query_number(&world, version).await, query_number(&world, events).await);
+            let before = (query_number(&world, version).await, query_number(&world, event_count).await);
             assert_eq!(attempt(&game.seer, &write_state(state)).await, "done");
-            let after = (query_number(&world, version).await, query_number(&world, events).await);
+            let after = (query_number(&world, version).await, query_number(&world, event_count).await);
             assert_eq!(after, (before.0 + is_new, before.1 + is_new), "{state}");
         }
     }
     world.set(&game, "status = 'completed'").await;
     for variant in &variants {
-        assert_eq!(attempt(&game.seer, &write_state(variant)).await, "SP004", "{variant}");
+        assert_eq!(attempt(&game.seer, &write_state(variant)).await, SESSION_OVER, "{variant}");
     }
-    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done", "nothing changes");
+    assert_eq!(attempt(&game.seer, &write_state(original)).await, "done", "the state does not change");
 }
 
 /// Returns the text of the only session's game state, with its keys in the order in which the test writes them.
@@ -287,7 +293,7 @@ async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let mut times = std::collections::BTreeSet::new();
     let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
     let transaction = creator.begin().await;
-    for name in ["valid", "valid", "invalid"] {
+    for name in ["Ford", "Ford", "Mill"] {
         exec_in(&transaction, &edit(name)).await.unwrap();
         let row =
             transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &updated_at)).await;
@@ -301,7 +307,7 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_user().await.uuid()).await;
     let seer = world.new_user().await;
-    // Opening a session first checks the adventure, and then waits here to update the Seer's counter.
+    // Opening a session first checks the adventure. Then it must update the Seer's counter, and waits for this lock.
     let holder = world.owner().begin().await;
     exec_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
     let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
@@ -310,5 +316,5 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     holder.commit().await.unwrap();
-    assert_eq!(opening.await.unwrap(), "SP009");
+    assert_eq!(opening.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

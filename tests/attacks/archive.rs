@@ -1,5 +1,5 @@
-//! No row stops maintenance: the id of an archived row cannot be used again, and a session that cannot be archived or
-//! cancelled does not keep others from it.
+//! The archive, and the jobs that archive ended sessions and cancel abandoned ones. The id of an archived row cannot be
+//! used again, and a session that a job cannot process does not stop the job.
 
 use sea_orm::IsolationLevel;
 use sparc::{
@@ -13,10 +13,10 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session, query_number};
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session};
 use crate::world::{GameSession, World, insert_roll};
 
-/// Ends a session and dates its end `days_ago`. Sessions are archived 90 days after their end.
+/// Ends a session and moves its end into the past. Sessions are archived 90 days after their end.
 async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
     world.set(game, &format!("status = '{status}'")).await;
     world.set(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
@@ -57,19 +57,20 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
         let duplicate_key = person.exec(&insert(stored.session)).await.unwrap_err();
         assert!(duplicate_key.is("23505", "sessions_pkey"), "{duplicate_key:?}");
         assert_eq!(person.exec(&insert(archived.session)).await.unwrap_err(), duplicate_key);
-        let skipping = format!("{} ON CONFLICT DO NOTHING", insert(archived.session));
-        assert_eq!(attempt(person, &skipping).await, "23505");
-        let several = format!(
+        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived.session));
+        assert_eq!(attempt(person, &skipping_conflicts).await, "23505");
+        let two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
             archived.adventure,
             Uuid::new_v4(),
             archived.session
         );
-        assert_eq!(attempt(person, &several).await, "23505");
+        assert_eq!(attempt(person, &two_rows).await, "23505");
     }
-    let new = NewSession { id: Some(archived.session), adventure_id: archived.adventure, ..NewSession::default() };
-    let created = world.sparc.as_user(archived.seer.uuid()).sessions().create(new).await;
+    let reused_id =
+        NewSession { id: Some(archived.session), adventure_id: archived.adventure, ..NewSession::default() };
+    let created = world.sparc.as_user(archived.seer.uuid()).sessions().create(reused_id).await;
     assert_fails!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
@@ -98,34 +99,35 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
     }
     let roller = Roller::Character(player.character);
     let attack = NewRoll::attack(game.session, roller, Attribute::Might, Difficulty::MIN);
-    let new = NewRoll { id: Some(roll), ..attack };
-    let rolled = world.sparc.as_user(player.id).dice().roll(new).await;
+    let reused_id = NewRoll { id: Some(roll), ..attack };
+    let rolled = world.sparc.as_user(player.id).dice().roll(reused_id).await;
     assert_fails!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_be_archived_stops_no_other() {
+async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     let world = World::new().await;
     // Two of the oldest sessions cannot be archived: one has a roll with the id of an archived roll, and the other
     // violates a check.
     let (_, roll) = create_archived_session(&world).await;
     let with_reused_id = world.new_active_session(1).await;
-    let row = format!(
+    let roll_values = format!(
         "'{roll}', '{}', '{}', 'might', 10, 'attack'",
         with_reused_id.session, with_reused_id.players[0].character
     );
-    let prepare = format!(
+    // The trigger `Emit_roll` would refuse the reused id.
+    let reuse_id_and_add_check = format!(
         "ALTER TABLE dice_rolls DISABLE TRIGGER \"Emit_roll\";
-         INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({row});
+         INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type) VALUES ({roll_values});
          ALTER TABLE dice_rolls ENABLE TRIGGER \"Emit_roll\";
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
-    world.administrator().await.exec(&prepare).await.unwrap();
+    world.administrator().await.exec(&reuse_id_and_add_check).await.unwrap();
     end_session(&world, &with_reused_id, "completed", 120).await;
-    let violating = world.new_active_session(1).await;
-    world.set(&violating, "looking_for = 'nobody'").await;
-    end_session(&world, &violating, "cancelled", 110).await;
+    let violating_check = world.new_active_session(1).await;
+    world.set(&violating_check, "looking_for = 'nobody'").await;
+    end_session(&world, &violating_check, "cancelled", 110).await;
     let mut others = Vec::new();
     for days in [115, 105, 100, 95] {
         let game = world.new_active_session(1).await;
@@ -133,16 +135,16 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
         others.push(game.session);
     }
 
-    // However small the batches are, the sessions that cannot be moved do not fill them.
-    let mut batches = Vec::new();
-    for batch in [1, 2, 2, 2] {
-        batches.push(archive(&world, batch).await);
+    // However small a batch is, the sessions that cannot be archived do not count towards it.
+    let mut archived_counts = Vec::new();
+    for batch_size in [1, 2, 2, 2] {
+        archived_counts.push(archive(&world, batch_size).await);
     }
-    assert_eq!(batches, [1, 2, 1, 0]);
+    assert_eq!(archived_counts, [1, 2, 1, 0]);
     for session in others {
         assert!(is_archived(&world, session).await);
     }
-    for session in [with_reused_id.session, violating.session] {
+    for session in [with_reused_id.session, violating_check.session] {
         assert!(!is_archived(&world, session).await);
         let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
         assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
@@ -150,30 +152,32 @@ async fn a_session_that_cannot_be_archived_stops_no_other() {
     }
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.rows, report.is_finished), (0, true));
-    // It is archived as soon as it can be.
-    world.set(&violating, "looking_for = 'somebody'").await;
+    // As soon as a session no longer violates the check, it is archived.
+    world.set(&violating_check, "looking_for = 'somebody'").await;
     assert_eq!(archive(&world, 1).await, 1);
-    assert!(is_archived(&world, violating.session).await);
+    assert!(is_archived(&world, violating_check.session).await);
 }
 
 #[tokio::test]
 async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_fails() {
     let world = World::new().await;
-    let check = "ALTER TABLE archived_sessions ADD CONSTRAINT fit CHECK (looking_for <> 'nobody')";
-    world.administrator().await.exec(check).await.unwrap();
+    let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
+    world.administrator().await.exec(add_check).await.unwrap();
     let mut games = Vec::new();
     for days in [110, 105, 100, 95, 92] {
         let game = world.new_active_session(1).await;
         if days == 100 {
+            // This session violates the check.
             world.set(&game, "looking_for = 'nobody'").await;
         }
         end_session(&world, &game, "completed", days).await;
         games.push((days, game.session));
     }
     // An error that concerns the server and not a row ends the job, and nothing is archived.
-    let failing = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
-    world.administrator().await.exec(failing).await.unwrap();
+    world.administrator().await.exec(create_function).await.unwrap();
+    // Serialization failure, disk full, query cancelled, I/O error, internal error.
     for code in ["40001", "53100", "57014", "58030", "XX000"] {
         let trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
@@ -193,10 +197,10 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
 #[tokio::test]
 async fn a_deadlock_does_not_stop_the_jobs() {
     for (job, table) in [("archive_sessions", "archived_sessions"), ("cancel_abandoned_sessions", "sessions")] {
-        // An attempt that ends in a deadlock is repeated, at most twice. With a thousand failures, none succeeds.
-        for (sessions, failures, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
+        // A job repeats an attempt that ended in a deadlock, at most twice. With a thousand deadlocks, none succeeds.
+        for (session_count, deadlock_count, expected) in [(1, 1, 1), (1, 2, 1), (4, 3, 4), (1, 1000, 0), (4, 1000, 0)] {
             let world = World::new().await;
-            for _ in 0..sessions {
+            for _ in 0..session_count {
                 let game = world.new_session(1).await;
                 if job == "archive_sessions" {
                     end_session(&world, &game, "cancelled", 100).await;
@@ -204,67 +208,66 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                     world.set(&game, "created_at = now() - INTERVAL '60 days'").await;
                 }
             }
-            let failing = format!(
-                "CREATE SEQUENCE public.tries;
+            let create_trigger = format!(
+                "CREATE SEQUENCE public.attempts;
                  CREATE FUNCTION deadlock() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
                  BEGIN
-                   IF nextval('public.tries') <= {failures} THEN
+                   IF nextval('public.attempts') <= {deadlock_count} THEN
                      RAISE EXCEPTION 'no' USING ERRCODE = 'deadlock_detected';
                    END IF;
                    RETURN NEW;
                  END $$;
                  CREATE TRIGGER deadlock BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION deadlock()"
             );
-            world.administrator().await.exec(&failing).await.unwrap();
-            let finished: i32 = world.service().value(&format!("SELECT private.{job}(10)")).await.unwrap();
-            assert_eq!(finished, expected, "{job}: {sessions} sessions, {failures} deadlocks");
+            world.administrator().await.exec(&create_trigger).await.unwrap();
+            let processed: i32 = world.service().value(&format!("SELECT private.{job}(10)")).await.unwrap();
+            assert_eq!(processed, expected, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
     }
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_be_cancelled_stops_no_other() {
+async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     let world = World::new().await;
     let mut sessions = Vec::new();
     for _ in 0..6 {
         let seer = world.new_account().await;
         let adventure = world.new_adventure(seer).await;
         let session = open_session(&world, seer, adventure, false).await;
-        let old = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
-        world.owner().exec(&old).await.unwrap();
+        let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
+        world.owner().exec(&abandon).await.unwrap();
         sessions.push((session, seer));
     }
     sessions.sort();
-    // With a wrong counter, as data loaded with triggers disabled can leave it, the first and the third cannot end.
+    // The counter `live_sessions` cannot become negative. So with a counter of 0, which can only be wrong, the first
+    // and the third session cannot end. Loading data with triggers disabled can leave such a counter.
     for index in [0, 2] {
-        let wrong = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
-        world.owner().exec(&wrong).await.unwrap();
+        let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
+        world.owner().exec(&set_wrong_counter).await.unwrap();
     }
-    let mut batches = Vec::new();
-    for batch in [1, 2, 2, 2] {
-        let sql = format!("SELECT private.cancel_abandoned_sessions({batch})");
-        batches.push(world.service().value::<i32>(&sql).await.unwrap());
+    let mut cancelled_counts = Vec::new();
+    for batch_size in [1, 2, 2, 2] {
+        let sql = format!("SELECT private.cancel_abandoned_sessions({batch_size})");
+        cancelled_counts.push(world.service().value::<i32>(&sql).await.unwrap());
     }
-    assert_eq!(batches, [1, 2, 1, 0]);
+    assert_eq!(cancelled_counts, [1, 2, 1, 0]);
     for (index, (session, _)) in sessions.iter().enumerate() {
-        let cancelled = query_number(
-            &world,
-            &format!("SELECT count(*) FROM sessions WHERE id = '{session}' AND status = 'cancelled'"),
-        )
-        .await;
-        assert_eq!(cancelled == 1, !matches!(index, 0 | 2), "{index}");
+        let cancelled = format!("sessions WHERE id = '{session}' AND status = 'cancelled'");
+        let can_end = !matches!(index, 0 | 2);
+        assert_eq!(world.owner().count(&cancelled).await == 1, can_end, "{index}");
     }
 }
 
 #[tokio::test]
 async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let world = World::new().await;
-    let (game, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (ended, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live.players[0];
-    let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
-    // Of the same Seer. The id of somebody else's session is refused because the snapshot still shows that session.
-    world.set(&game, &format!("seer_id = '{}'", live.seer.uuid())).await;
-    end_session(&world, &game, "completed", 91).await;
+    let roll = world.new_roll(ended.session, ended.players[0].character, "{1,2,3,4,5}", 10, 0).await;
+    // Both sessions get the same Seer. If the ended one were another Seer's, its id would be refused for another
+    // reason: the snapshot still shows that the id belongs to somebody else's session.
+    world.set(&ended, &format!("seer_id = '{}'", live.seer.uuid())).await;
+    end_session(&world, &ended, "completed", 91).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
@@ -282,7 +285,7 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let (mut with_archived_id, mut with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         for (person, reused, new) in [
-            (&live.seer, insert_session(game.session), insert_session(Uuid::new_v4())),
+            (&live.seer, insert_session(ended.session), insert_session(Uuid::new_v4())),
             (&player.person, insert_roll(roll), insert_roll(Uuid::new_v4())),
         ] {
             for (list, sql) in [(&mut with_archived_id, reused), (&mut with_new_id, new)] {
@@ -309,6 +312,7 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     let (removed, kept) = (&game.players[0], &game.players[1]);
     let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
     world.owner().exec(&leave).await.unwrap();
+    // After the end of the session, its Seer can still mark a player as removed.
     end_session(&world, &game, "completed", 91).await;
     let removal = game.seer.begin().await;
     let sql = format!(
@@ -321,8 +325,8 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     assert_eq!(archive(&world, 10).await, 1);
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
     let archived = format!("archived_sessions WHERE id = '{}'", game.session);
-    for (player, visible) in [(removed, 0), (kept, 1)] {
-        assert_eq!(player.person.count(&archived).await, visible);
+    for (player, visible_sessions) in [(removed, 0), (kept, 1)] {
+        assert_eq!(player.person.count(&archived).await, visible_sessions);
     }
 }
 
@@ -331,7 +335,7 @@ async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session()
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
-    // The lock that archiving takes before it waits for the seats.
+    // Archiving takes this lock on the session before it locks the seats.
     let archiving = world.owner().begin().await;
     exec_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
     let player = &game.players[0];

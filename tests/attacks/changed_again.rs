@@ -1,12 +1,14 @@
-//! A statement writes a row, and its own expressions change that row again: the triggers would record the two changes
-//! in the wrong order, so such a statement is refused, mostly with SQLSTATE 27000.
+//! A statement writes a row, and an expression of the same statement changes that row again. The triggers would record
+//! the two changes in the wrong order, so such a statement is refused, mostly with SQLSTATE 27000
+//! (`triggered_data_change_violation`).
 
-use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
-use crate::world::{World, insert_character, insert_seat};
 use uuid::Uuid;
 
+use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
+use crate::world::{Person, World, insert_character, insert_seat};
+
 /// Runs a statement whose RETURNING clause calls a function that runs `inner`; returns the SQLSTATE, or "done".
-async fn run_with_inner(person: &crate::world::Person, outer: &str, inner: &str) -> String {
+async fn run_with_inner(person: &Person, outer: &str, inner: &str) -> String {
     let transaction = person.begin().await;
     let function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
@@ -21,7 +23,7 @@ async fn run_with_inner(person: &crate::world::Person, outer: &str, inner: &str)
 }
 
 #[tokio::test]
-async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() {
+async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let set = |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session);
@@ -40,16 +42,20 @@ async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() 
 
     let (waiting, player) = (world.new_session(0).await, world.new_player().await);
     world.set(&waiting, "is_public = true").await;
-    let update = |is_active: bool| {
+    let update_seat = |is_active: bool| {
         format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting.session)
     };
     let join = insert_seat(waiting.session, player.id, player.character);
-    assert_eq!(run_with_inner(&player.person, &join, &update(false)).await, "23514", "the seat is not yet counted");
-    assert_eq!(attempt(&player.person, &join).await, "done");
-    assert_eq!(run_with_inner(&player.person, &update(false), &update(true)).await, "27000");
-    assert_eq!(attempt(&player.person, &update(false)).await, "done");
     assert_eq!(
-        run_with_inner(&player.person, &update(true), &update(false)).await,
+        run_with_inner(&player.person, &join, &update_seat(false)).await,
+        "23514",
+        "the seat is not yet counted"
+    );
+    assert_eq!(attempt(&player.person, &join).await, "done");
+    assert_eq!(run_with_inner(&player.person, &update_seat(false), &update_seat(true)).await, "27000");
+    assert_eq!(attempt(&player.person, &update_seat(false)).await, "done");
+    assert_eq!(
+        run_with_inner(&player.person, &update_seat(true), &update_seat(false)).await,
         "23514",
         "the seat is not yet counted"
     );
@@ -59,18 +65,18 @@ async fn events_of_a_session_and_of_its_seats_are_in_the_order_of_the_changes() 
 #[tokio::test]
 async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() {
     let world = World::new().await;
-    let account = create_full_account(&world).await;
+    let fixture = create_full_account(&world).await;
     let id = Uuid::new_v4();
     for (table, insert) in [
-        ("characters", insert_character(id, account.account)),
+        ("characters", insert_character(id, fixture.account)),
         ("adventures", format!("INSERT INTO adventures (id, name) VALUES ('{id}', 'A draft')")),
         (
             "creatures",
-            format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{}', 'Wolf')", account.published),
+            format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{}', 'Wolf')", fixture.published),
         ),
     ] {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}'");
-        assert_eq!(run_with_inner(&account.me, &insert, &delete).await, "done", "{table}");
+        assert_eq!(run_with_inner(&fixture.person, &insert, &delete).await, "done", "{table}");
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}'")).await, 0, "{table}");
         assert_eq!(world.owner().count(&format!("private.requests WHERE id = '{id}'")).await, 0, "{table}");
     }

@@ -7,8 +7,10 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in,
+    full_account::create_full_account,
     is_closed, open_session, outcome_code,
+    sqlstates::{ACCOUNT_CLOSED, SESSION_OVER},
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
@@ -23,8 +25,8 @@ async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<Ga
     games
 }
 
-/// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. So the statement's
-/// locks are almost never free.
+/// Spawns two tasks that repeat a statement, each on its own connection, until they are aborted. If the statement takes
+/// some time, its locks are almost never free.
 fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
     let repeat = |person: Person, sql: String| async move {
         loop {
@@ -55,7 +57,7 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
                     game.session, player.id
                 ),
             };
-            // Run once first, to make sure that the statement succeeds.
+            // `pg_sleep` keeps the locks for 90 ms. This first run makes sure that the statement succeeds.
             game.seer.exec(&sql).await.unwrap();
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
@@ -90,33 +92,33 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// The closing deadlocks with a transaction that has locked a row and then waits for the account's gate, the row that
-/// every write of the account and its closing lock first. The closing tries again, and succeeds.
+/// Closing an account first locks the account's gate. A transaction has locked a row that the closing needs, and then
+/// waits for the gate. That is a deadlock; the closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let administrator = world.administrator().await;
     let seer = game.seer.uuid();
-    let change = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character);
+    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
     // `deadlock_timeout`.
-    let other = administrator.begin().await;
-    exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-    exec_in(&other, &change).await.unwrap();
+    let writing = administrator.begin().await;
+    exec_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    exec_in(&writing, &equip).await.unwrap();
     let closing = administrator.begin().await;
     exec_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_or_delete(seer, false);
     let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(exec_and_commit(other, &insert_character(Uuid::new_v4(), seer)).await, "done");
+    assert_eq!(exec_and_commit(writing, &insert_character(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, seer).await);
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure() {
+async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_its_adventure() {
     for is_deletion in [true, false] {
         let world = World::new().await;
         let (author, stranger) = (world.new_user().await, world.new_user().await);
@@ -143,29 +145,27 @@ async fn an_account_is_deleted_while_somebody_creates_a_session_of_its_adventure
 async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_of_it() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
-    for sessions in [1, 3] {
+    for session_count in [1, 3] {
         let adventure = world.new_adventure(author.uuid()).await;
         let mut ended = Vec::new();
-        for _ in 0..sessions {
+        for _ in 0..session_count {
             let session = open_session(&world, stranger.uuid(), adventure, false).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger, &end).await, "done");
             ended.push(session);
         }
-        let last = ended[sessions - 1];
-        for write in [
-            format!("INSERT INTO session_events (session_id, event_type) VALUES ('{last}', 'client.wave')"),
-            format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"),
+        let last = ended[session_count - 1];
+        // The first deletion is rolled back, so that the second one has something to delete.
+        for (write, is_committed) in [
+            (format!("INSERT INTO session_events (session_id, event_type) VALUES ('{last}', 'client.wave')"), false),
+            (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"), true),
         ] {
             let holder = stranger.begin().await;
             exec_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-            // Only the last deletion is committed; the one before is rolled back, so that there is something left to
-            // delete.
-            let is_last = write.starts_with("UPDATE");
             let deleted = tokio::spawn(async move {
-                if is_last {
+                if is_committed {
                     exec_and_commit(deleting, &sql).await
                 } else {
                     let outcome = outcome_code(exec_in(&deleting, &sql).await);
@@ -205,10 +205,11 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_it
 async fn no_statement_closes_the_account_and_then_writes() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let (me, live, finished, left) =
+    let (account, live, finished, left) =
         (fixture.account, fixture.live.session, fixture.finished.session, fixture.left.session);
     let (published, creature) = (fixture.published, fixture.creature);
-    let close = format!("private.close_account('{me}')");
+    // An expression that closes the account and returns true.
+    let close = format!("private.close_account('{account}')");
     let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
         format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{finished}', {kind}, {payload})")
@@ -218,13 +219,13 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!("UPDATE adventures SET status = {}::adventure_status WHERE id = '{published}'", closing_then("draft")),
         format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}' RETURNING {close}"),
         format!(
-            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS c WHERE is_closed AND id = '{published}'"
+            "UPDATE adventures SET name = 'Renamed' FROM (SELECT {close} AS is_closed OFFSET 0) AS closing WHERE is_closed AND id = '{published}'"
         ),
         format!(
-            "WITH c AS MATERIALIZED (SELECT {close} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM c WHERE is_closed AND id = '{published}'"
+            "WITH closing AS MATERIALIZED (SELECT {close} AS is_closed) UPDATE adventures SET name = 'Renamed' FROM closing WHERE is_closed AND id = '{published}'"
         ),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', {})", closing_then("Another draft")),
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Another draft') RETURNING {close}"),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', {})", closing_then("Another draft")),
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Another draft') RETURNING {close}"),
         format!("DELETE FROM adventures WHERE id = '{published}' AND {close}"),
         format!(
             "INSERT INTO creatures (adventure_id, name) SELECT '{published}', CASE WHEN i = 1 THEN 'Wolf' WHEN {close} THEN 'Mud Hag' END FROM generate_series(1, 2) AS i"
@@ -233,7 +234,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!("UPDATE creatures SET name = {} WHERE id = '{creature}'", closing_then("Mud Hag")),
         format!("DELETE FROM creatures WHERE id = '{creature}' AND {close}"),
         format!("DELETE FROM creatures WHERE id = '{creature}' RETURNING {close}"),
-        format!("INSERT INTO characters (user_id, name) VALUES ('{me}', {})", closing_then("Another")),
+        format!("INSERT INTO characters (user_id, name) VALUES ('{account}', {})", closing_then("Another")),
         format!("UPDATE characters SET name = {} WHERE id = '{}'", closing_then("Renamed"), fixture.spare),
         format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}' RETURNING {close}", fixture.spare),
         format!("DELETE FROM characters WHERE id = '{}' AND {close}", fixture.spare),
@@ -243,17 +244,17 @@ async fn no_statement_closes_the_account_and_then_writes() {
             closing_then("Merged")
         ),
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{me}', '{published}', {})",
+            "INSERT INTO sessions (seer_id, adventure_id, looking_for) VALUES ('{account}', '{published}', {})",
             closing_then("anybody")
         ),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{finished}'", closing_then("anybody")),
         insert_event(&closing_then("client.wave"), "'{}'"),
         insert_event("'client.wave'", &format!("CASE WHEN {close} THEN '{{}}'::jsonb END")),
         format!("{} RETURNING {close}", insert_event("'client.wave'", "'{}'")),
-        format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{me}'"),
-        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{me}' RETURNING {close}"),
+        format!("UPDATE tutorial_progress SET skipped = {close} WHERE user_id = '{account}'"),
+        format!("UPDATE tutorial_progress SET skipped = true WHERE user_id = '{account}' RETURNING {close}"),
         format!(
-            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{me}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
+            "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
     // Closing changes these rows itself, so the server or another rule may refuse the statement first.
@@ -261,23 +262,26 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{finished}'"
         ),
-        format!("UPDATE users SET bio = {} WHERE id = '{me}'", closing_then("Back.")),
-        format!("UPDATE users SET bio = 'Back.' WHERE id = '{me}' RETURNING {close}"),
+        format!("UPDATE users SET bio = {} WHERE id = '{account}'", closing_then("Back.")),
+        format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", closing_then("anybody")),
-        format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{me}'"),
-        format!("{} RETURNING {close}", insert_seat(fixture.public_session, me, fixture.hero)),
+        format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{account}'"),
+        format!("{} RETURNING {close}", insert_seat(fixture.public_session, account, fixture.hero)),
         format!("{} RETURNING {close}", insert_roll(fixture.joined.session, fixture.hero)),
         format!("{} RETURNING {close}", insert_roll(live, fixture.live.players[0].character)),
         format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
     ];
     for (statements, codes) in [
-        (&refused_as_closed[..], &["SP019"][..]),
-        (&refused_for_any_reason[..], &["SP019", "42501", "27000", "23514", "SP004", "no row"]),
+        (&refused_as_closed[..], &[ACCOUNT_CLOSED][..]),
+        (&refused_for_any_reason[..], &[ACCOUNT_CLOSED, "42501", "27000", "23514", SESSION_OVER, "no row"]),
     ] {
         for sql in statements {
             for has_snapshot in [false, true] {
-                let transaction =
-                    if has_snapshot { fixture.me.begin_with_snapshot().await } else { fixture.me.begin().await };
+                let transaction = if has_snapshot {
+                    fixture.person.begin_with_snapshot().await
+                } else {
+                    fixture.person.begin().await
+                };
                 let code = outcome_code(exec_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
                 assert!(codes.contains(&code.as_str()), "{code}: {sql}");
@@ -285,17 +289,17 @@ async fn no_statement_closes_the_account_and_then_writes() {
         }
     }
     // Closing alone succeeds, and so does a write before it in the same transaction.
-    let transaction = fixture.me.begin().await;
+    let transaction = fixture.person.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
     assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");
-    assert!(is_closed(&world, me).await);
+    assert!(is_closed(&world, account).await);
     assert_invariants(&world).await;
     // The fixture's account has a row in `tutorial_progress` already.
     let newcomer = world.new_user().await;
-    let first_step = format!(
+    let begin_tutorial = format!(
         "INSERT INTO tutorial_progress (user_id) VALUES ('{0}') RETURNING private.close_account('{0}')",
         newcomer.uuid()
     );
-    assert_eq!(attempt(&newcomer, &first_step).await, "SP019");
+    assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
 }

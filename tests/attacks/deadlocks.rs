@@ -1,19 +1,19 @@
-//! In whatever order a user's statements lock rows, closing or deleting another account does not deadlock with them. No
-//! account can delay its own closing by writes that overlap.
+//! Closing or deleting an account does not deadlock with other users' statements, in whatever order these lock rows. No
+//! account can delay its own closing by overlapping writes.
 
 use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
-    is_closed, open_session,
+    is_closed, open_session, sqlstates::ACCOUNT_CLOSED,
 };
 use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
 
-/// A transaction of two statements, each of which locks a row that closing the account changes.
+/// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
-    name: &'static str,
-    /// The account that is closed.
-    account: Uuid,
+    /// Which rows the statements lock.
+    rows: &'static str,
+    closing_account: Uuid,
     writer: Person,
     statements: [String; 2],
 }
@@ -26,7 +26,8 @@ fn equip(hero: Uuid) -> String {
     format!("UPDATE characters SET equipment = '[1]' WHERE id = '{hero}'")
 }
 
-/// Creates a second session of the same Seer, where the player has a seat with another character, and returns both.
+/// Creates a second session of the same Seer, in which the same player has a seat with another character. Returns the
+/// session and the character.
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
     let session = open_session(world, game.seer.uuid(), game.adventure, false).await;
     let hero = world.new_character(game.players[0].id).await;
@@ -34,24 +35,25 @@ async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid
     (session, hero)
 }
 
-/// Statements of a player whose Seer's account closes.
-async fn player_writes(world: &World, name: &'static str) -> ConflictingWrites {
+/// Returns a player's transaction that writes the given rows. The account that closes is the Seer's.
+async fn player_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (session, hero) = create_second_session(world, &game).await;
     let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id);
-    let statements = match name {
+    let statements = match rows {
         "characters" => [equip(player.character), equip(hero)],
         "sessions" => [insert_event(game.session), insert_event(session)],
         "character and session" => [equip(player.character), insert_event(session)],
         "profile and session" => [profile, insert_event(session)],
-        _ => [profile, equip(hero)],
+        "profile and character" => [profile, equip(hero)],
+        other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { name, account: game.seer.uuid(), writer: player.person.clone(), statements }
+    ConflictingWrites { rows, closing_account: game.seer.uuid(), writer: player.person.clone(), statements }
 }
 
-/// Statements of a Seer while the account of a player closes.
-async fn seer_writes(world: &World, name: &'static str) -> ConflictingWrites {
+/// Returns a Seer's transaction that writes the given rows. The account that closes is the player's.
+async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (session, _) = create_second_session(world, &game).await;
@@ -62,51 +64,54 @@ async fn seer_writes(world: &World, name: &'static str) -> ConflictingWrites {
             player.id
         )
     };
-    let statements = match name {
+    let statements = match rows {
         "seats" => [touch_seat(game.session), touch_seat(session)],
-        _ => [insert_event(game.session), touch_seat(session)],
+        "session and seat" => [insert_event(game.session), touch_seat(session)],
+        other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { name, account: player.id, writer: game.seer.clone(), statements }
+    ConflictingWrites { rows, closing_account: player.id, writer: game.seer.clone(), statements }
 }
 
 #[tokio::test]
-async fn closing_waits_for_no_row_while_it_holds_another() {
+async fn closing_does_not_deadlock_with_writes_of_others() {
     let world = World::new().await;
     let administrator = world.administrator().await;
     for is_deletion in [false, true] {
         for is_reversed in [false, true] {
             let mut cases = Vec::new();
-            for name in
+            for rows in
                 ["characters", "sessions", "character and session", "profile and session", "profile and character"]
             {
-                cases.push(player_writes(&world, name).await);
+                cases.push(player_writes(&world, rows).await);
             }
-            for name in ["seats", "session and seat"] {
-                cases.push(seer_writes(&world, name).await);
+            for rows in ["seats", "session and seat"] {
+                cases.push(seer_writes(&world, rows).await);
             }
-            for ConflictingWrites { name, account, writer, mut statements } in cases {
+            for ConflictingWrites { rows, closing_account, writer, mut statements } in cases {
                 if is_reversed {
                     statements.reverse();
                 }
-                let case = format!("{name}, is deletion: {is_deletion}, reversed: {is_reversed}");
+                let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(exec_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing = administrator.begin().await;
-                // A deadlock would end the user's statement, not the closing, which tries again.
+                // The closing itself does not look for deadlocks, because it would just try again. So in a deadlock,
+                // the server would refuse the user's statement, and the test would fail.
                 exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-                let sql = close_or_delete(account, is_deletion);
+                let sql = close_or_delete(closing_account, is_deletion);
                 let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(exec_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closed.await.unwrap(), "done", "{case}");
-                assert!(is_closed(&world, account).await, "{case}");
+                assert!(is_closed(&world, closing_account).await, "{case}");
             }
         }
     }
     assert_invariants(&world).await;
 }
 
-/// Events in two ended sessions of a Seer whose account is deleted, in both orders.
+/// A player's transaction inserts an event in each of two sessions of a Seer whose account is deleted, in both orders.
+/// One session is cancelled; the other has ended too or is still live.
 #[tokio::test]
 async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
     let world = World::new().await;
@@ -114,16 +119,16 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
     for is_reversed in [false, true] {
         for is_live in [false, true] {
             let game = world.new_active_session(1).await;
-            let (session, _) = create_second_session(&world, &game).await;
+            let (cancelled, _) = create_second_session(&world, &game).await;
             world
                 .owner()
-                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
+                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{cancelled}'"))
                 .await
                 .unwrap();
             if !is_live {
                 world.set(&game, "status = 'completed'").await;
             }
-            let mut sessions = [game.session, session];
+            let mut sessions = [game.session, cancelled];
             sessions.sort();
             if is_reversed {
                 sessions.reverse();
@@ -134,13 +139,14 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             exec_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             exec_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = close_or_delete(game.seer.uuid(), true);
-            if is_live && sessions[0] == game.session {
+            let is_live_session_locked = is_live && sessions[0] == game.session;
+            if is_live_session_locked {
                 let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
                 assert_eq!(deleted.await.unwrap(), "done");
             } else {
-                // Sessions that others have played stay, so their locks do not matter.
+                // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
                 assert_eq!(exec_and_commit(deletion, &sql).await, "done");
                 assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
             }
@@ -150,7 +156,8 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
     assert_invariants(&world).await;
 }
 
-/// A clean-up of old events, in a transaction that goes on to write to a session of the account.
+/// Inserting an event also deletes old events, here the event that a player joined another session. While that
+/// transaction is open, the player's account is closed or deleted.
 #[tokio::test]
 async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     for is_deletion in [false, true] {
@@ -158,13 +165,13 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other = world.new_session(0).await;
-        let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert_eq!(world.owner().exec(old).await, Ok(1), "only the event of joining exists");
-        let transaction = other.seer.begin().await;
-        exec_in(&transaction, &insert_event(other.session)).await.unwrap();
+        let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+        assert_eq!(world.owner().exec(age_events).await, Ok(1), "only the event of joining exists");
+        let cleaning = other.seer.begin().await;
+        exec_in(&cleaning, &insert_event(other.session)).await.unwrap();
         let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        transaction.commit().await.unwrap();
+        cleaning.commit().await.unwrap();
         assert!(is_closed(&world, player.id).await);
         let with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
@@ -174,10 +181,10 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
     }
 }
 
-/// A transaction has deleted old events of a session that is to be deleted with the account, and then waits for the
-/// account. The closing or deletion detects the deadlock, and succeeds all the same.
+/// A transaction has inserted an event, which deleted old events of a session that is to be deleted with the account.
+/// Then it waits for the account. The closing or deletion detects the deadlock, and still succeeds.
 #[tokio::test]
-async fn deleting_an_account_survives_a_deadlock_over_old_events() {
+async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
         for is_deletion in [false, true] {
             let world = World::new().await;
@@ -191,33 +198,34 @@ async fn deleting_an_account_survives_a_deadlock_over_old_events() {
                 .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
                 .await
                 .unwrap();
-            let draft = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
-            world.owner().exec(&draft).await.unwrap();
-            let old = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-            assert_eq!(world.owner().exec(old).await, Ok(1), "only the event of cancelling exists");
-            let elsewhere = world.new_session(0).await;
-            let other = administrator.begin().await;
-            exec_in(&other, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            exec_in(&other, &insert_event(elsewhere.session)).await.unwrap();
+            let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
+            world.owner().exec(&unpublish).await.unwrap();
+            let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
+            assert_eq!(world.owner().exec(age_events).await, Ok(1), "only the event of cancelling exists");
+            let unrelated = world.new_session(0).await;
+            let cleaning = administrator.begin().await;
+            exec_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            exec_in(&cleaning, &insert_event(unrelated.session)).await.unwrap();
             let closing = administrator.begin().await;
             exec_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete(author, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = exec_and_commit(other, &insert_character(Uuid::new_v4(), author)).await;
+            let insert_outcome = exec_and_commit(cleaning, &insert_character(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closed.await.unwrap(),
                 "done",
                 "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
             );
-            assert_eq!(insert_outcome, "SP019");
+            assert_eq!(insert_outcome, ACCOUNT_CLOSED);
             assert!(is_closed(&world, author).await);
             assert_invariants(&world).await;
         }
     }
 }
 
-/// A Seer ends two sessions of one player, who writes to both characters in the opposite order.
+/// A Seer ends two sessions of one player. At the same time, the player changes the characters of both, in either
+/// order.
 #[tokio::test]
 async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     let world = World::new().await;
@@ -241,8 +249,8 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     assert_invariants(&world).await;
 }
 
-/// Writes that overlap: one is in progress, the closing waits for it, and then others arrive. These must not overtake
-/// the closing, or writes that keep arriving would delay it for ever.
+/// One write of the account is in progress, the closing waits for it, and then other writes arrive. If these overtook
+/// the closing, writes that keep arriving would delay it for ever.
 #[tokio::test]
 async fn no_write_overtakes_a_closing_that_waits() {
     let world = World::new().await;
@@ -250,8 +258,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
         for has_snapshot in [false, true] {
             let fixture = create_full_account(&world).await;
             let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
-            let first = fixture.me.begin().await;
-            exec_in(&first, &rename).await.unwrap();
+            let in_progress = fixture.person.begin().await;
+            exec_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete(fixture.account, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
@@ -269,8 +277,8 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let mut waiting = Vec::new();
             for write in writes {
                 let transaction = match has_snapshot {
-                    true => fixture.me.begin_with_snapshot().await,
-                    false => fixture.me.begin().await,
+                    true => fixture.person.begin_with_snapshot().await,
+                    false => fixture.person.begin().await,
                 };
                 waiting.push(tokio::spawn(async move {
                     let outcome = exec_and_commit(transaction, &write).await;
@@ -278,21 +286,21 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 }));
                 world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
             }
-            first.commit().await.unwrap();
+            in_progress.commit().await.unwrap();
             assert_eq!(closed.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
-                assert_eq!(outcome, if has_snapshot { "40001" } else { "SP019" }, "{sql}");
+                assert_eq!(outcome, if has_snapshot { "40001" } else { ACCOUNT_CLOSED }, "{sql}");
             }
         }
     }
     assert_invariants(&world).await;
 }
 
-/// A Seer's transaction has completed a session on the draft of the account that closes, and then changes another
-/// session in which that account has a seat.
+/// The account of a draft's creator closes. A Seer's transaction has completed a session on that draft, and then
+/// cancels another session, in which the creator has a seat.
 #[tokio::test]
-async fn closing_locks_drafts_without_holding_other_rows_meanwhile() {
+async fn closing_holds_no_session_while_it_waits_for_a_draft() {
     let world = World::new().await;
     for is_deletion in [false, true] {
         let game = world.new_active_session(1).await;
@@ -311,7 +319,7 @@ async fn closing_locks_drafts_without_holding_other_rows_meanwhile() {
         let sql = close_or_delete(creator, is_deletion);
         let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        // If the closing held a row of this session, the two would deadlock.
+        // If the closing held a row of the creator's session, it would deadlock with this transaction.
         exec_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{other}'");
         assert_eq!(exec_and_commit(writing, &cancel).await, "done");
@@ -320,9 +328,10 @@ async fn closing_locks_drafts_without_holding_other_rows_meanwhile() {
     assert_invariants(&world).await;
 }
 
-/// The platform locks the account and then its gate; a transaction of the account that has written has locked the gate.
+/// The platform's deletion has locked the account's row in `auth.users`, and waits for the account's gate (its row in
+/// `private.account_gates`). A transaction of the account that has written holds the gate.
 #[tokio::test]
-async fn closing_ones_own_account_does_not_wait_for_a_deletion_that_waits_for_the_caller() {
+async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_caller() {
     let world = World::new().await;
     let account = world.new_user().await;
     let writing = account.begin().await;
@@ -337,8 +346,8 @@ async fn closing_ones_own_account_does_not_wait_for_a_deletion_that_waits_for_th
         assert_eq!(exec_in(&writing, &close).await.unwrap_err().code, "40001");
         exec_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
-    // The foreign key to the account waits too, from the second change of the profile on. However often that ends in a
-    // deadlock, the deletion goes on.
+    // From the second change of the profile on, the check of its foreign key waits for the account's row. However often
+    // that ends in a deadlock, the deletion goes on.
     for _ in 0..3 {
         exec_in(&writing, "SAVEPOINT before").await.unwrap();
         let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", account.uuid());
@@ -349,14 +358,15 @@ async fn closing_ones_own_account_does_not_wait_for_a_deletion_that_waits_for_th
     assert_eq!(deleted.await.unwrap(), "done");
 }
 
-/// A transaction that has written holds locks for which the closing waits. So it must not wait for the closing.
+/// A transaction that has written holds locks for which the closing waits. So its next write must not wait for the
+/// closing.
 #[tokio::test]
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
-    let writing = fixture.me.begin().await;
+    let writing = fixture.person.begin().await;
     exec_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     exec_in(&writing, &bio).await.unwrap();
     let closing = world.owner().begin().await;
@@ -369,8 +379,8 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     assert!(is_closed(&world, fixture.account).await);
 }
 
-/// An event locks its account's gate before its session: another transaction of the account, which has the gate, can
-/// still lock the session.
+/// An event locks the account's gate before the session. So while the event waits for the gate, another transaction of
+/// the account, which holds the gate, can lock the session.
 #[tokio::test]
 async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;

@@ -1,4 +1,5 @@
-//! Rows that a concurrent transaction deletes make room only when it commits, and only once.
+//! A row that a concurrent transaction deletes makes room under a limit only when that transaction commits, and for
+//! only one new row.
 
 use uuid::Uuid;
 
@@ -18,55 +19,56 @@ async fn insert_while_deleting(
         let (person, sql) = (person.clone(), insert(id));
         async move { attempt(&person, &sql).await }
     };
-    let all = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
+    let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
     let deletion = person.begin().await;
-    exec_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({all})")).await.unwrap();
-    let same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
+    exec_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
+    let with_same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
     deletion.commit().await.unwrap();
     let mut outcomes = run_together(ids.iter().map(|_| attempt_with(Uuid::new_v4())).collect()).await;
-    for task in same_ids {
+    for task in with_same_ids {
         outcomes.push(task.await.unwrap());
     }
     outcomes
 }
 
 #[tokio::test]
-async fn places_of_deleted_characters_are_taken_at_most_once() {
-    for conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
+async fn each_deleted_character_makes_room_for_at_most_one() {
+    for on_conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
-        let me = world.new_user().await;
-        create_characters(&world, me.uuid(), 10, false).await;
+        let user = world.new_user().await;
+        create_characters(&world, user.uuid(), 10, false).await;
         let ids: Vec<Uuid> = world
             .owner()
-            .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", me.uuid()))
+            .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", user.uuid()))
             .await
             .unwrap();
-        let insert = |id| insert_character(id, me.uuid()) + conflict;
-        let outcomes = insert_while_deleting(&world, &me, "characters", &ids, insert).await;
-        let living = format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid());
-        let living = query_number(&world, &living).await;
-        assert!(living <= 10, "{conflict}: {living}, {outcomes:?}");
+        let insert = |id| insert_character(id, user.uuid()) + on_conflict;
+        let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert).await;
+        let count_living =
+            format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.uuid());
+        let living = query_number(&world, &count_living).await;
+        assert!(living <= 10, "{on_conflict}: {living}, {outcomes:?}");
         assert_eq!(
             living,
-            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", me.uuid())).await
+            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.uuid())).await
         );
         assert_invariants(&world).await;
     }
 }
 
 #[tokio::test]
-async fn places_of_deleted_drafts_and_creatures_are_taken_exactly_once() {
+async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
-    let (me, other) = (world.new_user().await, world.new_user().await);
+    let (user, other) = (world.new_user().await, world.new_user().await);
     let draft = world.new_draft(other.uuid()).await;
-    for (person, table, columns, parent) in
-        [(&me, "adventures", "id, creator_id, name", me.uuid()), (&other, "creatures", "id, adventure_id, name", draft)]
+    for (person, table, parent_column, parent) in
+        [(&user, "adventures", "creator_id", user.uuid()), (&other, "creatures", "adventure_id", draft)]
     {
-        let insert = |id: Uuid| format!("INSERT INTO {table} ({columns}) VALUES ('{id}', '{parent}', 'Again')");
-        let parent_column = columns.split(", ").nth(1).unwrap();
+        let insert =
+            |id: Uuid| format!("INSERT INTO {table} (id, {parent_column}, name) VALUES ('{id}', '{parent}', 'New')");
         let fill = format!(
-            "INSERT INTO {table} ({columns}) SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
+            "INSERT INTO {table} (id, {parent_column}, name) SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
         );
         world.owner().exec(&fill).await.unwrap();
         let ids: Vec<Uuid> = world
@@ -82,7 +84,7 @@ async fn places_of_deleted_drafts_and_creatures_are_taken_exactly_once() {
 }
 
 #[tokio::test]
-async fn the_place_of_a_deleted_seat_is_taken_exactly_once() {
+async fn a_deleted_seat_makes_room_for_exactly_one() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;

@@ -49,8 +49,8 @@ async fn nothing_that_the_api_serves_is_security_definer() {
     assert_eq!(with_owners_privileges, [""; 0]);
 }
 
-/// Creates for every type a domain of the same name, whose check raises an error if it runs as a role other than the
-/// attacker's; and temporary tables with the names of our tables, whose defaults do the same.
+/// Creates for every type a domain of the same name, and for each of our tables a temporary table of the same name. The
+/// domains' checks and the tables' defaults raise an error if they run as a role other than the attacker's.
 const TRAPS: &str = "
 DO $traps$
 DECLARE
@@ -86,7 +86,7 @@ BEGIN
 END
 $traps$";
 
-/// Functions and operators with the names that our SQL uses most; each runs the same check.
+/// Creates functions and operators with names that our SQL often uses. Each of them checks the role in the same way.
 const IMPOSTORS: &str = "
 CREATE FUNCTION pg_temp.now() RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_temp.check_role('now'); RETURN pg_catalog.now(); END $$;
@@ -103,7 +103,7 @@ CREATE OPERATOR pg_temp.<> (LEFTARG = pg_catalog.uuid, RIGHTARG = pg_catalog.uui
 
 struct Scene {
     world: World,
-    /// An active session; the other ids belong to its Seer or its first player.
+    /// An active session. The rows of the next four fields belong to its Seer or its first player.
     game: GameSession,
     failed_roll: Uuid,
     draft: Uuid,
@@ -129,16 +129,16 @@ impl Scene {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
             world.owner().exec(&sql).await.unwrap();
         }
-        let old = format!(
+        let insert_old_event = format!(
             "INSERT INTO session_events (session_id, event_type, created_at)
              VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
             game.session
         );
-        world.owner().exec(&old).await.unwrap();
+        world.owner().exec(&insert_old_event).await.unwrap();
         Self { world, game, failed_roll, draft, creature, spare_character, waiting }
     }
 
-    /// Returns everything that a player and a Seer may write and call, each in a form that succeeds.
+    /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
     fn statements(&self) -> Vec<(Person, String)> {
         let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.uuid());
@@ -202,7 +202,8 @@ impl Scene {
             .into_iter()
             .map(|sql| (player.clone(), sql))
             .chain(of_seer.into_iter().map(|sql| (game.seer.clone(), sql)))
-            // Qualified, because otherwise the caller's temporary table would be written.
+            // The table's name is qualified, because otherwise the statement would write to the caller's temporary
+            // table.
             .map(|(person, sql)| {
                 (person, sql.replace("INSERT INTO ", "INSERT INTO public.").replace("public.public.", "public."))
             })
@@ -217,24 +218,24 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
     for person in [&scene.game.players[0].person, &scene.game.seer] {
         let statements: Vec<String> =
             scene.statements().into_iter().filter(|(sender, _)| sender.id == person.id).map(|(_, sql)| sql).collect();
-        // Run without traps first, to make sure that each statement succeeds.
+        // The first run, without traps, makes sure that each statement succeeds.
         for sql in &statements {
             assert_eq!(dry_run(person, sql).await, "done", "{sql}");
         }
-        for path in
+        for set_path in
             ["", "SET LOCAL search_path = pg_temp, pg_catalog, public", "SET LOCAL search_path = public, pg_temp"]
         {
             let transaction = person.begin().await;
-            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, path] {
+            for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, set_path] {
                 exec_in(&transaction, sql).await.unwrap();
             }
             for sql in &statements {
                 exec_in(&transaction, "SAVEPOINT before").await.unwrap();
                 let outcome = exec_in(&transaction, sql).await;
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
-                // run as the caller. Then only the traps' own error is an escalation.
-                if outcome.as_ref().is_err_and(|refused| path.is_empty() || refused.code == "ZZ666") {
-                    escalations.push(format!("{path} {sql}: {outcome:?}"));
+                // run as the caller and may fail. Then only the traps' own error is an escalation.
+                if outcome.as_ref().is_err_and(|refused| set_path.is_empty() || refused.code == "ZZ666") {
+                    escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
                 exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
             }
@@ -256,22 +257,22 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
         )
         .await
         .unwrap();
-    let me = world.new_user().await;
-    let transaction = me.begin().await;
+    let attacker = world.new_user().await;
+    let transaction = attacker.begin().await;
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
         exec_in(&transaction, sql).await.unwrap();
     }
-    let call = format!("SELECT private.unsafe_cast('{}')", me.uuid());
+    let call = format!("SELECT private.unsafe_cast('{}')", attacker.uuid());
     assert_eq!(exec_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
     transaction.rollback().await.unwrap();
 }
 
 #[tokio::test]
-async fn maintenance_and_the_platform_run_no_trap() {
+async fn statements_of_the_service_and_of_visitors_run_no_trap() {
     let scene = Scene::new().await;
     let world = &scene.world;
     world.set(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
-    for (person, attacker, statements) in [
+    for (person, role, statements) in [
         (
             world.service(),
             "service_role",
@@ -294,7 +295,7 @@ async fn maintenance_and_the_platform_run_no_trap() {
     ] {
         for sql in statements {
             let transaction = person.begin().await;
-            transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{attacker}'")).await.unwrap();
+            transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
             exec_in(&transaction, TRAPS).await.unwrap();
             assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();

@@ -1,4 +1,5 @@
-//! Extreme values in the columns that a client writes, and as arguments of functions, reveal nothing about hidden rows.
+//! Extreme values in the columns that a client writes, and as arguments of functions, reveal nothing about rows that
+//! the caller may not see.
 
 use uuid::Uuid;
 
@@ -8,7 +9,7 @@ use crate::world::{Person, World};
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
 fn extreme_values(sql_type: &str) -> Vec<String> {
     let literals: &[&str] = match sql_type {
-        // Values near the limits too: whether a subtraction of one overflows depends on the other operand.
+        // Values near the limits too: whether subtracting such a value overflows depends on the other operand.
         "integer" => &["-2147483648", "-2147483641", "-2147483630", "2147483640", "2147483647", "0", "NULL"],
         "smallint" => &["-32768", "32767", "NULL"],
         "bigint" => &["-9223372036854775808", "9223372036854775807", "NULL"],
@@ -36,7 +37,8 @@ fn extreme_values(sql_type: &str) -> Vec<String> {
     literals.iter().map(|&literal| literal.to_owned()).collect()
 }
 
-/// Returns the name and the extreme values of each column of a table for which users have the privilege.
+/// Returns the columns of a table for which users have the privilege, each with its extreme values and, for an enum,
+/// all its labels.
 async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(String, Vec<String>)> {
     let sql = format!(
         "SELECT attname || '=' || format_type(atttypid, NULL) || '=' || coalesce(
@@ -48,22 +50,23 @@ async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(S
     let parsed = columns.iter().map(|column| {
         let mut parts = column.splitn(3, '=');
         let (name, sql_type, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
-        let labels = labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned);
-        (name.to_owned(), extreme_values(sql_type).into_iter().chain(labels).collect())
+        let enum_labels = labels.split('|').filter(|label| !label.is_empty()).map(str::to_owned);
+        (name.to_owned(), extreme_values(sql_type).into_iter().chain(enum_labels).collect())
     });
     parsed.collect()
 }
 
-/// A row that a stranger tries to insert. `$NAME` stands for the id of a hidden row, and for an id that no row has.
+/// A row that a stranger tries to insert, as names and values of columns. A value such as `$session` is a placeholder:
+/// it is replaced by the id of a hidden row in one attempt, and by an unused id in another.
 struct InsertAttempt {
     table: &'static str,
     row: Vec<(&'static str, String)>,
 }
 
-fn insert_attempts(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<InsertAttempt> {
-    let owned = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<InsertAttempt> {
+    let row_of = |pairs: &[(&'static str, &str)]| pairs.iter().map(|&(name, value)| (name, value.to_owned())).collect();
     let roll = |session: &str, roller: (&'static str, &str)| {
-        owned(&[
+        row_of(&[
             ("session_id", session),
             roller,
             ("attribute", "'might'"),
@@ -73,12 +76,12 @@ fn insert_attempts(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<InsertAttem
     };
     let save = |session: &str, hero: &str| {
         let mut row: Vec<(&'static str, String)> = roll(session, ("character_id", hero));
-        row.pop();
+        row.retain(|(name, _)| *name != "roll_type");
         row.extend([("roll_type", "'heroic_save'".to_owned()), ("original_roll_id", "$roll".to_owned())]);
         row
     };
-    let (me, mine, hero) = (format!("'{me}'"), format!("'{my_session}'"), format!("'{my_hero}'"));
-    let sheet = [
+    let (stranger, session, hero) = (format!("'{stranger}'"), format!("'{own_session}'"), format!("'{own_hero}'"));
+    let character_columns = [
         ("name", "'Hero'"),
         ("class", "'warrior'"),
         ("might", "5"),
@@ -91,28 +94,28 @@ fn insert_attempts(me: Uuid, my_session: Uuid, my_hero: Uuid) -> Vec<InsertAttem
         InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", "$hero")) },
         InsertAttempt { table: "dice_rolls", row: roll("$session", ("character_id", &hero)) },
         InsertAttempt { table: "dice_rolls", row: roll("$session", ("creature_id", "$creature")) },
-        InsertAttempt { table: "dice_rolls", row: roll(&mine, ("character_id", "$hero")) },
-        InsertAttempt { table: "dice_rolls", row: roll(&mine, ("creature_id", "$creature")) },
+        InsertAttempt { table: "dice_rolls", row: roll(&session, ("character_id", "$hero")) },
+        InsertAttempt { table: "dice_rolls", row: roll(&session, ("creature_id", "$creature")) },
         InsertAttempt { table: "dice_rolls", row: save("$session", "$hero") },
         InsertAttempt { table: "dice_rolls", row: save("$session", &hero) },
         InsertAttempt {
             table: "session_players",
-            row: owned(&[("session_id", "$session"), ("user_id", &me), ("character_id", &hero)]),
+            row: row_of(&[("session_id", "$session"), ("user_id", &stranger), ("character_id", &hero)]),
         },
         InsertAttempt {
             table: "session_players",
-            row: owned(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$hero")]),
+            row: row_of(&[("session_id", "$session"), ("user_id", "$user"), ("character_id", "$hero")]),
         },
         InsertAttempt {
             table: "session_events",
-            row: owned(&[("session_id", "$session"), ("event_type", "'client.x'"), ("payload", "'{}'")]),
+            row: row_of(&[("session_id", "$session"), ("event_type", "'client.x'"), ("payload", "'{}'")]),
         },
-        InsertAttempt { table: "characters", row: owned(&[&[("user_id", "$user")], &sheet[..]].concat()) },
-        InsertAttempt { table: "adventures", row: owned(&[("creator_id", "$user"), ("name", "'Ford'")]) },
-        InsertAttempt { table: "creatures", row: owned(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
-        InsertAttempt { table: "sessions", row: owned(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
-        InsertAttempt { table: "sessions", row: owned(&[("seer_id", &me), ("adventure_id", "$draft")]) },
-        InsertAttempt { table: "tutorial_progress", row: owned(&[("user_id", "$user")]) },
+        InsertAttempt { table: "characters", row: row_of(&[&[("user_id", "$user")], &character_columns[..]].concat()) },
+        InsertAttempt { table: "adventures", row: row_of(&[("creator_id", "$user"), ("name", "'Ford'")]) },
+        InsertAttempt { table: "creatures", row: row_of(&[("adventure_id", "$draft"), ("name", "'Rat'")]) },
+        InsertAttempt { table: "sessions", row: row_of(&[("seer_id", "$user"), ("adventure_id", "$draft")]) },
+        InsertAttempt { table: "sessions", row: row_of(&[("seer_id", &stranger), ("adventure_id", "$draft")]) },
+        InsertAttempt { table: "tutorial_progress", row: row_of(&[("user_id", "$user")]) },
     ]
 }
 
@@ -140,8 +143,8 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     ]
 }
 
-/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an id that
-/// no row has.
+/// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an unused
+/// id.
 fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut variants = vec![sql.to_owned()];
     for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
@@ -152,10 +155,10 @@ fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_same_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
+async fn assert_same_answer(stranger: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
     let mut first: Option<String> = None;
     for variant in variants(sql, hidden) {
-        let answer = answer_text(me, &variant).await;
+        let answer = answer_text(stranger, &variant).await;
         assert!(!answer.ends_with(" rows") || answer == "0 rows", "{variant}: {answer}");
         match &first {
             Some(first) => assert_eq!(&answer, first, "{variant}"),
@@ -168,12 +171,12 @@ async fn assert_same_answer(me: &Person, sql: &str, hidden: &[(&'static str, Uui
 async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden = create_hidden_rows(&world).await;
-    let mine = world.new_active_session(1).await;
-    let (me, hero) = (&mine.seer, world.new_character(mine.seer.uuid()).await);
+    let own_game = world.new_active_session(1).await;
+    let (stranger, hero) = (&own_game.seer, world.new_character(own_game.seer.uuid()).await);
     let insertable_tables =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
-    let attempts = insert_attempts(me.uuid(), mine.session, hero);
+    let attempts = insert_attempts(stranger.uuid(), own_game.session, hero);
     let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
     assert_eq!(
@@ -195,7 +198,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
                 names.push(&column);
                 expressions.push(&value);
                 let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), expressions.join(", "));
-                assert_same_answer(me, &sql, &hidden).await;
+                assert_same_answer(stranger, &sql, &hidden).await;
             }
         }
     }
@@ -205,8 +208,8 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
 async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden = create_hidden_rows(&world).await;
-    let me = world.new_user().await;
-    let keys = [
+    let stranger = world.new_user().await;
+    let tables = [
         ("users", "id", "$user"),
         ("characters", "id", "$hero"),
         ("adventures", "id", "$draft"),
@@ -217,23 +220,24 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     ];
     let updatable_tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                      AND has_any_column_privilege('authenticated', oid, 'UPDATE')";
-    assert_eq!(query_number(&world, updatable_tables).await, 7, "a table is missing");
-    for (table, key, placeholder) in keys {
+    assert_eq!(query_number(&world, updatable_tables).await, tables.len() as i64, "a table is missing");
+    for (table, key, placeholder) in tables {
         for (column, values) in writable_columns(&world, table, "UPDATE").await {
             for value in values {
                 let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
-                assert_same_answer(&me, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
+async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() {
     let world = World::new().await;
     let hidden = create_hidden_rows(&world).await;
-    let me = world.new_user().await;
-    // Every total of up to ten dice, near both ends of the integer range.
+    let stranger = world.new_user().await;
+    // The total of ten dice is at most 60. With these difficulties, the difference between total and difficulty would
+    // overflow for some totals only.
     for total in 1..=60 {
         for difficulty in [i32::MIN + total, i32::MAX - total] {
             for roller in ["character_id", "creature_id"] {
@@ -242,7 +246,7 @@ async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
                     "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
                      VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
                 );
-                assert_same_answer(&me, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden).await;
             }
         }
     }
@@ -250,16 +254,16 @@ async fn the_number_of_dice_of_a_hidden_character_never_changes_an_answer() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for difficulty in [i32::MIN, i32::MIN + 7, 2, 19, i32::MAX] {
-        let roll = crate::world::insert_roll(game.session, player.character)
-            .replace("difficulty", "modifiers, difficulty")
-            .replace("'might', 10", &format!("'might', '[]', {difficulty}"));
-        assert!(roll.contains(&difficulty.to_string()), "{roll}");
+        let roll = format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, modifiers, difficulty, roll_type)
+             VALUES ('{}', '{}', 'might', '[]', {difficulty}, 'attribute_check')",
+            game.session, player.character
+        );
         assert_refused!(player.person.exec(&roll).await, "23514", "dice_rolls_difficulty_check", "{difficulty}");
     }
 }
 
-/// Returns expressions for an argument of a function. `$NAME` stands for the id of a hidden row, and for an id that no
-/// row has.
+/// Returns expressions for an argument of a function. Those with an id contain the placeholder of each hidden row.
 fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
     let with_each_id =
         |template: &str| hidden.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
@@ -280,34 +284,37 @@ fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden = create_hidden_rows(&world).await;
-    let me = world.new_user().await;
-    let callable = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
+    let stranger = world.new_user().await;
+    // Each row has the form `name=argument names and types=argument types=schema`.
+    let callable_functions = "SELECT proname || '=' || pg_get_function_identity_arguments(oid) || '='
            || coalesce((SELECT string_agg(format_type(type_oid, NULL), ';' ORDER BY ordinal)
                         FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type_oid, ordinal)), '')
            || '=' || pronamespace::regnamespace::text
          FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
            AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
-    let functions: Vec<String> = world.owner().values(callable).await.unwrap();
+    let functions: Vec<String> = world.owner().values(callable_functions).await.unwrap();
     assert!(functions.len() > 20, "{functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();
         let (name, types, schema) = (parts[0], parts[2], parts[3]);
-        let mut calls = vec![String::new()];
+        // All combinations of arguments.
+        let mut argument_lists = vec![String::new()];
         for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {
             let expressions = arguments(sql_type, &hidden);
-            calls = calls
+            argument_lists = argument_lists
                 .iter()
-                .flat_map(|call| expressions.iter().map(move |argument| format!("{call}, {argument}")))
+                .flat_map(|list| expressions.iter().map(move |argument| format!("{list}, {argument}")))
                 .collect();
         }
-        for call in calls.iter().filter(|call| call.contains('$')) {
+        // A call without a placeholder does not depend on a hidden row.
+        for list in argument_lists.iter().filter(|list| list.contains('$')) {
             let sql = format!(
                 "SELECT coalesce(string_agg(answer::text, ','), 'nothing') FROM {schema}.{name}({}) AS answer",
-                call.trim_start_matches(", ")
+                list.trim_start_matches(", ")
             );
             let mut first: Option<String> = None;
             for variant in variants(&sql, &hidden) {
-                let answer = match me.value::<String>(&variant).await {
+                let answer = match stranger.value::<String>(&variant).await {
                     Ok(text) => text,
                     Err(refused) => format!("{refused:?}"),
                 };

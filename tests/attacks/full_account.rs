@@ -7,7 +7,7 @@ use crate::world::{GameSession, Person, World, insert_character, insert_heroic_s
 /// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct FullAccount {
     pub account: Uuid,
-    pub me: Person,
+    pub person: Person,
     /// An active session that the account runs as Seer.
     pub live: GameSession,
     /// A completed session that the account ran as Seer.
@@ -21,7 +21,7 @@ pub struct FullAccount {
     pub hero: Uuid,
     /// A character that never had a seat.
     pub spare: Uuid,
-    /// A published adventure of the account's that nobody has played, with `creature`.
+    /// A published adventure of the account that nobody has played. It contains `creature`.
     pub published: Uuid,
     pub creature: Uuid,
     /// A failed roll of `hero` in `joined`, which a heroic save can repeat.
@@ -31,8 +31,8 @@ pub struct FullAccount {
 pub async fn create_full_account(world: &World) -> FullAccount {
     let owner = world.owner();
     let (live, finished) = (world.new_active_session(2).await, world.new_active_session(2).await);
-    let me = live.seer.clone();
-    let account = me.uuid();
+    let person = live.seer.clone();
+    let account = person.uuid();
     let (hero, spare) = (world.new_character(account).await, world.new_character(account).await);
     owner.exec(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session)).await.unwrap();
     world.set(&finished, "status = 'completed'").await;
@@ -47,20 +47,20 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     );
     owner.exec(&leave).await.unwrap();
     let failed_roll = world.new_roll(joined.session, hero, "{1,2}", 10, -3600).await;
-    let elsewhere = world.new_session(0).await;
-    world.set(&elsewhere, "is_public = true").await;
+    let public = world.new_session(0).await;
+    world.set(&public, "is_public = true").await;
     let published = world.new_adventure(account).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");
     let creature = owner.value(&sql).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
     FullAccount {
         account,
-        me,
+        person,
         live,
         finished,
         joined,
         left,
-        public_session: elsewhere.session,
+        public_session: public.session,
         hero,
         spare,
         published,
@@ -69,7 +69,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     }
 }
 
-/// Returns every write that a user may make, each in a form that would succeed.
+/// Returns every write that the account may make. Each succeeds if it is the first one.
 pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     let FullAccount { account, hero, spare, published, failed_roll, creature, public_session, .. } = fixture;
     let (live, finished, joined, left) =
@@ -141,7 +141,8 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
              WHEN MATCHED THEN UPDATE SET name = 'Merged'"
         ),
         format!(
-            "WITH gone AS (UPDATE characters SET name = 'Renamed in a CTE' WHERE id = '{hero}' RETURNING id) SELECT * FROM gone"
+            "WITH renamed AS (UPDATE characters SET name = 'Renamed in a CTE' WHERE id = '{hero}' RETURNING id)
+             SELECT * FROM renamed"
         ),
     ]
 }

@@ -1,11 +1,16 @@
-//! A statement whose permission ends while it runs: in another part of the statement, or in a transaction that commits
-//! meanwhile. Row security is evaluated on the statement's snapshot, so triggers check again.
+//! The caller may no longer make a write when the statement reaches it: another part of the statement, or a transaction
+//! that has committed meanwhile, has ended the permission. Row security uses the statement's snapshot, so triggers
+//! check again.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code};
+use super::{
+    assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code,
+    sqlstates::{CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, SESSION_OVER, SESSION_STARTED},
+};
 use crate::world::{Player, World, insert_roll, insert_seat};
 
+/// Returns the statement with which a player leaves a session, or with which the Seer removes the player.
 fn leave(session: Uuid, player: &Player) -> String {
     format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id)
 }
@@ -15,25 +20,26 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    // Nested so deeply that the payload would be refused for another reason.
-    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-    for payload in ["{}", &deep] {
+    // The second payload is nested so deeply that it would be refused for another reason.
+    let deep_payload = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for payload in ["{}", &deep_payload] {
         let sql = format!(
-            "WITH gone AS ({} RETURNING session_id)
-             INSERT INTO session_events (session_id, event_type, payload) SELECT session_id, 'client.x', '{payload}' FROM gone",
+            "WITH seat_left AS ({} RETURNING session_id)
+             INSERT INTO session_events (session_id, event_type, payload)
+             SELECT session_id, 'client.x', '{payload}' FROM seat_left",
             leave(game.session, player)
         );
         assert_refused!(player.person.exec(&sql).await, forbidden, "{payload}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
-    let no_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
-    assert_eq!(world.owner().count(no_sender).await, 0);
+    let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
+    assert_eq!(world.owner().count(without_sender).await, 0);
     assert_eq!(attempt(&player.person, &insert_roll(game.session, player.character)).await, "done", "still seated");
     assert_invariants(&world).await;
 }
 
-/// The statement has its snapshot and then waits, as for an expression that takes long. Meanwhile the Seer removes the
-/// player, or the player leaves.
+/// The statement has taken its snapshot, and one of its expressions waits. Meanwhile the Seer removes the player, or
+/// the player leaves.
 #[tokio::test]
 async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_event() {
     let world = World::new().await;
@@ -51,8 +57,8 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
         let transaction = player.person.begin().await;
         let sending = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        let person = if has_left { &player.person } else { &game.seer };
-        assert_eq!(attempt(person, &leave(game.session, player)).await, "done");
+        let deactivated_by = if has_left { &player.person } else { &game.seer };
+        assert_eq!(attempt(deactivated_by, &leave(game.session, player)).await, "done");
         barrier.commit().await.unwrap();
         assert_eq!(sending.await.unwrap(), "42501");
         let readmit =
@@ -63,8 +69,8 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     assert_invariants(&world).await;
 }
 
-/// The first row's dice are rolled; while the second row's expression waits, the creature's id moves to another
-/// adventure.
+/// A statement inserts two rolls. The first is for a creature. While an expression of the second row waits, the
+/// creature is deleted and created again, with the same id, in another adventure.
 #[tokio::test]
 async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let world = World::new().await;
@@ -81,7 +87,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
         format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
     };
     world.owner().exec(&insert(game.adventure)).await.unwrap();
-    let other = world.new_draft(creator.uuid()).await;
+    let other_adventure = world.new_draft(creator.uuid()).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
     exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
@@ -99,36 +105,37 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let rolling = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().exec(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
-    world.owner().exec(&insert(other)).await.unwrap();
+    world.owner().exec(&insert(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
-    assert_eq!(rolling.await.unwrap(), "SP017");
+    assert_eq!(rolling.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
     let world = World::new().await;
-    for (ends, expected) in [(false, "done"), (true, "40001")] {
+    for (has_ended, expected) in [(false, "done"), (true, "40001")] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let other = world.new_character(player.id).await;
+        let other_character = world.new_character(player.id).await;
         assert_eq!(attempt(&player.person, &leave(game.session, player)).await, "done");
-        let old = player.person.begin_with_snapshot().await;
-        if ends {
+        let with_old_snapshot = player.person.begin_with_snapshot().await;
+        if has_ended {
             world.set(&game, "status = 'cancelled'").await;
         }
         let choose = format!(
-            "UPDATE session_players SET character_id = '{other}' WHERE session_id = '{}' AND user_id = '{}'",
+            "UPDATE session_players SET character_id = '{other_character}' WHERE session_id = '{}' AND user_id = '{}'",
             game.session, player.id
         );
-        assert_eq!(exec_and_commit(old, &choose).await, expected);
-        if ends {
-            assert_eq!(outcome_code(player.person.exec(&choose).await), "SP004");
+        assert_eq!(exec_and_commit(with_old_snapshot, &choose).await, expected);
+        if has_ended {
+            assert_eq!(outcome_code(player.person.exec(&choose).await), SESSION_OVER);
         }
     }
 }
 
-/// Row security sees a waiting session; the Seer's transaction, for which the statement then waits, starts it.
+/// In the statement's snapshot, the session has not started. The statement waits for the Seer's transaction, which
+/// starts it.
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits() {
     let world = World::new().await;
@@ -139,7 +146,7 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session);
     assert_eq!(exec_in(&starting, &start).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, "SP005");
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -154,6 +161,6 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
     let give = format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.uuid(), player.character);
     assert_eq!(exec_in(&giving, &give).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, "SP006");
+    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -1,8 +1,11 @@
-//! A refusal reveals nothing to a stranger: it is the same text, whatever rows exist.
+//! A refusal reveals nothing about rows that the caller may not see: its text is the same whether they exist or not.
 
 use uuid::Uuid;
 
-use super::{attempt, close, exec_in, open_session};
+use super::{
+    attempt, close, exec_in, open_session,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE},
+};
 use crate::world::{Person, Refused, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
@@ -16,7 +19,8 @@ pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
     }
 }
 
-/// Asserts that each person gets the same answer to all statements, and that it begins with `expected`.
+/// Asserts that each person gets the same answer to all statements, and that the answer begins with `expected`. `what`
+/// says what the statements attempt.
 async fn assert_same_answers(people: &[&Person], what: &str, statements: &[(&str, String)], expected: &str) {
     for person in people {
         let mut answers = Vec::new();
@@ -40,15 +44,15 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     world.set(&cancelled, "status = 'cancelled'").await;
     let closed = world.new_session(1).await;
     close(&world, closed.seer.uuid()).await;
-    let me = world.new_player().await;
-    let retired = world.new_character(me.id).await;
+    let caller = world.new_player().await;
+    let retired = world.new_character(caller.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.new_player().await;
-    for (whose, character) in [
-        ("their own character", me.character),
-        ("a retired one", retired),
-        ("another user's", other.character),
-        ("one that does not exist", Uuid::new_v4()),
+    for (description, character) in [
+        ("their own character", caller.character),
+        ("their own retired character", retired),
+        ("another user's character", other.character),
+        ("a character that does not exist", Uuid::new_v4()),
     ] {
         let statements: Vec<(&str, String)> = [
             ("empty", empty.session),
@@ -60,12 +64,12 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
             ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
-        .map(|(case, session)| (case, insert_seat(session, me.id, character)))
+        .map(|(case, session)| (case, insert_seat(session, caller.id, character)))
         .collect();
-        assert_same_answers(&[&me.person], &format!("a seat with {whose}"), &statements, "42501").await;
+        assert_same_answers(&[&caller.person], &format!("a seat with {description}"), &statements, "42501").await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&me.person], "a seat with ON CONFLICT", &skipping_conflicts, "42501").await;
+        assert_same_answers(&[&caller.person], "a seat with ON CONFLICT", &skipping_conflicts, "42501").await;
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
@@ -76,21 +80,22 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         ("a closed account", insert_seat(full.session, closed_player.id, closed_player.character)),
         ("a user that does not exist", insert_seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me.person, &world.visitor()], "another's seat", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
 
 #[tokio::test]
 async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     let world = World::new().await;
-    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let (saver, other, me) = (&theirs.players[0], &theirs.players[1], &mine.players[0]);
-    let saved = world.new_roll(theirs.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved = world.new_roll(theirs.session, other.character, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.exec(&insert_heroic_save(theirs.session, saver.character, saved)).await.unwrap();
+    // The caller plays in one session, and knows ids of rows of another session.
+    let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let (saver, other, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
+    let saved = world.new_roll(other_game.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved = world.new_roll(other_game.session, other.character, "{1,2,1,2,1}", 18, 5).await;
+    saver.person.exec(&insert_heroic_save(other_game.session, saver.character, saved)).await.unwrap();
     for (session, character, what) in [
-        (mine.session, me.character, "in the caller's own session"),
-        (theirs.session, me.character, "in another session"),
-        (theirs.session, saver.character, "in another session, with its player's character"),
+        (own_game.session, caller.character, "in the caller's own session"),
+        (other_game.session, caller.character, "in another session"),
+        (other_game.session, saver.character, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
@@ -98,8 +103,8 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
                 .collect();
-            let expected = if session == mine.session { "SP015" } else { "42501" };
-            assert_same_answers(&[&me.person], what, &statements, expected).await;
+            let expected = if session == own_game.session { ROLL_NOT_SAVEABLE } else { "42501" };
+            assert_same_answers(&[&caller.person], what, &statements, expected).await;
         }
     }
 }
@@ -107,31 +112,29 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
 #[tokio::test]
 async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
-    let (theirs, mine) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    world.set(&theirs, "is_public = true").await;
+    let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    world.set(&other_game, "is_public = true").await;
     let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
     };
-    let adventure_of = |session: Uuid| format!("SELECT adventure_id FROM sessions WHERE id = '{session}'");
     let mut rows = Vec::new();
-    for game in [&theirs, &mine] {
-        let adventure: Uuid = world.owner().value(&adventure_of(game.session)).await.unwrap();
-        let creature: Uuid = world.owner().value(&insert_creature(adventure)).await.unwrap();
+    for game in [&other_game, &own_game] {
+        let creature: Uuid = world.owner().value(&insert_creature(game.adventure)).await.unwrap();
         let seer = game.seer.uuid();
         world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
         let hero = world.new_character(seer).await;
         rows.push([
             ("users", "id", "bio = 'x'", seer),
             ("characters", "id", "name = 'Renamed'", hero),
-            ("adventures", "id", "description = 'x'", adventure),
+            ("adventures", "id", "description = 'x'", game.adventure),
             ("creatures", "id", "name = 'Mouse'", creature),
             ("sessions", "id", "looking_for = 'x'", game.session),
             ("session_players", "session_id", "removed_at = now()", game.session),
             ("tutorial_progress", "user_id", "skipped = true", seer),
         ]);
     }
-    close(&world, mine.seer.uuid()).await;
-    let me = &mine.seer;
+    close(&world, own_game.seer.uuid()).await;
+    let caller = &own_game.seer;
     for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
         let (table, key, change, their_id) = *their_row;
         let statements = |id: Uuid| {
@@ -146,26 +149,28 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             statements
         };
         for (on_their_row, on_no_row) in statements(their_id).iter().zip(statements(Uuid::new_v4())) {
-            let answer = answer_text(me, on_their_row).await;
-            assert_eq!(answer, answer_text(me, &on_no_row).await, "{on_their_row}");
+            let answer = answer_text(caller, on_their_row).await;
+            assert_eq!(answer, answer_text(caller, &on_no_row).await, "{on_their_row}");
             // If the account is checked before the row, the answer is that the account is closed.
-            assert!(answer == "0 rows" || answer.starts_with("SP019"), "{on_their_row}: {answer}");
+            assert!(answer == "0 rows" || answer.starts_with(ACCOUNT_CLOSED), "{on_their_row}: {answer}");
         }
         // The account may know about its own rows, but cannot write them.
-        for on_my_row in statements(my_row.3) {
-            assert!(answer_text(me, &on_my_row).await.starts_with("SP019"), "{on_my_row}");
+        let (_, _, _, my_id) = *my_row;
+        for on_my_row in statements(my_id) {
+            assert!(answer_text(caller, &on_my_row).await.starts_with(ACCOUNT_CLOSED), "{on_my_row}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
+async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let world = World::new().await;
     let (few, many, closed) = (world.new_player().await, world.new_account().await, world.new_player().await);
     for _ in 0..10 {
         world.new_character(many).await;
     }
     close(&world, closed.id).await;
+    // `insert_character` derives the name from the id.
     let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
     let same_name = Uuid::new_v4();
     let statements = [
@@ -174,13 +179,13 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", insert_character(Uuid::new_v4(), closed.id)),
         ("a user that does not exist", insert_character(Uuid::new_v4(), Uuid::new_v4())),
         ("the same name", insert_character(same_name, few.id).replace(&name_of(same_name), &name_of(few.character))),
-        ("ten, with ON CONFLICT", format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many))),
     ];
-    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements[..5], "42501")
+    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements, "42501")
         .await;
-    let me = world.new_user().await;
-    assert!(answer_text(&me, &statements[5].1).await.starts_with("42501"));
-    // Sessions, adventures and tutorials count rows per account too.
+    let caller = world.new_user().await;
+    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many));
+    assert!(answer_text(&caller, &skipping_conflicts).await.starts_with("42501"));
+    // The number of sessions, adventures and tutorials of an account is limited too.
     let busy = world.new_user().await;
     let adventure = world.new_adventure(busy.uuid()).await;
     for _ in 0..20 {
@@ -194,7 +199,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", insert_session(closed.id)),
         ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me, &world.visitor()], "another's session", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, "42501").await;
     let sql =
         format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
@@ -206,7 +211,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", insert_draft(closed.id)),
         ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me, &world.visitor()], "another's adventure", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, "42501").await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
     let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
@@ -215,7 +220,7 @@ async fn a_stranger_does_not_learn_how_many_characters_an_account_has() {
         ("closed", insert_tutorial(closed.id)),
         ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me, &world.visitor()], "another's tutorial", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, "42501").await;
 }
 
 #[tokio::test]
@@ -227,7 +232,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let full = world.new_draft(creator.uuid()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
     world.owner().exec(&sql).await.unwrap();
-    let me = world.new_user().await;
+    let caller = world.new_user().await;
     let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
         [
             ("draft", sql(draft)),
@@ -237,43 +242,46 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
         ]
     };
     let insert_session = |adventure: Uuid| {
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid())
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.uuid())
     };
-    assert_same_answers(&[&me], "a session on it", &for_each_case(&insert_session), "SP009").await;
+    assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
-    assert_same_answers(&[&me, &world.visitor()], "a creature in it", &for_each_case(&insert_creature), "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "a creature in it", &for_each_case(&insert_creature), "42501")
+        .await;
     let insert_invalid_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
     let mut answers = Vec::new();
     for (_, sql) in for_each_case(&insert_invalid_creature) {
-        answers.push(answer_text(&me, &sql).await);
+        answers.push(answer_text(&caller, &sql).await);
     }
     assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
     let change = |adventure: Uuid| format!("UPDATE adventures SET name = 'Mine' WHERE id = '{adventure}'");
-    assert_same_answers(&[&me], "a change of it", &for_each_case(&change), "0 rows").await;
+    assert_same_answers(&[&caller], "a change of it", &for_each_case(&change), "0 rows").await;
     let delete = |adventure: Uuid| format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    assert_same_answers(&[&me], "its deletion", &for_each_case(&delete), "0 rows").await;
-    // Sessions with that adventure are hidden too.
+    assert_same_answers(&[&caller], "its deletion", &for_each_case(&delete), "0 rows").await;
+    // A private session looks like one that does not exist.
     let game = world.new_session(1).await;
     let resize = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
     let statements = [("existing", resize(game.session)), ("one that does not exist", resize(Uuid::new_v4()))];
-    assert_same_answers(&[&me], "another's session", &statements, "0 rows").await;
+    assert_same_answers(&[&caller], "another's session", &statements, "0 rows").await;
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_what_was_rolled() {
+async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
     let (active, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
     let hero = active.players[0].character;
+    // Only a roll of the last 30 seconds can be saved. Rolls dated an hour ahead (-3600) do not become too old
+    // meanwhile.
     let failed = world.new_roll(active.session, hero, "{1,2}", 10, -3600).await;
     let passed = world.new_roll(active.session, hero, "{6,6}", 10, -3600).await;
     let late = world.new_roll(active.session, hero, "{1,2}", 10, 3600).await;
     let saved = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
     let save = insert_heroic_save(active.session, active.players[1].character, saved);
     assert_eq!(attempt(&active.players[1].person, &save).await, "done");
-    let me = world.new_player().await;
+    let caller = world.new_player().await;
     let sql =
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
     let creature: Uuid = world.owner().value(&sql).await.unwrap();
@@ -286,16 +294,16 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("saved", save_of(saved)),
         ("one that does not exist", save_of(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me.person, &world.visitor()], "another's save", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
         ("a character with a seat", insert_roll(active.session, hero)),
         ("a character of another session", insert_roll(active.session, waiting.players[0].character)),
-        ("their own character", insert_roll(active.session, me.character)),
+        ("their own character", insert_roll(active.session, caller.character)),
         ("a character that does not exist", insert_roll(active.session, Uuid::new_v4())),
         ("waiting", insert_roll(waiting.session, waiting.players[0].character)),
-        ("a session that does not exist", insert_roll(Uuid::new_v4(), me.character)),
+        ("a session that does not exist", insert_roll(Uuid::new_v4(), caller.character)),
     ];
-    assert_same_answers(&[&me.person, &world.visitor()], "a roll", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, "42501").await;
     let creature_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -308,7 +316,7 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session)),
         ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
     let [existing, _, missing, _] = statements;
     assert_same_answers(&[&active.players[0].person], "a creature's roll", &[existing, missing], "42501").await;
@@ -320,53 +328,55 @@ async fn a_stranger_does_not_learn_what_was_rolled() {
         ("waiting", insert_event(waiting.session)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&me.person, &world.visitor()], "an event", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, "42501").await;
     let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
     let statements = [("existing", wound(hero)), ("one that does not exist", wound(Uuid::new_v4()))];
-    assert_same_answers(&[&me.person], "a wound", &statements, "0 rows").await;
+    assert_same_answers(&[&caller.person], "a wound", &statements, "0 rows").await;
 }
 
 #[tokio::test]
-async fn another_persons_character_looks_like_one_that_does_not_exist() {
+async fn joining_reveals_nothing_about_characters_of_others() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (me, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
+    let (caller, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
     let retired = world.new_character(other.id).await;
     world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     close(&world, closed.id).await;
     let statements = [
-        ("living", insert_seat(game.session, me.id, other.character)),
-        ("retired", insert_seat(game.session, me.id, retired)),
-        ("of a closed account", insert_seat(game.session, me.id, closed.character)),
+        ("living", insert_seat(game.session, caller.id, other.character)),
+        ("retired", insert_seat(game.session, caller.id, retired)),
+        ("of a closed account", insert_seat(game.session, caller.id, closed.character)),
     ];
-    assert_same_answers(&[&me.person], "another's character in their own seat", &statements, "SP006").await;
+    assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
+        .await;
     let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
     let statements = [
-        ("own", join(me.character, "ZZZZZZ")),
+        ("own", join(caller.character, "ZZZZZZ")),
         ("another's", join(other.character, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
-    assert_same_answers(&[&me.person], "an unknown code", &statements, "SP020").await;
+    assert_same_answers(&[&caller.person], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
 }
 
 /// Whoever has the code of a private session learns its id only by joining it.
 #[tokio::test]
-async fn joining_by_code_without_a_character_does_not_tell_the_id_of_the_session() {
+async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let code: String =
         world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let me = world.new_user().await;
+    let caller = world.new_user().await;
     let statements = [
         ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
         ("no session", "SELECT * FROM private.join_by_code('ZZZZZZ', NULL)".to_owned()),
     ];
-    assert_same_answers(&[&me], "a code without a character", &statements, "22004").await;
+    // 22004 is `null_value_not_allowed`.
+    assert_same_answers(&[&caller], "a code without a character", &statements, "22004").await;
 }
 
 #[tokio::test]
-async fn a_creature_for_anothers_adventure_does_not_tell_which_ids_are_used() {
+async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let (published, draft) = (world.new_adventure(creator.uuid()).await, world.new_draft(creator.uuid()).await);

@@ -1,21 +1,27 @@
-//! Every limit: at its edge, under concurrency, in old snapshots, and while rows are being deleted.
+//! Every limit on the number of rows: at its edge, under concurrency, and in old snapshots.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{
+        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
+        SEAT_LIMIT_REACHED, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
+    },
+};
 use crate::world::{Person, World, insert_character, insert_seat, run_together};
 
-/// A limit that one more row reaches, and statements that each add one row.
+/// A limit that is reached by one more row.
 struct Limit {
     name: &'static str,
     /// The SQLSTATE of the refusal.
     code: &'static str,
     maximum: i64,
     /// A query that counts the rows.
-    count: String,
-    /// A query that reads the counter.
-    counter: String,
-    /// Statements that each add one row, and who sends them.
+    count_query: String,
+    /// A query that reads the counter that the triggers maintain.
+    counter_query: String,
+    /// Statements that each add one row, with the user who sends them.
     statements: Vec<(Person, String)>,
 }
 
@@ -29,115 +35,129 @@ pub async fn create_characters(world: &World, user: Uuid, count: i64, are_retire
     world.owner().exec(&sql).await.unwrap();
 }
 
-/// Creates the rows for every limit, with `count` statements each.
-async fn create_limits(world: &World, count: usize) -> Vec<Limit> {
+/// Creates for every limit all rows but the last one, and `statement_count` statements that each add one more.
+async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
     let counter_of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
-    let me = world.new_user().await;
-    create_characters(world, me.uuid(), 9, false).await;
+    let user = world.new_user().await;
+    create_characters(world, user.uuid(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
-        code: "SP001",
+        code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
-        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
-        counter: counter_of(me.uuid(), "living_characters"),
-        statements: (0..count).map(|_| (me.clone(), insert_character(Uuid::new_v4(), me.uuid()))).collect(),
+        count_query: format!(
+            "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
+            user.uuid()
+        ),
+        counter_query: counter_of(user.uuid(), "living_characters"),
+        statements: (0..statement_count)
+            .map(|_| (user.clone(), insert_character(Uuid::new_v4(), user.uuid())))
+            .collect(),
     });
 
-    let me = world.new_user().await;
-    create_characters(world, me.uuid(), 9, false).await;
-    create_characters(world, me.uuid(), count as i64, true).await;
+    let user = world.new_user().await;
+    create_characters(world, user.uuid(), 9, false).await;
+    create_characters(world, user.uuid(), statement_count as i64, true).await;
     let retired: Vec<Uuid> = owner
-        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()))
+        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", user.uuid()))
         .await
         .unwrap();
     limits.push(Limit {
         name: "living characters, unretired",
-        code: "SP001",
+        code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
-        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()),
-        counter: counter_of(me.uuid(), "living_characters"),
+        count_query: format!(
+            "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
+            user.uuid()
+        ),
+        counter_query: counter_of(user.uuid(), "living_characters"),
         statements: retired
             .iter()
-            .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
+            .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
             .collect(),
     });
 
-    let me = world.new_user().await;
-    create_characters(world, me.uuid(), 99, true).await;
-    create_characters(world, me.uuid(), count.min(10) as i64, false).await;
+    let user = world.new_user().await;
+    create_characters(world, user.uuid(), 99, true).await;
+    // An account may have only ten living characters.
+    create_characters(world, user.uuid(), statement_count.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
-        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", me.uuid()))
+        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.uuid()))
         .await
         .unwrap();
     limits.push(Limit {
         name: "retired characters",
-        code: "SP022",
+        code: RETIRED_LIMIT_REACHED,
         maximum: 100,
-        count: format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", me.uuid()),
-        counter: counter_of(me.uuid(), "retired_characters"),
+        count_query: format!(
+            "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
+            user.uuid()
+        ),
+        counter_query: counter_of(user.uuid(), "retired_characters"),
         statements: living
             .iter()
-            .map(|id| (me.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
+            .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
             .collect(),
     });
 
     let player = world.new_player().await;
-    let (seer, other) = (world.new_account().await, world.new_account().await);
-    let adventure = world.new_adventure(seer).await;
+    // With several Seers, none reaches the limit of live sessions per Seer.
+    let (first_seer, second_seer) = (world.new_account().await, world.new_account().await);
+    let adventure = world.new_adventure(first_seer).await;
     for index in 0..19 {
-        let session = open_session(world, if index % 2 == 0 { seer } else { other }, adventure, true).await;
+        let seer = if index % 2 == 0 { first_seer } else { second_seer };
+        let session = open_session(world, seer, adventure, true).await;
         owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
     }
     let mut statements = Vec::new();
     let third_seer = world.new_account().await;
-    for _ in 0..count {
+    for _ in 0..statement_count {
         let session = open_session(world, third_seer, adventure, true).await;
         statements.push((player.person.clone(), insert_seat(session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
-        code: "SP023",
+        code: SEAT_LIMIT_REACHED,
         maximum: 20,
-        count: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
-        counter: counter_of(player.id, "live_seats"),
+        count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
+        counter_query: counter_of(player.id, "live_seats"),
         statements,
     });
 
-    let me = world.new_user().await;
+    let user = world.new_user().await;
     for _ in 0..19 {
-        open_session(world, me.uuid(), adventure, false).await;
+        open_session(world, user.uuid(), adventure, false).await;
     }
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.uuid());
     limits.push(Limit {
         name: "live sessions as Seer",
-        code: "SP024",
+        code: SESSION_LIMIT_REACHED,
         maximum: 20,
-        count: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", me.uuid()),
-        counter: counter_of(me.uuid(), "live_sessions"),
-        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
+        count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.uuid()),
+        counter_query: counter_of(user.uuid(), "live_sessions"),
+        statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
-    let me = world.new_user().await;
+    let user = world.new_user().await;
     let sql = format!(
         "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
-        me.uuid()
+        user.uuid()
     );
     owner.exec(&sql).await.unwrap();
-    let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", me.uuid());
+    let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", user.uuid());
     limits.push(Limit {
         name: "adventures",
-        code: "SP025",
+        code: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
-        count: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", me.uuid()),
-        counter: counter_of(me.uuid(), "adventure_count"),
-        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
+        count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.uuid()),
+        counter_query: counter_of(user.uuid(), "adventure_count"),
+        statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
-    let me = world.new_user().await;
-    let draft = world.new_draft(me.uuid()).await;
+    let user = world.new_user().await;
+    let draft = world.new_draft(user.uuid()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
     );
@@ -145,33 +165,37 @@ async fn create_limits(world: &World, count: usize) -> Vec<Limit> {
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'One more')");
     limits.push(Limit {
         name: "creatures of an adventure",
-        code: "SP026",
+        code: CREATURE_LIMIT_REACHED,
         maximum: 200,
-        count: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
-        counter: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
-        statements: (0..count).map(|_| (me.clone(), insert.clone())).collect(),
+        count_query: format!("SELECT count(*) FROM creatures WHERE adventure_id = '{draft}'"),
+        counter_query: format!("SELECT creature_count FROM adventures WHERE id = '{draft}'"),
+        statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
     let game = world.new_session(3).await;
     world.set(&game, "is_public = true").await;
     let mut statements = Vec::new();
-    for _ in 0..count {
+    for _ in 0..statement_count {
         let player = world.new_player().await;
         statements.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
     }
     limits.push(Limit {
         name: "seats of a session",
-        code: "SP002",
+        code: SESSION_FULL,
         maximum: 4,
-        count: format!("SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active", game.session),
-        counter: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
+        count_query: format!(
+            "SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active",
+            game.session
+        ),
+        counter_query: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
         statements,
     });
     limits
 }
 
 async fn assert_limit_holds(world: &World, limit: &Limit) {
-    let (rows, counter) = (query_number(world, &limit.count).await, query_number(world, &limit.counter).await);
+    let rows = query_number(world, &limit.count_query).await;
+    let counter = query_number(world, &limit.counter_query).await;
     assert!(rows <= limit.maximum, "{}: {rows} of {}", limit.name, limit.maximum);
     assert_eq!(rows, counter, "{}: the counter is wrong", limit.name);
 }
@@ -181,10 +205,10 @@ async fn each_limit_can_be_reached_but_not_exceeded() {
     let world = World::new().await;
     for limit in create_limits(&world, 2).await {
         let (person, sql) = &limit.statements[0];
-        assert_eq!(attempt(person, sql).await, "done", "{}: the last", limit.name);
+        assert_eq!(attempt(person, sql).await, "done", "{}: the last row", limit.name);
         let (person, sql) = &limit.statements[1];
-        assert_eq!(attempt(person, sql).await, limit.code, "{}: one more", limit.name);
-        assert_eq!(query_number(&world, &limit.count).await, limit.maximum, "{}", limit.name);
+        assert_eq!(attempt(person, sql).await, limit.code, "{}: one row too many", limit.name);
+        assert_eq!(query_number(&world, &limit.count_query).await, limit.maximum, "{}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
     assert_invariants(&world).await;
@@ -213,19 +237,22 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in create_limits(&world, 3).await {
-        // All three snapshots show room for one more row. The first transaction inserts it; one tries before the first
-        // has committed, one afterwards.
-        let (first, second, third) = (&limit.statements[0], &limit.statements[1], &limit.statements[2]);
-        let (early, late) = (second.0.begin_with_snapshot().await, third.0.begin_with_snapshot().await);
-        let open = first.0.begin_with_snapshot().await;
-        exec_in(&open, &first.1).await.unwrap();
-        let statement = second.1.clone();
-        let waiting = tokio::spawn(async move { exec_and_commit(early, &statement).await });
+        // All three snapshots show room for one more row. The first transaction inserts it. The second one tries before
+        // the first has committed, and the third one afterwards.
+        let [(first_person, first_sql), (second_person, second_sql), (third_person, third_sql)] = &limit.statements[..]
+        else {
+            panic!("three statements")
+        };
+        let (second, third) = (second_person.begin_with_snapshot().await, third_person.begin_with_snapshot().await);
+        let first = first_person.begin_with_snapshot().await;
+        exec_in(&first, first_sql).await.unwrap();
+        let second_sql = second_sql.clone();
+        let waiting = tokio::spawn(async move { exec_and_commit(second, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        open.commit().await.unwrap();
+        first.commit().await.unwrap();
         let outcome = waiting.await.unwrap();
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = exec_and_commit(late, &third.1).await;
+        let outcome = exec_and_commit(third, third_sql).await;
         assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
@@ -236,19 +263,19 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
 async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let (seer, other) = (world.new_account().await, world.new_account().await);
+    let (seer, other_seer) = (world.new_account().await, world.new_account().await);
     let adventure = world.new_adventure(seer).await;
     for index in 0..30 {
-        open_session(&world, if index % 2 == 0 { seer } else { other }, adventure, true).await;
+        open_session(&world, if index % 2 == 0 { seer } else { other_seer }, adventure, true).await;
     }
     let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
         player.id, player.character
     );
-    assert_eq!(attempt(&player.person, &join_all).await, "SP023");
-    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, "SP023");
-    // Twenty seats are allowed; the seats of a session that ends no longer count.
+    assert_eq!(attempt(&player.person, &join_all).await, SEAT_LIMIT_REACHED);
+    assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
+    // Twenty seats are allowed. After a session has ended, its seats no longer count.
     assert_eq!(player.person.exec(&format!("{join_all} LIMIT 20")).await, Ok(20));
     assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
@@ -258,23 +285,24 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_makes_room_for_another() {
+async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     let world = World::new().await;
-    let me = world.new_user().await;
-    let adventure = world.new_adventure(me.uuid()).await;
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", me.uuid());
+    let user = world.new_user().await;
+    let adventure = world.new_adventure(user.uuid()).await;
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.uuid());
     for _ in 0..20 {
-        assert_eq!(attempt(&me, &insert).await, "done");
+        assert_eq!(attempt(&user, &insert).await, "done");
     }
-    assert_eq!(attempt(&me, &insert).await, "SP024");
+    assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED);
     for end in ["cancelled", "deleted"] {
         let one_session =
-            format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", me.uuid());
+            format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.uuid());
         match end {
             "deleted" => {
+                // The service must cancel a live session before it deletes it.
                 assert_eq!(
                     attempt(&world.service(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
-                    "SP031"
+                    SESSION_LIVE
                 );
                 assert_eq!(
                     attempt(&world.owner(), &format!("DELETE FROM sessions WHERE id = {one_session}")).await,
@@ -282,25 +310,25 @@ async fn a_session_that_ends_makes_room_for_another() {
                 )
             }
             _ => assert_eq!(
-                attempt(&me, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one_session}")).await,
+                attempt(&user, &format!("UPDATE sessions SET status = '{end}' WHERE id = {one_session}")).await,
                 "done"
             ),
         }
-        assert_eq!(attempt(&me, &insert).await, "done", "{end}");
-        assert_eq!(attempt(&me, &insert).await, "SP024", "{end}");
+        assert_eq!(attempt(&user, &insert).await, "done", "{end}");
+        assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED, "{end}");
     }
     // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =
-        format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", me.uuid());
-    assert_eq!(me.exec(&cancel).await, Ok(20));
-    assert_eq!(query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", me.uuid())).await, 0);
-    let open_sessions = |count: usize| {
+        format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", user.uuid());
+    assert_eq!(user.exec(&cancel).await, Ok(20));
+    assert_eq!(query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", user.uuid())).await, 0);
+    let open_sessions = |session_count: usize| {
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {count})",
-            me.uuid()
+            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
+            user.uuid()
         )
     };
-    assert_eq!(attempt(&me, &open_sessions(21)).await, "SP024");
-    assert_eq!(me.exec(&open_sessions(20)).await, Ok(20));
+    assert_eq!(attempt(&user, &open_sessions(21)).await, SESSION_LIMIT_REACHED);
+    assert_eq!(user.exec(&open_sessions(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

@@ -1,18 +1,21 @@
-//! Functions lock a row before they read what they decide by. While they wait for a lock, they hold no other lock that
-//! somebody may be waiting for.
+//! A function that decides by a row's values locks the row before it reads them. While it waits for a lock, it holds no
+//! other lock that somebody may be waiting for.
 
 use super::{
     assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, exec_in,
-    full_account::create_full_account, query_number,
+    full_account::create_full_account,
+    query_number,
+    sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, PLAYER_REMOVED},
 };
 use crate::world::{World, insert_character, insert_roll, insert_seat};
 
 /// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
 #[tokio::test]
-async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile() {
+async fn closing_holds_no_other_row_while_it_waits_for_one() {
     let world = World::new().await;
     for is_deletion in [false, true] {
-        for waited_for in 0..(if is_deletion { 9 } else { 8 }) {
+        let row_count = if is_deletion { 9 } else { 8 };
+        for busy_row in 0..row_count {
             let fixture = create_full_account(&world).await;
             let (account, player) = (fixture.account, &fixture.live.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
@@ -34,9 +37,10 @@ async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile
             if is_deletion {
                 rows.push(format!("sessions WHERE id = '{unshared}'"));
             }
+            assert_eq!(rows.len(), row_count);
             let holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
-            assert_eq!(exec_in(&holder, &lock(&rows[waited_for])).await, Ok(1));
+            assert_eq!(exec_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
             let closing = world.administrator().await.begin().await;
             exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete(account, is_deletion);
@@ -44,7 +48,7 @@ async fn closing_waits_for_each_row_that_it_changes_and_holds_no_other_meanwhile
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
                 let outcome = exec_in(&holder, &lock(row)).await;
-                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[waited_for]);
+                assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
             }
             holder.rollback().await.unwrap();
             assert_eq!(closed.await.unwrap(), "done");
@@ -66,7 +70,7 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.uuid());
     let changed = tokio::spawn(async move { exec_and_commit(changing, &address).await });
     world.owner().wait_for_lock_waiters(1).await;
-    // Longer than a second, which is the limit for a wait for the address.
+    // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     holder.rollback().await.unwrap();
     assert_eq!(changed.await.unwrap(), "done");
@@ -74,7 +78,7 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     assert_eq!(world.owner().count(&moved).await, 1);
 }
 
-/// The player retires the character while the service seats it.
+/// A player retires their character. Before that is committed, the service takes a seat with it.
 #[tokio::test]
 async fn a_seat_waits_for_the_change_of_its_character() {
     let world = World::new().await;
@@ -84,7 +88,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     assert_eq!(exec_in(&retiring, &retire).await, Ok(1));
     let sql = insert_seat(game.session, player.id, player.character);
-    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, "SP007");
+    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
 }
 
 /// The Seer removes a player, who enters the code again before the removal is committed.
@@ -99,7 +103,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let code: String =
         world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, "SP028");
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -136,12 +140,12 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), "SP019");
+    assert_eq!(seated.await.unwrap(), ACCOUNT_CLOSED);
     assert_invariants(&world).await;
 }
 
-/// What the service adds for an account that is closing waits for the profile, whose counters it changes, and is then
-/// refused.
+/// If the service inserts a row for an account that is closing, it waits for the profile, because the insertion changes
+/// a counter there. Then it is refused.
 #[tokio::test]
 async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     let world = World::new().await;
@@ -163,12 +167,12 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     closing.commit().await.unwrap();
     for inserted in waiting {
         let (outcome, insert) = inserted.await.unwrap();
-        assert_eq!(outcome, "SP019", "{insert}");
+        assert_eq!(outcome, ACCOUNT_CLOSED, "{insert}");
     }
     assert_invariants(&world).await;
 }
 
-/// A reader that has seen an event of the service has missed none before it.
+/// Because each event waits for the one before, a reader that has seen an event has missed none before it.
 #[tokio::test]
 async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let world = World::new().await;
@@ -196,13 +200,13 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
         let deletion = world.owner().begin().await;
         exec_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
         let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session);
-        assert_eq!(exec_and_commit(deletion, &delete).await, "55P03", "{locked}");
+        assert_eq!(exec_and_commit(deletion, &delete).await, "55P03", "lock_not_available: {locked}");
         holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
 }
 
-/// The owner of the tables moves two sessions at once, each from one Seer to the other.
+/// The owner of the tables gives each of two Seers the session of the other one, in two concurrent statements.
 #[tokio::test]
 async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let world = World::new().await;
@@ -210,6 +214,7 @@ async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let mut seers = [games[0].seer.uuid(), games[1].seer.uuid()];
     seers.sort();
     let [low, high] = seers;
+    // This lock makes the first statement wait until the second one has started.
     let holder = world.owner().begin().await;
     assert_eq!(exec_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
     let mut moves = Vec::new();
@@ -256,32 +261,32 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
                     .await
                     .unwrap();
             } else {
-                let old = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                owner.exec(&format!("UPDATE sessions SET {old} {of_session}")).await.unwrap();
+                let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                owner.exec(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
             }
         }
-        let mut locked = vec![
+        let mut lockable = vec![
             format!("sessions WHERE seer_id = '{}'", game.seer.uuid()),
             format!("users WHERE id = '{}'", game.seer.uuid()),
             format!("users WHERE id = '{}'", player.id),
             format!("characters WHERE id = '{}'", player.character),
         ];
         if job == "archive_sessions" {
-            locked.push(format!("session_players WHERE user_id = '{}'", player.id));
-            locked.push(format!("adventures WHERE id = '{}'", game.adventure));
-            locked.push(format!("creatures WHERE adventure_id = '{}'", game.adventure));
+            lockable.push(format!("session_players WHERE user_id = '{}'", player.id));
+            lockable.push(format!("adventures WHERE id = '{}'", game.adventure));
+            lockable.push(format!("creatures WHERE adventure_id = '{}'", game.adventure));
         }
-        for locked in locked {
+        for locked in lockable {
             let holder = owner.begin().await;
             exec_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
             let running = world.service().begin().await;
-            // Fifteen waits of 200 ms take three seconds.
+            // Less than fifteen waits of 200 ms, which would take three seconds.
             exec_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
             let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS sessions");
             exec_in(&running, &run).await.unwrap();
-            // `exec_in` returns the number of rows: one if the job did nothing to any session.
-            let matching = exec_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
-            assert_eq!(matching, Ok(1), "{job}: {locked}");
+            // This finds the row if the job has processed no session.
+            let deleted = exec_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
+            assert_eq!(deleted, Ok(1), "{job}: {locked}");
             running.rollback().await.unwrap();
             holder.rollback().await.unwrap();
         }
@@ -325,7 +330,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
     let holder = world.owner().begin().await;
     assert_eq!(exec_in(&holder, &lock(low)).await, Ok(1));
-    // So that this holds for any plan of the deletion.
+    // Without index scans, the deletion finds the sessions in the order in which they are stored.
     let deleting = world.owner().begin().await;
     exec_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");

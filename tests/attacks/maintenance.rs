@@ -1,15 +1,15 @@
-//! No session stays for ever: abandoned sessions are cancelled, and ended ones are archived.
+//! No session stays for ever: one job cancels abandoned sessions, and another archives ended ones.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, open_session, query_number};
+use super::{assert_invariants, attempt, exec_in, open_session, query_number, sqlstates::CHARACTER_SEATED};
 use crate::world::{World, insert_seat};
 
 async fn status(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-async fn set(world: &World, session: Uuid, assignments: &str) {
+async fn update_session(world: &World, session: Uuid, assignments: &str) {
     assert_eq!(
         attempt(&world.owner(), &format!("UPDATE sessions SET {assignments} WHERE id = '{session}'")).await,
         "done",
@@ -25,8 +25,8 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
-        set(&world, game.session, &format!("status = '{final_status}'")).await;
-        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
+        update_session(&world, game.session, &format!("status = '{final_status}'")).await;
+        update_session(&world, game.session, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
             world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
@@ -49,14 +49,19 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
     let world = World::new().await;
     for index in 0..6 {
         let game = world.new_active_session(1).await;
-        set(&world, game.session, if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" }).await;
-        set(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
+        update_session(
+            &world,
+            game.session,
+            if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" },
+        )
+        .await;
+        update_session(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
     }
-    let mut moved = Vec::new();
+    let mut archived_counts = Vec::new();
     for _ in 0..4 {
-        moved.push(world.service().value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
+        archived_counts.push(world.service().value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
     }
-    assert_eq!(moved, [2, 2, 2, 0]);
+    assert_eq!(archived_counts, [2, 2, 2, 0]);
     assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
     assert_invariants(&world).await;
 }
@@ -65,8 +70,8 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
 async fn abandoned_sessions_are_cancelled() {
     let world = World::new().await;
     let mut expected = Vec::new();
-    // A session is abandoned a week after the start that it was scheduled for, a month after its creation if it has no
-    // such start, and, once it has begun, a month after its last event.
+    // A session that has not begun is abandoned a week after its scheduled start or, if it has none, a month after its
+    // creation. A session that has begun is abandoned a month after its last event.
     for (initial_status, assignments, is_abandoned) in [
         ("waiting", "scheduled_start = now() - INTERVAL '8 days'", true),
         ("waiting", "scheduled_start = now() - INTERVAL '6 days'", false),
@@ -95,7 +100,7 @@ async fn abandoned_sessions_are_cancelled() {
             "started_at = now() - INTERVAL '60 days', created_at = now() - INTERVAL '90 days', last_event_at = now() - INTERVAL '27 days'",
             false,
         ),
-        // A session that is still played, although it was scheduled long ago.
+        // This session is still played, although it was scheduled long ago.
         ("active", "scheduled_start = now() - INTERVAL '80 days', last_event_at = now() - INTERVAL '1 day'", false),
     ] {
         let game = world.new_session(2).await;
@@ -105,18 +110,18 @@ async fn abandoned_sessions_are_cancelled() {
             _ => &[initial_status],
         };
         for step in steps {
-            set(&world, game.session, &format!("status = '{step}'")).await;
+            update_session(&world, game.session, &format!("status = '{step}'")).await;
         }
-        set(&world, game.session, assignments).await;
+        update_session(&world, game.session, assignments).await;
         expected.push((game, initial_status, assignments, is_abandoned));
     }
-    // In batches, until none is left.
+    // In batches of two, until none is left.
     let mut cancelled = 0;
     loop {
-        let batch: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
-        assert!(batch <= 2);
-        cancelled += batch;
-        if batch == 0 {
+        let cancelled_now: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
+        assert!(cancelled_now <= 2);
+        cancelled += cancelled_now;
+        if cancelled_now == 0 {
             break;
         }
     }
@@ -132,7 +137,7 @@ async fn abandoned_sessions_are_cancelled() {
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
         assert_eq!(
             attempt(&player.person, &retire).await,
-            if *is_abandoned { "done" } else { "SP008" },
+            if *is_abandoned { "done" } else { CHARACTER_SEATED },
             "{assignments}"
         );
     }
@@ -140,10 +145,10 @@ async fn abandoned_sessions_are_cancelled() {
 }
 
 #[tokio::test]
-async fn an_event_keeps_a_session_alive() {
+async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    set(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
+    update_session(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     assert_eq!(attempt(&game.players[0].person, &event).await, "done");
@@ -164,22 +169,20 @@ async fn only_the_service_may_run_maintenance() {
 #[tokio::test]
 async fn maintenance_does_not_wait_for_a_locked_session() {
     let world = World::new().await;
-    let (seer, adventure) = {
-        let seer = world.new_account().await;
-        (seer, world.new_adventure(seer).await)
-    };
+    let seer = world.new_account().await;
+    let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
         let player = world.new_player().await;
         world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
-        set(&world, session, "created_at = now() - INTERVAL '60 days'").await;
+        update_session(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
     exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
-    assert_eq!(attempt(&world.service(), sql).await, "done", "it skips a locked session");
+    assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
     assert_eq!(status(&world, sessions[0]).await, "waiting");

@@ -1,6 +1,6 @@
 //! What somebody with a few ordinary accounts and an hour of time would try: each kind of attack in several forms, in
-//! plain SQL, as visitor, stranger, participant, Seer and closed account, on two connections, and in transactions with
-//! an old snapshot.
+//! plain SQL, on two connections, and in transactions with an old snapshot. The attackers are visitors, strangers,
+//! participants, Seers, and users whose account is closed.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -11,28 +11,29 @@ mod accounts;
 mod adventures;
 mod archive;
 mod changed_again;
+mod chosen_ids;
 mod closing;
 mod deadlocks;
 mod deleted_rows;
 mod escalation;
 mod extremes;
 mod full_account;
-mod ids;
 mod in_flight;
 mod leaks;
 mod limits;
 mod lock_order;
 mod maintenance;
+mod names_and_urls;
 mod old_snapshots;
-mod one_session;
+mod one_session_per_statement;
 mod play;
 mod printed_size;
 mod role_changes;
-mod rows;
+mod rows_per_statement;
 mod seats;
 mod sizes;
+mod sqlstates;
 mod starvation;
-mod texts;
 mod times;
 mod tokens;
 mod traces;
@@ -52,7 +53,7 @@ async fn attempt(person: &Person, sql: &str) -> String {
     outcome_code(person.exec(sql).await)
 }
 
-/// Starts a statement, commits the transaction for which it waits, and returns the statement's [`outcome_code`].
+/// Starts a statement, commits the transaction for whose lock it waits, and returns the statement's [`outcome_code`].
 async fn attempt_after_waiting(world: &World, person: &Person, sql: String, holder: DatabaseTransaction) -> String {
     let person = person.clone();
     let attempted = tokio::spawn(async move { attempt(&person, &sql).await });
@@ -88,7 +89,8 @@ async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String 
     }
 }
 
-/// Returns the statement with which the platform closes an account (by soft deletion), or deletes it.
+/// Returns the statement with which the platform deletes an account or, if `is_deletion` is false, closes it by soft
+/// deletion.
 fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
     match is_deletion {
         true => format!("DELETE FROM auth.users WHERE id = '{account}'"),
@@ -105,7 +107,7 @@ async fn is_closed(world: &World, account: Uuid) -> bool {
     world.owner().value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Creates a waiting session of that Seer and returns its id.
+/// Creates a waiting session of a Seer, and returns its id.
 async fn open_session(world: &World, seer: Uuid, adventure: Uuid, is_public: bool) -> Uuid {
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
@@ -113,7 +115,7 @@ async fn open_session(world: &World, seer: Uuid, adventure: Uuid, is_public: boo
     world.owner().value(&sql).await.unwrap()
 }
 
-/// Runs a query for one number as the owner, and returns that number.
+/// Runs a query as the owner, and returns its only number.
 async fn query_number(world: &World, sql: &str) -> i64 {
     world.owner().value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }

@@ -4,8 +4,12 @@ use super::{
     assert_invariants, attempt, close, close_or_delete, exec_and_commit,
     full_account::{all_writes, create_full_account},
     is_closed,
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED},
 };
-use crate::world::{World, insert_seat};
+use crate::{
+    random_operations::broken_invariants,
+    world::{World, insert_seat},
+};
 
 #[tokio::test]
 async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
@@ -13,39 +17,40 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let fixture = create_full_account(&world).await;
     let mut transactions = Vec::new();
     let statements = all_writes(&fixture);
-    // Every third one, because each transaction holds one of the 40 connections.
     let open_session =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
+    // Only every third write, because each transaction holds one of the pool's 40 connections.
     for sql in statements.iter().step_by(3).chain([&open_session]) {
-        transactions.push((fixture.me.begin_with_snapshot().await, sql));
+        transactions.push((fixture.person.begin_with_snapshot().await, sql));
     }
     close(&world, fixture.account).await;
     for (transaction, sql) in transactions {
         let outcome = exec_and_commit(transaction, sql).await;
-        assert!(["SP019", "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        assert!([ACCOUNT_CLOSED, "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
     }
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn closing_an_account_with_an_old_snapshot_includes_newer_rows_or_fails() {
+async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() {
     let world = World::new().await;
-    let count = all_writes(&create_full_account(&world).await).len();
-    for index in (0..count).step_by(2) {
+    let write_count = all_writes(&create_full_account(&world).await).len();
+    // Every second write of `all_writes`; the first is replaced by one that is not in the list.
+    for index in (0..write_count).step_by(2) {
         let fixture = create_full_account(&world).await;
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing = fixture.me.begin_with_snapshot().await;
-        assert_eq!(attempt(&fixture.me, &sql).await, "done", "{sql}");
+        let closing = fixture.person.begin_with_snapshot().await;
+        assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
         let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
         assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
-        assert_eq!(crate::random_operations::broken_invariants(&world).await, [""; 0], "{sql}");
+        assert_eq!(broken_invariants(&world).await, [""; 0], "{sql}");
     }
 }
 
 #[tokio::test]
-async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
+async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() {
     let world = World::new().await;
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.set(&game, "is_public = true").await;
@@ -54,20 +59,20 @@ async fn a_seated_character_does_not_retire_in_a_snapshot_without_its_seat() {
     assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
     let outcome = exec_and_commit(retiring, &retire).await;
-    assert!(["SP008", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert!([CHARACTER_SEATED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
     let other = world.new_player().await;
     let joining = other.person.begin_with_snapshot().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
     assert_eq!(attempt(&other.person, &retire).await, "done");
     let outcome = exec_and_commit(joining, &insert_seat(game.session, other.id, other.character)).await;
-    assert!(["SP007", "40001"].contains(&outcome.as_str()), "{outcome}");
+    assert!([CHARACTER_RETIRED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
     assert_eq!(attempt(&third.person, &insert_seat(game.session, third.id, third.character)).await, "done");
     let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
-    assert!(["23503", "40001", "SP008"].contains(&outcome.as_str()), "{outcome}");
+    assert!(["23503", "40001", CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
 
@@ -90,15 +95,15 @@ async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_publish
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.uuid()).await;
-    let old = stranger.begin_with_snapshot().await;
+    let with_old_snapshot = stranger.begin_with_snapshot().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-    let outcome = exec_and_commit(old, &insert).await;
+    let outcome = exec_and_commit(with_old_snapshot, &insert).await;
     assert!(
-        ["SP009", "40001"].contains(&outcome.as_str()),
+        [ADVENTURE_NOT_PLAYABLE, "40001"].contains(&outcome.as_str()),
         "{outcome}: the Seer could read what the creator writes from now on"
     );
 }
@@ -106,37 +111,38 @@ async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_publish
 #[tokio::test]
 async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() {
     for write in [
-        "INSERT INTO tutorial_progress (user_id) VALUES ('{me}')",
+        "INSERT INTO tutorial_progress (user_id) VALUES ('{account}')",
         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.late')",
-        "INSERT INTO adventures (creator_id, name) VALUES ('{me}', 'Too late')",
-        "UPDATE characters SET name = 'Too late' WHERE user_id = '{me}'",
-        "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{me}'",
+        "INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'Too late')",
+        "UPDATE characters SET name = 'Too late' WHERE user_id = '{account}'",
+        "SELECT private.change_hit_points(id, -1) FROM characters WHERE user_id = '{account}'",
     ] {
         let world = World::new().await;
         let game = world.new_active_session(2).await;
         let player = &game.players[0];
-        let write = write.replace("{me}", &player.id.to_string()).replace("{session}", &game.session.to_string());
-        let old = player.person.begin_with_snapshot().await;
+        let write = write.replace("{account}", &player.id.to_string()).replace("{session}", &game.session.to_string());
+        let with_old_snapshot = player.person.begin_with_snapshot().await;
         let close = close_or_delete(player.id, false);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
-        let outcome = exec_and_commit(old, &write).await;
-        assert!(["SP019", "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
+        let outcome = exec_and_commit(with_old_snapshot, &write).await;
+        assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
     }
 }
 
-/// An inactive seat changes no counter of the profile. Its foreign key notices that the profile was closed.
+/// Inserting an inactive seat changes no counter of the profile, so only its foreign key notices that the profile was
+/// closed.
 #[tokio::test]
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
-    let old = world.service().begin_with_snapshot().await;
+    let with_old_snapshot = world.service().begin_with_snapshot().await;
     assert_eq!(attempt(&world.owner(), &close_or_delete(player.id, false)).await, "done");
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
         game.session, player.id, player.character
     );
-    assert_eq!(exec_and_commit(old, &seat).await, "40001");
+    assert_eq!(exec_and_commit(with_old_snapshot, &seat).await, "40001");
     assert_invariants(&world).await;
 }

@@ -1,14 +1,17 @@
-//! Play: locks are taken in one order, only a row that is inserted uses up a heroic save, counters cannot be inflated,
-//! old sessions cannot fill the lobby, and integers are stored as integers.
+//! Playing: statements over many rows do not deadlock, only an inserted row uses up a heroic save, statistics cannot be
+//! inflated, old sessions cannot fill the lobby, and integers must be written as integers.
 
 use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, open_session, outcome_code, query_number};
+use super::{
+    assert_invariants, attempt, dry_run, exec_in, open_session, query_number,
+    sqlstates::{HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST},
+};
 use crate::world::{Player, World, insert_heroic_save, insert_seat, run_together};
 
-/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. A statement
-/// ends sessions in the order in which they were created.
+/// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So a
+/// statement that ends all sessions of one Seer finds the players in the opposite order to a statement of the other.
 async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uuid; 2] {
     let seers = [world.new_account().await, world.new_account().await];
     let adventures = [world.new_adventure(seers[0]).await, world.new_adventure(seers[1]).await];
@@ -35,9 +38,9 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
 #[tokio::test]
 async fn statements_over_many_rows_never_deadlock() {
     // In each round, both Seers end all their sessions. In all but the first, another statement runs at the same time.
-    for round in 0..4 {
+    for third_statement in ["none", "leave all sessions", "close a player's account", "close a Seer's account"] {
         let world = World::new().await;
-        let status = if round == 1 { "waiting" } else { "active" };
+        let status = if third_statement == "leave all sessions" { "waiting" } else { "active" };
         let [first_seer, second_seer] = create_sessions_in_opposite_orders(&world, status).await;
         let owner = world.owner();
         let final_status = if status == "active" { "completed" } else { "cancelled" };
@@ -47,19 +50,21 @@ async fn statements_over_many_rows_never_deadlock() {
         let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
         let mut statements =
             vec![(world.user(first_seer), end_all(first_seer)), (world.user(second_seer), end_all(second_seer))];
-        match round {
-            0 => {}
-            1 => statements.push((
+        match third_statement {
+            "none" => {}
+            "leave all sessions" => statements.push((
                 world.user(player),
                 format!("UPDATE session_players SET is_active = false WHERE user_id = '{player}' AND is_active"),
             )),
-            2 => statements.push((world.user(player), format!("SELECT private.close_account('{player}')"))),
+            "close a player's account" => {
+                statements.push((world.user(player), format!("SELECT private.close_account('{player}')")))
+            }
             _ => statements.push((world.user(first_seer), format!("SELECT private.close_account('{first_seer}')"))),
         }
         let tasks: Vec<_> =
             statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
-        assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "round {round}: {outcomes:?}");
+        assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "third statement: {third_statement}: {outcomes:?}");
         assert_invariants(&world).await;
     }
 }
@@ -73,7 +78,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let failed = world.new_roll(game.session, hero, "{1,2}", 10, -3600).await;
     let other_failed = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
     let of_other_player = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
-    let unused = format!(
+    let seat_with_unused_save = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session, player.id
     );
@@ -84,35 +89,36 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
             game.session
         )
     };
+    // With the id of an existing roll, no row is inserted.
     for id in [other_failed, failed, of_other_player] {
         for (suffix, expected) in
             [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
         {
             assert_eq!(attempt(&player.person, &save(id, suffix)).await, expected, "{suffix}");
-            assert_eq!(world.owner().count(&unused).await, 1, "{id}{suffix} must not use up the save");
+            assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "{id}{suffix} must not use up the save");
         }
     }
-    let nothing = format!(
+    let insert_no_row = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
         game.session
     );
-    assert_eq!(attempt(&player.person, &nothing).await, "no row");
-    assert_eq!(world.owner().count(&unused).await, 1);
+    assert_eq!(attempt(&player.person, &insert_no_row).await, "no row");
+    assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // Nor is a save that is rolled back, as a whole or to a savepoint.
     assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
-    assert_eq!(world.owner().count(&unused).await, 1, "rolled back");
+    assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "rolled back");
     let transaction = player.person.begin().await;
     exec_in(&transaction, "SAVEPOINT before").await.unwrap();
     exec_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
     exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
-    assert_eq!(world.owner().count(&unused).await, 1);
+    assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // The save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
-    assert_eq!(world.owner().count(&unused).await, 0);
+    assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
     let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
-    assert_eq!(attempt(&player.person, &second_save).await, "SP011");
+    assert_eq!(attempt(&player.person, &second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
 
@@ -158,9 +164,9 @@ async fn sessions_without_players_are_not_counted() {
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
     };
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
-    assert_eq!(attempt(&seer.person, &set_status("active")).await, "SP029");
+    assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     // A player who joined and left is not counted.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
@@ -168,7 +174,7 @@ async fn sessions_without_players_are_not_counted() {
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-    assert_eq!(attempt(&seer.person, &start).await, "SP029");
+    assert_eq!(attempt(&seer.person, &start).await, SESSION_HAS_NO_PLAYER);
     // Nor is a Seer who has the only seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
@@ -186,7 +192,7 @@ async fn sessions_without_players_are_not_counted() {
 }
 
 #[tokio::test]
-async fn a_session_with_players_counts_once_for_each_participant() {
+async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let leaver = &game.players[1];
@@ -223,13 +229,13 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
     {
-        assert_eq!(dry_run(&seer, &insert(past)).await, "SP030", "{past}");
-        assert_eq!(dry_run(&seer, &update(past)).await, "SP030", "{past}");
+        assert_eq!(dry_run(&seer, &insert(past)).await, START_IN_PAST, "{past}");
+        assert_eq!(dry_run(&seer, &update(past)).await, START_IN_PAST, "{past}");
     }
     for out_of_range in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
         for sql in [insert(out_of_range), update(out_of_range)] {
             let outcome = dry_run(&seer, &sql).await;
-            assert!(["SP030", "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
+            assert!([START_IN_PAST, "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for valid in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
@@ -237,8 +243,8 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
         assert_eq!(dry_run(&seer, &update(valid)).await, "done", "{valid}");
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.
-    let late = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
-    world.owner().exec(&late).await.unwrap();
+    let pass_start = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
+    world.owner().exec(&pass_start).await.unwrap();
     for set in [
         "looking_for = 'A healer'",
         "scheduled_start = scheduled_start, looking_for = 'A healer'",
@@ -265,7 +271,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     }
     for caller in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
         let page = caller.sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-        let shown: Vec<Uuid> = page.items.iter().map(|row| row.id).collect();
+        let shown: Vec<Uuid> = page.items.iter().map(|session| session.id).collect();
         assert_eq!(shown, sessions[2..], "the two that are more than six hours late are left out");
     }
 }
@@ -286,8 +292,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
     {
         for person in [&game.players[0].person, &world.service()] {
             let outcome = person.exec(&roll_with(value)).await;
-            let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "valid_modifiers"));
-            assert!(refused, "{value}: {outcome:?}");
+            assert_refused!(outcome, "23514", "valid_modifiers", "{value}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
@@ -315,7 +320,7 @@ async fn the_numbers_of_a_creature_must_be_written_as_integers() {
 }
 
 #[tokio::test]
-async fn changing_hit_points_by_zero_or_null_changes_nothing() {
+async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_are_clamped() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -325,11 +330,8 @@ async fn changing_hit_points_by_zero_or_null_changes_nothing() {
     let before = query_number(&world, &hit_points).await;
     for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
-            let outcome = outcome_code(
-                person
-                    .exec(&format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character))
-                    .await,
-            );
+            let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
+            let outcome = attempt(person, &sql).await;
             assert_eq!(query_number(&world, &hit_points).await, before, "{change}: {outcome}");
         }
     }

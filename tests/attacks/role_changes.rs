@@ -1,15 +1,16 @@
-//! Rules for users also apply to a user whose statement changes the role while it runs, or writes through a trigger of
-//! the user's own.
+//! Rules for users also apply to a user whose statement changes the role while it runs, and to one who writes through a
+//! trigger of their own.
 
 use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, exec_in, open_session, outcome_code,
     query_number,
+    sqlstates::{SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
 use crate::world::{World, insert_roll, insert_seat};
 
-/// An expression that resets the role in the middle of the statement that contains it.
+/// An expression that resets the role while the statement that contains it runs.
 const RESET_ROLE: &str = "set_config('role', 'none', true)";
 
 #[tokio::test]
@@ -17,13 +18,13 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
     let world = World::new().await;
     let users = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
-        let (game, me) = (world.new_session(0).await, world.new_player().await);
+        let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.set(&game, "is_public = true").await;
         let hiding = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
         exec_in(&hiding, &sql).await.unwrap();
-        let join = format!("{} {returning}", insert_seat(game.session, me.id, me.character));
-        assert_eq!(attempt_after_waiting(&world, &users.user(me.id), join, hiding).await, "42501", "{returning}");
+        let join = format!("{} {returning}", insert_seat(game.session, player.id, player.character));
+        assert_eq!(attempt_after_waiting(&world, &users.user(player.id), join, hiding).await, "42501", "{returning}");
         assert_eq!(query_number(&world, "SELECT count(*) FROM session_players").await, 0);
     }
 }
@@ -34,41 +35,43 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let (seer, player) = (users.user(game.seer.uuid()), users.user(game.players[0].id));
-    let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
+    let other_session = open_session(&world, game.seer.uuid(), game.adventure, false).await;
     let draft = world.new_draft(game.seer.uuid()).await;
-    let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
-    world.owner().exec(&format!("{creatures} FROM generate_series(1, 140)")).await.unwrap();
+    let insert_creatures =
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 140)");
+    world.owner().exec(&insert_creatures).await.unwrap();
     let insert_events = |session: Uuid, count: u32| {
         format!(
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{session}', 'client.wave' FROM generate_series(1, {count})"
         )
     };
-    // The first or the last sixty creatures.
-    let sixty = |order: &str| {
+    // In ascending order the first sixty creatures, in descending order the last sixty.
+    let sixty_creatures = |order: &str| {
         format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft}' ORDER BY id {order} LIMIT 60)")
     };
-    let both = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
-    let deletion = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty(order));
-    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty(order));
+    let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
+    let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
+    let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures(order));
     for (person, sql, code) in [
-        (&player, both(insert_events(game.session, 60), insert_events(game.session, 60)), "SP027"),
-        (&seer, both(insert_events(game.session, 1), insert_events(other, 1)), "SP039"),
-        (&seer, both(update("ASC"), update("DESC")), "SP027"),
-        (&seer, both(deletion("ASC"), deletion("DESC")), "SP027"),
+        (&player, in_one_statement(insert_events(game.session, 60), insert_events(game.session, 60)), TOO_MANY_ROWS),
+        (&seer, in_one_statement(insert_events(game.session, 1), insert_events(other_session, 1)), SEVERAL_SESSIONS),
+        (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
+        (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
         assert_eq!(dry_run(person, &sql).await, code, "{sql}");
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
         assert_eq!(dry_run(person, &with_reset).await, code, "{with_reset}");
     }
-    // The role is reset by the expression for a column, before the row's triggers fire.
-    let first = format!("{RESET_ROLE} || '{}'", game.session);
-    let into_both = format!(
+    // The expression for the first row's session resets the role before the row's triggers fire. It returns the text
+    // `none`, which `replace` removes.
+    let resetting = format!("{RESET_ROLE} || '{}'", game.session);
+    let events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
-         SELECT replace(wanted, 'none', '')::uuid, 'client.wave'
-         FROM (VALUES (0, {first}), (1, '{other}')) AS list (number, wanted) ORDER BY number"
+         SELECT replace(session, 'none', '')::uuid, 'client.wave'
+         FROM (VALUES (0, {resetting}), (1, '{other_session}')) AS list (number, session) ORDER BY number"
     );
-    assert_ne!(dry_run(&seer, &into_both).await, "done");
+    assert_ne!(dry_run(&seer, &events_in_two_sessions).await, "done");
     assert_invariants(&world).await;
 }
 
@@ -79,17 +82,13 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
     let seer = users.user(game.seer.uuid());
-    for (set, codes) in [
-        ("max_players = 3", "42501 SP004"),
-        ("game_state = '[1]'", "42501 SP004"),
-        ("scheduled_start = now() + INTERVAL '1 day'", "42501 SP004"),
-    ] {
+    for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session);
-        assert_eq!(dry_run(&seer, &plain).await, "SP004", "{plain}");
+        assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
         for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session);
             let code = dry_run(&seer, &sql).await;
-            assert!(codes.contains(&code), "{sql}: {code}");
+            assert!(["42501", SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
     }
 }
@@ -108,20 +107,20 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             let transaction = stranger.begin().await;
             let create_trigger = format!(
                 "SET LOCAL lock_timeout = '2s';
-                 CREATE TEMPORARY TABLE mine (id integer) ON COMMIT DROP;
+                 CREATE TEMPORARY TABLE callers_table (id integer) ON COMMIT DROP;
                  CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql {options} AS $$
                  BEGIN
                    {body}
                    INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', {kind});
                    RETURN NEW;
                  END $$;
-                 CREATE TRIGGER write BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
+                 CREATE TRIGGER write BEFORE INSERT ON callers_table FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
                 game.session
             );
             exec_in(&transaction, &create_trigger).await.unwrap();
             let before = query_number(&world, last_seq).await;
-            let answer = exec_and_commit(transaction, "INSERT INTO mine VALUES (1)").await;
-            assert_eq!(answer, "42501", "{kind} {options} {body}");
+            let outcome = exec_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
+            assert_eq!(outcome, "42501", "{kind} {options} {body}");
             // The column's default draws one number per row.
             assert!(query_number(&world, last_seq).await <= before + 1, "{kind} {options} {body}");
         }
@@ -131,11 +130,11 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     let before = world.owner().count("session_events").await;
     let seer = users.user(game.seer.uuid());
     let pause_by_trigger = format!(
-        "CREATE TEMPORARY TABLE mine (id integer);
+        "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN UPDATE public.sessions SET status = 'paused' WHERE id = '{}'; RETURN NEW; END $$;
-         CREATE TRIGGER write BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION pg_temp.write();
-         INSERT INTO mine VALUES (1)",
+         CREATE TRIGGER write BEFORE INSERT ON callers_table FOR EACH ROW EXECUTE FUNCTION pg_temp.write();
+         INSERT INTO callers_table VALUES (1)",
         game.session
     );
     assert_eq!(outcome_code(seer.exec(&pause_by_trigger).await), "done");
@@ -147,8 +146,9 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let draft = world.new_draft(game.seer.uuid()).await;
-    let creatures = format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat'");
-    // A role with privileges and policies of its own, created in a transaction that is rolled back.
+    let insert_creatures =
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 120)");
+    // The role, its privileges and its policies are created in a transaction that is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
         "CREATE ROLE sparc_operators_own NOLOGIN",
@@ -159,7 +159,7 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
         "CREATE POLICY operators_creatures ON creatures TO sparc_operators_own USING (true) WITH CHECK (true)",
         "CREATE POLICY operators_sessions ON sessions TO sparc_operators_own USING (true) WITH CHECK (true)",
         "SET LOCAL ROLE sparc_operators_own",
-        &format!("{creatures} FROM generate_series(1, 120)"),
+        &insert_creatures,
         "UPDATE creatures SET description = 'x'",
         &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session),
     ] {
@@ -168,7 +168,7 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     transaction.rollback().await.unwrap();
 }
 
-/// While a statement waits for the lock of its session, the session can change.
+/// A statement waits for a session that another transaction has locked and changes.
 #[tokio::test]
 async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;
@@ -192,5 +192,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let holder = game.seer.begin().await;
     exec_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, "SP020");
+    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
 }

@@ -1,8 +1,11 @@
-//! Only the player takes a seat and chooses its character, and a removed player cannot rejoin.
+//! Only players themselves take seats and choose their characters. A player whom the Seer removed cannot rejoin.
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number};
+use super::{
+    assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number,
+    sqlstates::{CHARACTER_NOT_YOURS, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_STARTED},
+};
 use crate::world::{GameSession, Player, World, insert_roll, insert_seat};
 
 fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
@@ -13,33 +16,34 @@ async fn session_code(world: &World, session: Uuid) -> String {
     world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
-/// Creates a Seer's session, and a stranger whose character the Seer knows from a public session.
-async fn create_session_and_stranger(world: &World) -> (GameSession, Player) {
-    let (mine, theirs) = (world.new_session(1).await, world.new_session(0).await);
+/// Creates the session of an attacking Seer, and a victim: a player whose character the Seer knows from a public
+/// session.
+async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
+    let (game, public) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;
-    world.set(&theirs, "is_public = true").await;
-    assert_eq!(attempt(&victim.person, &insert_seat(theirs.session, victim.id, victim.character)).await, "done");
+    world.set(&public, "is_public = true").await;
+    assert_eq!(attempt(&victim.person, &insert_seat(public.session, victim.id, victim.character)).await, "done");
     let visible = format!("session_players WHERE character_id = '{}'", victim.character);
-    assert_eq!(mine.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
-    (mine, victim)
+    assert_eq!(game.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
+    (game, victim)
 }
 
 #[tokio::test]
 async fn nobody_seats_another_user() {
     let world = World::new().await;
     for is_public in [false, true] {
-        let (mine, victim) = create_session_and_stranger(&world).await;
-        let accomplice = &mine.players[0];
-        world.set(&mine, &format!("is_public = {is_public}")).await;
+        let (game, victim) = create_session_and_victim(&world).await;
+        let accomplice = &game.players[0];
+        world.set(&game, &format!("is_public = {is_public}")).await;
         for status in ["waiting", "starting_soon", "active", "paused", "completed"] {
             if status != "waiting" {
-                world.set(&mine, &format!("status = '{status}'")).await;
+                world.set(&game, &format!("status = '{status}'")).await;
             }
-            for person in [&mine.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
-                let values = format!("('{}', '{}', '{}')", mine.session, victim.id, victim.character);
+            for person in [&game.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
+                let values = format!("('{}', '{}', '{}')", game.session, victim.id, victim.character);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
-                    insert_seat(mine.session, victim.id, victim.character),
+                    insert_seat(game.session, victim.id, victim.character),
                     format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
                     format!(
                         "INSERT INTO {columns} VALUES {values}
@@ -48,22 +52,22 @@ async fn nobody_seats_another_user() {
                     format!(
                         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
                          VALUES ('{}', '{}', '{}', false)",
-                        mine.session, victim.id, victim.character
+                        game.session, victim.id, victim.character
                     ),
                     format!(
                         "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
                          ON seat.session_id = wanted.id AND seat.user_id = '{}'
                          WHEN NOT MATCHED THEN INSERT (session_id, user_id, character_id) VALUES {values}",
-                        mine.session, victim.id
+                        game.session, victim.id
                     ),
                     // Another player's seat, changed into the victim's.
-                    update_seat(mine.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
+                    update_seat(game.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
                 ] {
                     assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
                 }
-                // Another user's character in the caller's own seat.
+                // The victim's character in the accomplice's seat.
                 let with_victims_character =
-                    update_seat(mine.session, accomplice.id, &format!("character_id = '{}'", victim.character));
+                    update_seat(game.session, accomplice.id, &format!("character_id = '{}'", victim.character));
                 assert_ne!(
                     dry_run(person, &with_victims_character).await,
                     "done",
@@ -78,10 +82,10 @@ async fn nobody_seats_another_user() {
 #[tokio::test]
 async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
-    let (mine, victim) = create_session_and_stranger(&world).await;
-    world.set(&mine, "status = 'active'").await;
-    for person in [&mine.seer, &mine.players[0].person] {
-        assert_eq!(dry_run(person, &insert_roll(mine.session, victim.character)).await, "42501");
+    let (game, victim) = create_session_and_victim(&world).await;
+    world.set(&game, "status = 'active'").await;
+    for person in [&game.seer, &game.players[0].person] {
+        assert_eq!(dry_run(person, &insert_roll(game.session, victim.character)).await, "42501");
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
         assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
@@ -91,11 +95,11 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
         assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
     }
     // Nor can a Seer affect a character whose player has left the session.
-    let former = &mine.players[0];
-    assert_eq!(attempt(&former.person, &update_seat(mine.session, former.id, "is_active = false")).await, "done");
-    let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", former.character);
-    assert_eq!(dry_run(&mine.seer, &wound).await, "no row");
-    assert_eq!(dry_run(&mine.seer, &insert_roll(mine.session, former.character)).await, "42501");
+    let leaver = &game.players[0];
+    assert_eq!(attempt(&leaver.person, &update_seat(game.session, leaver.id, "is_active = false")).await, "done");
+    let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character);
+    assert_eq!(dry_run(&game.seer, &wound).await, "no row");
+    assert_eq!(dry_run(&game.seer, &insert_roll(game.session, leaver.character)).await, "42501");
     close(&world, victim.id).await;
     assert_invariants(&world).await;
 }
@@ -103,25 +107,17 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
 #[tokio::test]
 async fn no_player_takes_a_seat_with_another_users_character() {
     let world = World::new().await;
-    let (mine, victim) = create_session_and_stranger(&world).await;
-    world.set(&mine, "is_public = true").await;
+    let (game, victim) = create_session_and_victim(&world).await;
+    world.set(&game, "is_public = true").await;
     let stranger = world.new_player().await;
-    let sql = insert_seat(mine.session, stranger.id, victim.character);
-    assert_eq!(attempt(&stranger.person, &sql).await, "SP006");
-    let join = format!(
-        "SELECT * FROM private.join_by_code('{}', '{}')",
-        session_code(&world, mine.session).await,
-        victim.character
-    );
-    assert_eq!(attempt(&stranger.person, &join).await, "SP006");
-    let own = format!(
-        "SELECT * FROM private.join_by_code('{}', '{}')",
-        session_code(&world, mine.session).await,
-        stranger.character
-    );
-    assert_eq!(attempt(&stranger.person, &own).await, "done");
-    let change = update_seat(mine.session, stranger.id, &format!("character_id = '{}'", victim.character));
-    assert_eq!(attempt(&stranger.person, &change).await, "SP006");
+    let sql = insert_seat(game.session, stranger.id, victim.character);
+    assert_eq!(attempt(&stranger.person, &sql).await, CHARACTER_NOT_YOURS);
+    let code = session_code(&world, game.session).await;
+    let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
+    assert_eq!(attempt(&stranger.person, &join_as(victim.character)).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt(&stranger.person, &join_as(stranger.character)).await, "done");
+    let change = update_seat(game.session, stranger.id, &format!("character_id = '{}'", victim.character));
+    assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
 }
 
 #[tokio::test]
@@ -145,19 +141,19 @@ async fn a_seer_never_chooses_a_players_character() {
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
             let outcome = attempt(&game.seer, &update(set.clone())).await;
-            assert!(["SP018", "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
+            assert!([NOT_YOUR_CHOICE, "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several seats in one statement.
         let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
-        assert_eq!(attempt(&game.seer, &all).await, "SP018");
+        assert_eq!(attempt(&game.seer, &all).await, NOT_YOUR_CHOICE);
         let merge = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
             game.session
         );
-        assert_eq!(attempt(&game.seer, &merge).await, "SP018");
+        assert_eq!(attempt(&game.seer, &merge).await, NOT_YOUR_CHOICE);
     }
-    // In several statements, in one transaction or in three.
+    // The Seer removes the player, chooses a character and gives the seat back, in one transaction or in three.
     for is_one_transaction in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
@@ -166,13 +162,13 @@ async fn a_seer_never_chooses_a_players_character() {
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
         let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session, player.id, set)).collect();
         if is_one_transaction {
-            assert_eq!(attempt(&game.seer, &steps.join("; ")).await, "SP018");
+            assert_eq!(attempt(&game.seer, &steps.join("; ")).await, NOT_YOUR_CHOICE);
         } else {
             let mut outcomes = Vec::new();
             for step in &steps {
                 outcomes.push(attempt(&game.seer, step).await);
             }
-            assert_eq!(outcomes, ["done", "SP018", "SP018"]);
+            assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
         let with_spare = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
         assert_eq!(world.owner().count(&with_spare).await, 0);
@@ -185,16 +181,19 @@ async fn a_seer_cannot_give_a_seat_back() {
     for left_voluntarily in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let by = if left_voluntarily { &player.person } else { &game.seer };
-        assert_eq!(attempt(by, &update_seat(game.session, player.id, "is_active = false")).await, "done");
+        let deactivated_by = if left_voluntarily { &player.person } else { &game.seer };
+        assert_eq!(attempt(deactivated_by, &update_seat(game.session, player.id, "is_active = false")).await, "done");
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, "SP018", "{set}");
+            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, NOT_YOUR_CHOICE, "{set}");
         }
         // Nor can the Seer give it back after the session has begun.
         let other = world.new_player().await;
         world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
         world.set(&game, "status = 'active'").await;
-        assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await, "SP018");
+        assert_eq!(
+            attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await,
+            NOT_YOUR_CHOICE
+        );
     }
 }
 
@@ -215,7 +214,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let spare = world.new_character(player.id).await;
         let code = session_code(&world, game.session).await;
-        let old = player.person.begin_with_snapshot().await;
+        let with_old_snapshot = player.person.begin_with_snapshot().await;
         assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = false")).await, "done");
         let update = |set: &str| update_seat(game.session, player.id, set);
         for sql in [
@@ -225,19 +224,19 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
         ] {
-            assert_eq!(attempt(&player.person, &sql).await, "SP028", "{status}: {sql}");
+            assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
-        for (sql, expected) in [
-            (update("removed_at = NULL"), &["SP028", "42501", "SP018"][..]),
-            (update("removed_at = NULL, is_active = true"), &["SP028", "42501", "SP018"]),
+        for (sql, possible_codes) in [
+            (update("removed_at = NULL"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE][..]),
+            (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE]),
             (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
-            (insert_seat(game.session, player.id, player.character), &["23505", "42501", "SP028", "SP005"]),
+            (insert_seat(game.session, player.id, player.character), &["23505", "42501", PLAYER_REMOVED, SESSION_STARTED]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
                     insert_seat(game.session, player.id, player.character)
                 ),
-                &["42501", "SP028", "SP005"],
+                &["42501", PLAYER_REMOVED, SESSION_STARTED],
             ),
             // An update of the existing seat by MERGE.
             (
@@ -246,14 +245,15 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
                      ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
                     game.session, player.id
                 ),
-                &["SP028"],
+                &[PLAYER_REMOVED],
             ),
         ] {
             let outcome = attempt(&player.person, &sql).await;
-            assert!(expected.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
+            assert!(possible_codes.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
-        let outcome = exec_and_commit(old, &update("is_active = true")).await;
-        assert!(["SP028", "40001", "done"].contains(&outcome.as_str()), "{outcome}");
+        // Whatever this update returns, the seat must not be active afterwards.
+        let outcome = exec_and_commit(with_old_snapshot, &update("is_active = true")).await;
+        assert!([PLAYER_REMOVED, "40001", "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
             game.session, player.id
@@ -287,7 +287,10 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
     // The Seer removes a player who has already left.
     let remove = update_seat(game.session, removed.id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
-    assert_eq!(attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await, "SP028");
+    assert_eq!(
+        attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await,
+        PLAYER_REMOVED
+    );
 }
 
 #[tokio::test]
@@ -301,24 +304,25 @@ async fn only_the_seer_removes_a_player() {
     }
     // The server sets `removed_at` to the current time, whatever value the Seer gives.
     let outcome = attempt(&game.seer, &update_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
-    let as_given = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
-    assert_eq!(world.owner().count(as_given).await, 0, "{outcome}");
+    let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
+    assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
 }
 
 #[tokio::test]
 async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     let world = World::new().await;
-    let (mine, victim) = create_session_and_stranger(&world).await;
-    let seer = mine.seer.uuid();
+    let (game, victim) = create_session_and_victim(&world).await;
+    let seer = game.seer.uuid();
     for _ in 0..10 {
-        open_session(&world, seer, mine.adventure, true).await;
+        open_session(&world, seer, game.adventure, true).await;
     }
     let seat_victim = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
         victim.id, victim.character
     );
-    assert_eq!(attempt(&mine.seer, &seat_victim).await, "42501");
+    assert_eq!(attempt(&game.seer, &seat_victim).await, "42501");
+    // So the victim has only the seat that they took, and can retire the character after leaving it.
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
     assert_eq!(attempt(&victim.person, &leave).await, "done");
@@ -327,7 +331,7 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
 
 #[tokio::test]
 async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
-    // In the second round, the caller has set the setting with which the function for joining by code allows a seat.
+    // With this setting, the function that joins by code allows the seat. In the second round, the caller sets it.
     for setting in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
         let (game, player) = (world.new_session(0).await, world.new_player().await);
@@ -341,10 +345,10 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
             exec_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session)).await.unwrap();
         }
         let sql = insert_seat(game.session, player.id, player.character);
-        let waiting = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
+        let joined = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
-        assert_eq!(waiting.await.unwrap(), "42501", "{setting}");
+        assert_eq!(joined.await.unwrap(), "42501", "{setting}");
         assert_invariants(&world).await;
     }
 }

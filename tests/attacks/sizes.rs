@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{attempt, dry_run, exec_in, outcome_code, query_number};
+use super::{attempt, dry_run, exec_in, outcome_code, query_number, sqlstates::TOO_MANY_ROWS};
 use crate::world::{Person, World};
 
 #[tokio::test]
-async fn one_statement_inserts_a_hundred_rows_and_no_more() {
+async fn one_statement_inserts_at_most_a_hundred_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session);
@@ -43,23 +43,23 @@ async fn one_statement_inserts_a_hundred_rows_and_no_more() {
         (&game.seer, &insert_adventures),
     ] {
         assert_eq!(dry_run(person, &insert(100)).await, "done", "{}", insert(100));
-        assert_eq!(dry_run(person, &insert(101)).await, "SP027", "{}", insert(101));
-        assert_eq!(dry_run(person, &insert(5000)).await, "SP027", "{}", insert(5000));
+        assert_eq!(dry_run(person, &insert(101)).await, TOO_MANY_ROWS, "{}", insert(101));
+        assert_eq!(dry_run(person, &insert(5000)).await, TOO_MANY_ROWS, "{}", insert(5000));
         // Two parts of one statement, each with fewer than a hundred rows.
         let parts = format!(
             "WITH first AS ({} RETURNING id), second AS ({} RETURNING id) SELECT FROM first",
             insert(60),
             insert(60)
         );
-        assert_eq!(dry_run(person, &parts).await, "SP027", "{parts}");
+        assert_eq!(dry_run(person, &parts).await, TOO_MANY_ROWS, "{parts}");
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(101));
-        assert_eq!(dry_run(person, &skipping_conflicts).await, "SP027", "{skipping_conflicts}");
+        assert_eq!(dry_run(person, &skipping_conflicts).await, TOO_MANY_ROWS, "{skipping_conflicts}");
     }
     let merge = format!(
         "MERGE INTO session_events AS event USING generate_series(1, 101) AS number ON false
          WHEN NOT MATCHED THEN INSERT (session_id, event_type) VALUES ('{session}', 'client.wave')"
     );
-    assert_eq!(dry_run(&player.person, &merge).await, "SP027");
+    assert_eq!(dry_run(&player.person, &merge).await, TOO_MANY_ROWS);
     // The owner is not limited.
     assert_eq!(outcome_code(world.owner().exec(&insert_events(500)).await), "done");
 }
@@ -72,7 +72,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
-        // Sets, with each row, every setting that the triggers read now or read in the past.
+        // With each row, it changes every setting that the triggers read now or read in an earlier version.
         format!(
             "{insert} SELECT {row} FROM generate_series(1, 101) AS number, LATERAL (
                SELECT set_config('sparc.inserted_session_events', '0', true), set_config('sparc.joins_by_code', '', true), number
@@ -96,7 +96,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
              WHERE pg_stat_get_xact_tuples_inserted('session_events'::regclass) >= 0"
         ),
     ] {
-        assert_eq!(dry_run(&player.person, &sql).await, "SP027", "{sql}");
+        assert_eq!(dry_run(&player.person, &sql).await, TOO_MANY_ROWS, "{sql}");
     }
     // The limit is per statement: several statements of a hundred rows each are accepted.
     let hundred = format!("{insert} SELECT {row} FROM generate_series(1, 100)");
@@ -110,11 +110,12 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     let (player, seer) = (&game.players[0], game.seer.uuid());
     let draft = world.new_draft(seer).await;
     let adventure = world.new_adventure(seer).await;
+    // More than a hundred public sessions, of Seers with twenty each.
     for _ in 0..8 {
-        let opener = world.new_account().await;
+        let other_seer = world.new_account().await;
         let open = format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public)
-             SELECT '{opener}', '{adventure}', true FROM generate_series(1, 20)"
+             SELECT '{other_seer}', '{adventure}', true FROM generate_series(1, 20)"
         );
         world.owner().exec(&open).await.unwrap();
     }
@@ -165,12 +166,12 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
     ] {
         let transaction = person.begin().await;
         let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
-        // The server's counter includes what this connection inserted before.
-        let begin = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
-        exec_in(&transaction, &begin).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
+        // The server's count includes what this connection inserted before.
+        let remember_count = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
+        exec_in(&transaction, &remember_count).await.unwrap();
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
-        // The counter still includes the rows that were rolled back.
+        // The count still includes the rows that were rolled back.
         let assert_few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
@@ -192,11 +193,11 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
     assert_eq!(attempt(&player.person, &first).await, "done");
-    for many in [
+    for insert_many in [
         format!(
             "INSERT INTO session_events (session_id, event_type) SELECT '{session}', 'client.wave' FROM generate_series(1, 5000)"
         ),
-        // Rows that exist already are not inserted, but lock the session all the same.
+        // A row that exists already is skipped, but its trigger has locked the session before that.
         format!(
             "INSERT INTO session_events (id, session_id, event_type)
              SELECT '{repeated_id}', '{session}', 'client.wave' FROM generate_series(1, 5000) ON CONFLICT DO NOTHING"
@@ -207,9 +208,9 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
         ),
     ] {
         let before = query_number(&world, last_seq).await;
-        assert_eq!(attempt(&player.person, &many).await, "SP027", "{many}");
+        assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
         // Each row draws at most two numbers before it is refused or skipped.
-        assert!(query_number(&world, last_seq).await - before <= 202, "{many}");
+        assert!(query_number(&world, last_seq).await - before <= 202, "{insert_many}");
     }
 }
 
@@ -252,7 +253,7 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
 #[tokio::test]
 async fn the_size_of_a_document_is_checked_before_its_content() {
     let world = World::new().await;
-    // Too large, and also nested too deeply or with a number that no client can read: the refusal names the size.
+    // Some are also nested too deeply or contain a number that no client can read, but the refusal names the size.
     let too_large = "(SELECT jsonb_agg(md5(number::text)) FROM generate_series(1, 60000) AS number)";
     let too_deep = format!("({too_large} || (repeat('[', 200) || repeat(']', 200))::jsonb)");
     let with_huge_number = format!("({too_large} || '[1e400]'::jsonb)");

@@ -1,17 +1,20 @@
-//! Locks that an account may take, and keep or renew for as long as it likes, do not stop others for ever.
+//! An account may keep or renew some locks for as long as it likes. They do not make others wait for ever.
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in,
+    full_account::create_full_account,
     open_session,
+    sqlstates::{CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_heroic_save, insert_roll, insert_seat};
 
-/// Shared locks of two transactions that overlap, one after the other, would make an exclusive lock wait for ever.
+/// PostgreSQL grants a shared lock although somebody waits for an exclusive one. So overlapping transactions with
+/// shared locks could make an exclusive lock wait for ever.
 #[tokio::test]
 async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let own_rows = [
+    let lock_own_rows = [
         format!("SELECT FROM users WHERE id = '{}' FOR SHARE", fixture.account),
         format!("SELECT FROM characters WHERE id = '{}' FOR SHARE", fixture.hero),
         format!("SELECT FROM adventures WHERE id = '{}' FOR SHARE", fixture.published),
@@ -31,13 +34,17 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", fixture.published),
         insert_seat(fixture.public_session, fixture.account, fixture.hero),
     ];
-    for sql in own_rows.iter().chain(&inserts) {
+    for sql in lock_own_rows.iter().chain(&inserts) {
         for lock in ["FOR SHARE", "FOR KEY SHARE"] {
             let sql = sql.replace("FOR SHARE", lock);
-            let (first, second) = (fixture.me.begin().await, fixture.me.begin().await);
+            let (first, second) = (fixture.person.begin().await, fixture.person.begin().await);
             assert!(exec_in(&first, &sql).await.is_ok(), "{sql}");
             exec_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
-            assert_eq!(exec_in(&second, &own_rows[0]).await.unwrap_err().code, "55P03", "{sql}");
+            assert_eq!(
+                exec_in(&second, &lock_own_rows[0]).await.unwrap_err().code,
+                "55P03",
+                "lock_not_available: {sql}"
+            );
             second.rollback().await.unwrap();
             first.rollback().await.unwrap();
         }
@@ -52,7 +59,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
     for is_closing in [false, true] {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let locks = format!(
+        let lock_rows = format!(
             "SELECT pg_sleep(0.1) FROM (SELECT FROM characters WHERE id = '{}' FOR SHARE) AS hero,
                     (SELECT FROM users WHERE id = '{}' FOR SHARE) AS profile",
             player.character, player.id
@@ -60,11 +67,11 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let lockers: Vec<_> = (0..2)
             .map(|_| {
-                let (person, locks, is_over) = (player.person.clone(), locks.clone(), is_over.clone());
+                let (person, lock_rows, is_over) = (player.person.clone(), lock_rows.clone(), is_over.clone());
                 tokio::spawn(async move {
                     while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                         let transaction = person.begin().await;
-                        exec_in(&transaction, &locks).await.unwrap();
+                        exec_in(&transaction, &lock_rows).await.unwrap();
                         transaction.commit().await.unwrap();
                     }
                 })
@@ -88,7 +95,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
     assert_invariants(&world).await;
 }
 
-/// A participant keeps their own seat, character and profile locked. Maintenance skips the session and does the others.
+/// A participant keeps their own seat, character or profile locked. The jobs skip the session and process the others.
 #[tokio::test]
 async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     let world = World::new().await;
@@ -100,19 +107,19 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
                 world.set(&game, "status = 'completed'").await;
                 world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
             } else {
-                let old = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                world.set(&game, old).await;
+                let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
+                world.set(&game, abandoned).await;
             }
             games.push(game);
         }
         let player = &games[2].players[0];
-        for locked in [
+        for lock in [
             format!("SELECT FROM session_players WHERE user_id = '{}' FOR UPDATE", player.id),
             format!("SELECT FROM characters WHERE id = '{}' FOR UPDATE", player.character),
             format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", player.id),
         ] {
             let holder = player.person.begin().await;
-            exec_in(&holder, &locked).await.unwrap();
+            exec_in(&holder, &lock).await.unwrap();
             let running = world.service().begin().await;
             exec_in(&running, "SET LOCAL statement_timeout = '20s'").await.unwrap();
             exec_in(&running, &format!("SELECT private.{job}(100)")).await.unwrap();
@@ -128,17 +135,17 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
             let remaining: String = row.try_get_by_index(0).unwrap();
             running.rollback().await.unwrap();
             holder.rollback().await.unwrap();
-            // Cancelling a session changes no seat.
-            let needs_lock = job == "archive_sessions" || !locked.contains("session_players");
-            assert_eq!(remaining, if needs_lock { "1" } else { "0" }, "{job}: {locked}");
+            // Cancelling a session changes no seat, so a locked seat does not matter.
+            let is_skipped = job == "archive_sessions" || !lock.contains("session_players");
+            assert_eq!(remaining, if is_skipped { "1" } else { "0" }, "{job}: {lock}");
         }
         assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(5), "{job}");
     }
     assert_invariants(&world).await;
 }
 
-/// A stranger locks rows of their own: an ended session on the adventure that nobody else had a part in, or their
-/// seat in it.
+/// A stranger locks rows of their own: an ended session on the adventure, in which nobody else took part, or their seat
+/// in it.
 #[tokio::test]
 async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
     let world = World::new().await;
@@ -168,7 +175,7 @@ async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
 
 /// A transaction that keeps many old events locked costs other clean-ups at most one batch.
 #[tokio::test]
-async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
+async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let insert = format!(
@@ -179,27 +186,27 @@ async fn a_clean_up_looks_at_no_more_than_twice_its_batch() {
     let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
     world.owner().exec(disable_clean_up).await.unwrap();
     world.owner().exec(&insert).await.unwrap();
-    let oldest = |count: u32| {
+    let lock_oldest = |count: u32| {
         format!(
             "SELECT FROM session_events WHERE event_type = 'client.old' ORDER BY created_at LIMIT {count} FOR UPDATE"
         )
     };
     for (locked, deleted) in [(0, 10), (10, 10), (15, 5), (20, 0), (40, 0)] {
         let holder = world.owner().begin().await;
-        exec_in(&holder, &oldest(locked)).await.unwrap();
+        exec_in(&holder, &lock_oldest(locked)).await.unwrap();
         let cleaning = world.owner().begin().await;
-        exec_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS n")
+        exec_in(&cleaning, "CREATE TEMP TABLE cleaned ON COMMIT DROP AS SELECT private.clean_events(10) AS deleted")
             .await
             .unwrap();
-        let matches = exec_in(&cleaning, &format!("DELETE FROM cleaned WHERE n = {deleted}")).await;
+        let matches = exec_in(&cleaning, &format!("DELETE FROM cleaned WHERE deleted = {deleted}")).await;
         assert_eq!(matches, Ok(1), "with {locked} events locked");
         cleaning.rollback().await.unwrap();
         holder.rollback().await.unwrap();
     }
 }
 
-/// A row of a fellow player in the unique index of saved rolls would keep the player's own save waiting until its
-/// thirty seconds are over.
+/// A unique index allows one save per roll. If a fellow player could insert a save of the player's roll, and kept that
+/// transaction open, the player's own save would wait until its thirty seconds are over.
 #[tokio::test]
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
@@ -215,14 +222,14 @@ async fn a_fellow_player_does_not_delay_a_heroic_save() {
     exec_in(&transaction, wait).await.unwrap();
     exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let sql = format!("{} RETURNING pg_temp.wait()", insert_heroic_save(game.session, fellow.character, failed));
-    assert_eq!(exec_in(&transaction, &sql).await.unwrap_err().code, "SP015");
+    assert_eq!(exec_in(&transaction, &sql).await.unwrap_err().code, ROLL_NOT_SAVEABLE);
     let save = insert_heroic_save(game.session, game.players[0].character, failed);
     assert_eq!(attempt(&game.players[0].person, &save).await, "done");
     assert_invariants(&world).await;
 }
 
-/// A foreign key locks the character of a new seat. The Seer, an accomplice, keeps the session locked, so that the
-/// statement goes on for as long as they like.
+/// The foreign key of a new seat locks the character. If the seat were not refused before that, the statement would
+/// then wait for the session, which an accomplice, the Seer, keeps locked.
 #[tokio::test]
 async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let world = World::new().await;
@@ -235,7 +242,7 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     let transaction = stranger.person.begin().await;
     exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
     let seat = insert_seat(game.session, stranger.id, victim.character);
-    assert_eq!(exec_in(&transaction, &seat).await.unwrap_err().code, "SP006");
+    assert_eq!(exec_in(&transaction, &seat).await.unwrap_err().code, CHARACTER_NOT_YOURS);
     accomplice.rollback().await.unwrap();
 }
 
@@ -249,7 +256,8 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     exec_in(&closing, &format!("SELECT private.close_account('{former}')")).await.unwrap();
     let sign_up = world.owner().begin().await;
     exec_in(&sign_up, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-    // The platform lets several accounts of single sign-on have one address; the stand-in does not.
+    // The former account's row in `auth.users` still has the address, and Supabase accepts a second account with it
+    // only from single sign-on. So this calls the function that a sign-up calls.
     let sql = format!("SELECT private.create_profile('{new}', {address}, '{{}}')");
     exec_in(&sign_up, &format!("INSERT INTO auth.users (id) VALUES ('{new}'); DELETE FROM users WHERE id = '{new}'"))
         .await
@@ -260,8 +268,8 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     assert_eq!(stored, format!("{new}@no-email.invalid"));
 }
 
-/// A migration or an operator's CREATE INDEX locks the table of profiles for longer than a sign-up waits for an
-/// address.
+/// A migration or an operator's CREATE INDEX may lock the table of profiles for longer than the second that a sign-up
+/// waits for an e-mail address.
 #[tokio::test]
 async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let world = World::new().await;
@@ -271,7 +279,6 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let sign_up = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{new}', '{new}@example.com')");
     let signing_up = tokio::spawn(async move { exec_and_commit(sign_up, &sql).await });
-    // Longer than a sign-up waits for an address.
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().value::<bool>(has_waited_longer).await.unwrap() {

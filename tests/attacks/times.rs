@@ -1,4 +1,4 @@
-//! Times that a client writes: every stored time can be parsed by other clients, and none was made up by its writer.
+//! The times that a client writes are bounded or replaced by the database's, so other clients can parse all of them.
 
 use super::attempt;
 use crate::world::{Person, World};
@@ -8,25 +8,25 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+    let time_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
            AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
-    let ending = world.new_active_session(1).await;
+    let other_game = world.new_active_session(1).await;
     let adventure = game.adventure;
     let character = world.new_character(player.id).await;
     let user = world.new_user().await;
     world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)).await.unwrap();
     for status in ["active", "completed"] {
-        world.set(&ending, &format!("status = '{status}'")).await;
-        for person in [&ending.seer, &ending.players[0].person] {
-            let removal =
-                format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", ending.session);
-            let with_deactivation = removal.replace(" WHERE", ", is_active = false WHERE");
+        world.set(&other_game, &format!("status = '{status}'")).await;
+        for person in [&other_game.seer, &other_game.players[0].person] {
+            let remove =
+                format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session);
+            let remove_and_deactivate = remove.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
-                // Twice: the first writes the time of a removal, the second would replace it.
-                for sql in [&removal, &removal, &with_deactivation] {
+                // The second `remove` would replace the time that the first one has written.
+                for sql in [&remove, &remove, &remove_and_deactivate] {
                     attempt(person, &sql.replace("$TIME", time)).await;
                     assert_plausible(&world, "session_players", "removed_at").await;
                 }
@@ -60,14 +60,14 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
             "UPDATE tutorial_progress SET completed_at = $TIME".to_owned(),
         ),
     ];
-    let mut tested: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
-    tested.dedup();
-    assert_eq!(world.owner().values::<String>(columns).await.unwrap(), tested);
-    let insert = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
+    let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
+    tested_columns.dedup();
+    assert_eq!(world.owner().values::<String>(time_columns).await.unwrap(), tested_columns);
+    let insert_tutorial = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
     let updates = writes.iter().map(|(column, person, sql)| (*column, *person, sql));
-    for (column, person, sql) in updates.chain([("tutorial_progress.completed_at", &user, &insert)]) {
+    for (column, person, sql) in updates.chain([("tutorial_progress.completed_at", &user, &insert_tutorial)]) {
         for time in UNPARSABLE_TIMES {
             for _ in 0..2 {
                 attempt(person, &sql.replace("$TIME", time)).await;
@@ -89,7 +89,7 @@ async fn assert_plausible(world: &World, table: &str, column: &str) {
 }
 
 #[tokio::test]
-async fn the_time_of_a_removal_never_changes() {
+async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];

@@ -1,13 +1,16 @@
-//! Requests as the role `authenticated` whose claims name no account: no subject, an empty one, or no claims at all.
+//! Requests of the role `authenticated` whose claims name no account: the subject is missing, empty or null, or there
+//! are no claims at all.
 
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::full_account::{all_writes, create_full_account};
+use super::{
+    full_account::{all_writes, create_full_account},
+    sqlstates::{NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, UNKNOWN_SESSION},
+};
 use crate::world::{World, refused};
 
-/// Claims that name no account.
-const CLAIMS: [&str; 4] = [
+const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
     r#"{"role": "authenticated"}"#,
     r#"{"role": "authenticated", "sub": ""}"#,
     r#"{"role": "authenticated", "sub": null}"#,
@@ -20,12 +23,11 @@ async fn a_token_without_an_account_writes_nothing() {
     let fixture = create_full_account(&world).await;
     world.set(&fixture.live, "is_public = false").await;
     let mut statements: Vec<String> = all_writes(&fixture);
-    // Rows of sessions that others run.
-    let creature = format!(
+    let insert_creature = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
         fixture.live.adventure
     );
-    let creature: Uuid = world.owner().value(&creature).await.unwrap();
+    let creature: Uuid = world.owner().value(&insert_creature).await.unwrap();
     statements.push(format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{creature}', 'might', 10, 'attack')",
@@ -35,22 +37,23 @@ async fn a_token_without_an_account_writes_nothing() {
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
         fixture.live.session
     ));
-    // The account itself keeps a session locked, to see that no statement waits for it.
-    let writer = fixture.me.begin().await;
+    // Another transaction keeps a session locked, and no statement may wait for it.
+    let writer = fixture.person.begin().await;
     let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session);
     writer.execute_unprepared(&lock).await.unwrap();
     for sql in &statements {
-        for claims in CLAIMS {
+        for claims in CLAIMS_WITHOUT_ACCOUNT {
             let transaction = world.user(fixture.account).begin().await;
-            let identity =
+            let set_claims =
                 format!("SET LOCAL lock_timeout = '2s'; SELECT set_config('request.jwt.claims', '{claims}', true)");
-            transaction.execute_unprepared(&identity).await.unwrap();
+            transaction.execute_unprepared(&set_claims).await.unwrap();
             match transaction.execute_unprepared(sql).await {
                 Ok(result) => assert_eq!(result.rows_affected(), 0, "{claims}: {sql}"),
                 Err(error) => {
                     let code = refused(error).code;
                     assert!(
-                        ["42501", "SP032", "SP020", "SP037", "SP038", "22P02"].contains(&code.as_str()),
+                        ["42501", UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, NOT_PARTICIPANT, UNKNOWN_SESSION, "22P02"]
+                            .contains(&code.as_str()),
                         "{code}: {claims}: {sql}"
                     );
                 }
@@ -65,13 +68,13 @@ async fn a_token_without_an_account_writes_nothing() {
 async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    for claims in CLAIMS {
+    for claims in CLAIMS_WITHOUT_ACCOUNT {
         let mut answers = Vec::new();
         for session in [game.session, Uuid::new_v4()] {
             for function in ["my_listener_status", "require_listener"] {
                 let transaction = world.user(game.seer.uuid()).begin().await;
-                let identity = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
-                transaction.execute_unprepared(&identity).await.unwrap();
+                let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
+                transaction.execute_unprepared(&set_claims).await.unwrap();
                 let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session}'); END $$");
                 let message = refused(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
                 answers.push((function, message));

@@ -7,21 +7,21 @@ use super::{attempt, exec_in};
 use crate::world::{World, insert_character, insert_roll, insert_seat};
 
 #[tokio::test]
-async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number() {
+async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (stranger, former) = (world.new_user().await, &game.players[1].person);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", former.uuid());
-    assert_eq!(attempt(former, &leave).await, "done");
-    let writer = game.seer.begin().await;
-    let change = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session);
-    exec_in(&writer, &change).await.unwrap();
+    let (stranger, leaver) = (world.new_user().await, &game.players[1].person);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.uuid());
+    assert_eq!(attempt(leaver, &leave).await, "done");
+    let holder = game.seer.begin().await;
+    let lock = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session);
+    exec_in(&holder, &lock).await.unwrap();
     let last_seq = "SELECT last_value::text FROM session_events_seq_seq";
-    // Only an event that its sender may send waits for the lock.
+    // Only an event that its sender may send waits for the lock, so `'client.x'` is missing for the participant.
     let participant = &game.players[0].person;
     for (person, kinds) in [
         (&stranger, &["'x'", "'dice_rolled'", "'Client.x'", "' client.x'", "'client'", "''", "NULL", "'client.x'"][..]),
-        (former, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
+        (leaver, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL", "'client.x'"]),
         (participant, &["'x'", "'dice_rolled'", "'Client.x'", "''", "NULL"]),
     ] {
         for kind in kinds {
@@ -44,8 +44,8 @@ async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number
             }
         }
     }
-    writer.rollback().await.unwrap();
-    // Participants can still send events, and rolls and new seats still write theirs.
+    holder.rollback().await.unwrap();
+    // Participants can still send events, and triggers still write events of rolls and new seats.
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
     assert_eq!(attempt(participant, &send).await, "done");
     assert_eq!(attempt(participant, &insert_roll(game.session, game.players[0].character)).await, "done");
@@ -66,9 +66,9 @@ async fn an_event_that_is_refused_waits_for_no_session_and_draws_no_extra_number
 async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_ends() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let other = world.new_user().await;
+    let stranger = world.new_user().await;
     for has_snapshot in [false, true] {
-        let opening = if has_snapshot { other.begin_with_snapshot().await } else { other.begin().await };
+        let opening = if has_snapshot { stranger.begin_with_snapshot().await } else { stranger.begin().await };
         let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
         assert_eq!(exec_in(&opening, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
@@ -81,9 +81,9 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
         opening.commit().await.unwrap();
     }
     // An adventure that was unpublished since the snapshot is still refused.
-    let old = other.begin_with_snapshot().await;
+    let with_old_snapshot = stranger.begin_with_snapshot().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
     world.owner().exec(&unpublish).await.unwrap();
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
-    assert_eq!(exec_in(&old, &open).await.unwrap_err().code, "40001");
+    assert_eq!(exec_in(&with_old_snapshot, &open).await.unwrap_err().code, "40001");
 }

@@ -247,7 +247,7 @@ fn find_killer(
     }
     let likely: [&[&str]; 2] = match mutant.kind.as_str() {
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
-            [&["every_table::", "rows::"], &["sizes::"]]
+            [&["every_table::", "rows_per_statement::"], &["sizes::"]]
         }
         "policy gone" | "policy open" if mutant.name.contains("Closed accounts") => {
             [&["every_table::"], &["accounts::"]]
@@ -255,9 +255,20 @@ fn find_killer(
         "revoke" | "policy gone" | "policy open" | "row security" => [&["catalog::", "access::roles"], &["access::"]],
         "not null" | "constraint" | "unique index" | "bound" => [
             &["bounds::", "counters::", "catalog::", "refusals::"],
-            &["limits::", "texts::", "archive::", "accounts::", "adventures::", "characters::", "privacy::"],
+            &[
+                "limits::",
+                "texts::",
+                "names_and_urls::",
+                "archive::",
+                "accounts::",
+                "adventures::",
+                "characters::",
+                "privacy::",
+            ],
         ],
-        "trigger" if mutant.name.contains(".limit_") => [&["sizes::", "attacks::rows::"], &["attacks::closing::"]],
+        "trigger" if mutant.name.contains(".limit_") => {
+            [&["sizes::", "attacks::rows_per_statement::"], &["attacks::closing::"]]
+        }
         "lock" => [
             &["attacks::lock_order::", "attacks::deadlocks::", "attacks::starvation::"],
             &["races::", "maintenance::", "accounts::", "sign_ups::", "repeats::", "attacks::"],

@@ -1,23 +1,27 @@
-//! One statement of a user changes or deletes at most a hundred rows of a table, and the Seer of an ended session can
-//! edit only its note and its visibility.
+//! One statement of a user changes or deletes at most a hundred rows of a table. The Seer of an ended session can edit
+//! only its note (`looking_for`) and its visibility (`is_public`).
 
-use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number};
+use super::{
+    assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number,
+    sqlstates::{SESSION_OVER, TOO_MANY_ROWS},
+};
 use crate::world::{Person, World};
 
-/// An account with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats.
+/// A user with more rows than one statement may change: drafts, creatures, characters, ended sessions, and seats in
+/// these sessions.
 struct ManyRows {
-    me: Person,
-    /// The account's id, quoted for SQL.
+    user: Person,
+    /// The user's id, quoted for SQL.
     id: String,
     /// The id of the draft with the creatures, quoted for SQL.
     draft: String,
 }
 
 async fn create_many_rows(world: &World) -> ManyRows {
-    let (me, player) = (world.new_user().await, world.new_player().await);
-    let id = format!("'{}'", me.uuid());
-    let adventure = world.new_adventure(me.uuid()).await;
-    let draft = format!("'{}'", world.new_draft(me.uuid()).await);
+    let (user, player) = (world.new_user().await, world.new_player().await);
+    let id = format!("'{}'", user.uuid());
+    let adventure = world.new_adventure(user.uuid()).await;
+    let draft = format!("'{}'", world.new_draft(user.uuid()).await);
     for sql in [
         format!("INSERT INTO adventures (creator_id, name) SELECT {id}, 'Draft' FROM generate_series(1, 150)"),
         format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
@@ -33,6 +37,7 @@ async fn create_many_rows(world: &World) -> ManyRows {
     ] {
         world.owner().exec(&sql).await.unwrap();
     }
+    // A Seer may have twenty live sessions, so 152 sessions are opened and cancelled in eight rounds.
     for _ in 0..8 {
         let open_sessions = format!(
             "WITH opened AS (
@@ -53,13 +58,13 @@ async fn create_many_rows(world: &World) -> ManyRows {
             world.owner().exec(&sql).await.unwrap();
         }
     }
-    ManyRows { me, id, draft }
+    ManyRows { user, id, draft }
 }
 
 #[tokio::test]
-async fn one_statement_changes_a_hundred_rows_and_no_more() {
+async fn one_statement_changes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, id, draft } = create_many_rows(&world).await;
     for (table, condition, change) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
         ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
@@ -74,9 +79,9 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         let key = if table == "session_players" { "session_id" } else { "id" };
         let select = |count: usize| format!("SELECT {key} FROM {table} WHERE {condition} LIMIT {count}");
         let update = |count: usize| format!("UPDATE {table} SET {change} WHERE {key} IN ({})", select(count));
-        assert_eq!(dry_run(&me, &update(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&me, &update(101)).await, "SP027", "{table}");
-        for many in [
+        assert_eq!(dry_run(&user, &update(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &update(101)).await, TOO_MANY_ROWS, "{table}");
+        for too_many in [
             format!("UPDATE {table} SET {change}"),
             format!("UPDATE {table} SET {change} WHERE {condition}"),
             format!("UPDATE {table} SET {change} FROM ({}) AS chosen (chosen) WHERE {key} = chosen", select(140)),
@@ -91,17 +96,18 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
             ),
             format!("DO $$ BEGIN {}; EXCEPTION WHEN foreign_key_violation THEN NULL; END $$", update(105)),
         ] {
-            assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
+            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
         }
-        // Each statement may change a hundred rows, also after one that was rolled back.
-        assert_eq!(dry_run(&me, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
+        // Every statement may change a hundred rows, even after others in the same transaction.
+        assert_eq!(dry_run(&user, &format!("{0}; {0}; {0}", update(100))).await, "done", "{table}");
         let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}; RELEASE here; {0}", update(100));
-        assert_eq!(dry_run(&me, &repeated).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &repeated).await, "done", "{table}");
         // The owner and the service have no such limit.
         assert_eq!(dry_run(&world.owner(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         assert_eq!(dry_run(&world.service(), &format!("UPDATE {table} SET {change} WHERE {condition}")).await, "done");
         if table != "characters" {
-            // A statement of two parts, each of which changes fewer than a hundred rows.
+            // A statement with two parts, each of which changes fewer than a hundred rows. (There are only 110
+            // characters.)
             let half = |order: &str| {
                 format!(
                     "UPDATE {table} SET {change}
@@ -109,7 +115,7 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
                 )
             };
             let parts = format!("WITH first AS ({} RETURNING 1) {}", half("ASC"), half("DESC"));
-            assert_eq!(dry_run(&me, &parts).await, "SP027", "{parts}");
+            assert_eq!(dry_run(&user, &parts).await, TOO_MANY_ROWS, "{parts}");
         }
     }
     // The rows that an upsert changes count too.
@@ -117,15 +123,15 @@ async fn one_statement_changes_a_hundred_rows_and_no_more() {
         "INSERT INTO adventures (id, creator_id, name) SELECT id, creator_id, 'Again' FROM adventures
          WHERE creator_id = {id} AND status = 'draft' ON CONFLICT (id) DO UPDATE SET name = excluded.name"
     );
-    assert_eq!(dry_run(&me, &upsert).await, "SP027");
-    assert_eq!(dry_run(&me, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
+    assert_eq!(dry_run(&user, &upsert).await, TOO_MANY_ROWS);
+    assert_eq!(dry_run(&user, &upsert.replace(" ON CONFLICT", " LIMIT 100 ON CONFLICT")).await, "done");
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
-async fn one_statement_deletes_a_hundred_rows_and_no_more() {
+async fn one_statement_deletes_at_most_a_hundred_rows() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, id, draft } = create_many_rows(&world).await;
     for (table, condition) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
         ("creatures", format!("adventure_id = {draft}")),
@@ -133,9 +139,9 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
     ] {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
         let delete = |count: usize| format!("DELETE FROM {table} WHERE id IN ({})", select(count));
-        assert_eq!(dry_run(&me, &delete(100)).await, "done", "{table}");
-        assert_eq!(dry_run(&me, &delete(101)).await, "SP027", "{table}");
-        for many in [
+        assert_eq!(dry_run(&user, &delete(100)).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &delete(101)).await, TOO_MANY_ROWS, "{table}");
+        for too_many in [
             format!("DELETE FROM {table} WHERE {condition}"),
             format!("DELETE FROM {table} USING ({}) AS chosen (chosen) WHERE id = chosen", select(105)),
             format!(
@@ -149,27 +155,27 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
                  DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {condition} ORDER BY id DESC LIMIT 50)"
             ),
         ] {
-            assert_eq!(dry_run(&me, &many).await, "SP027", "{many}");
+            assert_eq!(dry_run(&user, &too_many).await, TOO_MANY_ROWS, "{too_many}");
         }
-        // A hundred rows can be deleted even if the scan goes on to other rows after the hundredth.
-        let hundred = format!(
+        // Exactly a hundred rows can be deleted, even by a sequential scan, which goes on after the hundredth.
+        let delete_hundred = format!(
             "DELETE FROM {table} WHERE {condition} AND id <= (
                SELECT (array_agg(id ORDER BY id DESC))[1]
                FROM (SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT 100) AS first
              )"
         );
-        assert_eq!(dry_run(&me, &hundred).await, "done", "{hundred}");
-        let transaction = me.begin().await;
+        assert_eq!(dry_run(&user, &delete_hundred).await, "done", "{delete_hundred}");
+        let transaction = user.begin().await;
         exec_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
-        assert_eq!(exec_in(&transaction, &hundred).await, Ok(100), "{hundred}");
+        assert_eq!(exec_in(&transaction, &delete_hundred).await, Ok(100), "{delete_hundred}");
         transaction.rollback().await.unwrap();
         let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
-        assert_eq!(dry_run(&me, &repeated).await, "done", "{table}");
+        assert_eq!(dry_run(&user, &repeated).await, "done", "{table}");
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
-    // Rows deleted by a cascade do not count, nor rows deleted by closing or deleting an account.
-    assert_eq!(dry_run(&me, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
-    assert_eq!(attempt(&me, &format!("SELECT private.close_account({id})")).await, "done");
+    // Rows that are deleted with their parent row, or with an account, do not count.
+    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
+    assert_eq!(attempt(&user, &format!("SELECT private.close_account({id})")).await, "done");
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
     let delete = format!("DELETE FROM auth.users WHERE id = {id}");
@@ -178,9 +184,9 @@ async fn one_statement_deletes_a_hundred_rows_and_no_more() {
 }
 
 #[tokio::test]
-async fn row_101_is_refused_before_more_are_changed() {
+async fn too_many_rows_are_refused_before_all_are_changed() {
     let world = World::new().await;
-    let ManyRows { me, id, draft } = create_many_rows(&world).await;
+    let ManyRows { user, id, draft } = create_many_rows(&world).await;
     for (sql, table, counter) in [
         (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
@@ -198,17 +204,17 @@ async fn row_101_is_refused_before_more_are_changed() {
         (format!("DELETE FROM adventures WHERE creator_id = {id} AND status = 'draft'"), "adventures", "deleted"),
         (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
     ] {
-        let transaction = me.begin().await;
+        let transaction = user.begin().await;
         let changed = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
-        // The server's counter includes what this connection changed before.
-        let begin = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
-        exec_in(&transaction, &begin).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "SP027", "{sql}");
-        let after = format!(
+        // The server's count includes what this connection changed before.
+        let remember_count = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
+        exec_in(&transaction, &remember_count).await.unwrap();
+        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
+        let assert_few = format!(
             "ROLLBACK TO before;
              DO $$ BEGIN ASSERT {changed} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
         );
-        exec_in(&transaction, &after).await.unwrap();
+        exec_in(&transaction, &assert_few).await.unwrap();
         transaction.rollback().await.unwrap();
     }
 }
@@ -228,7 +234,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
             "scheduled_start = now() + INTERVAL '1 day'",
             "is_public = true, max_players = 5",
         ] {
-            assert_eq!(attempt(&game.seer, &update(assignments)).await, "SP004", "{status}: {assignments}");
+            assert_eq!(attempt(&game.seer, &update(assignments)).await, SESSION_OVER, "{status}: {assignments}");
             assert_eq!(dry_run(&world.service(), &update(assignments)).await, "done", "{status}: {assignments}");
             let stranger = world.new_user().await;
             assert_eq!(attempt(&stranger, &update(assignments)).await, "no row", "{status}: {assignments}");
@@ -238,7 +244,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
              WHEN MATCHED THEN UPDATE SET game_state = '{{\"a\": 1}}'",
             game.session
         );
-        assert_eq!(attempt(&game.seer, &merge).await, "SP004");
+        assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
         for assignments in
             ["is_public = true", "looking_for = 'Thank you'", "is_public = false, game_state = game_state"]
         {

@@ -3,16 +3,18 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code};
+use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
 use crate::world::{Player, World, insert_roll, insert_seat};
 
-/// Creates two active sessions of one Seer, with the same player.
+/// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
+/// sessions.
 async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
-    let (other, player) = (world.new_active_session(1).await, world.new_player().await);
+    // The sessions get the Seer and the adventure of this one.
+    let (game, player) = (world.new_active_session(1).await, world.new_player().await);
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}') RETURNING id",
-        other.seer.uuid(),
-        other.adventure
+        game.seer.uuid(),
+        game.adventure
     );
     let first: Uuid = world.owner().value(&sql).await.unwrap();
     let second: Uuid = world.owner().value(&sql).await.unwrap();
@@ -32,14 +34,14 @@ fn insert_event(session: Uuid) -> String {
 /// statement that inserts one row for a session.
 fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
-    let into = insert(first).split_once("VALUES").unwrap().0.to_owned();
+    let insert_into = insert(first).split_once("VALUES").unwrap().0.to_owned();
     vec![
-        format!("{into} VALUES {}, {}", values(first), values(second)),
-        format!("{into} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
-        format!("{into} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
-        // PostgreSQL runs a CTE that nothing reads after the main statement.
+        format!("{insert_into} VALUES {}, {}", values(first), values(second)),
+        format!("{insert_into} VALUES {0}, {0}, {1}, {0}", values(first), values(second)),
+        format!("{insert_into} VALUES {}, {} ON CONFLICT DO NOTHING", values(first), values(second)),
+        // If the statement does not read a CTE, PostgreSQL runs the CTE last.
         format!("WITH last AS ({} RETURNING 1) {}", insert(second), insert(first)),
-        format!("DO $$ BEGIN {into} VALUES {}, {}; END $$", values(first), values(second)),
+        format!("DO $$ BEGIN {insert_into} VALUES {}, {}; END $$", values(first), values(second)),
     ]
 }
 
@@ -51,10 +53,10 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first, second), (second, first)] {
             for sql in insert_into_both(insert, earlier, later) {
-                assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
+                assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
-                    "the service may: {sql}"
+                    "the service may write to several sessions: {sql}"
                 );
             }
         }
@@ -71,19 +73,19 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
             exec_in(&transaction, &sql).await.unwrap();
         }
         let both = &insert_into_both(insert, first, second)[0];
-        assert_eq!(outcome_code(exec_in(&transaction, both).await), "SP039");
+        assert_eq!(outcome_code(exec_in(&transaction, both).await), SEVERAL_SESSIONS);
         exec_in(&transaction, "ROLLBACK TO here").await.unwrap();
         assert_eq!(exec_in(&transaction, &insert(second)).await, Ok(1), "the refused statement leaves nothing behind");
         transaction.rollback().await.unwrap();
     }
-    // The caller resets, with each row, the setting that keeps the session of the first row.
+    // With each row, the caller resets the setting in which the trigger remembers the session of the first row.
     let with_reset = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT session, 'client.wave' || coalesce(reset, '')
          FROM unnest('{{{first}, {second}}}'::uuid[]) AS sessions (session),
            LATERAL (SELECT set_config('sparc.session_of_events', '', true) WHERE session IS NOT NULL) AS resets (reset)"
     );
-    assert_eq!(attempt(&player.person, &with_reset).await, "SP039");
+    assert_eq!(attempt(&player.person, &with_reset).await, SEVERAL_SESSIONS);
     assert_invariants(&world).await;
 }
 
@@ -97,7 +99,7 @@ async fn the_second_session_is_refused_before_it_is_locked() {
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for sql in insert_into_both(insert, free, locked) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");
-            assert_eq!(dry_run(&player.person, &sql).await, "SP039", "{sql}");
+            assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
         }
     }
     holder.rollback().await.unwrap();

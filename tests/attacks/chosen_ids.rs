@@ -6,54 +6,56 @@ use uuid::Uuid;
 use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
 use crate::world::{World, insert_character};
 
-/// A function for a condition, which an attacker creates in their own temporary schema: it fails when it is called.
-const READ: &str = "CREATE FUNCTION pg_temp.read(anyelement) RETURNS boolean LANGUAGE plpgsql
+/// Creates a function that an attacker puts into a condition. It fails as soon as PostgreSQL evaluates the condition on
+/// a row.
+const CREATE_READ_FUNCTION: &str = "CREATE FUNCTION pg_temp.read(anyelement) RETURNS boolean LANGUAGE plpgsql
     AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'read'; END $$";
 
 /// PostgreSQL evaluates the condition of `ON CONFLICT DO UPDATE ... WHERE` on the existing row, and locks that row,
-/// before row security is evaluated.
+/// before it evaluates row security. So the id must be refused before that.
 #[tokio::test]
 async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
     let victim = create_full_account(&world).await;
-    let me = create_full_account(&world).await;
+    let attacker = create_full_account(&world).await;
     let draft = world.new_draft(victim.account).await;
     let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
     let hidden_creature: Uuid = world.owner().value(&insert_hidden).await.unwrap();
     world.set(&victim.live, "is_public = false").await;
-    let my_draft = world.new_draft(me.account).await;
+    let own_draft = world.new_draft(attacker.account).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
-            me.account, me.published
+            attacker.account, attacker.published
         )
     };
-    let insert_adventure =
-        |id: Uuid| format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", me.account);
+    let insert_adventure = |id: Uuid| {
+        format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account)
+    };
     let insert_creature =
-        |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{my_draft}', 'Mine')");
+        |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
     let rows = [
         (
             "characters",
             "name = 'Mine'",
-            insert_character(victim.hero, me.account),
-            insert_character(me.spare, me.account),
+            insert_character(victim.hero, attacker.account),
+            insert_character(attacker.spare, attacker.account),
         ),
-        ("sessions", "looking_for = 'x'", insert_session(victim.live.session), insert_session(me.live.session)),
-        ("adventures", "name = 'Mine'", insert_adventure(draft), insert_adventure(my_draft)),
-        ("adventures", "name = 'Mine'", insert_adventure(victim.published), insert_adventure(my_draft)),
-        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(me.creature)),
-        ("creatures", "name = 'Mine'", insert_creature(victim.creature), insert_creature(me.creature)),
+        ("sessions", "looking_for = 'x'", insert_session(victim.live.session), insert_session(attacker.live.session)),
+        ("adventures", "name = 'Mine'", insert_adventure(draft), insert_adventure(own_draft)),
+        ("adventures", "name = 'Mine'", insert_adventure(victim.published), insert_adventure(own_draft)),
+        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature)),
+        ("creatures", "name = 'Mine'", insert_creature(victim.creature), insert_creature(attacker.creature)),
     ];
-    for (table, change, theirs, mine) in rows {
+    for (table, change, with_victims_id, with_own_id) in rows {
         for condition in [format!("pg_temp.read({table})"), format!("{table}.created_at < now()"), "true".to_owned()] {
             let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {condition}");
             for sql in [
-                format!("{theirs} {upsert}"),
-                format!("{theirs} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
+                format!("{with_victims_id} {upsert}"),
+                format!("{with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
             ] {
-                let transaction = me.me.begin().await;
-                exec_in(&transaction, READ).await.unwrap();
+                let transaction = attacker.person.begin().await;
+                exec_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
                 exec_in(&transaction, "SAVEPOINT before").await.unwrap();
                 assert_refused!(exec_in(&transaction, &sql).await, "23505", &format!("{table}_pkey"), "{sql}");
                 exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
@@ -65,26 +67,27 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
             }
         }
         let upsert = format!("ON CONFLICT (id) DO UPDATE SET {change} WHERE {table}.created_at < now()");
-        assert_eq!(attempt(&me.me, &format!("{mine} {upsert}")).await, "done", "one's own row of {table}");
+        assert_eq!(attempt(&attacker.person, &format!("{with_own_id} {upsert}")).await, "done", "own row of {table}");
     }
     assert_invariants(&world).await;
 }
 
-/// Row security uses the statement's snapshot, in which the caller still owns the adventure.
+/// The statement deletes an adventure, and inserts a creature for it with the id of somebody else's creature. Row
+/// security uses the statement's snapshot, in which the adventure still exists and belongs to the caller.
 #[tokio::test]
 async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
-    let (me, victim) = (world.new_user().await, world.new_user().await);
+    let (attacker, victim) = (world.new_user().await, world.new_user().await);
     let hidden = world.new_draft(victim.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{hidden}', 'Wolf') RETURNING id");
     let creature: Uuid = world.owner().value(&insert).await.unwrap();
-    let mine = world.new_draft(me.uuid()).await;
+    let own_draft = world.new_draft(attacker.uuid()).await;
     for condition in ["pg_temp.read(creatures)", "true", "false"] {
-        let transaction = me.begin().await;
-        exec_in(&transaction, READ).await.unwrap();
+        let transaction = attacker.begin().await;
+        exec_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
         let sql = format!(
-            "WITH gone AS (DELETE FROM adventures WHERE id = '{mine}' RETURNING id)
-             INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM gone
+            "WITH deleted AS (DELETE FROM adventures WHERE id = '{own_draft}' RETURNING id)
+             INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM deleted
              ON CONFLICT (id) DO UPDATE SET name = 'Mine' WHERE {condition}"
         );
         assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{condition}");
@@ -92,51 +95,53 @@ async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     }
 }
 
-/// Foreign keys accept that a row with the key exists at the end of the statement, although it is another row.
+/// A foreign key only requires that a row with its key exists at the end of the statement. So a new row with the id of
+/// the deleted one would get its history.
 #[tokio::test]
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
-    let account = create_full_account(&world).await;
-    let played = world.new_adventure(account.account).await;
-    let adventure = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", account.joined.session);
-    world.owner().exec(&adventure).await.unwrap();
-    let sheet = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
+    let fixture = create_full_account(&world).await;
+    let played = world.new_adventure(fixture.account).await;
+    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined.session);
+    world.owner().exec(&play).await.unwrap();
+    let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     let mut statements = Vec::new();
-    for id in [account.hero, account.spare] {
-        statements.push(("characters", id, format!("({columns}) SELECT id, user_id, {sheet}")));
+    for id in [fixture.hero, fixture.spare] {
+        statements.push(("characters", id, format!("({columns}) SELECT id, user_id, {better_values}")));
     }
-    for id in [played, account.published] {
+    for id in [played, fixture.published] {
         statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
     }
-    let into_other =
-        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(account.account).await);
-    statements.push(("creatures", account.creature, into_other));
+    let into_another_adventure =
+        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account).await);
+    statements.push(("creatures", fixture.creature, into_another_adventure));
     statements.push((
         "creatures",
-        account.creature,
+        fixture.creature,
         "(id, adventure_id, name) SELECT id, adventure_id, 'Better'".to_owned(),
     ));
     for (table, id, insert) in statements {
         let delete = format!("DELETE FROM {table} WHERE id = '{id}' RETURNING *");
-        let forms = [
-            format!("WITH gone AS ({delete}) INSERT INTO {table} {insert} FROM gone"),
+        let replacements = [
+            format!("WITH deleted AS ({delete}) INSERT INTO {table} {insert} FROM deleted"),
             format!(
-                "WITH gone AS ({delete}), new AS (INSERT INTO {table} {insert} FROM gone RETURNING id) SELECT FROM new"
+                "WITH deleted AS ({delete}), inserted AS (INSERT INTO {table} {insert} FROM deleted RETURNING id)
+                 SELECT FROM inserted"
             ),
         ];
-        for sql in forms {
-            for person in [&account.me, &world.owner()] {
+        for sql in replacements {
+            for person in [&fixture.person, &world.owner()] {
                 assert_refused!(person.exec(&sql).await, "23505", &format!("{table}_pkey"), "{sql}");
             }
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);
     }
-    // In two statements, the first is refused if the row has history, and otherwise the second creates a new row.
+    // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&account.me, &delete(account.hero)).await, "23503");
-    assert_eq!(attempt(&account.me, &delete(account.spare)).await, "done");
-    assert_eq!(attempt(&account.me, &insert_character(account.spare, account.account)).await, "done");
+    assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, "23503");
+    assert_eq!(attempt(&fixture.person, &delete(fixture.spare)).await, "done");
+    assert_eq!(attempt(&fixture.person, &insert_character(fixture.spare, fixture.account)).await, "done");
     assert_invariants(&world).await;
 }
 
@@ -149,18 +154,19 @@ async fn an_adventure_with_the_id_of_a_deleted_one_has_another_time() {
     let id = Uuid::new_v4();
     let insert = format!("INSERT INTO adventures (id, name) VALUES ('{id}', 'A draft')");
     let transaction = creator.begin().await;
-    let mut times = Vec::new();
+    let mut outcomes = Vec::new();
     for change in ["", "UPDATE adventures SET name = 'An edited draft'", "UPDATE adventures SET name = 'Edited again'"]
     {
         exec_in(&transaction, &insert).await.unwrap();
         if !change.is_empty() {
             exec_in(&transaction, &format!("{change} WHERE id = '{id}'")).await.unwrap();
         }
-        let sql = format!("INSERT INTO times SELECT updated_at FROM adventures WHERE id = '{id}'");
+        // The second of two equal times would violate the unique constraint.
         exec_in(&transaction, "CREATE TEMP TABLE IF NOT EXISTS times (time timestamptz UNIQUE)").await.unwrap();
-        times.push(exec_in(&transaction, &sql).await);
+        let sql = format!("INSERT INTO times SELECT updated_at FROM adventures WHERE id = '{id}'");
+        outcomes.push(exec_in(&transaction, &sql).await);
         exec_in(&transaction, &format!("DELETE FROM adventures WHERE id = '{id}'")).await.unwrap();
     }
-    assert_eq!(times, [Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(outcomes, [Ok(1), Ok(1), Ok(1)]);
     transaction.rollback().await.unwrap();
 }

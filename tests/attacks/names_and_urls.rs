@@ -1,4 +1,5 @@
-//! Names that look like another name, that are invisible, or that look like more than one line; and URLs of pictures.
+//! Names that look like another name, that are invisible, or that look like more than one line. URLs of pictures that
+//! would run a script.
 
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ const FORBIDDEN: &[char] = &[
     '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
 ];
 
-/// Names without a visible character.
+/// Names without a visible character: spaces, joiners, controls, fillers, variation selectors, stackers.
 const INVISIBLE: &[&str] = &[
     "     ",
     "\u{a0}\u{a0}\u{a0}",
@@ -48,24 +49,24 @@ const INVISIBLE: &[&str] = &[
     "\u{fdd0}\u{fdef}\u{fffe}",
 ];
 
-/// Ranges of invisible code points: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode calls
-/// default ignorable, invisible stackers, and the blanks of some scripts.
-const BLANK: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f 2028-202f \
+/// Ranges of invisible code points, in hexadecimal: spaces and controls (categories Zs, Zl, Zp and Cc), what Unicode
+/// calls default ignorable, invisible stackers, and the blanks of some scripts.
+const BLANK_RANGES: &str = "1-20 7f-a0 ad 34f 61c 1039 115f-1160 1680 17b4-17b5 17d2 180b-180f 1a60 2000-200f 2028-202f \
     205f-206f 2800 2d7f 3000 3164 aaf6 fdd0-fdef fe00-fe0f feff ffa0 fff0-fffb fffe-ffff 10a3f 1107f \
     11133 113d0 1193e 11a47 11a99 11d45 11d97 11f42 13430-1343f 13441-13442 16fe4 1bca0-1bca3 1d159 \
     1d173-1d17a e0000-e0fff";
 
-/// Returns the first and the last code point of each range.
+/// Returns the first and the last code point of each of [`BLANK_RANGES`].
 fn blank_ranges() -> Vec<(u32, u32)> {
     let code_point = |hex: &str| u32::from_str_radix(hex, 16).unwrap();
-    BLANK
+    BLANK_RANGES
         .split(' ')
         .map(|range| range.split_once('-').unwrap_or((range, range)))
         .map(|(first, last)| (code_point(first), code_point(last)))
         .collect()
 }
 
-/// Names that people have.
+/// Texts that are accepted as names, unless they are too short for the column.
 const NAMES: &[&str] = &[
     "Ada",
     "O'Brien-Łukasz",
@@ -101,9 +102,10 @@ const NAMES: &[&str] = &[
 
 /// A column for a name that a client may write.
 struct NameColumn {
-    what: &'static str,
-    person: Person,
-    /// Statements that write it, with `$NAME$` in place of the name. The first one updates the row that `read` reads.
+    label: &'static str,
+    writer: Person,
+    /// Statements that write the column, with `$NAME$` in place of the name. The first one updates the row that `read`
+    /// reads.
     writes: Vec<String>,
     /// A query that reads the name.
     read: String,
@@ -119,14 +121,14 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
         |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
     vec![
         NameColumn {
-            what: "display name",
-            person: player.person.clone(),
+            label: "display name",
+            writer: player.person.clone(),
             writes: vec![update("users", "display_name", player.id)],
             read: format!("SELECT display_name FROM users WHERE id = '{}'", player.id),
         },
         NameColumn {
-            what: "character",
-            person: player.person.clone(),
+            label: "character",
+            writer: player.person.clone(),
             writes: vec![
                 update("characters", "name", player.character),
                 format!(
@@ -138,8 +140,8 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
             read: format!("SELECT name FROM characters WHERE id = '{}'", player.character),
         },
         NameColumn {
-            what: "adventure",
-            person: seer.clone(),
+            label: "adventure",
+            writer: seer.clone(),
             writes: vec![
                 update("adventures", "name", draft),
                 format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.uuid()),
@@ -147,8 +149,8 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
             read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
         },
         NameColumn {
-            what: "creature",
-            person: seer.clone(),
+            label: "creature",
+            writer: seer.clone(),
             writes: vec![
                 update("creatures", "name", creature),
                 format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', $NAME$)"),
@@ -174,15 +176,15 @@ async fn no_name_contains_deceptive_characters() {
                     format!("{forbidden}Ada Lovelace"),
                     format!("Ada Lovelace{forbidden}"),
                 ] {
-                    let outcome = column.person.exec(&write.replace("$NAME$", &literal(&text))).await;
-                    let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
-                    assert!(refused, "{}: {text:?}: {outcome:?}", column.what);
+                    let outcome = column.writer.exec(&write.replace("$NAME$", &literal(&text))).await;
+                    let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                    assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
             for text in INVISIBLE {
-                let outcome = column.person.exec(&write.replace("$NAME$", &literal(text))).await;
-                let refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
-                assert!(refused, "{}: {text:?}: {outcome:?}", column.what);
+                let outcome = column.writer.exec(&write.replace("$NAME$", &literal(text))).await;
+                let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
             }
         }
     }
@@ -199,8 +201,8 @@ async fn no_name_has_only_invisible_characters() {
             assert_eq!(world.owner().count(&accepted).await, 0, "{first:x} to {last:x}: {name}");
         }
     }
-    // Every other character is visible, so a name may consist of it alone. The range ends with U+E01FF; 55296 to 57343
-    // are surrogates, and 65532 and 65533 are U+FFFC and U+FFFD.
+    // Every other code point up to U+E01FF is accepted as a whole name. The exceptions are the surrogates (55296 to
+    // 57343), which are not characters, and U+FFFC and U+FFFD (65532 and 65533).
     let not_blank: Vec<String> =
         blank_ranges().iter().map(|(first, last)| format!("point NOT BETWEEN {first} AND {last}")).collect();
     let refused = format!(
@@ -218,9 +220,13 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
     let player = &game.players[0];
     let roll_with = |source: &str| {
         let modifiers = serde_json::json!([{ "type": "flat", "value": 1, "source": source }]).to_string();
-        crate::world::insert_roll(game.session, player.character)
-            .replace("roll_type)", "roll_type, modifiers)")
-            .replace("'attribute_check')", &format!("'attribute_check', {})", literal(&modifiers)))
+        format!(
+            "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
+             VALUES ('{}', '{}', 'might', 10, 'attribute_check', {})",
+            game.session,
+            player.character,
+            literal(&modifiers)
+        )
     };
     for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
@@ -234,18 +240,19 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 #[tokio::test]
 async fn the_url_of_a_picture_is_http_or_https() {
     let world = World::new().await;
-    let (author, me) = (world.new_user().await, world.new_user().await);
+    let (author, user) = (world.new_user().await, world.new_user().await);
     let draft = world.new_draft(author.uuid()).await;
-    let columns = "SELECT class.relname || '.' || attname FROM pg_attribute
+    // All columns with URLs that a user may write are tested below.
+    let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     assert_eq!(
-        world.owner().values::<String>(columns).await.unwrap(),
+        world.owner().values::<String>(url_columns).await.unwrap(),
         ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
     );
     for (person, column, table, id) in [
-        (&me, "avatar_url", "users", me.uuid()),
+        (&user, "avatar_url", "users", user.uuid()),
         (&author, "thumbnail_url", "adventures", draft),
         (&author, "artwork_url", "adventures", draft),
     ] {
@@ -302,18 +309,18 @@ async fn the_url_of_a_picture_is_http_or_https() {
 }
 
 #[tokio::test]
-async fn names_of_every_script_are_stored_unchanged() {
+async fn names_in_many_scripts_are_stored_unchanged() {
     let world = World::new().await;
     for column in name_columns(&world).await {
         for name in NAMES {
-            let sql = column.writes[0].replace("$NAME$", &literal(name));
-            let outcome = column.person.exec(&sql).await;
-            // An adventure's name must have at least three characters, a character's two; shorter ones may be refused.
+            let update = column.writes[0].replace("$NAME$", &literal(name));
+            let outcome = column.writer.exec(&update).await;
+            // Some columns require at least two or three characters, so a shorter name may be refused.
             if name.chars().count() < 3 {
                 continue;
             }
-            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", column.what);
-            assert_eq!(column.person.value::<String>(&column.read).await.unwrap(), *name, "{}", column.what);
+            assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", column.label);
+            assert_eq!(column.writer.value::<String>(&column.read).await.unwrap(), *name, "{}", column.label);
         }
     }
 }
@@ -321,12 +328,12 @@ async fn names_of_every_script_are_stored_unchanged() {
 #[tokio::test]
 async fn a_sign_up_cleans_its_name_and_never_fails() {
     let world = World::new().await;
-    let mut given: Vec<String> = FORBIDDEN.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
-    given.extend(INVISIBLE.iter().map(|text| (*text).to_owned()));
-    given.push(FORBIDDEN.iter().collect());
-    given.push("\u{202e}".repeat(500));
-    given.push(format!("{}\n", "x".repeat(99)));
-    for text in &given {
+    let mut names: Vec<String> = FORBIDDEN.iter().map(|forbidden| format!("Ada{forbidden}Lovelace")).collect();
+    names.extend(INVISIBLE.iter().map(|text| (*text).to_owned()));
+    names.push(FORBIDDEN.iter().collect());
+    names.push("\u{202e}".repeat(500));
+    names.push(format!("{}\n", "x".repeat(99)));
+    for text in &names {
         for key in ["display_name", "full_name", "name"] {
             let metadata = serde_json::json!({ key: text }).to_string();
             let id = Uuid::new_v4();
@@ -338,7 +345,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
             let name: String = world.owner().value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
-            // The stored name must be one that its owner may write.
+            // The user may write the cleaned name too.
             let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
             assert_eq!(attempt(&world.user(id), &rename).await, "done", "{text:?} becomes {name:?}");
             if text.starts_with("Ada") {
@@ -349,7 +356,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
 }
 
 #[tokio::test]
-async fn a_sign_up_takes_only_strings_from_its_metadata() {
+async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
     let world = World::new().await;
     for value in ["42", "true", "null", "[\"Ada\"]", "{\"name\": \"Ada\"}", "\"\""] {
         let id = Uuid::new_v4();
@@ -382,9 +389,9 @@ async fn a_sign_up_takes_only_strings_from_its_metadata() {
         assert_eq!(with_avatar == 1, is_kept, "{url}");
     }
     let id = Uuid::new_v4();
-    let long = format!("https://example.org/{}", "a".repeat(3000));
+    let too_long_url = format!("https://example.org/{}", "a".repeat(3000));
     let sql = format!(
-        "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{long}\"}}')"
+        "INSERT INTO auth.users (id, email, raw_user_meta_data) VALUES ('{id}', '{id}@example.org', '{{\"avatar_url\": \"{too_long_url}\"}}')"
     );
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     assert_eq!(world.owner().count(&format!("users WHERE id = '{id}' AND avatar_url IS NULL")).await, 1);

@@ -1,0 +1,32 @@
+//! The SQLSTATEs of the schema's own errors. `docs/schema.md` lists all of them.
+
+pub(super) const CHARACTER_LIMIT_REACHED: &str = "SP001";
+pub(super) const SESSION_FULL: &str = "SP002";
+pub(super) const ILLEGAL_TRANSITION: &str = "SP003";
+pub(super) const SESSION_OVER: &str = "SP004";
+pub(super) const SESSION_STARTED: &str = "SP005";
+pub(super) const CHARACTER_NOT_YOURS: &str = "SP006";
+pub(super) const CHARACTER_RETIRED: &str = "SP007";
+pub(super) const CHARACTER_SEATED: &str = "SP008";
+pub(super) const ADVENTURE_NOT_PLAYABLE: &str = "SP009";
+pub(super) const ADVENTURE_PUBLISHED: &str = "SP010";
+pub(super) const HEROIC_SAVE_SPENT: &str = "SP011";
+pub(super) const ROLL_NOT_SAVEABLE: &str = "SP015";
+pub(super) const CREATURE_NOT_IN_ADVENTURE: &str = "SP017";
+pub(super) const NOT_YOUR_CHOICE: &str = "SP018";
+pub(super) const ACCOUNT_CLOSED: &str = "SP019";
+pub(super) const UNKNOWN_JOIN_CODE: &str = "SP020";
+pub(super) const RETIRED_LIMIT_REACHED: &str = "SP022";
+pub(super) const SEAT_LIMIT_REACHED: &str = "SP023";
+pub(super) const SESSION_LIMIT_REACHED: &str = "SP024";
+pub(super) const ADVENTURE_LIMIT_REACHED: &str = "SP025";
+pub(super) const CREATURE_LIMIT_REACHED: &str = "SP026";
+pub(super) const TOO_MANY_ROWS: &str = "SP027";
+pub(super) const PLAYER_REMOVED: &str = "SP028";
+pub(super) const SESSION_HAS_NO_PLAYER: &str = "SP029";
+pub(super) const START_IN_PAST: &str = "SP030";
+pub(super) const SESSION_LIVE: &str = "SP031";
+pub(super) const UNKNOWN_ACCOUNT: &str = "SP032";
+pub(super) const NOT_PARTICIPANT: &str = "SP037";
+pub(super) const UNKNOWN_SESSION: &str = "SP038";
+pub(super) const SEVERAL_SESSIONS: &str = "SP039";
