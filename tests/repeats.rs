@@ -152,10 +152,8 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
 
     let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
-    assert!(
-        ada.events().send(wave.clone()).await.is_ok(),
-        "equal numbers are the same content, however they are written"
-    );
+    // PostgreSQL stores 1e16 as 10000000000000000. The payload must be recognized as the same anyway.
+    assert!(ada.events().send(wave.clone()).await.is_ok());
     assert_id_conflict("the same event, sent by another player", ben.events().send(wave.clone()).await);
     assert_id_conflict("the same event, sent by the service", service.events().send(wave.clone()).await);
     assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await);
