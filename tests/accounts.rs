@@ -227,8 +227,8 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (game, other) in games.iter().zip(games.iter().rev()) {
-            // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort its sessions,
-            // the accounts would lock them in opposite orders.
+            // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
+            // sessions, the accounts would lock them in opposite orders.
             owner.exec(&insert_seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&insert_seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&insert_seat(other.session, cas.id, cas.character)).await.unwrap();

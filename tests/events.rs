@@ -200,8 +200,8 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher number
-    // could become visible before the event of this one.
+    // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
+    // number could become visible before the event of this transaction.
     let second = &game.players[1].person;
     let blocked = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(blocked.unwrap_err().code, "55P03", "the lock must not be available");
