@@ -1,5 +1,5 @@
-//! Adventures and creatures: a published adventure is valid, and content that a client writes counts as invalid until the
-//! service has validated it; who may read and write them.
+//! Adventures and creatures: a published adventure is valid, and content that a client writes counts as invalid until
+//! the service has validated it; who may read and write them.
 
 use sparc::service::{Error, Operations};
 use uuid::Uuid;

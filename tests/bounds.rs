@@ -1,6 +1,6 @@
 //! The bounds of columns that users and the service write: a value at the bound is accepted, one past it is refused.
-//! Numbers inside a document are stored exactly. The bounds of counters are tested in `counters.rs`, the maximum sizes of
-//! texts and documents in `maximum_sizes.rs`.
+//! Numbers inside a document are stored exactly. `counters.rs` tests the bounds of counters, and `maximum_sizes.rs` the
+//! maximum sizes of texts and documents.
 
 use serde_json::json;
 use sparc::service::{

@@ -216,8 +216,8 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
     }
 }
 
-/// Such a lock occurs when the platform removes an old partition. If an open transaction has read the table, the removal
-/// waits for that transaction, and later statements wait for the removal.
+/// Such a lock occurs when the platform removes an old partition. If an open transaction has read the table, the
+/// removal waits for that transaction, and later statements wait for the removal.
 #[tokio::test]
 async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let (world, administrator) = new_project().await;
