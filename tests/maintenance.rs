@@ -35,8 +35,8 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().exec(&sql).await.unwrap();
 }
 
-/// For example, each insert of an event looks for the oldest events. Until deleted events are vacuumed, that scan has to
-/// skip them.
+/// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until they are
+/// vacuumed.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
