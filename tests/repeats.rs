@@ -13,7 +13,7 @@ use sparc::{
         creatures::{CreatureChanges, NewCreature},
         dice::{Modifier, NewInitiative, NewRoll, Roller},
         events::NewEvent,
-        sessions::{ExpectedVersion, NewSession, SessionChanges, Visibility},
+        sessions::{NewSession, SessionChanges, Visibility},
         users::NewAccount,
     },
 };

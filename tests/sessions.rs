@@ -118,9 +118,8 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
             if index == 1 {
                 order.reverse();
             }
-            for player in order {
-                world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
-            }
+            let seats = order.iter().map(|player| insert_seat(session, player.id, player.character));
+            world.owner().exec(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
             world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
             let seer = seer.clone();
             tasks.push(async move {
