@@ -66,14 +66,14 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
 #[tokio::test]
 async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let world = World::new().await;
-    let (one, two) = (world.new_account().await, world.new_account().await);
+    let (first, second) = (world.new_account().await, world.new_account().await);
     let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
-    world.owner().exec(&set_email(one, "new@x.org")).await.unwrap();
+    world.owner().exec(&set_email(first, "new@x.org")).await.unwrap();
     let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().value::<String>(&email_of(one)).await.unwrap(), "new@x.org");
-    world.owner().exec(&set_email(two, "new@x.org")).await.unwrap();
-    assert_eq!(world.owner().value::<String>(&email_of(two)).await.unwrap(), format!("{two}@no-email.invalid"));
+    assert_eq!(world.owner().value::<String>(&email_of(first)).await.unwrap(), "new@x.org");
+    world.owner().exec(&set_email(second, "new@x.org")).await.unwrap();
+    assert_eq!(world.owner().value::<String>(&email_of(second)).await.unwrap(), format!("{second}@no-email.invalid"));
 }
 
 #[tokio::test]

@@ -137,9 +137,9 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
     let (world, _administrator) = new_project().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
-    for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
-        assert_eq!(permissions(person, &topic_of_game).await, [true, false, true], "{who}");
-        assert_eq!(permissions(person, &topic(&other_game)).await, [false; 3], "{who} of another session");
+    for (role, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
+        assert_eq!(permissions(person, &topic_of_game).await, [true, false, true], "{role}");
+        assert_eq!(permissions(person, &topic(&other_game)).await, [false; 3], "{role} of another session");
     }
     assert_eq!(permissions(&world.new_user().await, &topic_of_game).await, [false; 3], "a stranger");
     assert_eq!(permissions(&world.visitor(), &topic_of_game).await, [false; 3], "a visitor");

@@ -7,8 +7,8 @@ use crate::{
     world::{World, refused},
 };
 
-/// If a row is beyond a limit, a trigger raises an error that explains it. The constraint on the counter is what
-/// enforces the limit, for every writer and at every isolation level.
+/// A trigger refuses a row beyond a limit with an error that explains the limit. But what enforces the limit, for every
+/// writer and at every isolation level, is the constraint on the counter.
 #[tokio::test]
 async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     let world = World::new().await;

@@ -47,7 +47,7 @@ async fn every_table_limits_the_rows_that_one_statement_writes() {
         "{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {one_row_per_user} AND NOT {is_restricted}"
     ))
     .await;
-    // A policy refuses row 101 as it is written, but one statement may have several writing parts (`WITH ... INSERT`).
+    // A policy refuses row 101 as it is written, but one statement may have several data-modifying parts (`WITH`).
     // So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
     assert_no_rows(&format!(
         "{WRITES}

@@ -122,7 +122,7 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     held.rollback().await.unwrap();
     assert_eq!(code_of(sparc.as_anon().users().profiles(&[]).await), "done");
     // The connection of a read stays in use until the server has answered its commit. `ping` needs the same connection,
-    // so it waits for that.
+    // so it waits until then.
     sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));

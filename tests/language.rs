@@ -86,7 +86,7 @@ fn link_targets(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_link_between_documents_leads_to_a_file_and_a_heading() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
         let is_crate_page = relative_path(&path).ends_with("README.md") && relative_path(&path) != "README.md";
@@ -105,29 +105,29 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
                 let has_heading =
                     || heading.is_empty() || anchors(&read(&target_path)).iter().any(|anchor| anchor == heading);
                 if !target_path.exists() || (target_path.is_file() && !has_heading()) {
-                    wrong.push(format!("{}:{}: {target}", relative_path(&path), index + 1));
+                    violations.push(format!("{}:{}: {target}", relative_path(&path), index + 1));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "links whose target does not exist:\n{}", wrong.join("\n"));
+    assert!(violations.is_empty(), "links whose target does not exist:\n{}", violations.join("\n"));
 }
 
 /// A fence stands on a line of its own, followed by at most the name of a language, and each block that is opened is
 /// closed.
 #[test]
 fn code_blocks_of_documents_are_complete() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
         let fences: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("```")).collect();
         if !fences.len().is_multiple_of(2)
             || fences.iter().any(|fence| !fence.starts_with("```") || fence.contains(' '))
         {
-            wrong.push(relative_path(&path));
+            violations.push(relative_path(&path));
         }
     }
-    assert!(wrong.is_empty(), "documents with a broken code block: {wrong:?}");
+    assert!(violations.is_empty(), "documents with a broken code block: {violations:?}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn every_decision_that_is_cited_has_a_heading() {
         .filter(|line| line.starts_with('#'))
         .map(|line| line.trim_start_matches('#').trim())
         .collect();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         // A citation may be broken between two lines of a comment.
         let text = read(&path);
@@ -146,17 +146,17 @@ fn every_decision_that_is_cited_has_a_heading() {
         let text = lines.collect::<Vec<_>>().join(" ");
         let citations = text.split("decision \"").skip(1).filter_map(|rest| rest.split('"').next());
         for citation in citations.filter(|citation| !headings.contains(citation)) {
-            wrong.push(format!("{}: {citation}", relative_path(&path)));
+            violations.push(format!("{}: {citation}", relative_path(&path)));
         }
     }
-    // The code above contains the marker of a citation.
-    wrong.retain(|line| !line.starts_with("tests/language.rs"));
-    assert!(wrong.is_empty(), "headings that docs/decisions.md does not have:\n{}", wrong.join("\n"));
+    // This file contains the marker of a citation itself.
+    violations.retain(|line| !line.starts_with("tests/language.rs"));
+    assert!(violations.is_empty(), "headings that docs/decisions.md does not have:\n{}", violations.join("\n"));
 }
 
 #[test]
 fn comments_and_documents_wrap_at_120_characters() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative_path(&path);
         let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
@@ -173,32 +173,41 @@ fn comments_and_documents_wrap_at_120_characters() {
                 ["//", "--", "# "].iter().any(|mark| line.trim_start().starts_with(mark))
             };
             if is_prose && line.chars().count() > MAX_WIDTH {
-                wrong.push(format!("{name}:{}", index + 1));
+                violations.push(format!("{name}:{}", index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} lines are longer than {MAX_WIDTH} characters:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        violations.is_empty(),
+        "{} lines are longer than {MAX_WIDTH} characters:\n{}",
+        violations.len(),
+        violations.join("\n")
+    );
 }
 
 #[test]
 fn a_message_about_an_input_says_what_it_must_be() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs"]).into_iter().filter(|path| relative_path(path).starts_with("service/src/")) {
         let text = read(&path);
         let inputs = text.lines().enumerate().filter(|(_, line)| line.contains("field: \""));
         for (index, line) in inputs {
             let rules = line.split("rule: \"").skip(1).filter_map(|rest| rest.split('"').next());
             for rule in rules.filter(|rule| !rule.starts_with("must ")) {
-                wrong.push(format!("{}:{}: {rule}", relative_path(&path), index + 1));
+                violations.push(format!("{}:{}: {rule}", relative_path(&path), index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "messages about an input that do not say what it must be:\n{}", wrong.join("\n"));
+    assert!(
+        violations.is_empty(),
+        "messages about an input that do not say what it must be:\n{}",
+        violations.join("\n")
+    );
 }
 
 #[test]
 fn no_retired_word_is_left() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative_path(&path);
         if ["tests/language.rs", "CHANGELOG.md"].contains(&name.as_str()) || name.starts_with("bench/sql/specification")
@@ -207,9 +216,9 @@ fn no_retired_word_is_left() {
         }
         for (index, line) in read(&path).lines().enumerate() {
             for (word, replacement) in RETIRED.iter().filter(|(word, _)| line.contains(word)) {
-                wrong.push(format!("{name}:{}: {word} (use {replacement})", index + 1));
+                violations.push(format!("{name}:{}: {word} (use {replacement})", index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} retired words:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(violations.is_empty(), "{} retired words:\n{}", violations.len(), violations.join("\n"));
 }

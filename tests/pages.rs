@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Reads a list to its end, calls `after_each_page`, and returns the keys of all rows. Asserts that no key appears
-/// twice.
+/// Reads a list page by page, calls `after_each_page` after each, and returns the keys of all rows. Asserts that no key
+/// appears twice.
 async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     mut fetch_page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
     mut after_each_page: impl AsyncFnMut(),
@@ -298,7 +298,7 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     }
     let other_game = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
-    // Ended after all others, so on no later page.
+    // This session ends after all others, so it is on no later page.
     let end_another = async || {
         world.owner().exec(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };

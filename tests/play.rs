@@ -57,12 +57,12 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
 #[tokio::test]
 async fn initiative_order_orders_only_initiative_rolls_of_one_session() {
     let world = World::new().await;
-    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let seer = world.sparc.as_user(game.seer.uuid());
     let service = world.sparc.as_service();
     let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
     let turns = seer.dice().initiative(initiative(game.session)).await.unwrap();
-    let other_turns = service.dice().initiative(initiative(other.session)).await.unwrap();
+    let other_turns = service.dice().initiative(initiative(other_game.session)).await.unwrap();
     let attack = world.new_roll(game.session, game.players[0].character, "{1}", 3, 0).await;
     let order_of = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
@@ -82,7 +82,7 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session() {
         "rolls of two sessions have no order"
     );
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
-    for (seer, roll) in [(&game.seer, rolls[0]), (&other.seer, other_turns[0].roll.id)] {
+    for (seer, roll) in [(&game.seer, rolls[0]), (&other_game.seer, other_turns[0].roll.id)] {
         assert_eq!(seer.values::<Uuid>(&order_of_both).await, Ok(vec![roll]));
         assert_eq!(seer.values::<Uuid>(&order_of(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
     }
@@ -353,8 +353,8 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
     assert_eq!(seer.creatures().list(game.adventure).await.unwrap(), [edited]);
     seer.creatures().remove(wolf.id).await.unwrap();
-    let kept = seer.dice().get(roll.id).await.unwrap();
-    assert_eq!((kept.creature_id, kept.character_name.as_str()), (None, "Wolf"));
+    let roll_after_removal = seer.dice().get(roll.id).await.unwrap();
+    assert_eq!((roll_after_removal.creature_id, roll_after_removal.character_name.as_str()), (None, "Wolf"));
 }
 
 #[tokio::test]
@@ -384,8 +384,8 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
-    let other = world.new_account().await;
-    let close_other = format!("SELECT private.close_account('{other}')");
+    let other_account = world.new_account().await;
+    let close_other = format!("SELECT private.close_account('{other_account}')");
     assert_refused!(world.new_user().await.exec(&close_other).await, forbidden);
     assert_refused!(world.visitor().exec(&close_other).await, forbidden);
 }

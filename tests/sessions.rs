@@ -112,8 +112,8 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // The players take their seats in the second session in the opposite order, so that a scan of its seats
-            // meets them in the opposite order. Without a fixed order of locks, the two completions would deadlock.
+            // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
+            // that order. Without a fixed order of locks, the two completions would deadlock.
             let mut order: Vec<_> = players.iter().collect();
             if index == 1 {
                 order.reverse();
