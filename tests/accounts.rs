@@ -1,5 +1,5 @@
-//! Accounts and their profiles: sign-ups, which no trigger of ours may make fail, changes of address, and the closing
-//! and deletion of accounts.
+//! Accounts and their profiles: sign-ups, which none of our triggers may refuse, changes of the e-mail address, and the
+//! closing and deletion of accounts.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
@@ -19,7 +19,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
 }
 
 #[tokio::test]
-async fn the_display_name_is_the_first_usable_one() {
+async fn the_display_name_comes_from_the_first_usable_source() {
     let world = World::new().await;
     for (email, metadata, expected) in [
         ("'a@x.org'", serde_json::json!({"display_name": "Ada", "full_name": "B", "name": "C"}), "Ada"),
@@ -53,9 +53,9 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
     let tasks = (0..16)
         .map(|_| {
             let owner = world.owner();
-            async move {
-                owner.exec("INSERT INTO auth.users (id, email, is_sso_user) VALUES (gen_random_uuid(), 'same@x.org', true)").await
-            }
+            let insert = "INSERT INTO auth.users (id, email, is_sso_user)
+                          VALUES (gen_random_uuid(), 'same@x.org', true)";
+            async move { owner.exec(insert).await }
         })
         .collect();
     assert!(run_together(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
@@ -64,25 +64,25 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_later_change_of_address_reaches_the_profile() {
+async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let world = World::new().await;
-    let (one, two) = (world.new_account().await, world.new_account().await);
-    let change =
+    let (first, second) = (world.new_account().await, world.new_account().await);
+    let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
-    world.owner().exec(&change(one, "new@x.org")).await.unwrap();
-    let email = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().value::<String>(&email(one)).await.unwrap(), "new@x.org");
-    world.owner().exec(&change(two, "new@x.org")).await.unwrap();
-    assert_eq!(world.owner().value::<String>(&email(two)).await.unwrap(), format!("{two}@no-email.invalid"));
+    world.owner().exec(&set_email(first, "new@x.org")).await.unwrap();
+    let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().value::<String>(&email_of(first)).await.unwrap(), "new@x.org");
+    world.owner().exec(&set_email(second, "new@x.org")).await.unwrap();
+    assert_eq!(world.owner().value::<String>(&email_of(second)).await.unwrap(), format!("{second}@no-email.invalid"));
 }
 
 #[tokio::test]
-async fn soft_deletion_removes_personal_data_active_seats_waiting_sessions_and_drafts() {
+async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_sessions() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let leaver = &game.players[0];
-    let id = leaver.id;
-    leaver
+    let player = &game.players[0];
+    let id = player.id;
+    player
         .person
         .exec("UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'")
         .await
@@ -99,17 +99,17 @@ async fn soft_deletion_removes_personal_data_active_seats_waiting_sessions_and_d
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
     let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
-    assert_eq!(world.owner().count(&seats).await, 0, "active seats are given up");
+    assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
     let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
     assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
-    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts are deleted");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts must be deleted");
     assert_eq!(
         world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await,
         1,
-        "published adventures stay"
+        "published adventures must stay"
     );
-    let personal = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
-    assert_eq!(world.owner().count(personal).await, 0, "no event contains personal data");
+    let personal_data = "session_events WHERE payload::text LIKE '%Real Name%' OR payload::text LIKE '%me.png%'";
+    assert_eq!(world.owner().count(personal_data).await, 0, "no event may contain personal data");
     assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 1);
 }
 
@@ -128,7 +128,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     ] {
         assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
     }
-    // The platform may take back the deletion and repeat it, which must not fail.
+    // The platform may undo the deletion and repeat it. Neither may fail.
     let reopen_and_close = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
         player.id
@@ -141,8 +141,8 @@ async fn closing_an_account_archives_a_draft_that_was_played() {
     let world = World::new().await;
     let seer = world.new_user().await;
     let draft = world.new_draft(seer.uuid()).await;
-    let session = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
-    let session: Uuid = seer.value(&session).await.unwrap();
+    let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
+    let session: Uuid = seer.value(&insert).await.unwrap();
     let player = world.new_player().await;
     world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
     world
@@ -169,20 +169,24 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
 
     let game = world.new_session(1).await;
     for id in [game.players[0].id, game.seer.uuid()] {
-        // Rows that involve only the account.
-        let alone = "INSERT INTO sessions (seer_id, adventure_id, status)";
-        world.owner().exec(&format!("{alone} VALUES ('{id}', '{}', 'cancelled')", game.adventure)).await.unwrap();
+        // A session and a character that belong to the account alone.
+        let insert = "INSERT INTO sessions (seer_id, adventure_id, status)";
+        world.owner().exec(&format!("{insert} VALUES ('{id}', '{}', 'cancelled')", game.adventure)).await.unwrap();
         world.new_character(id).await;
-        assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account always succeeds");
+        assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account must succeed");
         let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
-        assert_eq!(world.owner().count(&anonymous).await, 1, "the profile stays for others' history");
+        assert_eq!(
+            world.owner().count(&anonymous).await,
+            1,
+            "the profile must stay, because the history of others refers to it"
+        );
     }
     assert_eq!(world.owner().count("sessions").await, 1, "sessions without other players must be deleted");
     assert_eq!(world.owner().count("characters").await, 1, "characters without history must be deleted");
 }
 
 #[tokio::test]
-async fn closing_erases_the_profile_even_if_the_trigger_on_accounts_does_not() {
+async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_is_disabled() {
     let world = World::new().await;
     let user = world.new_user().await;
     let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
@@ -222,22 +226,21 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     games.sort_by_key(|game| game.session);
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
-        for (index, game) in games.iter().enumerate() {
-            // Ada takes her seats in the opposite order to Ben and Cas, so their accounts would lock the sessions in
-            // opposite orders if closing an account did not sort them.
-            let other = &games[games.len() - 1 - index];
+        for (game, other) in games.iter().zip(games.iter().rev()) {
+            // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
+            // sessions, the accounts would lock them in opposite orders.
             owner.exec(&insert_seat(game.session, ada.id, ada.character)).await.unwrap();
             owner.exec(&insert_seat(other.session, ben.id, ben.character)).await.unwrap();
             owner.exec(&insert_seat(other.session, cas.id, cas.character)).await.unwrap();
         }
-        let mut closing: Vec<BoxedTask<_>> = Vec::new();
+        let mut tasks: Vec<BoxedTask<_>> = Vec::new();
         for account in [ada.id, ben.id] {
             let owner = owner.clone();
-            closing.push(Box::pin(async move {
+            tasks.push(Box::pin(async move {
                 owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
             }));
         }
-        // Cas's account is closed while Cas leaves a session.
+        // Cas leaves a session while the account is closed.
         for sql in [
             format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
             format!(
@@ -246,9 +249,9 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
             ),
         ] {
             let owner = owner.clone();
-            closing.push(Box::pin(async move { owner.exec(&sql).await }));
+            tasks.push(Box::pin(async move { owner.exec(&sql).await }));
         }
-        for outcome in run_together(closing).await {
+        for outcome in run_together(tasks).await {
             assert!(outcome.is_ok(), "round {round}: {outcome:?}");
         }
     }
@@ -259,17 +262,17 @@ async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session(
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (owner, ada) = (world.owner(), game.players[0].id);
-    let leaving = owner.begin().await;
+    let leave_transaction = owner.begin().await;
     let lock = format!("SELECT FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
-    leaving.execute_unprepared(&lock).await.unwrap();
+    leave_transaction.execute_unprepared(&lock).await.unwrap();
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
     let (closed, ()) = tokio::join!(owner.exec(&close), async {
         owner.wait_for_lock_waiters(1).await;
         // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
         // before the seat.
         let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
-        leaving.execute_unprepared(&leave).await.unwrap();
-        leaving.commit().await.unwrap();
+        leave_transaction.execute_unprepared(&leave).await.unwrap();
+        leave_transaction.commit().await.unwrap();
     });
     assert!(closed.is_ok(), "{closed:?}");
 }
@@ -296,31 +299,31 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
     // The first Seer has a seat in the second session, which `holder` has locked, so closing the first account waits.
     // Only then does closing the second account start.
-    let (one, other) = (close(first.seer.uuid()), close(second.seer.uuid()));
-    let (one, other, ()) = tokio::join!(
-        owner.exec(&one),
+    let (close_first, close_second) = (close(first.seer.uuid()), close(second.seer.uuid()));
+    let (first_outcome, second_outcome, ()) = tokio::join!(
+        owner.exec(&close_first),
         async {
             owner.wait_for_lock_waiters(1).await;
-            owner.exec(&other).await
+            owner.exec(&close_second).await
         },
         async {
             owner.wait_for_lock_waiters(2).await;
             holder.commit().await.unwrap();
         }
     );
-    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    assert!(first_outcome.is_ok() && second_outcome.is_ok(), "{first_outcome:?} {second_outcome:?}");
 }
 
 #[tokio::test]
-async fn not_even_the_service_can_give_an_account_the_placeholder_of_another() {
+async fn not_even_the_service_can_give_an_account_the_reserved_address_of_another() {
     let world = World::new().await;
-    let (victim, other) = (world.new_account().await, world.new_account().await);
+    let (account, other) = (world.new_account().await, world.new_account().await);
     for reserved in
-        [format!("{victim}@deleted.invalid"), format!("{victim}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
+        [format!("{account}@deleted.invalid"), format!("{account}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
         let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other}'");
         assert_refused!(world.service().exec(&take).await, "23514", "reserved_email_is_own", "{reserved}");
     }
-    let own = format!("UPDATE users SET email = '{victim}@no-email.invalid' WHERE id = '{victim}'");
-    assert_eq!(world.service().exec(&own).await, Ok(1));
+    let take_own = format!("UPDATE users SET email = '{account}@no-email.invalid' WHERE id = '{account}'");
+    assert_eq!(world.service().exec(&take_own).await, Ok(1));
 }

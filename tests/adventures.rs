@@ -1,6 +1,7 @@
-//! Adventures: a published adventure is valid, and content that a client writes is invalid until the service has
-//! validated it.
+//! Adventures and creatures: a published adventure is valid, and content that a client writes counts as invalid until
+//! the service has validated it; who may read and write them.
 
+use sparc::service::{Error, Operations};
 use uuid::Uuid;
 
 use crate::world::World;
@@ -18,13 +19,13 @@ async fn publishing_requires_validation_and_sets_the_time_of_publication() {
 }
 
 #[tokio::test]
-async fn content_written_by_a_client_clears_the_validation_result() {
+async fn changed_content_clears_the_validation_result_and_a_changed_name_does_not() {
     let world = World::new().await;
     let creator = world.new_user().await;
     let draft = world.new_draft(creator.uuid()).await;
     world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
     creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
-    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name does not clear the validation result");
+    assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name must not clear the validation result");
     creator.exec("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 0);
 }
@@ -42,7 +43,7 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
 }
 
 #[tokio::test]
-async fn only_the_server_writes_the_validation_result_and_statistics() {
+async fn no_user_writes_the_validation_result_or_the_statistics() {
     let world = World::new().await;
     let creator = world.new_user().await;
     world.new_draft(creator.uuid()).await;
@@ -61,8 +62,8 @@ async fn only_the_server_writes_the_validation_result_and_statistics() {
         let sql = format!("INSERT INTO adventures (name, {column}) VALUES ('Forged', NULL)");
         assert_refused!(creator.exec(&sql).await, forbidden, "{column}");
     }
-    let published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
-    assert_refused!(creator.exec(published).await, "23514", "published_is_valid");
+    let insert_published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
+    assert_refused!(creator.exec(insert_published).await, "23514", "published_is_valid");
 }
 
 #[tokio::test]
@@ -76,10 +77,11 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     assert_eq!(world.visitor().count("adventures").await, 1);
     assert_eq!(stranger.exec("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
     assert_eq!(stranger.exec("DELETE FROM adventures").await, Ok(0));
-    let forged = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.uuid());
-    assert_refused!(stranger.exec(&forged).await, forbidden);
-    let own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
-    assert_eq!(stranger.value::<Uuid>(own).await.unwrap(), stranger.uuid());
+    let insert_for_another =
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.uuid());
+    assert_refused!(stranger.exec(&insert_for_another).await, forbidden);
+    let insert_own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
+    assert_eq!(stranger.value::<Uuid>(insert_own).await.unwrap(), stranger.uuid());
 }
 
 #[tokio::test]
@@ -98,10 +100,10 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let draft = world.new_draft(creator.uuid()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
     assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
-    // The statement has no RETURNING, so that the insert itself is refused and not the reading of the new row.
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Stray')");
-    assert_refused!(stranger.exec(&insert).await, forbidden);
-    assert_refused!(world.visitor().exec(&insert).await, forbidden);
+    // Without RETURNING, it is the insert that is refused, not the reading of the new row.
+    let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Bear')");
+    assert_refused!(stranger.exec(&insert_only).await, forbidden);
+    assert_refused!(world.visitor().exec(&insert_only).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
     assert_eq!(world.visitor().count("creatures").await, 0);
     assert_eq!(stranger.exec("UPDATE creatures SET name = 'Mine'").await, Ok(0));
@@ -130,4 +132,19 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
             "{stats}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_rating_must_be_from_0_to_5() {
+    let world = World::new().await;
+    let adventure = world.new_adventure(world.new_account().await).await;
+    let service = world.sparc.as_service();
+    for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
+        let refused = service.adventures().set_rating(adventure, Some(invalid.parse().unwrap())).await;
+        assert_fails!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
+    }
+    for valid in ["0", "4.99", "5", "5.00"] {
+        assert!(service.adventures().set_rating(adventure, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
+    }
+    assert!(service.adventures().set_rating(adventure, None).await.is_ok());
 }

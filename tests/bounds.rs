@@ -1,15 +1,21 @@
 //! The bounds of columns that users and the service write: a value at the bound is accepted, one past it is refused.
-//! The bounds of counters are tested in `counters.rs`, those of texts and documents in `maximum_sizes.rs`.
+//! Numbers inside a document are stored exactly. `counters.rs` tests the bounds of counters, and `maximum_sizes.rs` the
+//! maximum sizes of texts and documents.
 
-use sparc::service::{Error, Operations, sessions::NewSession};
+use serde_json::json;
+use sparc::service::{
+    Error, Operations,
+    sessions::{ExpectedVersion, NewSession},
+};
 
 use crate::world::{Person, World};
 
-/// Asserts that the check constraint refuses the statement.
+/// Asserts that this check constraint refuses the statement.
 pub async fn assert_check_violation(person: &Person, sql: &str, constraint: &str) {
     assert_refused!(person.exec(sql).await, "23514", constraint, "{sql}");
 }
 
+/// Asserts that the statement succeeds and writes one row.
 pub async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
 }
@@ -42,7 +48,7 @@ async fn assert_number_bounds(
     assert_check_violation(person, &statement(high + 1), constraint).await;
 }
 
-async fn assert_name_length(person: &Person, table: &str, low: u32, high: u32) {
+async fn assert_name_length_bounds(person: &Person, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
     assert_number_bounds(person, low, high, "valid_name", set).await;
 }
@@ -59,7 +65,7 @@ async fn the_bounds_of_characters_hold() {
     assert_integer_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_integer_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
-    assert_name_length(&owner, "characters", 2, 50).await;
+    assert_name_length_bounds(&owner, "characters", 2, 50).await;
 }
 
 #[tokio::test]
@@ -70,15 +76,15 @@ async fn the_bounds_of_adventures_hold() {
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
-    for (players, constraint) in [
+    for (assignments, constraint) in [
         ("min_players = 0", "adventures_min_players_check"),
         ("max_players = 7", "adventures_max_players_check"),
         ("min_players = 4, max_players = 3", "valid_player_range"),
     ] {
-        assert_check_violation(&owner, &format!("UPDATE adventures SET {players}"), constraint).await;
+        assert_check_violation(&owner, &format!("UPDATE adventures SET {assignments}"), constraint).await;
     }
     assert_accepted(&owner, "UPDATE adventures SET min_players = 3, max_players = 3").await;
-    assert_name_length(&owner, "adventures", 3, 100).await;
+    assert_name_length_bounds(&owner, "adventures", 3, 100).await;
 }
 
 #[tokio::test]
@@ -89,7 +95,7 @@ async fn the_bounds_of_creatures_hold() {
     assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
     assert_integer_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
     assert_integer_bounds(&owner, "creatures", "armor", 0, 100).await;
-    assert_name_length(&owner, "creatures", 1, 100).await;
+    assert_name_length_bounds(&owner, "creatures", 1, 100).await;
 }
 
 #[tokio::test]
@@ -114,22 +120,25 @@ async fn the_bounds_of_rolls_and_events_hold() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let roll = |difficulty| {
+    let insert_roll = |difficulty| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
             game.session, game.players[0].character
         )
     };
-    assert_number_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", roll).await;
+    assert_number_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll).await;
     let two_rollers = "UPDATE dice_rolls SET creature_id = gen_random_uuid() WHERE character_id IS NOT NULL";
     assert_check_violation(&owner, two_rollers, "valid_roller").await;
     assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
-    let event =
-        |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {kind})", game.session);
-    assert_number_bounds(&owner, 1, 64, "valid_event_type", |length| event(&format!("repeat('x', {length})"))).await;
-    for code in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
-        let sql = event(&format!("'client.a' || chr({code}) || 'b'"));
+    let insert_event = |event_type: &str| {
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session)
+    };
+    let insert_of_length = |length| insert_event(&format!("repeat('x', {length})"));
+    assert_number_bounds(&owner, 1, 64, "valid_event_type", insert_of_length).await;
+    // Control characters and line separators.
+    for code_point in ["1", "10", "13", "31", "127", "133", "8232", "8233"] {
+        let sql = insert_event(&format!("'client.a' || chr({code_point}) || 'b'"));
         assert_check_violation(&owner, &sql, "valid_event_type").await;
     }
 }
@@ -144,7 +153,7 @@ async fn games_played_and_games_run_are_not_negative() {
 }
 
 #[tokio::test]
-async fn unique_values_cannot_be_repeated() {
+async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
@@ -153,45 +162,46 @@ async fn unique_values_cannot_be_repeated() {
     };
     world.new_character(game.players[0].id).await;
     assert_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
-    let again = format!(
-        "INSERT INTO sessions (seer_id, adventure_id, code) SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
+    let repeat_code = format!(
+        "INSERT INTO sessions (seer_id, adventure_id, code)
+         SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session
     );
-    assert_taken(world.service().exec(&again).await, "sessions_code_key");
-    let first = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
+    assert_taken(world.service().exec(&repeat_code).await, "sessions_code_key");
+    let roll = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
-    let saves = format!(
+    let save_twice = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO dice_rolls (session_id, character_id, character_name, attribute, dice_count, difficulty, roll_type,
            results, total, modified_total, success, outcome, margin, original_roll_id)
          SELECT session_id, character_id, character_name, attribute, dice_count, difficulty, 'heroic_save', results, total,
            modified_total, success, outcome, margin, id
-         FROM dice_rolls, generate_series(1, 2) WHERE id = '{first}'"
+         FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll}'"
     );
-    assert_taken(world.administrator().await.exec(&saves).await, "idx_dice_rolls_original");
-    let events = format!(
+    assert_taken(world.administrator().await.exec(&save_twice).await, "idx_dice_rolls_original");
+    let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session
     );
-    assert_taken(world.administrator().await.exec(&events).await, "idx_session_events_seq");
+    assert_taken(world.administrator().await.exec(&insert_two_events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
-async fn an_extreme_date_is_refused() {
+async fn an_extreme_start_date_is_refused_by_the_database() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
     for date in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
-        let change = format!("UPDATE sessions SET scheduled_start = '{date}'");
+        let set_date = format!("UPDATE sessions SET scheduled_start = '{date}'");
         // For the Seer, a trigger refuses a date in the past before the constraint is checked.
         if !date.contains("-infinity") && !date.contains("BC") && !date.starts_with("1999") {
-            assert_refused!(game.seer.exec(&change).await, "23514", "bounded_schedule", "{date}");
+            assert_refused!(game.seer.exec(&set_date).await, "23514", "bounded_schedule", "{date}");
         } else {
-            assert_refused!(game.seer.exec(&change).await, "SP030", "scheduled_in_future", "{date}");
+            assert_refused!(game.seer.exec(&set_date).await, "SP030", "scheduled_in_future", "{date}");
         }
-        let refused = world.service().exec(&change).await;
+        let refused = world.service().exec(&set_date).await;
         assert_refused!(refused, "23514", "bounded_schedule", "{date}");
     }
     game.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
@@ -199,14 +209,55 @@ async fn an_extreme_date_is_refused() {
 }
 
 #[tokio::test]
-async fn dates_that_the_service_accepts_are_bounded() {
+async fn an_extreme_start_date_is_refused_by_the_service() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure_id = world.new_adventure(seer).await;
     let me = world.sparc.as_user(seer);
     for extreme in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
-        let new = NewSession { adventure_id, scheduled_start: Some(extreme), ..Default::default() };
-        let refused = me.sessions().create(new).await.unwrap_err();
+        let new_session = NewSession { adventure_id, scheduled_start: Some(extreme), ..Default::default() };
+        let refused = me.sessions().create(new_session).await.unwrap_err();
         assert!(matches!(refused, Error::InvalidValue { .. }), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_in_a_document_are_returned_as_they_were_sent() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let mut rng = fastrand::Rng::with_seed(17);
+    let mut numbers: Vec<serde_json::Value> = Vec::new();
+    while numbers.len() < 2000 {
+        let float = f64::from_bits(rng.u64(..));
+        // The database refuses documents with numbers close to the limits of a double, so this test leaves them out.
+        if float.is_finite() && float.abs() > 1e-300 && float.abs() < 1e300 {
+            numbers.push(json!(float));
+        }
+        numbers.push(json!(rng.f64()));
+        numbers.push(json!(rng.u64(..)));
+        numbers.push(json!(rng.i64(..)));
+    }
+    for sent_numbers in numbers.chunks(50) {
+        let state = json!({ "numbers": sent_numbers });
+        let updated = seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
+        let stored = updated.game_state["numbers"].as_array().unwrap().clone();
+        for (sent, stored) in sent_numbers.iter().zip(&stored) {
+            let is_equal = match (sent.as_u64(), sent.as_i64()) {
+                (None, None) => sent.as_f64() == stored.as_f64(),
+                integer => integer == (stored.as_u64(), stored.as_i64()),
+            };
+            assert!(is_equal, "{sent} came back as {stored}");
+        }
+        // Sending the state back as it was returned must change nothing, not even the version.
+        let repeated = seer
+            .sessions()
+            .set_game_state(game.session, updated.game_state.clone(), ExpectedVersion::Any)
+            .await
+            .unwrap();
+        assert_eq!(
+            (repeated.game_state_version, &repeated.game_state),
+            (updated.game_state_version, &updated.game_state)
+        );
     }
 }

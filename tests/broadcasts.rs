@@ -74,30 +74,30 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
 }
 
 #[tokio::test]
-async fn a_participant_of_one_session_neither_reads_nor_writes_messages_of_another() {
+async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_presence_with_content() {
     let (world, _administrator) = new_project().await;
-    let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let player = &other.players[0];
-    player.person.exec(&insert_roll(other.session, player.character)).await.unwrap();
-    let me = &mine.players[0].person;
-    // Besides messages of the other session, presence with content is refused, even in the caller's own session.
-    // Realtime would send that content to the other participants.
+    let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let other_player = &other_game.players[0];
+    other_player.person.exec(&insert_roll(other_game.session, other_player.character)).await.unwrap();
+    let person = &game.players[0].person;
+    // Presence with content is refused even in the caller's own session, because Realtime would send the content to the
+    // other participants.
     for (columns, values) in [
-        ("topic, extension", format!("'{}', 'presence'", topic(&other))),
-        ("topic, extension, event", format!("'{}', 'presence', 'dice_rolled'", topic(&mine))),
-        ("topic, extension, payload", format!("'{}', 'presence', '{{\"total\": 18}}'", topic(&mine))),
-        ("topic, extension, event, payload", format!("'{}', 'presence', 'dice_rolled', '{{}}'", topic(&other))),
-        ("topic, extension, binary_payload", format!("'{}', 'presence', '\\x01'", topic(&mine))),
+        ("topic, extension", format!("'{}', 'presence'", topic(&other_game))),
+        ("topic, extension, event", format!("'{}', 'presence', 'dice_rolled'", topic(&game))),
+        ("topic, extension, payload", format!("'{}', 'presence', '{{\"total\": 18}}'", topic(&game))),
+        ("topic, extension, event, payload", format!("'{}', 'presence', 'dice_rolled', '{{}}'", topic(&other_game))),
+        ("topic, extension, binary_payload", format!("'{}', 'presence', '\\x01'", topic(&game))),
     ] {
-        let transaction = me.begin().await;
-        transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
+        let transaction = person.begin().await;
+        transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
         let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
         let forbidden = refused(transaction.execute_unprepared(&insert).await.unwrap_err());
         assert!(forbidden.is_forbidden(), "{columns}: {forbidden:?}");
     }
-    let transaction = me.begin().await;
-    transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&mine))).await.unwrap();
-    let read = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other));
+    let transaction = person.begin().await;
+    transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
+    let read = format!("SELECT FROM realtime.messages WHERE topic = '{}'", topic(&other_game));
     assert_eq!(transaction.execute_unprepared(&read).await.unwrap().rows_affected(), 0);
 }
 
@@ -135,17 +135,17 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
 #[tokio::test]
 async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_broadcast() {
     let (world, _administrator) = new_project().await;
-    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let mine = topic(&game);
-    for (who, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
-        assert_eq!(permissions(person, &mine).await, [true, false, true], "{who}");
-        assert_eq!(permissions(person, &topic(&other)).await, [false; 3], "{who} of another session");
+    let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let topic_of_game = topic(&game);
+    for (role, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
+        assert_eq!(permissions(person, &topic_of_game).await, [true, false, true], "{role}");
+        assert_eq!(permissions(person, &topic(&other_game)).await, [false; 3], "{role} of another session");
     }
-    assert_eq!(permissions(&world.new_user().await, &mine).await, [false; 3], "a stranger");
-    assert_eq!(permissions(&world.visitor(), &mine).await, [false; 3], "a visitor");
+    assert_eq!(permissions(&world.new_user().await, &topic_of_game).await, [false; 3], "a stranger");
+    assert_eq!(permissions(&world.visitor(), &topic_of_game).await, [false; 3], "a visitor");
     let closed = &game.players[1];
     world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed.id)).await.unwrap();
-    assert_eq!(permissions(&closed.person, &mine).await, [false; 3], "a closed account");
+    assert_eq!(permissions(&closed.person, &topic_of_game).await, [false; 3], "a closed account");
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
     let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let id = game.session.to_string();
-    let upper = id.to_uppercase();
+    let upper_case_id = id.to_uppercase();
     for topic in [
         "",
         "session",
@@ -161,7 +161,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
         "session:x",
         "x",
         &id,
-        &format!("session:{upper}"),
+        &format!("session:{upper_case_id}"),
         &format!("Session:{id}"),
         &format!(" session:{id}"),
         &format!("session:{id} "),
@@ -177,13 +177,15 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
 
 #[tokio::test]
 async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
-    for broken in [
+    for obstacle in [
         // On a day on which no client has connected, the table has no partition for that day.
         "DO $$ DECLARE part regclass; BEGIN
            FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'realtime.messages'::regclass LOOP
              EXECUTE format('DROP TABLE %s', part);
            END LOOP; END $$",
-        "ALTER TABLE realtime.messages OWNER TO supabase_admin; REVOKE ALL ON realtime.messages FROM postgres, anon, authenticated, service_role, supabase_realtime_admin",
+        "ALTER TABLE realtime.messages OWNER TO supabase_admin;
+         REVOKE ALL ON realtime.messages
+           FROM postgres, anon, authenticated, service_role, supabase_realtime_admin",
         "DROP FUNCTION realtime.send(jsonb, text, text, boolean)",
         "CREATE OR REPLACE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
          RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
@@ -193,41 +195,41 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let before = count_broadcasts(&world, &game).await;
-        let name = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
-        administrator.execute_unprepared(&broken.replace("{database}", &name)).await.unwrap();
-        // An open connection may have cached the partition that was dropped, so the roll uses a new one.
+        let database = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
+        administrator.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
+        // An open connection may have cached the dropped partition, so the roll uses a new connection.
         let reconnected = world.reconnect().await;
         assert_eq!(
             reconnected.user(player.id).exec(&insert_roll(game.session, player.character)).await,
             Ok(1),
-            "{broken}"
+            "{obstacle}"
         );
-        assert_eq!(world.owner().count("dice_rolls").await, 1, "{broken}");
-        let after = administrator.query_one_raw(sea_orm::Statement::from_string(
+        assert_eq!(world.owner().count("dice_rolls").await, 1, "{obstacle}");
+        let count_after = administrator.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
-        let after: i64 = after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        let after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         // Some of these statements also remove the earlier broadcasts.
-        assert!(after <= before, "{broken}: nothing must be sent");
+        assert!(after <= before, "{obstacle}: nothing may be sent");
         administrator.close().await.unwrap();
     }
 }
 
-/// Such a lock occurs when the platform removes an old partition while an open transaction has read the table: the
-/// removal waits for that transaction, and later statements queue behind the removal.
+/// Such a lock occurs when the platform removes an old partition. If an open transaction has read the table, the
+/// removal waits for that transaction, and later statements wait for the removal.
 #[tokio::test]
 async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let (world, administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let locking = administrator.begin().await.unwrap();
-    locking.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let rolling = player.person.begin().await;
-    rolling.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
-    let rolled = rolling.execute_unprepared(&insert_roll(game.session, player.character)).await.unwrap();
+    let lock_transaction = administrator.begin().await.unwrap();
+    lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let roll_transaction = player.person.begin().await;
+    roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
+    let rolled = roll_transaction.execute_unprepared(&insert_roll(game.session, player.character)).await.unwrap();
     assert_eq!(rolled.rows_affected(), 1);
-    rolling.commit().await.unwrap();
-    locking.rollback().await.unwrap();
+    roll_transaction.commit().await.unwrap();
+    lock_transaction.rollback().await.unwrap();
     administrator.close().await.unwrap();
 }

@@ -4,8 +4,8 @@ use crate::world::World;
 
 /// Asserts that a query returns no row in a new database. Each row would name an object that breaks a rule.
 pub async fn assert_no_rows(sql: &str) {
-    let offenders: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
-    assert!(offenders.is_empty(), "{offenders:#?}");
+    let violations: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn every_foreign_key_has_an_index() {
 #[tokio::test]
 async fn no_index_is_a_prefix_of_another() {
     assert_no_rows(
-        "SELECT shorter.indexrelid::regclass || ' of ' || longer.indexrelid::regclass
+        "SELECT shorter.indexrelid::regclass || ' is a prefix of ' || longer.indexrelid::regclass
           FROM pg_index AS shorter
           JOIN pg_index AS longer ON longer.indrelid = shorter.indrelid AND longer.indexrelid <> shorter.indexrelid
           WHERE shorter.indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
@@ -74,7 +74,7 @@ async fn no_function_in_public_runs_as_its_owner() {
 }
 
 #[tokio::test]
-async fn visitors_may_call_only_the_functions_that_their_policies_use() {
+async fn visitors_may_call_only_the_listed_functions() {
     assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
@@ -87,7 +87,7 @@ async fn visitors_may_call_only_the_functions_that_their_policies_use() {
 }
 
 #[tokio::test]
-async fn no_role_of_the_api_has_a_privilege_on_a_private_table() {
+async fn no_api_role_has_a_privilege_on_a_private_table() {
     assert_no_rows(
         "SELECT concat_ws(' ', role, privilege, relname)
          FROM pg_class,
@@ -100,12 +100,12 @@ async fn no_role_of_the_api_has_a_privilege_on_a_private_table() {
 }
 
 #[tokio::test]
-async fn no_trigger_function_can_be_called_by_the_api() {
+async fn no_api_role_may_call_a_trigger_function() {
     assert_no_rows(
         "SELECT oid::regprocedure::text
-          FROM pg_proc, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
+          FROM pg_proc, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api_roles (role)
           WHERE prorettype = 'trigger'::regtype AND pronamespace <> 'pg_catalog'::regnamespace
-            AND has_function_privilege(api.role, oid, 'EXECUTE')",
+            AND has_function_privilege(api_roles.role, oid, 'EXECUTE')",
     )
     .await;
 }
@@ -134,7 +134,7 @@ async fn every_table_and_column_has_a_comment() {
 }
 
 #[tokio::test]
-async fn policies_name_their_roles() {
+async fn every_policy_names_its_roles() {
     assert_no_rows(
         "SELECT policyname::text FROM pg_policies
           WHERE schemaname = 'public' AND NOT roles <@ '{anon,authenticated}'::name[]",
@@ -142,6 +142,7 @@ async fn policies_name_their_roles() {
     .await;
 }
 
+/// PostgreSQL evaluates `(SELECT auth.uid())` once per statement, and `auth.uid()` alone once per row.
 #[tokio::test]
 async fn no_policy_evaluates_the_callers_identity_per_row() {
     assert_no_rows(
@@ -157,8 +158,8 @@ async fn no_api_role_may_truncate_reference_or_create_triggers() {
     assert_no_rows(
         "SELECT relname || ' ' || role || ' ' || privilege
           FROM pg_class,
-            (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role),
-            (VALUES ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')) AS verbs (privilege)
+            (VALUES ('anon'), ('authenticated'), ('service_role')) AS api_roles (role),
+            (VALUES ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')) AS privileges (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
             AND has_table_privilege(role, pg_class.oid, privilege)",
     )
@@ -169,7 +170,7 @@ async fn no_api_role_may_truncate_reference_or_create_triggers() {
 async fn visitors_may_write_no_table() {
     assert_no_rows(
         "SELECT relname || ' ' || privilege
-          FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS verbs (privilege)
+          FROM pg_class, (VALUES ('INSERT'), ('UPDATE'), ('DELETE')) AS privileges (privilege)
           WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
             AND (has_table_privilege('anon', pg_class.oid, privilege)
               OR privilege <> 'DELETE' AND has_any_column_privilege('anon', pg_class.oid, privilege))",
@@ -181,7 +182,7 @@ async fn visitors_may_write_no_table() {
 async fn no_api_role_may_access_the_table_of_migrations_or_a_sequence() {
     assert_no_rows(
         "SELECT relname || ' ' || role
-          FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api (role)
+          FROM pg_class, (VALUES ('anon'), ('authenticated'), ('service_role')) AS api_roles (role)
           WHERE relnamespace = 'public'::regnamespace
             AND (relname = 'sparc_migrations'
                 AND (has_any_column_privilege(role, pg_class.oid, 'SELECT, INSERT, UPDATE')
@@ -214,7 +215,7 @@ async fn realtime_publishes_the_four_tables_of_a_session() {
 }
 
 #[tokio::test]
-async fn indexes_and_triggers_bear_the_names_of_the_specification() {
+async fn indexes_and_triggers_have_the_names_of_the_specification() {
     let owner = World::new().await.owner();
     for name in [
         "idx_users_display_name",
@@ -245,7 +246,7 @@ async fn indexes_and_triggers_bear_the_names_of_the_specification() {
         assert_eq!(
             owner.count(&format!("pg_class WHERE relname = '{name}'")).await,
             0,
-            "{name} duplicates another index"
+            "{name} would duplicate another index"
         );
     }
     for trigger in [
@@ -344,7 +345,7 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
         return;
     }
     world.administrator().await.exec("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();
-    let found = world
+    let findings = world
         .owner()
         .values::<String>(
             "SELECT concat_ws(' ', function.oid::regprocedure, found.lineno, found.level, found.message)
@@ -363,8 +364,8 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
                AND NOT (function.proname = 'random_numbers' AND found.message LIKE 'control reached end%')
                -- `broadcast_event` calls a function that only the platform has.
                AND NOT (function.proname = 'broadcast_event' AND found.message LIKE '%realtime%')
-               -- Functions that only raise an error must be VOLATILE, because the planner may leave out the call of one
-               -- that is not.
+               -- Functions that only raise an error must be VOLATILE, because the planner may leave out a call of a
+               -- function that is not VOLATILE.
                AND NOT (function.proname LIKE 'refuse%' AND found.message LIKE 'routine is marked as VOLATILE%')
                -- `sessions_with_locked_rows` locks rows, which only a VOLATILE function may do. The extension does not
                -- see that, because the lock is inside WITH.
@@ -373,5 +374,5 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
         )
         .await
         .unwrap();
-    assert!(found.is_empty(), "{found:#?}");
+    assert!(findings.is_empty(), "{findings:#?}");
 }

@@ -1,4 +1,5 @@
--- Lists everything in a database except its rows, one line per object or attribute, with its full definition.
+-- Lists everything in a database except its rows: one line per object or column, with its full definition. Tests
+-- compare databases by these lines.
 WITH user_schemas AS (
   SELECT oid, nspname
   FROM pg_namespace

@@ -1,4 +1,4 @@
-//! Characters: at most ten living ones per account, history that is kept, and columns that only the server writes.
+//! Characters: at most ten living ones per account, retirement, deletion, and who may see and change which columns.
 
 use uuid::Uuid;
 
@@ -30,13 +30,13 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
 }
 
 #[tokio::test]
-async fn a_character_that_changes_owner_counts_for_the_new_one() {
+async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owner() {
     let world = World::new().await;
-    let (giver, taker) = (world.new_player().await, world.new_account().await);
+    let (giver, new_owner) = (world.new_player().await, world.new_account().await);
     for _ in 0..10 {
-        world.new_character(taker).await;
+        world.new_character(new_owner).await;
     }
-    let give = format!("UPDATE characters SET user_id = '{taker}' WHERE id = '{}'", giver.character);
+    let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character);
     assert_refused!(world.service().exec(&give).await, "SP001", "character_limit");
 }
 
@@ -48,12 +48,12 @@ async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unreti
     for _ in 0..9 {
         world.new_character(user.uuid()).await;
     }
-    let set = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
-    assert_eq!(user.exec(&set("'2000-01-01'")).await, Ok(1));
-    let forged = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
-    assert_eq!(user.count(&forged).await, 0, "the server sets retired_at");
+    let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
+    assert_eq!(user.exec(&set_retired_at("'2000-01-01'")).await, Ok(1));
+    let with_date_of_client = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
+    assert_eq!(user.count(&with_date_of_client).await, 0, "the database must set retired_at");
     user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
-    assert_refused!(user.exec(&set("NULL")).await, "SP001", "character_limit");
+    assert_refused!(user.exec(&set_retired_at("NULL")).await, "SP001", "character_limit");
 }
 
 #[tokio::test]
@@ -94,11 +94,11 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
         let game = world.new_session(0).await;
         world.set(&game, "is_public = true").await;
         let player = world.new_player().await;
-        let (seating, retiring) = (player.person.clone(), player.person.clone());
+        let (person, same_person) = (player.person.clone(), player.person.clone());
         let take_seat = insert_seat(game.session, player.id, player.character);
         let tasks: Vec<BoxedTask<bool>> = vec![
-            Box::pin(async move { seating.exec(&take_seat).await.is_ok() }),
-            Box::pin(async move { retiring.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
+            Box::pin(async move { person.exec(&take_seat).await.is_ok() }),
+            Box::pin(async move { same_person.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
         let successes = run_together(tasks).await;
         assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
@@ -106,15 +106,15 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
 }
 
 #[tokio::test]
-async fn a_character_with_a_history_is_not_deleted_and_one_without_is() {
+async fn only_a_character_without_history_can_be_deleted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.set(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    let fresh = world.new_character(player.id).await;
+    let unplayed = world.new_character(player.id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(player.person.exec(&delete(player.character)).await.unwrap_err().code, "23503");
-    assert_eq!(player.person.exec(&delete(fresh)).await, Ok(1));
+    assert_eq!(player.person.exec(&delete(unplayed)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -155,12 +155,12 @@ async fn a_player_cannot_change_server_owned_columns_of_a_character() {
 async fn hit_points_must_be_from_0_to_the_maximum() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let set = |what: &str| format!("UPDATE characters SET {what}");
+    let update = |assignment: &str| format!("UPDATE characters SET {assignment}");
     // The maximum of a new character is 6.
-    assert_refused!(player.person.exec(&set("hit_points = 7")).await, "23514", "characters_hit_points_check");
-    assert_refused!(player.person.exec(&set("hit_points = -1")).await, "23514", "characters_hit_points_check");
-    world.service().exec(&set("max_hit_points = 10")).await.unwrap();
-    assert_eq!(player.person.exec(&set("hit_points = 10")).await, Ok(1));
+    assert_refused!(player.person.exec(&update("hit_points = 7")).await, "23514", "characters_hit_points_check");
+    assert_refused!(player.person.exec(&update("hit_points = -1")).await, "23514", "characters_hit_points_check");
+    world.service().exec(&update("max_hit_points = 10")).await.unwrap();
+    assert_eq!(player.person.exec(&update("hit_points = 10")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -171,10 +171,10 @@ async fn only_its_owner_sees_and_changes_a_character() {
     assert_eq!(stranger.count("characters").await, 0);
     assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));
     assert_eq!(stranger.exec("DELETE FROM characters").await, Ok(0));
-    let forged = insert_character(Uuid::new_v4(), owner.id);
-    assert_refused!(stranger.exec(&forged).await, forbidden);
+    let insert_for_owner = insert_character(Uuid::new_v4(), owner.id);
+    assert_refused!(stranger.exec(&insert_for_owner).await, forbidden);
     assert_refused!(world.visitor().exec("SELECT FROM characters").await, forbidden);
-    // The owner may also read the row that their own INSERT returns.
-    let returned = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
-    assert!(owner.person.value::<String>(&returned).await.unwrap().starts_with("Hero"));
+    // An INSERT of the owner can return the row.
+    let insert_returning = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
+    assert!(owner.person.value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
 }

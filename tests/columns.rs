@@ -3,7 +3,7 @@
 use crate::{documents::assert_up_to_date, world::World};
 
 #[tokio::test]
-async fn the_page_of_columns_is_up_to_date() {
+async fn the_generated_page_of_columns_is_up_to_date() {
     let lines: Vec<String> = World::new()
         .await
         .owner()

@@ -52,19 +52,19 @@ async fn sequential_callers_share_one_of_several_idle_connections() {
 async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() {
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    let other = sparc.clone();
+    let other_handle = sparc.clone();
     let id = world.new_account().await;
     let tx = sparc.as_user(id).begin().await.unwrap();
-    let mut closing = tokio::spawn(sparc.close());
+    let mut close_task = tokio::spawn(sparc.close());
     assert!(
-        tokio::time::timeout(Duration::from_millis(100), &mut closing).await.is_err(),
+        tokio::time::timeout(Duration::from_millis(100), &mut close_task).await.is_err(),
         "closing must wait for the open transaction"
     );
-    assert_fails!(other.as_user(id).users().me().await, Error::PoolClosed);
-    assert_eq!(tx.users().me().await.unwrap().id, id, "the open transaction continues");
+    assert_fails!(other_handle.as_user(id).users().me().await, Error::PoolClosed);
+    assert_eq!(tx.users().me().await.unwrap().id, id, "the open transaction must continue");
     tx.commit().await.unwrap();
-    closing.await.unwrap().unwrap();
-    let closed = other.as_user(id).users().me().await.unwrap_err();
+    close_task.await.unwrap().unwrap();
+    let closed = other_handle.as_user(id).users().me().await.unwrap_err();
     assert!(matches!(closed, Error::PoolClosed) && !closed.is_retryable(), "{closed:?}");
 }
 
@@ -77,13 +77,13 @@ async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_
     assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
     drop(sparc.as_user(id).begin().await.unwrap());
     let row = db.query_one_raw(sql("SELECT current_user = session_user")).await.unwrap().unwrap();
-    assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity is left on the connection");
+    assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity may be left on the connection");
     sparc.close().await.unwrap();
     let without_pool = Sparc::from_connection(DatabaseConnection::default());
     let error = without_pool.as_user(id).users().me().await.unwrap_err();
     assert!(
         matches!(error, Error::Misconfigured { .. }) && !error.is_retryable(),
-        "a handle without a pool is a configuration error: {error:?}"
+        "a handle without a pool must be reported as a configuration error: {error:?}"
     );
 }
 
@@ -106,14 +106,14 @@ async fn a_transaction_that_is_dropped_outside_of_a_runtime_closes_its_connectio
         let pid = backend_pid(&tx).await;
         let drop_in_ending_runtime = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let _inside = runtime.enter();
+            let _entered = runtime.enter();
             drop(tx);
         };
         std::thread::spawn(drop_in_ending_runtime).join().unwrap();
         wait_for_end_of_backend(&world, pid).await;
 
         let tx = sparc.as_user(id).begin().await.unwrap();
-        assert_eq!(bio(&tx).await, None, "the change is rolled back, and the next caller gets another connection");
+        assert_eq!(read_bio(&tx).await, None, "the change must be rolled back");
         tx.commit().await.unwrap();
         sparc.close().await.unwrap();
     }
@@ -124,7 +124,7 @@ async fn set_bio(tx: &Transaction, id: Uuid, bio: &str) {
     assert_eq!(tx.execute_raw(sql(&statement)).await.unwrap().rows_affected(), 1);
 }
 
-async fn bio(tx: &Transaction) -> Option<String> {
+async fn read_bio(tx: &Transaction) -> Option<String> {
     tx.users().me().await.unwrap().bio
 }
 
@@ -141,23 +141,23 @@ async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues
     let innermost = inner.begin().await.unwrap();
     set_bio(&innermost, id, "innermost").await;
     drop(innermost);
-    assert_eq!(bio(&inner).await.as_deref(), Some("inner"));
+    assert_eq!(read_bio(&inner).await.as_deref(), Some("inner"));
     drop(inner);
-    assert_eq!(bio(&tx).await.as_deref(), Some("outer"));
+    assert_eq!(read_bio(&tx).await.as_deref(), Some("outer"));
     let inner = tx.begin().await.unwrap();
-    set_bio(&inner, id, "kept").await;
+    set_bio(&inner, id, "committed").await;
     inner.commit().await.unwrap();
     // A nested transaction that is dropped after a failed statement is rolled back too.
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_raw(sql("SELECT 1 / 0")).await.is_err());
     drop(inner);
     tx.commit().await.unwrap();
-    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("kept"));
+    assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("committed"));
     drop(ada.begin().await.unwrap());
     assert_eq!(
         ada.users().me().await.unwrap().bio.as_deref(),
-        Some("kept"),
-        "the only connection returns to the pool without an open transaction"
+        Some("committed"),
+        "the only connection must return to the pool without an open transaction"
     );
 }
 
@@ -238,12 +238,12 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     assert_fails!(
         tx.commit().await.map_err(Error::from),
         Error::ConnectionLost(_),
-        "no commit was sent, so the outcome is known"
+        "no commit was sent, so its outcome is known"
     );
     let tx = ada.begin().await.unwrap();
-    assert_eq!(bio(&tx).await, None);
+    assert_eq!(read_bio(&tx).await, None);
     terminate_connections(&world).await;
-    // The transaction does not know of the loss yet, so it sends the commit, whose outcome is then unknown.
+    // The transaction has not noticed the loss yet, so it sends the commit, whose outcome is then unknown.
     let outcome = tx.commit().await.map_err(Error::from).unwrap_err();
     assert!(matches!(outcome, Error::CommitUnknown(_)) && !outcome.is_retryable(), "{outcome:?}");
     // A rollback succeeds, because the server rolls back a transaction whose connection is lost.

@@ -1,4 +1,4 @@
-//! Constraints on counters, and on other values that no role of the API can write.
+//! Constraints on counters and on other values that no role of the API can write, and counters after deletions.
 
 use sea_orm::ConnectionTrait;
 
@@ -7,8 +7,8 @@ use crate::{
     world::{World, refused},
 };
 
-/// If a row is beyond a limit, a trigger raises an error that explains it. The constraint on the counter is what
-/// enforces the limit, for every writer and at every isolation level.
+/// A trigger refuses a row beyond a limit with an error that explains the limit. But what enforces the limit, for every
+/// writer and at every isolation level, is the constraint on the counter.
 #[tokio::test]
 async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     let world = World::new().await;
@@ -24,24 +24,24 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
         ("users", seer, "live_seats", 20, "live_seat_limit"),
         ("adventures", adventure, "creature_count", 200, "creature_limit"),
     ] {
-        let set = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
-        assert_accepted(&owner, &set(limit)).await;
-        assert_check_violation(&owner, &set(limit + 1), constraint).await;
-        assert_accepted(&owner, &set(0)).await;
-        assert_check_violation(&owner, &set(-1), &format!("{table}_{column}_check")).await;
+        let set_counter = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
+        assert_accepted(&owner, &set_counter(limit)).await;
+        assert_check_violation(&owner, &set_counter(limit + 1), constraint).await;
+        assert_accepted(&owner, &set_counter(0)).await;
+        assert_check_violation(&owner, &set_counter(-1), &format!("{table}_{column}_check")).await;
     }
-    let set = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
-    assert_accepted(&owner, &set("0")).await;
-    assert_accepted(&owner, &set("5")).await;
-    assert_check_violation(&owner, &set("-0.01"), "adventures_average_rating_check").await;
-    assert_check_violation(&owner, &set("5.01"), "adventures_average_rating_check").await;
-    let set =
+    let set_rating = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
+    assert_accepted(&owner, &set_rating("0")).await;
+    assert_accepted(&owner, &set_rating("5")).await;
+    assert_check_violation(&owner, &set_rating("-0.01"), "adventures_average_rating_check").await;
+    assert_check_violation(&owner, &set_rating("5.01"), "adventures_average_rating_check").await;
+    let set_live_seats =
         |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
-    assert_accepted(&owner, &set(0)).await;
-    assert_check_violation(&owner, &set(-1), "characters_live_seats_check").await;
+    assert_accepted(&owner, &set_live_seats(0)).await;
+    assert_check_violation(&owner, &set_live_seats(-1), "characters_live_seats_check").await;
 }
 
-/// The API's roles have no privilege to write such values. The constraints refuse them from every role.
+/// The API's roles have no privilege to write these values. The constraints refuse them from every role.
 #[tokio::test]
 async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
@@ -52,7 +52,7 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     // A trigger would clear `is_active` of a removed player, and so make the row consistent.
     owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
-    let update_user = |set: &str| format!("UPDATE users SET {set} WHERE id = '{}'", other_player.id);
+    let update_user = |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.id);
     for (sql, constraint) in [
         (
             format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", other_player.character),
@@ -86,17 +86,17 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
 async fn closing_an_account_gate_waits_for_writes_in_progress() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let write = player.person.begin().await;
-    write.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
-    let close = world.owner().begin().await;
-    close.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
+    let write_transaction = player.person.begin().await;
+    write_transaction.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
+    let close_transaction = world.owner().begin().await;
+    close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
     let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.id);
-    let waited = refused(close.execute_unprepared(&sql).await.unwrap_err());
-    assert_eq!(waited.code, "55P03", "{waited:?}");
+    let timed_out = refused(close_transaction.execute_unprepared(&sql).await.unwrap_err());
+    assert_eq!(timed_out.code, "55P03", "{timed_out:?}");
 }
 
 #[tokio::test]
-async fn counters_that_the_server_maintains_are_not_negative() {
+async fn counters_that_the_database_maintains_are_not_negative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();

@@ -10,16 +10,17 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Asserts that a file in `docs/generated/` has the given text; writes it first if `SPARC_WRITE_DOCS` is set.
+/// Asserts that a file in `docs/generated/` has the given text. If `SPARC_WRITE_DOCS` is set, writes the file first.
+/// `test` is a part of the name of the test that calls this.
 pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
     let path = root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
     }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    let difference = written.lines().zip(text.lines()).find(|(written, expected)| written != expected);
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let difference = found.lines().zip(text.lines()).find(|(found, expected)| found != expected);
     assert!(
-        written == text,
-        "docs/generated/{name} is out of date; update it: SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{difference:#?}"
+        found == text,
+        "docs/generated/{name} is out of date; regenerate it with SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{difference:#?}"
     );
 }

@@ -1,4 +1,5 @@
-//! Events are written by triggers, have one order per session, and are kept for a day.
+//! Events: triggers and participants write them, each session numbers its own, and they are deleted after a day. Ended
+//! sessions are archived.
 
 use std::sync::{
     Arc,
@@ -17,7 +18,7 @@ async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_change_writes_its_event_regardless_of_who_makes_it() {
+async fn every_change_of_a_session_a_seat_or_a_roll_writes_its_event() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for change in [
@@ -54,7 +55,7 @@ async fn an_update_that_changes_no_reported_column_writes_no_event() {
 }
 
 #[tokio::test]
-async fn a_payload_has_all_that_a_client_needs() {
+async fn a_payload_has_the_keys_that_a_client_needs() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -88,32 +89,32 @@ async fn a_payload_has_all_that_a_client_needs() {
 }
 
 #[tokio::test]
-async fn only_participants_send_events_and_only_of_client_kinds() {
+async fn only_participants_send_events_and_only_of_types_that_begin_with_client() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     world.set(&game, "is_public = true").await;
-    let send = |kind: &str| {
+    let send = |event_type: &str| {
         format!(
-            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{kind}', '{{}}')",
+            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{event_type}', '{{}}')",
             game.session
         )
     };
     let player = &game.players[0].person;
     assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
     assert_eq!(game.seer.exec(&send("client.wave")).await, Ok(1));
-    for kind in ["dice_rolled", "session_status", "clientx", "client"] {
-        assert_refused!(player.exec(&send(kind)).await, forbidden, "{kind}");
-        assert_refused!(game.seer.exec(&send(kind)).await, forbidden, "{kind}");
+    for event_type in ["dice_rolled", "session_status", "clientx", "client"] {
+        assert_refused!(player.exec(&send(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(game.seer.exec(&send(event_type)).await, forbidden, "{event_type}");
     }
     assert_refused!(world.new_user().await.exec(&send("client.wave")).await, forbidden);
     assert_refused!(world.visitor().exec(&send("client.wave")).await, forbidden);
-    let leaver = &game.players[1];
-    leaver
+    let other_player = &game.players[1];
+    other_player
         .person
-        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id))
+        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.id))
         .await
         .unwrap();
-    assert_refused!(leaver.person.exec(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(other_player.person.exec(&send("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
@@ -121,9 +122,9 @@ async fn only_participants_send_events_and_only_of_client_kinds() {
         );
         assert_refused!(player.exec(&sql).await, forbidden, "{column}");
     }
-    let numbered =
+    let insert_with_seq =
         format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
-    assert_eq!(player.exec(&numbered).await.unwrap_err().code, "428C9", "only the server numbers events");
+    assert_eq!(player.exec(&insert_with_seq).await.unwrap_err().code, "428C9", "only the server numbers events");
     assert_refused!(player.exec("DELETE FROM session_events").await, forbidden);
     assert_refused!(player.exec("UPDATE session_events SET payload = '{}'").await, forbidden);
 }
@@ -160,31 +161,31 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let reader = game.seer.clone();
     let session = game.session;
-    let writers = Arc::new(AtomicUsize::new(game.players.len()));
+    let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
-        let (person, send, writers) = (player.person.clone(), send.clone(), writers.clone());
+        let (person, send, running_writers) = (player.person.clone(), send.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..50 {
                 person.exec(&send).await.unwrap();
             }
-            writers.fetch_sub(1, Ordering::SeqCst);
+            running_writers.fetch_sub(1, Ordering::SeqCst);
         }));
     }
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
-            let writers_are_done = writers.load(Ordering::SeqCst) == 0;
+            let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
                 "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
-            let new: Vec<i64> = reader.values(&sql).await.unwrap();
-            if new.is_empty() && writers_are_done {
+            let new_numbers: Vec<i64> = reader.values(&sql).await.unwrap();
+            if new_numbers.is_empty() && writers_are_done {
                 break;
             }
-            seen.extend(new);
+            seen.extend(new_numbers);
         }
         assert_eq!(seen.len(), 200, "no event may appear with a lower number than an event that was already read");
     }));
@@ -199,11 +200,11 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
-    // While this transaction is open, no other can draw a number in the session. Otherwise an event with a higher
-    // number could become visible before this one.
+    // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
+    // number could become visible before the event of this transaction.
     let second = &game.players[1].person;
     let blocked = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
-    assert_eq!(blocked.unwrap_err().code, "55P03");
+    assert_eq!(blocked.unwrap_err().code, "55P03", "the lock must not be available");
     first.commit().await.unwrap();
     assert_eq!(second.exec(&send).await, Ok(1));
 }
@@ -213,13 +214,13 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     // Triggers are disabled, because otherwise this statement itself would delete old events.
-    let old = format!(
+    let insert_old_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
          SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
         game.session
     );
-    world.administrator().await.exec(&old).await.unwrap();
+    world.administrator().await.exec(&insert_old_events).await.unwrap();
     let old_events = "session_events WHERE event_type = 'client.old'";
     let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
     for remaining in [150, 50, 0] {
@@ -227,23 +228,27 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
         assert_eq!(
             world.owner().count(old_events).await,
             remaining,
-            "a player's event deletes old rows with the owner's privileges"
+            "each event must delete up to 100 old ones, with the owner's privileges"
         );
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'client.new'").await, 3, "recent events stay");
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'client.new'").await,
+        3,
+        "recent events must stay"
+    );
 }
 
 #[tokio::test]
 async fn the_clean_up_uses_the_index_on_old_events() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let fill = format!(
+    let insert = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
         game.session
     );
-    world.administrator().await.exec(&fill).await.unwrap();
+    world.administrator().await.exec(&insert).await.unwrap();
     world.owner().exec("ANALYZE session_events").await.unwrap();
     let plan: Vec<String> = world
         .owner()
@@ -270,7 +275,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     let archive = "SELECT private.archive_sessions(10)";
     assert_refused!(player.person.exec(archive).await, forbidden);
     assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
-    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "idempotent");
+    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "nothing is left to archive");
     assert_eq!(world.owner().count("sessions").await, 1);
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
@@ -293,7 +298,7 @@ async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     // The connection caches the plan, so a sequential scan that was planned now would still be used once the table has
     // become large.
     transaction.execute_unprepared("SELECT private.clean_events(100)").await.unwrap();
-    let scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
-    let scans = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, scans)).await.unwrap().unwrap();
-    assert_eq!(scans.try_get_by_index::<i64>(0).unwrap(), 0);
+    let query = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'public.session_events'::regclass";
+    let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await.unwrap().unwrap();
+    assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "sequential scans");
 }

@@ -1,11 +1,11 @@
-//! Rules for every table that users can write, checked in PostgreSQL's catalog, so that a new table cannot miss one.
-//! The tables and columns to which a rule does not apply are listed with the reason.
+//! Rules for every table that users can write, checked in PostgreSQL's catalog, so that no new table breaks them. The
+//! tables and columns to which a rule does not apply are listed with the reason.
 
 use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, world::World};
 
-/// A CTE `writes (id, relation, command)`: each table that users may write, and each command that they may use for it.
+/// A CTE `writes (table_id, table_name, command)`: a row for each command that users may execute on each table.
 const WRITES: &str = "WITH writes AS (
-    SELECT class.oid AS id, relname::text AS relation, command
+    SELECT class.oid AS table_id, relname::text AS table_name, command
     FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'p')
@@ -15,14 +15,14 @@ const WRITES: &str = "WITH writes AS (
       END
   )";
 
-/// Returns an SQL condition for a row of `writes`: a restrictive policy on that table and for that command calls the
-/// function in schema `private`.
-fn has_restriction(function: &str) -> String {
+/// Returns an SQL condition on a row of `writes`: the table has a restrictive policy for the command, and the policy
+/// calls the given function in schema `private`.
+fn has_restrictive_policy(function: &str) -> String {
     format!(
         "EXISTS (
            SELECT FROM pg_policies
            WHERE schemaname = 'public'
-             AND tablename = relation
+             AND tablename = writes.table_name
              AND permissive = 'RESTRICTIVE'
              AND cmd IN (command, 'ALL')
              AND roles && ARRAY['authenticated', 'public']::name[]
@@ -33,30 +33,31 @@ fn has_restriction(function: &str) -> String {
 
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
-    let restricted = has_restriction("require_open_account");
-    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {restricted}")).await;
+    let is_restricted = has_restrictive_policy("require_open_account");
+    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_restricted}"))
+        .await;
 }
 
 #[tokio::test]
-async fn one_statement_writes_a_limited_number_of_rows_of_every_table() {
-    let restricted = has_restriction("refuse_many_rows");
+async fn every_table_limits_the_rows_that_one_statement_writes() {
+    let is_restricted = has_restrictive_policy("refuse_many_rows");
     // Each user has one row in these tables, so they need no limit.
-    let one_row_per_user = "relation IN ('users', 'tutorial_progress')";
+    let one_row_per_user = "table_name IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
-        "{WRITES} SELECT command || ' ' || relation FROM writes WHERE NOT {one_row_per_user} AND NOT {restricted}"
+        "{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {one_row_per_user} AND NOT {is_restricted}"
     ))
     .await;
-    // A policy refuses row 101 as it is written, but one statement may have several writing parts (`WITH ... INSERT`).
+    // A policy refuses row 101 as it is written, but one statement may have several data-modifying parts (`WITH`).
     // So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
     assert_no_rows(&format!(
         "{WRITES}
-         SELECT command || ' ' || relation
+         SELECT command || ' ' || table_name
          FROM writes
          WHERE NOT EXISTS (
              SELECT
              FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
-             WHERE tgrelid = id
-               -- It fires once per statement, and for this command.
+             WHERE tgrelid = table_id
+               -- The trigger fires once per statement, and for this command.
                AND tgtype & 1 = 0
                AND tgtype & CASE command WHEN 'INSERT' THEN 4 WHEN 'DELETE' THEN 8 ELSE 16 END <> 0
                AND coalesce(tgnewtable, tgoldtable) = 'written_rows'
@@ -105,7 +106,7 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
     let writes: Vec<String> = World::new()
         .await
         .owner()
-        .values(&format!("{WRITES} SELECT command || ' ' || relation FROM writes ORDER BY 1"))
+        .values(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes ORDER BY 1"))
         .await
         .unwrap();
     assert!(!writes.is_empty());
@@ -118,6 +119,6 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
         .collect();
     assert!(
         missing.is_empty(),
-        "tests/interleavings/ must have a user's statement, and for UPDATE and DELETE an entry in LOCKABLE, for {missing:#?}"
+        "tests/interleavings/ has no statement of a user, or for UPDATE and DELETE no entry in LOCKABLE, for {missing:#?}"
     );
 }

@@ -1,4 +1,4 @@
-//! Heroic saves: who may repeat a failed roll, when and how often, also concurrently.
+//! Heroic saves: who may repeat a failed roll, when, and how often, even in concurrent requests.
 
 use uuid::Uuid;
 
@@ -25,29 +25,29 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
 async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_players_roll() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let [me, other] = &game.players[..] else { panic!("two players are seated") };
-    let save = |original| insert_heroic_save(game.session, me.character, original);
-    let good = world.new_roll(game.session, me.character, "{6,5}", 10, 0).await;
-    assert_refused!(me.person.exec(&save(good)).await, "SP012", "heroic_save_after_failure");
-    let old = world.new_roll(game.session, me.character, "{1,2}", 10, 31).await;
-    assert_refused!(me.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
-    let others_roll = world.new_roll(game.session, other.character, "{1,2}", 10, 0).await;
-    assert_refused!(me.person.exec(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
-    let bad = world.new_roll(game.session, me.character, "{1,2}", 10, 0).await;
-    assert_eq!(me.person.exec(&save(bad)).await, Ok(1));
+    let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
+    let save = |original| insert_heroic_save(game.session, player.character, original);
+    let successful = world.new_roll(game.session, player.character, "{6,5}", 10, 0).await;
+    assert_refused!(player.person.exec(&save(successful)).await, "SP012", "heroic_save_after_failure");
+    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 31).await;
+    assert_refused!(player.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
+    let others_roll = world.new_roll(game.session, other_player.character, "{1,2}", 10, 0).await;
+    assert_refused!(player.person.exec(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    assert_eq!(player.person.exec(&save(failed)).await, Ok(1));
     world.set(&game, "current_encounter_id = 'next'").await;
     assert_refused!(
-        me.person.exec(&save(bad)).await,
+        player.person.exec(&save(failed)).await,
         "23505",
         "idx_dice_rolls_original",
-        "a roll can be saved only once"
+        "a roll must be saved only once"
     );
     let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert_refused!(
-        me.person.exec(&save(saved)).await,
+        player.person.exec(&save(saved)).await,
         "SP015",
         "heroic_save_of_own_roll",
-        "a heroic save cannot be saved in turn"
+        "a heroic save must not be saved itself"
     );
 }
 
@@ -93,11 +93,11 @@ async fn of_four_concurrent_heroic_saves_one_succeeds() {
 }
 
 #[tokio::test]
-async fn leaving_saving_and_new_encounters_do_not_deadlock() {
+async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     for round in 0..100 {
-        // No seat has a save left, until the new encounter restores it.
+        // No seat has a save left until the new encounter restores it.
         world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
         let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
         for player in &game.players {

@@ -31,16 +31,16 @@ struct Proxy {
 
 impl Proxy {
     async fn start(world: &World) -> Self {
-        let (before, rest) = world.url().rsplit_once('@').unwrap();
-        let (server, database) = rest.split_once('/').unwrap();
-        let (server, database) = (server.to_owned(), database.split('?').next().unwrap());
+        let (scheme_and_user, rest) = world.url().rsplit_once('@').unwrap();
+        let (server_address, database) = rest.split_once('/').unwrap();
+        let (server_address, database) = (server_address.to_owned(), database.split('?').next().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable");
+        let url = format!("{scheme_and_user}@127.0.0.1:{port}/{database}?sslmode=disable");
         let forwarding = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((mut client, _)) = listener.accept().await {
-                let mut server = TcpStream::connect(&server).await.unwrap();
+                let mut server = TcpStream::connect(&server_address).await.unwrap();
                 connections.spawn(async move {
                     let _ = copy_bidirectional(&mut client, &mut server).await;
                 });
@@ -56,7 +56,8 @@ impl Proxy {
     }
 }
 
-fn code<T>(outcome: Result<T, Error>) -> &'static str {
+/// Returns `done`, or the code of the error.
+fn code_of<T>(outcome: Result<T, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
@@ -73,11 +74,11 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
     proxy.close().await;
     for _ in 0..3 {
         let started = Instant::now();
-        assert_eq!(code(sparc.as_user(ada).users().me().await), "connection_lost");
-        assert_eq!(code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
-        let found = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
-        assert_eq!(code(found), "connection_lost");
-        assert_eq!(code(sparc.ping().await), "connection_lost");
+        assert_eq!(code_of(sparc.as_user(ada).users().me().await), "connection_lost");
+        assert_eq!(code_of(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
+        let by_query = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
+        assert_eq!(code_of(by_query), "connection_lost");
+        assert_eq!(code_of(sparc.ping().await), "connection_lost");
         assert!(
             started.elapsed() < Duration::from_secs(3),
             "four calls must take less than 3 s, and took {:?}",
@@ -87,8 +88,9 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
     drop(held);
     // There are more concurrent calls than the pool has connections.
     let started = Instant::now();
-    let many = futures_util::future::join_all((0..50).map(|_| async { code(sparc.as_user(ada).users().me().await) }));
-    assert_eq!(many.await, ["connection_lost"; 50]);
+    let calls =
+        futures_util::future::join_all((0..50).map(|_| async { code_of(sparc.as_user(ada).users().me().await) }));
+    assert_eq!(calls.await, ["connection_lost"; 50]);
     assert!(
         started.elapsed() < Duration::from_secs(4),
         "fifty calls must take less than 4 s, and took {:?}",
@@ -105,7 +107,7 @@ async fn an_applications_existing_pool_reports_an_unreachable_server_too() {
     let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
     assert!(sparc.ping().await.is_ok());
     proxy.close().await;
-    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "connection_lost");
+    assert_eq!(code_of(sparc.as_anon().users().profiles(&[]).await), "connection_lost");
 }
 
 #[tokio::test]
@@ -116,11 +118,11 @@ async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
     let held = sparc.as_anon().begin().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.max_connections, status.connections, status.idle), (1, 1, 0));
-    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
+    assert_eq!(code_of(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
     held.rollback().await.unwrap();
-    assert_eq!(code(sparc.as_anon().users().profiles(&[]).await), "done");
+    assert_eq!(code_of(sparc.as_anon().users().profiles(&[]).await), "done");
     // The connection of a read stays in use until the server has answered its commit. `ping` needs the same connection,
-    // so it waits for that.
+    // so it waits until then.
     sparc.ping().await.unwrap();
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
@@ -143,31 +145,33 @@ async fn connections_set_their_application_name() {
 async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
-        ("me", code(caller.users().me().await)),
-        ("my_email", code(caller.users().my_email().await)),
-        ("statistics", code(caller.users().statistics().await)),
-        ("edit", code(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
-        ("profile", code(caller.users().profile(Uuid::new_v4()).await)),
-        ("characters", code(caller.characters().list().await)),
+        ("me", code_of(caller.users().me().await)),
+        ("my_email", code_of(caller.users().my_email().await)),
+        ("statistics", code_of(caller.users().statistics().await)),
+        ("edit", code_of(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
+        ("profile", code_of(caller.users().profile(Uuid::new_v4()).await)),
+        ("characters", code_of(caller.characters().list().await)),
         (
             "create",
-            code(caller.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await),
+            code_of(caller.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await),
         ),
-        ("mine", code(caller.sessions().mine(None).await)),
-        ("session", code(caller.sessions().get(session).await)),
-        ("leave", code(caller.sessions().leave(session).await)),
-        ("tutorial", code(caller.tutorial().progress().await)),
-        ("skip", code(caller.tutorial().skip().await)),
-        ("events", code(caller.events().after(session, 0).await)),
-        ("newest", code(caller.events().newest(session).await)),
-        ("subscribe", code(caller.events().subscribe(session, None).await)),
+        ("mine", code_of(caller.sessions().mine(None).await)),
+        ("session", code_of(caller.sessions().get(session).await)),
+        ("leave", code_of(caller.sessions().leave(session).await)),
+        ("tutorial", code_of(caller.tutorial().progress().await)),
+        ("skip", code_of(caller.tutorial().skip().await)),
+        ("events", code_of(caller.events().after(session, 0).await)),
+        ("newest", code_of(caller.events().newest(session).await)),
+        ("subscribe", code_of(caller.events().subscribe(session, None).await)),
         (
             "send",
-            code(caller.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await),
+            code_of(
+                caller.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await,
+            ),
         ),
-        ("entity", code(characters::Entity::find().all(caller).await.map_err(Error::from))),
-        ("raw", code(caller.query_all_raw(sql).await.map_err(Error::from))),
-        ("transaction", code(caller.begin().await.map_err(Error::from))),
+        ("entity", code_of(characters::Entity::find().all(caller).await.map_err(Error::from))),
+        ("raw", code_of(caller.query_all_raw(sql).await.map_err(Error::from))),
+        ("transaction", code_of(caller.begin().await.map_err(Error::from))),
     ]
 }
 
@@ -177,11 +181,11 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     let game = world.new_active_session(1).await;
     let closed = game.players[0].id;
     world.sparc.as_service().users().close_account(closed).await.unwrap();
-    for (what, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
-        assert_eq!(code, "account_closed", "{what}");
+    for (call, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
+        assert_eq!(code, "account_closed", "{call}");
     }
-    for (what, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
-        assert_eq!(code, "unknown_account", "{what}");
+    for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+        assert_eq!(code, "unknown_account", "{call}");
     }
     let open_account = world.sparc.as_user(game.seer.uuid());
     assert!(call_everything(&open_account, game.session).await.iter().any(|(_, code)| *code == "done"));
@@ -189,13 +193,13 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
     let ada = world.sparc.as_user(account.id.unwrap());
-    assert_eq!(code(ada.users().me().await), "unknown_account");
+    assert_eq!(code_of(ada.users().me().await), "unknown_account");
     world.sparc.as_service().users().sign_up(account).await.unwrap();
-    assert_eq!(code(ada.users().me().await), "done");
+    assert_eq!(code_of(ada.users().me().await), "done");
 }
 
 #[tokio::test]
-async fn the_database_sees_the_claims_of_a_token() {
+async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
     let id = world.new_account().await;
     let claims = json!({
@@ -204,34 +208,32 @@ async fn the_database_sees_the_claims_of_a_token() {
     let ada = world.sparc.as_claims(&claims).unwrap();
     assert_eq!(ada.user_id(), Some(id));
     assert_eq!(ada.users().me().await.unwrap().id, id);
-    let seen = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
-    let seen = ada.query_one_raw(seen).await.unwrap().unwrap();
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
+    let seen = ada.query_one_raw(query).await.unwrap().unwrap();
     assert_eq!(seen.try_get_by_index::<Value>(0).unwrap(), claims);
     assert_eq!(seen.try_get_by_index::<Uuid>(1).unwrap(), id);
     assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
     // Anything that serializes to an object is accepted as claims.
-    let user_claims =
-        |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
-    assert!(world.sparc.as_claims(user_claims(id)).is_ok());
-    let unknown = world.sparc.as_claims(user_claims(Uuid::new_v4())).unwrap();
-    assert_eq!(code(unknown.users().me().await), "unknown_account");
+    let claims_of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
+    assert!(world.sparc.as_claims(claims_of(id)).is_ok());
+    let unknown = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();
+    assert_eq!(code_of(unknown.users().me().await), "unknown_account");
     let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
-    assert_eq!(code(visitor.users().me().await), "not_signed_in");
-    for refused in [
+    assert_eq!(code_of(visitor.users().me().await), "not_signed_in");
+    for claims in [
         json!({ "role": "authenticated", "sub": null }),
         json!({ "role": "service_role", "sub": id }),
         json!({ "role": "postgres", "sub": id }),
         json!({ "sub": id }),
         json!("authenticated"),
     ] {
-        let refused = world.sparc.as_claims(&refused).map_or_else(|error| error.code(), |_| panic!("{refused}"));
-        assert_eq!(refused, "invalid_claims");
+        assert_eq!(code_of(world.sparc.as_claims(&claims)), "invalid_claims", "{claims}");
     }
 }
 
 #[tokio::test]
-async fn only_the_service_learns_whether_an_address_is_taken() {
+async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let email = format!("ada.{}@example.org", Uuid::new_v4().simple());
@@ -250,13 +252,13 @@ async fn only_the_service_learns_whether_an_address_is_taken() {
 }
 
 #[tokio::test]
-async fn a_transaction_continues_after_its_prepared_statements_were_deallocated() {
+async fn a_transaction_continues_after_deallocate_and_discard() {
     let world = World::new().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(world.new_account().await);
-    let count = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
-    count().await;
-    for text in [
+    let count_characters = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
+    count_characters().await;
+    for statement in [
         "DEALLOCATE ALL",
         "DEALLOCATE PREPARE ALL",
         "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
@@ -267,27 +269,27 @@ async fn a_transaction_continues_after_its_prepared_statements_were_deallocated(
         let tx = ada.begin().await.unwrap();
         let before = tx.users().me().await.unwrap();
         characters::Entity::find().all(&tx).await.unwrap();
-        tx.execute_unprepared(text).await.unwrap();
+        tx.execute_unprepared(statement).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(tx.users().me().await.unwrap(), before, "{text}");
-            assert!(characters::Entity::find().all(&tx).await.is_ok(), "{text}");
+            assert_eq!(tx.users().me().await.unwrap(), before, "{statement}");
+            assert!(characters::Entity::find().all(&tx).await.is_ok(), "{statement}");
         }
         let inner = tx.begin().await.unwrap();
-        inner.execute_unprepared(text).await.unwrap();
-        assert_eq!(inner.users().me().await.unwrap(), before, "{text}, nested");
+        inner.execute_unprepared(statement).await.unwrap();
+        assert_eq!(inner.users().me().await.unwrap(), before, "{statement}, nested");
         inner.commit().await.unwrap();
         tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
         tx.commit().await.unwrap();
         let created = ada.characters().list().await.unwrap();
-        assert_eq!(created.len(), 1, "{text}");
+        assert_eq!(created.len(), 1, "{statement}");
         ada.characters().delete(created[0].id).await.unwrap();
     }
     // PostgreSQL refuses DISCARD ALL in a transaction.
     let tx = ada.begin().await.unwrap();
     let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
-    assert_eq!(code(refused), "invalid_statement");
+    assert_eq!(code_of(refused), "invalid_statement");
     tx.rollback().await.unwrap();
-    assert_eq!(count().await, 0);
+    assert_eq!(count_characters().await, 0);
     sparc.close().await.unwrap();
 }
 
@@ -303,11 +305,11 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let creatures: Vec<Uuid> = world.owner().value(&sql).await.unwrap();
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = Some(Uuid::new_v4());
-    let new = NewInitiative { id, session_id: game.session, creatures };
-    let turns = seer.dice().initiative(new.clone()).await.unwrap();
+    let initiative = NewInitiative { id, session_id: game.session, creatures };
+    let turns = seer.dice().initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151);
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
-    assert_eq!(seer.dice().initiative(new).await.unwrap(), turns, "repeated with the same id");
+    assert_eq!(seer.dice().initiative(initiative).await.unwrap(), turns, "repeated with the same id");
 }
 
 #[tokio::test]
@@ -323,8 +325,8 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
     // The Seer may also roll for the character, but did not make the roll with this id.
     let seer = world.sparc.as_user(game.seer.uuid());
-    assert_eq!(code(seer.dice().roll(check.clone()).await), "id_conflict");
-    assert_eq!(code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
+    assert_eq!(code_of(seer.dice().roll(check.clone()).await), "id_conflict");
+    assert_eq!(code_of(world.sparc.as_service().dice().roll(check).await), "id_conflict");
 }
 
 /// When a client disconnects, the web framework drops its handler's future. The service must log no warning for that.
@@ -335,8 +337,8 @@ async fn clients_that_disconnect_cause_no_warning() {
     let log = Log::default();
     let writer = log.clone();
     // While only one subscriber exists, tracing lets the first thread that reaches a call site decide for all threads
-    // whether it is enabled. That thread may belong to another test, which has no subscriber. With a second subscriber,
-    // tracing asks both.
+    // whether the call site is enabled. That thread may belong to another test, which has no subscriber. With a second
+    // subscriber, tracing asks both.
     let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)

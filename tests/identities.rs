@@ -1,4 +1,4 @@
-//! Identities: SeaORM connections whose role and claims cannot leak, change unnoticed or be missing.
+//! Identities: SeaORM connections whose role and claims cannot leak to other users, change unnoticed, or be missing.
 
 use futures_util::TryStreamExt;
 use sea_orm::{
@@ -31,7 +31,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     for _ in 0..10 {
         for player in [&ada, &ben] {
             let mine = characters::Entity::find().all(&sparc.as_user(player.id)).await.unwrap();
-            assert_eq!(mine.iter().map(|c| c.id).collect::<Vec<_>>(), [player.character]);
+            assert_eq!(mine.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
         // A dropped transaction and a failed one leave no identity on their connections either.
@@ -73,11 +73,11 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
         let changed = tx.execute_unprepared(change).await.map_err(Error::from);
         assert_fails!(changed, Error::IdentityChanged, "{change}");
-        assert_fails!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls are refused too");
+        assert_fails!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
         assert_fails!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
         let changed = ada.execute_unprepared(change).await.map_err(Error::from);
         assert_fails!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
-        assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing was committed");
+        assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
     let change_and_write =
         format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
@@ -90,14 +90,14 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
 }
 
 #[tokio::test]
-async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
+async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
-    let switch = Expr::cust("set_config('role', 'service_role', true)");
-    assert!(users::Entity::find().select_only().expr(switch).into_tuple::<String>().one(&tx).await.is_err());
-    let private = characters::Entity::find_by_id(ben.character).one(&tx).await;
-    assert_fails!(private.map_err(Error::from), Error::IdentityChanged);
+    let set_role = Expr::cust("set_config('role', 'service_role', true)");
+    assert!(users::Entity::find().select_only().expr(set_role).into_tuple::<String>().one(&tx).await.is_err());
+    let character_of_ben = characters::Entity::find_by_id(ben.character).one(&tx).await;
+    assert_fails!(character_of_ben.map_err(Error::from), Error::IdentityChanged);
     drop(tx);
     // Rolling back a nested transaction also undoes its change of identity.
     let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
@@ -109,10 +109,12 @@ async fn rows_that_were_read_after_a_change_of_identity_are_not_returned() {
 }
 
 #[tokio::test]
-async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() {
+async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_own() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    for (end, bio) in [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))] {
+    for (end, bio_afterwards) in
+        [("COMMIT", Some("COMMIT")), ("ROLLBACK", None), ("COMMIT AND CHAIN", Some("COMMIT AND CHAIN"))]
+    {
         let no_bio = ProfileChanges { bio: Some(None), ..Default::default() };
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
@@ -122,10 +124,10 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
         assert_fails!(
             tx.users().me().await,
             Error::EndedByStatement,
-            "refused, because it would run with the role of the login"
+            "the next call would run with the role of the login"
         );
         assert_fails!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
-        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio, "{end}");
+        assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{end}");
         assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
     }
     let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
@@ -136,12 +138,13 @@ async fn a_statement_that_ends_its_transaction_is_not_reported_as_rolled_back() 
 async fn harmless_raw_sql_is_not_refused() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    for text in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"] {
-        ada.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    for statement in ["SELECT 'Reset all the traps'", "SELECT 1 -- RESET ROLE", "DO $$ BEGIN PERFORM 'COMMIT'; END $$"]
+    {
+        ada.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
     let tx = ada.begin().await.unwrap();
-    for text in ["SAVEPOINT here", "ROLLBACK TO SAVEPOINT here", "SET LOCAL application_name = 'begin; commit'"] {
-        tx.execute_unprepared(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    for statement in ["SAVEPOINT here", "ROLLBACK TO SAVEPOINT here", "SET LOCAL application_name = 'begin; commit'"] {
+        tx.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
     tx.commit().await.unwrap();
 }
@@ -153,7 +156,7 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert_fails!(tx.users().me().await, Error::TransactionFailed, "the next operation is refused too");
+    assert_fails!(tx.users().me().await, Error::TransactionFailed, "the next operation must be refused too");
     let outcome = tx.commit().await.map_err(Error::from);
     assert_fails!(outcome, Error::TransactionFailed, "PostgreSQL itself would answer ROLLBACK without an error");
     assert!(ada.users().me().await.unwrap().bio.is_none());
@@ -166,11 +169,11 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
     assert_eq!(
         ada.users().me().await.unwrap().bio.as_deref(),
         Some("mine"),
-        "a failure in a nested transaction that is rolled back does not fail the outer one"
+        "the failure of a nested transaction that is rolled back must not fail the outer one"
     );
     let tx = ada.begin().await.unwrap();
     assert!(tx.characters().create(NewCharacter::default()).await.is_err());
-    assert!(tx.commit().await.is_err(), "a refused operation fails the transaction too");
+    assert!(tx.commit().await.is_err(), "a refused operation must fail the transaction too");
 }
 
 #[tokio::test]
@@ -186,22 +189,23 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let refused = ada.sessions().leave(game.session).await;
     assert_fails!(refused, Error::DeadlineExceeded);
     holder.rollback().await.unwrap();
-    assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing was changed");
-    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next operation succeeds");
+    assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
+    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next operation must succeed");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
     assert_fails!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
-    let timeout = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
-    assert_eq!(tx.query_one_raw(timeout).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
+    let read_timeout =
+        Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
+    assert_eq!(tx.query_one_raw(read_timeout).await.unwrap().unwrap().try_get_by_index::<String>(0).unwrap(), "300ms");
     drop(tx);
 
     let options = Options::default().max_connections(1).deadline(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let held = sparc.as_user(player.id).begin().await.unwrap();
     let refused = sparc.as_user(player.id).users().me().await;
-    assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection counts towards the deadline");
+    assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(held);
     assert!(sparc.as_user(player.id).users().me().await.is_ok());
     // Without a deadline, the pool's own timeout ends the wait.
@@ -227,15 +231,15 @@ async fn an_identity_is_a_seaorm_connection() {
     let tx = ada.begin().await.unwrap();
     let streamed: Vec<_> = characters::Entity::find().stream(&tx).await.unwrap().try_collect().await.unwrap();
     assert_eq!(streamed.len(), 1, "streams of a transaction");
-    let raw = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
-    let raw: Vec<_> = ada.stream_raw(raw).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(raw.len(), 1, "raw statements");
+    let statement = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1 FROM characters");
+    let raw_rows: Vec<_> = ada.stream_raw(statement).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(raw_rows.len(), 1, "raw statements");
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await.unwrap();
-    assert_eq!(profiles.len(), 4, "partial models, because one column is not granted");
+    assert_eq!(profiles.len(), 4, "partial models, which leave out the column that is not granted");
 }
 
 #[tokio::test]
-async fn a_callers_transaction_commits_all_or_nothing() {
+async fn operations_in_a_callers_transaction_are_committed_or_rolled_back_together() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
@@ -245,7 +249,7 @@ async fn a_callers_transaction_commits_all_or_nothing() {
     tx.characters().retire(player.character).await.unwrap();
     let seats =
         session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
-    assert_eq!(seats, 0, "the caller's own statement sees the change");
+    assert_eq!(seats, 0, "the caller's own query must see the change");
     tx.rollback().await.unwrap();
     assert!(ada.characters().get(player.character).await.unwrap().retired_at.is_none());
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);

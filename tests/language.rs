@@ -1,5 +1,5 @@
-//! Checks of the repository's text: links, references to decisions, line width, messages about inputs, and words that
-//! the project has replaced.
+//! Checks of the repository's text: links, code blocks, citations of decisions, line width, messages about inputs, and
+//! words that the project has replaced.
 
 use std::{
     fs,
@@ -9,8 +9,8 @@ use std::{
 
 use crate::documents::root;
 
-/// Comments and documents wrap here, as the code does (`rustfmt.toml`).
-const WIDTH: usize = 120;
+/// The maximum width of comments and documents, which is also that of the code (`rustfmt.toml`).
+const MAX_WIDTH: usize = 120;
 
 /// Words and names that the project has replaced, each with its replacement.
 ///
@@ -44,7 +44,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("the own ", "their own, the caller's"),
 ];
 
-/// Returns the files with one of the extensions that Git tracks.
+/// Returns the files that Git tracks and whose names end with one of the extensions.
 fn tracked_files(extensions: &[&str]) -> Vec<PathBuf> {
     let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().unwrap();
     // In a copy without `.git`, Git lists nothing, so nothing is checked.
@@ -57,7 +57,7 @@ fn tracked_files(extensions: &[&str]) -> Vec<PathBuf> {
         .collect()
 }
 
-fn relative(path: &Path) -> String {
+fn relative_path(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().display().to_string()
 }
 
@@ -65,10 +65,14 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Returns the anchor of a heading.
+/// Returns the anchor that GitHub gives to a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
-    heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
+    heading
+        .chars()
+        .filter(|character| character.is_alphanumeric() || " -_".contains(*character))
+        .collect::<String>()
+        .replace(' ', "-")
 }
 
 fn anchors(text: &str) -> Vec<String> {
@@ -76,136 +80,145 @@ fn anchors(text: &str) -> Vec<String> {
 }
 
 /// Returns the target of each `[text](target)` in a line.
-fn targets(line: &str) -> impl Iterator<Item = &str> {
+fn link_targets(line: &str) -> impl Iterator<Item = &str> {
     line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
 #[test]
 fn every_link_between_documents_leads_to_a_file_and_a_heading() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
-        let is_crate_page = relative(&path).ends_with("README.md") && relative(&path) != "README.md";
-        for (number, line) in text.lines().enumerate() {
-            for target in targets(line).filter(|target| !target.contains("://")) {
+        let is_crate_page = relative_path(&path).ends_with("README.md") && relative_path(&path) != "README.md";
+        for (index, line) in text.lines().enumerate() {
+            for target in link_targets(line).filter(|target| !target.contains("://")) {
                 let (file, heading) = target.split_once('#').unwrap_or((target, ""));
                 // A crate's README is also its front page in rustdoc, where a target may be an item's path.
                 if is_crate_page && !file.contains('/') && !file.contains('.') {
                     continue;
                 }
                 // The generated pages quote rustdoc, whose targets are items.
-                if relative(&path).starts_with("docs/generated/") && !file.contains('.') {
+                if relative_path(&path).starts_with("docs/generated/") && !file.contains('.') {
                     continue;
                 }
                 let target_path = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
                 let has_heading =
                     || heading.is_empty() || anchors(&read(&target_path)).iter().any(|anchor| anchor == heading);
                 if !target_path.exists() || (target_path.is_file() && !has_heading()) {
-                    wrong.push(format!("{}:{}: {target}", relative(&path), number + 1));
+                    violations.push(format!("{}:{}: {target}", relative_path(&path), index + 1));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "links whose target does not exist:\n{}", wrong.join("\n"));
+    assert!(violations.is_empty(), "links whose target does not exist:\n{}", violations.join("\n"));
 }
 
 /// A fence stands on a line of its own, followed by at most the name of a language, and each block that is opened is
 /// closed.
 #[test]
 fn code_blocks_of_documents_are_complete() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".md"]) {
         let text = read(&path);
         let fences: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("```")).collect();
         if !fences.len().is_multiple_of(2)
             || fences.iter().any(|fence| !fence.starts_with("```") || fence.contains(' '))
         {
-            wrong.push(relative(&path));
+            violations.push(relative_path(&path));
         }
     }
-    assert!(wrong.is_empty(), "documents with a broken code block: {wrong:?}");
+    assert!(violations.is_empty(), "documents with a broken code block: {violations:?}");
 }
 
 #[test]
-fn every_decision_that_is_cited_has_its_heading() {
+fn every_decision_that_is_cited_has_a_heading() {
     let decisions = read(&root().join("docs/decisions.md"));
     let headings: Vec<&str> = decisions
         .lines()
         .filter(|line| line.starts_with('#'))
         .map(|line| line.trim_start_matches('#').trim())
         .collect();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         // A citation may be broken between two lines of a comment.
         let text = read(&path);
         let lines = text.lines().map(|line| line.trim().trim_start_matches(['/', '!', '-', '#']).trim());
         let text = lines.collect::<Vec<_>>().join(" ");
-        let cited = text.split("decision \"").skip(1).filter_map(|rest| rest.split('"').next());
-        for cited in cited.filter(|cited| !headings.contains(cited)) {
-            wrong.push(format!("{}: {cited}", relative(&path)));
+        let citations = text.split("decision \"").skip(1).filter_map(|rest| rest.split('"').next());
+        for citation in citations.filter(|citation| !headings.contains(citation)) {
+            violations.push(format!("{}: {citation}", relative_path(&path)));
         }
     }
-    // The code above contains the text by which citations are found.
-    wrong.retain(|line| !line.starts_with("tests/language.rs"));
-    assert!(wrong.is_empty(), "headings that docs/decisions.md does not have:\n{}", wrong.join("\n"));
+    // This file contains the marker of a citation itself.
+    violations.retain(|line| !line.starts_with("tests/language.rs"));
+    assert!(violations.is_empty(), "headings that docs/decisions.md does not have:\n{}", violations.join("\n"));
 }
 
 #[test]
 fn comments_and_documents_wrap_at_120_characters() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
-        let name = relative(&path);
+        let name = relative_path(&path);
         let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
         if is_generated || name.ends_with("docs/performance.md") || name.starts_with("entity/src/tables/") {
             continue;
         }
-        let mut is_code = false;
-        for (number, line) in read(&path).lines().enumerate() {
-            is_code ^= is_document && line.trim_start().starts_with("```");
+        let mut is_in_code_block = false;
+        for (index, line) in read(&path).lines().enumerate() {
+            is_in_code_block ^= is_document && line.trim_start().starts_with("```");
             let is_prose = if is_document {
-                // The row of a table must be one line, and so must the link of an image.
-                !is_code && !line.starts_with('|') && !line.starts_with("![") && !line.starts_with("[![")
+                // A row of a table and a link to an image must be on one line.
+                !is_in_code_block && !line.starts_with('|') && !line.starts_with("![") && !line.starts_with("[![")
             } else {
                 ["//", "--", "# "].iter().any(|mark| line.trim_start().starts_with(mark))
             };
-            if is_prose && line.chars().count() > WIDTH {
-                wrong.push(format!("{name}:{}", number + 1));
+            if is_prose && line.chars().count() > MAX_WIDTH {
+                violations.push(format!("{name}:{}", index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} lines are longer than {WIDTH} characters:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        violations.is_empty(),
+        "{} lines are longer than {MAX_WIDTH} characters:\n{}",
+        violations.len(),
+        violations.join("\n")
+    );
 }
 
 #[test]
 fn a_message_about_an_input_says_what_it_must_be() {
-    let mut wrong = Vec::new();
-    for path in tracked_files(&[".rs"]).into_iter().filter(|path| relative(path).starts_with("service/src/")) {
+    let mut violations = Vec::new();
+    for path in tracked_files(&[".rs"]).into_iter().filter(|path| relative_path(path).starts_with("service/src/")) {
         let text = read(&path);
         let inputs = text.lines().enumerate().filter(|(_, line)| line.contains("field: \""));
-        for (number, line) in inputs {
+        for (index, line) in inputs {
             let rules = line.split("rule: \"").skip(1).filter_map(|rest| rest.split('"').next());
             for rule in rules.filter(|rule| !rule.starts_with("must ")) {
-                wrong.push(format!("{}:{}: {rule}", relative(&path), number + 1));
+                violations.push(format!("{}:{}: {rule}", relative_path(&path), index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "messages about an input that do not say what it must be:\n{}", wrong.join("\n"));
+    assert!(
+        violations.is_empty(),
+        "messages about an input that do not say what it must be:\n{}",
+        violations.join("\n")
+    );
 }
 
 #[test]
 fn no_retired_word_is_left() {
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
-        let name = relative(&path);
+        let name = relative_path(&path);
         if ["tests/language.rs", "CHANGELOG.md"].contains(&name.as_str()) || name.starts_with("bench/sql/specification")
         {
             continue;
         }
-        for (number, line) in read(&path).lines().enumerate() {
-            for (word, better) in RETIRED.iter().filter(|(word, _)| line.contains(word)) {
-                wrong.push(format!("{name}:{}: {word} ({better})", number + 1));
+        for (index, line) in read(&path).lines().enumerate() {
+            for (word, replacement) in RETIRED.iter().filter(|(word, _)| line.contains(word)) {
+                violations.push(format!("{name}:{}: {word} (use {replacement})", index + 1));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} retired words:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(violations.is_empty(), "{} retired words:\n{}", violations.len(), violations.join("\n"));
 }

@@ -1,4 +1,5 @@
-//! Whatever a caller's statement does to a database session is undone before the next caller gets the connection.
+//! What a caller's statement leaves behind in its database session is undone before the next caller gets the
+//! connection.
 
 use std::time::Duration;
 
@@ -10,18 +11,19 @@ use sparc::{
 
 use crate::world::World;
 
-async fn value(who: &IdentityConnection, sql: &str) -> String {
-    let row = who.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+/// Returns the first column of the first row.
+async fn value(caller: &IdentityConnection, sql: &str) -> String {
+    let row = caller.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
 
-/// Everything about a database session that a statement may change, in one line.
+/// Returns, in one line, everything about a database session that a statement may change.
 const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
     current_setting('TimeZone'), current_setting('default_transaction_read_only'), current_setting('search_path'),
     (SELECT string_agg(locktype, ',') FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
-    (SELECT string_agg(c, ',') FROM pg_listening_channels() AS c),
+    (SELECT string_agg(channel, ',') FROM pg_listening_channels() AS channel),
     (SELECT string_agg(name, ',') FROM pg_prepared_statements WHERE from_sql),
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
     (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
@@ -60,8 +62,8 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
         let ben = sparc.as_user(ben.id);
         let clean_state = value(&ben, SESSION_STATE).await;
         for statement in STATEMENTS {
-            // The statement runs outside of a transaction, or in one that is committed, rolled back or dropped, or that
-            // fails at a later statement.
+            // Ending 0 runs the statement outside of a transaction. The others run it in a transaction that is
+            // committed, rolled back, dropped, or fails at a later statement.
             for ending in 0..5 {
                 let ada = sparc.as_user(ada.id);
                 let tx = ada.begin().await.unwrap();
@@ -90,8 +92,11 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
                     }
                 };
                 for _ in 0..2 {
-                    let mine = ben.characters().list().await;
-                    assert!(mine.as_ref().is_ok_and(|mine| mine.len() == 1), "{statement}, {ending}: {mine:?}");
+                    let characters = ben.characters().list().await;
+                    assert!(
+                        characters.as_ref().is_ok_and(|list| list.len() == 1),
+                        "{statement}, {ending}: {characters:?}"
+                    );
                     assert!(ben.users().me().await.is_ok(), "{statement}, {ending}");
                 }
                 assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{statement}, {ending}");
@@ -101,7 +106,7 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
 }
 
 #[tokio::test]
-async fn changes_that_an_expression_in_a_query_makes_are_undone_too() {
+async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_undone() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
@@ -132,12 +137,12 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
     assert_eq!(value(&ada, count).await, "2", "the statement of `list`, and this query itself");
     ben.characters().list().await.unwrap();
-    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection is kept");
-    assert_eq!(value(&ada, count).await, "2", "the statement of `list` is not prepared again");
+    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
+    assert_eq!(value(&ada, count).await, "2", "the statement of `list` must not be prepared again");
 }
 
 #[tokio::test]
-async fn copy_closes_its_connection_and_no_call_waits_for_a_deadline() {
+async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadline() {
     let world = World::new().await;
     let player = world.new_player().await;
     world
@@ -148,26 +153,26 @@ async fn copy_closes_its_connection_and_no_call_waits_for_a_deadline() {
     let options = Options::default().max_connections(1).deadline(Duration::from_secs(2));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(player.id);
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
         let refused = ada.execute_unprepared(copy).await.map_err(Error::from);
         assert_fails!(refused, Error::InvalidStatement { .. }, "{copy}");
         assert_eq!(ada.characters().list().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
-        assert!(tx.users().me().await.is_err(), "the connection is gone");
+        assert!(tx.users().me().await.is_err(), "the connection must be closed");
         tx.rollback().await.unwrap();
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
         assert!(tx.commit().await.is_err());
-        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "other callers are not affected");
+        assert_eq!(ada.characters().list().await.unwrap().len(), 1, "the next caller must not be affected");
     }
-    assert!(begun.elapsed() < Duration::from_secs(2), "no call may wait for a deadline");
+    assert!(started_at.elapsed() < Duration::from_secs(2), "no call may wait for a deadline");
 }
 
 #[tokio::test]
 async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
-    // Settings that another client of a pooler left behind have the same effect as these.
+    // Settings that another client of a pooler leaves behind have the same effect as the settings of this test.
     for target in [
         "format('DATABASE %I', current_database())",
         "format('ROLE %I IN DATABASE %I', session_user, current_database())",
@@ -187,10 +192,14 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         let setting = new_connection.value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
         assert_eq!(setting, Ok(ben.id.to_string()), "{target}");
         let sparc = Sparc::connect(world.url()).await.unwrap();
-        let who = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
-        assert_eq!(value(&sparc.as_user(ada.id), who).await, format!("{0}|authenticated|{0}", ada.id), "{target}");
-        assert_eq!(value(&sparc.as_anon(), who).await, "anon", "{target}");
-        assert_eq!(value(&sparc.as_service(), who).await, "service_role", "{target}");
+        let read_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
+        assert_eq!(
+            value(&sparc.as_user(ada.id), read_identity).await,
+            format!("{0}|authenticated|{0}", ada.id),
+            "{target}"
+        );
+        assert_eq!(value(&sparc.as_anon(), read_identity).await, "anon", "{target}");
+        assert_eq!(value(&sparc.as_service(), read_identity).await, "service_role", "{target}");
         assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character, "{target}");
     }
 }

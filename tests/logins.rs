@@ -26,16 +26,16 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
     let world = World::new().await;
     let sparc = connect_with_two_logins(&world).await;
     let ada = sparc.as_user(world.new_account().await);
-    for text in
+    for statement in
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
-        let refused = ada.execute_unprepared(text).await.map_err(Error::from);
-        assert_fails!(refused, Error::NotAllowed { .. } | Error::Database(_), "{text}");
+        let refused = ada.execute_unprepared(statement).await.map_err(Error::from);
+        assert_fails!(refused, Error::NotAllowed { .. } | Error::Database(_), "{statement}");
     }
-    let hidden = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
-    assert!(ada.execute_unprepared(hidden).await.is_err());
-    let who = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
-    let role = sparc.as_service().query_one_raw(who).await.unwrap().unwrap();
+    let hidden_switch = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
+    assert!(ada.execute_unprepared(hidden_switch).await.is_err());
+    let read_role = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
+    let role = sparc.as_service().query_one_raw(read_role).await.unwrap().unwrap();
     assert_eq!(role.try_get_by_index::<String>(0).unwrap(), "service_role");
     assert!(sparc.as_service().maintenance().backlog().await.is_ok());
     assert!(ada.users().me().await.is_ok());
@@ -48,29 +48,29 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     let sparc = connect_with_two_logins(&world).await;
     let ada = sparc.as_user(world.new_account().await);
     let content = AdventureContent::single_scene("It rains.");
-    let new = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
-    let draft = ada.adventures().create(new.clone()).await.unwrap();
+    let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+    let draft = ada.adventures().create(adventure.clone()).await.unwrap();
     assert_eq!(ada.adventures().validate(draft.id).await.unwrap(), []);
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
-    let faulty = ada.adventures().create(NewAdventure { content: Default::default(), ..new }).await.unwrap();
-    assert_fails!(ada.adventures().publish(faulty.id).await, Error::AdventureInvalid(_));
+    let invalid_draft =
+        ada.adventures().create(NewAdventure { content: Default::default(), ..adventure }).await.unwrap();
+    assert_fails!(ada.adventures().publish(invalid_draft.id).await, Error::AdventureInvalid(_));
     // In a transaction, validation is refused, because the service's login would not see uncommitted changes.
     let tx = ada.begin().await.unwrap();
-    assert_fails!(tx.adventures().validate(faulty.id).await, Error::NotAllowed { .. });
+    assert_fails!(tx.adventures().validate(invalid_draft.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();
-    // Another user's draft is not found with two logins either.
-    let eve = sparc.as_user(world.new_account().await);
-    assert_fails!(eve.adventures().validate(faulty.id).await, Error::NotFound { .. });
+    let stranger = sparc.as_user(world.new_account().await);
+    assert_fails!(stranger.adventures().validate(invalid_draft.id).await, Error::NotFound { .. });
 }
 
 #[tokio::test]
-async fn a_login_that_may_not_set_a_role_gets_an_error_that_says_so() {
+async fn a_login_that_is_not_a_member_of_a_role_gets_an_error_that_names_the_role() {
     let world = World::new().await;
-    let name = format!("l{}", uuid::Uuid::new_v4().simple());
-    let sql = format!("CREATE ROLE {name} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon TO {name}");
+    let login = format!("login_{}", uuid::Uuid::new_v4().simple());
+    let sql = format!("CREATE ROLE {login} LOGIN NOINHERIT PASSWORD 'pw'; GRANT anon TO {login}");
     world.db.execute_unprepared(&sql).await.unwrap();
     let (_, address) = world.url().rsplit_once('@').unwrap();
-    let sparc = Sparc::connect(&format!("postgres://{name}:pw@{address}")).await.unwrap();
+    let sparc = Sparc::connect(&format!("postgres://{login}:pw@{address}")).await.unwrap();
     let refused = sparc.as_user(world.new_account().await).users().me().await.unwrap_err();
     assert!(matches!(&refused, Error::Misconfigured { reason } if reason.contains("authenticated")), "{refused:?}");
     assert!(!refused.is_retryable());

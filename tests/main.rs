@@ -2,22 +2,22 @@
 
 #![allow(missing_docs)]
 
-/// Asserts that the database refused plain SQL: with `forbidden`, because of a missing privilege or row security, and
-/// otherwise with the given SQLSTATE and constraint. If not, panics with the answer.
+/// Asserts that the database refused a statement of plain SQL: with `forbidden`, because of a missing privilege or row
+/// security; otherwise, with the given SQLSTATE and constraint. The remaining arguments are a message, as in `assert!`.
 macro_rules! assert_refused {
-    ($answer:expr, forbidden $(, $($why:tt)+)?) => {{
-        let answer = $answer;
+    ($outcome:expr, forbidden $(, $($why:tt)+)?) => {{
+        let outcome = $outcome;
         assert!(
-            answer.as_ref().is_err_and(|refused| refused.is_forbidden()),
-            "must be forbidden, but is {answer:?} {}",
+            outcome.as_ref().is_err_and(|refused| refused.is_forbidden()),
+            "must be forbidden, but is {outcome:?} {}",
             String::new() $(+ &format!($($why)+))?
         );
     }};
-    ($answer:expr, $code:expr, $constraint:expr $(, $($why:tt)+)?) => {{
-        let answer = $answer;
+    ($outcome:expr, $code:expr, $constraint:expr $(, $($why:tt)+)?) => {{
+        let outcome = $outcome;
         assert!(
-            answer.as_ref().is_err_and(|refused| refused.is($code, $constraint)),
-            "must be refused with {} {}, but is {answer:?} {}",
+            outcome.as_ref().is_err_and(|refused| refused.is($code, $constraint)),
+            "must be refused with {} {}, but is {outcome:?} {}",
             $code,
             $constraint,
             String::new() $(+ &format!($($why)+))?
@@ -25,13 +25,14 @@ macro_rules! assert_refused {
     }};
 }
 
-/// Asserts that a call of the service failed with an error that matches the pattern; otherwise panics with the answer.
+/// Asserts that a call of the service failed with an error that matches the pattern. The remaining arguments are a
+/// message, as in `assert!`.
 macro_rules! assert_fails {
-    ($answer:expr, $error:pat $(, $($why:tt)+)?) => {{
-        let answer = $answer;
+    ($outcome:expr, $error:pat $(, $($why:tt)+)?) => {{
+        let outcome = $outcome;
         assert!(
-            matches!(answer, Err($error)),
-            "must fail with {}, but is {answer:?} {}",
+            matches!(outcome, Err($error)),
+            "must fail with {}, but is {outcome:?} {}",
             stringify!($error),
             String::new() $(+ &format!($($why)+))?
         );

@@ -1,4 +1,5 @@
-//! Maintenance jobs: in batches, in bounded time, repeated and concurrent.
+//! Maintenance jobs: they work in batches and for a limited time, and may be repeated and run concurrently. Archived
+//! sessions can be read.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use crate::world::{World, insert_roll, run_together};
 
-fn batches_of(batch_size: u16) -> JobOptions {
+fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
 }
 
@@ -34,8 +35,8 @@ async fn insert_old_sessions(world: &World, count: u32) {
     world.owner().exec(&sql).await.unwrap();
 }
 
-/// For example, every insert of an event looks for the oldest events, and must skip those that were deleted until they
-/// are vacuumed.
+/// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until they are
+/// vacuumed.
 #[tokio::test]
 async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds() {
     let world = World::new().await;
@@ -55,11 +56,11 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut reported = Vec::new();
-    let report = service.maintenance().clean_events(batches_of(10), |so_far| reported.push(so_far)).await.unwrap();
+    let report = service.maintenance().clean_events(with_batch_size(10), |so_far| reported.push(so_far)).await.unwrap();
     assert_eq!((report.rows, report.is_finished, reported), (25, true, vec![10, 20, 25]));
-    let again = service.maintenance().clean_events(batches_of(10), |_| ()).await.unwrap();
-    assert_eq!((again.rows, again.is_finished), (0, true), "a second run finds nothing");
-    assert_eq!(world.owner().count("session_events").await, 1, "today's events stay");
+    let second_report = service.maintenance().clean_events(with_batch_size(10), |_| ()).await.unwrap();
+    assert_eq!((second_report.rows, second_report.is_finished), (0, true), "a second run must find nothing");
+    assert_eq!(world.owner().count("session_events").await, 1, "today's events must stay");
 }
 
 #[tokio::test]
@@ -68,14 +69,14 @@ async fn concurrent_runs_share_the_work() {
     let game = world.new_session(0).await;
     insert_old_events(&world, game.session, 400).await;
     insert_old_sessions(&world, 40).await;
-    // While a run has not committed its batches, another one does the rest of the work.
-    let open = world.owner().begin().await;
-    open.execute_unprepared("SELECT private.clean_events(20), private.archive_sessions(5)").await.unwrap();
+    // While a run has not committed its batches, another run does the rest of the work.
+    let open_run = world.owner().begin().await;
+    open_run.execute_unprepared("SELECT private.clean_events(20), private.archive_sessions(5)").await.unwrap();
     let service = world.sparc.as_service();
-    let events = service.maintenance().clean_events(batches_of(20), |_| ()).await.unwrap();
-    let sessions = service.maintenance().archive_sessions(batches_of(5), |_| ()).await.unwrap();
+    let events = service.maintenance().clean_events(with_batch_size(20), |_| ()).await.unwrap();
+    let sessions = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
     assert_eq!((events.rows, sessions.rows), (380, 35));
-    open.commit().await.unwrap();
+    open_run.commit().await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 40);
 
     // Runs that begin at the same moment do all of the work, and each part of it once.
@@ -85,8 +86,8 @@ async fn concurrent_runs_share_the_work() {
         .map(|_| {
             let service = world.sparc.as_service();
             async move {
-                let events = service.maintenance().clean_events(batches_of(20), |_| ()).await.unwrap();
-                let sessions = service.maintenance().archive_sessions(batches_of(5), |_| ()).await.unwrap();
+                let events = service.maintenance().clean_events(with_batch_size(20), |_| ()).await.unwrap();
+                let sessions = service.maintenance().archive_sessions(with_batch_size(5), |_| ()).await.unwrap();
                 (events.rows, sessions.rows)
             }
         })
@@ -103,8 +104,9 @@ async fn a_clean_up_skips_locked_rows() {
     let game = world.new_session(0).await;
     insert_old_events(&world, game.session, 10).await;
     let holder = world.owner().begin().await;
-    let hold = "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
-    holder.execute_unprepared(hold).await.unwrap();
+    let lock_oldest =
+        "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
+    holder.execute_unprepared(lock_oldest).await.unwrap();
     let cleaner = world.owner().begin().await;
     cleaner.execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.clean_events(100)").await.unwrap();
     cleaner.commit().await.unwrap();
@@ -117,12 +119,12 @@ async fn no_batch_begins_after_the_time_limit() {
     let world = World::new().await;
     insert_old_sessions(&world, 30).await;
     let service = world.sparc.as_service();
-    let short = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
-    let report = service.maintenance().archive_sessions(short, |_| ()).await.unwrap();
+    let no_time = JobOptions { batch_size: 10, time_limit: Duration::ZERO };
+    let report = service.maintenance().archive_sessions(no_time, |_| ()).await.unwrap();
     assert_eq!(
         (report.rows, report.is_finished),
         (10, false),
-        "one batch, and the job reports that it is not finished"
+        "the job must run one batch and report that it is not finished"
     );
     assert_eq!(service.maintenance().backlog().await.unwrap().sessions, 20);
 }
@@ -160,7 +162,7 @@ async fn the_participants_can_read_an_archived_session() {
 }
 
 #[tokio::test]
-async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
+async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vacuum() {
     let world = World::new().await;
     let tasks = (0..2)
         .map(|_| {
@@ -169,7 +171,7 @@ async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
         })
         .collect();
     for report in run_together(tasks).await {
-        // This job counts tables, and counts those that it skips because another run has locked them.
+        // This job counts tables, including those that it skips because the other run has locked them.
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
     let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
@@ -191,7 +193,10 @@ async fn only_the_owner_may_vacuum_and_concurrent_runs_succeed() {
     let sparc = Sparc::connect(&login).await.unwrap();
     let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed");
-    assert!(sparc.as_service().maintenance().backlog().await.is_ok(), "other maintenance needs only the three roles");
+    assert!(
+        sparc.as_service().maintenance().backlog().await.is_ok(),
+        "other maintenance must need only the three roles"
+    );
     sparc.close().await.unwrap();
     world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }

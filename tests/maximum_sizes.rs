@@ -12,10 +12,10 @@ use crate::{
 /// Asserts that a person may write a text or URL of `maximum` characters, but not one that is a character longer.
 async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
     let start = if column.ends_with("_url") { "https://" } else { "" };
-    let set =
+    let update =
         |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
-    person.exec(&set(maximum)).await.unwrap();
-    assert_check_violation(person, &set(maximum + 1), constraint).await;
+    person.exec(&update(maximum)).await.unwrap();
+    assert_check_violation(person, &update(maximum + 1), constraint).await;
 }
 
 /// Asserts that a person may write a document of slightly less than `maximum` bytes, but not a slightly larger one. In
@@ -28,12 +28,12 @@ async fn assert_maximum_document_size(
     constraint: &str,
     template: &str,
 ) {
-    let set = |length: usize| {
+    let update = |length: usize| {
         let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    person.exec(&set(maximum - 200)).await.unwrap();
-    assert_check_violation(person, &set(maximum + 1), constraint).await;
+    person.exec(&update(maximum - 200)).await.unwrap();
+    assert_check_violation(person, &update(maximum + 1), constraint).await;
 }
 
 #[tokio::test]
@@ -81,23 +81,24 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     };
     send(16_000).await.unwrap();
     assert_fails!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
-    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let deep = format!("UPDATE sessions SET game_state = '{deep}'");
-    assert_eq!(seer.exec(&deep).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
-    // A roll has two texts with limits: its modifiers and its description, which is kept short enough here.
-    let roll = |length: usize| {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let set_nested = format!("UPDATE sessions SET game_state = '{nested}'");
+    assert_eq!(seer.exec(&set_nested).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
+    // The modifiers and the description of a roll have a maximum size each.
+    let roll = |modifier_length: usize, description_length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
              VALUES ('{}', '{}', 'might', 3, 'attack',
-               jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {length}))),
-               repeat('x', {}))",
-            game.session, game.players[0].character, length / 20
+               jsonb_build_array(
+                 jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {modifier_length}))
+               ),
+               repeat('x', {description_length}))",
+            game.session, game.players[0].character
         )
     };
-    ada.exec(&roll(8000)).await.unwrap();
-    assert_check_violation(ada, &roll(9000), "bounded_modifiers").await;
-    let described = format!("{} ", roll(100)).replace("repeat('x', 5))", "repeat('x', 501))");
-    assert_check_violation(ada, &described, "bounded_description").await;
+    ada.exec(&roll(8000, 400)).await.unwrap();
+    assert_check_violation(ada, &roll(9000, 450), "bounded_modifiers").await;
+    assert_check_violation(ada, &roll(100, 501), "bounded_description").await;
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn documents_that_no_client_could_read_are_refused() {
     seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
         .await
         .unwrap();
-    let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
     for (person, table, column) in [
         (ada, "characters", "equipment"),
         (ada, "characters", "special_ability"),
@@ -117,8 +118,8 @@ async fn documents_that_no_client_could_read_are_refused() {
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        person.exec(&format!("UPDATE {table} SET {column} = '{}'", deep(99))).await.unwrap();
-        for unreadable in [deep(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
+        person.exec(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
+        for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
                 person,
                 &format!("UPDATE {table} SET {column} = '{unreadable}'"),
@@ -129,22 +130,22 @@ async fn documents_that_no_client_could_read_are_refused() {
     }
     let stats = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "more": 1e400}"#;
     assert_check_violation(seer, &format!("UPDATE creatures SET stats = '{stats}'"), "readable_document").await;
-    let event = |payload: &str| {
+    let insert_event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
             game.session
         )
     };
-    assert_check_violation(ada, &event(&deep(101)), "readable_document").await;
-    assert_check_violation(ada, &event("1e400"), "readable_document").await;
-    ada.exec(&event(&deep(99))).await.unwrap();
+    assert_check_violation(ada, &insert_event(&nested_list(101)), "readable_document").await;
+    assert_check_violation(ada, &insert_event("1e400"), "readable_document").await;
+    ada.exec(&insert_event(&nested_list(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
-    let roll = crate::world::insert_roll(game.session, game.players[0].character)
+    let insert_roll = crate::world::insert_roll(game.session, game.players[0].character)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
-    assert_check_violation(ada, &roll, "readable_document").await;
+    assert_check_violation(ada, &insert_roll, "readable_document").await;
 
-    // Participants can read every document that was accepted.
+    // The documents that were accepted can be read.
     let me = world.sparc.as_user(game.players[0].id);
     me.events().after(game.session, 0).await.unwrap();
     let details = me.sessions().details(game.session).await.unwrap();
@@ -161,10 +162,11 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
-    owner.exec(&creature).await.unwrap();
-    let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
-    owner.exec(&event).await.unwrap();
+    let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
+    owner.exec(&insert_creature).await.unwrap();
+    let insert_event =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
+    owner.exec(&insert_event).await.unwrap();
     world.set(&game, "status = 'paused'").await;
     owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
     owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
@@ -180,13 +182,13 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         // Returns an SQL expression for a document with a text of the given length.
         let document = |length: &str| match minimal {
             "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
-            _ => format!("'{minimal}'::jsonb || jsonb_build_object('longest', repeat('x', {length}))"),
+            _ => format!("'{minimal}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
         };
         let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
         let overhead: i32 = owner.value(&measure).await.unwrap();
-        let set = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
-        assert_accepted(&owner, &set(maximum)).await;
-        assert_check_violation(&owner, &set(maximum + 1), &format!("bounded_{column}")).await;
+        let update = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
+        assert_accepted(&owner, &update(maximum)).await;
+        assert_check_violation(&owner, &update(maximum + 1), &format!("bounded_{column}")).await;
     }
 }
 
@@ -196,6 +198,13 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
     let game = world.new_active_session(1).await;
     let owner = world.owner();
     // Unknown keys of a modifier are accepted and count towards its size.
+    let modifiers = |length: i32| {
+        format!(
+            "jsonb_build_array(
+               jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'padding', repeat('x', {length}))
+             )"
+        )
+    };
     let insert = |length: i32| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
@@ -205,11 +214,6 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
             modifiers(length)
         )
     };
-    fn modifiers(length: i32) -> String {
-        format!(
-            "jsonb_build_array(jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'longest', repeat('x', {length})))"
-        )
-    }
     let overhead: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
     assert_accepted(&owner, &insert(8192 - overhead)).await;
     assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;

@@ -1,20 +1,21 @@
-//! Nested transactions: they form a stack, and only the innermost may be used. `commit` returns `Ok` only if the
-//! transaction was committed.
+//! Nested transactions: they form a stack, and only the innermost open one can be used. `commit` returns `Ok` only if
+//! the transaction was committed.
 
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
 
 use crate::world::{World, refused};
 
-async fn write(tx: &Transaction, bio: &str) -> Result<(), Error> {
+async fn write_bio(tx: &Transaction, bio: &str) -> Result<(), Error> {
     tx.users().edit(ProfileChanges { bio: Some(Some(bio.into())), ..Default::default() }).await.map(drop)
 }
 
-async fn stored(who: &IdentityConnection) -> Option<String> {
-    who.users().me().await.unwrap().bio
+async fn stored_bio(caller: &IdentityConnection) -> Option<String> {
+    caller.users().me().await.unwrap().bio
 }
 
-fn code<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
+/// Returns `done`, or the code of the error.
+fn code_of<T>(outcome: Result<T, impl Into<Error>>) -> &'static str {
     outcome.map_or_else(|error| error.into().code(), |_| "done")
 }
 
@@ -23,13 +24,13 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
-    write(&outer, "outer").await.unwrap();
+    write_bio(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
-    assert_eq!(code(outer.users().me().await), "nested_transaction_open");
-    assert_eq!(code(outer.execute_unprepared("SELECT 1").await), "nested_transaction_open");
-    assert_eq!(code(outer.begin().await), "nested_transaction_open");
-    assert_eq!(code(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
-    write(&inner, "inner").await.unwrap();
+    assert_eq!(code_of(outer.users().me().await), "nested_transaction_open");
+    assert_eq!(code_of(outer.execute_unprepared("SELECT 1").await), "nested_transaction_open");
+    assert_eq!(code_of(outer.begin().await), "nested_transaction_open");
+    assert_eq!(code_of(outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await), "nested_transaction_open");
+    write_bio(&inner, "inner").await.unwrap();
     inner.commit().await.unwrap();
     assert_eq!(
         outer.users().me().await.unwrap().bio.as_deref(),
@@ -37,7 +38,7 @@ async fn an_outer_transaction_cannot_be_used_while_an_inner_one_is_open() {
         "the outer transaction must be usable again, and see what the inner one wrote"
     );
     outer.commit().await.unwrap();
-    assert_eq!(stored(&ada).await.as_deref(), Some("inner"));
+    assert_eq!(stored_bio(&ada).await.as_deref(), Some("inner"));
 }
 
 #[tokio::test]
@@ -46,36 +47,36 @@ async fn a_commit_with_an_open_nested_transaction_is_refused_and_commits_nothing
     let ada = world.sparc.as_user(world.new_account().await);
     for inner_fails in [false, true] {
         let outer = ada.begin().await.unwrap();
-        write(&outer, "outer").await.unwrap();
+        write_bio(&outer, "outer").await.unwrap();
         let inner = outer.begin().await.unwrap();
-        write(&inner, "inner").await.unwrap();
+        write_bio(&inner, "inner").await.unwrap();
         if inner_fails {
             assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
         }
-        assert_eq!(code(outer.commit().await), "nested_transaction_open");
-        assert_eq!(code(inner.users().me().await), "transaction_over");
-        assert_eq!(code(inner.commit().await), "transaction_over");
-        assert_eq!(stored(&ada).await, None);
+        assert_eq!(code_of(outer.commit().await), "nested_transaction_open");
+        assert_eq!(code_of(inner.users().me().await), "transaction_over");
+        assert_eq!(code_of(inner.commit().await), "transaction_over");
+        assert_eq!(stored_bio(&ada).await, None);
     }
 }
 
 #[tokio::test]
-async fn sibling_nested_transactions_end_independently() {
+async fn nested_transactions_that_follow_each_other_end_independently() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let first = outer.begin().await.unwrap();
-    write(&first, "first").await.unwrap();
+    write_bio(&first, "first").await.unwrap();
     first.commit().await.unwrap();
     let second = outer.begin().await.unwrap();
-    write(&second, "second").await.unwrap();
+    write_bio(&second, "second").await.unwrap();
     second.rollback().await.unwrap();
     assert_eq!(outer.users().me().await.unwrap().bio.as_deref(), Some("first"));
     let third = outer.begin().await.unwrap();
-    write(&third, "third").await.unwrap();
+    write_bio(&third, "third").await.unwrap();
     drop(third);
     outer.commit().await.unwrap();
-    assert_eq!(stored(&ada).await.as_deref(), Some("first"));
+    assert_eq!(stored_bio(&ada).await.as_deref(), Some("first"));
 }
 
 #[tokio::test]
@@ -83,20 +84,20 @@ async fn a_failed_nested_transaction_is_not_committed_and_the_outer_one_continue
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
-    write(&outer, "outer").await.unwrap();
+    write_bio(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
-    write(&inner, "inner").await.unwrap();
+    write_bio(&inner, "inner").await.unwrap();
     assert!(inner.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert_eq!(code(inner.users().me().await), "transaction_failed");
-    assert_eq!(code(inner.begin().await), "transaction_failed");
-    assert_eq!(code(inner.commit().await), "transaction_failed");
+    assert_eq!(code_of(inner.users().me().await), "transaction_failed");
+    assert_eq!(code_of(inner.begin().await), "transaction_failed");
+    assert_eq!(code_of(inner.commit().await), "transaction_failed");
     assert_eq!(
         outer.users().me().await.unwrap().bio.as_deref(),
         Some("outer"),
         "the refused commit must roll the nested transaction back"
     );
     outer.commit().await.unwrap();
-    assert_eq!(stored(&ada).await.as_deref(), Some("outer"));
+    assert_eq!(stored_bio(&ada).await.as_deref(), Some("outer"));
 }
 
 #[tokio::test]
@@ -106,16 +107,16 @@ async fn an_outer_rollback_ends_nested_transactions() {
     let outer = ada.begin().await.unwrap();
     let middle = outer.begin().await.unwrap();
     let inner = middle.begin().await.unwrap();
-    write(&inner, "inner").await.unwrap();
+    write_bio(&inner, "inner").await.unwrap();
     middle.rollback().await.unwrap();
-    assert_eq!(code(inner.users().me().await), "transaction_over");
-    assert_eq!(code(inner.rollback().await), "transaction_over");
-    write(&outer, "outer").await.unwrap();
+    assert_eq!(code_of(inner.users().me().await), "transaction_over");
+    assert_eq!(code_of(inner.rollback().await), "transaction_over");
+    write_bio(&outer, "outer").await.unwrap();
     let inner = outer.begin().await.unwrap();
     outer.rollback().await.unwrap();
-    assert_eq!(code(inner.users().me().await), "transaction_over");
+    assert_eq!(code_of(inner.users().me().await), "transaction_over");
     drop(inner);
-    assert_eq!(stored(&ada).await, None);
+    assert_eq!(stored_bio(&ada).await, None);
     world.owner().wait_for_rollbacks().await;
 }
 
@@ -125,11 +126,11 @@ async fn dropping_an_outer_transaction_ends_nested_transactions() {
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
     let inner = outer.begin().await.unwrap();
-    write(&inner, "inner").await.unwrap();
+    write_bio(&inner, "inner").await.unwrap();
     drop(outer);
-    assert_eq!(code(inner.users().me().await), "transaction_over");
-    assert_eq!(code(inner.commit().await), "transaction_over");
-    assert_eq!(stored(&ada).await, None);
+    assert_eq!(code_of(inner.users().me().await), "transaction_over");
+    assert_eq!(code_of(inner.commit().await), "transaction_over");
+    assert_eq!(stored_bio(&ada).await, None);
 }
 
 #[tokio::test]
@@ -137,15 +138,15 @@ async fn a_nested_transaction_refuses_an_isolation_level_and_accepts_read_only()
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let outer = ada.begin().await.unwrap();
-    write(&outer, "outer").await.unwrap();
+    write_bio(&outer, "outer").await.unwrap();
     let refused = outer.begin_with_config(Some(IsolationLevel::Serializable), None).await;
-    assert_eq!(code(refused), "invalid_statement");
+    assert_eq!(code_of(refused), "invalid_statement");
     let reader = outer.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-    assert_eq!(code(write(&reader, "reader").await), "read_only");
+    assert_eq!(code_of(write_bio(&reader, "reader").await), "read_only");
     reader.rollback().await.unwrap();
-    write(&outer, "outer again").await.unwrap();
+    write_bio(&outer, "outer again").await.unwrap();
     outer.commit().await.unwrap();
-    assert_eq!(stored(&ada).await.as_deref(), Some("outer again"));
+    assert_eq!(stored_bio(&ada).await.as_deref(), Some("outer again"));
 }
 
 #[tokio::test]
@@ -182,7 +183,7 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let seer = world.sparc.as_user(game.seer.uuid());
     let id = uuid::Uuid::new_v4();
     // `initiative` derives the id of each roll from the ids of the request and of the character. A roll with one of
-    // these ids exists already, so the operation writes the other roll and is then refused.
+    // these two ids exists already, so the operation writes one roll and is then refused.
     let existing_id = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
@@ -192,12 +193,12 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     world.owner().exec(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
     let request = sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session, creatures: Vec::new() };
-    assert_eq!(code(tx.dice().initiative(request.clone()).await), "id_conflict", "an attack is not an initiative roll");
-    assert_eq!(code(tx.commit().await), "transaction_failed");
-    assert_eq!(code(seer.dice().initiative(request).await), "id_conflict");
+    assert_eq!(code_of(tx.dice().initiative(request.clone()).await), "id_conflict", "the existing roll is an attack");
+    assert_eq!(code_of(tx.commit().await), "transaction_failed");
+    assert_eq!(code_of(seer.dice().initiative(request).await), "id_conflict");
     assert_eq!(world.owner().count("dice_rolls").await, 1);
     // A refused operation that wrote nothing does not fail the transaction.
     let tx = seer.begin().await.unwrap();
-    assert_eq!(code(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
+    assert_eq!(code_of(tx.sessions().get(uuid::Uuid::new_v4()).await), "not_found");
     tx.commit().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Pagination of every list while rows are inserted: no row appears twice, and none is missing.
+//! Pagination of the catalogue, of a user's adventures and sessions, and of rolls: even if rows are inserted meanwhile,
+//! no row appears twice, and none is missing. Filters, and lists that refuse each other's cursors.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -14,18 +15,18 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-/// Reads a list to its end, calls `between` after each page, and returns the keys of all rows. Asserts that no key
+/// Reads a list page by page, calls `after_each_page` after each, and returns the keys of all rows. Asserts that no key
 /// appears twice.
 async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     mut fetch_page: impl AsyncFnMut(Option<Cursor>) -> Result<Page<T>, Error>,
-    mut between: impl AsyncFnMut(),
+    mut after_each_page: impl AsyncFnMut(),
     key: impl Fn(&T) -> K,
 ) -> Vec<K> {
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let page = fetch_page(after).await.unwrap();
         seen.extend(page.items.iter().map(&key));
-        between().await;
+        after_each_page().await;
         match page.next {
             Some(next) => after = Some(next),
             None => break,
@@ -35,7 +36,7 @@ async fn read_all<T, K: Hash + Eq + Clone + Debug>(
     seen
 }
 
-/// Creates adventures of one creator. Some of them have equal sort keys, so that a page may end between two such rows.
+/// Creates published adventures. Some of them have equal sort keys, so that a page may end between two such rows.
 async fn create_adventures(world: &World, creator: Uuid, count: u32) {
     let sql = format!(
         "INSERT INTO adventures (creator_id, name, description, status, is_valid, published_at, times_played,
@@ -54,29 +55,25 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let creator = world.new_account().await;
     create_adventures(&world, creator, 70).await;
     world.new_draft(creator).await;
-    let existing: HashSet<Uuid> =
+    let published_before: HashSet<Uuid> =
         world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
-    let visitor = world.sparc.as_anon();
-    for (order, by) in [
+    let (visitor, all) = (world.sparc.as_anon(), CatalogueFilter::default());
+    for (order, sort_key) in [
         (CatalogueOrder::Newest, "published_at DESC, id"),
         (CatalogueOrder::MostPlayed, "times_played DESC, id"),
         (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
     ] {
-        let expected: Vec<Uuid> = world
-            .owner()
-            .values(&format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {by}"))
-            .await
-            .unwrap();
-        let filter = CatalogueFilter::default();
+        let sorted = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
+        let expected: Vec<Uuid> = world.owner().values(&sorted).await.unwrap();
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
         assert_eq!(seen, expected, "{order:?}");
         let seen = read_all(
-            async |after| visitor.adventures().catalogue(&filter, order, after.as_ref()).await,
+            async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
             async || {
                 world.new_adventure(creator).await;
             },
@@ -84,23 +81,22 @@ async fn the_catalogue_is_paginated_in_each_order() {
         )
         .await;
         assert!(
-            existing.iter().all(|id| seen.contains(id)),
-            "no row may be missing although others are inserted: {order:?}"
+            published_before.iter().all(|id| seen.contains(id)),
+            "the pages must have every adventure that existed before: {order:?}"
         );
     }
-    // The function that finds the best rated adventures runs as its owner, so row security does not hide drafts from
-    // it. It must not return them.
+    // The function behind the later pages of the best rated adventures runs as its owner, so row security does not hide
+    // drafts from it. It must not return them.
     world.new_draft(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().exec(rate_drafts).await, Ok(2));
-    let found = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let found: HashSet<Uuid> = world.visitor().values(found).await.unwrap().into_iter().collect();
+    let best_rated = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
+    let found: HashSet<Uuid> = world.visitor().values(best_rated).await.unwrap().into_iter().collect();
     let published = world.owner().values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(found, published.into_iter().collect());
-    let all = CatalogueFilter::default();
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
-    let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref());
-    assert_fails!(outcome.await, Error::InvalidCursor, "a cursor of one order must be refused in another");
+    let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref()).await;
+    assert_fails!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
 }
 
 #[tokio::test]
@@ -109,59 +105,63 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     let creator = world.new_account().await;
     create_adventures(&world, creator, 12).await;
     let visitor = world.sparc.as_anon();
-    let count = async |filter: CatalogueFilter, sql: &str| {
+    let assert_finds = async |filter: CatalogueFilter, condition: &str| {
         let page = visitor.adventures().catalogue(&filter, CatalogueOrder::Newest, None).await.unwrap();
-        let expected = world.owner().count(&format!("adventures WHERE {sql}")).await;
-        assert!(expected > 0 || sql.contains("false"), "{sql} must match something");
-        assert_eq!(i64::try_from(page.items.len()).unwrap(), expected, "{sql}");
+        let expected = world.owner().count(&format!("adventures WHERE {condition}")).await;
+        assert!(expected > 0 || condition == "false", "some adventure must satisfy {condition}");
+        assert_eq!(i64::try_from(page.items.len()).unwrap(), expected, "{condition}");
     };
-    count(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
-    count(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
-    count(CatalogueFilter { players: Some(6), ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
-    count(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
-    count(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
+    assert_finds(CatalogueFilter { max_minutes: Some(60), ..Default::default() }, "estimated_duration <= 60").await;
+    assert_finds(CatalogueFilter { min_minutes: Some(90), ..Default::default() }, "estimated_duration >= 90").await;
+    let players = Some(6);
+    assert_finds(CatalogueFilter { players, ..Default::default() }, "6 BETWEEN min_players AND max_players").await;
+    assert_finds(CatalogueFilter { search: Some("NO. 3".into()), ..Default::default() }, "description = 'no. 3'").await;
+    // In a search text, `%` is not a wildcard.
+    assert_finds(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
     let difficulty = Some(DifficultyLevel::Hard);
     world.owner().exec("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
-    count(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
+    assert_finds(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
 }
 
 #[tokio::test]
-async fn a_filter_that_few_adventures_match_scans_a_thousand_per_page_and_continues() {
+async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
     let creators = world.new_accounts(12).await;
-    let fill = format!(
+    // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
+    let insert = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
          SELECT ('{creators}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().exec(&fill).await.unwrap();
+    world.owner().exec(&insert).await.unwrap();
     let visitor = world.sparc.as_anon();
     let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
     for order in [CatalogueOrder::Newest, CatalogueOrder::MostPlayed, CatalogueOrder::BestRated] {
-        let mut found = Vec::new();
+        let mut lengths = Vec::new();
         let seen = read_all(
             async |after| {
                 let page = visitor.adventures().catalogue(&hard, order, after.as_ref()).await?;
-                found.push(page.items.len());
+                lengths.push(page.items.len());
                 Ok(page)
             },
             async || (),
             |row| row.id,
         )
         .await;
-        assert_eq!((found, seen.len()), (vec![0, 1, 1], 2), "each page must scan a thousand adventures: {order:?}");
+        assert_eq!((lengths, seen.len()), (vec![0, 1, 1], 2), "each page must scan a thousand adventures: {order:?}");
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&easy, order, after.as_ref()).await,
             async || (),
             |row| row.id,
         )
         .await;
-        assert_eq!(seen.len(), 2298, "no row may be missing: {order:?}");
+        assert_eq!(seen.len(), 2298, "no easy adventure may be missing: {order:?}");
     }
-    assert_eq!(visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap().items.len(), 20);
+    let page = visitor.adventures().catalogue(&easy, CatalogueOrder::Newest, None).await.unwrap();
+    assert_eq!(page.items.len(), 20, "most adventures match, so the page must be full");
 }
 
 #[tokio::test]
@@ -180,24 +180,24 @@ async fn the_callers_own_adventures_are_paginated() {
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 46);
+    assert_eq!(seen.len(), 46, "45 published adventures and the draft");
     assert_eq!(seen[0], draft, "the newest adventure must come first");
 }
 
 #[tokio::test]
-async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
+async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtered() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    // Seven rolls at a time have equal timestamps.
-    let fill = format!(
+    // Every third roll is Ben's, every second is an attack, and up to seven rolls have the same timestamp.
+    let insert = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
            (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session, ben.character, ada.character
     );
-    world.owner().exec(&fill).await.unwrap();
+    world.owner().exec(&insert).await.unwrap();
     let me = world.sparc.as_user(ada.id);
     let filter = HistoryFilter::default();
     let scope = RollScope::Session(game.session);
@@ -214,7 +214,7 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
         |row| row.id,
     )
     .await;
-    assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, so no later page has them");
+    assert_eq!(seen.len(), 230, "rolls made meanwhile are newer than the first page, thus on no later page");
 
     // `until` leaves out the rolls that were made while the pages were read.
     let count = async |scope: RollScope, filter: HistoryFilter| {
@@ -229,28 +229,28 @@ async fn a_history_is_paginated_while_rolls_are_made_and_filtered() {
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
-    let of_character = RollScope::Character(ben.character);
-    assert_eq!(count(of_character, filter).await, 76);
-    assert_eq!(count(of_character, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count(of_character, HistoryFilter { from, ..filter }).await, 2);
-    assert_eq!(count(of_character, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
-    assert_eq!(count(of_character, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
-    assert!(stranger.dice().history(of_character, &filter, None).await.unwrap().items.is_empty());
+    let rolls_of_ben = RollScope::Character(ben.character);
+    assert_eq!(count(rolls_of_ben, filter).await, 76);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
+    assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in() {
+async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (ada, ben) = (&game.players[0], &game.players[1]);
-    let fill = format!(
+    let insert = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, created_at)
          SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
         game.session, other_game.session, ada.character
     );
-    world.owner().exec(&fill).await.unwrap();
+    world.owner().exec(&insert).await.unwrap();
     let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
@@ -268,7 +268,7 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
         .await
     };
     let seen_by_participant = read_as(&world.sparc.as_user(ben.id)).await;
-    assert_eq!(seen_by_participant.len(), 115);
+    assert_eq!(seen_by_participant.len(), 115, "every second roll is in the session of Ada and Ben");
     assert!(
         seen_by_participant.iter().all(|(_, session)| *session == game.session),
         "a participant must see only the rolls of the session that they share with the character"
@@ -278,27 +278,29 @@ async fn a_characters_rolls_are_listed_for_the_sessions_that_the_caller_was_in()
 }
 
 #[tokio::test]
-async fn the_callers_live_sessions_are_listed_and_the_past_and_archived_ones_paginated() {
+async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones() {
     let world = World::new().await;
     let seer = world.new_account().await;
     let adventure = world.new_adventure(seer).await;
-    let fill = |status: &str, ended: &str, count: u32| {
+    let insert = |status: &str, ended_at: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
-             SELECT '{seer}', '{adventure}', '{status}', {ended}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
+             SELECT '{seer}', '{adventure}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
              FROM generate_series(1, {count}) AS i"
         )
     };
-    world.owner().exec(&fill("completed", "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'", 40)).await.unwrap();
+    let long_ago = "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'";
+    world.owner().exec(&insert("completed", long_ago, 40)).await.unwrap();
     assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
-    for (status, ended, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
-        world.owner().exec(&fill(status, ended, count)).await.unwrap();
+    for (status, end, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
+        world.owner().exec(&insert(status, end, count)).await.unwrap();
     }
-    let other = world.new_session(1).await;
+    let other_game = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
+    // This session ends after all others, so it is on no later page.
     let end_another = async || {
-        world.owner().exec(&fill("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
+        world.owner().exec(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);
@@ -308,17 +310,17 @@ async fn the_callers_live_sessions_are_listed_and_the_past_and_archived_ones_pag
     assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
-    let player = world.sparc.as_user(other.players[0].id);
+    let player = world.sparc.as_user(other_game.players[0].id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
-    assert_eq!(mine[0].character_id, Some(other.players[0].character));
+    assert_eq!(mine[0].character_id, Some(other_game.players[0].character));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
-    player.sessions().leave(other.session).await.unwrap();
+    player.sessions().leave(other_game.session).await.unwrap();
     assert!(
         player.sessions().mine(None).await.unwrap().items.is_empty(),
         "a live session must not be listed for a player who left it"
     );
-    world.set(&other, "status = 'cancelled'").await;
+    world.set(&other_game, "status = 'cancelled'").await;
     assert_eq!(
         player.sessions().past(None).await.unwrap().items.len(),
         1,
@@ -331,7 +333,7 @@ async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let seer = game.seer.uuid();
-    let fill = format!(
+    let insert = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          SELECT '{session}', '{hero}', 'might', 10, 'attack' FROM generate_series(1, 60);
          INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
@@ -344,9 +346,9 @@ async fn a_cursor_works_only_in_its_own_list() {
         hero = game.players[0].character,
         adventure = game.adventure
     );
-    world.db.execute_unprepared(&fill).await.unwrap();
+    world.db.execute_unprepared(&insert).await.unwrap();
     let me = world.sparc.as_user(seer);
-    let other = world.sparc.as_user(other_game.seer.uuid());
+    let other_seer = world.sparc.as_user(other_game.seer.uuid());
     let all = HistoryFilter::default();
     let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
     let (catalogue, short_catalogue) =
@@ -377,8 +379,8 @@ async fn a_cursor_works_only_in_its_own_list() {
             me.adventures().catalogue(&short_catalogue, newest, after).await.map(drop),
             me.adventures().catalogue(&catalogue, most_played, after).await.map(drop),
             me.sessions().mine(after).await.map(drop),
-            other.sessions().past(after).await.map(drop),
-            other.adventures().mine(after).await.map(drop),
+            other_seer.sessions().past(after).await.map(drop),
+            other_seer.adventures().mine(after).await.map(drop),
             me.dice().history(RollScope::Session(other_game.session), &all, after).await.map(drop),
             me.dice().history(RollScope::Character(game.players[0].character), &all, after).await.map(drop),
             me.dice().history(scope, &attacks, after).await.map(drop),
@@ -387,11 +389,11 @@ async fn a_cursor_works_only_in_its_own_list() {
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok(()) => assert_eq!(list, issuer, "the cursor of list {issuer} was accepted in list {list}"),
-                Err(error) => assert!(list != issuer && error.code() == "bad_cursor", "{issuer} in {list}: {error:?}"),
+                Err(error) => assert!(list != issuer && error.code() == "bad_cursor", "{issuer}, {list}: {error:?}"),
             }
         }
     }
     // The size of the page may change from page to page.
-    let small = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
-    assert_eq!(me.dice().history(scope, &small, Some(&cursors[2])).await.unwrap().items.len(), 5);
+    let small_page = HistoryFilter { page_size: PageSize::new(5).unwrap(), ..all };
+    assert_eq!(me.dice().history(scope, &small_page, Some(&cursors[2])).await.unwrap().items.len(), 5);
 }

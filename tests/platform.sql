@@ -1,15 +1,16 @@
--- A Supabase project, reimplemented for tests: roles, schemas, default privileges, event triggers, accounts and
--- realtime, as its image, Auth server and Realtime server create them. An administrator (`supabase_admin`) runs it in a
--- new database of a private cluster; the project's owner is `postgres`, which is neither a superuser nor a member of
--- the Auth server's role. Extensions that only Supabase's image has are left out.
+-- Lays a database out like a Supabase project, for tests: the roles, schemas, default privileges, event triggers,
+-- accounts and Realtime objects that Supabase's PostgreSQL image, Auth server and Realtime server create. Extensions
+-- that only that image has are left out. The superuser `supabase_admin` runs this script in a new database of a private
+-- cluster. The project's owner is `postgres`, which is neither a superuser nor a member of the Auth server's role.
 
--- Roles belong to the cluster, so they may exist from another project.
+-- Roles belong to the cluster, so another database of it may have created them already.
 DO $$
 DECLARE
-  wanted record;
+  role_to_create record;
 BEGIN
+  -- Several databases of the cluster may be created at the same time.
   PERFORM pg_advisory_xact_lock(1);
-  FOR wanted IN
+  FOR role_to_create IN
     SELECT *
     FROM (
       VALUES
@@ -27,8 +28,8 @@ BEGIN
         ('supabase_storage_admin', 'LOGIN CREATEROLE NOINHERIT')
     ) AS roles (name, attributes)
   LOOP
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
-      EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.attributes);
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_to_create.name) THEN
+      EXECUTE format('CREATE ROLE %I %s', role_to_create.name, role_to_create.attributes);
     END IF;
   END LOOP;
 END
@@ -75,18 +76,18 @@ GRANT USAGE ON SCHEMA public TO postgres, anon, authenticated, service_role;
 
 DO $$
 DECLARE
-  wanted text;
+  extension_name text;
 BEGIN
-  FOREACH wanted IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']
+  FOREACH extension_name IN ARRAY ARRAY['uuid-ossp', 'pgcrypto']
   LOOP
-    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = wanted) THEN
-      EXECUTE format('CREATE EXTENSION %I WITH SCHEMA extensions', wanted);
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = extension_name) THEN
+      EXECUTE format('CREATE EXTENSION %I WITH SCHEMA extensions', extension_name);
     END IF;
   END LOOP;
 END
 $$;
 
--- Default privileges: everything that the owner or the administrator creates in `public` is granted to the API's roles.
+-- Default privileges: everything that `postgres` or `supabase_admin` creates in `public` is granted to the API's roles.
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON TABLES TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON FUNCTIONS TO postgres, anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT ALL ON SEQUENCES TO postgres, anon, authenticated, service_role;
@@ -153,12 +154,12 @@ CREATE UNIQUE INDEX users_email_partial_key ON auth.users (email) WHERE is_sso_u
 ALTER TABLE auth.users ENABLE ROW LEVEL SECURITY;
 GRANT SELECT ON auth.users TO postgres WITH GRANT OPTION;
 
--- Its other tables reference the account and are deleted with it.
+-- The Auth server's other tables, reduced to the columns by which rows are deleted with their account.
 DO $$
 DECLARE
-  name text;
+  table_name text;
 BEGIN
-  FOREACH name IN ARRAY ARRAY[
+  FOREACH table_name IN ARRAY ARRAY[
     'identities', 'mfa_factors', 'oauth_authorizations', 'oauth_consents', 'one_time_tokens', 'sessions',
     'webauthn_challenges', 'webauthn_credentials'
   ]
@@ -169,7 +170,7 @@ BEGIN
          user_id uuid NOT NULL REFERENCES auth.users ON DELETE CASCADE
        );
        ALTER TABLE auth.%1$I ENABLE ROW LEVEL SECURITY',
-      name
+      table_name
     );
   END LOOP;
 END
@@ -222,7 +223,7 @@ ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 GRANT ALL ON realtime.messages TO postgres, dashboard_user;
 GRANT SELECT, INSERT, UPDATE ON realtime.messages TO anon, authenticated, service_role;
 
--- The Realtime server creates the day's partition once a client has connected; these statements do the same.
+-- The Realtime server creates a partition per day, once a client has connected. This block creates four of them.
 DO $$
 DECLARE
   day date;
@@ -252,7 +253,7 @@ BEGIN
     event, topic, private, 'broadcast'
   );
 EXCEPTION
-  -- A failure to send is only a warning.
+  -- A broadcast that cannot be sent causes only a warning.
   WHEN OTHERS THEN
     RAISE WARNING 'WarnSendingBroadcastMessage: %', SQLERRM;
 END
@@ -260,7 +261,7 @@ $$;
 ALTER FUNCTION realtime.topic() OWNER TO supabase_realtime_admin;
 ALTER FUNCTION realtime.send(jsonb, text, text, boolean) OWNER TO supabase_realtime_admin;
 
--- Event triggers of the image.
+-- The event triggers of Supabase's image.
 CREATE FUNCTION extensions.pgrst_ddl_watch() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (

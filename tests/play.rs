@@ -1,4 +1,5 @@
-//! Playing a session through the service: initiative, wounds, the shared game state, join codes, and statistics.
+//! Playing through the service: initiative, hit points, the shared game state, join codes, statistics, and how
+//! sessions, characters, creatures and accounts are edited.
 
 use serde_json::json;
 use sparc::{
@@ -22,31 +23,31 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let game = world.new_active_session(4).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let stats = Stats { grace: 10, ..Default::default() };
-    let wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
-    let wolf = seer.creatures().add(game.adventure, wolf).await.unwrap();
+    let new_wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
+    let wolf = seer.creatures().add(game.adventure, new_wolf).await.unwrap();
     for (grace, player) in (1..).zip(&game.players) {
         let sql = format!("UPDATE characters SET grace = {grace} WHERE id = '{}'", player.character);
         world.owner().exec(&sql).await.unwrap();
     }
-    let grace = |roller: Roller| match roller {
+    let grace_of = |roller: Roller| match roller {
         Roller::Creature(_) => 10,
         Roller::Character(id) => 1 + game.players.iter().position(|player| player.character == id).unwrap(),
     };
     let mut ties = 0;
     for _ in 0..40 {
-        let new = NewInitiative { id: None, session_id: game.session, creatures: vec![wolf.id, wolf.id] };
-        let turns = seer.dice().initiative(new).await.unwrap();
-        assert_eq!(turns.len(), 5);
+        let initiative = NewInitiative { id: None, session_id: game.session, creatures: vec![wolf.id, wolf.id] };
+        let turns = seer.dice().initiative(initiative).await.unwrap();
+        assert_eq!(turns.len(), 5, "a creature that is listed twice must roll once");
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));
-        let order: Vec<_> = turns.iter().map(|turn| (turn.die, grace(turn.roller))).collect();
+        let order: Vec<_> = turns.iter().map(|turn| (turn.die, grace_of(turn.roller))).collect();
         assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
-        ties += order.windows(2).filter(|two| two[0].0 == two[1].0).count();
+        ties += order.windows(2).filter(|neighbours| neighbours[0].0 == neighbours[1].0).count();
     }
     assert!(ties > 0, "the test must have produced at least one tie");
-    // The function reads private character sheets, so it must not tell the order to a caller who cannot see the
+    // `initiative_order` reads private character sheets, so it must return nothing to a caller who cannot see the
     // session.
-    let all: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
-    let list = all.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
+    let rolls: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
+    let list = rolls.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
     let stranger = world.new_user().await;
     let query = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
     assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "a stranger");
@@ -54,39 +55,47 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
 }
 
 #[tokio::test]
-async fn an_order_of_initiative_compares_only_the_rolls_of_one_initiative() {
+async fn initiative_order_orders_only_initiative_rolls_of_one_session() {
     let world = World::new().await;
-    let (game, other) = (world.new_active_session(2).await, world.new_active_session(1).await);
+    let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let seer = world.sparc.as_user(game.seer.uuid());
     let service = world.sparc.as_service();
-    let new = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
-    let turns = seer.dice().initiative(new(game.session)).await.unwrap();
-    let other_turns = service.dice().initiative(new(other.session)).await.unwrap();
+    let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
+    let turns = seer.dice().initiative(initiative(game.session)).await.unwrap();
+    let other_turns = service.dice().initiative(initiative(other_game.session)).await.unwrap();
     let attack = world.new_roll(game.session, game.players[0].character, "{1}", 3, 0).await;
-    let order = |ids: &[Uuid]| {
+    let order_of = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
     };
-    let mine: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
-    assert_eq!(game.seer.values::<Uuid>(&order(&mine)).await, Ok(mine.clone()));
-    assert_eq!(game.seer.values::<Uuid>(&order(&[mine[0], attack])).await, Ok(vec![mine[0]]), "an attack is left out");
-    let both = order(&[mine[0], other_turns[0].roll.id]);
-    assert_eq!(world.service().values::<Uuid>(&both).await, Ok(Vec::new()), "rolls of two sessions have no order");
+    let rolls: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
+    assert_eq!(game.seer.values::<Uuid>(&order_of(&rolls)).await, Ok(rolls.clone()));
+    assert_eq!(
+        game.seer.values::<Uuid>(&order_of(&[rolls[0], attack])).await,
+        Ok(vec![rolls[0]]),
+        "an attack is left out"
+    );
+    let order_of_both = order_of(&[rolls[0], other_turns[0].roll.id]);
+    assert_eq!(
+        world.service().values::<Uuid>(&order_of_both).await,
+        Ok(Vec::new()),
+        "rolls of two sessions have no order"
+    );
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
-    for (seer, roll) in [(&game.seer, mine[0]), (&other.seer, other_turns[0].roll.id)] {
-        assert_eq!(seer.values::<Uuid>(&both).await, Ok(vec![roll]));
-        assert_eq!(seer.values::<Uuid>(&order(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
+    for (seer, roll) in [(&game.seer, rolls[0]), (&other_game.seer, other_turns[0].roll.id)] {
+        assert_eq!(seer.values::<Uuid>(&order_of_both).await, Ok(vec![roll]));
+        assert_eq!(seer.values::<Uuid>(&order_of(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
     }
 }
 
 #[tokio::test]
-async fn an_id_that_a_client_chooses_does_not_decide_a_tie() {
+async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let hero = game.players[0].character;
     let small_number = || Uuid::new_v4().as_u128() >> 64;
     let (mut ties, mut lower_id_first) = (0, 0);
-    // In every pair, the first id is lower than the second. If ids decided ties, the same one would always win.
+    // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
     for _ in 0..150 {
         let ids = [Uuid::from_u128(small_number()), Uuid::from_u128(u128::MAX - small_number())];
         for id in ids {
@@ -168,8 +177,8 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let unchanged =
         seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
     assert_eq!(unchanged.game_state_version, 1, "the same state must not change the version");
-    let unconditional = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
-    assert_eq!(unconditional.game_state_version, 2);
+    let overwritten = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
+    assert_eq!(overwritten.game_state_version, 2);
     let ada = world.sparc.as_user(game.players[0].id);
     let events = ada.events().after(game.session, 0).await.unwrap();
     let states: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
@@ -182,7 +191,7 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
 }
 
 #[tokio::test]
-async fn a_code_shows_its_session_before_the_player_joins() {
+async fn a_join_code_shows_its_session_before_the_player_joins() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let code = world.owner().value::<String>("SELECT code::text FROM sessions").await.unwrap().parse().unwrap();
@@ -204,8 +213,8 @@ async fn details_name_the_seer_to_everyone_who_sees_the_session() {
     let seer = world.sparc.as_user(game.seer.uuid());
     let player = world.sparc.as_user(game.players[0].person.uuid());
     let (visitor, service) = (world.sparc.as_anon(), world.sparc.as_service());
-    let name = ProfileChanges { display_name: Some("Morgan".into()), ..Default::default() };
-    seer.users().edit(name).await.unwrap();
+    let rename = ProfileChanges { display_name: Some("Morgan".into()), ..Default::default() };
+    seer.users().edit(rename).await.unwrap();
     seer.sessions()
         .edit(game.session, SessionChanges { visibility: Some(Visibility::Public), ..Default::default() })
         .await
@@ -218,7 +227,7 @@ async fn details_name_the_seer_to_everyone_who_sees_the_session() {
 }
 
 #[tokio::test]
-async fn a_session_is_edited_announced_paused_and_resumed() {
+async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let seer = world.sparc.as_user(game.seer.uuid());
@@ -230,8 +239,8 @@ async fn a_session_is_edited_announced_paused_and_resumed() {
     };
     let edited = seer.sessions().edit(game.session, changes).await.unwrap();
     assert!(edited.is_public && edited.scheduled_start.is_some());
-    let emptied = SessionChanges { looking_for: Some(None), ..Default::default() };
-    assert_eq!(seer.sessions().edit(game.session, emptied).await.unwrap().looking_for, None);
+    let clear_looking_for = SessionChanges { looking_for: Some(None), ..Default::default() };
+    assert_eq!(seer.sessions().edit(game.session, clear_looking_for).await.unwrap().looking_for, None);
     let unchanged = seer.sessions().edit(game.session, SessionChanges::default()).await.unwrap();
     assert!(unchanged.scheduled_start.is_some());
     let sessions = || seer.sessions();
@@ -277,6 +286,14 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let stranger = world.sparc.as_user(world.new_account().await);
     let no_rolls = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
     assert_eq!((no_rolls.rolls, no_rolls.mean_total, no_rolls.by_kind.len()), (0, None, 0));
+}
+
+#[tokio::test]
+async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let hero = game.players[0].character;
+    let me = world.sparc.as_user(game.players[0].id);
     let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
     let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
@@ -288,17 +305,17 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
 }
 
 #[tokio::test]
-async fn a_player_edits_a_character_and_only_the_server_changes_its_progression() {
+async fn a_player_edits_a_character_and_only_the_service_changes_its_progression() {
     let world = World::new().await;
     let id = world.new_account().await;
     let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
     let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
-    let new = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
-    let hero = me.characters().create(new).await.unwrap();
+    let brunhild = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
+    let hero = me.characters().create(brunhild).await.unwrap();
     let mut rope = Item { name: "rope".into(), ..Default::default() };
     rope.extra.insert("length".into(), json!(30));
-    let kept = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
-    assert_eq!(kept.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields are kept");
+    let equipped = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
+    assert_eq!(equipped.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields must be stored");
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
     for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
         let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
@@ -306,8 +323,8 @@ async fn a_player_edits_a_character_and_only_the_server_changes_its_progression(
     }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
-    let weak = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
-    assert_eq!((weak.max_hit_points, weak.hit_points), (3, 3));
+    let weakened = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
+    assert_eq!((weakened.max_hit_points, weakened.hit_points), (3, 3));
     assert_eq!(service.characters().set_level(hero.id, 2.try_into().unwrap()).await.unwrap().level, 2);
     me.characters().retire(hero.id).await.unwrap();
     assert!(me.characters().list().await.unwrap().is_empty());
@@ -326,22 +343,22 @@ async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.uuid());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
-    let wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
-    let wolf = seer.creatures().add(game.adventure, wolf).await.unwrap();
-    let claws = NewRoll::attack(game.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
-    let roll = seer.dice().roll(claws).await.unwrap();
+    let new_wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
+    let wolf = seer.creatures().add(game.adventure, new_wolf).await.unwrap();
+    let attack = NewRoll::attack(game.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
+    let roll = seer.dice().roll(attack).await.unwrap();
     let changes =
         CreatureChanges { hit_points: Some(12), description: Some(Some("grey".into())), ..Default::default() };
     let edited = seer.creatures().edit(wolf.id, changes).await.unwrap();
     assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
     assert_eq!(seer.creatures().list(game.adventure).await.unwrap(), [edited]);
     seer.creatures().remove(wolf.id).await.unwrap();
-    let kept = seer.dice().get(roll.id).await.unwrap();
-    assert_eq!((kept.creature_id, kept.character_name.as_str()), (None, "Wolf"));
+    let roll_after_removal = seer.dice().get(roll.id).await.unwrap();
+    assert_eq!((roll_after_removal.creature_id, roll_after_removal.character_name.as_str()), (None, "Wolf"));
 }
 
 #[tokio::test]
-async fn a_closed_account_keeps_no_personal_data() {
+async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_service_may_do_so() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let account =
@@ -364,12 +381,11 @@ async fn a_closed_account_keeps_no_personal_data() {
     assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
     let email = format!("SELECT email FROM users WHERE id = '{id}'");
     assert_eq!(world.owner().value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
-    let personal_data =
-        "SELECT count(*) FROM auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
-    assert_eq!(world.owner().value::<i64>(personal_data).await, Ok(0));
+    let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
+    assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
-    let other = world.new_account().await;
-    let close_other = format!("SELECT private.close_account('{other}')");
+    let other_account = world.new_account().await;
+    let close_other = format!("SELECT private.close_account('{other_account}')");
     assert_refused!(world.new_user().await.exec(&close_other).await, forbidden);
     assert_refused!(world.visitor().exec(&close_other).await, forbidden);
 }

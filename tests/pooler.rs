@@ -49,20 +49,20 @@ pub async fn start_pooler(url: &str) -> Option<Pooler> {
         .find(|path| fs::exists(path).unwrap_or_default())?;
     // postgres://USER:PASSWORD@HOST:PORT/DATABASE
     let parts: Vec<&str> = url.split(['/', ':', '@', '?']).filter(|part| !part.is_empty()).collect();
-    let [_, user, password, host, port, database] = parts[..6] else { panic!("{} parts", parts.len()) };
+    let [_, user, password, host, port, database] = parts[..6] else { panic!("the URL has {} parts", parts.len()) };
     let pooler_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let folder = std::env::temp_dir().join(format!("sparc-pooler-{}", Uuid::new_v4().simple()));
     fs::create_dir(&folder).unwrap();
-    let settings = folder.join("pgbouncer.ini");
-    // `server_reset_query` is empty: PgBouncer resets nothing when it gives a server connection to another client, so
-    // that client would see anything that an identity leaves behind.
-    let text = format!(
+    let settings_path = folder.join("pgbouncer.ini");
+    // With an empty `server_reset_query`, PgBouncer resets nothing when it gives a server connection to another client.
+    // So that client would see whatever an identity leaves behind.
+    let settings = format!(
         "[databases]\n{database} = host={host} port={port} user={user} password={password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {pooler_port}\nunix_socket_dir =\nauth_type = any\n\
          pool_mode = transaction\ndefault_pool_size = 4\nserver_reset_query =\nmax_client_conn = 200\n\
          ignore_startup_parameters = extra_float_digits\n"
     );
-    fs::write(&settings, text).unwrap();
+    fs::write(&settings_path, settings).unwrap();
     // Like PostgreSQL, PgBouncer refuses to run as root.
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
@@ -71,7 +71,7 @@ pub async fn start_pooler(url: &str) -> Option<Pooler> {
     } else {
         Command::new(program)
     };
-    command.arg(&settings).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(&settings_path).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn().unwrap();
     let pooler = Pooler { process, folder, url: format!("postgres://{user}@127.0.0.1:{pooler_port}/{database}") };
     for _ in 0..200 {
@@ -94,18 +94,18 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
     let options = Options::default().max_connections(20).without_prepared_statements();
     let sparc = Sparc::connect_with(&pooler.url, options.acquire_timeout(Duration::from_secs(60))).await.unwrap();
     let mut tasks = Vec::new();
-    for number in 0..50_u32 {
+    for user_index in 0..50_u32 {
         let player = world.new_player().await;
         let sparc = sparc.clone();
         tasks.push(async move {
             let me = sparc.as_user(player.id);
             for round in 0..rounds {
-                let mine = me.characters().list().await.unwrap();
-                assert_eq!(mine.iter().map(|hero| hero.id).collect::<Vec<_>>(), [player.character]);
+                let characters = me.characters().list().await.unwrap();
+                assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character]);
                 assert_eq!(me.users().me().await.unwrap().id, player.id);
                 let found = characters::Entity::find().all(&me).await.unwrap();
                 assert!(found.len() == 1 && found[0].user_id == player.id);
-                match (number + round) % 5 {
+                match (user_index + round) % 5 {
                     // The next caller on the connection must not get the identity of a dropped transaction, of a failed
                     // one, of a visitor or of the service.
                     0 => drop(me.begin().await.unwrap()),
@@ -130,18 +130,18 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         return;
     };
     // This pooler does not track prepared statements, but both handles use them. They prepare different statements
-    // under the same names, with parameters and columns of the same types, so that only the answer can reveal a mix-up.
+    // under the same names, with parameters and columns of the same types, so only the answer can reveal a mix-up.
     let mut tasks = Vec::new();
     for client in 0..2_i32 {
         let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
         for _ in 0..8 {
-            let who = sparc.as_service();
+            let service = sparc.as_service();
             tasks.push(async move {
                 let mut refused = 0;
                 for value in 0..25_i32 {
                     let sql = format!("SELECT $1 AS value, {client} AS client");
                     let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [value.into()]);
-                    match who.query_one_raw(statement).await {
+                    match service.query_one_raw(statement).await {
                         Ok(row) => {
                             let row = row.unwrap();
                             let answer: (i32, i32) =
@@ -160,5 +160,5 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         }
     }
     let refused: i32 = run_together(tasks).await.into_iter().sum();
-    assert!(refused > 0, "the two clients must have shared a server connection, or the test shows nothing");
+    assert!(refused > 0, "the two clients must have shared a server connection, otherwise the test proves nothing");
 }

@@ -1,17 +1,21 @@
-//! Privileges and row security: who may read and write which columns of a profile and of tutorial progress.
+//! Privileges and row security: who may read and write which columns of a profile and of tutorial progress, and whose
+//! rows a user may change.
 
 use crate::world::World;
 
 #[tokio::test]
 async fn visitors_and_users_cannot_read_an_email_address() {
     let world = World::new().await;
-    let me = world.new_user().await;
-    for person in [&world.visitor(), &me] {
+    let user = world.new_user().await;
+    for person in [&world.visitor(), &user] {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
             assert_refused!(person.exec(sql).await, forbidden, "{sql}");
         }
-        let columns = "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at FROM users";
-        assert_eq!(person.exec(columns).await, Ok(1));
+        let other_columns =
+            "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at,
+                               updated_at
+                             FROM users";
+        assert_eq!(person.exec(other_columns).await, Ok(1));
     }
     assert_eq!(world.service().count("users WHERE email LIKE '%@example.org'").await, 1);
 }
@@ -19,21 +23,21 @@ async fn visitors_and_users_cannot_read_an_email_address() {
 #[tokio::test]
 async fn users_can_read_their_own_email_address() {
     let world = World::new().await;
-    let me = world.new_user().await;
-    let address = me.value::<String>("SELECT private.my_email()").await.unwrap();
-    assert_eq!(address, format!("{}@example.org", me.uuid()));
+    let user = world.new_user().await;
+    let address = user.value::<String>("SELECT private.my_email()").await.unwrap();
+    assert_eq!(address, format!("{}@example.org", user.uuid()));
     assert_refused!(world.visitor().exec("SELECT private.my_email()").await, forbidden);
 }
 
 #[tokio::test]
 async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let world = World::new().await;
-    let (me, other) = (world.new_user().await, world.new_user().await);
+    let (user, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'https://x.org/me.png'", "bio = 'y'"] {
         assert_eq!(
-            me.exec(&format!("UPDATE users SET {change}")).await,
+            user.exec(&format!("UPDATE users SET {change}")).await,
             Ok(1),
-            "the change must reach only their own row: {change}"
+            "the change must apply to the user's own row only: {change}"
         );
     }
     for change in [
@@ -45,40 +49,44 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
         "updated_at = now()",
         "id = gen_random_uuid()",
     ] {
-        assert_refused!(me.exec(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
+        assert_refused!(user.exec(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
     }
     let update_other = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.uuid());
-    assert_eq!(me.exec(&update_other).await, Ok(0));
-    assert_refused!(me.exec("DELETE FROM users").await, forbidden);
-    let forged = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
-    assert_refused!(me.exec(forged).await, forbidden);
+    assert_eq!(user.exec(&update_other).await, Ok(0));
+    assert_refused!(user.exec("DELETE FROM users").await, forbidden);
+    let insert_profile = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
+    assert_refused!(user.exec(insert_profile).await, forbidden);
 }
 
 #[tokio::test]
 async fn an_update_sets_updated_at() {
     let world = World::new().await;
-    let me = world.new_user().await;
+    let user = world.new_user().await;
     let was_updated = "SELECT updated_at > created_at FROM users";
-    assert_eq!(me.value::<bool>(was_updated).await, Ok(false));
-    me.exec("UPDATE users SET bio = 'x'").await.unwrap();
-    assert_eq!(me.value::<bool>(was_updated).await, Ok(true));
+    assert_eq!(user.value::<bool>(was_updated).await, Ok(false));
+    user.exec("UPDATE users SET bio = 'x'").await.unwrap();
+    assert_eq!(user.value::<bool>(was_updated).await, Ok(true));
 }
 
 #[tokio::test]
 async fn users_see_and_change_only_their_own_tutorial() {
     let world = World::new().await;
-    let (me, other) = (world.new_user().await, world.new_user().await);
+    let (user, other) = (world.new_user().await, world.new_user().await);
     let start =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
-    assert_eq!(me.value::<String>(&start(me.uuid())).await.unwrap(), "welcome");
+    assert_eq!(user.value::<String>(&start(user.uuid())).await.unwrap(), "welcome");
     let insert_other = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.uuid());
-    assert_refused!(me.exec(&insert_other).await, forbidden);
-    assert_eq!(me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
+    assert_refused!(user.exec(&insert_other).await, forbidden);
+    assert_eq!(user.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other.count("tutorial_progress").await, 0);
     assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
-    assert_refused!(me.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await, "23514", "valid_step");
-    assert_refused!(me.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await, "23514", "valid_step");
-    assert_refused!(me.exec("UPDATE tutorial_progress SET started_at = now()").await, forbidden);
+    assert_refused!(user.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await, "23514", "valid_step");
+    assert_refused!(
+        user.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await,
+        "23514",
+        "valid_step"
+    );
+    assert_refused!(user.exec("UPDATE tutorial_progress SET started_at = now()").await, forbidden);
     assert_refused!(world.visitor().exec("SELECT FROM tutorial_progress").await, forbidden);
 }
 
@@ -88,12 +96,11 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     let game = world.new_session(1).await;
     let owner = world.owner();
     let (ada, seer, other) = (&game.players[0].person, &game.seer, world.new_player().await);
-    let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
-    owner.exec(&creature).await.unwrap();
+    let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
+    owner.exec(&insert_creature).await.unwrap();
     owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
     let (own_draft, others_adventure) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
-    // Users normally may not update these columns. Now that the privileges are granted by mistake, only the policies
-    // protect the rows.
+    // Users may not update these columns. With these privileges, only the policies protect the rows.
     owner
         .exec(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
@@ -108,11 +115,11 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         .unwrap();
     let other_session = world.new_session(0).await.session;
     let unseated = world.new_character(ada.uuid()).await;
-    for (who, sql) in [
+    for (caller, sql) in [
         (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft}'", other.id)),
         (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated}'", other.id)),
-        // PostgreSQL applies SELECT policies to an UPDATE only if it reads a column. Most of the following statements
-        // read none, so UPDATE policies alone must refuse them.
+        // PostgreSQL applies SELECT policies to an UPDATE only if the UPDATE reads a column. Most of the following
+        // statements read none, so the UPDATE policies alone must refuse them.
         (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
         (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
         (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),
@@ -125,7 +132,7 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other.id)),
         (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.uuid())),
     ] {
-        let refused = who.exec(&sql).await.expect_err(&sql);
+        let refused = caller.exec(&sql).await.expect_err(&sql);
         assert!(refused.is_forbidden() && refused.message.contains("row-level security"), "{sql}: {refused:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Random operations that several users call in the same sessions, for the tests of concurrency and of faults.
+//! Random operations that several users call in the same sessions. Tests of concurrency and of faults run them.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -64,13 +64,14 @@ impl AcknowledgedRow {
 const NEWEST_SESSIONS: usize = 12;
 
 impl RandomOperations {
-    pub async fn new(world: &World, count: usize) -> Self {
+    /// Creates `user_count` users with two characters each. They have no session yet.
+    pub async fn new(world: &World, user_count: usize) -> Self {
         let creator = world.new_account().await;
         let adventure = world.new_adventure(creator).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
         let creature = world.owner().value(&sql).await.unwrap();
         let mut users = Vec::new();
-        for _ in 0..count {
+        for _ in 0..user_count {
             let player = world.new_player().await;
             users
                 .push(User { id: player.id, characters: vec![player.character, world.new_character(player.id).await] });
@@ -78,7 +79,7 @@ impl RandomOperations {
         Self { users, adventure, creature, sessions: Mutex::default() }
     }
 
-    /// Calls a random operation as a random user. Returns the row that it created, if the test is to look for it later.
+    /// Calls a random operation as a random user. Returns the row that it created, if it created one that must last.
     pub async fn call_one(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
         let user = &self.users[rng.usize(..self.users.len())];
         let character = user.characters[rng.usize(..user.characters.len())];
@@ -87,25 +88,24 @@ impl RandomOperations {
             let newest = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
             (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
         };
-        let me = sparc.as_user(user.id);
+        let caller = sparc.as_user(user.id);
         let Some(session) = session.filter(|_| rng.u8(..20) > 0) else {
-            return self.create_session(&me, user.id, rng).await;
+            return self.create_session(&caller, user.id, rng).await;
         };
-        // Operations that only a Seer may call are called by the session's Seer half the time, because otherwise hardly
-        // any session would start.
-        let seer_or_me = sparc.as_user(if rng.bool() { session.seer } else { user.id });
-        self.call_in_session(sparc, &me, &seer_or_me, user, character, session, rng).await
+        // Half the time, the session's Seer calls what only a Seer may call. Otherwise hardly any session would start.
+        let seer_or_caller = sparc.as_user(if rng.bool() { session.seer } else { user.id });
+        self.call_in_session(sparc, &caller, &seer_or_caller, user, character, session, rng).await
     }
 
     async fn create_session(
         &self,
-        me: &IdentityConnection,
+        caller: &IdentityConnection,
         seer: Uuid,
         rng: &mut Rng,
     ) -> Result<Option<AcknowledgedRow>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
-        let new = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
-        let created = me.sessions().create(new).await?;
+        let new_session = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
+        let created = caller.sessions().create(new_session).await?;
         let session = CreatedSession { id: created.id, seer, code: created.code.parse().unwrap() };
         self.sessions.lock().unwrap().push(session);
         Ok(Some(AcknowledgedRow::Session(created.id)))
@@ -115,8 +115,8 @@ impl RandomOperations {
     async fn call_in_session(
         &self,
         sparc: &Sparc,
-        me: &IdentityConnection,
-        seer_or_me: &IdentityConnection,
+        caller: &IdentityConnection,
+        seer_or_caller: &IdentityConnection,
         user: &User,
         character: Uuid,
         session: CreatedSession,
@@ -125,124 +125,125 @@ impl RandomOperations {
         let id = session.id;
         match rng.u8(..42) {
             0..=3 => {
-                me.sessions().join(&session.code, character).await?;
+                caller.sessions().join(&session.code, character).await?;
             }
             4..=5 => {
-                me.sessions().join_public(id, character).await?;
+                caller.sessions().join_public(id, character).await?;
             }
             6 => {
-                me.sessions().leave(id).await?;
+                caller.sessions().leave(id).await?;
             }
             7 => {
-                me.sessions().rejoin(id, character).await?;
+                caller.sessions().rejoin(id, character).await?;
             }
             8 => {
-                me.sessions().change_character(id, character).await?;
+                caller.sessions().change_character(id, character).await?;
             }
             9..=10 => {
-                seer_or_me.sessions().seat(id, user.id, character).await?;
+                seer_or_caller.sessions().seat(id, user.id, character).await?;
             }
             11 => {
-                seer_or_me.sessions().remove(id, user.id).await?;
+                seer_or_caller.sessions().remove(id, user.id).await?;
             }
             12 => {
-                seer_or_me.sessions().announce(id).await?;
+                seer_or_caller.sessions().announce(id).await?;
             }
             13 => {
-                seer_or_me.sessions().withdraw(id).await?;
+                seer_or_caller.sessions().withdraw(id).await?;
             }
             14..=15 => {
-                seer_or_me.sessions().start(id).await?;
+                seer_or_caller.sessions().start(id).await?;
             }
             16 => {
-                seer_or_me.sessions().pause(id).await?;
+                seer_or_caller.sessions().pause(id).await?;
             }
             17 => {
-                seer_or_me.sessions().resume(id).await?;
+                seer_or_caller.sessions().resume(id).await?;
             }
             18 => {
-                seer_or_me.sessions().complete(id).await?;
+                seer_or_caller.sessions().complete(id).await?;
             }
             19 if rng.u8(..3) == 0 => {
-                seer_or_me.sessions().cancel(id).await?;
+                seer_or_caller.sessions().cancel(id).await?;
             }
             20 => {
-                seer_or_me.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_caller.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
             }
             21 => {
-                seer_or_me.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_caller.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
             }
             22 => {
                 let state = serde_json::json!({ "round": rng.u8(..) });
-                seer_or_me.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
+                seer_or_caller.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
                 let roll =
                     NewRoll::new(RollType::Attack, id, Roller::Character(character), Attribute::Wit, Difficulty::MAX);
-                let rolled = seer_or_me.dice().roll(roll).await?;
+                let rolled = seer_or_caller.dice().roll(roll).await?;
                 if !rolled.success {
-                    let saved = seer_or_me.dice().heroic_save(rolled.id).await?;
+                    let saved = seer_or_caller.dice().heroic_save(rolled.id).await?;
                     return Ok(Some(AcknowledgedRow::Roll(saved.id)));
                 }
                 return Ok(Some(AcknowledgedRow::Roll(rolled.id)));
             }
             27 => {
                 let creatures = vec![self.creature];
-                seer_or_me.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
+                seer_or_caller.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
             }
             28..=30 => {
                 let sent = NewEvent { session_id: id, kind: "wave".to_owned(), ..Default::default() };
-                return Ok(Some(AcknowledgedRow::Event(me.events().send(sent).await?.id)));
+                return Ok(Some(AcknowledgedRow::Event(caller.events().send(sent).await?.id)));
             }
             31 => {
-                me.sessions().details(id).await?;
+                caller.sessions().details(id).await?;
             }
             32 => {
-                me.sessions().lobby(&LobbyFilter::default(), None).await?;
+                caller.sessions().lobby(&LobbyFilter::default(), None).await?;
             }
             33 => {
-                me.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?;
+                caller.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?;
             }
             34 => {
-                me.events().after(id, 0).await?;
+                caller.events().after(id, 0).await?;
             }
             35 => {
-                me.sessions().mine(None).await?;
+                caller.sessions().mine(None).await?;
             }
             36 => {
-                me.characters().retire(character).await?;
+                caller.characters().retire(character).await?;
             }
             37 => {
-                me.characters().unretire(character).await?;
+                caller.characters().unretire(character).await?;
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
-                let created = me.characters().create(NewCharacter { name, ..Default::default() }).await?;
+                let created = caller.characters().create(NewCharacter { name, ..Default::default() }).await?;
                 return Ok(Some(AcknowledgedRow::Character(created.id)));
             }
             39 => {
-                seer_or_me.characters().damage(character, 1).await?;
+                seer_or_caller.characters().damage(character, 1).await?;
             }
             40 => {
                 let changes = SessionChanges {
                     visibility: Some(if rng.bool() { Visibility::Public } else { Visibility::Private }),
                     ..Default::default()
                 };
-                seer_or_me.sessions().edit(id, changes).await?;
+                seer_or_caller.sessions().edit(id, changes).await?;
             }
+            // 41, and 19 if its condition is false.
             _ => {
                 let service = sparc.as_service();
                 service.maintenance().clean_events(JobOptions::default(), |_| ()).await?;
                 let bio = Some(Some(rng.u64(..).to_string()));
-                me.users().edit(ProfileChanges { bio, ..Default::default() }).await?;
+                caller.users().edit(ProfileChanges { bio, ..Default::default() }).await?;
             }
         }
         Ok(None)
     }
 }
 
-/// Returns the errors that no operation of these tests should have caused, except the allowed ones, and how often each
-/// occurred.
+/// Returns the codes of errors that no operation of these tests may return, unless they are in `allowed`, and how often
+/// each occurred.
 pub fn unexpected_errors(outcomes: &BTreeMap<&'static str, usize>, allowed: &[&str]) -> Vec<String> {
     let never_expected = [
         "busy",

@@ -23,6 +23,7 @@ use crate::{
     world::{GameSession, World, server},
 };
 
+/// Returns the first column of each row.
 async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     let rows = db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
@@ -30,7 +31,8 @@ async fn lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
 
 /// Returns all rows of all tables in schema `public`, as one line of XML per table.
 const ALL_ROWS: &str = "
-    SELECT relname || ' ' || replace(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
+    SELECT relname || ' ' || replace(
+      query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname), true, true, '')::text, E'\\n', '')
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
     ORDER BY relname";
 
@@ -54,26 +56,26 @@ fn assert_success(output: std::io::Result<Output>) -> Output {
 #[tokio::test]
 async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let world = World::new().await;
-    let Some(dump) = Binaries::find().unwrap().program("pg_dump") else {
+    let Some(pg_dump) = Binaries::find().unwrap().program("pg_dump") else {
         eprintln!("skipped: the server's installation has no pg_dump");
         return;
     };
     let game = play_session(&world).await;
-    let dumped = assert_success(Command::new(dump).args(["--inserts", world.url()]).output());
-    let dumped = String::from_utf8(dumped.stdout).unwrap();
-    let dumped: String =
-        dumped.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
+    let output = assert_success(Command::new(pg_dump).args(["--inserts", world.url()]).output());
+    let dump = String::from_utf8(output.stdout).unwrap();
+    // Lines that begin with a backslash are commands for psql.
+    let dump: String = dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     let database = server().await.create_empty().await.unwrap();
     // The dump is loaded over a connection of its own, because it changes settings such as `search_path`.
-    let restoring_connection = connect(database.url()).await.unwrap();
-    restoring_connection.execute_unprepared(&dumped).await.unwrap();
-    restoring_connection.close().await.unwrap();
+    let restore_connection = connect(database.url()).await.unwrap();
+    restore_connection.execute_unprepared(&dump).await.unwrap();
+    restore_connection.close().await.unwrap();
     let restored = World::from_database(database, world.db.clone()).reconnect().await;
 
     assert_eq!(lines(&restored.db, ALL_ROWS).await, lines(&world.db, ALL_ROWS).await);
     let without_owner_privileges = |line: String| match line.rsplit_once(" {postgres=") {
-        // A dump grants nothing if only the owner has privileges, so the restored catalog shows none there.
-        Some((relation, owner)) if !owner.contains(',') => format!("{relation} "),
+        // If only the owner has privileges on an object, a dump grants none, so the restored catalog shows none.
+        Some((object, privileges)) if !privileges.contains(',') => format!("{object} "),
         _ => line,
     };
     let catalog = async |db: &DatabaseConnection| {
@@ -82,7 +84,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let (restored_catalog, original_catalog) = (catalog(&restored.db).await, catalog(&world.db).await);
     let unexpected: Vec<_> = restored_catalog.iter().filter(|line| !original_catalog.contains(line)).collect();
     let missing: Vec<_> = original_catalog.iter().filter(|line| !restored_catalog.contains(line)).collect();
-    assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} instead of {missing:#?}");
+    assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} in place of {missing:#?}");
 
     let seer = restored.sparc.as_user(game.seer.uuid());
     seer.sessions().complete(game.session).await.unwrap();
@@ -92,7 +94,7 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
 }
 
 #[tokio::test]
-async fn a_standby_answers_reads_as_its_primary_does() {
+async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes() {
     // A separate server is used, because a standby copies and follows all databases of its primary, and the shared
     // server has those of all other tests.
     let server = Server::start_private(None).await.unwrap();
@@ -108,25 +110,25 @@ async fn a_standby_answers_reads_as_its_primary_does() {
     // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
     let later_game = play_session(&world).await;
     let stranger = world.new_account().await;
-    let wal: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
+    let primary_position: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
-        let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{wal}')::text");
+        let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
         if lines(&standby_db, &caught_up).await == ["true"] {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(lines(&standby_db, ALL_ROWS).await == lines(&world.db, ALL_ROWS).await, "rows differ");
+    assert!(lines(&standby_db, ALL_ROWS).await == lines(&world.db, ALL_ROWS).await, "the rows must be equal");
     let catalog = include_str!("catalog.sql");
-    assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "catalogs differ");
+    assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "the catalogs must be equal");
     for game in [&game, &later_game] {
         let ada = sparc.as_user(game.players[0].id);
         let scope = RollScope::Session(game.session);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
         assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
         let hidden = sparc.as_user(stranger).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
-        assert!(hidden.items.is_empty(), "row security applies on a standby too");
+        assert!(hidden.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
         assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
         let refused = ada.events().subscribe(game.session, None).await.unwrap_err();
@@ -137,7 +139,7 @@ async fn a_standby_answers_reads_as_its_primary_does() {
 }
 
 #[tokio::test]
-async fn a_subscriber_gets_every_row_once() {
+async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     let (world, copy) = (World::new().await, World::new().await);
     let name = format!("copy_{}", Uuid::new_v4().simple());
     let tables = "auth.users, public.users, public.characters, public.adventures, public.creatures, public.sessions,
@@ -170,6 +172,6 @@ async fn a_subscriber_gets_every_row_once() {
     }
     let unsubscribe = format!("DROP SUBSCRIPTION {name}");
     copy.db.execute_unprepared(&unsubscribe).await.unwrap();
-    assert!(copied == expected, "the copy differs");
+    assert!(copied == expected, "the copy must equal the original");
     assert_eq!(broken_invariants(&copy).await, [""; 0]);
 }

@@ -19,8 +19,8 @@ async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
     world.db.execute_unprepared(&sql).await.unwrap();
 }
 
-/// Returns how often a character was inserted, including attempts that failed.
-async fn attempts(world: &World) -> i64 {
+/// Returns how often an insert of a character was attempted.
+async fn count_attempts(world: &World) -> i64 {
     world.owner().value("SELECT last_value FROM attempts").await.unwrap()
 }
 
@@ -35,7 +35,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
         fail_inserts(&world, sqlstate, 3).await;
         let ada = world.sparc.as_user(world.new_account().await);
         ada.characters().create(new_character()).await.unwrap();
-        assert_eq!(attempts(&world).await, 4);
+        assert_eq!(count_attempts(&world).await, 4);
         assert_eq!(world.owner().count("characters").await, 1);
     }
 }
@@ -46,7 +46,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     fail_inserts(&world, "40P01", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
     assert_fails!(ada.characters().create(new_character()).await, Error::Busy);
-    assert_eq!(attempts(&world).await, 5);
+    assert_eq!(count_attempts(&world).await, 5);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_callers_transaction_is_not_retried() {
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     assert_fails!(tx.characters().create(new_character()).await, Error::Busy);
-    assert_eq!(attempts(&world).await, 1);
+    assert_eq!(count_attempts(&world).await, 1);
 }
 
 #[tokio::test]
@@ -65,5 +65,5 @@ async fn a_refusal_is_not_retried() {
     fail_inserts(&world, "SP001", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
     assert_fails!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
-    assert_eq!(attempts(&world).await, 1);
+    assert_eq!(count_attempts(&world).await, 1);
 }

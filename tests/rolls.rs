@@ -1,4 +1,4 @@
-//! The database rolls the dice and checks every roll.
+//! Rolls: the database throws the dice and checks each roll; who may roll for whom, and who sees rolls.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
@@ -11,8 +11,8 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let sql =
-        format!("WITH rolled AS ({} RETURNING *) SELECT * FROM rolled", insert_roll(game.session, player.character));
-    let id: Uuid = player.person.value(&sql.replace("SELECT * FROM", "SELECT id FROM")).await.unwrap();
+        format!("WITH rolled AS ({} RETURNING *) SELECT id FROM rolled", insert_roll(game.session, player.character));
+    let id: Uuid = player.person.value(&sql).await.unwrap();
     let rolled = row_as_json(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
@@ -24,7 +24,7 @@ async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
 }
 
 #[tokio::test]
-async fn no_client_of_the_api_sets_a_result() {
+async fn no_player_sets_a_column_that_the_database_fills_in() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
@@ -64,15 +64,15 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let base = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
+    let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
     let insert = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
-             VALUES ({base}, {values})"
+             VALUES ({common_values}, {values})"
         )
     };
     assert_eq!(world.service().exec(&insert("results", "'{3,4,5}'")).await, Ok(1));
-    for (columns, values, rule) in [
+    for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
         ("results, dice_count", "'{}', 1", "valid_results"),
         ("results, dice_count", "'{1,2}', 3", "valid_results"),
@@ -91,7 +91,12 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, success", "'{3,4}', true", "valid_success"),
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
-        assert_refused!(world.service().exec(&insert(columns, values)).await, "23514", rule, "{columns} {values}");
+        assert_refused!(
+            world.service().exec(&insert(columns, values)).await,
+            "23514",
+            constraint,
+            "{columns} {values}"
+        );
     }
 }
 
@@ -114,29 +119,26 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
 }
 
 #[tokio::test]
-async fn the_sheet_and_the_modifiers_give_from_1_to_10_dice() {
+async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let dice = |kind: &str, attribute: &str, modifiers: &str| {
+    let count_dice = async |kind: &str, attribute: &str, modifiers: &str| {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', '{attribute}', 10, '{kind}', '{modifiers}') RETURNING dice_count",
             game.session, player.character
         );
-        let person = player.person.clone();
-        async move { person.value::<i32>(&sql).await.unwrap() }
+        player.person.value::<i32>(&sql).await.unwrap()
     };
-    let dice_modifier = |n| format!(r#"[{{"type": "dice", "value": {n}, "source": "luck"}}]"#);
-    assert_eq!(dice("attack", "might", "[]").await, 5);
-    assert_eq!(dice("attack", "grace", &dice_modifier(2)).await, 5);
-    assert_eq!(
-        dice("attack", "might", r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#)
-            .await,
-        10
-    );
-    assert_eq!(dice("attack", "wit", &dice_modifier(-5)).await, 1);
-    assert_eq!(dice("initiative", "might", &dice_modifier(3)).await, 1, "initiative is one die");
+    let dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
+    // The character has might 5, grace 3 and wit 2.
+    assert_eq!(count_dice("attack", "might", "[]").await, 5);
+    assert_eq!(count_dice("attack", "grace", &dice_modifier(2)).await, 5);
+    let plus_ten = r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#;
+    assert_eq!(count_dice("attack", "might", plus_ten).await, 10);
+    assert_eq!(count_dice("attack", "wit", &dice_modifier(-5)).await, 1);
+    assert_eq!(count_dice("initiative", "might", &dice_modifier(3)).await, 1, "initiative must be one die");
 }
 
 #[tokio::test]
@@ -189,61 +191,71 @@ async fn a_modifier_must_be_within_its_bounds() {
 async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let [me, other] = &game.players[..] else { panic!("two players are seated") };
-    assert_eq!(me.person.exec(&insert_roll(game.session, me.character)).await, Ok(1));
+    let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
+    assert_eq!(player.person.exec(&insert_roll(game.session, player.character)).await, Ok(1));
     assert_refused!(
-        me.person.exec(&insert_roll(game.session, other.character)).await,
+        player.person.exec(&insert_roll(game.session, other_player.character)).await,
         forbidden,
         "the character of another participant"
     );
-    let unseated = world.new_character(me.id).await;
+    let unseated = world.new_character(player.id).await;
     assert_refused!(
-        me.person.exec(&insert_roll(game.session, unseated)).await,
+        player.person.exec(&insert_roll(game.session, unseated)).await,
         forbidden,
         "a character without a seat"
     );
     let stranger = world.new_player().await;
     assert_refused!(stranger.person.exec(&insert_roll(game.session, stranger.character)).await, forbidden);
-    assert_refused!(world.visitor().exec(&insert_roll(game.session, me.character)).await, forbidden);
-    me.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    assert_refused!(me.person.exec(&insert_roll(game.session, me.character)).await, forbidden, "a player who left");
+    assert_refused!(world.visitor().exec(&insert_roll(game.session, player.character)).await, forbidden);
+    player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    assert_refused!(
+        player.person.exec(&insert_roll(game.session, player.character)).await,
+        forbidden,
+        "a player who left"
+    );
     for status in ["paused", "completed"] {
         world.set(&game, &format!("status = '{status}'")).await;
-        assert_refused!(other.person.exec(&insert_roll(game.session, other.character)).await, forbidden, "{status}");
+        assert_refused!(
+            other_player.person.exec(&insert_roll(game.session, other_player.character)).await,
+            forbidden,
+            "{status}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_seer_rolls_for_any_seated_character_and_for_creatures() {
+async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let own = world.new_character(game.seer.uuid()).await;
+    let own_character = world.new_character(game.seer.uuid()).await;
     assert_eq!(game.seer.exec(&insert_roll(game.session, game.players[0].character)).await, Ok(1));
-    assert_eq!(game.seer.exec(&insert_roll(game.session, own)).await, Ok(1));
-    let wolf = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
-    let wolf: Uuid = world.owner().value(&wolf).await.unwrap();
+    assert_eq!(game.seer.exec(&insert_roll(game.session, own_character)).await, Ok(1));
+    let insert =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
+    let wolf: Uuid = world.owner().value(&insert).await.unwrap();
     let attack = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', 'might', 10, 'attack')",
         game.session
     );
     assert_eq!(game.seer.exec(&attack).await, Ok(1));
-    let outsider = world.new_player().await;
-    assert_refused!(game.seer.exec(&insert_roll(game.session, outsider.character)).await, forbidden);
+    let stranger = world.new_player().await;
+    assert_refused!(game.seer.exec(&insert_roll(game.session, stranger.character)).await, forbidden);
 }
 
 #[tokio::test]
 async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let creature = |adventure| {
+    let insert_wolf = |adventure| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
                VALUES ('{adventure}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
-    let wolf: Uuid = world.owner().value(&creature(game.adventure)).await.unwrap();
-    let stray: Uuid = world.owner().value(&creature(world.new_adventure(game.seer.uuid()).await)).await.unwrap();
+    let wolf: Uuid = world.owner().value(&insert_wolf(game.adventure)).await.unwrap();
+    let other_adventure = world.new_adventure(game.seer.uuid()).await;
+    let wolf_of_other_adventure: Uuid = world.owner().value(&insert_wolf(other_adventure)).await.unwrap();
     let attack = |creature: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -254,18 +266,18 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     game.seer.exec(&attack(wolf)).await.unwrap();
     let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert_refused!(game.seer.exec(&attack(stray)).await, "SP017", "creature_of_adventure");
+    assert_refused!(game.seer.exec(&attack(wolf_of_other_adventure)).await, "SP017", "creature_of_adventure");
     assert_refused!(
         game.players[0].person.exec(&attack(wolf)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );
-    let both = format!(
+    let attack_with_both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
         game.session, game.players[0].character
     );
-    assert_refused!(game.seer.exec(&both).await, "SP016", "one_roller");
+    assert_refused!(game.seer.exec(&attack_with_both).await, "SP016", "one_roller");
     game.seer.exec(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
@@ -287,13 +299,13 @@ async fn only_participants_see_rolls() {
 }
 
 #[tokio::test]
-async fn a_request_for_impossible_random_numbers_returns_none_at_once() {
+async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impossible() {
     let world = World::new().await;
     let transaction = world.owner().begin().await;
     transaction.execute_unprepared("SET LOCAL statement_timeout = '2s'").await.unwrap();
-    for (bound, wanted) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
-        let drawn = format!("SELECT cardinality(private.random_numbers({bound}, {wanted}))");
-        let drawn = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, drawn)).await;
-        assert_eq!(drawn.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{wanted} numbers below {bound}");
+    for (bound, amount) in [("NULL", "6"), ("6", "NULL"), ("257", "6"), ("6", "0")] {
+        let query = format!("SELECT cardinality(private.random_numbers({bound}, {amount}))");
+        let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;
+        assert_eq!(row.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{amount} numbers below {bound}");
     }
 }

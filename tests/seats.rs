@@ -1,4 +1,4 @@
-//! Seats: who may take one, and how many are available.
+//! Seats: who may take, leave and change one, how many a session has, and who sees them.
 
 use sea_orm::ConnectionTrait;
 
@@ -12,7 +12,7 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         players.push(world.new_player().await);
     }
     for _ in 0..100 {
-        // An account may hold at most twenty seats in live sessions.
+        // An account may hold at most twenty seats in live sessions, so the session of the last round is cancelled.
         world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.new_session(2).await;
         world.set(&game, "is_public = true").await;
@@ -47,13 +47,13 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
     let game = world.new_session(4).await;
     world.set(&game, "is_public = true").await;
-    let leaver = &game.players[0];
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
-    let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", leaver.id);
-    assert_eq!(leaver.person.exec(&leave).await, Ok(1));
+    let player = &game.players[0];
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
+    let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
+    assert_eq!(player.person.exec(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
     newcomer.person.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await.unwrap();
-    assert_refused!(leaver.person.exec(&rejoin).await, "SP002", "session_capacity");
+    assert_refused!(player.person.exec(&rejoin).await, "SP002", "session_capacity");
 }
 
 #[tokio::test]
@@ -61,12 +61,13 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let set = |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
-    player.person.exec(&set(false)).await.unwrap();
-    let left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
-    assert_eq!(world.owner().count(&left).await, 1, "leaving must set left_at");
-    assert_eq!(player.person.exec(&set(true)).await, Ok(1));
-    assert_eq!(world.owner().count(&left).await, 0);
+    let set_is_active =
+        |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
+    player.person.exec(&set_is_active(false)).await.unwrap();
+    let seat_that_was_left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
+    assert_eq!(world.owner().count(&seat_that_was_left).await, 1, "leaving must set left_at");
+    assert_eq!(player.person.exec(&set_is_active(true)).await, Ok(1));
+    assert_eq!(world.owner().count(&seat_that_was_left).await, 0, "rejoining must clear left_at");
 }
 
 #[tokio::test]
@@ -86,8 +87,8 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
             forbidden,
             "nobody may seat another user"
         );
-        let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-        let code: String = world.owner().value(&code).await.unwrap();
+        let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
+        let code: String = world.owner().value(&read_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character);
         assert_refused!(newcomer.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
         let take_seat = insert_seat(game.session, newcomer.id, newcomer.character);
@@ -100,12 +101,9 @@ async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (thief, owner) = (world.new_player().await, world.new_player().await);
-    assert_refused!(
-        thief.person.exec(&insert_seat(game.session, thief.id, owner.character)).await,
-        "SP006",
-        "own_character"
-    );
+    let (player, other) = (world.new_player().await, world.new_player().await);
+    let take_seat = insert_seat(game.session, player.id, other.character);
+    assert_refused!(player.person.exec(&take_seat).await, "SP006", "own_character");
 }
 
 #[tokio::test]
@@ -126,18 +124,18 @@ async fn a_stranger_cannot_join_a_public_session_that_has_started() {
 }
 
 #[tokio::test]
-async fn a_stranger_seats_nobody_and_nobody_inserts_an_inactive_seat() {
+async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
-    let (stranger, victim) = (world.new_user().await, world.new_player().await);
-    assert_refused!(stranger.exec(&insert_seat(game.session, victim.id, victim.character)).await, forbidden);
+    let (stranger, player) = (world.new_user().await, world.new_player().await);
+    assert_refused!(stranger.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
     let inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
-        game.session, victim.id, victim.character
+        game.session, player.id, player.character
     );
     assert_refused!(
-        victim.person.exec(&inactive_seat).await,
+        player.person.exec(&inactive_seat).await,
         forbidden,
         "an inactive seat would make the user a participant"
     );
@@ -149,30 +147,31 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let game = world.new_active_session(2).await;
     let stranger = world.new_player().await;
     assert_refused!(game.seer.exec(&insert_seat(game.session, stranger.id, stranger.character)).await, forbidden);
-    let [player, other] = &game.players[..] else { panic!("two players are seated") };
-    let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
+    let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
+    let update_seat =
+        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.id);
     assert_eq!(
-        other.person.exec(&set("is_active = false")).await,
+        other_player.person.exec(&update_seat("is_active = false")).await,
         Ok(0),
-        "another player must not be able to remove them"
+        "a player must not be able to remove another"
     );
-    assert_eq!(game.seer.exec(&set("is_active = false")).await, Ok(1));
+    assert_eq!(game.seer.exec(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
-        assert_refused!(player.person.exec(&set(rejoin)).await, "SP028", "player_removed", "{rejoin}");
+        assert_refused!(player.person.exec(&update_seat(rejoin)).await, "SP028", "player_removed", "{rejoin}");
     }
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-    let code: String = world.owner().value(&code).await.unwrap();
+    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
+    let code: String = world.owner().value(&read_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character);
     assert_refused!(player.person.value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
-    assert_refused!(game.seer.exec(&set("is_active = true")).await, "SP018", "own_choice");
-    assert_eq!(game.seer.exec(&set("removed_at = NULL")).await, Ok(1));
+    assert_refused!(game.seer.exec(&update_seat("is_active = true")).await, "SP018", "own_choice");
+    assert_eq!(game.seer.exec(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
-        game.seer.exec(&set("is_active = true")).await,
+        game.seer.exec(&update_seat("is_active = true")).await,
         "SP018",
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
-    assert_eq!(player.person.exec(&set("is_active = true")).await, Ok(1));
+    assert_eq!(player.person.exec(&update_seat("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -180,18 +179,19 @@ async fn a_player_who_left_can_be_removed_too() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let set = |what: &str| format!("UPDATE session_players SET {what} WHERE user_id = '{}'", player.id);
-    assert_eq!(player.person.exec(&set("is_active = false")).await, Ok(1));
+    let update_seat =
+        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.id);
+    assert_eq!(player.person.exec(&update_seat("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
-    assert_eq!(game.seer.exec(&set("removed_at = '2000-01-01'")).await, Ok(1));
+    assert_eq!(game.seer.exec(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
         "the server must set removed_at"
     );
-    assert_refused!(player.person.exec(&set("is_active = true")).await, "SP028", "player_removed");
+    assert_refused!(player.person.exec(&update_seat("is_active = true")).await, "SP028", "player_removed");
 }
 
 #[tokio::test]
@@ -199,21 +199,21 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.new_character(player.id).await;
-    let change = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
-    assert_refused!(game.seer.exec(&change(other)).await, "SP018", "own_choice");
-    assert_eq!(player.person.exec(&change(other)).await, Ok(1));
+    let other_character = world.new_character(player.id).await;
+    let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
+    assert_refused!(game.seer.exec(&choose(other_character)).await, "SP018", "own_choice");
+    assert_eq!(player.person.exec(&choose(other_character)).await, Ok(1));
     world.set(&game, "status = 'active'").await;
-    assert_refused!(player.person.exec(&change(player.character)).await, "SP005", "session_not_started");
+    assert_refused!(player.person.exec(&choose(player.character)).await, "SP005", "session_not_started");
 }
 
 #[tokio::test]
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
-    let shrink = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
-    assert_refused!(game.seer.exec(&shrink(2)).await, "23514", "seats_within_limit");
-    assert_eq!(game.seer.exec(&shrink(3)).await, Ok(1));
+    let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
+    assert_refused!(game.seer.exec(&set_max_players(2)).await, "23514", "seats_within_limit");
+    assert_eq!(game.seer.exec(&set_max_players(3)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -226,12 +226,12 @@ async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
     world.set(&game, "is_public = true").await;
-    assert_eq!(stranger.count(&seats).await, 2, "the seats of a public session are shown to signed-in users");
+    assert_eq!(stranger.count(&seats).await, 2, "a public session");
     assert_refused!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await, forbidden);
 }
 
 #[tokio::test]
-async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
+async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for person in [&game.players[0].person, &game.seer] {
@@ -244,7 +244,7 @@ async fn only_the_server_writes_heroic_saves_and_timestamps_of_a_seat() {
 }
 
 #[tokio::test]
-async fn the_insert_of_a_seat_returns_it() {
+async fn an_insert_of_a_seat_can_return_the_row() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.set(&game, "is_public = true").await;
@@ -258,25 +258,25 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other = world.new_character(player.id).await;
+    let other_character = world.new_character(player.id).await;
     let other_player = world.new_player().await;
     world.owner().exec(&insert_seat(game.session, other_player.id, other_player.character)).await.unwrap();
     let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
     player.person.exec(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
     world.set(&game, "status = 'active'").await;
-    let rejoining = player.person.begin().await;
-    rejoining.execute_unprepared(&format!("UPDATE session_players SET is_active = true {own_seat}")).await.unwrap();
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-    let code: String = world.owner().value(&code).await.unwrap();
+    let rejoin_transaction = player.person.begin().await;
+    let rejoin = format!("UPDATE session_players SET is_active = true {own_seat}");
+    rejoin_transaction.execute_unprepared(&rejoin).await.unwrap();
+    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
+    let code: String = world.owner().value(&read_code).await.unwrap();
     let person = player.person.clone();
-    let joining = tokio::spawn(async move {
-        person.value::<uuid::Uuid>(&format!("SELECT character_id FROM private.join_by_code('{code}', '{other}')")).await
-    });
-    // The second call waits for the seat's row lock, and then finds the seat taken with the first character.
+    let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character}')");
+    let join_by_code = tokio::spawn(async move { person.value::<uuid::Uuid>(&join).await });
+    // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
     world.owner().wait_for_lock_waiters(1).await;
-    rejoining.commit().await.unwrap();
+    rejoin_transaction.commit().await.unwrap();
     assert_eq!(
-        joining.await.unwrap(),
+        join_by_code.await.unwrap(),
         Ok(player.character),
         "the seat must keep the character with which the player rejoined"
     );
@@ -290,15 +290,17 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
 async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let (player, other) = (&game.players[0], world.new_player().await);
+    let (player, other_player) = (&game.players[0], world.new_player().await);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
     player.person.exec(&leave).await.unwrap();
-    let change =
-        format!("UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'", other.character, player.id);
+    let change = format!(
+        "UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'",
+        other_player.character, player.id
+    );
     let insert = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
-        game.session, other.id, player.character
+        game.session, other_player.id, player.character
     );
     for (person, sql) in [
         (&player.person, &change),

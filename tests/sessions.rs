@@ -1,5 +1,5 @@
-//! Sessions: transitions between statuses, the counters that completing a session increments, join codes, and who may
-//! see and change what.
+//! Sessions: transitions between statuses, what completing a session counts, join codes, and who may see and change a
+//! session.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,8 @@ use crate::{
 
 const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
-fn is_legal(from: &str, to: &str) -> bool {
+/// Returns whether a session may go from one status to the other.
+fn is_legal_transition(from: &str, to: &str) -> bool {
     matches!(
         (from, to),
         ("waiting", "starting_soon" | "active" | "cancelled")
@@ -24,7 +25,7 @@ fn is_legal(from: &str, to: &str) -> bool {
 }
 
 #[tokio::test]
-async fn only_the_listed_transitions_of_status_are_allowed() {
+async fn only_the_legal_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATUSES {
         let seer = world.new_user().await;
@@ -35,12 +36,13 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
                 seer.uuid()
             );
             let id: Uuid = world.owner().value(&sql).await.unwrap();
+            // A session needs a player to become active. In an ended session nobody can take a seat.
             if !matches!(from, "completed" | "cancelled") {
                 let player = world.new_player().await;
                 world.owner().exec(&insert_seat(id, player.id, player.character)).await.unwrap();
             }
             let outcome = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
-            if is_legal(from, to) {
+            if is_legal_transition(from, to) {
                 assert_eq!(outcome, Ok(1), "{from} -> {to}");
             } else {
                 assert_refused!(outcome, "SP003", "session_status_transition", "{from} -> {to}");
@@ -50,7 +52,7 @@ async fn only_the_listed_transitions_of_status_are_allowed() {
 }
 
 #[tokio::test]
-async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
+async fn starting_sets_started_at_once_and_completing_sets_ended_at() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
@@ -65,7 +67,7 @@ async fn the_first_start_sets_started_at_and_the_end_sets_ended_at() {
 }
 
 #[tokio::test]
-async fn completing_a_session_counts_once_for_seer_players_adventure_and_characters() {
+async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_characters() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let leaver = &game.players[2];
@@ -85,7 +87,7 @@ async fn completing_a_session_counts_once_for_seer_players_adventure_and_charact
 }
 
 #[tokio::test]
-async fn cancelling_a_session_counts_for_nobody() {
+async fn cancelling_a_session_counts_for_no_user_and_no_adventure() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     world.set(&game, "status = 'cancelled'").await;
@@ -110,14 +112,14 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
                 seer.uuid()
             );
             let session: Uuid = world.owner().value(&sql).await.unwrap();
-            // The players take their seats in the second session in the opposite order, so that a scan of its seats
-            // meets them in the opposite order. Without a fixed order of locks, the two completions would deadlock.
+            // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
+            // that order. Without a fixed order of locks, the two completions would deadlock.
             let mut order: Vec<_> = players.iter().collect();
             if index == 1 {
                 order.reverse();
             }
-            let seats: Vec<String> = order.iter().map(|p| insert_seat(session, p.id, p.character)).collect();
-            world.owner().exec(&seats.join(";")).await.unwrap();
+            let seats = order.iter().map(|player| insert_seat(session, player.id, player.character));
+            world.owner().exec(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
             world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
             let seer = seer.clone();
             tasks.push(async move {
@@ -131,7 +133,7 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
 }
 
 #[tokio::test]
-async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
+async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
     let world = World::new().await;
     let adventure = world.new_adventure(world.new_account().await).await;
     let mut seers = Vec::new();
@@ -160,22 +162,22 @@ async fn codes_are_unique_and_have_six_characters_that_are_not_confusable() {
 }
 
 #[tokio::test]
-async fn every_character_of_the_alphabet_is_drawn_equally_often() {
+async fn every_character_of_a_join_code_is_drawn_equally_often() {
     let world = World::new().await;
-    // `0 * i` makes PostgreSQL call the function once per row.
-    let counts: Vec<i64> = world
-        .owner()
-        .values("SELECT count(*) FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS n GROUP BY n")
-        .await
-        .unwrap();
+    // Codes are made of numbers below 31, the size of their alphabet. Each call draws 155 numbers; `0 * i` makes
+    // PostgreSQL call the function once per row.
+    let sql = "SELECT count(*)
+               FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS number
+               GROUP BY number";
+    let counts: Vec<i64> = world.owner().values(sql).await.unwrap();
     assert_eq!(counts.len(), 31);
-    // Of 62,000 draws, each character is expected 2,000 times, with a standard deviation of 44. A difference of six
+    // Of 62,000 numbers, each of the 31 is expected 2,000 times, with a standard deviation of 44. A difference of six
     // standard deviations does not happen by chance.
     assert!(counts.iter().all(|count| (1736..=2264).contains(count)), "{counts:?}");
 }
 
 #[tokio::test]
-async fn a_session_needs_a_published_adventure_or_the_seers_own() {
+async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.new_account().await);
     let create_session =
@@ -191,8 +193,9 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
     let game = world.new_session(1).await;
     let this_session = format!("sessions WHERE id = '{}'", game.session);
     let stranger = world.new_user().await;
-    for (person, sees) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (&game.players[0].person, 1)] {
-        assert_eq!(person.count(&this_session).await, sees);
+    let player = &game.players[0].person;
+    for (person, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
+        assert_eq!(person.count(&this_session).await, visible_rows);
     }
     world.set(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&this_session).await, 1);
@@ -200,10 +203,10 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
 }
 
 #[tokio::test]
-async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
+async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let this_session = format!("WHERE id = '{}'", game.session);
+    let where_session = format!("WHERE id = '{}'", game.session);
     for change in [
         "is_public = true",
         "max_players = 6",
@@ -215,11 +218,11 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {this_session}")).await,
+            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {where_session}")).await,
             Ok(0),
             "{change}"
         );
-        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {this_session}")).await, Ok(1), "{change}");
+        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {where_session}")).await, Ok(1), "{change}");
     }
     for change in [
         "seer_id = gen_random_uuid()",
@@ -232,20 +235,20 @@ async fn only_the_seer_changes_a_session_and_never_its_server_owned_columns() {
         "encounters_begun = 0",
     ] {
         assert_refused!(
-            game.seer.exec(&format!("UPDATE sessions SET {change} {this_session}")).await,
+            game.seer.exec(&format!("UPDATE sessions SET {change} {where_session}")).await,
             forbidden,
             "{change}"
         );
     }
-    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {this_session}")).await, forbidden);
+    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {where_session}")).await, forbidden);
     assert_refused!(
-        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {this_session}")).await,
+        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {where_session}")).await,
         forbidden
     );
 }
 
 #[tokio::test]
-async fn a_seer_opens_a_session_and_the_insert_returns_it() {
+async fn a_user_opens_a_session_as_its_seer_and_sets_no_server_owned_column() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.new_account().await);
     let adventure = world.new_adventure(other).await;
@@ -254,8 +257,8 @@ async fn a_seer_opens_a_session_and_the_insert_returns_it() {
         seer.uuid()
     );
     assert_eq!(seer.value::<String>(&sql).await.unwrap(), "waiting");
-    let forged = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
-    assert_refused!(seer.exec(&forged).await, forbidden);
+    let for_another_seer = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
+    assert_refused!(seer.exec(&for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure}', NULL)");
         assert_refused!(seer.exec(&sql).await, forbidden, "{column}");
@@ -263,14 +266,14 @@ async fn a_seer_opens_a_session_and_the_insert_returns_it() {
 }
 
 #[tokio::test]
-async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
+async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let query = format!("get_session_details('{}')", game.session);
+    let details_function = format!("get_session_details('{}')", game.session);
     let stranger = world.new_user().await;
-    assert_eq!(stranger.count(&query).await, 0);
-    assert_eq!(world.visitor().count(&query).await, 0);
-    let details = row_as_json(&game.players[0].person, &format!("SELECT * FROM {query}")).await;
+    assert_eq!(stranger.count(&details_function).await, 0);
+    assert_eq!(world.visitor().count(&details_function).await, 0);
+    let details = row_as_json(&game.players[0].person, &format!("SELECT * FROM {details_function}")).await;
     assert_eq!(details["session_data"]["id"], game.session.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
@@ -282,15 +285,13 @@ async fn details_are_returned_only_for_sessions_that_the_caller_may_see() {
     assert_eq!(other_player["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
     world.set(&game, "is_public = true").await;
-    assert_eq!(stranger.count(&query).await, 1);
-    assert_eq!(
-        row_as_json(&world.service(), &format!("SELECT * FROM {query}")).await["players"].as_array().unwrap().len(),
-        2
-    );
+    assert_eq!(stranger.count(&details_function).await, 1);
+    let for_service = row_as_json(&world.service(), &format!("SELECT * FROM {details_function}")).await;
+    assert_eq!(for_service["players"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn details_give_an_empty_list_for_no_players() {
+async fn get_session_details_returns_an_empty_list_for_a_session_without_players() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let details = row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
@@ -308,7 +309,7 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
     let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, allowed, "a visitor may see only the fields that a lobby shows");
+    assert_eq!(fields, allowed, "a visitor may see only the fields that announce the session");
     assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
@@ -319,41 +320,41 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
 }
 
 #[tokio::test]
-async fn an_ended_session_shows_nothing_of_a_later_draft() {
+async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_again() {
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
         world.set(&game, &format!("is_public = true, status = '{status}'")).await;
-        let creator = world.new_user().await.id;
-        let publish = format!(
-            "UPDATE adventures SET creator_id = '{}', status = 'published' WHERE id = '{}'",
-            creator.unwrap(),
+        // The adventure belongs to somebody other than the Seer, because its creator may always read it.
+        let creator = world.new_account().await;
+        let set_creator = format!(
+            "UPDATE adventures SET creator_id = '{creator}', status = 'published' WHERE id = '{}'",
             game.adventure
         );
-        world.owner().exec(&publish).await.unwrap();
+        world.owner().exec(&set_creator).await.unwrap();
         let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
-        let people = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
-        for person in &people {
-            assert_eq!(row_as_json(person, &query).await["adventure_data"]["status"], "published");
+        let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
+        for caller in &callers {
+            assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
         let draft = format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure);
         world.owner().exec(&draft).await.unwrap();
-        for person in &people {
-            let seen = row_as_json(person, &query).await["adventure_data"].clone();
-            assert!(seen.is_null(), "{status} {:?}: {seen}", person.id);
+        for caller in &callers {
+            let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
+            assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
         }
-        for person in [world.user(creator.unwrap()), world.service()] {
-            assert_eq!(row_as_json(&person, &query).await["adventure_data"]["name"], "Later");
+        for caller in [world.user(creator), world.service()] {
+            assert_eq!(row_as_json(&caller, &query).await["adventure_data"]["name"], "Later");
         }
     }
 }
 
 #[tokio::test]
-async fn a_session_that_the_service_inserts_in_any_status_has_the_times_of_that_status() {
+async fn a_session_that_the_service_inserts_has_consistent_times_in_every_status() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let yesterday = ["completed", "cancelled"].map(|status| (status, "now() - INTERVAL '1 day'"));
-    for (status, ended_at) in STATUSES.map(|status| (status, "NULL")).into_iter().chain(yesterday) {
+    let ended_yesterday = ["completed", "cancelled"].map(|status| (status, "now() - INTERVAL '1 day'"));
+    for (status, ended_at) in STATUSES.map(|status| (status, "NULL")).into_iter().chain(ended_yesterday) {
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at) VALUES ('{}', '{}', '{status}', {ended_at})",
             game.seer.uuid(),
@@ -366,7 +367,7 @@ async fn a_session_that_the_service_inserts_in_any_status_has_the_times_of_that_
 }
 
 #[tokio::test]
-async fn a_session_does_not_end_before_it_started() {
+async fn a_session_cannot_end_before_it_started() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     // This transaction begins before the one that starts the session, so its now() is earlier than started_at.
@@ -381,7 +382,7 @@ async fn a_session_does_not_end_before_it_started() {
 }
 
 #[tokio::test]
-async fn session_details_returns_no_session_that_the_caller_does_not_see() {
+async fn private_session_details_returns_no_session_that_the_caller_may_not_see() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let details = format!("private.session_details('{}')", game.session);

@@ -1,5 +1,5 @@
 //! Sign-ups that are repeated with the same id after the account has changed. The database keeps a digest of each
-//! request, by which it recognizes a repetition.
+//! request, to recognize a repeated one.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -11,41 +11,46 @@ use uuid::Uuid;
 use crate::{repeats::assert_id_conflict, world::World};
 
 #[tokio::test]
-async fn a_sign_up_is_recognized_by_its_original_request() {
+async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
     let world = World::new().await;
     let (service, owner) = (world.sparc.as_service(), world.owner());
     let sign_up = |request: &NewAccount| service.users().sign_up(request.clone());
-    let new = |email: Option<&str>, name: Option<&str>| NewAccount {
+    let new_account = |email: Option<&str>, name: Option<&str>| NewAccount {
         id: Some(Uuid::new_v4()),
         email: email.map(Into::into),
         display_name: name.map(Into::into),
     };
-    let accounts =
-        [new(Some("a@x.org"), Some("Ada")), new(Some("b@x.org"), None), new(None, Some("Ben")), new(None, None)];
+    let accounts = [
+        new_account(Some("a@x.org"), Some("Ada")),
+        new_account(Some("b@x.org"), None),
+        new_account(None, Some("Ben")),
+        new_account(None, None),
+    ];
     for account in accounts {
         let id = sign_up(&account).await.unwrap().id;
-        let changes = ProfileChanges { display_name: Some("Edited".into()), ..Default::default() };
-        world.sparc.as_user(id).users().edit(changes).await.unwrap();
+        let rename = ProfileChanges { display_name: Some("Edited".into()), ..Default::default() };
+        world.sparc.as_user(id).users().edit(rename).await.unwrap();
         assert_eq!(sign_up(&account).await.unwrap().display_name, "Edited");
         assert_id_conflict(
             "the account as its user edited it",
             sign_up(&NewAccount { display_name: Some("Edited".into()), ..account.clone() }).await,
-        )
-        .await;
+        );
 
         // The platform changes the e-mail address and the metadata.
         let new_email = format!("{id}@new.org");
         let update = format!(
-            "UPDATE auth.users SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}' WHERE id = '{id}'"
+            "UPDATE auth.users
+             SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}'
+             WHERE id = '{id}'"
         );
         owner.exec(&update).await.unwrap();
         assert_eq!(sign_up(&account).await.unwrap().id, id);
-        for other in [
+        for changed in [
             NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..account.clone() },
             NewAccount { email: Some(new_email), ..account.clone() },
             NewAccount { display_name: Some("Anna".into()), ..account.clone() },
         ] {
-            assert_id_conflict("the account as the platform changed it", sign_up(&other).await).await;
+            assert_id_conflict("the account as the platform changed it", sign_up(&changed).await);
         }
 
         // Repetitions and conflicts are recognized in a caller's transaction too.
@@ -53,17 +58,16 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
         assert_eq!(tx.users().sign_up(account.clone()).await.unwrap().id, id);
         tx.commit().await.unwrap();
         let tx = service.begin().await.unwrap();
-        let other = NewAccount { email: Some("other@x.org".into()), ..account.clone() };
-        assert_id_conflict("another e-mail address", tx.users().sign_up(other.clone()).await).await;
+        let other_request = NewAccount { email: Some("other@x.org".into()), ..account.clone() };
+        assert_id_conflict("another e-mail address", tx.users().sign_up(other_request.clone()).await);
         tx.rollback().await.unwrap();
 
         service.users().close_account(id).await.unwrap();
-        assert_id_conflict("a closed account", sign_up(&account).await).await;
+        assert_id_conflict("a closed account", sign_up(&account).await);
         assert_id_conflict(
-            "a closed account, without data",
+            "a closed account, a request without data",
             sign_up(&NewAccount { id: Some(id), ..Default::default() }).await,
-        )
-        .await;
+        );
         assert_eq!(service.users().profile(id).await.unwrap().display_name, "Former player");
         assert_eq!(
             owner.count("private.requests").await,
@@ -73,21 +77,21 @@ async fn a_sign_up_is_recognized_by_its_original_request() {
 
         // Once the platform has deleted the account, another request may sign up with the same id.
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-        sign_up(&other).await.unwrap();
-        assert!(sign_up(&other).await.is_ok());
-        assert_id_conflict("the request of the deleted account", sign_up(&account).await).await;
+        sign_up(&other_request).await.unwrap();
+        assert!(sign_up(&other_request).await.is_ok());
+        assert_id_conflict("the request of the deleted account", sign_up(&account).await);
         owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         assert_eq!(owner.count("private.requests").await, 0, "a deleted account must leave no digest");
     }
 }
 
 #[tokio::test]
-async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
+async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service_may_compare_digests() {
     let world = World::new().await;
     let service = world.sparc.as_service();
     let id = world.new_account().await;
-    let same = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
-    assert_id_conflict("an account that the platform created", service.users().sign_up(same).await).await;
+    let same_data = NewAccount { id: Some(id), email: Some(format!("{id}@example.org")), display_name: None };
+    assert_id_conflict("an account that the platform created", service.users().sign_up(same_data).await);
     assert_eq!(world.owner().count("private.requests WHERE relation = 'users'").await, 0);
 
     // Only the service may compare a request with the digest. Otherwise anybody could guess the data of an account.
@@ -103,8 +107,5 @@ async fn an_account_of_the_platform_does_not_count_as_a_sign_up() {
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();
     let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
-    assert!(
-        !answer.try_get_by_index::<bool>(0).unwrap(),
-        "a user without an id must not learn whether the guess is right"
-    );
+    assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }

@@ -1,5 +1,5 @@
-//! The spans of the service's operations: they have the operation, ids, outcome, duration and retries, and no personal
-//! data.
+//! The spans of the service's operations: they contain the operation, ids, outcome, duration and number of retries, and
+//! no personal data.
 
 use std::{
     io,
@@ -49,9 +49,10 @@ impl Log {
 async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let world = World::new().await;
     let log = Log::default();
-    // `tracing` caches whether anybody listens to a call site. With only one subscriber in the process, another test's
-    // thread, which has no subscriber, could reach a call site first and disable it for all threads.
-    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    // While only one subscriber exists, tracing lets the first thread that reaches a call site decide for all threads
+    // whether the call site is enabled. That thread may belong to another test, which has no subscriber. With a second
+    // subscriber, tracing asks both.
+    let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
@@ -76,32 +77,33 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     let _ = sparc.as_service().users().by_email("adalbert@secret.example").await;
     let _ = sparc.as_anon().users().by_display_name("Adalbert").await;
     let hero = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
-    let twin = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await;
-    assert_eq!(twin.unwrap_err().code(), "character_name_taken");
-    let story = AdventureContent { start: Some("Nowhereton".into()), ..Default::default() };
-    let draft = NewAdventure { name: "Nowhereton Nights".into(), content: story, ..Default::default() };
+    let same_name = ada.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await;
+    assert_eq!(same_name.unwrap_err().code(), "character_name_taken");
+    let content = AdventureContent { start: Some("Nowhereton".into()), ..Default::default() };
+    let draft = NewAdventure { name: "Nowhereton Nights".into(), content, ..Default::default() };
     let adventure = seer.adventures().create(draft).await.unwrap();
     let _ = seer.adventures().publish(adventure.id).await;
-    let game = NewSession { adventure_id: adventure.id, looking_for: Some("Adalbert".into()), ..Default::default() };
-    let game = seer.sessions().create(game).await.unwrap();
-    let code: JoinCode = game.code.parse().unwrap();
+    let new_session =
+        NewSession { adventure_id: adventure.id, looking_for: Some("Adalbert".into()), ..Default::default() };
+    let session = seer.sessions().create(new_session).await.unwrap();
+    let code: JoinCode = session.code.parse().unwrap();
     ada.sessions().by_code(&code).await.unwrap();
     ada.sessions().join(&code, hero.id).await.unwrap();
-    seer.sessions().start(game.id).await.unwrap();
-    let check = NewRoll::check(game.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
+    seer.sessions().start(session.id).await.unwrap();
+    let check = NewRoll::check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
     ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
-    let wave = NewEvent { session_id: game.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
+    let wave = NewEvent { session_id: session.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
     ada.events().send(wave).await.unwrap();
     let search = LobbyFilter { search: Some("Morgana".into()), ..Default::default() };
     sparc.as_anon().sessions().lobby(&search, None).await.unwrap();
     let _ = ada.sessions().start(Uuid::new_v4()).await;
     let _ = sparc.as_anon().characters().list().await;
-    seer.sessions().complete(game.id).await.unwrap();
+    seer.sessions().complete(session.id).await.unwrap();
     ada.users().close_account(ada.user_id().unwrap()).await.unwrap();
     drop(guard);
 
     let log = log.text();
-    for personal in [
+    for personal_text in [
         "postgres://",
         "secret.example",
         "Adalbert",
@@ -112,18 +114,19 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
         "Nowhereton",
         code.as_str(),
     ] {
-        let line = log.lines().find(|line| line.contains(personal));
-        assert!(line.is_none(), "{personal} is in the log: {}", line.unwrap());
+        let line = log.lines().find(|line| line.contains(personal_text));
+        assert!(line.is_none(), "{personal_text} is in the log: {}", line.unwrap());
     }
     let is_logged = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-    let (session, user) = (format!("session={}", game.id), format!("identity={}", ada.user_id().unwrap()));
+    let (session_field, identity_field) =
+        (format!("session={}", session.id), format!("identity={}", ada.user_id().unwrap()));
     assert!(
         is_logged(&[
             "dice.roll{",
             "sparc::operation: close",
             "operation=\"dice.roll\"",
-            &session,
-            &user,
+            &session_field,
+            &identity_field,
             "outcome=\"done\"",
             "retries=0",
             "duration_us="

@@ -1,5 +1,5 @@
-//! Row streams that are not read, or not to their end, and statements between two rows of a stream: no row is lost, and
-//! no caller waits forever.
+//! Row streams that are not read to their end, and statements between two rows of a stream: no row is lost, and no
+//! caller waits forever.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use sparc::service::{Error, Operations, Options, Sparc};
 
 use crate::world::World;
 
-fn rows(count: u32) -> Statement {
+/// Returns a query with `count` rows, numbered from 1.
+fn query_rows(count: u32) -> Statement {
     let sql = format!("SELECT i, repeat('x', 100) FROM generate_series(1, {count}) AS i");
     Statement::from_string(DbBackend::Postgres, sql)
 }
@@ -28,9 +29,9 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let id = world.new_account().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(id);
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
-        let started = Instant::now();
+        let started_at = Instant::now();
         let tx = ada.begin().await.unwrap();
-        let mut stream = tx.stream_raw(rows(count)).await.unwrap();
+        let mut stream = tx.stream_raw(query_rows(count)).await.unwrap();
         assert_eq!(tx.users().me().await.unwrap().id, id, "{count}");
         assert_eq!(first_column(stream.next().await.unwrap()), 1);
         let inner = tx.begin().await.unwrap();
@@ -39,7 +40,7 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
         let rest: Vec<_> = stream.map(first_column).collect().await;
         assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream may be lost");
         tx.commit().await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(10), "{count}");
+        assert!(started_at.elapsed() < Duration::from_secs(10), "{count}");
     }
 }
 
@@ -49,7 +50,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let id = world.new_account().await;
     let sparc = connect_with_one_connection(&world, Duration::from_millis(300)).await;
     let ada = sparc.as_user(id);
-    let stream = ada.stream_raw(rows(1_000_000)).await.unwrap();
+    let stream = ada.stream_raw(query_rows(1_000_000)).await.unwrap();
     let mut tries = 0;
     while ada.users().me().await.is_err() {
         tries += 1;
@@ -59,7 +60,7 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     assert_fails!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
 
     let tx = ada.begin().await.unwrap();
-    let unread = tx.stream_raw(rows(1_000_000)).await.unwrap();
+    let unread = tx.stream_raw(query_rows(1_000_000)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let refused = tx.users().me().await;
     drop(unread);
@@ -73,17 +74,17 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
     let player = world.new_player().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.id);
-    let write = |name: &str| {
+    let update_bio = |bio: &str| {
         let sql = format!(
-            "WITH written AS (UPDATE users SET bio = '{name}' WHERE id = '{}' RETURNING id)
+            "WITH written AS (UPDATE users SET bio = '{bio}' WHERE id = '{}' RETURNING id)
              SELECT id FROM written, generate_series(1, 2)",
             player.id
         );
         Statement::from_string(DbBackend::Postgres, sql)
     };
-    let mut stream = ada.stream_raw(write("read")).await.unwrap();
+    let mut stream = ada.stream_raw(update_bio("read")).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
-    // A commit that did not wait for the reader would be over by then.
+    // A commit that does not wait for the reader would be over after this pause.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
         world.owner().value::<Option<String>>("SELECT bio FROM users").await,
@@ -98,9 +99,9 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
         player.id
     );
-    let changed = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-    let changed = changed.try_collect::<Vec<_>>().await.map_err(Error::from);
-    assert_fails!(changed, Error::IdentityChanged);
+    let stream = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
+    let outcome = stream.try_collect::<Vec<_>>().await.map_err(Error::from);
+    assert_fails!(outcome, Error::IdentityChanged);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
 }
 
@@ -108,15 +109,15 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
 async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let world = World::new().await;
     let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(world.new_account().await);
-    let failing =
+    let failing_query =
         || Statement::from_string(DbBackend::Postgres, "SELECT 1000 / (500 - i) FROM generate_series(1, 1000) AS i");
     let tx = ada.begin().await.unwrap();
-    let read = tx.stream_raw(failing()).await.unwrap().try_collect::<Vec<_>>().await;
-    assert!(read.is_err());
+    let outcome = tx.stream_raw(failing_query()).await.unwrap().try_collect::<Vec<_>>().await;
+    assert!(outcome.is_err());
     assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
     // The stream is dropped before its failing row is read.
     let tx = ada.begin().await.unwrap();
-    let mut stream = tx.stream_raw(failing()).await.unwrap();
+    let mut stream = tx.stream_raw(failing_query()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
     assert_fails!(tx.users().me().await, Error::TransactionFailed);

@@ -35,7 +35,7 @@ async fn is_silent(stream: &mut Subscriptions) -> bool {
 }
 
 #[tokio::test]
-async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed() {
+async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_added_and_removed() {
     let world = World::new().await;
     let sparc = new_handle(&world).await;
     let mut games = Vec::new();
@@ -43,13 +43,14 @@ async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed
         games.push(world.new_active_session(1).await);
     }
     let [first, second, third] = [0, 1, 2].map(|index| games[index].session);
-    let earlier = event_numbers(&world, second).await;
+    let earlier_numbers = event_numbers(&world, second).await;
     let mut stream =
-        sparc.as_service().events().subscribe_many([(first, None), (second, Some(earlier[0]))]).await.unwrap();
+        sparc.as_service().events().subscribe_many([(first, None), (second, Some(earlier_numbers[0]))]).await.unwrap();
     for game in &games {
         write_events(&game.players[0].person, game.session, 70).await;
     }
     let mut expected = BTreeMap::new();
+    // Each session has two events so far. The first subscription starts after both, the second after one of them.
     expected.insert(first, event_numbers(&world, first).await.split_off(2));
     expected.insert(second, event_numbers(&world, second).await.split_off(1));
     let count = expected.values().map(Vec::len).sum();
@@ -83,45 +84,48 @@ async fn each_session_of_a_stream_is_in_order_while_others_are_added_and_removed
 }
 
 #[tokio::test]
-async fn a_refusal_for_one_session_ends_only_that_session() {
+async fn an_error_for_one_session_ends_the_events_of_that_session_only() {
     let world = World::new().await;
     let sparc = new_handle(&world).await;
-    let (mine, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let ada = sparc.as_user(mine.players[0].id);
+    let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let ada = sparc.as_user(game.players[0].id);
     let unknown = Uuid::new_v4();
-    let mut stream =
-        ada.events().subscribe_many([(mine.session, None), (other.session, None), (unknown, Some(3))]).await.unwrap();
+    let mut stream = ada
+        .events()
+        .subscribe_many([(game.session, None), (other_game.session, None), (unknown, Some(3))])
+        .await
+        .unwrap();
     let mut refused = BTreeMap::new();
     for _ in 0..2 {
         let (session, outcome) = next(&mut stream).await.unwrap();
         refused.insert(session, outcome.unwrap_err().code());
     }
-    assert_eq!(refused, BTreeMap::from([(other.session, "not_allowed"), (unknown, "not_allowed")]));
-    assert_eq!(stream.add(other.session, None).await.unwrap_err().code(), "not_allowed");
-    assert_eq!(stream.add(mine.session, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
-    write_events(&mine.players[0].person, mine.session, 2).await;
+    assert_eq!(refused, BTreeMap::from([(other_game.session, "not_allowed"), (unknown, "not_allowed")]));
+    assert_eq!(stream.add(other_game.session, None).await.unwrap_err().code(), "not_allowed");
+    assert_eq!(stream.add(game.session, Some(i64::MAX)).await.unwrap_err().code(), "events_expired");
+    write_events(&game.players[0].person, game.session, 2).await;
     read_events(&mut stream, 2).await;
 
-    world.owner().exec(&format!("DELETE FROM session_players WHERE user_id = '{}'", mine.players[0].id)).await.unwrap();
+    world.owner().exec(&format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].id)).await.unwrap();
     let ended = loop {
         match next(&mut stream).await.unwrap() {
             (_, Ok(_)) => {}
             (session, Err(error)) => break (session, error.code()),
         }
     };
-    assert_eq!(ended, (mine.session, "not_allowed"));
+    assert_eq!(ended, (game.session, "not_allowed"));
     assert!(next(&mut stream).await.is_none(), "the stream must end with its last session");
 
-    let mut service = sparc.as_service().events().subscribe_many([]).await.unwrap();
-    assert!(next(&mut service).await.is_none());
-    service.add(other.session, None).await.unwrap();
-    write_events(&other.players[0].person, other.session, 1).await;
-    read_events(&mut service, 1).await;
-    let anon = sparc.as_anon().events().subscribe_many([(other.session, None)]).await;
-    assert_eq!(anon.unwrap_err().code(), "not_signed_in");
+    let mut service_stream = sparc.as_service().events().subscribe_many([]).await.unwrap();
+    assert!(next(&mut service_stream).await.is_none());
+    service_stream.add(other_game.session, None).await.unwrap();
+    write_events(&other_game.players[0].person, other_game.session, 1).await;
+    read_events(&mut service_stream, 1).await;
+    let by_visitor = sparc.as_anon().events().subscribe_many([(other_game.session, None)]).await;
+    assert_eq!(by_visitor.unwrap_err().code(), "not_signed_in");
     sparc.clone().close().await.unwrap();
-    let (session, outcome) = next(&mut service).await.unwrap();
-    assert_eq!((session, outcome.unwrap_err().code()), (other.session, "pool_closed"));
+    let (session, outcome) = next(&mut service_stream).await.unwrap();
+    assert_eq!((session, outcome.unwrap_err().code()), (other_game.session, "pool_closed"));
 }
 
 #[tokio::test]
@@ -134,7 +138,7 @@ async fn a_closed_account_cannot_subscribe_to_many_sessions() {
     assert_eq!(outcome.unwrap_err().code(), "account_closed");
 }
 
-/// Two handles each have a subscription to every session and one stream of all sessions: 2 * (250 + 250) subscriptions.
+/// Each of two handles has 250 streams of one session and one stream of 250 sessions: 2 * (250 + 250) subscriptions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_sessions() {
     const SESSIONS: usize = 250;
@@ -144,34 +148,34 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
     for _ in 0..SESSIONS {
         games.push(world.new_active_session(1).await);
     }
-    let mut readers = Vec::new();
+    let mut single_streams = Vec::new();
     let all: Vec<_> = games.iter().map(|game| (game.session, None)).collect();
-    let mut gateways = Vec::new();
+    let mut gateway_streams = Vec::new();
     for sparc in [&first_handle, &second_handle] {
-        gateways.push(sparc.as_service().events().subscribe_many(all.clone()).await.unwrap());
+        gateway_streams.push(sparc.as_service().events().subscribe_many(all.clone()).await.unwrap());
         for game in &games {
             let caller = sparc.as_user(game.players[0].id);
-            readers.push((game.session, caller.events().subscribe(game.session, None).await.unwrap()));
+            single_streams.push((game.session, caller.events().subscribe(game.session, None).await.unwrap()));
         }
     }
-    assert_eq!(readers.len() + gateways.len() * SESSIONS, 1000);
-    let mut reading = Vec::new();
-    for (session, mut stream) in readers {
-        reading.push(tokio::spawn(async move {
+    assert_eq!(single_streams.len() + gateway_streams.len() * SESSIONS, 1000);
+    let mut read_tasks = Vec::new();
+    for (session, mut stream) in single_streams {
+        read_tasks.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < 4 {
-                let next = tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("no event arrives");
-                seen.push(next.unwrap().unwrap().seq);
+                let event = tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("no event arrives");
+                seen.push(event.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
             assert!(more.is_err(), "no event may be delivered twice");
             BTreeMap::from([(session, seen)])
         }));
     }
-    for mut gateway in gateways {
-        reading.push(tokio::spawn(async move { read_events(&mut gateway, 4 * SESSIONS).await }));
+    for mut stream in gateway_streams {
+        read_tasks.push(tokio::spawn(async move { read_events(&mut stream, 4 * SESSIONS).await }));
     }
-    let writing = games.iter().map(|game| {
+    let write_tasks = games.iter().map(|game| {
         let (person, session) = (game.players[0].person.clone(), game.session);
         async move {
             for _ in 0..2 {
@@ -179,9 +183,9 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
             }
         }
     });
-    run_together(writing.collect()).await;
-    for reader in reading {
-        for (session, seen) in reader.await.unwrap() {
+    run_together(write_tasks.collect()).await;
+    for task in read_tasks {
+        for (session, seen) in task.await.unwrap() {
             assert_eq!(seen, event_numbers(&world, session).await.split_off(2), "{session}");
         }
     }

@@ -1,4 +1,5 @@
-//! The private server of `testdb`: it creates migrated databases, leaves nothing behind, and reports failed commands.
+//! The private server of `testdb`: it creates migrated databases, leaves nothing behind when the program ends, and
+//! reports failed commands.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ async fn nothing_is_left_of_a_server_when_its_last_handle_is_dropped() {
     let url = server.url().to_owned();
     drop(server);
     assert!(!std::path::Path::new(&folder).exists(), "the data directory must be deleted");
-    let address = url.rsplit_once('@').and_then(|(_, tail)| tail.split_once('/')).unwrap().0;
+    let address = url.rsplit_once('@').and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
     assert!(std::net::TcpStream::connect(address).is_err(), "the server must not listen any more");
 }
 
@@ -47,19 +48,19 @@ async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
     let server = crate::world::server().await;
     let started = Instant::now();
     let database = server.create_migrated().await.unwrap();
-    // The bound is generous: it only checks that nothing waits for a timeout.
-    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(started.elapsed() < Duration::from_secs(30), "nothing may wait for a timeout");
     let db = database.connect(1).await.unwrap();
-    let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
-    let count: i64 = db.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
+    let count: i64 = db.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     assert_eq!(count, Migrator::migrations().len() as i64);
 }
 
-/// Starts this test program again with a single test, which starts a server of its own in the given temporary folder.
+/// Starts this test program again with a single test, which starts its own server. The given folder is its temporary
+/// folder.
 fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
-    // If the tests run as root, the server runs as another user, who must be able to write here.
+    // If the tests run as root, the server runs as another user, who must be able to write to this folder.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "testdb_server::a_migrated_database_is_a_copy_with_the_whole_schema"])
@@ -72,34 +73,31 @@ fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
 
 #[tokio::test]
 async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
-    for (index, milliseconds) in [100, 500, 900, 1400].into_iter().enumerate() {
+    for delay_ms in [100, 500, 900, 1400] {
         for signal in ["-INT", "-KILL"] {
-            let folder = std::env::temp_dir().join(format!("sparc-left-{}-{index}{signal}", std::process::id()));
+            let folder = std::env::temp_dir().join(format!("sparc-left-{}-{delay_ms}{signal}", std::process::id()));
             let mut program = spawn_test_program(&folder);
-            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-            let kill = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
-            assert!(kill.unwrap().success());
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            let kill_status = std::process::Command::new("kill").args([signal, &program.id().to_string()]).status();
+            assert!(kill_status.unwrap().success());
             program.wait().unwrap();
-            // The supervisor first finishes its current step and then cleans up. An empty folder alone does not show
-            // that it has finished, because it may not have created anything yet.
+            // The supervisor first finishes its current step and then cleans up. An empty folder alone does not prove
+            // that the supervisor has finished, because it may not have created anything yet.
             let started = Instant::now();
-            while is_running_in(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
-                assert!(
-                    started.elapsed() < Duration::from_secs(60),
-                    "{signal} after {milliseconds} ms leaves something"
-                );
+            while is_used_as_temporary_folder(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
+                assert!(started.elapsed() < Duration::from_secs(60), "{signal} after {delay_ms} ms leaves something");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();
-            assert!(servers.unwrap().stdout.is_empty(), "{signal} after {milliseconds} ms leaves a server");
+            assert!(servers.unwrap().stdout.is_empty(), "{signal} after {delay_ms} ms leaves a server");
             std::fs::remove_dir(&folder).unwrap();
         }
     }
 }
 
-/// Returns whether a process uses the folder as its temporary folder. Environments are searched, because the command
+/// Returns whether a process has the folder as its temporary folder. This searches environments, because the command
 /// line of a process that is just starting may not name the folder yet.
-fn is_running_in(folder: &std::path::Path) -> bool {
+fn is_used_as_temporary_folder(folder: &std::path::Path) -> bool {
     let variable = format!("TMPDIR={}\0", folder.display());
     let environments = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     environments
@@ -108,7 +106,7 @@ fn is_running_in(folder: &std::path::Path) -> bool {
 }
 
 #[tokio::test]
-async fn a_failed_promotion_is_an_error() {
+async fn promoting_a_server_that_is_no_standby_returns_an_error() {
     let server = Server::start_private(None).await.unwrap();
     let promoted = tokio::task::spawn_blocking(move || server.promote()).await.unwrap();
     let Err(Error::Control(reason)) = promoted else { panic!("{promoted:?}") };

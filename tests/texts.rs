@@ -44,18 +44,20 @@ fn texts() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// A session in which the texts are sent, with the connections of a player and of its Seer.
 struct Game {
-    me: IdentityConnection,
+    player: IdentityConnection,
     seer: IdentityConnection,
     session: Uuid,
     adventure: Uuid,
     draft: Uuid,
-    hero: Uuid,
+    character: Uuid,
 }
 
 /// Resolves to the text as the operation stored it, or to `None` if the operation stores no text.
 type StoredText<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, Error>> + Send + 'a>>;
 
+/// The name of an input, and a function that passes a text to it.
 type TextInput = (&'static str, for<'a> fn(&'a Game, String) -> StoredText<'a>);
 
 macro_rules! text_input {
@@ -64,11 +66,11 @@ macro_rules! text_input {
     };
 }
 
-/// Every input of the service that takes a text which a person writes.
+/// Returns every input of the service that takes a text written by a person.
 fn text_inputs() -> Vec<TextInput> {
     vec![
         text_input!("users.edit display_name", |game, text| {
-            game.me
+            game.player
                 .users()
                 .edit(ProfileChanges { display_name: Some(text), ..Default::default() })
                 .await?
@@ -76,27 +78,29 @@ fn text_inputs() -> Vec<TextInput> {
                 .into()
         }),
         text_input!("users.edit bio", |game, text| {
-            game.me.users().edit(ProfileChanges { bio: Some(Some(text)), ..Default::default() }).await?.bio
+            game.player.users().edit(ProfileChanges { bio: Some(Some(text)), ..Default::default() }).await?.bio
         }),
         text_input!("users.edit avatar_url", |game, text| {
-            game.me
+            game.player
                 .users()
                 .edit(ProfileChanges { avatar_url: Some(Some(text)), ..Default::default() })
                 .await?
                 .avatar_url
         }),
         text_input!("users.by_display_name", |game, text| game
-            .me
+            .player
             .users()
             .by_display_name(&text)
             .await
             .map(|_| None)?),
         text_input!("characters.create name", |game, text| {
-            let created = game.me.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
-            game.me.characters().delete(created.id).await?;
+            let created = game.player.characters().create(NewCharacter { name: text, ..Default::default() }).await?;
+            game.player.characters().delete(created.id).await?;
             Some(created.name)
         }),
-        text_input!("characters.rename", |game, text| Some(game.me.characters().rename(game.hero, &text).await?.name)),
+        text_input!("characters.rename", |game, text| Some(
+            game.player.characters().rename(game.character, &text).await?.name
+        )),
         text_input!("adventures.create name", |game, text| {
             Some(game.seer.adventures().create(NewAdventure { name: text, ..Default::default() }).await?.name)
         }),
@@ -110,12 +114,12 @@ fn text_inputs() -> Vec<TextInput> {
             )
         }),
         text_input!("creatures.add description", |game, text| {
-            let new = NewCreature { name: "Wolf".to_owned(), description: Some(text), ..Default::default() };
-            game.seer.creatures().add(game.adventure, new).await?.description
+            let wolf = NewCreature { name: "Wolf".to_owned(), description: Some(text), ..Default::default() };
+            game.seer.creatures().add(game.adventure, wolf).await?.description
         }),
         text_input!("sessions.create looking_for", |game, text| {
-            let new = NewSession { adventure_id: game.adventure, looking_for: Some(text), ..Default::default() };
-            game.seer.sessions().create(new).await?.looking_for
+            let session = NewSession { adventure_id: game.adventure, looking_for: Some(text), ..Default::default() };
+            game.seer.sessions().create(session).await?.looking_for
         }),
         text_input!("sessions.edit looking_for", |game, text| {
             let changes = SessionChanges { looking_for: Some(Some(text)), ..Default::default() };
@@ -132,30 +136,31 @@ fn text_inputs() -> Vec<TextInput> {
         }),
         text_input!("sessions.set_game_state", |game, text| {
             let state = json!({ "text": text });
-            let kept = game.seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await?.game_state;
-            kept["text"].as_str().map(str::to_owned)
+            let stored =
+                game.seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await?.game_state;
+            stored["text"].as_str().map(str::to_owned)
         }),
         text_input!("sessions.lobby search", |game, text| {
             let filter = LobbyFilter { search: Some(text), ..Default::default() };
-            game.me.sessions().lobby(&filter, None).await.map(|_| None)?
+            game.player.sessions().lobby(&filter, None).await.map(|_| None)?
         }),
         text_input!("dice.roll description", |game, text| {
-            let roll = NewRoll::check(game.session, Roller::Character(game.hero), Attribute::Wit, Difficulty::MIN);
-            game.me.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
+            let roll = NewRoll::check(game.session, Roller::Character(game.character), Attribute::Wit, Difficulty::MIN);
+            game.player.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
         }),
         text_input!("dice.roll source of a modifier", |game, text| {
-            let roll = NewRoll::check(game.session, Roller::Character(game.hero), Attribute::Wit, Difficulty::MIN);
-            let rolled = game.me.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
+            let roll = NewRoll::check(game.session, Roller::Character(game.character), Attribute::Wit, Difficulty::MIN);
+            let rolled = game.player.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
             rolled.modifiers[0]["source"].as_str().map(str::to_owned)
         }),
         text_input!("events.send kind", |game, text| {
             let event = NewEvent { session_id: game.session, kind: text, ..Default::default() };
-            game.me.events().send(event).await?.event_type.strip_prefix("client.").map(str::to_owned)
+            game.player.events().send(event).await?.event_type.strip_prefix("client.").map(str::to_owned)
         }),
         text_input!("events.send payload", |game, text| {
             let payload = json!({ "text": text });
             let event = NewEvent { session_id: game.session, kind: "say".to_owned(), payload, ..Default::default() };
-            game.me.events().send(event).await?.payload["text"].as_str().map(str::to_owned)
+            game.player.events().send(event).await?.payload["text"].as_str().map(str::to_owned)
         }),
     ]
 }
@@ -163,15 +168,15 @@ fn text_inputs() -> Vec<TextInput> {
 #[tokio::test]
 async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() {
     let world = World::new().await;
-    let game = world.new_active_session(1).await;
-    let player = &game.players[0];
+    let game_session = world.new_active_session(1).await;
+    let player = &game_session.players[0];
     let game = Game {
-        me: world.sparc.as_user(player.id),
-        seer: world.sparc.as_user(game.seer.uuid()),
-        session: game.session,
-        adventure: game.adventure,
-        draft: world.new_draft(game.seer.uuid()).await,
-        hero: player.character,
+        player: world.sparc.as_user(player.id),
+        seer: world.sparc.as_user(game_session.seer.uuid()),
+        session: game_session.session,
+        adventure: game_session.adventure,
+        draft: world.new_draft(game_session.seer.uuid()).await,
+        character: player.character,
     };
     let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
     for (description, text) in texts() {
@@ -186,18 +191,18 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("{accepted} accepted, {refused} refused");
-    assert!(accepted > 200 && refused > 50);
+    assert!(accepted > 200 && refused > 50, "most texts are valid in most inputs, and many are not");
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_lone_surrogate_which_a_rust_string_cannot_hold_is_refused() {
+async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let ada = &game.players[0].person;
-    for text in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
+    for document in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(
-            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{text}')",
+            "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{document}')",
             game.session
         );
         let refused = ada.exec(&sql).await.unwrap_err();
@@ -207,10 +212,10 @@ async fn a_lone_surrogate_which_a_rust_string_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_code_is_accepted_as_a_person_would_type_it() {
-    let meant: JoinCode = "ABC234".parse().unwrap();
+fn a_join_code_is_accepted_as_a_person_would_type_it() {
+    let expected: JoinCode = "ABC234".parse().unwrap();
     for typed in ["abc234", " ABC234 ", "abc 234", "ABC-234", "\tAbC234\n"] {
-        assert_eq!(typed.parse::<JoinCode>().ok(), Some(meant.clone()), "{typed:?}");
+        assert_eq!(typed.parse::<JoinCode>().ok(), Some(expected.clone()), "{typed:?}");
     }
     // The first three letters of the fifth text are Cyrillic.
     for typed in ["", "ABC23", "ABC2345", "ABC23!", "АВС234", "ABC\u{0}23", &"A".repeat(1_000_000)] {

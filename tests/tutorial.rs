@@ -7,14 +7,13 @@ use sparc::{
 
 use crate::world::{Person, World};
 
-const OUT_OF_ORDER: (&str, &str) = ("SP021", "tutorial_in_order");
-
+/// Returns whether the database refuses the statement because it does not follow the order of the steps.
 async fn is_out_of_order(person: &Person, sql: &str) -> bool {
-    person.exec(sql).await.unwrap_err().is(OUT_OF_ORDER.0, OUT_OF_ORDER.1)
+    person.exec(sql).await.unwrap_err().is("SP021", "tutorial_in_order")
 }
 
 #[tokio::test]
-async fn both_paths_are_completed_step_by_step() {
+async fn the_steps_of_both_paths_must_be_completed_in_order() {
     let world = World::new().await;
     for path in [TutorialPath::Player, TutorialPath::Seer] {
         let me = world.sparc.as_user(world.new_account().await);
@@ -39,8 +38,8 @@ async fn both_paths_are_completed_step_by_step() {
         }
         let completed = me.tutorial().complete().await.unwrap();
         assert_eq!(completed.completed_steps.len(), steps.len());
-        let again = me.tutorial().complete().await.unwrap();
-        assert_eq!(again.completed_at, completed.completed_at, "completing again must keep completed_at");
+        let repeated = me.tutorial().complete().await.unwrap();
+        assert_eq!(repeated.completed_at, completed.completed_at, "completing again must keep completed_at");
         assert_fails!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
         let restarted = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!(
@@ -51,7 +50,7 @@ async fn both_paths_are_completed_step_by_step() {
 }
 
 #[tokio::test]
-async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
+async fn a_skipped_tutorial_may_still_be_begun() {
     let world = World::new().await;
     let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
@@ -63,11 +62,11 @@ async fn the_tutorial_may_be_skipped_before_it_begins_and_resumed() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_api_cannot_skip_steps() {
+async fn a_user_cannot_skip_steps_with_plain_sql() {
     let world = World::new().await;
-    let me = world.new_user().await;
-    let id = me.uuid();
-    for forged in [
+    let user = world.new_user().await;
+    let id = user.uuid();
+    for insert in [
         format!(
             "INSERT INTO tutorial_progress (user_id, path, current_step) VALUES ('{id}', 'player', 'dice-rolling')"
         ),
@@ -77,46 +76,45 @@ async fn a_client_of_the_api_cannot_skip_steps() {
                  VALUES ('{id}', 'player', '{{welcome,character-basics}}')"
         ),
     ] {
-        assert!(is_out_of_order(&me, &forged).await, "{forged}");
+        assert!(is_out_of_order(&user, &insert).await, "{insert}");
     }
-    me.exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
-    for forged in [
+    user.exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
+    for assignments in [
         "current_step = 'combat-practice'",
         "current_step = 'running-sessions'",
         "completed_at = now()",
         "completed_steps = '{welcome,character-basics,dice-rolling}'",
         "path = 'seer', current_step = 'seer-complete'",
     ] {
-        assert!(is_out_of_order(&me, &format!("UPDATE tutorial_progress SET {forged}")).await, "{forged}");
+        assert!(is_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await, "{assignments}");
     }
-    // A client may go one step further by setting the completed steps, the current step or both.
-    me.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
-    me.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
-    me.exec(
+    // A user may go one step further by setting the completed steps, the current step or both.
+    user.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
+    user.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
+    user.exec(
         "UPDATE tutorial_progress SET current_step = 'dice-rolling', completed_steps = '{welcome,character-basics}'",
     )
     .await
     .unwrap();
     let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(me.value::<String>(steps).await.unwrap(), "welcome character-basics");
+    assert_eq!(user.value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(
-        is_out_of_order(&me, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
+        is_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back must be refused"
     );
     assert!(
-        is_out_of_order(&me, "UPDATE tutorial_progress SET path = 'seer'").await,
-        "half way, a change of the path alone must be refused"
+        is_out_of_order(&user, "UPDATE tutorial_progress SET path = 'seer'").await,
+        "half way, changing only the path must be refused"
     );
-    // A client may change the path if it also returns to the first step.
-    me.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
-    me.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
-    me.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
-    let complete_long_ago = "UPDATE tutorial_progress SET completed_at = '2000-01-01'";
-    me.exec(complete_long_ago).await.unwrap();
+    // A user may change the path if the statement also returns to the first step.
+    user.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
+    user.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
+    user.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
+    user.exec("UPDATE tutorial_progress SET completed_at = '2000-01-01'").await.unwrap();
     assert_eq!(
-        me.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
+        user.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
         1,
-        "the server must set completed_at"
+        "the database must set completed_at itself"
     );
     let set_last_step =
         "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";

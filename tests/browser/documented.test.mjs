@@ -1,18 +1,18 @@
-// The JavaScript in docs/operations.md, "Realtime": each block runs as the document has it. The only change is the path
-// of the events, which the example serves under /api.
+// Runs the two JavaScript blocks of docs/operations.md, "Realtime". The only change to them is the path of the events,
+// which the example serves under /api.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { launch, sqlAsOwner, start } from "./program.mjs";
+import { launchBrowser, sqlAsOwner, startProgram } from "./program.mjs";
 
-const [followWithService, followOnPlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((block) => block[1]);
+const [followWithService, followOnPlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((match) => match[1]);
 
 let browser, program;
 before(async () => {
-  browser = await launch();
-  program = await start(undefined, 1);
+  browser = await launchBrowser();
+  program = await startProgram(undefined, 1);
 });
 after(async () => {
   await browser.close();
@@ -23,9 +23,9 @@ test("with a service, each event is applied once and in order, also across a res
   const page = await browser.newPage();
   await page.goto(program.url);
   const session = (await program.request("GET", "/api/demo-session")).body;
-  const block = followWithService.replace("`/sessions/", "`/api/sessions/");
-  assert.notEqual(block, followWithService);
-  await page.evaluate(([block, session]) => {
+  const code = followWithService.replace("`/sessions/", "`/api/sessions/");
+  assert.notEqual(code, followWithService);
+  await page.evaluate(([code, session]) => {
     window.seen = { applied: [], connected: [], loads: 0 };
     const functions = {
       apply: (event) => seen.applied.push(event.seq),
@@ -33,16 +33,16 @@ test("with a service, each event is applied once and in order, also across a res
       showConnected: (isConnected) => seen.connected.push(isConnected),
       showError: (error) => { seen.error = error; },
     };
-    new Function(...Object.keys(functions), "session", `${block}; follow(session)`)(...Object.values(functions), session);
-  }, [block, session]);
+    new Function(...Object.keys(functions), "session", `${code}; follow(session)`)(...Object.values(functions), session);
+  }, [code, session]);
   const waitForApplied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
   await waitForApplied(3);
   await program.stop();
-  program = await start(program.port, 1);
+  program = await startProgram(program.port, 1);
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
-  const before = await page.evaluate(() => seen.applied.length);
+  const appliedBefore = await page.evaluate(() => seen.applied.length);
   sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
-  await waitForApplied(before + 1);
+  await waitForApplied(appliedBefore + 1);
   const seen = await page.evaluate(() => window.seen);
   const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
@@ -58,8 +58,8 @@ test("on the platform, each event is applied once and in order, however broadcas
     on: (_kind, _filter, handler) => { receive = (seq) => handler({ payload: { seq } }); },
     subscribe: (handler) => { changeStatus = handler; },
   };
-  const rows = (last) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > last).map((seq) => ({ seq })) }));
-  const query = { select: () => query, eq: () => query, gt: (_column, last) => ({ order: () => rows(last) }) };
+  const rowsAfter = (last) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > last).map((seq) => ({ seq })) }));
+  const query = { select: () => query, eq: () => query, gt: (_column, last) => ({ order: () => rowsAfter(last) }) };
   const supabase = { channel: () => channel, from: () => query };
   new Function("supabase", "sessionId", "apply", followOnPlatform)(supabase, "a session", (event) => applied.push(event.seq));
 

@@ -3,13 +3,13 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { launch, sqlAsOwner, start, token } from "./program.mjs";
+import { launchBrowser, sqlAsOwner, startProgram, token } from "./program.mjs";
 
 let browser, program;
 const contexts = [];
 before(async () => {
-  browser = await launch();
-  program = await start(undefined, 3.5);
+  browser = await launchBrowser();
+  program = await startProgram(undefined, 3.5);
 });
 after(async () => {
   await browser.close();
@@ -17,8 +17,8 @@ after(async () => {
 });
 afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
 
-/** Opens a page in a context of its own. It may send requests only to the program, and no script may fail. */
-async function open(path = "/", options = {}) {
+/** Opens a page in its own browser context. Fails if the page sends a request elsewhere, or if a script fails. */
+async function openPage(path = "/", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   contexts.push(context);
   const page = await context.newPage();
@@ -61,31 +61,31 @@ const waitForRoll = async (page, id) => {
 };
 
 test("the page shows the game live within ten seconds", async () => {
-  const page = await open();
+  const page = await openPage();
   await page.locator("#feed .is-new").first().waitFor({ timeout: 10000 });
   await page.locator("#line", { hasText: "Live" }).waitFor({ timeout: 1000 });
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
-  // All later tests use the default pace, at which the game does not end before them.
+  // The later tests use the default pace, at which the game lasts longer than the tests.
   await program.stop();
-  program = await start(program.port);
+  program = await startProgram(program.port);
 });
 
 test("a roll in one window appears in the other with the same dice and the same animation", async () => {
-  const [player, watcher] = [await open(), await open()];
+  const [player, watcher] = [await openPage(), await openPage()];
   await waitForLive(watcher);
   await sitDown(player, "Elowen");
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor();
   const rolled = await roll(player, "might");
-  const [here, there] = await Promise.all([waitForRoll(player, rolled.id), waitForRoll(watcher, rolled.id)]);
-  assert.deepEqual(there, here);
-  assert.equal(here.label, `Dice: ${rolled.results.join(", ")}`);
+  const [playersDice, watchersDice] = await Promise.all([waitForRoll(player, rolled.id), waitForRoll(watcher, rolled.id)]);
+  assert.deepEqual(watchersDice, playersDice);
+  assert.equal(playersDice.label, `Dice: ${rolled.results.join(", ")}`);
   await watcher.locator("#feed li", { hasText: "Elowen" }).last().waitFor();
   await leave(player);
   await watcher.locator(".seat", { hasText: "Elowen" }).waitFor({ state: "detached" });
 });
 
 test("a visitor sees no controls for players, and a player none for the Seer", async () => {
-  const page = await open();
+  const page = await openPage();
   await waitForLive(page);
   assert.equal(await page.getByRole("button", { name: /^Roll / }).count(), 0);
   assert.equal(await page.getByRole("button", { name: "Say" }).count(), 0);
@@ -96,7 +96,7 @@ test("a visitor sees no controls for players, and a player none for the Seer", a
 });
 
 test("after a restart of the program, no event is lost or duplicated", async () => {
-  const [player, watcher] = [await open(), await open()];
+  const [player, watcher] = [await openPage(), await openPage()];
   await sitDown(player, "Hob");
   await waitForLive(watcher);
   const session = await demoSessionId();
@@ -108,39 +108,39 @@ test("after a restart of the program, no event is lost or duplicated", async () 
       window.receiveEvent = (event) => { window.arrived.push(event.seq); receive(event); };
     });
   }
-  const from = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
-  const before = await roll(player, "might");
-  await waitForRoll(watcher, before.id);
+  const firstSeq = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
+  const rollBefore = await roll(player, "might");
+  await waitForRoll(watcher, rollBefore.id);
   await program.stop();
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
   // Other clients write while the program is stopped.
   for (const text of ["one", "two", "three"]) {
     sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
   }
-  program = await start(program.port);
+  program = await startProgram(program.port);
   for (const page of [player, watcher]) {
     await page.getByText("Nothing was missed").waitFor();
     for (const text of ["one", "two", "three"]) assert.equal(await page.locator("#feed li", { hasText: `while away, ${text}` }).count(), 1);
   }
-  const after = await roll(player, "grace");
-  await Promise.all([waitForRoll(player, after.id), waitForRoll(watcher, after.id)]);
-  const to = Number(sqlAsOwner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${after.id}'`));
-  const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${from} AND seq <= ${to}`);
+  const rollAfter = await roll(player, "grace");
+  await Promise.all([waitForRoll(player, rollAfter.id), waitForRoll(watcher, rollAfter.id)]);
+  const lastSeq = Number(sqlAsOwner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${rollAfter.id}'`));
+  const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${firstSeq} AND seq <= ${lastSeq}`);
   for (const page of [player, watcher]) {
-    const arrived = (await page.evaluate("arrived")).filter((seq) => seq > from && seq <= to);
+    const arrived = (await page.evaluate("arrived")).filter((seq) => seq > firstSeq && seq <= lastSeq);
     assert.deepEqual(arrived, JSON.parse(written));
   }
   await leave(player);
 });
 
 test("when events have been deleted, the page says to reload", async () => {
-  const page = await open();
+  const page = await openPage();
   await waitForLive(page);
   const session = await demoSessionId();
   await page.locator("#feed li").first().waitFor();
   await program.stop();
   sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${session}'`);
-  program = await start(program.port);
+  program = await startProgram(program.port);
   await page.getByText("You were away for too long").waitFor();
   await page.getByRole("button", { name: "Reload the session" }).click();
   await waitForLive(page);
@@ -148,7 +148,7 @@ test("when events have been deleted, the page says to reload", async () => {
 });
 
 test("a token that expires while watching is renewed with one click", async () => {
-  const page = await open();
+  const page = await openPage();
   await sitDown(page, "Sable");
   await leave(page);
   const id = await page.evaluate("me.profile.id");
@@ -162,14 +162,15 @@ test("a token that expires while watching is renewed with one click", async () =
 });
 
 test("a visitor can take a seat and roll with only the keyboard, and the focus is always visible", async () => {
-  const page = await open();
+  const page = await openPage();
   await waitForLive(page);
   const tabTo = async (name) => {
     for (let presses = 0; presses < 40; presses += 1) {
       await page.keyboard.press("Tab");
       const [found, outline] = await page.evaluate(() => {
         const focused = document.activeElement;
-        return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(focused.matches("input[type=radio]") ? focused.closest("label") : focused).outlineStyle];
+        const outlined = focused.matches("input[type=radio]") ? focused.closest("label") : focused;
+        return [focused.getAttribute("aria-label") ?? focused.textContent, getComputedStyle(outlined).outlineStyle];
       });
       assert.notEqual(outline, "none", `the focus on ${found} must be visible`);
       if (found.trim().startsWith(name)) return;
@@ -194,7 +195,7 @@ test("a visitor can take a seat and roll with only the keyboard, and the focus i
 });
 
 test("a visitor runs a game as its Seer: players join and roll", async () => {
-  const page = await open("/#/lobby");
+  const page = await openPage("/#/lobby");
   await page.getByRole("button", { name: "Run a game" }).click();
   await page.getByLabel("The Lantern Road").check();
   await page.getByRole("button", { name: "Open the session" }).click();
@@ -213,27 +214,32 @@ test("a visitor runs a game as its Seer: players join and roll", async () => {
 
 test("no page scrolls sideways on a phone, in dark or light mode", async () => {
   for (const colorScheme of ["dark", "light"]) {
-    const page = await open("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
+    const page = await openPage("/", { viewport: { width: 360, height: 740 }, colorScheme, hasTouch: true, isMobile: true });
     await waitForLive(page);
-    const widthAndOverflowing = () => page.evaluate(() => [document.documentElement.scrollWidth, ...[...document.querySelectorAll("header *, main *, dialog *")].filter((one) => !one.closest("svg, .dice, .hush, .seats") && one.getBoundingClientRect().right > 361).map((one) => one.outerHTML.slice(0, 80))]);
-    assert.deepEqual(await widthAndOverflowing(), [360], "watching");
+    // Returns the width of the page, followed by the elements that are cut off at its right edge.
+    const widthAndCutElements = () => page.evaluate(() => {
+      const isCut = (element) => !element.closest("svg, .dice, .hush, .seats") && element.getBoundingClientRect().right > 361;
+      const cut = [...document.querySelectorAll("header *, main *, dialog *")].filter(isCut);
+      return [document.documentElement.scrollWidth, ...cut.map((element) => element.outerHTML.slice(0, 80))];
+    });
+    assert.deepEqual(await widthAndCutElements(), [360], "watching");
     await sitDown(page, "Little Rook of the Long Meadow by the River");
-    assert.deepEqual(await widthAndOverflowing(), [360], "playing");
+    assert.deepEqual(await widthAndCutElements(), [360], "playing");
     await leave(page);
     for (const path of ["lobby", "characters"]) {
       await page.evaluate((path) => { location.hash = `#/${path}`; }, path);
       await page.getByRole("heading", { level: 1, name: path === "lobby" ? "Find a session" : "Characters" }).waitFor();
-      assert.deepEqual(await widthAndOverflowing(), [360], path);
+      assert.deepEqual(await widthAndCutElements(), [360], path);
     }
     await page.getByRole("button", { name: "New character" }).click();
-    assert.deepEqual(await widthAndOverflowing(), [360], "the dialog");
+    assert.deepEqual(await widthAndCutElements(), [360], "the dialog");
   }
 });
 
 test("dark and light mode differ, and texts have enough contrast in both", async () => {
   const backgrounds = [];
   for (const colorScheme of ["dark", "light"]) {
-    const page = await open("/", { colorScheme });
+    const page = await openPage("/", { colorScheme });
     await waitForLive(page);
     backgrounds.push(await page.evaluate("getComputedStyle(document.body).backgroundColor"));
     const lowContrast = await page.evaluate(() => {
@@ -243,14 +249,20 @@ test("dark and light mode differ, and texts have enough contrast in both", async
         for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
         return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
       };
-      const luminance = (colour) => { const [r, g, b] = colour.map((part) => (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)); return .2126 * r + .7152 * g + .0722 * b; };
-      const texts = [...document.querySelectorAll("header *, main *")].filter((one) => !one.closest(".scene, .tray, [disabled]") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && one.checkVisibility());
-      return texts.flatMap((one) => {
+      // Luminance and contrast are those of WCAG, which requires a contrast of at least 4.5.
+      const luminance = (colour) => {
+        const [red, green, blue] = colour.map((part) => (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4));
+        return .2126 * red + .7152 * green + .0722 * blue;
+      };
+      const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+      const texts = [...document.querySelectorAll("header *, main *")].filter(
+        (element) => !element.closest(".scene, .tray, [disabled]") && hasText(element) && element.checkVisibility());
+      return texts.flatMap((element) => {
         const layers = [];
-        for (let parent = one; parent; parent = parent.parentElement) layers.unshift(getComputedStyle(parent).backgroundColor);
-        const [background, foreground] = [blend(layers), blend([...layers, getComputedStyle(one).color])].map(luminance);
+        for (let parent = element; parent; parent = parent.parentElement) layers.unshift(getComputedStyle(parent).backgroundColor);
+        const [background, foreground] = [blend(layers), blend([...layers, getComputedStyle(element).color])].map(luminance);
         const contrast = (Math.max(background, foreground) + .05) / (Math.min(background, foreground) + .05);
-        return contrast < 4.5 ? [`${one.className || one.tagName} "${one.textContent.slice(0, 30)}" ${contrast.toFixed(2)}`] : [];
+        return contrast < 4.5 ? [`${element.className || element.tagName} "${element.textContent.slice(0, 30)}" ${contrast.toFixed(2)}`] : [];
       });
     });
     assert.deepEqual(lowContrast, [], colorScheme);
@@ -259,7 +271,7 @@ test("dark and light mode differ, and texts have enough contrast in both", async
 });
 
 test("with reduced motion, nothing is animated", async () => {
-  const page = await open("/", { reducedMotion: "reduce" });
+  const page = await openPage("/", { reducedMotion: "reduce" });
   await sitDown(page, "Aldith");
   await waitForRoll(page, (await roll(page, "heart")).id);
   assert.equal(await page.evaluate("document.getAnimations().length"), 0);
@@ -267,7 +279,7 @@ test("with reduced motion, nothing is animated", async () => {
 });
 
 test("every control has an accessible name", async () => {
-  const page = await open();
+  const page = await openPage();
   await sitDown(page, "Corvin");
   const client = await page.context().newCDPSession(page);
   const rolesWithoutName = async () => {

@@ -14,22 +14,22 @@ export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
 export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
 /** Starts Chromium. */
-export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+export const launchBrowser = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
 /** Runs SQL as the owner of the database. */
 export function sqlAsOwner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
 
-const jwk = (pair, kid) => ({ ...pair.publicKey.export({ format: "jwk" }), kid, use: "sig" });
+const jwk = (keyPair, kid) => ({ ...keyPair.publicKey.export({ format: "jwk" }), kid, use: "sig" });
 const jwksFolder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
 process.on("exit", () => rmSync(jwksFolder, { recursive: true, force: true }));
-const jwks = join(jwksFolder, "jwks.json");
-writeFileSync(jwks, JSON.stringify({ keys: [jwk(ec, "the-curve"), jwk(rsa, "the-primes")] }));
+const jwksPath = join(jwksFolder, "jwks.json");
+writeFileSync(jwksPath, JSON.stringify({ keys: [jwk(ec, "ec-key"), jwk(rsa, "rsa-key")] }));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
-/** Creates a token for the user `sub`. The options replace the header, claims or key of a valid token. */
+/** Creates a token for the user `sub`. The options replace parts of a valid token: its header, claims or key. */
 export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const signingInput = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
@@ -55,11 +55,11 @@ async function freePort() {
  * Starts the program, on a free port if none is given. `pace` is the number of seconds between two actions of the demo
  * game; at the default, the game lasts longer than the tests.
  */
-export async function start(port, pace = 12) {
+export async function startProgram(port, pace = 12) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
     stdio: ["ignore", "pipe", "inherit"],
-    env: { ...process.env, JWT_SECRET: secret, JWKS: jwks },
+    env: { ...process.env, JWT_SECRET: secret, JWKS: jwksPath },
   });
   const exit = once(program, "exit");
   await Promise.race([once(program.stdout, "data"), exit.then(([code]) => { throw new Error(`the program exited with ${code}`); })]);

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { ec, rsa, sqlAsOwner, start, token } from "./program.mjs";
+import { ec, rsa, sqlAsOwner, startProgram, token } from "./program.mjs";
 
 let program, ada;
 before(async () => {
-  program = await start();
+  program = await startProgram();
   ada = (await program.request("POST", "/api/visitors", { body: { display_name: "Ada" } })).body;
 });
 after(() => program.stop());
@@ -18,20 +18,20 @@ const nameOrRefusal = async (token) => {
 };
 
 test("tokens signed with the shared secret or a published key are accepted", async () => {
-  for (const change of [{}, { alg: "ES256" }, { alg: "ES256", kid: "the-curve" }, { alg: "RS256" }, { alg: "RS256", kid: "the-primes" }]) {
-    assert.equal(await nameOrRefusal(token(ada.profile.id, change)), "Ada", JSON.stringify(change));
+  for (const options of [{}, { alg: "ES256" }, { alg: "ES256", kid: "ec-key" }, { alg: "RS256" }, { alg: "RS256", kid: "rsa-key" }]) {
+    assert.equal(await nameOrRefusal(token(ada.profile.id, options)), "Ada", JSON.stringify(options));
   }
   assert.equal(await nameOrRefusal(ada.token), "Ada");
 });
 
 test("all other tokens are refused", async () => {
   const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
-  const spki = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
+  const publicKeyPem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
   const invalidTokens = {
     "another secret": token(id, { key: "x".repeat(32) }),
     "no signature": token(id, { alg: "none" }),
-    "the public key as a secret": token(id, { key: spki(rsa) }),
-    "the other public key as a secret": token(id, { key: spki(ec) }),
+    "the public key as a secret": token(id, { key: publicKeyPem(rsa) }),
+    "the other public key as a secret": token(id, { key: publicKeyPem(ec) }),
     "a key that is not published": token(id, { alg: "ES256", kid: "another" }),
     "another audience": token(id, { aud: "anon" }),
     "no audience": token(id, { aud: undefined }),
@@ -63,11 +63,11 @@ test("an invalid input is refused with the name of the wrong field", async () =>
   const { status, body } = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
   assert.deepEqual([status, body.code], [422, "invalid_input"]);
   assert.match(body.message, /klass/);
-  const short = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "H" } });
-  assert.deepEqual([short.status, short.body.code], [422, "invalid_value"]);
+  const shortName = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "H" } });
+  assert.deepEqual([shortName.status, shortName.body.code], [422, "invalid_value"]);
 });
 
-test("refusals must not be cached by the browser", async () => {
+test("a refusal has a header that keeps the browser from caching it", async () => {
   const session = (await program.request("GET", "/api/demo-session")).body;
   const response = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([response.status, (await response.json()).code, response.headers.get("cache-control")], [410, "events_expired", "no-store"]);
@@ -76,8 +76,8 @@ test("refusals must not be cached by the browser", async () => {
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
   const first = await program.request("GET", "/api/lobby?free_seats=1");
   assert.ok(first.body.items.length >= 3);
-  const wrong = await program.request("GET", "/api/lobby?free_seats=1&after=7");
-  assert.deepEqual([wrong.status, wrong.body.code], [400, "bad_cursor"]);
+  const refused = await program.request("GET", "/api/lobby?free_seats=1&after=7");
+  assert.deepEqual([refused.status, refused.body.code], [400, "bad_cursor"]);
 });
 
 test("every route is described with the service's types", async () => {

@@ -11,7 +11,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const secret = randomUUID() + randomUUID();
 const login = `authenticator_${randomUUID().slice(0, 8)}`;
 
-/** Runs SQL as the schema's owner, for what the platform does outside of the API, and returns the output. */
+/** Runs SQL as the schema's owner and returns the output. Used for what the platform does outside of its API. */
 export function sqlAsOwner(sql) {
   return execFileSync("psql", [process.env.DATABASE_URL, "-XAtqc", sql], { encoding: "utf8" }).trim();
 }
@@ -25,7 +25,7 @@ async function freePort() {
 }
 
 /** Starts PostgREST. Returns its URL, a function that stops it, and functions that return clients. */
-export async function start() {
+export async function startApi() {
   // As on the platform, the role that logs in has no privileges of its own, but may become each of the API's roles.
   const password = randomUUID();
   sqlAsOwner(`CREATE ROLE ${login} LOGIN NOINHERIT PASSWORD '${password}'; GRANT anon, authenticated, service_role TO ${login}`);
@@ -51,8 +51,8 @@ export async function start() {
   server.stderr.on("data", (text) => (log += text));
   const url = `http://127.0.0.1:${port}`;
   for (let tries = 0; ; tries += 1) {
-    const answer = await fetch(`${url}/adventures`).catch(() => null);
-    if (answer?.status === 200) break;
+    const response = await fetch(`${url}/adventures`).catch(() => null);
+    if (response?.status === 200) break;
     if (tries > 200) throw new Error(`PostgREST does not answer: ${log}`);
     await new Promise((passed) => setTimeout(passed, 50));
   }
@@ -72,9 +72,9 @@ const base64url = (value) => Buffer.from(typeof value === "string" ? value : JSO
 
 /** Creates a token with the given claims. The options replace the key or the algorithm of a valid token. */
 export function token(claims, { key = secret, algorithm = "HS256" } = {}) {
-  const head = `${base64url({ alg: algorithm, typ: "JWT" })}.${base64url(claims)}`;
-  const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(head).digest("base64url");
-  return `${head}.${signature}`;
+  const signingInput = `${base64url({ alg: algorithm, typ: "JWT" })}.${base64url(claims)}`;
+  const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(signingInput).digest("base64url");
+  return `${signingInput}.${signature}`;
 }
 
 /** Returns a client that sends a token with the given claims. */

@@ -1,16 +1,16 @@
 // Attacks through the API: what docs/generated/access.md says is refused, what can be attempted only through an API,
-// and what the API's description of itself reveals.
+// and what the API's OpenAPI description reveals.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { newCharacter, sqlAsOwner, rows, start, token, outcome } from "./api.mjs";
+import { newCharacter, sqlAsOwner, rows, startApi, token, outcome } from "./api.mjs";
 
 let server;
 let seer, ada, stranger, service, visitor;
 let adventure, session, character, strangersCharacter, failedRoll, draft;
 
 before(async () => {
-  server = await start();
+  server = await startApi();
   [seer, ada, stranger] = [server.createAccount(), server.createAccount(), server.createAccount()];
   [service, visitor] = [server.service(), server.visitor()];
   const published = { creator_id: seer.id, name: "The Drowned Ford", is_valid: true, status: "published" };
@@ -64,11 +64,11 @@ test("counting reveals no more than reading", async () => {
   assert.deepEqual(sum, [{ sum: null }]);
 });
 
-test("nobody writes what is not theirs to write", () => {
+test("nobody writes what they may not write", () => {
   const roll = { session_id: session.id, character_id: character.id, attribute: "might", difficulty: 10, roll_type: "attack" };
   const event = { session_id: session.id, event_type: "client.hello" };
   const seat = { session_id: session.id, user_id: stranger.id, character_id: strangersCharacter.id };
-  const change = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
+  const update = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
   return assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session in another user's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
@@ -79,21 +79,21 @@ test("nobody writes what is not theirs to write", () => {
     ["verifying one's own profile", denied, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
     ["changing one's own number of games", denied, () => ada.api.from("users").update({ games_run: 99 }).eq("id", ada.id)],
     ["another user's name", "none", () => stranger.api.from("users").update({ display_name: "X" }).eq("id", ada.id).select("id")],
-    ["one's own level", denied, change(ada, "characters", { level: 10 }, character.id)],
-    ["giving away a character", denied, change(ada, "characters", { user_id: stranger.id }, character.id)],
-    ["another user's character", "none", change(stranger, "characters", { name: "Mine" }, character.id)],
-    ["validating one's own adventure", denied, change(seer, "adventures", { is_valid: true }, draft.id)],
-    ["publishing an invalid adventure", "23514", change(seer, "adventures", { status: "published" }, draft.id)],
-    ["another user's session", "none", change(ada, "sessions", { status: "paused" }, session.id)],
-    ["the Seer of a session", denied, change(seer, "sessions", { seer_id: ada.id }, session.id)],
-    ["the number of seats taken", denied, change(seer, "sessions", { seats_taken: 0 }, session.id)],
-    ["one's own heroic saves", denied, change(ada, "session_players", { heroic_saves_used: 0 }, session.id, "session_id")],
+    ["one's own level", denied, update(ada, "characters", { level: 10 }, character.id)],
+    ["giving away a character", denied, update(ada, "characters", { user_id: stranger.id }, character.id)],
+    ["another user's character", "none", update(stranger, "characters", { name: "Mine" }, character.id)],
+    ["validating one's own adventure", denied, update(seer, "adventures", { is_valid: true }, draft.id)],
+    ["publishing an invalid adventure", "23514", update(seer, "adventures", { status: "published" }, draft.id)],
+    ["another user's session", "none", update(ada, "sessions", { status: "paused" }, session.id)],
+    ["the Seer of a session", denied, update(seer, "sessions", { seer_id: ada.id }, session.id)],
+    ["the number of seats taken", denied, update(seer, "sessions", { seats_taken: 0 }, session.id)],
+    ["one's own heroic saves", denied, update(ada, "session_players", { heroic_saves_used: 0 }, session.id, "session_id")],
     ["results of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, results: [6, 6, 6, 6, 6] })],
     ["outcome of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, outcome: "critical_success" })],
     ["time of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, created_at: "2020-01-01" })],
     ["a roll by a stranger", denied, () => stranger.api.from("dice_rolls").insert(roll)],
     ["a roll with too large a modifier", "23514", () => ada.api.from("dice_rolls").insert({ ...roll, modifiers: [{ type: "flat", value: 99, source: "me" }] })],
-    ["changing a roll", denied, change(ada, "dice_rolls", { success: true }, failedRoll.id)],
+    ["changing a roll", denied, update(ada, "dice_rolls", { success: true }, failedRoll.id)],
     ["deleting a roll", denied, () => ada.api.from("dice_rolls").delete().eq("id", failedRoll.id)],
     ["an event by a stranger", denied, () => stranger.api.from("session_events").insert(event)],
     ["an event of a kind that only the service sends", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
@@ -120,10 +120,10 @@ test("schemas that are not exposed cannot be reached", async () => {
     assert.equal((await request("/users", { ...ada.headers, "Accept-Profile": schema })).status, 406, schema);
   }
   for (const name of ["join_by_code", "close_account", "is_server", "archive_sessions", "erase_account", "clean_events"]) {
-    const post = { method: "POST", body: "{}", headers: { ...ada.headers, "Content-Type": "application/json" } };
-    assert.equal((await request(`/rpc/${name}`, {}, post)).status, 404, name);
-    post.headers["Content-Profile"] = "private";
-    assert.equal((await request(`/rpc/${name}`, {}, post)).status, 406, name);
+    const postOptions = { method: "POST", body: "{}", headers: { ...ada.headers, "Content-Type": "application/json" } };
+    assert.equal((await request(`/rpc/${name}`, {}, postOptions)).status, 404, name);
+    postOptions.headers["Content-Profile"] = "private";
+    assert.equal((await request(`/rpc/${name}`, {}, postOptions)).status, 406, name);
   }
 });
 
@@ -137,21 +137,21 @@ test("a token that is forged, expired or claims too much is refused", async () =
   assert.equal((await requestWith(token({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
   assert.equal((await requestWith(`${token(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
   assert.equal((await requestWith(token({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
-  const nobody = await requestWith(token({ role: "authenticated", exp: soon }));
-  assert.deepEqual([nobody.status, nobody.body], [200, []], "a token without a subject");
+  const withoutSubject = await requestWith(token({ role: "authenticated", exp: soon }));
+  assert.deepEqual([withoutSubject.status, withoutSubject.body], [200, []], "a token without a subject");
   const malformed = await requestWith(token({ ...claims, sub: "not a uuid" }));
   assert.ok(malformed.status === 400 || malformed.body.length === 0, "a subject that is not a UUID");
 });
 
 test("the API lists only paths that its caller may use", async () => {
-  // Only paths are compared: PostgREST lists the same verbs for every table, whatever its privileges are. The tests
-  // above try the verbs.
+  // Only paths are compared, because PostgREST lists the same methods for every table, whatever the caller's privileges
+  // are. The tests above try the methods.
   const listedPaths = async (headers) =>
     Object.keys((await request("/", { ...headers, Accept: "application/openapi+json" })).body.paths).sort();
-  const forEverybody = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];
-  const forSignedIn = ["/archived_dice_rolls", "/archived_session_players", "/characters", "/dice_rolls", "/session_events",
+  const pathsForEverybody = ["/", "/adventures", "/archived_sessions", "/creatures", "/profiles", "/rpc/get_session_details", "/sessions", "/users"];
+  const pathsForUsers = ["/archived_dice_rolls", "/archived_session_players", "/characters", "/dice_rolls", "/session_events",
     "/session_players", "/tutorial_progress"];
-  assert.deepEqual(await listedPaths({}), forEverybody);
-  assert.deepEqual(await listedPaths(ada.headers), [...forEverybody, ...forSignedIn].sort());
+  assert.deepEqual(await listedPaths({}), pathsForEverybody);
+  assert.deepEqual(await listedPaths(ada.headers), [...pathsForEverybody, ...pathsForUsers].sort());
   assert.equal(sqlAsOwner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
 });

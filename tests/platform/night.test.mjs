@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { newCharacter, rows, start, outcome } from "./api.mjs";
+import { newCharacter, rows, startApi, outcome } from "./api.mjs";
 
 let server;
-before(async () => (server = await start()));
+before(async () => (server = await startApi()));
 after(() => server.stop());
 
 test("a game night through the API alone", async () => {
@@ -25,20 +25,20 @@ test("a game night through the API alone", async () => {
   const [session] = await rows(seer.api.from("sessions").insert(fields).select());
   assert.match(session.code, /^[A-HJ-NP-Z2-9]{6}$/);
   const lobby = server.visitor().from("sessions").select("id, adventures(name), users!sessions_seer_id_fkey(display_name)");
-  const open = await rows(lobby.eq("is_public", true).in("status", ["waiting", "starting_soon"])
+  const lobbyPage = await rows(lobby.eq("is_public", true).in("status", ["waiting", "starting_soon"])
     .order("scheduled_start", { nullsFirst: false }).order("created_at", { ascending: false }).limit(20));
-  assert.equal(open[0].adventures.name, "The Drowned Ford");
+  assert.equal(lobbyPage[0].adventures.name, "The Drowned Ford");
 
   const [warrior] = await rows(ada.api.from("characters").insert(newCharacter(ada.id)).select());
-  const [other] = await rows(ben.api.from("characters").insert(newCharacter(ben.id)).select());
-  for (const [person, character] of [[ada, warrior], [ben, other]]) {
+  const [secondWarrior] = await rows(ben.api.from("characters").insert(newCharacter(ben.id)).select());
+  for (const [person, character] of [[ada, warrior], [ben, secondWarrior]]) {
     const seat = { session_id: session.id, user_id: person.id, character_id: character.id };
     await rows(person.api.from("session_players").insert(seat).select());
   }
-  const late = server.createAccount();
-  const [third] = await rows(late.api.from("characters").insert(newCharacter(late.id)).select());
-  const seat = { session_id: session.id, user_id: late.id, character_id: third.id };
-  assert.equal(await outcome(late.api.from("session_players").insert(seat)), "SP002", "the session has two seats");
+  const latecomer = server.createAccount();
+  const [thirdWarrior] = await rows(latecomer.api.from("characters").insert(newCharacter(latecomer.id)).select());
+  const seat = { session_id: session.id, user_id: latecomer.id, character_id: thirdWarrior.id };
+  assert.equal(await outcome(latecomer.api.from("session_players").insert(seat)), "SP002", "the session has two seats");
 
   await rows(seer.api.from("sessions").update({ status: "active", current_encounter_id: "ford" }).eq("id", session.id));
   const roll = { session_id: session.id, character_id: warrior.id, attribute: "might", difficulty: 18, roll_type: "attack" };

@@ -1,4 +1,4 @@
-//! Test fixtures: rows of the game, and users who run plain SQL in the roles of the platform's API.
+//! Test fixtures: a migrated database per test, rows of the game, and users who run plain SQL in the API's roles.
 
 mod person;
 
@@ -76,8 +76,8 @@ impl World {
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
-    /// Returns the same database over a new login that may become only `anon` and `authenticated`. The login also
-    /// inherits the privileges of these roles.
+    /// Returns the same database over a new login that is a member of `anon` and `authenticated` only, and inherits
+    /// their privileges.
     pub async fn with_users_login(&self) -> Self {
         let name = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
@@ -153,7 +153,7 @@ impl World {
         self.owner().value(&sql).await.unwrap()
     }
 
-    /// Creates an account and returns its user.
+    /// Creates an account and returns a person with its claims.
     pub async fn new_user(&self) -> Person {
         self.user(self.new_account().await)
     }
@@ -218,8 +218,8 @@ impl World {
         assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
     }
 
-    /// Inserts a roll of a character with the given dice, made `seconds_ago` (negative: in the future), and returns its
-    /// id.
+    /// Inserts an attack with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
+    /// negative `seconds_ago` puts the roll in the future.
     pub async fn new_roll(
         &self,
         session: Uuid,
@@ -238,7 +238,7 @@ impl World {
     }
 }
 
-/// Returns an INSERT of a new character.
+/// Returns an INSERT of a new character: a warrior with might 5, grace 3, wit 2 and heart 2.
 pub fn insert_character(id: Uuid, user: Uuid) -> String {
     format!(
         "INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)

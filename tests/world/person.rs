@@ -1,4 +1,4 @@
-//! A user who runs plain SQL, and the errors that the database returns.
+//! A person who runs plain SQL in one of the roles, and the errors that the database returns.
 
 use std::sync::Arc;
 
@@ -78,8 +78,8 @@ impl Person {
         panic!("fewer than {waiters} backends wait for a lock");
     }
 
-    /// Waits until no connection of this database is idle in a transaction. A dropped transaction is rolled back
-    /// by a background task, before its connection returns to the pool.
+    /// Waits until no connection to this database is idle in a transaction. A background task rolls a dropped
+    /// transaction back before its connection returns to the pool.
     pub async fn wait_for_rollbacks(&self) {
         let idle_in_transaction =
             "pg_stat_activity WHERE datname = current_database() AND usename = current_user AND client_port IS NOT NULL

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 
 use sparc::entity::sea_orm_active_enums::{Attribute, CharacterClass};
 use sparc::service::{
-    IdentityConnection, Difficulty, Error, JoinCode, Operations, Options, Sparc,
+    Difficulty, Error, IdentityConnection, JoinCode, Operations, Options, Sparc,
     adventures::{AdventureContent, NewAdventure},
     characters::NewCharacter,
     dice::{NewRoll, Roller},
@@ -18,7 +18,7 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-/// A game night: the handle, the users and the ids of the rows that all programs use.
+/// A game night: the handle, the users and the ids of the rows that the programs share.
 pub struct Night {
     pub sparc: Sparc,
     pub seer: IdentityConnection,
@@ -44,14 +44,14 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     let (seer, ada) = (sign_up(sparc, "Morgan").await?, sign_up(sparc, "Ada").await?);
     let content = AdventureContent::single_scene("The water is higher than it was.");
-    let adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
-    let adventure = seer.adventures().create(adventure).await?.id;
+    let new_adventure = NewAdventure { name: "The Drowned Ford".into(), content, ..Default::default() };
+    let adventure = seer.adventures().create(new_adventure).await?.id;
     seer.adventures().publish(adventure).await?;
-    let new = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
-    let session = seer.sessions().create(new).await?;
+    let new_session = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
+    let session = seer.sessions().create(new_session).await?;
     let code: JoinCode = session.code.parse()?;
-    let hero = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
-    let hero = ada.characters().create(hero).await?.id;
+    let brunhild = NewCharacter { name: "Brunhild".into(), class: CharacterClass::Warrior, ..Default::default() };
+    let hero = ada.characters().create(brunhild).await?.id;
     ada.sessions().join(&code, hero).await?;
     seer.sessions().start(session.id).await?;
     let check = NewRoll::check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
@@ -59,6 +59,7 @@ async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     Ok(Night { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }
 
+/// Creates an account and returns its connection.
 pub async fn sign_up(sparc: &Sparc, name: &str) -> Result<IdentityConnection, Error> {
     let account = NewAccount { display_name: Some(name.into()), ..Default::default() };
     Ok(sparc.as_user(sparc.as_service().users().sign_up(account).await?.id))

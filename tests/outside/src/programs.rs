@@ -1,16 +1,16 @@
 //! Ten short programs, each of which does what one service of a game would do. `docs/testing.md` lists the operations
 //! that were added because these programs needed them.
 
-use sparc::entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath};
+use sparc::entity::sea_orm_active_enums::{Attribute, TutorialPath};
 use sparc::service::{
     AttributeValue, Difficulty, Error, Operations,
     adventures::{AdventureChanges, AdventureContent, CatalogueFilter, CatalogueOrder},
     characters::{Item, NewCharacter},
     creatures::NewCreature,
-    dice::{HistoryFilter, NewInitiative, NewRoll, Roller, RollScope},
+    dice::{HistoryFilter, NewInitiative, NewRoll, RollScope, Roller},
     events::NewEvent,
     maintenance::JobOptions,
-    sessions::{ExpectedVersion, LobbyFilter, NewSession},
+    sessions::{ExpectedVersion, LobbyFilter, NewSession, Visibility},
     tutorial::Step,
     users::{Badge, ProfileChanges},
 };
@@ -47,12 +47,8 @@ async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> 
 
 /// A page for visitors who look for a session.
 async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), Error> {
-    let new = NewSession {
-        adventure_id: *adventure,
-        visibility: sparc::service::sessions::Visibility::Public,
-        ..Default::default()
-    };
-    seer.sessions().create(new).await?;
+    let new_session = NewSession { adventure_id: *adventure, visibility: Visibility::Public, ..Default::default() };
+    seer.sessions().create(new_session).await?;
     let filter = LobbyFilter { free_seats: Some(2), search: Some("ford".into()), ..Default::default() };
     let page = sparc.as_anon().sessions().lobby(&filter, None).await?;
     println!("lobby page: {} sessions, more: {}", page.items.len(), page.next.is_some());
@@ -63,14 +59,14 @@ async fn lobby_page(Night { sparc, seer, adventure, .. }: &Night) -> Result<(), 
 async fn discord_bot(Night { sparc, ada, seer, code, session, .. }: &Night) -> Result<(), Error> {
     let summary = ada.sessions().by_code(code).await?;
     let filter = LobbyFilter { seer_id: seer.user_id(), ..Default::default() };
-    let open = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
+    let open_sessions = sparc.as_anon().sessions().lobby(&filter, None).await?.items.len();
     let rolls = ada.dice().history(RollScope::Session(*session), &HistoryFilter::default(), None).await?.items;
-    let names = sparc.as_anon().users().by_display_name(&summary.seer_name).await?;
+    let users_of_that_name = sparc.as_anon().users().by_display_name(&summary.seer_name).await?;
     println!(
-        "bot: {} runs {open} open sessions; last roll {:?}; {} users of that name",
+        "bot: {} runs {open_sessions} open sessions; last roll {:?}; {} users of that name",
         summary.seer_name,
         rolls[0].outcome,
-        names.len()
+        users_of_that_name.len()
     );
     Ok(())
 }
@@ -89,7 +85,7 @@ async fn support_desk(Night { sparc, ada, hero, .. }: &Night) -> Result<(), Erro
     if let Some(id) = abusive.user_id() {
         service.users().close_account(id).await?;
     }
-    println!("desk: {} seats, {} past sessions", seats.len(), as_user.sessions().past(None).await?.items.len());
+    println!("support desk: {} seats, {} past sessions", seats.len(), as_user.sessions().past(None).await?.items.len());
     Ok(())
 }
 
@@ -107,12 +103,12 @@ async fn character_page(Night { ada, hero, .. }: &Night) -> Result<(), Error> {
 async fn seers_screen(Night { seer, session, adventure, hero, .. }: &Night) -> Result<(), Error> {
     let wolf = seer.creatures().add(*adventure, NewCreature { name: "Wolf".into(), ..Default::default() }).await?.id;
     seer.sessions().set_encounter(*session, Some("wolves")).await?;
-    let new = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
-    let turns = seer.dice().initiative(new).await?;
+    let initiative = NewInitiative { id: None, session_id: *session, creatures: vec![wolf] };
+    let turns = seer.dice().initiative(initiative).await?;
     let wounded = seer.characters().damage(*hero, 2).await?;
     let before = seer.sessions().get(*session).await?;
-    let expected = ExpectedVersion::Version(before.game_state_version);
-    let after = seer.sessions().set_game_state(*session, before.game_state, expected).await?;
+    let expected_version = ExpectedVersion::Version(before.game_state_version);
+    let after = seer.sessions().set_game_state(*session, before.game_state, expected_version).await?;
     let saves = seer.dice().heroic_saves_remaining(*session).await?;
     println!(
         "screen: {} first, {} hit points, state {}, {} saves",
@@ -130,7 +126,11 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
     let errors = seer.adventures().validate(*adventure).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;
     seer.adventures().publish(*adventure).await?;
-    println!("editor: {} validation errors fixed, {} adventures", errors.len(), seer.adventures().mine(None).await?.items.len());
+    println!(
+        "editor: {} validation errors fixed, {} adventures",
+        errors.len(),
+        seer.adventures().mine(None).await?.items.len()
+    );
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn first_evening(Night { sparc, .. }: &Night) -> Result<(), Error> {
     let changes = ProfileChanges { bio: Some(Some("New here".into())), ..Default::default() };
     eve.users().edit(changes).await?;
     let hero = eve.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
-    println!("first evening: {} is at {}, of {:?}", hero.name, progress.current_step, RollType::AttributeCheck);
+    println!("first evening: {}, tutorial at {}", hero.name, progress.current_step);
     Ok(())
 }
 
