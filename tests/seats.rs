@@ -185,7 +185,6 @@ async fn a_player_who_left_can_be_removed_too() {
     let removed = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
     assert_eq!(game.seer.exec(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
-    assert_eq!(world.owner().count("session_players WHERE removed_at = now()").await, 0);
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,

@@ -219,7 +219,7 @@ mod tests {
                 if invalid.find('}') < invalid.find("rule: \"") {
                     continue;
                 }
-                assert!(rule.starts_with("must ") || rule.starts_with("\","), "{}", rule.lines().next().unwrap());
+                assert!(rule.starts_with("must "), "{}", rule.lines().next().unwrap());
                 rules += 1;
             }
             // The match on constraints has arms of the form `=> ("field", "rule")`.
