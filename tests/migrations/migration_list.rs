@@ -11,7 +11,7 @@ use super::{
 use sparc::migration::sea_orm_migration::MigratorTrait;
 
 #[tokio::test]
-async fn only_up_runs_with_a_broken_list_and_repairs_it() {
+async fn with_a_broken_list_only_up_runs_and_repairs_the_list() {
     for sql in [
         "ALTER TABLE sparc_migrations DROP COLUMN version",
         "ALTER TABLE sparc_migrations DROP COLUMN applied_at",
@@ -33,7 +33,7 @@ async fn only_up_runs_with_a_broken_list_and_repairs_it() {
                 assert!(refusal_message(error).contains("run up"), "{sql}");
                 assert_eq!(read_catalog(&owner).await, broken_catalog, "{sql}");
             } else {
-                panic!("{sql}: {command:?} must not guess which migrations are applied");
+                panic!("{sql}: {command:?} must refuse to guess which migrations are applied");
             }
         }
         up(&owner).await;
@@ -54,7 +54,7 @@ async fn rows_that_name_an_unknown_migration_are_reported() {
 }
 
 #[tokio::test]
-async fn up_refuses_tables_of_ours_without_the_list_and_the_record() {
+async fn up_refuses_our_tables_if_both_sparc_migrations_and_sparc_record_are_missing() {
     let (_database, owner, _administrator) = create_migrated_database().await;
     owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
     let before = read_catalog(&owner).await;
