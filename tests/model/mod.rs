@@ -109,9 +109,9 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_database_returns_the_same_answers_and_rows_as_the_model() {
-    let env_number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
-    let step_count = env_number("SPARC_STEPS").unwrap_or(2000);
-    let seed = env_number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+    let env_u64 = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let step_count = env_u64("SPARC_STEPS").unwrap_or(2000);
+    let seed = env_u64("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
     println!("{step_count} steps, SPARC_SEED={seed}");
     let config = Config {
         cases: u32::try_from(step_count.div_ceil(STEPS_PER_CASE as u64)).unwrap(),
