@@ -91,7 +91,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
         };
         let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
         let missing: Vec<&String> = expected.iter().filter(|line| !visible.contains(line)).collect();
-        let too_much: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
+        let unexpected: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
             visible == expected,
             "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
@@ -99,7 +99,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             step,
             reader,
             missing,
-            too_much
+            unexpected
         );
     }
     let broken = broken_invariants(&world).await;

@@ -71,7 +71,7 @@ pub struct Fixture {
     pub session_with_save_used: Uuid,
     /// A public session whose seats other players have taken.
     pub full_session: Uuid,
-    /// Sessions of the Seer that wait and that `leaver` left: one with three of four seats taken, one with two of two.
+    /// Waiting sessions of the Seer that `leaver` has left: one with three of four seats taken, one with two of two.
     pub session_with_one_seat_free: Uuid,
     pub session_with_no_seat_free: Uuid,
     /// A public session that is active.
@@ -263,24 +263,27 @@ impl Fixture {
             ))
             .await
             .unwrap();
+        // One Seer may not run so many live sessions.
         let seers = world.new_accounts(2).await;
-        let insert = format!(
-            "WITH opened AS (
-               INSERT INTO sessions (seer_id, adventure_id)
-               SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {{}}) AS i
-               RETURNING id
-             )
-             INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
-        );
-        let session_left_at_limits: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
+        let open_and_join_sessions = |count: usize| {
+            format!(
+                "WITH opened AS (
+                   INSERT INTO sessions (seer_id, adventure_id)
+                   SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
+                   RETURNING id
+                 )
+                 INSERT INTO session_players (session_id, user_id, character_id)
+                 SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
+            )
+        };
+        let session_left_at_limits: Uuid = owner.value(&open_and_join_sessions(1)).await.unwrap();
         owner
             .exec(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_at_limits}'"
             ))
             .await
             .unwrap();
-        owner.exec(&insert.replace("{}", "20")).await.unwrap();
+        owner.exec(&open_and_join_sessions(20)).await.unwrap();
 
         // All but `late_roll` are dated in the future, so that a heroic save is never too late.
         let character = player.character;
