@@ -8,8 +8,8 @@
 //! a row that the second one locks.
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
-//! each kind, `=all` runs every pair of both kinds, and `=triples` runs three statements at a time. A failed case is
-//! reported by its name, and `=<part of a name>` runs the cases whose names contain it.
+//! each kind, `SPARC_INTERLEAVINGS=all` every pair of both kinds, and `SPARC_INTERLEAVINGS=triples` every three
+//! statements. A failed case is reported by its name. Any other value runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
 
@@ -69,9 +69,12 @@ fn pairs() -> Vec<Case<'static>> {
     for (index, first) in STATEMENTS.iter().enumerate() {
         for second in &STATEMENTS[index..] {
             for level in ISOLATION_LEVELS {
-                for (first_end, second_end) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
-                    for schedule in schedules(level, &[first_end, second_end]) {
-                        cases.push(Case { statements: vec![first, second], level, schedule, held_rows: Vec::new() });
+                for first_end in ends {
+                    for second_end in ends {
+                        for schedule in schedules(level, &[first_end, second_end]) {
+                            let statements = vec![first, second];
+                            cases.push(Case { statements, level, schedule, held_rows: Vec::new() });
+                        }
                     }
                 }
             }

@@ -126,6 +126,7 @@ impl Session {
         self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.is_removed)
     }
 
+    /// Counts an event.
     pub fn emit(&mut self, kind: &'static str) {
         *self.events.entry(kind).or_default() += 1;
     }

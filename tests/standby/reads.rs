@@ -107,9 +107,9 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     for replica in &replicas {
         wait_until_replayed(replica, &lsn).await;
     }
-    let (me, other_me) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
+    let (me, me_elsewhere) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
     assert!(reads_on_standby(&me).await);
-    assert_eq!(other_me.characters().list().await.unwrap().len(), 1);
+    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1);
 
     set_replay(&replicas, "pause").await;
     let character_id = create_character(&me, "Morgan").await.unwrap();
@@ -121,13 +121,13 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    // Another process learns of the write only from the token.
-    assert_eq!(other_me.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
+    // `me_elsewhere` stands for the same user in another process, which learns of the write only from the token.
+    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
     let token = me.position().unwrap().to_string();
-    let with_token = other_me.clone().at_least(token.parse::<Position>().unwrap());
+    let with_token = me_elsewhere.clone().at_least(token.parse::<Position>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
     // A client may invent a log position that no server has reached. That must delay only its own reads.
-    let invented = other_me.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    let invented = me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
