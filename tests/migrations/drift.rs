@@ -23,6 +23,11 @@ pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
     migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap()
 }
 
+/// Runs `up`, which must be refused, and returns the message.
+pub async fn up_refusal(db: &DatabaseConnection) -> String {
+    refusal_message(migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap_err())
+}
+
 #[tokio::test]
 async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
     for applies_script in [false, true] {
@@ -193,8 +198,7 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
             .await
             .unwrap();
         let before = super::read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(message.contains(object), "{message}");
         assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
@@ -212,8 +216,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
         .await
         .unwrap();
     let before = super::read_catalog(&owner).await;
-    let message =
-        refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    let message = up_refusal(&owner).await;
     assert!(message.contains("type public.attribute") && message.contains("luck"), "{message}");
     assert_eq!(super::read_catalog(&owner).await, before);
 }

@@ -2,13 +2,13 @@
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
-    self, Command, MANIFEST, Step, check,
+    self, MANIFEST, Step, check,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
 use super::{
     Migrator,
-    drift::{create_migrated_database, up},
+    drift::{create_migrated_database, up, up_refusal},
     query_lines, read_catalog, refusal_message,
 };
 
@@ -169,8 +169,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
         let report = check(&owner).await.unwrap();
         assert!(!report.is_clean(), "{sql}");
         let before = read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(
             message.contains(expected) && message.contains(found) && message.contains("rename or drop that"),
             "{sql}: {message}"
@@ -201,8 +200,7 @@ async fn swapped_names_and_moved_tables_are_reported() {
         connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
         let before = read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(message.contains(expected), "{sql}: {message}");
         assert_eq!(read_catalog(&owner).await, before, "{sql}");
     }
