@@ -27,12 +27,12 @@ const RESPONSES_BEFORE_COMMIT: u32 = 2;
 async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     proxy.hold_after(responses);
-    let early = select! {
+    let early_outcome = select! {
         biased;
         outcome = &mut call => Some(outcome),
         () = proxy.wait_until_held() => None,
     };
-    match early {
+    match early_outcome {
         // Deliver the response that the call did not wait for, so that nothing is in progress afterwards.
         Some(outcome) => {
             proxy.wait_until_held().await;
@@ -51,7 +51,7 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
     let (documented, reads) = (read_documentation(), declared_reads());
-    let (mut wrong, mut returned_early) = (Vec::new(), 0);
+    let (mut wrong, mut early_returns) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
         // Prepares the statements.
@@ -61,12 +61,12 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         let round_trips = NUMBER_WORDS.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
         let all_but_last = u32::try_from(round_trips).unwrap() - 1;
         match returns_without(&proxy, all_but_last, (operation.call_in_own_transaction)(&caller, &fixture)).await {
-            (true, "done") => returned_early += 1,
+            (true, "done") => early_returns += 1,
             other => wrong.push(format!("{}: {other:?}", operation.name)),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(returned_early >= 20, "only {returned_early} operations returned early");
+    assert!(early_returns >= 20, "only {early_returns} operations returned early");
 }
 
 #[tokio::test]
@@ -81,9 +81,9 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
             // Prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
             sparc.ping().await.unwrap();
-            let (early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
+            let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
             assert!(outcome.is_ok(), "{}: {:?}", $what, outcome.err());
-            assert_eq!(early, $expected, "{}", $what);
+            assert_eq!(returned_early, $expected, "{}", $what);
         };
     }
     assert_returns_early!(true, "one row", characters::Entity::find_by_id(character).one(&ada));
@@ -108,9 +108,10 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     let missing = Uuid::new_v4();
     assert!(ada.characters().get(missing).await.is_err());
     sparc.ping().await.unwrap();
-    let (early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(missing)).await;
+    let (returned_early, outcome) =
+        returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(missing)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
-    assert!(early);
+    assert!(returned_early);
     assert_eq!(ada.characters().get(fixture.player.character).await.unwrap().id, fixture.player.character);
 }
 
@@ -123,9 +124,9 @@ async fn a_serializable_read_waits_for_its_commit() {
     let ada = sparc.as_user(fixture.player.id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
-    let (early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
+    let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
     assert_eq!(outcome.unwrap().id, fixture.player.id);
-    assert!(!early);
+    assert!(!returned_early);
 }
 
 #[tokio::test]
