@@ -80,25 +80,25 @@ impl Task {
     }
 
     pub(super) async fn change_settings(&mut self, index: usize) {
-        let text =
+        let statements =
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
-        let text = text[self.rng.usize(..text.len())];
-        let outcome = self.held[index].tx.execute_unprepared(text).await.map_err(Error::from);
-        self.check_outcome(index, text, &outcome);
+        let statement = statements[self.rng.usize(..statements.len())];
+        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
+        self.check_outcome(index, statement, &outcome);
     }
 
     pub(super) async fn change_identity(&mut self, index: usize) {
-        let text =
+        let statements =
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
-        let text = text[self.rng.usize(..text.len())];
-        let outcome = self.held[index].tx.execute_unprepared(text).await.map_err(Error::from);
+        let statement = statements[self.rng.usize(..statements.len())];
+        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
         // If an earlier call had already changed the identity, every further call gets the same error.
         let was_changed_before =
             self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::IdentityChanged);
         if was_changed_before {
-            assert!(!self.check_outcome(index, text, &outcome));
+            assert!(!self.check_outcome(index, statement, &outcome));
         } else {
-            self.expect_refusal(index, text, outcome, "identity_changed", Health::IdentityChanged);
+            self.expect_refusal(index, statement, outcome, "identity_changed", Health::IdentityChanged);
         }
     }
 
