@@ -57,11 +57,11 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
         row.try_get_by_index::<String>(0).unwrap()
     };
     let name = query("SELECT current_database()::text").await;
-    let Some(small) = SmallFileSystem::mount(&query("SHOW data_directory").await) else {
+    let Some(file_system) = SmallFileSystem::mount(&query("SHOW data_directory").await) else {
         eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
-    db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", small.folder.display()))
+    db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", file_system.folder.display()))
         .await
         .unwrap();
     db.execute_unprepared(&format!("SET default_tablespace = small_{name}")).await.unwrap();
@@ -74,6 +74,7 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let game = world.new_active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
+    // Fill most of the disk with a table that can be dropped to make room.
     let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
     world.owner().exec(ballast).await.unwrap();
     while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}

@@ -29,7 +29,7 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
         assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
         match ended {
             Some(Ok(())) => break,
-            // An earlier call may have committed although it was dropped; this one must succeed all the same.
+            // An earlier call may have committed although it was dropped. This call must succeed nevertheless.
             Some(Err(error)) => panic!("{name} after {waits} waits: {}", error.code()),
             None => waits += 1,
         }
@@ -51,14 +51,16 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let ada = sparc.as_user(game.players[0].id);
-    let (hero, session) = (game.players[0].character, game.session);
+    let (character, session) = (game.players[0].character, game.session);
     let seer = sparc.as_user(game.seer.uuid());
     drop_at_every_wait(&world, "dice.roll", || async {
-        let roll = NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MAX);
+        let roll =
+            NewRoll::new(RollType::Attack, session, Roller::Character(character), Attribute::Wit, Difficulty::MAX);
         ada.dice().roll(roll).await.map(drop)
     })
     .await;
-    drop_at_every_wait(&world, "sessions.join", || async { ada.sessions().join(&code, hero).await.map(drop) }).await;
+    drop_at_every_wait(&world, "sessions.join", || async { ada.sessions().join(&code, character).await.map(drop) })
+        .await;
     drop_at_every_wait(&world, "sessions.set_scene", || async {
         let scene = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos()).to_string();
         seer.sessions().set_scene(session, Some(&scene)).await.map(drop)
@@ -110,6 +112,7 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
         assert_same_identity(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
+        // Stop when the calls finish before they would be dropped.
         if !is_begin_dropped && dropped < waits {
             break;
         }

@@ -120,14 +120,14 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
 }
 
 /// Runs a statement as the server's administrator.
-async fn run(administrator: &DatabaseConnection, sql: &str) {
+async fn execute(administrator: &DatabaseConnection, sql: &str) {
     administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Allows no new connections to a database, and closes the existing ones.
 async fn lock_out(administrator: &DatabaseConnection, database: &str) {
-    run(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
-    run(
+    execute(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
+    execute(
         administrator,
         &format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"),
     )
@@ -135,7 +135,7 @@ async fn lock_out(administrator: &DatabaseConnection, database: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_replacement_by_an_older_copy_only_streams_that_had_read_lost_events_end() {
+async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost_events_end() {
     let world = World::new().await;
     let (quiet, busy) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let without_events = world.new_session(1).await;
@@ -159,8 +159,8 @@ async fn after_a_replacement_by_an_older_copy_only_streams_that_had_read_lost_ev
     let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
     let administrator = connect(server().await.url()).await.unwrap();
     lock_out(&administrator, &database).await;
-    run(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
-    run(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
+    execute(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
+    execute(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
     let original = world.reconnect().await;
     write_events(&original.user(busy.players[0].id), busy.session, 3).await;
     for _ in 0..3 {
@@ -172,12 +172,12 @@ async fn after_a_replacement_by_an_older_copy_only_streams_that_had_read_lost_ev
 
     // The copy replaces the original, and other events get the same numbers there.
     lock_out(&administrator, &database).await;
-    // In one transaction, so that a database of that name always exists.
+    // Both are renamed in one transaction, so that a database of that name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
-    run(&administrator, &swap).await;
+    execute(&administrator, &swap).await;
     let replacement = world.reconnect().await;
     write_events(&replacement.user(busy.players[0].id), busy.session, 5).await;
     write_events(&replacement.user(quiet.players[0].id), quiet.session, 2).await;
@@ -202,7 +202,7 @@ async fn after_a_replacement_by_an_older_copy_only_streams_that_had_read_lost_ev
     write_events(&replacement.user(busy.players[0].id), busy.session, 1).await;
     next_event(&mut reloaded).await;
     drop(streams);
-    run(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
+    execute(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
     administrator.close().await.unwrap();
 }
 

@@ -29,7 +29,7 @@ const MAX_OPERATION_TIME: Duration = Duration::from_secs(60);
 
 /// Clients that call operations until they are stopped.
 pub struct Load {
-    stopped: Arc<AtomicBool>,
+    is_stopped: Arc<AtomicBool>,
     clients: Vec<tokio::task::JoinHandle<Outcomes>>,
 }
 
@@ -44,14 +44,14 @@ pub struct Outcomes {
 
 impl Load {
     pub fn start(sparc: &Sparc, operations: &Arc<RandomOperations>, clients: u64) -> Self {
-        let stopped = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::new(AtomicBool::new(false));
         let clients = (0..clients)
             .map(|client| {
-                let (sparc, operations, stopped) = (sparc.clone(), operations.clone(), stopped.clone());
+                let (sparc, operations, is_stopped) = (sparc.clone(), operations.clone(), is_stopped.clone());
                 tokio::spawn(async move {
                     let mut rng = Rng::with_seed(client);
                     let mut outcomes = Outcomes::default();
-                    while !stopped.load(Ordering::SeqCst) {
+                    while !is_stopped.load(Ordering::SeqCst) {
                         let operation = operations.call_one(&sparc, &mut rng);
                         let outcome =
                             tokio::time::timeout(MAX_OPERATION_TIME, operation).await.expect("an operation hangs");
@@ -64,12 +64,12 @@ impl Load {
                 })
             })
             .collect();
-        Self { stopped, clients }
+        Self { is_stopped, clients }
     }
 
     /// Stops the clients and returns all their outcomes.
     pub async fn stop(self) -> Outcomes {
-        self.stopped.store(true, Ordering::SeqCst);
+        self.is_stopped.store(true, Ordering::SeqCst);
         let mut all = Outcomes::default();
         for client in self.clients {
             let outcomes = client.await.unwrap();

@@ -25,13 +25,13 @@ use crate::{
 
 /// State of a [`Proxy`]: forwards everything.
 pub const OPEN: u8 = 0;
-/// State of a [`Proxy`]: delays each chunk.
+/// State of a [`Proxy`]: delays each chunk (the data of one read from a connection).
 pub const SLOW: u8 = 1;
 /// State of a [`Proxy`]: keeps connections open but forwards nothing.
 pub const SWALLOWING: u8 = 2;
 /// State of a [`Proxy`]: closes a connection as soon as something is sent over it.
 pub const CUT: u8 = 3;
-/// State of a [`Proxy`]: forwards a number of chunks from the server, and is then [`CUT`].
+/// State of a [`Proxy`]: forwards a limited number of chunks from the server, and then becomes [`CUT`].
 const COUNTING: u8 = 4;
 
 /// A TCP proxy to a PostgreSQL server.
@@ -44,10 +44,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Starts a proxy to the database of the test.
     pub async fn to_world(world: &World) -> Self {
         Self::to_url(world.url()).await
     }
 
+    /// Starts a proxy to the server of the URL.
     pub async fn to_url(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (before, rest) = url.rsplit_once('@').unwrap();
@@ -70,14 +72,14 @@ impl Proxy {
         proxy
     }
 
-    /// Forwards that many chunks from the server, about one per response, and is then [`CUT`].
+    /// Forwards the given number of chunks from the server, about one per response. After that, the proxy is [`CUT`].
     pub fn cut_after(&self, chunks: u32) {
         self.chunks_left.store(chunks, Ordering::SeqCst);
         self.set_state(COUNTING);
     }
 
     /// Returns how many connections the proxy has accepted.
-    pub fn accepted(&self) -> u32 {
+    pub fn accepted_connections(&self) -> u32 {
         self.accepted.load(Ordering::SeqCst)
     }
 
@@ -86,6 +88,8 @@ impl Proxy {
     }
 }
 
+/// Forwards data in one direction until either connection ends or the proxy is [`CUT`]. Only the direction from the
+/// server has `chunks_left`.
 async fn forward(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
@@ -176,7 +180,7 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
 }
 
 #[tokio::test]
-async fn if_a_server_does_not_answer_a_new_connection_no_second_one_is_tried() {
+async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tried() {
     let world = World::new().await;
     let player = world.new_player().await;
     let proxy = Proxy::to_world(&world).await;
@@ -186,7 +190,7 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_one_is_tried() {
     // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
-    let before = proxy.accepted();
+    let before = proxy.accepted_connections();
     assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(proxy.accepted(), before + 1, "another attempt would wait for `acquire_timeout` again");
+    assert_eq!(proxy.accepted_connections(), before + 1, "another attempt would wait for `acquire_timeout` again");
 }

@@ -8,19 +8,19 @@
 //! a row that the second one locks.
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
-//! each kind, `=all` runs every pair of both kinds, and `=triples` runs three statements at a time. A failed case is
-//! reported by its name, and `=<part of a name>` runs the cases whose names contain it.
+//! each kind, `SPARC_INTERLEAVINGS=all` every pair of both kinds, and `SPARC_INTERLEAVINGS=triples` every three
+//! statements. A failed case is reported by its name. Any other value runs the cases whose names contain it.
 
 use std::collections::BTreeMap;
 
+mod game_database;
 mod runner;
 mod statements;
-mod world;
 
-use runner::{Case, Level, Runner, Step};
+use runner::{Case, IsolationLevel, Runner, Schedule, Step};
 use statements::{STATEMENTS, Sender, Statement};
 
-const LEVELS: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
+const ISOLATION_LEVELS: [IsolationLevel; 2] = [IsolationLevel::ReadCommitted, IsolationLevel::RepeatableRead];
 
 /// The number of databases on which cases run concurrently.
 const DATABASES: usize = 4;
@@ -29,7 +29,7 @@ const DATABASES: usize = 4;
 const SAMPLE_SIZE: usize = 200;
 
 /// Returns every order of the steps of all transactions that keeps the steps of each transaction in order.
-fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
+fn orders(transactions: &[Vec<Step>]) -> Vec<Schedule> {
     if transactions.iter().all(Vec::is_empty) {
         return vec![Vec::new()];
     }
@@ -45,11 +45,10 @@ fn orders(transactions: &[Vec<Step>]) -> Vec<Vec<(usize, Step)>> {
     all
 }
 
-/// Returns every schedule of as many transactions as there are `ends`, each of which ends with its step in `ends`. At
-/// READ COMMITTED, where each statement takes its own snapshot, it does not matter when a transaction begins, so all
-/// begin first.
-fn schedules(level: Level, ends: &[Step]) -> Vec<Vec<(usize, Step)>> {
-    let begin_matters = level == Level::RepeatableRead;
+/// Returns every schedule of transactions that end with the given steps, one transaction for each. At READ COMMITTED,
+/// where each statement takes its own snapshot, it does not matter when a transaction begins, so all begin first.
+fn schedules(level: IsolationLevel, ends: &[Step]) -> Vec<Schedule> {
+    let begin_matters = level == IsolationLevel::RepeatableRead;
     let transactions: Vec<Vec<Step>> = ends
         .iter()
         .map(|end| if begin_matters { vec![Step::Begin, Step::Send, *end] } else { vec![Step::Send, *end] })
@@ -69,10 +68,13 @@ fn pairs() -> Vec<Case<'static>> {
     let ends = [Step::Commit, Step::Rollback];
     for (index, first) in STATEMENTS.iter().enumerate() {
         for second in &STATEMENTS[index..] {
-            for level in LEVELS {
-                for (first_end, second_end) in ends.iter().flat_map(|a| ends.iter().map(move |b| (*a, *b))) {
-                    for schedule in schedules(level, &[first_end, second_end]) {
-                        cases.push(Case { statements: vec![first, second], level, schedule, held: Vec::new() });
+            for level in ISOLATION_LEVELS {
+                for first_end in ends {
+                    for second_end in ends {
+                        for schedule in schedules(level, &[first_end, second_end]) {
+                            let statements = vec![first, second];
+                            cases.push(Case { statements, level, schedule, held_rows: Vec::new() });
+                        }
                     }
                 }
             }
@@ -92,20 +94,20 @@ pub fn has_interleaving_cases(command: &str, table: &str) -> bool {
     let table = format!("public.{table}");
     let write = format!("{clause} {table} ");
     STATEMENTS.iter().any(|statement| matches!(statement.sender, Sender::User(_)) && statement.sql.contains(&write))
-        && (!locks_rows || world::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
+        && (!locks_rows || game_database::LOCKABLE.iter().any(|(lockable, _)| *lockable == table))
 }
 
 /// For each statement's name, the rows that the statement locks.
 type LockedRows = BTreeMap<&'static str, Vec<String>>;
 
 /// Returns the case in which the transactions begin, and send their statements in the given order, while other
-/// connections hold the rows `held`. Each transaction commits as soon as its statement has finished.
-fn stopped_case(statements: Vec<&'static Statement>, level: Level, held: Vec<String>) -> Case<'static> {
+/// connections hold the given rows. Each transaction commits as soon as its statement has finished.
+fn stopped_case(statements: Vec<&'static Statement>, level: IsolationLevel, held_rows: Vec<String>) -> Case<'static> {
     let count = statements.len();
     let schedule = (0..count)
         .map(|transaction| (transaction, Step::Begin))
         .chain((0..count).flat_map(|transaction| [(transaction, Step::Send), (transaction, Step::Commit)]));
-    Case { statements, level, schedule: schedule.collect(), held }
+    Case { statements, level, schedule: schedule.collect(), held_rows }
 }
 
 /// Returns the cases of two statements that lock a row in common. There is one case for each row that the first one
@@ -120,12 +122,12 @@ fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
             }
             for first_row in first_rows {
                 for second_row in second_rows {
-                    let held = if first_row == second_row {
+                    let held_rows = if first_row == second_row {
                         vec![first_row.clone()]
                     } else {
                         vec![first_row.clone(), second_row.clone()]
                     };
-                    cases.push(stopped_case(vec![first, second], Level::ReadCommitted, held));
+                    cases.push(stopped_case(vec![first, second], IsolationLevel::ReadCommitted, held_rows));
                 }
             }
         }
@@ -146,14 +148,19 @@ fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
                 let Some(row) = shared else { continue };
                 for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
                     let statements: Vec<_> = order.iter().map(|index| [first, second, third][*index]).collect();
-                    for level in LEVELS {
+                    for level in ISOLATION_LEVELS {
                         cases.push(stopped_case(statements.clone(), level, vec![row.clone()]));
                     }
                     let schedule = [Step::Begin, Step::Send, Step::Commit]
                         .into_iter()
                         .flat_map(|step| (0..3).map(move |transaction| (transaction, step)))
                         .collect();
-                    cases.push(Case { statements, level: Level::RepeatableRead, schedule, held: Vec::new() });
+                    cases.push(Case {
+                        statements,
+                        level: IsolationLevel::RepeatableRead,
+                        schedule,
+                        held_rows: Vec::new(),
+                    });
                 }
             }
         }

@@ -13,18 +13,21 @@ use tokio::{
 };
 
 use super::{
+    game_database::{GameDatabase, connect, execute, id, with_ids},
     statements::{Sender, Statement},
-    world::{GameDatabase, connect, id, run, with_ids},
 };
 
 /// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum IsolationLevel {
     ReadCommitted,
     RepeatableRead,
 }
+
+/// The steps of all transactions in order, each with the index of its transaction.
+pub type Schedule = Vec<(usize, Step)>;
 
 /// A step of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +46,11 @@ pub type Answer = Result<u64, (String, String)>;
 pub struct Client {
     /// The process id of the server's backend.
     backend_pid: i32,
+    /// Sends the next statement to the connection's task.
     statements: UnboundedSender<String>,
     answers: UnboundedReceiver<Answer>,
     /// Whether a statement was sent whose answer has not been received.
-    is_waiting: bool,
+    has_pending_statement: bool,
 }
 
 impl Client {
@@ -54,7 +58,7 @@ impl Client {
         let mut connection = connect(url).await;
         // The server looks for a deadlock after 20 ms instead of a second, so that cases end soon. No statement takes
         // that long by itself.
-        run(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
+        execute(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
         let (statements, mut received) = unbounded_channel::<String>();
         let (answer_sender, answers) = unbounded_channel();
@@ -74,21 +78,20 @@ impl Client {
                 }
             }
         });
-        Self { backend_pid, statements, answers, is_waiting: false }
+        Self { backend_pid, statements, answers, has_pending_statement: false }
     }
 
     fn send(&mut self, sql: String) {
         self.statements.send(sql).unwrap();
-        self.is_waiting = true;
+        self.has_pending_statement = true;
     }
 
-    /// Waits until the statement has finished, and returns its answer; or until it waits for a lock, and returns
-    /// `None`.
-    async fn settle(&mut self, database: &mut GameDatabase) -> Option<Answer> {
+    /// Waits until the statement has finished or waits for a lock. Returns its answer, or `None` if it waits.
+    async fn finish_or_block(&mut self, database: &mut GameDatabase) -> Option<Answer> {
         let started = Instant::now();
         loop {
             if let Ok(answer) = timeout(Duration::from_millis(2), self.answers.recv()).await {
-                self.is_waiting = false;
+                self.has_pending_statement = false;
                 return answer;
             }
             if database.is_blocked(self.backend_pid).await {
@@ -101,16 +104,16 @@ impl Client {
     /// Waits until the statement has finished, and returns its answer; `None` if it hangs.
     async fn finish(&mut self) -> Option<Answer> {
         let answer = timeout(HANG_TIMEOUT, self.answers.recv()).await.ok().flatten();
-        self.is_waiting = false;
+        self.has_pending_statement = false;
         answer
     }
 }
 
 /// Returns the statements that begin a transaction, set its identity and, at REPEATABLE READ, take its snapshot.
-fn begin_sql(statement: &Statement, level: Level) -> String {
+fn begin_sql(statement: &Statement, level: IsolationLevel) -> String {
     let (isolation, snapshot) = match level {
-        Level::ReadCommitted => ("READ COMMITTED", ""),
-        Level::RepeatableRead => ("REPEATABLE READ", "; SELECT FROM public.users LIMIT 0"),
+        IsolationLevel::ReadCommitted => ("READ COMMITTED", ""),
+        IsolationLevel::RepeatableRead => ("REPEATABLE READ", "; SELECT FROM public.users LIMIT 0"),
     };
     let identity = match statement.sender {
         Sender::User(name) => format!(
@@ -129,24 +132,24 @@ fn begin_sql(statement: &Statement, level: Level) -> String {
 #[derive(Default)]
 struct Outcome {
     answer: Option<Answer>,
-    /// The position of its commit among all commits.
-    committed: Option<usize>,
+    /// The position of the transaction's commit among all commits.
+    commit_position: Option<usize>,
 }
 
 /// Transactions of one statement each, and the order of their steps.
 pub struct Case<'a> {
     pub statements: Vec<&'a Statement>,
-    pub level: Level,
-    pub schedule: Vec<(usize, Step)>,
+    pub level: IsolationLevel,
+    pub schedule: Schedule,
     /// Rows that other connections lock until all statements have been sent. A statement that reaches such a row stops
     /// there.
-    pub held: Vec<String>,
+    pub held_rows: Vec<String>,
 }
 
 impl fmt::Display for Case<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.statements.iter().map(|statement| statement.name).collect();
-        let level = if self.level == Level::ReadCommitted { "rc" } else { "rr" };
+        let level = if self.level == IsolationLevel::ReadCommitted { "rc" } else { "rr" };
         write!(f, "{}/{level}/", names.join("+"))?;
         for (transaction, step) in &self.schedule {
             let letter = match step {
@@ -157,14 +160,14 @@ impl fmt::Display for Case<'_> {
             };
             write!(f, "{letter}{}", transaction + 1)?;
         }
-        for row in &self.held {
+        for row in &self.held_rows {
             write!(f, "/{row}")?;
         }
         Ok(())
     }
 }
 
-/// A database, three connections for the transactions, and two that lock rows.
+/// A database, three connections for the transactions of a case, and two connections that lock the held rows.
 pub struct Runner {
     pub database: GameDatabase,
     clients: Vec<Client>,
@@ -190,7 +193,7 @@ impl Runner {
     /// Runs a statement alone, rolls it back, and returns the rows that it locked.
     pub async fn locked_rows(&mut self, statement: &Statement) -> Vec<String> {
         self.database.restore().await;
-        self.clients[0].send(begin_sql(statement, Level::ReadCommitted));
+        self.clients[0].send(begin_sql(statement, IsolationLevel::ReadCommitted));
         self.clients[0].finish().await;
         self.clients[0].send(with_ids(statement.sql));
         let answer = self.clients[0].finish().await;
@@ -210,10 +213,10 @@ impl Runner {
         if self.needs_restore {
             self.database.restore().await;
         }
-        for (holder, row) in self.holders.iter_mut().zip(&case.held) {
+        for (holder, row) in self.holders.iter_mut().zip(&case.held_rows) {
             holder.send(with_ids(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")));
             // If the first holder has already locked this row, the second one waits.
-            if let Some(answer) = holder.settle(&mut self.database).await {
+            if let Some(answer) = holder.finish_or_block(&mut self.database).await {
                 assert!(answer.is_ok(), "{answer:?}: {row}");
             }
         }
@@ -224,13 +227,13 @@ impl Runner {
         let mut commits = 0;
         let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
-        let mut is_released = case.held.is_empty();
+        let mut is_released = case.held_rows.is_empty();
         let mut stalled_since = None;
         loop {
             // Transactions whose statement has finished in the meantime continue with their postponed steps.
             for transaction in 0..outcomes.len() {
-                if self.clients[transaction].is_waiting
-                    && let Some(answer) = self.clients[transaction].settle(&mut self.database).await
+                if self.clients[transaction].has_pending_statement
+                    && let Some(answer) = self.clients[transaction].finish_or_block(&mut self.database).await
                 {
                     outcomes[transaction].answer = Some(answer);
                     for step in postponed[transaction].drain(..).rev() {
@@ -241,8 +244,8 @@ impl Runner {
             let Some((transaction, step)) = schedule.pop_front() else {
                 if !is_released {
                     is_released = true;
-                    for holder in &mut self.holders[..case.held.len()] {
-                        if holder.is_waiting {
+                    for holder in &mut self.holders[..case.held_rows.len()] {
+                        if holder.has_pending_statement {
                             holder.finish().await;
                         }
                         holder.send("ROLLBACK".to_owned());
@@ -250,7 +253,7 @@ impl Runner {
                     }
                     continue;
                 }
-                if self.clients[..outcomes.len()].iter().all(|client| !client.is_waiting) {
+                if self.clients[..outcomes.len()].iter().all(|client| !client.has_pending_statement) {
                     break;
                 }
                 // PostgreSQL ends a deadlock soon. A statement that waits for longer waits for ever.
@@ -259,7 +262,7 @@ impl Runner {
                 continue;
             };
             stalled_since = None;
-            if self.clients[transaction].is_waiting {
+            if self.clients[transaction].has_pending_statement {
                 postponed[transaction].push_back(step);
                 continue;
             }
@@ -271,7 +274,7 @@ impl Runner {
                 }
                 Step::Send => {
                     self.clients[transaction].send(with_ids(statement.sql));
-                    if let Some(answer) = self.clients[transaction].settle(&mut self.database).await {
+                    if let Some(answer) = self.clients[transaction].finish_or_block(&mut self.database).await {
                         outcomes[transaction].answer = Some(answer);
                     }
                 }
@@ -282,7 +285,7 @@ impl Runner {
                         other => problems.push(format!("{} does not commit or roll back: {other:?}", statement.name)),
                     }
                     if step == Step::Commit && matches!(outcomes[transaction].answer, Some(Ok(_))) {
-                        outcomes[transaction].committed = Some(commits);
+                        outcomes[transaction].commit_position = Some(commits);
                         commits += 1;
                     }
                 }
@@ -304,7 +307,7 @@ fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<Stri
             None => problems.push(format!("{} waits for ever", statement.name)),
             Some(Err((code, message))) => {
                 let is_listed = statement.refusals.contains(&code.as_str())
-                    || (code == "40001" && case.level == Level::RepeatableRead);
+                    || (code == "40001" && case.level == IsolationLevel::RepeatableRead);
                 if !is_listed {
                     problems.push(format!("{} is refused with {code}: {message}", statement.name));
                 }
@@ -313,10 +316,10 @@ fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<Stri
         }
     }
     for (closing, closed) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closed_at)) = (closing.closes, closed.committed) else { continue };
+        let (Some(account), Some(closed_at)) = (closing.closes, closed.commit_position) else { continue };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let has_written = matches!(outcome.answer, Some(Ok(1..)))
-                && outcome.committed.is_some_and(|committed| committed > closed_at)
+                && outcome.commit_position.is_some_and(|position| position > closed_at)
                 && statement.sender == Sender::User(account)
                 && statement.closes.is_none();
             if has_written {

@@ -1,5 +1,5 @@
-//! The statements that users, the service, the platform and maintenance send, and the errors that each may get if
-//! another statement was faster.
+//! The statements that users, the service, the platform and maintenance send, each with the errors that it may get if a
+//! concurrent statement comes first.
 
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ const fn statement(
     Statement { name, sender, sql, refusals, closes: None }
 }
 
-const fn closing(who: &'static str, sender: Sender, name: &'static str, sql: &'static str) -> Statement {
-    Statement { name, sender, sql, refusals: &[], closes: Some(who) }
+const fn closing_account(owner: &'static str, sender: Sender, name: &'static str, sql: &'static str) -> Statement {
+    Statement { name, sender, sql, refusals: &[], closes: Some(owner) }
 }
 
 const ADA: Sender = User("ada");
@@ -48,6 +48,7 @@ const FOREIGN_KEY: &str = "23503";
 /// Another transaction has locked a row. Nothing was changed, and a retry helps.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const DUPLICATE_KEY: &str = "23505";
+const CHECK_VIOLATION: &str = "23514";
 const CHARACTER_LIMIT: &str = "SP001";
 const SESSION_FULL: &str = "SP002";
 const ILLEGAL_TRANSITION: &str = "SP003";
@@ -96,21 +97,21 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_creates_a_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         VALUES (@first, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
+         VALUES (@new_row_1, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
         &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     statement(
         ADA,
         "ada_creates_another_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         VALUES (@second, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
+         VALUES (@new_row_2, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
         &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     statement(ADA, "ada_retires_a_character", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[CHARACTER_SEATED, ACCOUNT_CLOSED]),
     statement(
         ADA,
         "ada_unretires_a_character",
-        "UPDATE public.characters SET retired_at = NULL WHERE id = @adaretired",
+        "UPDATE public.characters SET retired_at = NULL WHERE id = @ada_retired",
         &[CHARACTER_LIMIT, ACCOUNT_CLOSED],
     ),
     statement(ADA, "ada_deletes_a_character", "DELETE FROM public.characters WHERE id = @ada2", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
@@ -119,11 +120,11 @@ pub const STATEMENTS: &[Statement] = &[
         "ada_deletes_and_replaces_a_character",
         "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-         SELECT @third, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
+         SELECT @new_row_3, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
         &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     statement(ADA, "ada_renames_a_character", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[ACCOUNT_CLOSED]),
-    statement(ADA, "ada_wounds_her_character", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[ACCOUNT_CLOSED]),
+    statement(ADA, "ada_damages_her_character", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[ACCOUNT_CLOSED]),
     statement(ADA, "ada_edits_her_profile", "UPDATE public.users SET bio = 'Plays.' WHERE id = @ada", &[ACCOUNT_CLOSED]),
     statement(ADA, "ada_skips_the_tutorial", "UPDATE public.tutorial_progress SET skipped = true WHERE user_id = @ada", &[ACCOUNT_CLOSED]),
     statement(
@@ -136,13 +137,13 @@ pub const STATEMENTS: &[Statement] = &[
     statement(
         ADA,
         "ada_takes_the_last_seat",
-        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@oneseatfree, @ada, @ada2)",
+        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@one_seat_free, @ada, @ada2)",
         TAKE_SEAT_REFUSALS,
     ),
     statement(
         EVE,
         "eve_takes_the_last_seat",
-        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@oneseatfree, @eve, @eve1)",
+        "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@one_seat_free, @eve, @eve1)",
         TAKE_SEAT_REFUSALS,
     ),
     statement(ADA, "ada_takes_the_last_seat_by_code", "SELECT * FROM private.join_by_code('WAITSX', @ada2)", JOIN_REFUSALS),
@@ -164,14 +165,14 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_rejoins_with_another_character",
         "UPDATE public.session_players SET is_active = true, character_id = @ada2
-         WHERE session_id = @left AND user_id = @ada",
+         WHERE session_id = @left_by_ada_and_eve AND user_id = @ada",
         TAKE_SEAT_REFUSALS,
     ),
     statement(EVE, "eve_rejoins_by_code", "SELECT * FROM private.join_by_code('AGAINX', @eve1)", JOIN_REFUSALS),
     statement(
         ADA,
         "ada_changes_her_character",
-        "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoewaits AND user_id = @ada",
+        "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoe_waiting AND user_id = @ada",
         &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY, NOT_YOUR_CHOICE],
     ),
     statement(
@@ -184,10 +185,10 @@ pub const STATEMENTS: &[Statement] = &[
         SEER,
         "seer_removes_everyone",
         "UPDATE public.session_players SET is_active = false
-         WHERE session_id IN (@active, @oneseatfree, @private, @left) AND is_active",
+         WHERE session_id IN (@active, @one_seat_free, @private, @left_by_ada_and_eve) AND is_active",
         &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    statement(SEER, "seer_shrinks_two_sessions", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@private, @left)", &["23514", SESSION_OVER, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_shrinks_two_sessions", "UPDATE public.sessions SET max_players = 2 WHERE id IN (@private, @left_by_ada_and_eve)", &[CHECK_VIOLATION, SESSION_OVER, ACCOUNT_CLOSED]),
     statement(
         Service,
         "service_seats_eve",
@@ -206,14 +207,14 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_makes_a_heroic_save",
         "INSERT INTO public.dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         VALUES (@third, @active, @ada1, 'might', 18, 'heroic_save', @failed)",
+         VALUES (@new_row_3, @active, @ada1, 'might', 18, 'heroic_save', @failed_roll_1)",
         HEROIC_SAVE_REFUSALS,
     ),
     statement(
         ADA,
         "ada_makes_a_heroic_save_on_conflict_do_nothing",
         "INSERT INTO public.dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
-         VALUES (@third, @active, @ada1, 'wit', 18, 'heroic_save', @failed2) ON CONFLICT DO NOTHING",
+         VALUES (@new_row_3, @active, @ada1, 'wit', 18, 'heroic_save', @failed_roll_2) ON CONFLICT DO NOTHING",
         HEROIC_SAVE_REFUSALS,
     ),
     statement(
@@ -236,14 +237,14 @@ pub const STATEMENTS: &[Statement] = &[
          VALUES (@active, @bob1, 'might', 10, 'attack')",
         ROLL_REFUSALS,
     ),
-    statement(SEER, "seer_wounds_ada", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[ACCOUNT_CLOSED]),
+    statement(SEER, "seer_damages_adas_character", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[ACCOUNT_CLOSED]),
     statement(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @active", &[SESSION_OVER, ACCOUNT_CLOSED]),
     statement(SEER, "seer_writes_a_game_state", "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE id = @active", &[SESSION_OVER, ACCOUNT_CLOSED]),
     // Sessions.
     statement(
         SEER,
         "seer_starts_a_session",
-        "UPDATE public.sessions SET status = 'active' WHERE id = @oneseatfree",
+        "UPDATE public.sessions SET status = 'active' WHERE id = @one_seat_free",
         &[ILLEGAL_TRANSITION, SESSION_HAS_NO_PLAYER, ACCOUNT_CLOSED],
     ),
     statement(SEER, "seer_completes_a_session", "UPDATE public.sessions SET status = 'completed' WHERE id = @active", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
@@ -272,7 +273,7 @@ pub const STATEMENTS: &[Statement] = &[
         "UPDATE public.sessions SET game_state = '{\"round\": 1}' WHERE seer_id = @seer AND ended_at IS NULL",
         &[SESSION_OVER, ACCOUNT_CLOSED],
     ),
-    statement(ZOE, "zoe_completes_a_session", "UPDATE public.sessions SET status = 'completed' WHERE id = @zoepaused", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
+    statement(ZOE, "zoe_completes_a_session", "UPDATE public.sessions SET status = 'completed' WHERE id = @zoe_paused", &[ILLEGAL_TRANSITION, ACCOUNT_CLOSED]),
     statement(
         ZOE,
         "zoe_cancels_every_session",
@@ -282,19 +283,19 @@ pub const STATEMENTS: &[Statement] = &[
     statement(
         EVE,
         "eve_opens_a_session",
-        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@first, @eve, @tower)",
+        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_1, @eve, @tower)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     statement(
         ZOE,
         "zoe_opens_a_session",
-        "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@second, @zoe, @ford, true)",
+        "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@new_row_2, @zoe, @ford, true)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     statement(
         SEER,
         "seer_opens_a_session_on_the_draft",
-        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@third, @seer, @draft)",
+        "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_3, @seer, @draft)",
         &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
     ),
     // Adventures.
@@ -316,17 +317,17 @@ pub const STATEMENTS: &[Statement] = &[
         &[ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY],
     ),
     // Accounts.
-    closing("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
-    closing("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
-    closing("zoe", Platform, "the_platform_closes_zoe", "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe"),
-    closing("bob", Platform, "the_platform_deletes_bob", "DELETE FROM auth.users WHERE id = @bob"),
-    closing("seer", Platform, "the_platform_deletes_the_seer", "DELETE FROM auth.users WHERE id = @seer"),
-    closing("eve", Service, "the_service_closes_eve", "SELECT private.close_account(@eve)"),
-    statement(Platform, "ada_changes_her_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
+    closing_account("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
+    closing_account("seer", SEER, "the_seer_closes_their_account", "SELECT private.close_account(@seer)"),
+    closing_account("zoe", Platform, "the_platform_closes_zoes_account", "UPDATE auth.users SET deleted_at = now() WHERE id = @zoe"),
+    closing_account("bob", Platform, "the_platform_deletes_bobs_account", "DELETE FROM auth.users WHERE id = @bob"),
+    closing_account("seer", Platform, "the_platform_deletes_the_seers_account", "DELETE FROM auth.users WHERE id = @seer"),
+    closing_account("eve", Service, "the_service_closes_eves_account", "SELECT private.close_account(@eve)"),
+    statement(Platform, "ada_changes_her_email_address", "UPDATE auth.users SET email = 'new@example.org' WHERE id = @ada", &[]),
     statement(
         Platform,
-        "somebody_signs_up_with_the_same_address",
-        "INSERT INTO auth.users (id, email) VALUES (@newaccount, 'new@example.org')",
+        "somebody_signs_up_with_adas_new_email_address",
+        "INSERT INTO auth.users (id, email) VALUES (@new_account, 'new@example.org')",
         &[DUPLICATE_KEY],
     ),
     // Maintenance.
@@ -336,7 +337,7 @@ pub const STATEMENTS: &[Statement] = &[
     statement(
         Service,
         "the_service_deletes_sessions",
-        "DELETE FROM public.sessions WHERE id IN (@completed, @emptycancelled)",
+        "DELETE FROM public.sessions WHERE id IN (@completed, @empty_cancelled)",
         &[FOREIGN_KEY, LOCK_NOT_AVAILABLE],
     ),
 ];

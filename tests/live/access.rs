@@ -66,7 +66,7 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn losing_access_ends_a_stream_with_an_error_and_no_other_stream() {
+async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let sparc = new_handle(&world).await;

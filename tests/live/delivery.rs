@@ -19,16 +19,20 @@ use crate::world::{BoxedTask, World, insert_roll, run_together};
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (ours, theirs, player) = (new_handle(&world).await, new_handle(&world).await, &game.players[0]);
+    let (first_sparc, second_sparc, player) = (new_handle(&world).await, new_handle(&world).await, &game.players[0]);
     let before = event_numbers(&world, game.session).await;
-    let ada = ours.as_user(player.id);
+    let ada = first_sparc.as_user(player.id);
     let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
     let mut last_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
-    let mut resumed = theirs.as_user(player.id).events().subscribe(game.session, Some(before[0])).await.unwrap();
+    let mut resumed = second_sparc.as_user(player.id).events().subscribe(game.session, Some(before[0])).await.unwrap();
 
     ada.events().send(wave(game.session)).await.unwrap();
-    let sent = theirs.as_user(player.id).events().send(wave(game.session)).await.unwrap();
-    assert_eq!(read_until(&mut from_now, sent.seq).await.len(), 2, "both arrive before any other event is written");
+    let sent = second_sparc.as_user(player.id).events().send(wave(game.session)).await.unwrap();
+    assert_eq!(
+        read_until(&mut from_now, sent.seq).await.len(),
+        2,
+        "both must arrive before any other event is written"
+    );
     write_events(&player.person, game.session, 3).await;
     world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
 
@@ -45,20 +49,20 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
-    let (ours, theirs) = (new_handle(&world).await, new_handle(&world).await);
+    let (first_sparc, second_sparc) = (new_handle(&world).await, new_handle(&world).await);
     let mut streams = Vec::new();
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
         let game = world.new_active_session(2).await;
-        let mut subscribers = all_callers(&ours, &game);
-        subscribers.push(theirs.as_user(game.players[0].id));
+        let mut subscribers = all_callers(&first_sparc, &game);
+        subscribers.push(second_sparc.as_user(game.players[0].id));
         for subscriber in subscribers {
             streams.push((game.session, subscriber.events().subscribe(game.session, None).await.unwrap()));
         }
         for (index, player) in game.players.iter().enumerate() {
             let (person, session) = (player.person.clone(), game.session);
-            let sender = [&ours, &theirs][index].as_user(player.id);
+            let sender = [&first_sparc, &second_sparc][index].as_user(player.id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
                     sender.events().send(wave(session)).await.unwrap();
@@ -101,13 +105,13 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let sparc = new_handle(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
     let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
-    let open = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open, &insert_events(game.session, 1)).await.unwrap();
+    let open_transaction = game.players[0].person.begin().await;
+    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events(game.session, 1)).await.unwrap();
     // An event of another session draws a higher number, but becomes visible first.
     write_events(&other.players[0].person, other.session, 1).await;
     next_event(&mut others).await;
     assert!(is_silent(&mut stream).await, "the event is not committed yet");
-    open.commit().await.unwrap();
+    open_transaction.commit().await.unwrap();
     next_event(&mut stream).await;
     assert!(is_silent(&mut stream).await);
 }

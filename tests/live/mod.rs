@@ -2,7 +2,7 @@
 
 mod access;
 mod delivery;
-mod ends;
+mod ending_and_resuming;
 
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ pub async fn event_numbers(world: &World, session: Uuid) -> Vec<i64> {
     world.owner().values(&sql).await.unwrap()
 }
 
+/// Returns an event to send to the session.
 pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
@@ -86,11 +87,12 @@ pub async fn write_events(person: &Person, session: Uuid, count: usize) {
     person.exec(&insert_events(session, count)).await.unwrap();
 }
 
+/// Connects a new `Sparc` handle to the database.
 pub async fn new_handle(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 
-/// Returns the Seer, the service and every player.
+/// Returns a connection of the Seer, of the service and of every player.
 pub fn all_callers(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
     let mut all = vec![sparc.as_user(game.seer.uuid()), sparc.as_service()];
     all.extend(game.players.iter().map(|player| sparc.as_user(player.id)));

@@ -1,5 +1,5 @@
-//! Accounts that exist before the schema, and what happens to accounts while a trigger on them is missing: `up` catches
-//! up on both.
+//! `up` creates profiles for accounts that existed before the schema, and makes up for the changes to accounts that our
+//! triggers missed.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, Migrator, sea_orm_migration::MigratorTrait};
@@ -39,7 +39,7 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     )
     .await
     .unwrap();
-    // The accounts that missed no change: `dan`, and `ben`, whose profile is closed.
+    // The accounts that did not change while the triggers were missing: `dan`, and `ben`, whose profile is closed.
     let unchanged = query_lines(&db, "SELECT id::text FROM users WHERE display_name IN ('dan', 'Former player')").await;
     assert_eq!(unchanged.len(), 2);
     let row_versions = format!("SELECT xmin::text FROM users WHERE id IN ('{}') ORDER BY id", unchanged.join("', '"));
@@ -85,7 +85,8 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
         .await
         .unwrap();
         Migrator::up(&db, None).await.unwrap();
-        // A session that others play keeps the profile of the adventure's creator.
+        // The profile of `ada` stays, because others play a session of the adventure that `ada` created. The profile of
+        // `ben` is deleted.
         let profiles = "SELECT display_name || ' ' || (closed_at IS NOT NULL)::text FROM users ORDER BY 1";
         assert_eq!(
             query_lines(&db, profiles).await,

@@ -19,7 +19,7 @@ use crate::pooler::start_pooler;
 
 /// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
 /// it.
-async fn connect_error(url: &str) -> String {
+async fn connect_error_message(url: &str) -> String {
     let migration_message = connect(url).await.map(|_| ()).unwrap_err().to_string();
     let error = Sparc::connect(url).await.unwrap_err();
     assert_eq!(error.code(), "connect_failed", "{url}: {error:?}");
@@ -57,6 +57,7 @@ fn start_listener(answer: Vec<u8>) -> String {
 
 /// Starts a listener that refuses every connection with this SQLSTATE and message. Returns the URL.
 fn start_refusing_listener(code: &str, message: &str) -> String {
+    // An ErrorResponse of PostgreSQL's protocol: the severity twice, the SQLSTATE and the message.
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
         fields.push(kind);
@@ -84,6 +85,7 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
             "is not a PostgreSQL server",
         ),
         (start_listener(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_vec()), "is not a PostgreSQL server"),
+        // The greeting of a MySQL server.
         (start_listener(b"J\0\0\0\n8.0.36\0".to_vec()), "is not a PostgreSQL server"),
         (start_listener(Vec::new()), "closed the connection without an answer"),
         ("postgres://ada:hunter2@[/game".to_owned(), "does not parse"),
@@ -95,7 +97,7 @@ async fn a_wrong_url_or_an_address_without_a_postgresql_server_is_reported() {
             "No PostgreSQL server answers at /no/such/folder",
         ),
     ] {
-        let message = connect_error(&url).await;
+        let message = connect_error_message(&url).await;
         assert!(message.contains(expected), "{url}: {message}");
     }
 }
@@ -121,7 +123,7 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
         ("28000", "certificate authentication failed for user \"ada\"", "certificate authentication failed"),
         ("58P01", "could not open file", "could not open file"),
     ] {
-        let message = connect_error(&start_refusing_listener(code, server_message)).await;
+        let message = connect_error_message(&start_refusing_listener(code, server_message)).await;
         assert!(message.contains(expected), "{code} {server_message}: {message}");
     }
 }
@@ -131,7 +133,7 @@ async fn a_refusal_by_a_real_server_is_explained() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
-    let (before, name) = database.url().rsplit_once('/').unwrap();
+    let (server_url, name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(
         "CREATE ROLE without_login NOLOGIN PASSWORD 'hunter2';
          CREATE ROLE crowded LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0;
@@ -143,14 +145,14 @@ async fn a_refusal_by_a_real_server_is_explained() {
     for (url, expected) in [
         (url_with_login(database.url(), "postgres", "hunter2"), "does not accept the password of user \"postgres\""),
         (url_with_login(database.url(), "nobody", "hunter2"), "does not accept the password of user \"nobody\""),
-        (format!("{before}/no_such_database"), "createdb no_such_database"),
-        (format!("{before}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
+        (format!("{server_url}/no_such_database"), "createdb no_such_database"),
+        (format!("{server_url}/template0"), "ALTER DATABASE \"template0\" WITH ALLOW_CONNECTIONS true"),
         (url_with_login(database.url(), "without_login", "hunter2"), "ALTER ROLE \"without_login\" LOGIN"),
         (url_with_login(database.url(), "without_connect", "hunter2"), "GRANT CONNECT ON DATABASE"),
-        (url_with_login(&format!("{before}/postgres"), "crowded", "hunter2"), "too many connections for role"),
+        (url_with_login(&format!("{server_url}/postgres"), "crowded", "hunter2"), "too many connections for role"),
         (format!("{}?sslmode=require", database.url()), "does not support TLS"),
     ] {
-        let message = connect_error(&url).await;
+        let message = connect_error_message(&url).await;
         assert!(message.contains(expected), "{url}: {message}");
     }
 }
@@ -193,8 +195,8 @@ async fn colliding_prepared_statements_behind_a_pooler_are_explained() {
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let Some(pooler) = start_pooler(database.url()).await else { return };
-    // The pooler has opened one server connection so far; another client prepares statements with the driver's names on
-    // it.
+    // The pooler has only one server connection so far. On it, another client prepares statements with the names that
+    // the driver uses.
     let other_client = migration::connect(&pooler.url).await.unwrap();
     for number in 1..=40 {
         other_client.execute_unprepared(&format!("PREPARE sqlx_s_{number} AS SELECT {number}")).await.unwrap();

@@ -10,7 +10,7 @@ use testdb::Database;
 use super::{Migrator, query_lines, refusal_message};
 use crate::world::server;
 
-/// Returns a migrated database, its owner's connection and an administrator's.
+/// Creates a migrated database, and connects to it as its owner and as an administrator.
 pub async fn create_migrated_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = server().await.create_migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
@@ -23,8 +23,13 @@ pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
     migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap()
 }
 
+/// Runs `up`, which must be refused, and returns the message.
+pub async fn up_refusal(db: &DatabaseConnection) -> String {
+    refusal_message(migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap_err())
+}
+
 #[tokio::test]
-async fn everything_broken_together_is_repaired_by_one_up_and_by_the_sql_of_a_dry_run() {
+async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
     for applies_script in [false, true] {
         let (_database, owner, administrator) = create_migrated_database().await;
         let breaking_sql = "SET search_path = public;
@@ -150,7 +155,7 @@ async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication()
 }
 
 #[tokio::test]
-async fn an_object_that_we_created_and_the_files_no_longer_contain_is_dropped() {
+async fn an_object_that_we_created_but_no_longer_define_is_dropped() {
     let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared(
@@ -167,7 +172,7 @@ async fn an_object_that_we_created_and_the_files_no_longer_contain_is_dropped() 
     assert!(steps.contains(&Step::Dropped("function private.former()".into())), "{steps:?}");
     assert!(steps.contains(&Step::Dropped("policy former on public.users".into())), "{steps:?}");
     assert!(check(&owner).await.unwrap().is_clean());
-    // Once dropped, it is no longer recorded, so a new object of that name belongs to the operator.
+    // Once dropped, the function is no longer recorded, so a new one of that name belongs to the operator.
     owner.execute_unprepared("CREATE FUNCTION private.former() RETURNS int LANGUAGE sql AS 'SELECT 2'").await.unwrap();
     assert_eq!(up(&owner).await, []);
 }
@@ -193,8 +198,7 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
             .await
             .unwrap();
         let before = super::read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(message.contains(object), "{message}");
         assert!(accounts.iter().all(|id| message.contains(&id.to_string())), "{message}");
         assert!(!message.contains("x.org"), "must contain only keys: {message}");
@@ -212,8 +216,7 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
         .await
         .unwrap();
     let before = super::read_catalog(&owner).await;
-    let message =
-        refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    let message = up_refusal(&owner).await;
     assert!(message.contains("type public.attribute") && message.contains("luck"), "{message}");
     assert_eq!(super::read_catalog(&owner).await, before);
 }
@@ -279,7 +282,7 @@ async fn a_role_that_can_only_read_the_catalog_can_run_check() {
 }
 
 #[tokio::test]
-async fn a_table_that_another_role_owns_is_named_with_its_owner() {
+async fn a_table_that_another_role_owns_is_reported() {
     let (database, _owner, administrator) = create_migrated_database().await;
     let other_owner = format!("other_{}", uuid::Uuid::new_v4().simple());
     administrator
@@ -299,8 +302,9 @@ async fn a_table_that_another_role_owns_is_named_with_its_owner() {
         .unwrap();
     let db = connect(&super::url_with_login(database.url(), &reader, "x")).await.unwrap();
     let report = check(&db).await.unwrap();
-    let table = report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
-    assert!(table.found.as_deref().unwrap().contains("owned by another role"), "{report:#?}");
+    let difference =
+        report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
+    assert!(difference.found.as_deref().unwrap().contains("owned by another role"), "{report:#?}");
     db.close().await.unwrap();
     administrator
         .execute_unprepared(&format!(

@@ -5,8 +5,8 @@ mod accounts;
 mod connecting;
 mod dependents;
 mod drift;
-mod kinds;
-mod lists;
+mod manifest_kinds;
+mod migration_list;
 mod operators;
 mod pg_cron;
 mod poolers;
@@ -43,7 +43,7 @@ async fn create_plain_database() -> (Database, DatabaseConnection) {
     (database, db)
 }
 
-/// Runs a query for one text column.
+/// Runs a query of one text column and returns its values.
 pub async fn query_lines(db: &DatabaseConnection, sql: &str) -> Vec<String> {
     db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
         .await
@@ -103,7 +103,7 @@ async fn each_step_down_undoes_its_step_up() {
 }
 
 #[tokio::test]
-async fn no_table_lacks_row_security_between_two_steps() {
+async fn every_table_has_row_security_after_each_step_up() {
     let (_database, db) = create_empty_database().await;
     let without_row_security = "SELECT relname::text
                 FROM pg_class
@@ -136,8 +136,8 @@ async fn eight_concurrent_ups_all_succeed() {
 /// 16, every response is tried: `SPARC_KILL_STEP=1 cargo test --test integration after_its_connection_was_cut`.
 #[tokio::test]
 async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_schema() {
-    let migrated = server().await.create_migrated().await.unwrap();
-    let migrated = read_catalog(&connect(migrated.url()).await.unwrap()).await;
+    let migrated_database = server().await.create_migrated().await.unwrap();
+    let migrated = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
     let step = env_number("SPARC_KILL_STEP", 16);
     let mut chunks = 4;
     let mut cuts = 0;
@@ -217,12 +217,15 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
     let superuser = connect(database.url()).await.unwrap();
     let version = query_lines(&superuser, "SELECT current_setting('server_version_num')").await;
     let attributes = if version[0].as_str() < "160000" { "SUPERUSER" } else { "CREATEROLE BYPASSRLS" };
-    let grant = query_lines(
+    let grants = query_lines(
         &superuser,
         "SELECT format('GRANT CREATE ON DATABASE %I TO owner; GRANT CREATE ON SCHEMA public TO owner', current_database())",
     );
-    let grant = grant.await.remove(0);
-    superuser.execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grant}")).await.unwrap();
+    let grants = grants.await.remove(0);
+    superuser
+        .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
+        .await
+        .unwrap();
     assert_eq!(query_lines(&superuser, "SELECT rolname FROM pg_roles WHERE rolname = 'anon'").await, [""; 0]);
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
@@ -262,7 +265,7 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_owner_of_a_project_migrates_it_and_reset_removes_only_our_objects() {
+async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_objects() {
     let (_database, administrator, owner) = create_platform_database().await;
     let before = read_catalog(&administrator).await;
     Migrator::up(&owner, None).await.unwrap();
@@ -274,7 +277,7 @@ async fn the_owner_of_a_project_migrates_it_and_reset_removes_only_our_objects()
 }
 
 #[tokio::test]
-async fn the_owner_of_a_project_can_check_and_repair() {
+async fn the_owner_of_a_supabase_project_can_check_and_repair() {
     for (sql, object) in [
         (
             "DROP POLICY \"Participants follow their sessions\" ON realtime.messages",
@@ -306,6 +309,7 @@ async fn the_platforms_default_privileges_give_no_access() {
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
+    // A cast to `regrole` turns PUBLIC into `-`.
     let grants = "SELECT object || ' ' || grantee || ' ' || string_agg(privilege, ',' ORDER BY privilege)
          FROM (
            SELECT relname::text, grantee::regrole::text, privilege_type
@@ -324,7 +328,7 @@ async fn the_platforms_default_privileges_give_no_access() {
 }
 
 #[tokio::test]
-async fn the_service_works_on_a_project() {
+async fn the_service_works_on_a_supabase_project() {
     let (database, administrator, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
@@ -350,7 +354,7 @@ async fn the_service_works_on_a_project() {
     let closed =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
     assert_eq!(query_lines(&administrator, &closed).await.len(), 1);
-    // Even if the platform does not let the project's owner write accounts, the user's row in `users` is erased.
+    // Closing an account also works if the platform does not let the project's owner write accounts.
     let ben = uuid::Uuid::new_v4();
     administrator
         .execute_unprepared(&format!(

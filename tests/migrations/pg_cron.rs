@@ -66,7 +66,7 @@ async fn jobs_are_created_once_when_pg_cron_is_installed_later_and_operators_may
     .unwrap();
     let report = check(&db).await.unwrap();
     let objects: Vec<&str> = report.differences.iter().map(|difference| difference.object.as_str()).collect();
-    assert_eq!(objects, ["job archive-sessions"], "only the command must be ours: {report:?}");
+    assert_eq!(objects, ["job archive-sessions"], "only a changed command is a difference: {report:?}");
     assert!(report.hints.iter().any(|hint| hint.starts_with("job clean-events")), "{report:?}");
     Migrator::up(&db, None).await.unwrap();
     assert_eq!(query_lines(&db, archive).await, ["5 5 * * * false SELECT private.archive_sessions(100000)"]);

@@ -2,13 +2,13 @@
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
-    self, Command, MANIFEST, Step, check,
+    self, MANIFEST, Step, check,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
 use super::{
     Migrator,
-    drift::{create_migrated_database, up},
+    drift::{create_migrated_database, up, up_refusal},
     query_lines, read_catalog, refusal_message,
 };
 
@@ -121,10 +121,10 @@ async fn a_renamed_enum_value_is_renamed_back() {
     assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
 }
 
-/// By its name alone, a column that replaces a dropped one looks like the dropped one renamed. So a column without our
-/// comment must not be renamed.
+/// A column that was added after ours was dropped looks like our column under a new name. It lacks our comment, so `up`
+/// must not rename it.
 #[tokio::test]
-async fn an_operators_column_is_not_renamed_to_a_dropped_one_of_ours() {
+async fn an_operators_column_is_not_taken_for_our_dropped_column() {
     let (_database, owner, _administrator) = create_migrated_database().await;
     owner
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
@@ -169,8 +169,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
         let report = check(&owner).await.unwrap();
         assert!(!report.is_clean(), "{sql}");
         let before = read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(
             message.contains(expected) && message.contains(found) && message.contains("rename or drop that"),
             "{sql}: {message}"
@@ -197,19 +196,18 @@ async fn swapped_names_and_moved_tables_are_reported() {
         ),
     ] {
         let (_database, owner, administrator) = create_migrated_database().await;
-        let breaker = if sql.contains("SCHEMA public") { &administrator } else { &owner };
-        breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        let connection = if sql.contains("SCHEMA public") { &administrator } else { &owner };
+        connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
         let before = read_catalog(&owner).await;
-        let message =
-            refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+        let message = up_refusal(&owner).await;
         assert!(message.contains(expected), "{sql}: {message}");
         assert_eq!(read_catalog(&owner).await, before, "{sql}");
     }
 }
 
 #[tokio::test]
-async fn a_renamed_object_whose_name_another_one_has_is_reported_and_nothing_changes() {
+async fn a_renamed_object_whose_old_name_is_taken_is_reported_and_nothing_changes() {
     for (sql, expected) in [
         (
             "ALTER TABLE users RENAME TO people; CREATE TABLE users (id int)",

@@ -10,8 +10,8 @@ use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::Migrat
 
 use super::{Migrator, create_empty_database, query_lines, read_catalog};
 
-/// Runs a client program of PostgreSQL with the given input and returns its output, or `None` if it is not installed.
-pub fn run_client(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
+/// Runs a program with the given input and returns its output, or `None` if the program is not installed.
+pub fn run_program(name: &str, arguments: &[&str], input: &str) -> Option<Result<String, String>> {
     let mut child = match Command::new(name)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -26,8 +26,8 @@ pub fn run_client(name: &str, arguments: &[&str], input: &str) -> Option<Result<
         child => child.unwrap(),
     };
     let mut stdin = child.stdin.take().unwrap();
-    let text = input.to_owned();
-    let writing = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let input = input.to_owned();
+    let writing = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
     let _ = writing.join().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -41,7 +41,7 @@ async fn the_script_creates_what_up_creates() {
     let migrated = read_catalog(&db).await;
 
     let (database, scripted_db) = create_empty_database().await;
-    let Some(outcome) = run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
+    let Some(outcome) = run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql())
     else {
         return;
     };
@@ -54,7 +54,7 @@ async fn the_script_creates_what_up_creates() {
     assert_eq!(read_catalog(&scripted_db).await, before);
     assert_eq!(Migrator::get_pending_migrations(&scripted_db).await.unwrap().len(), 0);
     let second_run =
-        run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
+        run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", database.url()], &migration::sql()).unwrap();
     assert!(second_run.unwrap_err().contains("has the schema already"));
     Migrator::reset(&scripted_db).await.unwrap();
 }
@@ -80,12 +80,12 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 }
 
 #[tokio::test]
-async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets() {
+async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project() {
     let server = testdb::Server::start_platform(None).await.unwrap();
     let old = server.create_migrated().await.unwrap();
     let new = server.create_empty().await.unwrap();
     let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
-    let Some(dump) = run_client("pg_dump", &arguments, "") else { return };
+    let Some(dump) = run_program("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {
         eprintln!("skipped: pg_dump is older than the server");
         return;
@@ -94,7 +94,7 @@ async fn up_revokes_the_privileges_that_a_dump_restored_into_a_new_project_gets(
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
     // The dump also contains the administrator's default privileges, which the owner may not set. psql reports these
     // errors and continues.
-    run_client("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
+    run_program("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
     let db = connect(new.url()).await.unwrap();
     let privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
     assert_eq!(query_lines(&db, privileges).await, ["true true"], "the platform's default privileges give access");
@@ -127,7 +127,7 @@ async fn up_upgrades_the_schema_of_every_release_and_keeps_its_rows() {
         if path.extension().is_none_or(|extension| extension != "gz") {
             continue;
         }
-        let Some(sql) = run_client("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
+        let Some(sql) = run_program("gzip", &["-dc", path.to_str().unwrap()], "") else { return };
         let (_database, db) = create_empty_database().await;
         db.execute_unprepared(&sql.unwrap()).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let id = uuid::Uuid::new_v4();

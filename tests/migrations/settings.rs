@@ -3,11 +3,11 @@
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, create_empty_database, drift::up, query_lines, scripts::run_client};
+use super::{Migrator, create_empty_database, drift::up, query_lines, scripts::run_program};
 use crate::world::server;
 
 const SETTINGS: [&str; 7] = [
-    // Without it, the backslashes of regular expressions in checks and functions are lost.
+    // With `off`, string literals would lose the backslashes of regular expressions in checks and functions.
     "standard_conforming_strings = off",
     "quote_all_identifiers = on",
     "intervalstyle = sql_standard",
@@ -23,8 +23,7 @@ async fn settings_of_the_database_change_nothing() {
         let (database, db) = create_empty_database().await;
         let name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let administrator = connect(&database.superuser_url()).await.unwrap();
-        let alter = |setting: &str| format!("ALTER DATABASE {name} SET {setting}");
-        administrator.execute_unprepared(&alter(setting)).await.unwrap();
+        administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(database.url()).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
@@ -43,7 +42,7 @@ async fn settings_of_the_database_change_nothing() {
         administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(scripted_database.url()).await.unwrap();
         let Some(outcome) =
-            run_client("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
+            run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
         else {
             return;
         };
@@ -53,7 +52,7 @@ async fn settings_of_the_database_change_nothing() {
 }
 
 #[tokio::test]
-async fn timeouts_of_the_database_do_not_apply_to_reading_commands() {
+async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_read() {
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();

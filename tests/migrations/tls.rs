@@ -60,7 +60,7 @@ impl Certificates {
         self.folder.join(name).display().to_string()
     }
 
-    /// Starts a server with these certificates, whose `pg_hba.conf` has one entry of this type.
+    /// Starts a server with these certificates, whose `pg_hba.conf` has one entry of the given type.
     async fn start_server(&self, connection_type: &str) -> Server {
         fs::write(self.folder.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 password\n"))
             .unwrap();
@@ -143,11 +143,12 @@ async fn a_server_without_tls_and_one_that_requires_it_are_reported() {
     assert!(matches!(error, ConnectError::TlsRequired { .. }), "{error}");
     assert!(!error.to_string().contains("password"), "{error}");
 
-    // A server that does not accept TLS from this client: `prefer` falls back to a plain connection, as in libpq.
+    // If a server accepts no TLS from this client, `prefer` falls back to a plain connection, as in libpq.
     let without_tls = certificates.start_server("hostnossl").await;
     assert!(!is_encrypted(&connect(without_tls.url()).await.unwrap()).await);
 
-    // A handle with replicas chooses for each of its servers. The schema is missing: the connection succeeded.
+    // With replicas, `Sparc` decides for each server whether to use TLS. The error `schema_missing` shows that it could
+    // connect.
     for (server, mode) in [(&tls_only, "prefer"), (&tls_only, "allow"), (&without_tls, "prefer")] {
         let url = format!("{}?sslmode={mode}", server.url());
         let error = Sparc::connect_with(&url, Options::default().replicas([url.clone()])).await.unwrap_err();

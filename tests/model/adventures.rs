@@ -6,7 +6,7 @@ use super::game::{Adventure, Answer, Game, Session};
 
 impl Game {
     pub fn set_adventure_status(&mut self, me: usize, adventure: usize, to: &'static str) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         let adventure = &mut self.adventures[adventure];
         if adventure.is_deleted || adventure.creator != me {
             return Ok(false);
@@ -18,8 +18,7 @@ impl Game {
         Ok(true)
     }
 
-    /// Returns whether one of the adventure's sessions is live or had a player, so that the adventure cannot be
-    /// deleted. Sessions that are neither are deleted with it.
+    /// Returns whether a session of the adventure is live or had a player, so that the adventure cannot be deleted.
     pub fn has_history(&self, adventure: usize) -> bool {
         let is_history = |session: &Session| {
             session.adventure == adventure && !session.is_deleted && (session.is_live() || session.was_played())
@@ -27,7 +26,8 @@ impl Game {
         self.sessions.iter().any(is_history)
     }
 
-    pub fn remove_adventure(&mut self, adventure: usize) {
+    /// Marks the adventure and all its sessions as deleted, without checking whether they may be deleted.
+    pub fn mark_adventure_deleted(&mut self, adventure: usize) {
         self.adventures[adventure].is_deleted = true;
         for session in self.sessions.iter_mut().filter(|session| session.adventure == adventure) {
             session.is_deleted = true;
@@ -35,19 +35,19 @@ impl Game {
     }
 
     pub fn delete_adventure(&mut self, me: usize, adventure: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.adventures[adventure].is_deleted || self.adventures[adventure].creator != me {
             return Ok(false);
         }
         if self.has_history(adventure) {
             return Err("has_history");
         }
-        self.remove_adventure(adventure);
+        self.mark_adventure_deleted(adventure);
         Ok(true)
     }
 
     pub fn create_adventure(&mut self, me: usize, id: Uuid) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         let adventure = Adventure {
             id,
             creator: me,

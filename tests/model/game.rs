@@ -1,4 +1,7 @@
 //! The rules of the game in plain Rust. They were written from the design, not from the schema's code.
+//!
+//! Rows and calls refer to rows by index: `me` is the index of the caller, `hero` the index of a character. Where a
+//! function needs both, `session` is the index and `game_session` the row.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,7 @@ pub struct Person {
 pub struct Character {
     pub id: Uuid,
     pub owner: usize,
+    /// The number in the name: 3 for `Hero 3`.
     pub name: u8,
     pub is_retired: bool,
     pub hit_points: i32,
@@ -48,7 +52,7 @@ pub struct Seat {
     pub is_removed: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Session {
     pub id: Uuid,
     pub seer: usize,
@@ -60,11 +64,14 @@ pub struct Session {
     pub scene: Option<u8>,
     pub encounter: Option<u8>,
     pub encounters_begun: u32,
+    /// The only element of the game state; 0 if the game state is empty.
     pub game_state: u8,
     pub game_state_version: u32,
+    /// The number of events of each type.
     pub events: BTreeMap<&'static str, u32>,
     pub is_archived: bool,
-    /// Whether the session was deleted with its adventure, which happens only to sessions that are nobody's history.
+    /// Whether the session was deleted with its adventure. Only a session that has ended and never had a player other
+    /// than its Seer can be deleted.
     pub is_deleted: bool,
 }
 
@@ -85,7 +92,7 @@ pub struct Game {
     pub adventures: Vec<Adventure>,
     pub sessions: Vec<Session>,
     pub rolls: Vec<Roll>,
-    /// The number of ids given out.
+    /// The number of ids that [`Game::next_id`] has returned.
     pub id_count: u128,
     /// The hit points of a new character, which are also the maximum.
     pub default_hit_points: i32,
@@ -119,11 +126,12 @@ impl Session {
         self.seer == person || self.seats.get(&person).is_some_and(|seat| !seat.is_removed)
     }
 
+    /// Counts an event.
     pub fn emit(&mut self, kind: &'static str) {
         *self.events.entry(kind).or_default() += 1;
     }
 
-    fn may_become(&self, to: &str) -> bool {
+    fn may_change_to(&self, to: &str) -> bool {
         self.status == to
             || match self.status {
                 "waiting" => ["starting_soon", "active", "cancelled"].contains(&to),
@@ -138,19 +146,19 @@ impl Session {
 impl Game {
     pub fn next_id(&mut self) -> Uuid {
         self.id_count += 1;
-        Uuid::from_u128(0x5bac_0000_0000_4000_8000_0000_0000_0000 << 64 | self.id_count)
+        Uuid::from_u128((1_u128 << 127) | self.id_count)
     }
 
-    /// Fails if the caller's account is closed. Every write of such an account gets this error, whatever row it
-    /// affects.
-    pub fn require_open(&self, me: usize) -> Result<(), &'static str> {
+    /// Fails if the caller's account is closed. Every write of a closed account gets this error, whatever row the write
+    /// concerns.
+    pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
         if self.people[me].is_closed { Err("account_closed") } else { Ok(()) }
     }
 
-    /// Returns the error that a caller gets whose call fails because of `why`. A caller with a closed account gets
-    /// `account_closed` instead, unless `why` is `not_allowed`, which is what a stranger to the session gets.
-    pub fn closed_account_or(&self, me: usize, why: &'static str) -> &'static str {
-        if why == "not_allowed" { why } else { self.require_open(me).err().unwrap_or(why) }
+    /// Returns `account_closed` if the caller's account is closed, and otherwise the given error. The error
+    /// `not_allowed`, which a stranger to the session gets, is returned unchanged in both cases.
+    pub fn closed_account_or(&self, me: usize, error: &'static str) -> &'static str {
+        if error == "not_allowed" { error } else { self.require_open_account(me).err().unwrap_or(error) }
     }
 
     fn living_characters(&self, owner: usize) -> usize {
@@ -158,7 +166,7 @@ impl Game {
     }
 
     pub fn create_character(&mut self, me: usize, id: Uuid, name: u8) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.is_deleted) {
             return Err("character_name_taken");
         }
@@ -171,7 +179,7 @@ impl Game {
     }
 
     pub fn retire(&mut self, me: usize, hero: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
@@ -186,7 +194,7 @@ impl Game {
     }
 
     pub fn unretire(&mut self, me: usize, hero: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
@@ -198,7 +206,7 @@ impl Game {
     }
 
     pub fn delete_character(&mut self, me: usize, hero: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
@@ -211,8 +219,9 @@ impl Game {
         Ok(true)
     }
 
-    pub fn wound(&mut self, me: usize, hero: usize, points: i32) -> Answer {
-        self.require_open(me)?;
+    /// Takes hit points from a character; negative points heal.
+    pub fn damage(&mut self, me: usize, hero: usize, points: i32) -> Answer {
+        self.require_open_account(me)?;
         let is_seer_of_hero = |session: &Session| {
             session.is_live()
                 && session.seer == me
@@ -233,7 +242,7 @@ impl Game {
         if chosen.is_deleted || (chosen.status != "published" && chosen.creator != me) {
             return Err("adventure_not_playable");
         }
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= 20 {
             return Err("session_limit_reached");
         }
@@ -244,34 +253,26 @@ impl Game {
             is_public,
             max_players: 4,
             status: "waiting",
-            seats: BTreeMap::new(),
-            scene: None,
-            encounter: None,
-            encounters_begun: 0,
-            game_state: 0,
-            game_state_version: 0,
-            events: BTreeMap::new(),
-            is_archived: false,
-            is_deleted: false,
+            ..Session::default()
         });
         Ok(true)
     }
 
     /// Returns the session if the caller is its Seer and it was neither archived nor deleted.
-    pub fn own_session(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
-        self.require_open(me)?;
+    pub fn session_as_seer(&mut self, me: usize, session: usize) -> Result<Option<&mut Session>, &'static str> {
+        self.require_open_account(me)?;
         let session = &mut self.sessions[session];
         Ok((session.seer == me && !session.is_archived && !session.is_deleted).then_some(session))
     }
 
     pub fn set_visibility(&mut self, me: usize, session: usize, is_public: bool) -> Answer {
-        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
         session.is_public = is_public;
         Ok(true)
     }
 
-    pub fn resize(&mut self, me: usize, session: usize, max_players: usize) -> Answer {
-        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+    pub fn set_max_players(&mut self, me: usize, session: usize, max_players: usize) -> Answer {
+        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
         if session.is_over() && max_players != session.max_players {
             return Err("session_over");
         }
@@ -283,8 +284,8 @@ impl Game {
     }
 
     pub fn change_status(&mut self, me: usize, session: usize, to: &'static str) -> Answer {
-        let Some(changed) = self.own_session(me, session)? else { return Ok(false) };
-        if !changed.may_become(to) {
+        let Some(changed) = self.session_as_seer(me, session)? else { return Ok(false) };
+        if !changed.may_change_to(to) {
             return Err("illegal_transition");
         }
         if changed.status == to {
@@ -308,7 +309,7 @@ impl Game {
     }
 
     pub fn set_encounter(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
         if session.encounter != to {
             if session.is_over() {
                 return Err("session_over");
@@ -322,7 +323,7 @@ impl Game {
     }
 
     pub fn set_scene(&mut self, me: usize, session: usize, to: Option<u8>) -> Answer {
-        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
         if session.scene != to {
             if session.is_over() {
                 return Err("session_over");
@@ -334,7 +335,7 @@ impl Game {
     }
 
     pub fn set_game_state(&mut self, me: usize, session: usize, to: u8) -> Answer {
-        let Some(session) = self.own_session(me, session)? else { return Ok(false) };
+        let Some(session) = self.session_as_seer(me, session)? else { return Ok(false) };
         if session.game_state != to {
             if session.is_over() {
                 return Err("session_over");
@@ -354,15 +355,15 @@ impl Game {
         if game_session.seer != me && !game_session.seats.get(&me).is_some_and(|seat| seat.is_active) {
             return Err(self.closed_account_or(me, "not_seated"));
         }
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         self.sessions[session].emit("client.wave");
         Ok(true)
     }
 
-    /// Closes the account: its seats in live sessions are given up, the live sessions that it runs are cancelled, and
-    /// its drafts are deleted, or archived if they have history.
+    /// Closes the caller's account: gives up its seats in live sessions, cancels the live sessions that it runs, and
+    /// deletes its drafts, or archives those that have history.
     pub fn close_account(&mut self, me: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         self.people[me].is_closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.is_active) {
@@ -380,7 +381,7 @@ impl Game {
                 if self.has_history(index) {
                     self.adventures[index].status = "archived";
                 } else {
-                    self.remove_adventure(index);
+                    self.mark_adventure_deleted(index);
                 }
             }
         }

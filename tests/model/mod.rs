@@ -30,7 +30,7 @@ use visible::{Reader, read_visible};
 
 const USERS: usize = 5;
 
-/// The number of steps of one case. Each case has its own database.
+/// The number of steps of one proptest case. Each case has its own database.
 const STEPS_PER_CASE: usize = 1000;
 
 /// Creates five users, a published adventure and a valid draft, in the database and in the model.
@@ -42,10 +42,10 @@ async fn create_game(world: &World) -> Game {
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
-        let owner = game.people[creator].id;
+        let creator_id = game.people[creator].id;
         let sql = format!(
             "INSERT INTO adventures (id, creator_id, name, status, is_valid)
-             VALUES ('{id}', '{owner}', 'The Drowned Ford', '{status}', true);
+             VALUES ('{id}', '{creator_id}', 'The Drowned Ford', '{status}', true);
              INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{id}', 'Wolf')"
         );
         world.owner().exec(&sql).await.unwrap();
@@ -60,10 +60,10 @@ async fn create_game(world: &World) -> Game {
             is_deleted: false,
         });
     }
-    let default_hit_points =
+    let select_default =
         "SELECT pg_get_expr(adbin, adrelid)::integer FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid
                    AND attnum = adnum WHERE adrelid = 'characters'::regclass AND attname = 'max_hit_points'";
-    game.default_hit_points = world.owner().value(default_hit_points).await.unwrap();
+    game.default_hit_points = world.owner().value(select_default).await.unwrap();
     game
 }
 
@@ -89,9 +89,9 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             1 => Reader::Service,
             user => Reader::User(user - 2),
         };
-        let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible(reader));
+        let (visible, expected) = (read_visible(target.pool, &game, reader).await, game.visible_to(reader));
         let missing: Vec<&String> = expected.iter().filter(|line| !visible.contains(line)).collect();
-        let too_much: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
+        let unexpected: Vec<&String> = visible.iter().filter(|line| !expected.contains(line)).collect();
         prop_assert!(
             visible == expected,
             "step {}: {:?}: the reader {:?} must also see {:#?}, and must not see {:#?}",
@@ -99,7 +99,7 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
             step,
             reader,
             missing,
-            too_much
+            unexpected
         );
     }
     let broken = broken_invariants(&world).await;
@@ -108,22 +108,22 @@ async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn the_database_returns_and_shows_what_the_model_does() {
-    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
-    let steps = number("SPARC_STEPS").unwrap_or(2000);
-    let seed = number("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
-    println!("{steps} steps, SPARC_SEED={seed}");
+fn the_database_returns_the_same_answers_and_rows_as_the_model() {
+    let env_u64 = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().unwrap());
+    let step_count = env_u64("SPARC_STEPS").unwrap_or(2000);
+    let seed = env_u64("SPARC_SEED").unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+    println!("{step_count} steps, SPARC_SEED={seed}");
     let config = Config {
-        cases: u32::try_from(steps.div_ceil(STEPS_PER_CASE as u64)).unwrap(),
+        cases: u32::try_from(step_count.div_ceil(STEPS_PER_CASE as u64)).unwrap(),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_time: 1,
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let steps = proptest::collection::vec(step(), STEPS_PER_CASE);
+    let strategy = proptest::collection::vec(step(), STEPS_PER_CASE);
     let tally = Tally::default();
-    let outcome = TestRunner::new(config).run(&steps, |steps| runtime.block_on(run_case(&steps, &tally)));
+    let outcome = TestRunner::new(config).run(&strategy, |steps| runtime.block_on(run_case(&steps, &tally)));
     println!("{:?}", tally.lock().unwrap());
     match outcome {
         Ok(()) => {}

@@ -1,10 +1,14 @@
-//! Selects, for each random call, which of the existing rows it concerns.
+//! Functions that select the existing rows which a random call concerns.
 
 use super::game::Game;
 
-/// A number that selects one of the existing rows of a kind.
+/// A random number that selects one of the existing rows of a table.
 pub type Pick = u8;
 
+/// A pick below this number selects a row on which the call is likely to succeed; any other pick selects any row.
+pub const LIKELY_PICKS: Pick = 200;
+
+/// Picks the index of an element.
 pub fn pick_index<T>(all: &[T], pick: Pick) -> Option<usize> {
     (!all.is_empty()).then(|| usize::from(pick) % all.len())
 }
@@ -12,7 +16,7 @@ pub fn pick_index<T>(all: &[T], pick: Pick) -> Option<usize> {
 /// Picks a character, mostly one of the player's own.
 pub fn pick_character(game: &Game, player: usize, pick: Pick) -> Option<usize> {
     let own: Vec<usize> = (0..game.characters.len()).filter(|index| game.characters[*index].owner == player).collect();
-    if pick < 200 && !own.is_empty() {
+    if pick < LIKELY_PICKS && !own.is_empty() {
         Some(own[usize::from(pick) % own.len()])
     } else {
         pick_index(&game.characters, pick)
@@ -21,20 +25,20 @@ pub fn pick_character(game: &Game, player: usize, pick: Pick) -> Option<usize> {
 
 /// Picks a session, mostly one of the newest.
 pub fn pick_session(game: &Game, pick: Pick) -> Option<usize> {
-    let all = game.sessions.len();
-    let newest = all.saturating_sub(4);
-    if pick < 200 && all > 0 {
-        Some(newest + usize::from(pick) % (all - newest))
+    let count = game.sessions.len();
+    let first_of_newest = count.saturating_sub(4);
+    if pick < LIKELY_PICKS && count > 0 {
+        Some(first_of_newest + usize::from(pick) % (count - first_of_newest))
     } else {
         pick_index(&game.sessions, pick)
     }
 }
 
 /// Picks a user, mostly one who has or had a seat in the session.
-pub fn pick_participant(game: &Game, session: usize, pick: Pick) -> Option<usize> {
-    let participants: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
-    pick_index(&participants, pick)
-        .filter(|_| pick < 200)
-        .map(|index| participants[index])
+pub fn pick_player(game: &Game, session: usize, pick: Pick) -> Option<usize> {
+    let players: Vec<usize> = game.sessions[session].seats.keys().copied().collect();
+    pick_index(&players, pick)
+        .filter(|_| pick < LIKELY_PICKS)
+        .map(|index| players[index])
         .or_else(|| pick_index(&game.people, pick))
 }

@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::game::{Answer, Game, Roll, Seat, Session};
 
 impl Game {
-    /// Checks the rules for taking a seat that come after row security and the foreign keys. They are the same for a
-    /// new seat and for one that is taken again.
-    fn check_new_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
+    /// Checks the rules for taking a seat that apply after row security and the foreign keys. They are the same for a
+    /// new seat and for a seat that its player takes again.
+    fn check_taking_seat(&self, session: usize, player: usize, hero: usize) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_over() {
             return Err("session_over");
@@ -48,14 +48,14 @@ impl Game {
         if !(game_session.is_public || game_session.seer == me) {
             return Err("not_allowed");
         }
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         if game_session.seats.contains_key(&player) {
             return Err("id_conflict");
         }
         if self.characters[hero].is_deleted {
             return Err("not_found");
         }
-        self.check_new_seat(session, player, hero)?;
+        self.check_taking_seat(session, player, hero)?;
         let game_session = &mut self.sessions[session];
         game_session.seats.insert(player, Seat { hero, is_active: true, heroic_save_used_in: None, is_removed: false });
         game_session.emit("player_joined");
@@ -65,7 +65,7 @@ impl Game {
     /// Joins by code: before the start with a new seat, or with the existing seat while the session is live and the
     /// Seer has not removed the player.
     pub fn join(&mut self, me: usize, session: usize, hero: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         let game_session = &self.sessions[session];
         if game_session.is_archived || game_session.is_deleted {
             return Err("no_such_code");
@@ -90,7 +90,7 @@ impl Game {
         if self.characters[hero].is_deleted {
             return Err("not_found");
         }
-        self.check_new_seat(session, me, hero)?;
+        self.check_taking_seat(session, me, hero)?;
         let game_session = &mut self.sessions[session];
         let seat = game_session.seats.entry(me).or_insert(Seat {
             hero,
@@ -106,18 +106,18 @@ impl Game {
 
     /// Returns a player's seat if the caller may write it, as its player or as the session's Seer.
     fn writable_seat(&self, me: usize, session: usize, player: usize) -> Result<Option<&Seat>, &'static str> {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         let game_session = &self.sessions[session];
-        let is_visible =
+        let is_writable =
             !game_session.is_archived && !game_session.is_deleted && (player == me || game_session.seer == me);
-        Ok(game_session.seats.get(&player).filter(|_| is_visible))
+        Ok(game_session.seats.get(&player).filter(|_| is_writable))
     }
 
-    /// Makes a player leave or rejoin, or lets the Seer remove them.
-    pub fn set_active(&mut self, me: usize, session: usize, player: usize, is_active: bool) -> Answer {
+    /// Lets a player leave or rejoin, or lets the Seer remove a player.
+    pub fn set_seat_active(&mut self, me: usize, session: usize, player: usize, is_active: bool) -> Answer {
         let Some(seat) = self.writable_seat(me, session, player)? else { return Ok(false) };
-        let is_change = seat.is_active != is_active;
-        if is_change {
+        let changes_activity = seat.is_active != is_active;
+        if changes_activity {
             if self.sessions[session].is_over() {
                 return Err("session_over");
             }
@@ -128,7 +128,7 @@ impl Game {
                 if seat.is_removed {
                     return Err("player_removed");
                 }
-                self.check_new_seat(session, player, seat.hero)?;
+                self.check_taking_seat(session, player, seat.hero)?;
             }
         }
         let game_session = &mut self.sessions[session];
@@ -136,7 +136,7 @@ impl Game {
             seat.is_active = is_active;
             seat.is_removed |= !is_active && player != me;
         }
-        if is_change {
+        if changes_activity {
             game_session.emit(if is_active { "player_joined" } else { "player_left" });
         }
         Ok(true)
@@ -185,9 +185,9 @@ impl Game {
         Ok(true)
     }
 
-    /// Fails if the caller may not roll, with the reason. A stranger to the session gets the same error as if it did
-    /// not exist.
-    fn may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> Result<(), &'static str> {
+    /// Fails with the reason if the caller may not roll. A stranger to the session gets the same error as if the
+    /// session did not exist.
+    fn check_may_roll(&self, me: usize, session: usize, hero: Option<usize>) -> Result<(), &'static str> {
         let game_session = &self.sessions[session];
         if game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
             return Err("not_allowed");
@@ -217,13 +217,20 @@ impl Game {
         if is_seer { Ok(()) } else { Err("not_seated") }
     }
 
-    /// Rolls for the character `hero`, or if there is none, for the creature of the adventure `creature_of`.
-    pub fn roll(&mut self, me: usize, id: Uuid, session: usize, hero: Option<usize>, creature_of: usize) -> Answer {
-        self.may_roll(me, session, hero).map_err(|why| self.closed_account_or(me, why))?;
-        self.require_open(me)?;
-        if hero.is_none()
-            && (self.sessions[session].adventure != creature_of || self.adventures[creature_of].is_deleted)
-        {
+    /// Rolls for the character `hero` or, if it is `None`, for the creature of the adventure `creature_of`.
+    pub fn roll(
+        &mut self,
+        me: usize,
+        id: Uuid,
+        session: usize,
+        hero: Option<usize>,
+        creature_of: Option<usize>,
+    ) -> Answer {
+        self.check_may_roll(me, session, hero).map_err(|why| self.closed_account_or(me, why))?;
+        self.require_open_account(me)?;
+        let is_elsewhere =
+            |adventure: usize| self.sessions[session].adventure != adventure || self.adventures[adventure].is_deleted;
+        if creature_of.is_some_and(is_elsewhere) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, original: None });
@@ -232,13 +239,13 @@ impl Game {
     }
 
     pub fn heroic_save(&mut self, me: usize, id: Uuid, original: usize) -> Answer {
-        self.require_open(me)?;
+        self.require_open_account(me)?;
         let roll = &self.rolls[original];
         let (session, game_session) = (roll.session, &self.sessions[roll.session]);
         if game_session.is_archived || game_session.is_deleted || !game_session.has_participant(me) {
             return Err("not_found");
         }
-        self.may_roll(me, session, roll.hero)?;
+        self.check_may_roll(me, session, roll.hero)?;
         if self.rolls.iter().any(|save| save.original == Some(original)) {
             return Err("roll_already_saved");
         }
@@ -247,8 +254,10 @@ impl Game {
             return Err("heroic_save_not_needed");
         }
         let encounter = game_session.encounters_begun;
-        let has_save = |seat: &Seat| seat.is_active && seat.hero == hero && seat.heroic_save_used_in != Some(encounter);
-        let Some(player) = game_session.seats.iter().find(|(_, seat)| has_save(seat)).map(|(player, _)| *player) else {
+        let has_unused_save =
+            |seat: &Seat| seat.is_active && seat.hero == hero && seat.heroic_save_used_in != Some(encounter);
+        let Some(player) = game_session.seats.iter().find(|(_, seat)| has_unused_save(seat)).map(|(player, _)| *player)
+        else {
             return Err("heroic_save_spent");
         };
         let game_session = &mut self.sessions[session];

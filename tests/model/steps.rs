@@ -8,17 +8,17 @@ use uuid::Uuid;
 
 use super::{
     game::{Answer, Game, STATUSES},
-    picks::{Pick, pick_character, pick_index, pick_participant, pick_session},
-    visible::{Reader, set_identity},
+    picks::{LIKELY_PICKS, Pick, pick_character, pick_index, pick_player, pick_session},
+    visible::{Reader, begin_sql},
 };
 
 /// A random call by a random user.
 #[derive(Clone, Debug)]
 pub struct Step {
-    pub caller: u8,
+    pub caller: Pick,
     pub action: Action,
     /// Selects who reads everything after the call.
-    pub reader: u8,
+    pub reader: Pick,
 }
 
 #[derive(Clone, Debug)]
@@ -27,10 +27,10 @@ pub enum Action {
     Retire { hero: Pick },
     Unretire { hero: Pick },
     DeleteCharacter { hero: Pick },
-    Wound { hero: Pick, points: i8 },
+    Damage { hero: Pick, points: i8 },
     CreateSession { adventure: Pick, is_public: bool },
     SetVisibility { session: Pick, is_public: bool },
-    Resize { session: Pick, size: u8 },
+    SetMaxPlayers { session: Pick, max_players: u8 },
     ChangeStatus { session: Pick, to: u8 },
     Join { session: Pick, hero: Pick },
     InsertSeat { session: Pick, player: Pick, hero: Pick },
@@ -53,7 +53,7 @@ pub enum Action {
 
 pub fn step() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
-    let few = || proptest::option::of(0_u8..3);
+    let scene_or_encounter = || proptest::option::of(0_u8..3);
     // The index of a status in `STATUSES`. The weights keep most sessions live.
     let status = prop_oneof![1 => Just(0_u8), 2 => Just(1), 6 => Just(2), 2 => Just(3), 1 => Just(4), 1 => Just(5)];
     let action = prop_oneof![
@@ -61,10 +61,10 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => pick().prop_map(|hero| Action::Retire { hero }),
         2 => pick().prop_map(|hero| Action::Unretire { hero }),
         1 => pick().prop_map(|hero| Action::DeleteCharacter { hero }),
-        1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Action::Wound { hero, points }),
+        1 => (pick(), -2_i8..4).prop_map(|(hero, points)| Action::Damage { hero, points }),
         3 => (pick(), any::<bool>()).prop_map(|(adventure, is_public)| Action::CreateSession { adventure, is_public }),
         1 => (pick(), any::<bool>()).prop_map(|(session, is_public)| Action::SetVisibility { session, is_public }),
-        2 => (pick(), 2_u8..7).prop_map(|(session, size)| Action::Resize { session, size }),
+        2 => (pick(), 2_u8..7).prop_map(|(session, max_players)| Action::SetMaxPlayers { session, max_players }),
         5 => (pick(), status).prop_map(|(session, to)| Action::ChangeStatus { session, to }),
         6 => (pick(), pick()).prop_map(|(session, hero)| Action::Join { session, hero }),
         6 => (pick(), pick(), pick()).prop_map(|(session, player, hero)| Action::InsertSeat { session, player, hero }),
@@ -76,20 +76,20 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => (pick(), pick()).prop_map(|(session, adventure)| Action::RollCreature { session, adventure }),
         6 => pick().prop_map(|roll| Action::HeroicSave { roll }),
         3 => (pick(), any::<bool>()).prop_map(|(session, is_server_kind)| Action::SendEvent { session, is_server_kind }),
-        1 => (pick(), few()).prop_map(|(session, to)| Action::SetScene { session, to }),
-        2 => (pick(), few()).prop_map(|(session, to)| Action::SetEncounter { session, to }),
+        1 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetScene { session, to }),
+        2 => (pick(), scene_or_encounter()).prop_map(|(session, to)| Action::SetEncounter { session, to }),
         1 => (pick(), 0_u8..3).prop_map(|(session, to)| Action::SetGameState { session, to }),
         1 => Just(Action::CreateAdventure),
         2 => (pick(), 0_u8..3).prop_map(|(adventure, to)| Action::SetAdventureStatus { adventure, to }),
         1 => pick().prop_map(|adventure| Action::DeleteAdventure { adventure }),
-        // These two are rare, because after them an account or many sessions can no longer change.
-        1 => (0_u8..8).prop_map(|odds| if odds == 0 { Action::CloseAccount } else { Action::CreateAdventure }),
-        1 => (0_u8..4).prop_map(|odds| if odds == 0 { Action::ArchiveSessions } else { Action::CreateAdventure }),
+        // Closing an account and archiving sessions are rare: the account or sessions cannot be changed afterwards.
+        1 => (0_u8..8).prop_map(|number| if number == 0 { Action::CloseAccount } else { Action::CreateAdventure }),
+        1 => (0_u8..4).prop_map(|number| if number == 0 { Action::ArchiveSessions } else { Action::CreateAdventure }),
     ];
     (any::<u8>(), action, any::<u8>()).prop_map(|(caller, action, reader)| Step { caller, action, reader })
 }
 
-/// The database under test.
+/// The database under test, for calls in plain SQL and through the service.
 pub struct Target<'a> {
     pub pool: &'a PgPool,
     pub sparc: &'a Sparc,
@@ -101,9 +101,9 @@ fn code(error: sea_orm::sqlx::Error) -> &'static str {
 }
 
 impl Target<'_> {
-    /// Runs one statement as that user, in a transaction that is sent as one message.
+    /// Runs one statement as the user `me`, in a transaction that is sent as one message.
     async fn run_sql(&self, game: &Game, me: usize, sql: &str) -> Answer {
-        let message = format!("{}{sql}; COMMIT", set_identity(Reader::User(me), game));
+        let message = format!("{}{sql}; COMMIT", begin_sql(Reader::User(me), game));
         let mut connection = self.pool.acquire().await.map_err(code)?;
         let outcome = raw_sql(AssertSqlSafe(message)).execute(&mut *connection).await;
         if outcome.is_err() {
@@ -112,7 +112,7 @@ impl Target<'_> {
         outcome.map(|result| result.rows_affected() > 0).map_err(code)
     }
 
-    async fn query_flag(&self, sql: String) -> bool {
+    async fn query_bool(&self, sql: String) -> bool {
         sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(self.pool).await.unwrap()
     }
 }
@@ -129,7 +129,7 @@ impl Step {
         let update_session = |index: usize, set: String, game: &Game| {
             format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[index].id)
         };
-        let text = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
+        let sql_literal = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
         Some(match self.action {
             Action::CreateCharacter { name } => {
                 let id = game.next_id();
@@ -157,11 +157,11 @@ impl Step {
                 let sql = format!("DELETE FROM public.characters WHERE id = '{}'", game.characters[hero].id);
                 (target.run_sql(game, me, &sql).await, game.delete_character(me, hero))
             }
-            Action::Wound { hero: pick, points } => {
+            Action::Damage { hero: pick, points } => {
                 let hero = pick_index(&game.characters, pick)?;
                 let id = game.characters[hero].id;
                 let sql = format!("SELECT * FROM private.change_hit_points('{id}', {})", -i32::from(points));
-                (target.run_sql(game, me, &sql).await, game.wound(me, hero, i32::from(points)))
+                (target.run_sql(game, me, &sql).await, game.damage(me, hero, i32::from(points)))
             }
             Action::CreateSession { adventure, is_public } => {
                 let (id, adventure) = (game.next_id(), pick_index(&game.adventures, adventure)?);
@@ -178,12 +178,13 @@ impl Step {
                     target.run_sql(game, me, &update_session(index, format!("is_public = {is_public}"), game)).await;
                 (actual, game.set_visibility(me, index, is_public))
             }
-            Action::Resize { session: pick, size } => {
+            Action::SetMaxPlayers { session: pick, max_players } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
-                let actual =
-                    target.run_sql(game, me, &update_session(index, format!("max_players = {size}"), game)).await;
-                (actual, game.resize(me, index, usize::from(size)))
+                let actual = target
+                    .run_sql(game, me, &update_session(index, format!("max_players = {max_players}"), game))
+                    .await;
+                (actual, game.set_max_players(me, index, usize::from(max_players)))
             }
             Action::ChangeStatus { session: pick, to } => {
                 let index = pick_session(game, pick)?;
@@ -212,7 +213,7 @@ impl Step {
                 let (me, player) = if self.caller >= 128 {
                     (game.sessions[index].seer, pick_index(&game.people, player)?)
                 } else {
-                    (me, if player < 200 { me } else { pick_index(&game.people, player)? })
+                    (me, if player < LIKELY_PICKS { me } else { pick_index(&game.people, player)? })
                 };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
@@ -223,16 +224,16 @@ impl Step {
             }
             Action::SetSeatActive { session: pick, player, is_active } => {
                 let index = pick_session(game, pick)?;
-                let (me, player) = (caller_or_seer(index, game), pick_participant(game, index, player)?);
+                let (me, player) = (caller_or_seer(index, game), pick_player(game, index, player)?);
                 let sql = format!(
                     "UPDATE public.session_players SET is_active = {is_active} WHERE session_id = '{}' AND user_id = '{}'",
                     game.sessions[index].id, game.people[player].id
                 );
-                (target.run_sql(game, me, &sql).await, game.set_active(me, index, player, is_active))
+                (target.run_sql(game, me, &sql).await, game.set_seat_active(me, index, player, is_active))
             }
             Action::Readmit { session: pick, player } => {
                 let index = pick_session(game, pick)?;
-                let player = pick_participant(game, index, player)?;
+                let player = pick_player(game, index, player)?;
                 let me = caller_or_seer(index, game);
                 let sql = format!(
                     "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
@@ -242,7 +243,8 @@ impl Step {
             }
             Action::ChangeCharacter { session: pick, player, hero: hero_pick } => {
                 let index = pick_session(game, pick)?;
-                let player = pick_participant(game, index, player)?;
+                let player = pick_player(game, index, player)?;
+                // In a quarter of the calls, the player makes the call.
                 let me = if self.caller < 64 { player } else { caller_or_seer(index, game) };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
@@ -256,14 +258,14 @@ impl Step {
                 let me = caller_or_seer(index, game);
                 let seated: Vec<usize> = game.sessions[index].seats.values().map(|seat| seat.hero).collect();
                 let hero = pick_index(&seated, hero_pick)
-                    .filter(|_| hero_pick < 200)
+                    .filter(|_| hero_pick < LIKELY_PICKS)
                     .map(|index| seated[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
                 let sql = insert_roll(game, id, index, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
-                let expected = game.roll(me, id, index, Some(hero), 0);
-                self.copy_roll(game, target, id, &actual).await;
+                let expected = game.roll(me, id, index, Some(hero), None);
+                self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::RollCreature { session: pick, adventure } => {
@@ -272,21 +274,21 @@ impl Step {
                 let (me, id) = (caller_or_seer(index, game), game.next_id());
                 let sql = insert_roll(game, id, index, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
-                let expected = game.roll(me, id, index, None, adventure);
-                self.copy_roll(game, target, id, &actual).await;
+                let expected = game.roll(me, id, index, None, Some(adventure));
+                self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::HeroicSave { roll: pick } => {
                 // Picks one of the last six rolls, because earlier ones may be too old for a save.
-                let newest = game.rolls.len().saturating_sub(6);
-                let original = newest + pick_index(&game.rolls[newest..], pick)?;
+                let first_of_newest = game.rolls.len().saturating_sub(6);
+                let original = first_of_newest + pick_index(&game.rolls[first_of_newest..], pick)?;
                 let me = caller_or_seer(game.rolls[original].session, game);
                 let my_connection = target.sparc.as_user(game.people[me].id);
                 let actual = my_connection.dice().heroic_save(game.rolls[original].id).await;
                 let id = actual.as_ref().map_or_else(|_| Uuid::nil(), |save| save.id);
                 let actual = actual.map(|_| true).map_err(|error| error.code());
                 let expected = game.heroic_save(me, id, original);
-                self.copy_roll(game, target, id, &actual).await;
+                self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::SendEvent { session: pick, is_server_kind } => {
@@ -301,13 +303,13 @@ impl Step {
             Action::SetScene { session: pick, to } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
-                let set = format!("current_scene_id = {}", text(to));
+                let set = format!("current_scene_id = {}", sql_literal(to));
                 (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_scene(me, index, to))
             }
             Action::SetEncounter { session: pick, to } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
-                let set = format!("current_encounter_id = {}", text(to));
+                let set = format!("current_encounter_id = {}", sql_literal(to));
                 (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_encounter(me, index, to))
             }
             Action::SetGameState { session: pick, to } => {
@@ -343,8 +345,8 @@ impl Step {
                 (actual.map(|()| true).map_err(|error| error.code()), game.close_account(me))
             }
             Action::ArchiveSessions => {
-                let old = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
-                raw_sql(old).execute(target.pool).await.unwrap();
+                let end_a_year_ago = "UPDATE public.sessions SET ended_at = now() - INTERVAL '1 year' WHERE status IN ('completed', 'cancelled')";
+                raw_sql(end_a_year_ago).execute(target.pool).await.unwrap();
                 let actual =
                     target.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await;
                 (actual.map(|_| true).map_err(|error| error.code()), game.archive_sessions())
@@ -353,11 +355,11 @@ impl Step {
     }
 
     /// Copies to the model whether a roll succeeded, because the database rolls the dice.
-    async fn copy_roll(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
+    async fn copy_success(&self, game: &mut Game, target: &Target<'_>, id: Uuid, actual: &Answer) {
         if let (Ok(true), Some(roll)) = (actual, game.rolls.last_mut())
             && roll.id == id
         {
-            roll.success = target.query_flag(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
+            roll.success = target.query_bool(format!("SELECT success FROM public.dice_rolls WHERE id = '{id}'")).await;
         }
     }
 }

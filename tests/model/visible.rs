@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::game::Game;
 
-/// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
     Visitor,
@@ -16,7 +15,7 @@ pub enum Reader {
 }
 
 /// Queries that every role may run.
-const FOR_EVERYBODY: &str = "
+const QUERIES_FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'user', id, games_played, games_run, display_name = 'Former player') AS line FROM public.users
     UNION ALL
     SELECT concat_ws(' ', 'adventure', id, creator_id, status, times_played) FROM public.adventures
@@ -29,7 +28,7 @@ const FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'archived', id, seer_id, is_public, status, seats_taken) FROM public.archived_sessions";
 
 /// Queries that a visitor may not run.
-const FOR_SIGNED_IN: &str = "
+const QUERIES_FOR_SIGNED_IN: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'character', id, user_id, name, retired_at IS NOT NULL, hit_points) FROM public.characters
     UNION ALL
@@ -45,8 +44,8 @@ const FOR_SIGNED_IN: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'archived roll', id, session_id, success) FROM public.archived_dice_rolls";
 
-/// Returns the statements that begin a transaction with the reader's identity, to be sent as the start of one message.
-pub fn set_identity(reader: Reader, game: &Game) -> String {
+/// Returns the statements that begin a transaction with the reader's identity.
+pub fn begin_sql(reader: Reader, game: &Game) -> String {
     let (role, id) = match reader {
         Reader::Visitor => ("anon", None),
         Reader::Service => ("service_role", None),
@@ -56,13 +55,13 @@ pub fn set_identity(reader: Reader, game: &Game) -> String {
     format!("BEGIN; SET LOCAL ROLE {role}; SET LOCAL request.jwt.claims = '{claims}'; ")
 }
 
-/// Returns what a reader sees in the database. The query is one of only two texts, so that each connection prepares it
+/// Returns what a reader sees in the database. There are only two query texts, so each connection prepares each of them
 /// once.
 pub async fn read_visible(pool: &PgPool, game: &Game, reader: Reader) -> Vec<String> {
-    static ALL_QUERIES: LazyLock<String> = LazyLock::new(|| format!("{FOR_EVERYBODY}{FOR_SIGNED_IN}"));
-    let sql = if reader == Reader::Visitor { FOR_EVERYBODY } else { &ALL_QUERIES };
+    static ALL_QUERIES: LazyLock<String> = LazyLock::new(|| format!("{QUERIES_FOR_EVERYBODY}{QUERIES_FOR_SIGNED_IN}"));
+    let sql = if reader == Reader::Visitor { QUERIES_FOR_EVERYBODY } else { &ALL_QUERIES };
     let mut connection = pool.acquire().await.unwrap();
-    raw_sql(AssertSqlSafe(set_identity(reader, game))).execute(&mut *connection).await.unwrap();
+    raw_sql(AssertSqlSafe(begin_sql(reader, game))).execute(&mut *connection).await.unwrap();
     let lines = query_scalar::<_, String>(AssertSqlSafe(sql)).fetch_all(&mut *connection).await;
     raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
     let mut lines = lines.unwrap();
@@ -70,15 +69,16 @@ pub async fn read_visible(pool: &PgPool, game: &Game, reader: Reader) -> Vec<Str
     lines
 }
 
-fn flag(value: bool) -> char {
+/// Returns a boolean as `concat_ws` prints it.
+fn pg_bool(value: bool) -> char {
     if value { 't' } else { 'f' }
 }
 
 impl Game {
     /// Returns what a reader sees in the model.
-    pub fn visible(&self, reader: Reader) -> Vec<String> {
+    pub fn visible_to(&self, reader: Reader) -> Vec<String> {
         let mut lines = Vec::new();
-        let is_reader = |person: usize| reader == Reader::Service || reader == Reader::User(person);
+        let is_service_or = |person: usize| reader == Reader::Service || reader == Reader::User(person);
         let is_signed_in = reader != Reader::Visitor;
         let person_id = |index: usize| self.people[index].id;
         let character_id = |index: usize| self.characters[index].id;
@@ -88,11 +88,11 @@ impl Game {
                 person.id,
                 person.games_played,
                 person.games_run,
-                flag(person.is_closed)
+                pg_bool(person.is_closed)
             ));
         }
         for adventure in self.adventures.iter().filter(|adventure| !adventure.is_deleted) {
-            if adventure.status == "published" || is_reader(adventure.creator) {
+            if adventure.status == "published" || is_service_or(adventure.creator) {
                 let creator = person_id(adventure.creator);
                 lines.push(format!(
                     "adventure {} {creator} {} {}",
@@ -101,20 +101,20 @@ impl Game {
                 lines.extend(adventure.creature.map(|creature| format!("creature {creature} {}", adventure.id)));
             }
         }
-        for character in self.characters.iter().filter(|hero| !hero.is_deleted && is_reader(hero.owner)) {
+        for character in self.characters.iter().filter(|hero| !hero.is_deleted && is_service_or(hero.owner)) {
             let owner = person_id(character.owner);
-            let (id, name, retired) = (character.id, character.name, flag(character.is_retired));
+            let (id, name, retired) = (character.id, character.name, pg_bool(character.is_retired));
             lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
         }
-        let or_none = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
+        let or_dash = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
         for session in self.sessions.iter().filter(|session| !session.is_deleted) {
-            let is_participant = match reader {
+            let sees_as_participant = match reader {
                 Reader::Visitor => false,
                 Reader::Service => true,
                 Reader::User(person) => session.has_participant(person),
             };
-            let (id, seer, public) = (session.id, person_id(session.seer), flag(session.is_public));
-            if is_participant || session.is_public {
+            let (id, seer, public) = (session.id, person_id(session.seer), pg_bool(session.is_public));
+            if sees_as_participant || session.is_public {
                 lines.push(if session.is_archived {
                     format!("archived {id} {seer} {public} {} {}", session.status, session.seats_taken())
                 } else {
@@ -124,30 +124,31 @@ impl Game {
                         session.status,
                         session.seats_taken(),
                         session.encounters_begun,
-                        or_none(session.scene),
-                        or_none(session.encounter),
+                        or_dash(session.scene),
+                        or_dash(session.encounter),
                         session.game_state_version
                     )
                 });
             }
             // A removed player still sees their own seat.
             let shows_seat =
-                |player: usize| is_participant || (is_signed_in && (session.is_public || is_reader(player)));
+                |player: usize| sees_as_participant || (is_signed_in && (session.is_public || is_service_or(player)));
             for (player, seat) in session.seats.iter().filter(|(player, _)| shows_seat(**player)) {
-                let (player, hero, active) = (person_id(*player), character_id(seat.hero), flag(seat.is_active));
+                let (player, hero, active) = (person_id(*player), character_id(seat.hero), pg_bool(seat.is_active));
                 lines.push(if session.is_archived {
                     format!("archived seat {id} {player} {hero} {active}")
                 } else {
-                    let (saved, removed) = (u8::from(seat.heroic_save_used_in.is_some()), flag(seat.is_removed));
-                    format!("seat {id} {player} {hero} {active} {saved} {removed}")
+                    let (saves_used, removed) =
+                        (u8::from(seat.heroic_save_used_in.is_some()), pg_bool(seat.is_removed));
+                    format!("seat {id} {player} {hero} {active} {saves_used} {removed}")
                 });
             }
-            if is_participant && !session.is_archived {
+            if sees_as_participant && !session.is_archived {
                 lines.extend(session.events.iter().map(|(kind, count)| format!("events {id} {kind} {count}")));
             }
             let index = self.session_index(id);
-            for roll in self.rolls.iter().filter(|roll| is_participant && roll.session == index) {
-                let success = flag(roll.success);
+            for roll in self.rolls.iter().filter(|roll| sees_as_participant && roll.session == index) {
+                let success = pg_bool(roll.success);
                 lines.push(if session.is_archived {
                     format!("archived roll {} {id} {success}", roll.id)
                 } else {
@@ -161,7 +162,8 @@ impl Game {
         lines
     }
 
-    fn session_index(&self, session: Uuid) -> usize {
-        self.sessions.iter().position(|other| other.id == session).unwrap()
+    /// Returns the index of the session with this id.
+    fn session_index(&self, id: Uuid) -> usize {
+        self.sessions.iter().position(|session| session.id == id).unwrap()
     }
 }

@@ -12,52 +12,54 @@ fn new_creature(name: &str) -> NewCreature {
     NewCreature { name: name.into(), ..Default::default() }
 }
 
-/// The creator of the adventure and the service may.
+/// The creator of the adventure and the service may call the operation.
 const CREATOR_MAY: [&str; 6] =
     ["not_signed_in", "adventure_not_yours", "adventure_not_yours", "adventure_not_yours", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("creatures.add", CREATOR_MAY, |tx, scene| tx.creatures().add(scene.adventure, new_creature("Wolf"))),
-        operation!("creatures.edit", CREATOR_MAY, |tx, scene| {
-            tx.creatures().edit(scene.creature, CreatureChanges { armor: Some(2), ..Default::default() })
+        operation!("creatures.add", CREATOR_MAY, |tx, fixture| tx
+            .creatures()
+            .add(fixture.adventure, new_creature("Wolf"))),
+        operation!("creatures.edit", CREATOR_MAY, |tx, fixture| {
+            tx.creatures().edit(fixture.creature, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        operation!("creatures.remove", CREATOR_MAY, |tx, scene| tx.creatures().remove(scene.creature)),
-        operation!("creatures.get", EVERYBODY_MAY, |tx, scene| tx.creatures().get(scene.creature)),
-        operation!("creatures.list", EVERYBODY_MAY, |tx, scene| tx.creatures().list(scene.adventure)),
+        operation!("creatures.remove", CREATOR_MAY, |tx, fixture| tx.creatures().remove(fixture.creature)),
+        operation!("creatures.get", EVERYBODY_MAY, |tx, fixture| tx.creatures().get(fixture.creature)),
+        operation!("creatures.list", EVERYBODY_MAY, |tx, fixture| tx.creatures().list(fixture.adventure)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("creatures.add", AtLimits, "creature_limit_reached", |tx, scene| {
-            tx.creatures().add(scene.adventure_at_limits, new_creature("Wolf"))
+        refusal!("creatures.add", AtLimits, "creature_limit_reached", |tx, fixture| {
+            tx.creatures().add(fixture.adventure_at_limits, new_creature("Wolf"))
         }),
-        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| tx
+        refusal!("creatures.add", Seer, "invalid_value", |tx, fixture| tx
             .creatures()
-            .add(scene.adventure, new_creature(""))),
-        refusal!("creatures.add", Seer, "invalid_value", |tx, scene| {
+            .add(fixture.adventure, new_creature(""))),
+        refusal!("creatures.add", Seer, "invalid_value", |tx, fixture| {
             let stats = Stats { might: 11, ..Default::default() };
-            tx.creatures().add(scene.adventure, NewCreature { stats, ..new_creature("Giant") })
+            tx.creatures().add(fixture.adventure, NewCreature { stats, ..new_creature("Giant") })
         }),
-        refusal!("creatures.add", Seer, "not_allowed", |tx, scene| tx
+        refusal!("creatures.add", Seer, "not_allowed", |tx, fixture| tx
             .creatures()
             .add(Uuid::new_v4(), new_creature("Wolf"))),
-        refusal!("creatures.add", Stranger, "not_allowed", |tx, scene| {
-            tx.creatures().add(scene.draft, new_creature("Wolf"))
+        refusal!("creatures.add", Stranger, "not_allowed", |tx, fixture| {
+            tx.creatures().add(fixture.draft, new_creature("Wolf"))
         }),
-        refusal!("creatures.remove", Stranger, "not_found", |tx, scene| {
-            tx.creatures().remove(scene.creature_of_draft)
+        refusal!("creatures.remove", Stranger, "not_found", |tx, fixture| {
+            tx.creatures().remove(fixture.creature_of_draft)
         }),
-        refusal!("creatures.add", Seer, "id_conflict", |tx, scene| {
-            tx.creatures().add(scene.adventure, NewCreature { id: Some(scene.creature), ..new_creature("Wolf") })
+        refusal!("creatures.add", Seer, "id_conflict", |tx, fixture| {
+            tx.creatures().add(fixture.adventure, NewCreature { id: Some(fixture.creature), ..new_creature("Wolf") })
         }),
-        refusal!("creatures.edit", Seer, "invalid_value", |tx, scene| {
-            tx.creatures().edit(scene.creature, CreatureChanges { hit_points: Some(1001), ..Default::default() })
+        refusal!("creatures.edit", Seer, "invalid_value", |tx, fixture| {
+            tx.creatures().edit(fixture.creature, CreatureChanges { hit_points: Some(1001), ..Default::default() })
         }),
-        refusal!("creatures.edit", Stranger, "not_found", |tx, scene| {
-            tx.creatures().edit(scene.creature_of_draft, CreatureChanges { armor: Some(2), ..Default::default() })
+        refusal!("creatures.edit", Stranger, "not_found", |tx, fixture| {
+            tx.creatures().edit(fixture.creature_of_draft, CreatureChanges { armor: Some(2), ..Default::default() })
         }),
-        refusal!("creatures.get", Stranger, "not_found", |tx, scene| tx.creatures().get(scene.creature_of_draft)),
+        refusal!("creatures.get", Stranger, "not_found", |tx, fixture| tx.creatures().get(fixture.creature_of_draft)),
     ]
 }

@@ -7,18 +7,18 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, operation, outcome_code, refusal, scene::Scene};
+use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operation, outcome_code, refusal};
 
-fn check(scene: &Scene, session: Uuid) -> NewRoll {
-    NewRoll::check(session, Roller::Character(scene.player.character), Attribute::Might, Difficulty::MIN)
+fn check(fixture: &Fixture, session: Uuid) -> NewRoll {
+    NewRoll::check(session, Roller::Character(fixture.player.character), Attribute::Might, Difficulty::MIN)
 }
 
-fn check_by(scene: &Scene, character: Uuid) -> NewRoll {
-    NewRoll { roller: Roller::Character(character), ..check(scene, scene.active_session) }
+fn check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
+    NewRoll { roller: Roller::Character(character), ..check(fixture, fixture.active_session) }
 }
 
-fn creature_attack(scene: &Scene, creature: Uuid) -> NewRoll {
-    NewRoll::attack(scene.active_session, Roller::Creature(creature), Attribute::Might, Difficulty::MIN)
+fn creature_attack(fixture: &Fixture, creature: Uuid) -> NewRoll {
+    NewRoll::attack(fixture.active_session, Roller::Creature(creature), Attribute::Might, Difficulty::MIN)
 }
 
 fn initiative(session_id: Uuid, creatures: Vec<Uuid>) -> NewInitiative {
@@ -27,118 +27,132 @@ fn initiative(session_id: Uuid, creatures: Vec<Uuid>) -> NewInitiative {
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("dice.roll", ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"], |tx, scene| tx
-            .dice()
-            .roll(check(scene, scene.active_session))),
+        operation!(
+            "dice.roll",
+            ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
+            |tx, fixture| tx.dice().roll(check(fixture, fixture.active_session))
+        ),
         operation!(
             "dice.heroic_save",
             ["not_signed_in", "not_found", "not_seated", "done", "done", "done"],
-            |tx, scene| tx.dice().heroic_save(scene.failed_roll)
+            |tx, fixture| tx.dice().heroic_save(fixture.failed_roll)
         ),
         operation!(
             "dice.initiative",
             ["not_signed_in", "not_allowed", "not_a_seer", "not_a_seer", "done", "done"],
-            |tx, scene| tx.dice().initiative(initiative(scene.active_session, vec![scene.creature]))
+            |tx, fixture| tx.dice().initiative(initiative(fixture.active_session, vec![fixture.creature]))
         ),
-        operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, scene| {
-            tx.dice().get(scene.failed_roll)
+        operation!("dice.get", ["not_signed_in", "not_found", "done", "done", "done", "done"], |tx, fixture| {
+            tx.dice().get(fixture.failed_roll)
         }),
-        operation!("dice.history", SIGNED_IN_MAY, |tx, scene| async {
-            tx.dice().history(RollScope::Session(scene.active_session), &HistoryFilter::default(), None).await
+        operation!("dice.history", SIGNED_IN_MAY, |tx, fixture| async {
+            tx.dice().history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), None).await
         }),
-        operation!("dice.heroic_saves_remaining", SIGNED_IN_MAY, |tx, scene| tx
+        operation!("dice.heroic_saves_remaining", SIGNED_IN_MAY, |tx, fixture| tx
             .dice()
-            .heroic_saves_remaining(scene.active_session)),
-        operation!("dice.statistics", SIGNED_IN_MAY, |tx, scene| tx
+            .heroic_saves_remaining(fixture.active_session)),
+        operation!("dice.statistics", SIGNED_IN_MAY, |tx, fixture| tx
             .dice()
-            .statistics(RollScope::Character(scene.player.character))),
+            .statistics(RollScope::Character(fixture.player.character))),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx
+        refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(scene, scene.paused_session))),
-        refusal!("dice.roll", Seer, "session_not_active", |tx, scene| tx
+            .roll(check(fixture, fixture.paused_session))),
+        refusal!("dice.roll", Seer, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(scene, scene.waiting_session))),
-        refusal!("dice.roll", Player, "session_not_active", |tx, scene| tx
+            .roll(check(fixture, fixture.waiting_session))),
+        refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(scene, scene.completed_session))),
+            .roll(check(fixture, fixture.completed_session))),
         // A session that the caller cannot see is refused like one that does not exist.
-        refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, scene.paused_session))),
-        refusal!("dice.roll", Stranger, "not_allowed", |tx, scene| tx.dice().roll(check(scene, Uuid::new_v4()))),
-        refusal!("dice.roll", Player, "not_a_seer", |tx, scene| tx.dice().roll(creature_attack(scene, scene.creature))),
-        refusal!("dice.roll", Player, "character_not_yours", |tx, scene| {
-            tx.dice().roll(check_by(scene, scene.stranger.character))
-        }),
-        refusal!("dice.roll", Player, "character_not_yours", |tx, scene| {
-            tx.dice().roll(check_by(scene, Uuid::new_v4()))
-        }),
-        refusal!("dice.roll", Seer, "character_not_yours", |tx, scene| {
-            tx.dice().roll(check_by(scene, scene.stranger.character))
-        }),
-        refusal!("dice.roll", Seer, "character_not_yours", |tx, scene| {
-            tx.dice().roll(check_by(scene, Uuid::new_v4()))
-        }),
-        refusal!("dice.roll", Player, "not_seated", |tx, scene| tx.dice().roll(check_by(scene, scene.spare_character))),
-        refusal!("dice.roll", Player, "character_retired", |tx, scene| tx
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx
             .dice()
-            .roll(check_by(scene, scene.retired_character))),
-        refusal!("dice.roll", Player, "invalid_value", |tx, scene| {
-            tx.dice().roll(check(scene, scene.active_session).with(Modifier::flat(11, "a lie")))
-        }),
-        refusal!("dice.roll", Seer, "creature_not_in_adventure", |tx, scene| {
-            tx.dice().roll(creature_attack(scene, scene.creature_of_draft))
-        }),
-        refusal!("dice.roll", Player, "id_conflict", |tx, scene| {
-            tx.dice().roll(NewRoll { id: Some(scene.failed_roll), ..check(scene, scene.active_session) })
-        }),
-        refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, scene| tx
+            .roll(check(fixture, fixture.paused_session))),
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(check(fixture, Uuid::new_v4()))),
+        refusal!("dice.roll", Player, "not_a_seer", |tx, fixture| tx
             .dice()
-            .heroic_save(scene.unsaved_roll)),
-        refusal!("dice.heroic_save", Player, "heroic_save_not_needed", |tx, scene| {
-            tx.dice().heroic_save(scene.successful_roll)
+            .roll(creature_attack(fixture, fixture.creature))),
+        refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
+            tx.dice().roll(check_by(fixture, fixture.stranger.character))
         }),
-        refusal!("dice.heroic_save", Player, "heroic_save_too_late", |tx, scene| tx
+        refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
+            tx.dice().roll(check_by(fixture, Uuid::new_v4()))
+        }),
+        refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
+            tx.dice().roll(check_by(fixture, fixture.stranger.character))
+        }),
+        refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
+            tx.dice().roll(check_by(fixture, Uuid::new_v4()))
+        }),
+        refusal!("dice.roll", Player, "not_seated", |tx, fixture| tx
             .dice()
-            .heroic_save(scene.late_roll)),
-        refusal!("dice.heroic_save", Player, "roll_already_saved", |tx, scene| tx.dice().heroic_save(scene.saved_roll)),
-        refusal!("dice.heroic_save", Seer, "roll_not_saveable", |tx, scene| async {
-            let attack = tx.dice().roll(creature_attack(scene, scene.creature)).await?;
+            .roll(check_by(fixture, fixture.spare_character))),
+        refusal!("dice.roll", Player, "character_retired", |tx, fixture| tx
+            .dice()
+            .roll(check_by(fixture, fixture.retired_character))),
+        refusal!("dice.roll", Player, "invalid_value", |tx, fixture| {
+            tx.dice().roll(check(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
+        }),
+        refusal!("dice.roll", Seer, "creature_not_in_adventure", |tx, fixture| {
+            tx.dice().roll(creature_attack(fixture, fixture.creature_of_draft))
+        }),
+        refusal!("dice.roll", Player, "id_conflict", |tx, fixture| {
+            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..check(fixture, fixture.active_session) })
+        }),
+        refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
+            .dice()
+            .heroic_save(fixture.unsaved_roll)),
+        refusal!("dice.heroic_save", Player, "heroic_save_not_needed", |tx, fixture| {
+            tx.dice().heroic_save(fixture.successful_roll)
+        }),
+        refusal!("dice.heroic_save", Player, "heroic_save_too_late", |tx, fixture| tx
+            .dice()
+            .heroic_save(fixture.late_roll)),
+        refusal!("dice.heroic_save", Player, "roll_already_saved", |tx, fixture| tx
+            .dice()
+            .heroic_save(fixture.saved_roll)),
+        refusal!("dice.heroic_save", Seer, "roll_not_saveable", |tx, fixture| async {
+            let attack = tx.dice().roll(creature_attack(fixture, fixture.creature)).await?;
             tx.dice().heroic_save(attack.id).await
         }),
-        refusal!("dice.heroic_save", Player, "not_a_seer", |tx, scene| tx.dice().heroic_save(scene.roll_of_creature)),
-        refusal!("dice.heroic_save", Player, "character_retired", |tx, scene| tx
+        refusal!("dice.heroic_save", Player, "not_a_seer", |tx, fixture| tx
             .dice()
-            .heroic_save(scene.roll_of_retired_character)),
-        refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, scene| async {
-            tx.sessions().remove(scene.active_session, scene.player.id).await?;
-            tx.dice().heroic_save(scene.failed_roll).await
+            .heroic_save(fixture.roll_of_creature)),
+        refusal!("dice.heroic_save", Player, "character_retired", |tx, fixture| tx
+            .dice()
+            .heroic_save(fixture.roll_of_retired_character)),
+        refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, fixture| async {
+            tx.sessions().remove(fixture.active_session, fixture.player.id).await?;
+            tx.dice().heroic_save(fixture.failed_roll).await
         }),
-        refusal!("dice.heroic_save", Seer, "session_not_active", |tx, scene| async {
-            tx.sessions().pause(scene.active_session).await?;
-            tx.dice().heroic_save(scene.failed_roll).await
+        refusal!("dice.heroic_save", Seer, "session_not_active", |tx, fixture| async {
+            tx.sessions().pause(fixture.active_session).await?;
+            tx.dice().heroic_save(fixture.failed_roll).await
         }),
-        refusal!("dice.initiative", Seer, "session_not_active", |tx, scene| {
-            tx.dice().initiative(initiative(scene.waiting_session, Vec::new()))
+        refusal!("dice.initiative", Seer, "session_not_active", |tx, fixture| {
+            tx.dice().initiative(initiative(fixture.waiting_session, Vec::new()))
         }),
         // Initiative is rolled for the players and the given creatures; here there are neither.
-        refusal!("dice.initiative", Seer, "not_found", |tx, scene| {
-            tx.dice().initiative(initiative(scene.session_without_player, Vec::new()))
+        refusal!("dice.initiative", Seer, "not_found", |tx, fixture| {
+            tx.dice().initiative(initiative(fixture.session_without_player, Vec::new()))
         }),
-        refusal!("dice.initiative", Seer, "creature_not_in_adventure", |tx, scene| {
-            tx.dice().initiative(initiative(scene.active_session, vec![scene.creature_of_draft]))
+        refusal!("dice.initiative", Seer, "creature_not_in_adventure", |tx, fixture| {
+            tx.dice().initiative(initiative(fixture.active_session, vec![fixture.creature_of_draft]))
         }),
-        refusal!("dice.initiative", Seer, "id_conflict", |tx, scene| async {
+        refusal!("dice.initiative", Seer, "id_conflict", |tx, fixture| async {
             let id = Some(Uuid::new_v4());
-            tx.dice().initiative(NewInitiative { id, ..initiative(scene.active_session, Vec::new()) }).await?;
-            tx.dice().initiative(NewInitiative { id, ..initiative(scene.session_with_save_used, Vec::new()) }).await
+            tx.dice().initiative(NewInitiative { id, ..initiative(fixture.active_session, Vec::new()) }).await?;
+            tx.dice().initiative(NewInitiative { id, ..initiative(fixture.session_with_save_used, Vec::new()) }).await
         }),
-        refusal!("dice.history", Player, "bad_cursor", |tx, scene| async {
+        refusal!("dice.history", Player, "bad_cursor", |tx, fixture| async {
             let forged = "00".to_owned().into();
-            tx.dice().history(RollScope::Session(scene.active_session), &HistoryFilter::default(), Some(&forged)).await
+            tx.dice()
+                .history(RollScope::Session(fixture.active_session), &HistoryFilter::default(), Some(&forged))
+                .await
         }),
     ]
 }

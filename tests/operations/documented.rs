@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{operations, seen_outcomes};
+use super::{expected_outcomes, operations};
 use crate::documents::{assert_up_to_date, root};
 
 /// An operation as its documentation describes it.
-pub struct Documented {
+pub struct DocumentedOperation {
     pub name: String,
     description: String,
     permission: String,
@@ -33,7 +33,7 @@ pub fn find_sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Reads every operation from the service's sources: a public async method and the name of its span.
-pub fn read_documented() -> Vec<Documented> {
+pub fn read_documentation() -> Vec<DocumentedOperation> {
     let mut files = Vec::new();
     find_sources(&root().join("service/src"), &mut files);
     let codes = read_codes();
@@ -57,7 +57,7 @@ pub fn read_documented() -> Vec<Documented> {
     }
     all.sort_by_key(|operation| {
         let aggregate = operation.name.split('.').next().unwrap();
-        (AGGREGATES.iter().position(|one| *one == aggregate), operation.name.clone())
+        (AGGREGATES.iter().position(|listed| *listed == aggregate), operation.name.clone())
     });
     all
 }
@@ -76,7 +76,7 @@ fn find_operation_name(line: &str) -> Option<&str> {
 }
 
 /// Parses the documentation comment of an operation.
-fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry>) -> Documented {
+fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry>) -> DocumentedOperation {
     let (text, errors) = doc
         .split_once("# Errors")
         .unwrap_or_else(|| panic!("{name}: the documentation must have a section `# Errors`"));
@@ -91,7 +91,7 @@ fn parse_documentation(name: &str, doc: &str, codes: &BTreeMap<String, CodeEntry
         let variant = rest.split('`').next().unwrap();
         codes.get(variant).unwrap_or_else(|| panic!("{name}: there is no error `{variant}`")).code.clone()
     });
-    Documented {
+    DocumentedOperation {
         name: name.to_owned(),
         description: collapse_whitespace(description.trim().split(". ").next().unwrap().trim_end_matches('.')),
         permission: collapse_whitespace(&sentences[..index].join(". ")),
@@ -117,6 +117,7 @@ struct CodeEntry {
     is_retryable: bool,
 }
 
+/// Reads the code and HTTP status of each variant of `Error` from lines like `Self::Busy => retryable("busy", 503),`.
 fn read_codes() -> BTreeMap<String, CodeEntry> {
     let source = fs::read_to_string(root().join("service/src/error/codes.rs")).unwrap();
     let parse_line = |line: &str| {
@@ -132,7 +133,7 @@ fn read_codes() -> BTreeMap<String, CodeEntry> {
 
 #[test]
 fn the_tested_operations_are_the_documented_ones() {
-    let documented: BTreeSet<String> = read_documented().into_iter().map(|operation| operation.name).collect();
+    let documented: BTreeSet<String> = read_documentation().into_iter().map(|operation| operation.name).collect();
     let mut tested: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
     tested.extend(OUTSIDE_TRANSACTIONS.map(str::to_owned));
     assert_eq!(documented, tested);
@@ -148,7 +149,7 @@ fn every_operation_belongs_to_a_listed_aggregate() {
         let source = fs::read_to_string(&file).unwrap();
         let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         for call in code.join("\n").split("operation!(").skip(1) {
-            // Where a macro calls it, the name is a parameter.
+            // In the definition of a macro, the name is a parameter.
             let Some(name) = call.split('|').next().unwrap().split('"').nth(1) else { continue };
             assert!(
                 find_operation_name(&format!("\"{name}\"")).is_some(),
@@ -157,25 +158,25 @@ fn every_operation_belongs_to_a_listed_aggregate() {
             found += 1;
         }
     }
-    assert!(found > 50, "{found}");
+    assert!(found > 50, "only {found} operations were found");
 }
 
 #[test]
-fn the_documented_errors_are_the_ones_that_the_tests_see() {
-    let seen = seen_outcomes();
+fn the_documented_errors_are_the_ones_that_the_tests_expect() {
+    let expected = expected_outcomes();
     let mut wrong = Vec::new();
-    for operation in read_documented() {
+    for operation in read_documentation() {
         if OUTSIDE_TRANSACTIONS.contains(&operation.name.as_str()) {
             continue;
         }
-        let codes = seen.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
+        let codes = expected.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
         let mut codes: BTreeSet<String> = codes.collect();
         codes.remove("done");
         if operation.errors != codes {
-            let unseen: Vec<_> = operation.errors.difference(&codes).collect();
+            let unexpected: Vec<_> = operation.errors.difference(&codes).collect();
             let undocumented: Vec<_> = codes.difference(&operation.errors).collect();
             wrong.push(format!(
-                "{}: documented but not seen {unseen:?}, seen but not documented {undocumented:?}",
+                "{}: documented but not tested {unexpected:?}, tested but not documented {undocumented:?}",
                 operation.name
             ));
         }
@@ -192,14 +193,14 @@ fn the_page_of_operations_is_up_to_date() {
          Any operation may also fail with `busy`, `deadline_exceeded`, `connection_lost`, `commit_unknown`, `pool_exhausted`,\n\
          `pool_closed`, `misconfigured`, `server_exhausted`, `read_only` or `database`, and for a user with `unknown_account` or\n\
          `account_closed`; see [errors.md](errors.md). The number of round trips includes two for begin (with the identity) and\n\
-         commit; in a caller's transaction an operation takes two fewer. One that a replica may run returns before the answer to\n\
-         its commit (without replicas), so its caller waits for one fewer.\n\
+         commit; in a caller's transaction an operation takes two fewer. Without replicas, an operation that a replica may run\n\
+         returns before its commit is answered, so its caller waits for one round trip fewer.\n\
          The column *runs on* says whether a replica may run the operation, if the handle has any; `tests/operations/standby.rs`\n\
          runs each one on a real standby.\n"
         .to_owned();
     let reads = super::standby::declared_reads();
     let mut aggregate = String::new();
-    for operation in read_documented() {
+    for operation in read_documentation() {
         let (current, verb) = operation.name.split_once('.').unwrap();
         if current != aggregate {
             aggregate = current.to_owned();

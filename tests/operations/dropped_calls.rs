@@ -5,8 +5,8 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Options, Sparc, Transaction};
 
 use super::{
+    fixture::{CALLERS, Fixture},
     operations,
-    scene::{CALLERS, Scene},
 };
 use crate::{faults::network::Proxy, programs::poll_then_drop};
 
@@ -27,22 +27,22 @@ async fn assert_same_identity(tx: &Transaction, caller: &IdentityConnection, wha
 
 #[tokio::test]
 async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
-    let scene = Scene::new().await;
-    let before = scene.hash_rows().await;
+    let fixture = Fixture::new().await;
+    let before = fixture.hash_rows().await;
     // The proxy runs in this thread, so a response arrives only while a call is pending: every wait for the server is a
     // poll after which the call can be dropped.
-    let proxy = Proxy::to_world(&scene.world).await;
+    let proxy = Proxy::to_world(&fixture.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
-    let next_caller = sparc.as_user(scene.stranger.id);
+    let next_caller = sparc.as_user(fixture.stranger.id);
     let mut points = 0;
     for operation in operations() {
         let caller = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
-        let Some(caller) = caller.map(|index| scene.identity(&sparc, CALLERS[index])) else { continue };
+        let Some(caller) = caller.map(|index| fixture.as_caller(&sparc, CALLERS[index])) else { continue };
         for more_polls in 0.. {
             let what = format!("{} after {} polls", operation.name, more_polls + 1);
             let tx = caller.begin().await.unwrap();
             let inner = tx.begin().await.unwrap();
-            let is_finished = poll_then_drop(more_polls, (operation.call)(&inner, &scene)).await.is_some();
+            let is_finished = poll_then_drop(more_polls, (operation.call)(&inner, &fixture)).await.is_some();
             assert_same_identity(&inner, &caller, &what).await;
             inner.rollback().await.unwrap();
             let identity =
@@ -50,10 +50,11 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
             assert_eq!(identity, (caller.identity().role().to_owned(), caller.user_id()), "{what}");
             // Drop the call again, now together with its transaction: the pool's only connection goes to the next
             // caller.
-            let is_finished = poll_then_drop(more_polls, (operation.call)(&tx, &scene)).await.is_some() && is_finished;
+            let is_finished =
+                poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some() && is_finished;
             drop(tx);
             let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
-            assert_eq!(me.id, scene.stranger.id, "{what}");
+            assert_eq!(me.id, fixture.stranger.id, "{what}");
             if is_finished {
                 break;
             }
@@ -63,6 +64,6 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     }
     println!("calls were dropped at {points} points");
     assert!(points > 100, "{points}");
-    assert_eq!(scene.hash_rows().await, before, "a dropped call must commit nothing");
+    assert_eq!(fixture.hash_rows().await, before, "a dropped call must commit nothing");
     sparc.close().await.unwrap();
 }

@@ -10,7 +10,7 @@ fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), ..Default::default() }
 }
 
-/// Participants, including those who left, and the service may.
+/// Participants, including those who left, and the service may call the operation.
 const PARTICIPANTS_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "done", "done", "done", "done"];
 
 pub fn operations() -> Vec<Operation> {
@@ -18,32 +18,36 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "events.send",
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
-            |tx, scene| tx.events().send(wave(scene.active_session))
+            |tx, fixture| tx.events().send(wave(fixture.active_session))
         ),
-        operation!("events.after", PARTICIPANTS_MAY, |tx, scene| tx.events().after(scene.active_session, 0)),
-        operation!("events.newest", PARTICIPANTS_MAY, |tx, scene| tx.events().newest(scene.active_session)),
+        operation!("events.after", PARTICIPANTS_MAY, |tx, fixture| tx.events().after(fixture.active_session, 0)),
+        operation!("events.newest", PARTICIPANTS_MAY, |tx, fixture| tx.events().newest(fixture.active_session)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("events.after", Service, "not_found", |tx, scene| tx.events().after(scene.archived_session, 0)),
-        refusal!("events.after", Closed, "account_closed", |tx, scene| tx.events().after(scene.active_session, 0)),
-        refusal!("events.newest", Closed, "account_closed", |tx, scene| tx.events().newest(scene.active_session)),
-        refusal!("events.newest", Service, "not_found", |tx, scene| tx.events().newest(scene.archived_session)),
-        refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { kind: String::new(), ..wave(scene.active_session) })
+        refusal!("events.after", Service, "not_found", |tx, fixture| tx.events().after(fixture.archived_session, 0)),
+        refusal!("events.after", ClosedAccount, "account_closed", |tx, fixture| tx
+            .events()
+            .after(fixture.active_session, 0)),
+        refusal!("events.newest", ClosedAccount, "account_closed", |tx, fixture| tx
+            .events()
+            .newest(fixture.active_session)),
+        refusal!("events.newest", Service, "not_found", |tx, fixture| tx.events().newest(fixture.archived_session)),
+        refusal!("events.send", Player, "invalid_value", |tx, fixture| {
+            tx.events().send(NewEvent { kind: String::new(), ..wave(fixture.active_session) })
         }),
-        refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(scene.active_session) })
+        refusal!("events.send", Player, "invalid_value", |tx, fixture| {
+            tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(fixture.active_session) })
         }),
-        refusal!("events.send", Player, "invalid_value", |tx, scene| {
-            tx.events().send(NewEvent { payload: json!("\0"), ..wave(scene.active_session) })
+        refusal!("events.send", Player, "invalid_value", |tx, fixture| {
+            tx.events().send(NewEvent { payload: json!("\0"), ..wave(fixture.active_session) })
         }),
-        refusal!("events.send", Player, "id_conflict", |tx, scene| async {
+        refusal!("events.send", Player, "id_conflict", |tx, fixture| async {
             let id = Some(Uuid::new_v4());
-            tx.events().send(NewEvent { id, ..wave(scene.active_session) }).await?;
-            tx.events().send(NewEvent { id, payload: json!(2), ..wave(scene.active_session) }).await
+            tx.events().send(NewEvent { id, ..wave(fixture.active_session) }).await?;
+            tx.events().send(NewEvent { id, payload: json!(2), ..wave(fixture.active_session) }).await
         }),
     ]
 }

@@ -1,4 +1,5 @@
-//! Maintenance. Vacuuming cannot run in a transaction, so `tests/maintenance.rs` tests it.
+//! The maintenance operations, and who may call them. `maintenance.vacuum` cannot run in a transaction, so
+//! `tests/maintenance.rs` tests it.
 
 use sparc::service::{Operations, maintenance::JobOptions};
 
@@ -6,14 +7,14 @@ use super::{Operation, SERVICE_MAY, operation, outcome_code};
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("maintenance.backlog", SERVICE_MAY, |tx, scene| tx.maintenance().backlog()),
-        operation!("maintenance.clean_events", SERVICE_MAY, |tx, scene| {
+        operation!("maintenance.backlog", SERVICE_MAY, |tx, fixture| tx.maintenance().backlog()),
+        operation!("maintenance.clean_events", SERVICE_MAY, |tx, fixture| {
             tx.maintenance().clean_events(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.cancel_abandoned", SERVICE_MAY, |tx, scene| {
+        operation!("maintenance.cancel_abandoned", SERVICE_MAY, |tx, fixture| {
             tx.maintenance().cancel_abandoned(JobOptions::default(), |_| ())
         }),
-        operation!("maintenance.archive_sessions", SERVICE_MAY, |tx, scene| {
+        operation!("maintenance.archive_sessions", SERVICE_MAY, |tx, fixture| {
             tx.maintenance().archive_sessions(JobOptions::default(), |_| ())
         }),
     ]

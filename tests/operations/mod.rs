@@ -13,8 +13,8 @@ mod dice;
 mod documented;
 mod dropped_calls;
 mod events;
+mod fixture;
 mod maintenance;
-mod scene;
 mod sessions;
 mod standby;
 mod tutorial;
@@ -22,18 +22,18 @@ mod unawaited;
 mod users;
 mod wire;
 
-use scene::{CALLERS, Caller, Scene};
+use fixture::{CALLERS, Caller, Fixture};
 
 use crate::world::is_platform;
 
-/// The outcome of a call: `done`, or the code of its error.
-type Outcome<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
+/// A future that returns the outcome of a call: `done`, or the code of its error.
+type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = &'static str> + Send + 'a>>;
 
 /// A call of an operation in a transaction.
-type Call = for<'a> fn(&'a Transaction, &'a Scene) -> Outcome<'a>;
+type Call = for<'a> fn(&'a Transaction, &'a Fixture) -> OutcomeFuture<'a>;
 
 /// A call of an operation in a transaction of its own.
-type CallAlone = for<'a> fn(&'a IdentityConnection, &'a Scene) -> Outcome<'a>;
+type CallInOwnTransaction = for<'a> fn(&'a IdentityConnection, &'a Fixture) -> OutcomeFuture<'a>;
 
 /// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the
 /// service.
@@ -41,7 +41,7 @@ struct Operation {
     name: &'static str,
     outcomes: [&'static str; 6],
     call: Call,
-    call_alone: CallAlone,
+    call_in_own_transaction: CallInOwnTransaction,
 }
 
 /// A refusal that depends on the arguments.
@@ -52,21 +52,33 @@ struct Refusal {
     call: Call,
 }
 
+impl Operation {
+    /// Returns a caller who may call the operation: preferably the player, and a visitor only if nobody else may.
+    fn allowed_caller(&self) -> Option<Caller> {
+        const PREFERENCE: [Caller; 6] =
+            [Caller::Player, Caller::Seer, Caller::Service, Caller::Leaver, Caller::Stranger, Caller::Visitor];
+        let is_allowed = |caller: &Caller| {
+            CALLERS.iter().zip(self.outcomes).any(|(one, outcome)| one == caller && outcome == "done")
+        };
+        PREFERENCE.into_iter().find(is_allowed)
+    }
+}
+
 fn outcome_code<T: Debug>(outcome: Result<T, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
 macro_rules! operation {
-    ($name:literal, $outcomes:expr, |$tx:ident, $scene:ident| $call:expr) => {
+    ($name:literal, $outcomes:expr, |$tx:ident, $fixture:ident| $call:expr) => {
         Operation {
             name: $name,
             outcomes: $outcomes,
-            call: |$tx, $scene| {
-                let _ = $scene;
+            call: |$tx, $fixture| {
+                let _ = $fixture;
                 Box::pin(async move { outcome_code($call.await) })
             },
-            call_alone: |$tx, $scene| {
-                let _ = $scene;
+            call_in_own_transaction: |$tx, $fixture| {
+                let _ = $fixture;
                 Box::pin(async move { outcome_code($call.await) })
             },
         }
@@ -74,13 +86,13 @@ macro_rules! operation {
 }
 
 macro_rules! refusal {
-    ($name:literal, $caller:ident, $code:literal, |$tx:ident, $scene:ident| $call:expr) => {
+    ($name:literal, $caller:ident, $code:literal, |$tx:ident, $fixture:ident| $call:expr) => {
         Refusal {
             name: $name,
             caller: Caller::$caller,
             code: $code,
-            call: |$tx, $scene| {
-                let _ = $scene;
+            call: |$tx, $fixture| {
+                let _ = $fixture;
                 Box::pin(async move { outcome_code($call.await) })
             },
         }
@@ -92,13 +104,13 @@ use {operation, refusal};
 /// Everybody may call the operation.
 const EVERYBODY_MAY: [&str; 6] = ["done", "done", "done", "done", "done", "done"];
 
-/// Every signed-in user and the service may; some get an empty result.
+/// Every signed-in user and the service may call the operation; some get an empty result.
 const SIGNED_IN_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "done"];
 
-/// Every user may, for their own account; the service is not a user.
+/// Every user may call the operation, for their own account; the service is not a user.
 const USERS_MAY: [&str; 6] = ["not_signed_in", "done", "done", "done", "done", "not_signed_in"];
 
-/// Only the service may.
+/// Only the service may call the operation.
 const SERVICE_MAY: [&str; 6] = ["not_signed_in", "not_allowed", "not_allowed", "not_allowed", "not_allowed", "done"];
 
 fn operations() -> Vec<Operation> {
@@ -127,52 +139,52 @@ fn refusals() -> Vec<Refusal> {
 }
 
 /// Makes a call in a transaction of the caller's, rolls it back, and returns the outcome.
-async fn call_and_roll_back(sparc: &Sparc, scene: &Scene, caller: Caller, call: Call) -> &'static str {
-    let tx = match scene.identity(sparc, caller).begin().await {
+async fn call_and_roll_back(sparc: &Sparc, fixture: &Fixture, caller: Caller, call: Call) -> &'static str {
+    let tx = match fixture.as_caller(sparc, caller).begin().await {
         Ok(tx) => tx,
         Err(refused) => return Error::from(refused).code(),
     };
-    let outcome = call(&tx, scene).await;
+    let outcome = call(&tx, fixture).await;
     tx.rollback().await.unwrap();
     outcome
 }
 
 #[tokio::test]
 async fn each_caller_gets_the_listed_outcome_and_a_rollback_undoes_everything() {
-    let scene = Scene::new().await;
-    let before = scene.hash_rows().await;
+    let fixture = Fixture::new().await;
+    let before = fixture.hash_rows().await;
     let mut wrong = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
         for caller in CALLERS {
-            outcomes.push(call_and_roll_back(&scene.world.sparc, &scene, caller, operation.call).await);
+            outcomes.push(call_and_roll_back(&fixture.world.sparc, &fixture, caller, operation.call).await);
         }
         if outcomes != operation.outcomes {
             wrong.push(format!("{}: {:?}\n    instead of {:?}", operation.name, outcomes, operation.outcomes));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(scene.hash_rows().await, before);
+    assert_eq!(fixture.hash_rows().await, before);
 }
 
 #[tokio::test]
 async fn every_refusal_has_the_listed_code_and_changes_nothing() {
-    let scene = Scene::new().await;
-    let before = scene.hash_rows().await;
+    let fixture = Fixture::new().await;
+    let before = fixture.hash_rows().await;
     let mut wrong = Vec::new();
     // On the platform, the service signs nobody up.
     for refusal in refusals().into_iter().filter(|refusal| !is_platform() || refusal.name != "users.sign_up") {
-        let outcome = call_and_roll_back(&scene.world.sparc, &scene, refusal.caller, refusal.call).await;
+        let outcome = call_and_roll_back(&fixture.world.sparc, &fixture, refusal.caller, refusal.call).await;
         if outcome != refusal.code {
             wrong.push(format!("{} as {:?}: {outcome} instead of {}", refusal.name, refusal.caller, refusal.code));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(scene.hash_rows().await, before);
+    assert_eq!(fixture.hash_rows().await, before);
 }
 
-/// Returns each operation with each outcome that the tests above expect.
-fn seen_outcomes() -> BTreeSet<(&'static str, &'static str)> {
+/// Returns the name of each operation with each outcome that the tests above expect.
+fn expected_outcomes() -> BTreeSet<(&'static str, &'static str)> {
     let outcomes =
         operations().into_iter().flat_map(|operation| operation.outcomes.map(|outcome| (operation.name, outcome)));
     outcomes.chain(refusals().into_iter().map(|refusal| (refusal.name, refusal.code))).collect()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sparc::service::Sparc;
 
-use super::{call_and_roll_back, documented::find_sources, operations, scene::CALLERS, scene::Scene};
+use super::{call_and_roll_back, documented::find_sources, fixture::CALLERS, fixture::Fixture, operations};
 use crate::{
     documents::root,
     standby::{Cluster, current_lsn, wait_until_replayed},
@@ -19,22 +19,23 @@ pub fn declared_reads() -> BTreeSet<String> {
         let names = source.split("reads \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
         names.collect::<Vec<_>>()
     };
+    // `aggregate.verb` is the example in the documentation of the macro `operation!`.
     files.into_iter().flat_map(names_in).filter(|name| name != "aggregate.verb").collect()
 }
 
 #[tokio::test]
 async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
     let Some(cluster) = Cluster::start().await else { return };
-    let scene = Scene::in_world(cluster.world.reconnect().await).await;
+    let fixture = Fixture::in_world(cluster.world.reconnect().await).await;
     let replica = cluster.replicas().await.remove(0);
-    wait_until_replayed(&replica, &current_lsn(&scene.world).await).await;
+    wait_until_replayed(&replica, &current_lsn(&fixture.world).await).await;
     let standby = Sparc::connect(replica.url()).await.unwrap();
     let reads = declared_reads();
     let mut wrong = Vec::new();
     for operation in operations() {
         let mut outcomes = Vec::new();
         for caller in CALLERS {
-            outcomes.push(call_and_roll_back(&standby, &scene, caller, operation.call).await);
+            outcomes.push(call_and_roll_back(&standby, &fixture, caller, operation.call).await);
         }
         let is_same = outcomes == operation.outcomes;
         if is_same != reads.contains(operation.name) {
@@ -42,9 +43,9 @@ async fn operations_declared_as_reads_run_on_a_standby_and_no_others_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // One declared read is not a public operation: the read of a subscription's events.
-    let known: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
-    let unknown: Vec<_> = reads.difference(&known).collect();
-    assert_eq!(unknown, ["events.page"]);
+    // One declared read is not an operation that a caller can call: a subscription reads its events with `events.page`.
+    let callable: BTreeSet<String> = operations().into_iter().map(|operation| operation.name.to_owned()).collect();
+    let internal: Vec<_> = reads.difference(&callable).collect();
+    assert_eq!(internal, ["events.page"]);
     standby.close().await.unwrap();
 }

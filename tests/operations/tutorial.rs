@@ -1,41 +1,44 @@
-//! The tutorial. In the scene, the player has begun the player path; no other caller has begun a path.
+//! The operations on tutorials, and who may call them. Of the fixture's users, only the player has begun a path: the
+//! player path.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Operations, tutorial::Step};
 
 use super::{Caller, Operation, Refusal, USERS_MAY, operation, outcome_code, refusal};
 
-/// The outcomes of a call that requires a tutorial in progress: only the player has one.
-const USERS_IN_TUTORIAL_MAY: [&str; 6] =
+/// Only a user with a tutorial in progress may call the operation: the player.
+const USERS_IN_A_TUTORIAL_MAY: [&str; 6] =
     ["not_signed_in", "not_found", "not_found", "done", "not_found", "not_signed_in"];
 
 pub fn operations() -> Vec<Operation> {
     vec![
-        operation!("tutorial.progress", USERS_MAY, |tx, scene| tx.tutorial().progress()),
-        operation!("tutorial.begin", USERS_MAY, |tx, scene| tx.tutorial().begin(TutorialPath::Seer)),
+        operation!("tutorial.progress", USERS_MAY, |tx, fixture| tx.tutorial().progress()),
+        operation!("tutorial.begin", USERS_MAY, |tx, fixture| tx.tutorial().begin(TutorialPath::Seer)),
         // The argument of `advance` is the step that is completed, not the next one.
-        operation!("tutorial.advance", USERS_IN_TUTORIAL_MAY, |tx, scene| tx.tutorial().advance(Step::Welcome)),
+        operation!("tutorial.advance", USERS_IN_A_TUTORIAL_MAY, |tx, fixture| tx.tutorial().advance(Step::Welcome)),
         operation!(
             "tutorial.complete",
             ["not_signed_in", "not_found", "not_found", "tutorial_out_of_order", "not_found", "not_signed_in"],
-            |tx, scene| tx.tutorial().complete()
+            |tx, fixture| tx.tutorial().complete()
         ),
-        operation!("tutorial.skip", USERS_MAY, |tx, scene| tx.tutorial().skip()),
-        operation!("tutorial.restart", USERS_IN_TUTORIAL_MAY, |tx, scene| tx.tutorial().restart(TutorialPath::Seer)),
+        operation!("tutorial.skip", USERS_MAY, |tx, fixture| tx.tutorial().skip()),
+        operation!("tutorial.restart", USERS_IN_A_TUTORIAL_MAY, |tx, fixture| tx
+            .tutorial()
+            .restart(TutorialPath::Seer)),
     ]
 }
 
 pub fn refusals() -> Vec<Refusal> {
     vec![
-        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, scene| {
+        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, fixture| {
             tx.tutorial().advance(Step::DiceRolling)
         }),
-        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, scene| async {
+        refusal!("tutorial.advance", Player, "tutorial_out_of_order", |tx, fixture| async {
             tx.tutorial().advance(Step::Welcome).await?;
             tx.tutorial().advance(Step::Welcome).await
         }),
         // Not a refusal: in `operations`, every call of `complete` is refused, so its success is tested here.
-        refusal!("tutorial.complete", Player, "done", |tx, scene| async {
+        refusal!("tutorial.complete", Player, "done", |tx, fixture| async {
             // All steps but the last, which `complete` completes.
             for step in &Step::of_path(TutorialPath::Player)[..4] {
                 tx.tutorial().advance(*step).await?;

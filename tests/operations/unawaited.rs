@@ -1,4 +1,4 @@
-//! The end of a transaction that only reads: its caller does not wait for it, and it leaves nothing behind.
+//! A caller who only reads does not wait for the end of the transaction, which still leaves nothing behind.
 
 use std::pin::pin;
 
@@ -11,25 +11,28 @@ use tokio::select;
 use uuid::Uuid;
 
 use super::{
-    documented::read_documented,
+    documented::read_documentation,
+    fixture::Fixture,
     operations,
-    scene::{CALLERS, Scene},
     standby::declared_reads,
-    wire::{ResponseProxy, connect_by_proxy, connect_by_proxy_to, connect_through},
+    wire::{NUMBER_WORDS, ResponseProxy, connect_by_proxy, connect_by_proxy_to, connect_through},
 };
 use crate::{programs::poll_then_drop, world::World};
+
+/// The responses to begin and to the query of a transaction that only reads; the next one is the response to commit.
+const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
 /// Delivers only the first `responses` responses. Returns whether the call finishes without the next one, and its
 /// result.
 async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     proxy.hold_after(responses);
-    let early = select! {
+    let early_outcome = select! {
         biased;
         outcome = &mut call => Some(outcome),
         () = proxy.wait_until_held() => None,
     };
-    match early {
+    match early_outcome {
         // Deliver the response that the call did not wait for, so that nothing is in progress afterwards.
         Some(outcome) => {
             proxy.wait_until_held().await;
@@ -45,99 +48,96 @@ async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Fu
 
 #[tokio::test]
 async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let (documented, reads) = (read_documented(), declared_reads());
-    let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
-    let (mut wrong, mut returned_early) = (Vec::new(), 0);
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (documented, reads) = (read_documentation(), declared_reads());
+    let (mut wrong, mut early_returns) = (Vec::new(), 0);
     for operation in operations().iter().filter(|operation| reads.contains(operation.name)) {
-        // The player if the player may call it, else another caller.
-        let order = [3, 4, 5, 2, 1, 0];
-        let caller = order.into_iter().find(|index| operation.outcomes[*index] == "done").unwrap();
-        let caller = scene.identity(&sparc, CALLERS[caller]);
+        let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
         // Prepares the statements.
-        assert_eq!((operation.call_alone)(&caller, &scene).await, "done", "{}", operation.name);
+        assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
         sparc.ping().await.unwrap();
-        let round_trips = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
-        let round_trips = words.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
+        let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
+        let round_trips = NUMBER_WORDS.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
         let all_but_last = u32::try_from(round_trips).unwrap() - 1;
-        match returns_without(&proxy, all_but_last, (operation.call_alone)(&caller, &scene)).await {
-            (true, "done") => returned_early += 1,
+        match returns_without(&proxy, all_but_last, (operation.call_in_own_transaction)(&caller, &fixture)).await {
+            (true, "done") => early_returns += 1,
             other => wrong.push(format!("{}: {other:?}", operation.name)),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(returned_early >= 20, "only {returned_early} operations returned early");
+    assert!(early_returns >= 20, "only {early_returns} operations returned early");
 }
 
 #[tokio::test]
 async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let ada = sparc.as_user(scene.player.id);
-    let hero = scene.player.character;
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let ada = sparc.as_user(fixture.player.id);
+    let character = fixture.player.character;
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
-    macro_rules! assert_waits {
-        ($early:literal, $what:literal, $call:expr) => {
+    macro_rules! assert_returns_early {
+        ($expected:literal, $what:literal, $call:expr) => {
             // Prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
             sparc.ping().await.unwrap();
-            let (early, outcome) = returns_without(&proxy, 2, $call).await;
+            let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, $call).await;
             assert!(outcome.is_ok(), "{}: {:?}", $what, outcome.err());
-            assert_eq!(early, $early, "{}", $what);
+            assert_eq!(returned_early, $expected, "{}", $what);
         };
     }
-    assert_waits!(true, "one row", characters::Entity::find_by_id(hero).one(&ada));
-    assert_waits!(true, "all rows", characters::Entity::find().all(&ada));
-    assert_waits!(true, "a count", characters::Entity::find().count(&ada));
-    assert_waits!(true, "an operation that reads", ada.characters().get(hero));
-    assert_waits!(false, "an operation that writes", ada.characters().rename(hero, "Nim"));
-    assert_waits!(false, "a transaction of the caller's", async {
+    assert_returns_early!(true, "one row", characters::Entity::find_by_id(character).one(&ada));
+    assert_returns_early!(true, "all rows", characters::Entity::find().all(&ada));
+    assert_returns_early!(true, "a count", characters::Entity::find().count(&ada));
+    assert_returns_early!(true, "an operation that reads", ada.characters().get(character));
+    assert_returns_early!(false, "an operation that writes", ada.characters().rename(character, "Nim"));
+    assert_returns_early!(false, "a transaction of the caller's", async {
         let tx = ada.begin().await?;
-        characters::Entity::find_by_id(hero).one(&tx).await?;
+        characters::Entity::find_by_id(character).one(&tx).await?;
         tx.commit().await
     });
     // The commit after raw SQL also verifies the identity.
-    assert_waits!(false, "raw SQL", ada.query_one_raw(raw_sql()));
+    assert_returns_early!(false, "raw SQL", ada.query_one_raw(raw_sql()));
 }
 
 #[tokio::test]
 async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let ada = sparc.as_user(scene.player.id);
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let ada = sparc.as_user(fixture.player.id);
     let missing = Uuid::new_v4();
     assert!(ada.characters().get(missing).await.is_err());
     sparc.ping().await.unwrap();
-    let (early, outcome) = returns_without(&proxy, 2, ada.characters().get(missing)).await;
+    let (returned_early, outcome) =
+        returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(missing)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
-    assert!(early);
-    assert_eq!(ada.characters().get(scene.player.character).await.unwrap().id, scene.player.character);
+    assert!(returned_early);
+    assert_eq!(ada.characters().get(fixture.player.character).await.unwrap().id, fixture.player.character);
 }
 
 /// What a serializable transaction has read is valid only once it has committed.
 #[tokio::test]
 async fn a_serializable_read_waits_for_its_commit() {
-    let scene = Scene::new().await;
+    let fixture = Fixture::new().await;
     let parameters = "&options=-c%20default_transaction_isolation%3Dserializable";
-    let (sparc, proxy) = connect_by_proxy_to(scene.world.url(), parameters).await;
-    let ada = sparc.as_user(scene.player.id);
+    let (sparc, proxy) = connect_by_proxy_to(fixture.world.url(), parameters).await;
+    let ada = sparc.as_user(fixture.player.id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
-    let (early, outcome) = returns_without(&proxy, 2, ada.users().me()).await;
-    assert_eq!(outcome.unwrap().id, scene.player.id);
-    assert!(!early);
+    let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
+    assert_eq!(outcome.unwrap().id, fixture.player.id);
+    assert!(!returned_early);
 }
 
 #[tokio::test]
 async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let (ada, ben) = (sparc.as_user(scene.player.id), sparc.as_user(scene.seer));
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (ada, ben) = (sparc.as_user(fixture.player.id), sparc.as_user(fixture.seer));
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
-    proxy.hold_after(2);
-    assert_eq!(ada.users().me().await.unwrap().id, scene.player.id);
+    proxy.hold_after(RESPONSES_BEFORE_COMMIT);
+    assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
     proxy.wait_until_held().await;
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
@@ -146,11 +146,11 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     assert!(poll_then_drop(0, next.as_mut()).await.is_none());
     assert_eq!(sparc.pool_status().waiting, 1);
     proxy.release();
-    assert_eq!(next.await.unwrap().id, scene.seer);
+    assert_eq!(next.await.unwrap().id, fixture.seer);
     assert_eq!(sparc.pool_status().connections, 1);
     // Closing the pool waits for the end of the transaction too.
     sparc.ping().await.unwrap();
-    proxy.hold_after(2);
+    proxy.hold_after(RESPONSES_BEFORE_COMMIT);
     ada.users().me().await.unwrap();
     proxy.wait_until_held().await;
     let mut closing = pin!(sparc.clone().close());
@@ -163,25 +163,25 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 
 #[tokio::test]
 async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_the_next() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let ada = sparc.as_user(scene.player.id);
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let ada = sparc.as_user(fixture.player.id);
     for _ in 0..3 {
         ada.users().me().await.unwrap();
         sparc.ping().await.unwrap();
-        proxy.cut_at(3);
-        assert_eq!(ada.users().me().await.unwrap().id, scene.player.id);
+        proxy.cut_at(RESPONSES_BEFORE_COMMIT + 1);
+        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
         // The only connection is gone, so the next call opens another.
-        assert_eq!(ada.users().me().await.unwrap().id, scene.player.id);
+        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
         assert_eq!(sparc.pool_status().connections, 1);
     }
 }
 
 #[tokio::test]
 async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
-    let scene = Scene::new().await;
-    let (_, proxy) = connect_by_proxy(&scene).await;
-    let (url, id) = (scene.world.url().to_owned(), scene.player.id);
+    let fixture = Fixture::new().await;
+    let (_, proxy) = connect_by_proxy(&fixture).await;
+    let (url, id) = (fixture.world.url().to_owned(), fixture.player.id);
     let port = proxy.port;
     let proxy_in_task = proxy.clone();
     let reading = tokio::task::spawn_blocking(move || {
@@ -191,13 +191,13 @@ async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
             let ada = sparc.as_user(id);
             ada.users().me().await.unwrap();
             sparc.ping().await.unwrap();
-            proxy_in_task.hold_after(2);
+            proxy_in_task.hold_after(RESPONSES_BEFORE_COMMIT);
             ada.users().me().await
         })
     });
     assert_eq!(reading.await.unwrap().unwrap().id, id);
     proxy.release();
-    crate::faults::assert_no_open_transaction(&scene.world).await;
+    crate::faults::assert_no_open_transaction(&fixture.world).await;
 }
 
 /// A function in a view or policy may write; the statement then runs again in a transaction that may write.

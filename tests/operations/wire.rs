@@ -22,7 +22,11 @@ use tokio::{
 
 use uuid::Uuid;
 
-use super::{documented::read_documented, operations, scene::CALLERS, scene::Scene};
+use super::{documented::read_documentation, fixture::Fixture, operations};
+
+/// The numbers as the documentation of the operations writes them.
+pub const NUMBER_WORDS: [&str; 11] =
+    ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
 
 /// A proxy that counts the server's ReadyForQuery messages, of which each round trip has one, and that can hold back
 /// responses or cut the connection.
@@ -31,7 +35,8 @@ pub struct ResponseProxy {
     pub port: u16,
     /// The number of ReadyForQuery messages since the last call of [`Self::round_trips`].
     ready_count: Arc<AtomicU32>,
-    /// The connection is cut instead of delivering this response, counted from now; 0 for none.
+    /// The number of responses until the connection is cut; the last of them is not delivered. 0 means that the
+    /// connection is not cut.
     cut_countdown: Arc<AtomicU32>,
     hold: watch::Sender<Hold>,
 }
@@ -46,7 +51,7 @@ struct Hold {
 }
 
 impl ResponseProxy {
-    async fn to(server: String) -> Self {
+    async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let proxy =
@@ -94,7 +99,7 @@ impl ResponseProxy {
         proxy
     }
 
-    /// Delivers that many more responses, and holds back those after them.
+    /// Delivers the given number of responses, and holds back those after them.
     pub fn hold_after(&self, responses: u32) {
         self.hold.send_replace(Hold { left: Some(responses), is_holding: false });
     }
@@ -130,18 +135,18 @@ async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
 }
 
 /// Connects the service through a [`ResponseProxy`], with one connection.
-pub async fn connect_by_proxy(scene: &Scene) -> (Sparc, ResponseProxy) {
-    connect_by_proxy_to(scene.world.url(), "").await
+pub async fn connect_by_proxy(fixture: &Fixture) -> (Sparc, ResponseProxy) {
+    connect_by_proxy_to(fixture.world.url(), "").await
 }
 
-/// Connects to that URL through a new [`ResponseProxy`], with more parameters in the URL.
+/// Connects to the URL through a new [`ResponseProxy`], with the given parameters added to the URL.
 pub async fn connect_by_proxy_to(url: &str, parameters: &str) -> (Sparc, ResponseProxy) {
     let (_, rest) = url.rsplit_once('@').unwrap();
-    let proxy = ResponseProxy::to(rest.split('/').next().unwrap().to_owned()).await;
+    let proxy = ResponseProxy::start(rest.split('/').next().unwrap().to_owned()).await;
     (connect_through(url, proxy.port, parameters).await, proxy)
 }
 
-/// Connects to that URL through the proxy at that port, with more parameters in the URL.
+/// Connects to the URL through the proxy at the given port, with the given parameters added to the URL.
 pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
     let (before, rest) = url.rsplit_once('@').unwrap();
     let (_, database) = rest.split_once('/').unwrap();
@@ -152,28 +157,24 @@ pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
 
 #[tokio::test]
 async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let documented = read_documented();
-    let words = ["none", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten"];
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let documented = read_documentation();
     let mut wrong = Vec::new();
     for operation in operations() {
-        // Called as the player if the player may, else as another caller; as a visitor only if nobody else may.
-        let order = [3, 4, 5, 2, 1, 0];
-        let caller = order.into_iter().find(|index| operation.outcomes[*index] == "done");
-        let Some(caller) = caller else { continue };
+        let Some(caller) = operation.allowed_caller() else { continue };
         let mut counted = 0;
         // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
-            let tx = scene.identity(&sparc, CALLERS[caller]).begin().await.unwrap();
+            let tx = fixture.as_caller(&sparc, caller).begin().await.unwrap();
             proxy.round_trips();
-            assert_eq!((operation.call)(&tx, &scene).await, "done");
-            // In its own transaction, begin (with the identity) and commit are two more.
+            assert_eq!((operation.call)(&tx, &fixture).await, "done");
+            // The documented number includes two more: begin (with the identity) and commit.
             counted = proxy.round_trips() + 2;
             tx.rollback().await.unwrap();
         }
-        let round_trips = &documented.iter().find(|one| one.name == operation.name).unwrap().round_trips;
-        if round_trips.split(' ').next() != Some(words[counted as usize]) {
+        let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
+        if round_trips.split(' ').next() != Some(NUMBER_WORDS[counted as usize]) {
             wrong.push(format!("{}: takes {counted}, documented as {round_trips}", operation.name));
         }
     }
@@ -200,14 +201,14 @@ async fn count_round_trips<T>(
 
 #[tokio::test]
 async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let (ada, eve) = (sparc.as_user(scene.player.id), sparc.as_user(scene.stranger.id));
-    let code = scene.join_code(scene.private_session).await;
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let (ada, eve) = (sparc.as_user(fixture.player.id), sparc.as_user(fixture.stranger.id));
+    let code = fixture.join_code(fixture.private_session).await;
     let check = || {
         NewRoll::check(
-            scene.active_session,
-            Roller::Character(scene.player.character),
+            fixture.active_session,
+            Roller::Character(fixture.player.character),
             Attribute::Might,
             Difficulty::MIN,
         )
@@ -216,30 +217,30 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
         // The first calls also prepare the statements.
         let _ = ada.dice().roll(check()).await.unwrap();
         sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-        eve.sessions().join(&code, scene.stranger.character).await.unwrap();
-        eve.sessions().leave(scene.private_session).await.unwrap();
+        eve.sessions().join(&code, fixture.stranger.character).await.unwrap();
+        eve.sessions().leave(fixture.private_session).await.unwrap();
     }
     assert_eq!(count_round_trips(&sparc, &proxy, ada.dice().roll(check())).await, 3);
     assert_eq!(
         count_round_trips(&sparc, &proxy, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await,
         3
     );
-    assert_eq!(count_round_trips(&sparc, &proxy, eve.sessions().join(&code, scene.stranger.character)).await, 3);
+    assert_eq!(count_round_trips(&sparc, &proxy, eve.sessions().join(&code, fixture.stranger.character)).await, 3);
 }
 
 #[tokio::test]
 async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
-    let scene = Scene::new().await;
-    let (sparc, proxy) = connect_by_proxy(&scene).await;
-    let ada = sparc.as_user(scene.player.id);
+    let fixture = Fixture::new().await;
+    let (sparc, proxy) = connect_by_proxy(&fixture).await;
+    let ada = sparc.as_user(fixture.player.id);
     let check = NewRoll::check(
-        scene.active_session,
-        Roller::Character(scene.player.character),
+        fixture.active_session,
+        Roller::Character(fixture.player.character),
         Attribute::Might,
         Difficulty::MIN,
     );
     let roll = |id: Uuid| ada.dice().roll(NewRoll { id: Some(id), ..check.clone() });
-    let count_rolls = async |id: Uuid| scene.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
+    let count_rolls = async |id: Uuid| fixture.world.owner().count(&format!("dice_rolls WHERE id = '{id}'")).await;
     // Prepares the statements.
     roll(Uuid::new_v4()).await.unwrap();
 

@@ -23,10 +23,10 @@ fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
-/// A query whose rows show the role and the user that it runs as.
+/// A query that returns many rows, each with the role and the user that it runs as.
 const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
-/// The name of a method, and a call of it.
+/// The name of a method, and a function that calls it.
 type Method<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
 
 /// The methods that connections and transactions have in common.
@@ -35,38 +35,40 @@ where
     C: ConnectionTrait + StreamTrait + TransactionTrait<Transaction = Transaction>,
 {
     vec![
-        ("execute_raw", |c| Box::pin(async { c.execute_raw(sql("SELECT 1")).await.map(drop) })),
-        ("execute_unprepared", |c| {
-            Box::pin(async { c.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
+        ("execute_raw", |db| Box::pin(async { db.execute_raw(sql("SELECT 1")).await.map(drop) })),
+        ("execute_unprepared", |db| {
+            Box::pin(async { db.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
         }),
-        ("query_one_raw", |c| Box::pin(async { c.query_one_raw(sql(ROWS)).await.map(drop) })),
-        ("query_all_raw", |c| Box::pin(async { c.query_all_raw(sql(ROWS)).await.map(drop) })),
-        ("execute", |c| Box::pin(async { c.execute(Query::select().expr(1)).await.map(drop) })),
-        ("query_one", |c| Box::pin(async { characters::Entity::find().one(c).await.map(drop) })),
-        ("query_all", |c| Box::pin(async { characters::Entity::find().all(c).await.map(drop) })),
-        ("count", |c| Box::pin(async { characters::Entity::find().count(c).await.map(drop) })),
-        ("stream_raw", |c| Box::pin(async { c.stream_raw(sql(ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })),
-        ("begin", |c| Box::pin(async { c.begin().await?.commit().await })),
-        ("begin_with_config", |c| {
-            Box::pin(async { c.begin_with_config(None, Some(AccessMode::ReadOnly)).await?.rollback().await })
+        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(sql(ROWS)).await.map(drop) })),
+        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(sql(ROWS)).await.map(drop) })),
+        ("execute", |db| Box::pin(async { db.execute(Query::select().expr(1)).await.map(drop) })),
+        ("query_one", |db| Box::pin(async { characters::Entity::find().one(db).await.map(drop) })),
+        ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
+        ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
+        ("stream_raw", |db| {
+            Box::pin(async { db.stream_raw(sql(ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
         }),
-        ("begin_with_options", |c| {
+        ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
+        ("begin_with_config", |db| {
+            Box::pin(async { db.begin_with_config(None, Some(AccessMode::ReadOnly)).await?.rollback().await })
+        }),
+        ("begin_with_options", |db| {
             let options =
                 TransactionOptions { isolation_level: Some(IsolationLevel::ReadCommitted), ..Default::default() };
-            Box::pin(async move { c.begin_with_options(options).await?.commit().await })
+            Box::pin(async move { db.begin_with_options(options).await?.commit().await })
         }),
-        ("transaction", |c| {
+        ("transaction", |db| {
             Box::pin(async {
                 let outcome =
-                    c.transaction::<_, (), DbErr>(|tx| Box::pin(async { tx.begin().await?.commit().await })).await;
+                    db.transaction::<_, (), DbErr>(|tx| Box::pin(async { tx.begin().await?.commit().await })).await;
                 outcome.map_err(|error| match error {
                     TransactionError::Connection(error) | TransactionError::Transaction(error) => error,
                 })
             })
         }),
-        ("a failing statement", |c| {
+        ("a failing statement", |db| {
             Box::pin(async {
-                assert!(c.execute_unprepared("SELECT 1 / (pg_sleep(0) IS NULL)::integer").await.is_err());
+                assert!(db.execute_unprepared("SELECT 1 / (pg_sleep(0) IS NULL)::integer").await.is_err());
                 Ok(())
             })
         }),
@@ -74,8 +76,8 @@ where
 }
 
 /// Asserts that a connection or transaction works, and runs its statements as the user.
-async fn assert_identity(who: &impl ConnectionTrait, id: Uuid, what: &str) {
-    let row = who.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
+    let row = connection.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
@@ -147,10 +149,10 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     let sparc = connect_with_one_connection(&world).await;
     let (ada, ben) = (sparc.as_user(world.new_account().await), sparc.as_user(world.new_account().await));
     let id = ada.user_id().unwrap();
-    for commits in [true, false] {
+    for is_commit in [true, false] {
         for is_nested in [false, true] {
             for polls in 0.. {
-                let what = format!("commits: {commits}, nested: {is_nested}, after {polls} polls");
+                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {polls} polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
                 let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
@@ -158,7 +160,7 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                 let ended = match tx {
                     Some(tx) => {
                         tx.execute_unprepared(&write).await.unwrap();
-                        let end = async { if commits { tx.commit().await } else { tx.rollback().await } };
+                        let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
                         let ended = poll_then_drop(polls, end).await;
                         assert_identity(&outer, id, &what).await;
                         outer.commit().await.unwrap();
@@ -167,7 +169,7 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                     None => {
                         outer.execute_unprepared(&write).await.unwrap();
                         poll_then_drop(polls, async {
-                            if commits { outer.commit().await } else { outer.rollback().await }
+                            if is_commit { outer.commit().await } else { outer.rollback().await }
                         })
                         .await
                     }
@@ -176,10 +178,10 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                 let bio = ada.users().me().await.unwrap().bio;
                 if let Some(outcome) = ended {
                     outcome.unwrap();
-                    assert_eq!(bio.as_deref(), Some(if commits { "after" } else { "before" }), "{what}");
+                    assert_eq!(bio.as_deref(), Some(if is_commit { "after" } else { "before" }), "{what}");
                     break;
                 }
-                assert!(commits || bio.as_deref() == Some("before"), "{what}: {bio:?}");
+                assert!(is_commit || bio.as_deref() == Some("before"), "{what}: {bio:?}");
             }
         }
     }

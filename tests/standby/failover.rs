@@ -46,8 +46,8 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]
 }
 
 /// Creates a character, reads it and deletes it.
-async fn write_and_read(sparc: &Sparc, who: uuid::Uuid) -> Result<(), sparc::service::Error> {
-    let me = sparc.as_user(who);
+async fn write_and_read(sparc: &Sparc, user: uuid::Uuid) -> Result<(), sparc::service::Error> {
+    let me = sparc.as_user(user);
     let created = me.characters().create(NewCharacter { name: "Robin".to_owned(), ..Default::default() }).await?;
     me.characters().get(created.id).await?;
     me.characters().delete(created.id).await
@@ -69,6 +69,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let options = Options::default().max_connections(8).replicas(replicas.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let load = Load::start(&sparc, &operations, 6);
+        // The primary is killed after a different time in each round.
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
         let promoted = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
@@ -106,7 +107,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_primary_that_is_started_again_is_not_used() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
     write_and_read(&sparc, player.id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
@@ -121,10 +122,10 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     assert_eq!(old_primary.owner().count(&profile).await, 1);
 
     // Neither the handle that was open during the promotion nor a new one may use the old primary.
-    let fresh = cluster.sparc().await;
+    let new_sparc = cluster.connect().await;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
-        for handle in [&sparc, &fresh] {
+        for handle in [&sparc, &new_sparc] {
             let me = handle.as_user(player.id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
@@ -137,7 +138,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             );
         }
     }
-    for handle in [sparc, fresh] {
+    for handle in [sparc, new_sparc] {
         let status = handle.servers();
         assert_eq!(status[0].role, ServerRole::Unused, "{status:?}");
         handle.close().await.unwrap();
@@ -165,7 +166,7 @@ async fn reads_succeed_while_there_is_no_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_poolers_the_promoted_server_is_found_too() {
+async fn the_promoted_server_is_found_behind_poolers() {
     let Some(cluster) = Cluster::start().await else { return };
     let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     let mut poolers = Vec::new();

@@ -17,20 +17,20 @@ use super::{Cluster, run_blocking, wait_until};
 use crate::world::{GameSession, World};
 
 /// Sends an event and returns its id, or `None` if that fails.
-async fn send(sparc: &Sparc, who: uuid::Uuid, session: uuid::Uuid, kind: String) -> Option<uuid::Uuid> {
+async fn send(sparc: &Sparc, user: uuid::Uuid, session: uuid::Uuid, kind: String) -> Option<uuid::Uuid> {
     let event = NewEvent { session_id: session, kind, ..Default::default() };
-    sparc.as_user(who).events().send(event).await.ok().map(|event| event.id)
+    sparc.as_user(user).events().send(event).await.ok().map(|event| event.id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     let mut subscribers = Vec::new();
-    for who in [ada, morgan, game.seer.uuid()] {
-        let mut events = sparc.as_user(who).events().subscribe(game.session, None).await.unwrap();
+    for user in [ada, morgan, game.seer.uuid()] {
+        let mut events = sparc.as_user(user).events().subscribe(game.session, None).await.unwrap();
         subscribers.push(tokio::spawn(async move {
             let mut received = Vec::new();
             loop {
@@ -76,27 +76,28 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
 }
 
 /// A session to which Ada has subscribed, and replicas whose replay is paused. A second participant has subscribed
-/// after a write that the paused replicas lack, so the poller must read from the primary.
+/// after a write that the paused replicas lack, so the service must read the events from the primary.
 struct PausedReplicas {
     cluster: Cluster,
     sparc: Sparc,
     game: GameSession,
     ada: IdentityConnection,
     events: Subscription,
-    _later: Subscription,
+    _second_subscription: Subscription,
 }
 
 impl PausedReplicas {
     async fn start() -> Option<Self> {
         let cluster = Cluster::start().await?;
-        let sparc = cluster.sparc().await;
+        let sparc = cluster.connect().await;
         let game = cluster.world.new_active_session(2).await;
         let ada = sparc.as_user(game.players[0].id);
         let events = ada.events().subscribe(game.session, None).await.unwrap();
         pause_replicas(&cluster).await;
         cluster.world.new_account().await;
-        let later = sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
-        Some(Self { cluster, sparc, game, ada, events, _later: later })
+        let second_subscription =
+            sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
+        Some(Self { cluster, sparc, game, ada, events, _second_subscription: second_subscription })
     }
 }
 
@@ -116,7 +117,7 @@ async fn next_event(events: &mut Subscription) -> session_events::Model {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_paused() {
     let Some(paused) = PausedReplicas::start().await else { return };
-    let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _later } = paused;
+    let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
     for number in 0..5 {
         let sent = send(&sparc, game.players[1].id, game.session, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
@@ -129,7 +130,7 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_are_delivered_even_if_replicas_are_paused() {
     let Some(paused) = PausedReplicas::start().await else { return };
-    let PausedReplicas { cluster, sparc, game, ada: _ada, mut events, _later } = paused;
+    let PausedReplicas { cluster, sparc, game, ada: _ada, mut events, _second_subscription } = paused;
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload)
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
@@ -147,7 +148,7 @@ async fn large_events_are_delivered_even_if_replicas_are_paused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let game = cluster.world.new_session(1).await;
     let newcomer = cluster.world.new_player().await;
     let seer = sparc.as_user(game.seer.uuid());
@@ -174,7 +175,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_expired() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].id, game.players[1].id);
     // Both standbys are disconnected from the primary, so the next event exists only there.

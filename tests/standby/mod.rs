@@ -46,8 +46,8 @@ impl Cluster {
         replicas
     }
 
-    /// Returns a handle over all three servers.
-    pub async fn sparc(&self) -> Sparc {
+    /// Connects the service to all three servers.
+    pub async fn connect(&self) -> Sparc {
         let databases = self.replicas().await;
         let urls = databases.iter().map(World::url);
         Sparc::connect_with(self.world.url(), Options::default().replicas(urls)).await.unwrap()
@@ -69,9 +69,9 @@ pub async fn current_lsn(world: &World) -> String {
     world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed the log up to the position, less the size of a page header. A position read on
-/// the primary may already include the header of a new log page, which a standby's position includes only once it has
-/// replayed the next record.
+/// Waits until the standby has replayed the log up to the position, minus 64 bytes for a page header. The position that
+/// the primary reports may already include the header of a new log page, but the standby's position includes it only
+/// after the next record was replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
     wait_until(async || replica.owner().value(&is_replayed).await.unwrap()).await;

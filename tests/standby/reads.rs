@@ -52,42 +52,44 @@ fn count_servers(sparc: &Sparc, role: ServerRole) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
+async fn callers_read_their_own_writes_and_never_an_older_state() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
-    // The number of read-only transactions below that ran on a standby. On a loaded machine the replicas may be behind
+    let sparc = cluster.connect().await;
+    // The number of read-only transactions below that ran on a standby. On a loaded machine the standbys may lag behind
     // for a while, so all clients continue until enough of these transactions ran there.
-    let on_replicas = Arc::new(AtomicUsize::new(0));
+    let standby_reads = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let (player, sparc, on_replicas) = (cluster.world.new_player().await, sparc.clone(), on_replicas.clone());
+        let (player, sparc, standby_reads) = (cluster.world.new_player().await, sparc.clone(), standby_reads.clone());
         clients.push(async move {
             let me = sparc.as_user(player.id);
-            let (mut seen, started) = (None, Instant::now());
+            let (mut last_position, started) = (None, Instant::now());
             for round in 0.. {
-                if round >= 40 && on_replicas.load(Relaxed) >= 80 {
+                if round >= 40 && standby_reads.load(Relaxed) >= 80 {
                     break;
                 }
                 assert!(
                     started.elapsed() < Duration::from_secs(90),
-                    "{on_replicas:?} transactions of all clients ran on a standby; this client is in round {round}"
+                    "{standby_reads:?} transactions of all clients ran on a standby; this client is in round {round}"
                 );
-                let hero_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
-                assert!(me.position() > seen, "a write must have a later position than what was seen before");
+                let character_id = create_character(&me, &format!("Hero {round}")).await.unwrap();
+                assert!(me.position() > last_position, "a write must have a later position than all reads before it");
                 match round % 3 {
-                    0 => assert!(me.characters().list().await.unwrap().iter().any(|hero| hero.id == hero_id)),
-                    1 => assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some()),
-                    _ => assert_eq!(me.characters().get(hero_id).await.unwrap().id, hero_id),
+                    0 => assert!(
+                        me.characters().list().await.unwrap().iter().any(|character| character.id == character_id)
+                    ),
+                    1 => assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some()),
+                    _ => assert_eq!(me.characters().get(character_id).await.unwrap().id, character_id),
                 }
                 let tx = me.begin_with_config(None, Some(AccessMode::ReadOnly)).await.unwrap();
-                assert!(characters::Entity::find_by_id(hero_id).one(&tx).await.unwrap().is_some());
-                on_replicas.fetch_add(usize::from(is_on_standby(&tx).await), Relaxed);
+                assert!(characters::Entity::find_by_id(character_id).one(&tx).await.unwrap().is_some());
+                standby_reads.fetch_add(usize::from(is_on_standby(&tx).await), Relaxed);
                 tx.commit().await.unwrap();
-                seen = me.position();
-                me.characters().delete(hero_id).await.unwrap();
-                assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_none());
-                assert!(me.characters().list().await.unwrap().iter().all(|hero| hero.id != hero_id));
-                assert!(me.position() >= seen);
+                last_position = me.position();
+                me.characters().delete(character_id).await.unwrap();
+                assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_none());
+                assert!(me.characters().list().await.unwrap().iter().all(|character| character.id != character_id));
+                assert!(me.position() >= last_position);
             }
         });
     }
@@ -98,34 +100,34 @@ async fn callers_read_what_they_wrote_and_never_less_than_they_saw() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_read_their_own_writes_while_replicas_are_paused() {
     let Some(cluster) = Cluster::start().await else { return };
-    let (sparc, other_sparc) = (cluster.sparc().await, cluster.sparc().await);
+    let (sparc, other_sparc) = (cluster.connect().await, cluster.connect().await);
     let replicas = cluster.replicas().await;
     let player = cluster.world.new_player().await;
     let lsn = current_lsn(&cluster.world).await;
     for replica in &replicas {
         wait_until_replayed(replica, &lsn).await;
     }
-    let (me, other_me) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
+    let (me, me_elsewhere) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
     assert!(reads_on_standby(&me).await);
-    assert_eq!(other_me.characters().list().await.unwrap().len(), 1);
+    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1);
 
     set_replay(&replicas, "pause").await;
-    let hero_id = create_character(&me, "Morgan").await.unwrap();
+    let character_id = create_character(&me, "Morgan").await.unwrap();
     let started = Instant::now();
     assert!(
-        me.characters().get(hero_id).await.is_ok(),
+        me.characters().get(character_id).await.is_ok(),
         "the read must run on the primary, because no replica has replayed the write"
     );
-    assert!(characters::Entity::find_by_id(hero_id).one(&me).await.unwrap().is_some());
+    assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    // Another process learns of the write only from the token.
-    assert_eq!(other_me.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
+    // `me_elsewhere` stands for the same user in another process, which learns of the write only from the token.
+    assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
     let token = me.position().unwrap().to_string();
-    let with_token = other_me.clone().at_least(token.parse::<Position>().unwrap());
+    let with_token = me_elsewhere.clone().at_least(token.parse::<Position>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
     // A client may invent a log position that no server has reached. That must delay only its own reads.
-    let invented = other_me.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    let invented = me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
@@ -133,8 +135,8 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
-        for hero in list.iter().filter(|hero| hero.name == "Robin") {
-            me.characters().delete(hero.id).await.unwrap();
+        for character in list.iter().filter(|character| character.name == "Robin") {
+            me.characters().delete(character.id).await.unwrap();
         }
         count_servers(&sparc, ServerRole::Unused) == 2
     })
@@ -150,10 +152,10 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
-        // This user is new, so the handle knows no log position for them.
+        // This user is new, so `Sparc` knows no log position of theirs.
         let me = sparc.as_user(cluster.world.new_player().await.id);
         let lsn = current_lsn(&cluster.world).await;
         for replica in &replicas {
@@ -173,9 +175,9 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_users_write_is_visible_within_the_documented_time() {
+async fn another_users_write_becomes_visible_within_seconds() {
     let Some(cluster) = Cluster::start().await else { return };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let (ada, visitor) = (sparc.as_user(cluster.world.new_player().await.id), sparc.as_anon());
     let mut waits = Vec::new();
     for number in 0..30 {
@@ -204,7 +206,7 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     for statement in setup.split(';') {
         owner.exec(statement).await.unwrap();
     }
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
     let lsn = current_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
@@ -272,22 +274,22 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handle_that_is_dropped_or_closed_leaves_no_connection() {
+async fn closing_or_dropping_a_handle_leaves_no_connection() {
     let Some(cluster) = Cluster::start().await else { return };
     let count_connections = async || {
         let mut count = 0;
         for world in cluster.replicas().await.iter().chain([&cluster.world]) {
-            let ours = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
-            count += world.owner().count(ours).await;
+            let from_service = "pg_stat_activity WHERE application_name = 'sparc' AND datname = current_database()";
+            count += world.owner().count(from_service).await;
         }
         count
     };
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
     assert!(count_connections().await >= 3);
     sparc.close().await.unwrap();
     wait_until(async || count_connections().await == 0).await;
-    let sparc = cluster.sparc().await;
+    let sparc = cluster.connect().await;
     assert!(sparc.as_anon().sessions().lobby(&Default::default(), None).await.is_ok());
     drop(sparc);
     wait_until(async || count_connections().await == 0).await;

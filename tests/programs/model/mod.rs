@@ -1,4 +1,4 @@
-//! The model of one task of a random program: what its calls have written, and the outcome that the next one must have.
+//! The model of one task of a random program: what its calls have written, and which outcome its next call must have.
 
 mod steps;
 
@@ -12,12 +12,12 @@ use uuid::Uuid;
 /// `None`.
 pub async fn poll_then_drop<T>(more_polls: u32, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let mut left = more_polls;
+    let mut polls_left = more_polls;
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending if polls_left == 0 => Poll::Ready(None),
         Poll::Pending => {
-            left -= 1;
+            polls_left -= 1;
             Poll::Pending
         }
     })
@@ -30,7 +30,7 @@ type Keys = BTreeSet<i64>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Health {
     Good,
-    /// A call was dropped. If its statement had already been sent, the frame has failed; otherwise it is good.
+    /// A call was dropped. If its statement had already been sent, the transaction has failed; otherwise it is good.
     Unknown,
     Failed,
     IdentityChanged,
@@ -38,38 +38,38 @@ enum Health {
 
 /// A transaction or savepoint that has not ended.
 #[derive(Debug)]
-struct Frame {
+struct OpenTransaction {
     id: u64,
     health: Health,
-    /// The keys of the notes that it has written.
+    /// The keys of the notes that the transaction has written.
     keys: Keys,
     /// The keys of calls and nested transactions whose outcome is unknown. Of each set, either all keys were written or
     /// none.
     uncertain: Vec<Keys>,
 }
 
-/// A transaction that the task holds, and the id of its frame. The frame may have ended already.
-struct Handle {
+/// A transaction value that the task holds, and its id in the model. The transaction itself may have ended already.
+struct HeldTransaction {
     tx: Transaction,
-    frame: u64,
+    id: u64,
 }
 
 pub struct Task {
     rng: Rng,
     seed: u64,
     number: u64,
-    who: IdentityConnection,
+    connection: IdentityConnection,
     /// A draft of the task's user, which the task validates when it calls an operation of the service.
     draft: Uuid,
     last_key: i64,
-    /// The open frames, from the outermost to the innermost.
-    frames: Vec<Frame>,
-    /// The transactions that the task holds, in the order in which they were begun.
-    handles: Vec<Handle>,
-    /// Whether raw SQL has committed the transaction whose handles the task still holds.
+    /// The open transactions and savepoints, from the outermost to the innermost.
+    open: Vec<OpenTransaction>,
+    /// The transactions that the task holds, in the order in which they were begun. The methods' parameter `index` is a
+    /// position in this list.
+    held: Vec<HeldTransaction>,
+    /// Whether raw SQL has committed the transaction that the task still holds.
     is_ended_by_raw_sql: bool,
-    /// The keys that are committed.
-    stored: Keys,
+    committed: Keys,
     /// Keys of dropped calls. Of each set, either all keys are committed or none.
     uncertain: Vec<Keys>,
     log: Vec<String>,
@@ -81,18 +81,18 @@ fn code<T>(outcome: &Result<T, Error>) -> &'static str {
 }
 
 impl Task {
-    pub fn new(seed: u64, number: u64, who: IdentityConnection, draft: Uuid) -> Self {
+    pub fn new(seed: u64, number: u64, connection: IdentityConnection, draft: Uuid) -> Self {
         Self {
             rng: Rng::with_seed(seed * 1000 + number),
             seed,
             number,
-            who,
+            connection,
             draft,
             last_key: number as i64 * 1_000_000,
-            frames: Vec::new(),
-            handles: Vec::new(),
+            open: Vec::new(),
+            held: Vec::new(),
             is_ended_by_raw_sql: false,
-            stored: Keys::new(),
+            committed: Keys::new(),
             uncertain: Vec::new(),
             log: Vec::new(),
             dropped_calls: 0,
@@ -100,43 +100,43 @@ impl Task {
     }
 
     pub fn user(&self) -> Uuid {
-        self.who.user_id().unwrap()
+        self.connection.user_id().unwrap()
     }
 
     pub async fn run(&mut self, steps: u32) {
         for _ in 0..steps {
-            if self.handles.is_empty() {
+            if self.held.is_empty() {
                 self.begin().await;
                 continue;
             }
             // Most calls use the innermost transaction; some use any that the task still holds.
-            let last = self.handles.len() - 1;
+            let last = self.held.len() - 1;
             let index = if self.rng.u8(..) < 200 { last } else { self.rng.usize(..=last) };
             match self.rng.u8(0..100) {
                 0..20 => self.write(index).await,
                 20..27 => self.read(index).await,
-                27..34 => self.fail(index).await,
-                34..40 => self.change_session(index).await,
+                27..34 => self.run_failing_statement(index).await,
+                34..40 => self.change_settings(index).await,
                 40..43 => self.change_identity(index).await,
                 43..45 => self.commit_by_raw_sql(index).await,
                 45..57 => self.begin_nested(index).await,
                 57..67 => self.commit(index).await,
                 67..73 => self.rollback(index).await,
-                73..77 => self.drop_handle(index),
+                73..77 => self.drop_transaction(index),
                 77..85 => self.drop_call(index).await,
                 85..91 => self.stream(index).await,
                 91..97 => self.call_concurrently(index).await,
                 _ => self.call_outside().await,
             }
         }
-        while !self.handles.is_empty() {
-            self.drop_handle(self.handles.len() - 1);
+        while !self.held.is_empty() {
+            self.drop_transaction(self.held.len() - 1);
         }
     }
 
     /// Compares the keys that are stored at the end with the model.
     pub fn compare_stored(&self, stored: &Keys) {
-        self.compare(stored, &self.stored, &self.uncertain);
+        self.compare(stored, &self.committed, &self.uncertain);
     }
 
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
@@ -163,27 +163,27 @@ impl Task {
         self.last_key
     }
 
-    /// Returns the position of the handle's frame; `None` if the frame has ended.
-    fn frame_position(&self, index: usize) -> Option<usize> {
-        self.frames.iter().position(|frame| frame.id == self.handles[index].frame)
+    /// Returns the position of the held transaction in `open`, or `None` if it has ended.
+    fn open_transaction_position(&self, index: usize) -> Option<usize> {
+        self.open.iter().position(|open| open.id == self.held[index].id)
     }
 
-    /// Asserts that the model expects this outcome of a call that is valid in itself, and updates the model. Returns
-    /// whether the call succeeded. `index` is the position of the call's handle.
+    /// Asserts that the model expects this outcome of a call that would succeed on a good transaction, and updates the
+    /// model. Returns whether the call succeeded.
     fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
-        self.log.push(format!("{what} on {index} of {}: {found}", self.handles.len()));
-        let position = self.frame_position(index);
+        self.log.push(format!("{what} on {index} of {}: {found}", self.held.len()));
+        let position = self.open_transaction_position(index);
         let expected = match position {
             _ if self.is_ended_by_raw_sql => "transaction_ended",
             None => "transaction_over",
-            Some(at) if at + 1 < self.frames.len() => "nested_transaction_open",
-            Some(at) => match self.frames[at].health {
+            Some(at) if at + 1 < self.open.len() => "nested_transaction_open",
+            Some(at) => match self.open[at].health {
                 Health::Good => "done",
                 Health::Failed => "transaction_failed",
                 Health::IdentityChanged => "identity_changed",
                 Health::Unknown => {
-                    self.frames[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
+                    self.open[at].health = if outcome.is_ok() { Health::Good } else { Health::Failed };
                     if outcome.is_ok() { "done" } else { "transaction_failed" }
                 }
             },
@@ -192,7 +192,7 @@ impl Task {
         outcome.is_ok()
     }
 
-    fn innermost(&mut self) -> &mut Frame {
-        self.frames.last_mut().unwrap()
+    fn innermost(&mut self) -> &mut OpenTransaction {
+        self.open.last_mut().unwrap()
     }
 }

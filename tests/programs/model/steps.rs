@@ -8,7 +8,7 @@ use sea_orm::{
 use sparc::service::{Error, Operations, Transaction};
 use uuid::Uuid;
 
-use super::{Frame, Handle, Health, Keys, Task, code, poll_then_drop};
+use super::{Health, HeldTransaction, Keys, OpenTransaction, Task, code, poll_then_drop};
 
 fn sql(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
@@ -16,11 +16,11 @@ fn sql(text: String) -> Statement {
 
 impl Task {
     pub(super) async fn begin(&mut self) {
-        let tx = self.who.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.report()));
+        let tx = self.connection.begin().await.unwrap_or_else(|error| panic!("begin: {error}\n{}", self.report()));
         self.log.push("begin".into());
         self.is_ended_by_raw_sql = false;
-        self.frames = vec![Frame { id: 0, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() }];
-        self.handles.push(Handle { tx, frame: 0 });
+        self.open = vec![OpenTransaction { id: 0, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() }];
+        self.held.push(HeldTransaction { tx, id: 0 });
     }
 
     /// Writes a row, by raw SQL or with a query builder, and checks the role and user that wrote it.
@@ -33,77 +33,84 @@ impl Task {
     }
 
     async fn insert(&self, index: usize, key: i64, is_raw_sql: bool) -> Result<(), Error> {
-        insert(&self.handles[index].tx, key, is_raw_sql, self.user()).await
+        insert(&self.held[index].tx, key, is_raw_sql, self.user()).await
     }
 
     /// Compares the rows that the transaction sees with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
-        let outcome = self.handles[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
+        let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
         if self.check_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user()));
             let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
-            let mut required = self.stored.clone();
+            let mut required = self.committed.clone();
             let mut uncertain = self.uncertain.clone();
-            for frame in &self.frames {
-                required.extend(&frame.keys);
-                uncertain.extend(frame.uncertain.iter().cloned());
+            for transaction in &self.open {
+                required.extend(&transaction.keys);
+                uncertain.extend(transaction.uncertain.iter().cloned());
             }
             self.compare(&found, &required, &uncertain);
         }
     }
 
-    pub(super) async fn fail(&mut self, index: usize) {
-        let outcome = self.handles[index].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
-        self.expect_refusal(index, "fail", outcome, "database", Health::Failed);
+    pub(super) async fn run_failing_statement(&mut self, index: usize) {
+        let outcome = self.held[index].tx.execute_unprepared("SELECT 1 / 0").await.map_err(Error::from);
+        self.expect_refusal(index, "a failing statement", outcome, "database", Health::Failed);
     }
 
-    /// Asserts that a call is refused with the code `refusal`, and sets the frame's health to `then`. If the handle
-    /// cannot be used, the call must instead get the error that any other call on it would get.
-    fn expect_refusal<T>(&mut self, index: usize, what: &str, outcome: Result<T, Error>, refusal: &str, then: Health) {
+    /// Asserts that a call is refused with the code `refusal`, and sets the transaction's health to `health_after`. If
+    /// the transaction cannot be used, the call must instead get the error that any other call on it would get.
+    fn expect_refusal<T>(
+        &mut self,
+        index: usize,
+        what: &str,
+        outcome: Result<T, Error>,
+        refusal: &str,
+        health_after: Health,
+    ) {
         if code(&outcome) == refusal {
-            // The statement itself was refused, so the handle must be one on which another call would have succeeded.
+            // The statement itself was refused, so any other call on the transaction must have been possible.
             let accepted: Result<(), Error> = Ok(());
             self.check_outcome(index, what, &accepted);
-            self.innermost().health = then;
+            self.innermost().health = health_after;
         } else {
             assert!(!self.check_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
         }
     }
 
-    pub(super) async fn change_session(&mut self, index: usize) {
-        let text =
+    pub(super) async fn change_settings(&mut self, index: usize) {
+        let statements =
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
-        let text = text[self.rng.usize(..text.len())];
-        let outcome = self.handles[index].tx.execute_unprepared(text).await.map_err(Error::from);
-        self.check_outcome(index, text, &outcome);
+        let statement = statements[self.rng.usize(..statements.len())];
+        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
+        self.check_outcome(index, statement, &outcome);
     }
 
     pub(super) async fn change_identity(&mut self, index: usize) {
-        let text =
+        let statements =
             ["RESET ROLE", "SET LOCAL request.jwt.claims = '{}'", "DO $$ BEGIN SET LOCAL ROLE service_role; END $$"];
-        let text = text[self.rng.usize(..text.len())];
-        let outcome = self.handles[index].tx.execute_unprepared(text).await.map_err(Error::from);
+        let statement = statements[self.rng.usize(..statements.len())];
+        let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
         // If an earlier call had already changed the identity, every further call gets the same error.
         let was_changed_before =
-            self.frame_position(index).is_some_and(|at| self.frames[at].health == Health::IdentityChanged);
+            self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::IdentityChanged);
         if was_changed_before {
-            assert!(!self.check_outcome(index, text, &outcome));
+            assert!(!self.check_outcome(index, statement, &outcome));
         } else {
-            self.expect_refusal(index, text, outcome, "identity_changed", Health::IdentityChanged);
+            self.expect_refusal(index, statement, outcome, "identity_changed", Health::IdentityChanged);
         }
     }
 
     /// Commits by raw SQL. The call fails with `transaction_ended`, but all that was written before is committed.
     pub(super) async fn commit_by_raw_sql(&mut self, index: usize) {
-        let outcome = self.handles[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
+        let outcome = self.held[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.is_ended_by_raw_sql && code(&outcome) == "transaction_ended" {
             let accepted: Result<(), Error> = Ok(());
             self.check_outcome(index, "COMMIT", &accepted);
-            for frame in std::mem::take(&mut self.frames) {
-                self.stored.extend(frame.keys);
-                self.uncertain.extend(frame.uncertain);
+            for transaction in std::mem::take(&mut self.open) {
+                self.committed.extend(transaction.keys);
+                self.uncertain.extend(transaction.uncertain);
             }
             self.is_ended_by_raw_sql = true;
         } else {
@@ -115,8 +122,8 @@ impl Task {
         let id = self.next_key() as u64;
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..4));
         let begun = match polls_before_drop {
-            Some(polls) => poll_then_drop(polls, self.handles[index].tx.begin()).await,
-            None => Some(self.handles[index].tx.begin().await),
+            Some(polls) => poll_then_drop(polls, self.held[index].tx.begin()).await,
+            None => Some(self.held[index].tx.begin().await),
         };
         let Some(outcome) = begun else {
             // A nested transaction that was begun is rolled back, and the outer transaction continues.
@@ -126,41 +133,40 @@ impl Task {
         };
         let outcome = outcome.map_err(Error::from);
         if self.check_outcome(index, "begin", &outcome) {
-            self.frames.push(Frame { id, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() });
-            self.handles.push(Handle { tx: outcome.unwrap(), frame: id });
+            self.open.push(OpenTransaction { id, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() });
+            self.held.push(HeldTransaction { tx: outcome.unwrap(), id });
         }
     }
 
-    /// Removes the handle, its frame and the frames nested in it. Returns the transaction and its frame.
-    fn take(&mut self, index: usize) -> (Transaction, Option<Frame>) {
-        let position = self.frame_position(index);
-        let taken = position.and_then(|at| self.frames.drain(at..).next());
-        (self.handles.remove(index).tx, taken)
+    /// Removes a transaction from `held`, and it and those nested in it from `open`. Returns the transaction with its
+    /// entry in `open`.
+    fn remove(&mut self, index: usize) -> (Transaction, Option<OpenTransaction>) {
+        let position = self.open_transaction_position(index);
+        let removed = position.and_then(|at| self.open.drain(at..).next());
+        (self.held.remove(index).tx, removed)
     }
 
     pub(super) async fn commit(&mut self, index: usize) {
         let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         let was_ended_by_raw_sql = self.is_ended_by_raw_sql;
-        let is_innermost = self.frame_position(index).is_some_and(|at| at + 1 == self.frames.len());
-        let position = self.frame_position(index);
-        let health_before = position.map(|at| self.frames[at].health);
-        let (tx, frame) = {
-            let length = self.handles.len();
-            self.log.push(format!("commit on {index} of {length}, dropped after polls: {polls_before_drop:?}"));
-            self.take(index)
-        };
+        let is_innermost = self.open_transaction_position(index).is_some_and(|at| at + 1 == self.open.len());
+        let position = self.open_transaction_position(index);
+        let health_before = position.map(|at| self.open[at].health);
+        let length = self.held.len();
+        self.log.push(format!("commit on {index} of {length}, dropped after polls: {polls_before_drop:?}"));
+        let (tx, ended) = self.remove(index);
         let outcome = match polls_before_drop {
             Some(polls) => poll_then_drop(polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
             self.dropped_calls += 1;
-            let Some(frame) =
-                frame.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
+            let Some(ended) =
+                ended.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
             else {
                 return;
             };
-            self.record_uncertain(frame);
+            self.record_uncertain(ended);
             return;
         };
         let outcome = outcome.map_err(Error::from);
@@ -175,24 +181,24 @@ impl Task {
             Some(Health::Good | Health::Unknown) => "done",
         };
         assert_eq!(found, expected, "commit\n{}", self.report());
-        if let (Some(frame), true) = (frame, outcome.is_ok()) {
-            match self.frames.last_mut() {
+        if let (Some(ended), true) = (ended, outcome.is_ok()) {
+            match self.open.last_mut() {
                 Some(outer) => {
-                    outer.keys.extend(frame.keys);
-                    outer.uncertain.extend(frame.uncertain);
+                    outer.keys.extend(ended.keys);
+                    outer.uncertain.extend(ended.uncertain);
                 }
                 None => {
-                    self.stored.extend(frame.keys);
-                    self.uncertain.extend(frame.uncertain);
+                    self.committed.extend(ended.keys);
+                    self.uncertain.extend(ended.uncertain);
                 }
             }
         }
     }
 
-    /// Records a dropped commit, after which either all keys of the frame are committed or none.
-    fn record_uncertain(&mut self, frame: Frame) {
-        let groups = [frame.keys].into_iter().chain(frame.uncertain).filter(|keys| !keys.is_empty());
-        match self.frames.last_mut() {
+    /// Records a dropped commit, after which either all keys of the transaction are committed or none.
+    fn record_uncertain(&mut self, ended: OpenTransaction) {
+        let groups = [ended.keys].into_iter().chain(ended.uncertain).filter(|keys| !keys.is_empty());
+        match self.open.last_mut() {
             Some(outer) => outer.uncertain.extend(groups),
             None => self.uncertain.extend(groups),
         }
@@ -200,10 +206,10 @@ impl Task {
 
     pub(super) async fn rollback(&mut self, index: usize) {
         let was_ended_by_raw_sql = self.is_ended_by_raw_sql;
-        let had_frame = self.frame_position(index).is_some();
+        let was_open = self.open_transaction_position(index).is_some();
         let polls_before_drop = (self.rng.u8(..) < 60).then(|| self.rng.u32(0..4));
         self.log.push(format!("rollback on {index}, dropped after polls: {polls_before_drop:?}"));
-        let (tx, _) = self.take(index);
+        let (tx, _) = self.remove(index);
         let outcome = match polls_before_drop {
             Some(polls) => poll_then_drop(polls, tx.rollback()).await,
             None => Some(tx.rollback().await),
@@ -213,7 +219,7 @@ impl Task {
             return;
         };
         let found = code(&outcome.map_err(Error::from));
-        let expected = match (was_ended_by_raw_sql, had_frame) {
+        let expected = match (was_ended_by_raw_sql, was_open) {
             (true, _) => "transaction_ended",
             (false, true) => "done",
             (false, false) => "transaction_over",
@@ -221,9 +227,9 @@ impl Task {
         assert_eq!(found, expected, "rollback\n{}", self.report());
     }
 
-    pub(super) fn drop_handle(&mut self, index: usize) {
+    pub(super) fn drop_transaction(&mut self, index: usize) {
         self.log.push(format!("drop {index}"));
-        drop(self.take(index));
+        drop(self.remove(index));
     }
 
     /// Makes a call and drops it after some polls.
@@ -234,7 +240,7 @@ impl Task {
             1 => poll_then_drop(polls, self.insert(index, key, false)).await,
             _ => {
                 let draft = self.draft;
-                poll_then_drop(polls, self.handles[index].tx.adventures().validate(draft))
+                poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
                     .await
                     .map(|outcome| outcome.map(drop))
             }
@@ -249,11 +255,13 @@ impl Task {
             None => {
                 self.dropped_calls += 1;
                 self.log.push(format!("call {key} dropped after {polls} polls"));
-                if let Some(frame) =
-                    self.frame_position(index).filter(|at| at + 1 == self.frames.len()).map(|at| &mut self.frames[at])
-                    && frame.health == Health::Good
+                if let Some(transaction) = self
+                    .open_transaction_position(index)
+                    .filter(|at| at + 1 == self.open.len())
+                    .map(|at| &mut self.open[at])
+                    && transaction.health == Health::Good
                 {
-                    frame.health = Health::Unknown;
+                    transaction.health = Health::Unknown;
                 }
             }
         }
@@ -266,16 +274,16 @@ impl Task {
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
         let key = self.next_key();
-        let handle = &self.handles[index];
+        let tx = &self.held[index].tx;
         let mut write_outcome = None;
         let outcome = async {
-            let mut stream = handle.tx.stream_raw(sql(statement)).await?;
+            let mut stream = tx.stream_raw(sql(statement)).await?;
             let mut seen = 0;
             while let Some(row) = stream.next().await {
                 assert_caller(&row?, user);
                 seen += 1;
                 if seen == read_limit / 2 {
-                    write_outcome = Some(insert(&handle.tx, key, true, user).await);
+                    write_outcome = Some(insert(tx, key, true, user).await);
                 }
                 if seen == read_limit {
                     return Ok(());
@@ -296,7 +304,7 @@ impl Task {
     pub(super) async fn call_concurrently(&mut self, index: usize) {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
-        let tx = &self.handles[index].tx;
+        let tx = &self.held[index].tx;
         let (draft, user) = (self.draft, self.user());
         let dropped_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
@@ -315,14 +323,15 @@ impl Task {
             None => {
                 self.dropped_calls += 1;
                 self.log.push("one of several concurrent calls dropped".into());
-                if let Some(at) = self.frame_position(index).filter(|at| at + 1 == self.frames.len())
-                    && self.frames[at].health == Health::Good
+                if let Some(at) = self.open_transaction_position(index).filter(|at| at + 1 == self.open.len())
+                    && self.open[at].health == Health::Good
                 {
-                    self.frames[at].health = Health::Unknown;
+                    self.open[at].health = Health::Unknown;
                 }
             }
         }
-        let is_unknown = self.frame_position(index).is_some_and(|at| self.frames[at].health == Health::Unknown);
+        let is_unknown =
+            self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::Unknown);
         // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
         // Key 0 stands for the validation, which writes no note.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
@@ -351,11 +360,12 @@ impl Task {
             "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
         ));
         // The other tasks may hold all connections, so the call is dropped if it has to wait for long.
-        let call = tokio::time::timeout(std::time::Duration::from_millis(200), self.who.query_one_raw(statement));
+        let call =
+            tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
         match poll_then_drop(polls, call).await {
             Some(Ok(outcome)) => {
                 assert_caller(&outcome.unwrap().unwrap(), self.user());
-                self.stored.insert(key);
+                self.committed.insert(key);
             }
             _ => {
                 self.dropped_calls += 1;

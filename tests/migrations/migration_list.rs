@@ -1,17 +1,19 @@
 //! The list of applied migrations, `sparc_migrations`, damaged in several ways.
 
 use sea_orm::ConnectionTrait;
-use sparc::migration::{self, Command, check, sea_orm_migration::IntoSchemaManagerConnection};
+use sparc::migration::{
+    self, Command, check,
+    sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
+};
 
 use super::{
     Migrator, create_empty_database,
-    drift::{create_migrated_database, up},
+    drift::{create_migrated_database, up, up_refusal},
     query_lines, read_catalog, refusal_message,
 };
-use sparc::migration::sea_orm_migration::MigratorTrait;
 
 #[tokio::test]
-async fn only_up_runs_with_a_broken_list_and_repairs_it() {
+async fn with_a_broken_list_only_up_runs_and_repairs_the_list() {
     for sql in [
         "ALTER TABLE sparc_migrations DROP COLUMN version",
         "ALTER TABLE sparc_migrations DROP COLUMN applied_at",
@@ -33,7 +35,7 @@ async fn only_up_runs_with_a_broken_list_and_repairs_it() {
                 assert!(refusal_message(error).contains("run up"), "{sql}");
                 assert_eq!(read_catalog(&owner).await, broken_catalog, "{sql}");
             } else {
-                panic!("{sql}: {command:?} must not guess which migrations are applied");
+                panic!("{sql}: {command:?} must refuse to guess which migrations are applied");
             }
         }
         up(&owner).await;
@@ -54,12 +56,11 @@ async fn rows_that_name_an_unknown_migration_are_reported() {
 }
 
 #[tokio::test]
-async fn up_refuses_tables_of_ours_without_the_list_and_the_record() {
+async fn up_refuses_our_tables_if_both_sparc_migrations_and_sparc_record_are_missing() {
     let (_database, owner, _administrator) = create_migrated_database().await;
     owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
     let before = read_catalog(&owner).await;
-    let message =
-        refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    let message = up_refusal(&owner).await;
     assert!(message.contains("no record that these migrations made it"), "{message}");
     assert!(message.contains(" more, and no record"), "only the first objects are named: {message}");
     assert!(message.contains("restore the rows of sparc_migrations"), "{message}");
@@ -71,8 +72,7 @@ async fn a_database_with_tables_of_another_program_is_left_alone() {
     let (_database, owner) = create_empty_database().await;
     owner.execute_unprepared("CREATE TABLE users (id integer); CREATE TABLE notes (id integer)").await.unwrap();
     let before = read_catalog(&owner).await;
-    let message =
-        refusal_message(migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err());
+    let message = up_refusal(&owner).await;
     assert!(message.contains("already has table public.users, and no record"), "{message}");
     assert!(message.contains("use another database") && !message.contains("dump"), "{message}");
     assert_eq!(read_catalog(&owner).await, before);

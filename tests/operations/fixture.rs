@@ -1,4 +1,4 @@
-//! The rows that operations are called on: sessions in every state, with their participants.
+//! The rows that the tests call the operations on: sessions in every state, with their participants.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
@@ -16,15 +16,15 @@ pub enum Caller {
     Seer,
     Service,
     /// A user whose account was closed and whose token is still valid.
-    Closed,
-    /// A user at the limits; see [`Scene::account_at_limits`].
+    ClosedAccount,
+    /// The user of [`Fixture::account_at_limits`].
     AtLimits,
 }
 
 pub const CALLERS: [Caller; 6] =
     [Caller::Visitor, Caller::Stranger, Caller::Leaver, Caller::Player, Caller::Seer, Caller::Service];
 
-pub struct Scene {
+pub struct Fixture {
     pub world: World,
     pub seer: Uuid,
     pub player: Player,
@@ -33,7 +33,7 @@ pub struct Scene {
     /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
     /// twenty live sessions as Seer, left `session_left_at_limits`, and has two hundred adventures.
     pub account_at_limits: Uuid,
-    /// The character that is in twenty live sessions.
+    /// The character that is in twenty live sessions. It is the same as `most_experienced_character`.
     pub living_character_at_limits: Uuid,
     /// A living character without a seat.
     pub unseated_character_at_limits: Uuid,
@@ -71,7 +71,7 @@ pub struct Scene {
     pub session_with_save_used: Uuid,
     /// A public session whose seats other players have taken.
     pub full_session: Uuid,
-    /// Sessions of the Seer that wait and that `leaver` left: one with three of four seats taken, one with two of two.
+    /// Waiting sessions of the Seer that `leaver` has left: one with three of four seats taken, one with two of two.
     pub session_with_one_seat_free: Uuid,
     pub session_with_no_seat_free: Uuid,
     /// A public session that is active.
@@ -90,7 +90,7 @@ pub struct Scene {
     pub roll_of_retired_character: Uuid,
 }
 
-impl Scene {
+impl Fixture {
     pub async fn new() -> Self {
         Self::in_world(World::new().await).await
     }
@@ -263,33 +263,36 @@ impl Scene {
             ))
             .await
             .unwrap();
+        // One Seer may not run so many live sessions.
         let seers = world.new_accounts(2).await;
-        let insert = format!(
-            "WITH opened AS (
-               INSERT INTO sessions (seer_id, adventure_id)
-               SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {{}}) AS i
-               RETURNING id
-             )
-             INSERT INTO session_players (session_id, user_id, character_id)
-             SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
-        );
-        let session_left_at_limits: Uuid = owner.value(&insert.replace("{}", "1")).await.unwrap();
+        let open_and_join_sessions = |count: usize| {
+            format!(
+                "WITH opened AS (
+                   INSERT INTO sessions (seer_id, adventure_id)
+                   SELECT ('{seers}'::uuid[])[1 + i % 2], '{adventure}' FROM generate_series(1, {count}) AS i
+                   RETURNING id
+                 )
+                 INSERT INTO session_players (session_id, user_id, character_id)
+                 SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
+            )
+        };
+        let session_left_at_limits: Uuid = owner.value(&open_and_join_sessions(1)).await.unwrap();
         owner
             .exec(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_at_limits}'"
             ))
             .await
             .unwrap();
-        owner.exec(&insert.replace("{}", "20")).await.unwrap();
+        owner.exec(&open_and_join_sessions(20)).await.unwrap();
 
         // All but `late_roll` are dated in the future, so that a heroic save is never too late.
-        let hero = player.character;
-        let failed_roll = world.new_roll(active_session, hero, "{1,2}", 10, -3600).await;
-        let successful_roll = world.new_roll(active_session, hero, "{6}", 10, -3600).await;
-        let late_roll = world.new_roll(active_session, hero, "{1,2}", 10, 3600).await;
-        let saved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
-        let unsaved_roll = world.new_roll(session_with_save_used, hero, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::insert_heroic_save(session_with_save_used, hero, saved_roll)).await.unwrap();
+        let character = player.character;
+        let failed_roll = world.new_roll(active_session, character, "{1,2}", 10, -3600).await;
+        let successful_roll = world.new_roll(active_session, character, "{6}", 10, -3600).await;
+        let late_roll = world.new_roll(active_session, character, "{1,2}", 10, 3600).await;
+        let saved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        let unsaved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
+        owner.exec(&crate::world::insert_heroic_save(session_with_save_used, character, saved_roll)).await.unwrap();
         let roll_of_retired_character = world.new_roll(active_session, retired_character, "{1,2}", 10, -3600).await;
         let insert = format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, results)
@@ -346,7 +349,7 @@ impl Scene {
         }
     }
 
-    pub fn identity(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
+    pub fn as_caller(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
         match caller {
             Caller::Visitor => sparc.as_anon(),
             Caller::Stranger => sparc.as_user(self.stranger.id),
@@ -354,7 +357,7 @@ impl Scene {
             Caller::Player => sparc.as_user(self.player.id),
             Caller::Seer => sparc.as_user(self.seer),
             Caller::Service => sparc.as_service(),
-            Caller::Closed => sparc.as_user(self.closed_account),
+            Caller::ClosedAccount => sparc.as_user(self.closed_account),
             Caller::AtLimits => sparc.as_user(self.account_at_limits),
         }
     }

@@ -1,50 +1,50 @@
-//! The rows of `world.sql`, created once per database and restored before each case.
+//! The rows of `game_database.sql`, created once per database and restored before each case.
 
 use sea_orm::sqlx::{AssertSqlSafe, Connection, PgConnection, query_as, query_scalar, raw_sql};
 use testdb::Database;
 
 use crate::world::server;
 
-/// Every `@name` in `world.sql` and in the statements. A row's id ends with the name's position in this list, so that
-/// the order of the keys is known.
+/// Every `@name` in `game_database.sql` and in the statements. A row's id ends with the position of its name here, so
+/// that the order of the keys is known.
 const NAMES: &[&str] = &[
     "ada",
     "bob",
     "eve",
     "seer",
     "zoe",
-    "newaccount",
+    "new_account",
     "ada1",
     "ada2",
     "ada3",
-    "adaretired",
+    "ada_retired",
     "bob1",
     "bob2",
     "eve1",
     "seer1",
     "zoe1",
-    "first",
-    "second",
+    "new_row_1",
+    "new_row_2",
     "ford",
     "draft",
     "mill",
     "tower",
-    "zoedraft",
+    "zoe_draft",
     "wolf",
     "rat",
     "active",
-    "oneseatfree",
+    "one_seat_free",
     "private",
-    "left",
+    "left_by_ada_and_eve",
     "completed",
-    "zoepaused",
-    "zoewaits",
-    "zoedraftsession",
-    "emptycancelled",
+    "zoe_paused",
+    "zoe_waiting",
+    "zoe_draft_session",
+    "empty_cancelled",
     "abandoned",
-    "failed",
-    "failed2",
-    "third",
+    "failed_roll_1",
+    "failed_roll_2",
+    "new_row_3",
 ];
 
 /// The tables whose rows a statement may lock, with the columns that identify a row.
@@ -67,7 +67,8 @@ pub fn id(name: &str) -> String {
     format!("00000000-0000-4000-8000-{:012x}", index + 1)
 }
 
-/// Returns the `@name` of a row with this id, for [`with_ids`]; or the id as an SQL literal if it has no name.
+/// Returns the `@name` of the row with this id, for [`with_ids`]. If the row has no name, returns the id as an SQL
+/// literal.
 fn name_of(id: &str) -> String {
     let position = id.rsplit('-').next().and_then(|digits| usize::from_str_radix(digits, 16).ok());
     match position.and_then(|position| NAMES.get(position.wrapping_sub(1))) {
@@ -82,7 +83,7 @@ pub fn with_ids(sql: &str) -> String {
     let mut parts = sql.split('@');
     replaced.push_str(parts.next().unwrap_or_default());
     for part in parts {
-        let length = part.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(part.len());
+        let length = part.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(part.len());
         let (name, rest) = part.split_at(length);
         match NAMES.contains(&name) {
             true => replaced.push_str(&format!("'{}'{rest}", id(name))),
@@ -96,7 +97,7 @@ pub async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
 
-pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
+pub async fn execute(connection: &mut PgConnection, sql: &str) -> u64 {
     raw_sql(AssertSqlSafe(sql))
         .execute(connection)
         .await
@@ -104,7 +105,7 @@ pub async fn run(connection: &mut PgConnection, sql: &str) -> u64 {
         .rows_affected()
 }
 
-/// A database with the rows of `world.sql`, and a connection of its owner.
+/// A database with the rows of `game_database.sql`, and a connection of its owner.
 pub struct GameDatabase {
     pub owner: PgConnection,
     pub url: String,
@@ -120,23 +121,23 @@ impl GameDatabase {
         let database = server().await.create_migrated().await.unwrap();
         let url = database.url().to_owned();
         let mut owner = connect(&url).await;
-        run(&mut owner, &with_ids(include_str!("world.sql"))).await;
+        execute(&mut owner, &with_ids(include_str!("game_database.sql"))).await;
         let restore_sql = save_rows(&mut owner).await;
         let invariants_sql = format!(
             "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
             sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
         );
-        run(&mut owner, "SET jit = off").await;
-        run(&mut owner, "VACUUM ANALYZE").await;
+        execute(&mut owner, "SET jit = off").await;
+        execute(&mut owner, "VACUUM ANALYZE").await;
         Self { owner, url, restore_sql, invariants_sql, _database: database }
     }
 
     pub async fn restore(&mut self) {
-        run(&mut self.owner, &self.restore_sql).await;
+        execute(&mut self.owner, &self.restore_sql).await;
     }
 
     pub async fn vacuum(&mut self) {
-        run(&mut self.owner, "VACUUM").await;
+        execute(&mut self.owner, "VACUUM").await;
     }
 
     /// Returns every broken invariant, with the row that breaks it.
@@ -155,10 +156,12 @@ impl GameDatabase {
         for (table, key) in LOCKABLE {
             let columns: Vec<&str> = key.split(", ").collect();
             let names = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
-            let all = format!("SELECT ARRAY[{names}] FROM {table} ORDER BY 1");
-            let all: Vec<Vec<String>> = query_scalar(AssertSqlSafe(all)).fetch_all(&mut self.owner).await.unwrap();
-            let free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
-            let free: Vec<Vec<String>> = query_scalar(AssertSqlSafe(free)).fetch_all(&mut self.owner).await.unwrap();
+            let select_all = format!("SELECT ARRAY[{names}] FROM {table} ORDER BY 1");
+            let all: Vec<Vec<String>> =
+                query_scalar(AssertSqlSafe(select_all)).fetch_all(&mut self.owner).await.unwrap();
+            let select_free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
+            let free: Vec<Vec<String>> =
+                query_scalar(AssertSqlSafe(select_free)).fetch_all(&mut self.owner).await.unwrap();
             for row in all.iter().filter(|row| !free.contains(row)) {
                 let keys = row.iter().map(|value| name_of(value)).collect::<Vec<_>>().join(", ");
                 locked.push(format!("{table} WHERE ({key}) = ({keys})"));
@@ -170,7 +173,7 @@ impl GameDatabase {
 
 /// Copies every row to a separate schema and returns the statements that restore them.
 async fn save_rows(owner: &mut PgConnection) -> String {
-    run(owner, "CREATE SCHEMA saved").await;
+    execute(owner, "CREATE SCHEMA saved").await;
     // Generated columns are left out, because they cannot be inserted.
     let tables: Vec<(String, String, String)> = query_as(
         "SELECT attrelid::regclass::text, replace(attrelid::regclass::text, '.', '_'),
@@ -186,7 +189,7 @@ async fn save_rows(owner: &mut PgConnection) -> String {
     .unwrap();
     let mut restore_sql = "BEGIN; SET LOCAL session_replication_role = replica; ".to_owned();
     for (table, copy, columns) in tables {
-        run(owner, &format!("CREATE TABLE saved.{copy} AS SELECT {columns} FROM {table}")).await;
+        execute(owner, &format!("CREATE TABLE saved.{copy} AS SELECT {columns} FROM {table}")).await;
         restore_sql.push_str(&format!(
             "DELETE FROM {table}; INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM saved.{copy}; "
         ));

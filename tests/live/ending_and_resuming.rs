@@ -11,7 +11,7 @@ use super::{
 use crate::world::World;
 
 #[tokio::test]
-async fn resuming_after_events_that_were_deleted_asks_the_caller_to_reload() {
+async fn resuming_after_a_deleted_event_fails_with_events_expired() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = new_handle(&world).await;
@@ -57,7 +57,7 @@ async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived(
     assert_eq!(read_to_error(&mut stream).await, "not_found");
 }
 
-/// Waits until the handle has sent no statement for 200 ms.
+/// Waits until the service has sent no statement for 200 ms.
 async fn wait_until_idle(world: &World) {
     let last_statement = "SELECT coalesce(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";
@@ -68,7 +68,7 @@ async fn wait_until_idle(world: &World) {
             return;
         }
     }
-    panic!("the handle must stop sending statements");
+    panic!("the service must stop sending statements");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
--- The rows on which the statements of `statements.rs` run. `@name` is an id: see `world.rs`.
+-- The rows on which the statements of `statements.rs` run. `@name` is an id: see `game_database.rs`.
 --
 -- Each limit allows one more row (a tenth character of Ada, the last seat), so that two statements compete for it. Ada
 -- and Bob both have seats in sessions of two Seers. Those seats are inserted in opposite orders, so that statements on
@@ -8,13 +8,13 @@ INSERT INTO auth.users (id, email) VALUES
   (@eve, 'eve@example.org'), (@seer, 'seer@example.org');
 
 INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
-SELECT hero.id::uuid, hero.owner::uuid, hero.name, 'warrior', 5, 3, 2, 2, '{}'
+SELECT id::uuid, owner::uuid, name, 'warrior', 5, 3, 2, 2, '{}'
 FROM (VALUES
   (@bob1, @bob, 'Bob one'), (@ada1, @ada, 'Ada one'), (@ada2, @ada, 'Ada two'), (@ada3, @ada, 'Ada three'),
-  (@adaretired, @ada, 'Ada old'), (@bob2, @bob, 'Bob two'), (@eve1, @eve, 'Eve one'), (@zoe1, @zoe, 'Zoe one'),
+  (@ada_retired, @ada, 'Ada old'), (@bob2, @bob, 'Bob two'), (@eve1, @eve, 'Eve one'), (@zoe1, @zoe, 'Zoe one'),
   (@seer1, @seer, 'Seer one')
-) AS hero (id, owner, name);
-UPDATE characters SET retired_at = now() WHERE id = @adaretired;
+) AS new_character (id, owner, name);
+UPDATE characters SET retired_at = now() WHERE id = @ada_retired;
 INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
 SELECT @ada::uuid, 'Spare ' || number, 'rogue', 2, 5, 3, 2, '{}' FROM generate_series(1, 6) AS number;
 
@@ -25,40 +25,40 @@ INSERT INTO adventures (id, creator_id, name, status, is_valid) VALUES
   (@draft, @seer, 'A draft', 'draft', true),
   (@mill, @zoe, 'The Burnt Mill', 'published', true),
   (@tower, @zoe, 'The Sunken Tower', 'published', true),
-  (@zoedraft, @zoe, 'A draft that is played', 'draft', true);
+  (@zoe_draft, @zoe, 'A draft that is played', 'draft', true);
 INSERT INTO creatures (id, adventure_id, name) VALUES (@wolf, @ford, 'Wolf'), (@rat, @draft, 'Rat');
 
 INSERT INTO sessions (id, seer_id, adventure_id, code, is_public, max_players, created_at) VALUES
-  (@zoepaused, @zoe, @mill, 'PAUSED', false, 4, now()),
-  (@zoewaits, @zoe, @mill, 'ZWAITS', true, 4, now()),
-  (@zoedraftsession, @zoe, @zoedraft, 'ZOEXWN', true, 4, now()),
-  (@oneseatfree, @seer, @ford, 'WAITSX', true, 2, now()),
+  (@zoe_paused, @zoe, @mill, 'PAUSED', false, 4, now()),
+  (@zoe_waiting, @zoe, @mill, 'ZWAITS', true, 4, now()),
+  (@zoe_draft_session, @zoe, @zoe_draft, 'ZDRAFT', true, 4, now()),
+  (@one_seat_free, @seer, @ford, 'WAITSX', true, 2, now()),
   (@private, @seer, @ford, 'HIDDEN', false, 3, now()),
   (@active, @seer, @ford, 'PLAYSX', false, 4, now()),
-  (@left, @seer, @ford, 'AGAINX', true, 3, now()),
+  (@left_by_ada_and_eve, @seer, @ford, 'AGAINX', true, 3, now()),
   (@completed, @seer, @ford, 'OVERXX', false, 4, now() - INTERVAL '400 days'),
-  (@emptycancelled, @eve, @tower, 'PINXXX', false, 4, now() - INTERVAL '400 days'),
+  (@empty_cancelled, @eve, @tower, 'CANCEL', false, 4, now() - INTERVAL '400 days'),
   (@abandoned, @eve, @ford, 'FORGOT', false, 4, now() - INTERVAL '60 days');
 
 INSERT INTO session_players (session_id, user_id, character_id) VALUES
-  (@zoepaused, @bob, @bob1), (@zoepaused, @ada, @ada1),
-  (@zoewaits, @ada, @ada1),
-  (@zoedraftsession, @bob, @bob1),
-  (@oneseatfree, @bob, @bob1),
+  (@zoe_paused, @bob, @bob1), (@zoe_paused, @ada, @ada1),
+  (@zoe_waiting, @ada, @ada1),
+  (@zoe_draft_session, @bob, @bob1),
+  (@one_seat_free, @bob, @bob1),
   (@private, @zoe, @zoe1), (@private, @bob, @bob1),
   (@active, @ada, @ada1), (@active, @bob, @bob1),
-  (@left, @bob, @bob1), (@left, @ada, @ada1), (@left, @eve, @eve1),
+  (@left_by_ada_and_eve, @bob, @bob1), (@left_by_ada_and_eve, @ada, @ada1), (@left_by_ada_and_eve, @eve, @eve1),
   (@completed, @bob, @bob1), (@completed, @ada, @ada1),
   (@abandoned, @bob, @bob2);
-UPDATE session_players SET is_active = false WHERE session_id = @left AND user_id IN (@ada, @eve);
-UPDATE sessions SET status = 'active' WHERE id IN (@zoepaused, @active, @completed);
-UPDATE sessions SET status = 'paused' WHERE id = @zoepaused;
+UPDATE session_players SET is_active = false WHERE session_id = @left_by_ada_and_eve AND user_id IN (@ada, @eve);
+UPDATE sessions SET status = 'active' WHERE id IN (@zoe_paused, @active, @completed);
+UPDATE sessions SET status = 'paused' WHERE id = @zoe_paused;
 UPDATE sessions SET status = 'completed', ended_at = now() - INTERVAL '399 days' WHERE id = @completed;
-UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days' WHERE id = @emptycancelled;
+UPDATE sessions SET status = 'cancelled', ended_at = now() - INTERVAL '399 days' WHERE id = @empty_cancelled;
 
 -- The rolls are dated in the future, so that a heroic save is never too late.
 INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, results, created_at) VALUES
-  (@failed, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
-  (@failed2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
+  (@failed_roll_1, @active, @ada1, 'might', 18, 'attack', '{1,2}', now() + INTERVAL '1 day'),
+  (@failed_roll_2, @active, @ada1, 'wit', 18, 'attack', '{1,2}', now() + INTERVAL '1 day');
 INSERT INTO session_events (session_id, event_type, created_at)
 SELECT @active, 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, 3);

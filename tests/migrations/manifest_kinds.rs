@@ -131,7 +131,7 @@ const BREAKAGES: &[(&str, &str)] = &[
         "DROP TABLE session_events CASCADE",
         "sequence public.session_events_seq_seq",
     ),
-    // Other attributes of schemas, tables and columns.
+    // More attributes of schemas, tables and columns.
     ("ALTER SCHEMA private OWNER TO authenticated", "schema private"),
     ("COMMENT ON SCHEMA private IS NULL", "comment on schema private"),
     ("DROP SCHEMA private CASCADE", "comment on schema private"),
@@ -313,12 +313,12 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
         return Ok(());
     }
     let (_database, owner, administrator) = create_migrated_database().await;
-    // Objects that an administrator creates do not belong to the owner, and only an administrator may change the
-    // platform's.
+    // The owner breaks the objects, because objects that an administrator creates do not belong to the owner. Only what
+    // the owner may not do is done by an administrator.
     let needs_administrator = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
-    let breaker = if needs_administrator { &administrator } else { &owner };
+    let connection = if needs_administrator { &administrator } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
-    breaker.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
+    connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
     let expect = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };
     let report = check(&owner).await.map_err(context("check"))?;
     let is_named = report.differences.iter().any(|difference| difference.object == object);
@@ -339,7 +339,7 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
 /// Every kind of line in the manifest must be in [`BREAKAGES`], except roles (they belong to the cluster, see the next
 /// test) and jobs (they need `pg_cron`).
 #[test]
-fn every_kind_of_manifest_line_is_broken_by_a_test() {
+fn every_kind_of_manifest_line_is_in_breakages() {
     let kind = |object: &str| {
         let words: Vec<&str> = object.split(' ').take(3).collect();
         match words[0] {
