@@ -117,7 +117,7 @@ fn the_database_returns_the_same_answers_and_rows_as_the_model() {
         cases: u32::try_from(step_count.div_ceil(STEPS_PER_CASE as u64)).unwrap(),
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
-        max_shrink_time: 1,
+        max_shrink_time: 60_000, // milliseconds
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
