@@ -57,6 +57,7 @@ DECLARE
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
+    -- A user's own gate is locked by the policy (`require_open_account`).
     IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;
