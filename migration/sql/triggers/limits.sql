@@ -1,6 +1,6 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise fifty thousand
--- events in one statement would make all participants of the session wait, and so would a document that a Seer writes
--- to every session that they have ever run.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
+-- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
+-- to every session that a Seer has ever run.
 --
 -- `policies/limits.sql` refuses row 101 as it is written. That misses two kinds of statements: one with several writing
 -- parts (`WITH ... INSERT`), each of which is counted separately there, and a deletion that finds all its rows before
