@@ -4,10 +4,10 @@
 -- Constraints and triggers maintain them. A row in the result means that one of these was disabled, that a restore was
 -- incomplete, or that there is a bug. The query reads every table at least once, so run it while the server is not
 -- busy, on a replica if there is one. Run it as the tables' owner, whom row security does not limit.
-WITH live AS (
+WITH live_sessions AS (
   SELECT * FROM public.sessions WHERE status NOT IN ('completed', 'cancelled')
 ),
-seats AS (
+seat_counts AS (
   SELECT session_id, count(*) FILTER (WHERE is_active) AS taken FROM public.session_players GROUP BY session_id
 ),
 every_seat AS (
@@ -28,15 +28,17 @@ counted_sessions AS (
     AND EXISTS (SELECT FROM every_seat AS seat WHERE seat.session_id = session.id AND seat.user_id <> session.seer_id)
 )
 SELECT 'sessions.seats_taken is the number of active seats' AS invariant, session.id::text AS row,
-  format('counter %s, actual %s', session.seats_taken, coalesce(seats.taken, 0)) AS detail
-FROM public.sessions AS session LEFT JOIN seats ON seats.session_id = session.id
-WHERE session.seats_taken <> coalesce(seats.taken, 0)
+  format('counter %s, actual %s', session.seats_taken, coalesce(seat_counts.taken, 0)) AS detail
+FROM public.sessions AS session LEFT JOIN seat_counts ON seat_counts.session_id = session.id
+WHERE session.seats_taken <> coalesce(seat_counts.taken, 0)
 UNION ALL
-SELECT 'a session has at most max_players active seats', session.id::text, format('%s of %s', seats.taken, session.max_players)
-FROM public.sessions AS session JOIN seats ON seats.session_id = session.id
-WHERE seats.taken > session.max_players
+SELECT 'a session has at most max_players active seats', session.id::text,
+  format('%s of %s', seat_counts.taken, session.max_players)
+FROM public.sessions AS session JOIN seat_counts ON seat_counts.session_id = session.id
+WHERE seat_counts.taken > session.max_players
 UNION ALL
-SELECT 'the counters of an account are correct and within their limits', profile.id::text, format('counters %s, actual %s', counters, actual)
+SELECT 'the counters of an account are correct and within their limits', profile.id::text,
+  format('counters %s, actual %s', counters, actual)
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT
@@ -46,26 +48,28 @@ CROSS JOIN LATERAL (
       (SELECT count(*) FROM public.characters WHERE user_id = profile.id AND retired_at IS NOT NULL),
       (
         SELECT count(*)
-        FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+        FROM public.session_players AS seat JOIN live_sessions ON live_sessions.id = seat.session_id
         WHERE seat.user_id = profile.id AND seat.is_active
       ),
-      (SELECT count(*) FROM live WHERE live.seer_id = profile.id),
+      (SELECT count(*) FROM live_sessions WHERE live_sessions.seer_id = profile.id),
       (SELECT count(*) FROM public.adventures WHERE creator_id = profile.id)
     ]::integer[] AS actual
 ) AS counts
 WHERE counters <> actual
   OR actual[1] > 10 OR actual[2] > 100 OR actual[3] > 20 OR actual[4] > 20 OR actual[5] > 200
 UNION ALL
-SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text, format('counter %s, actual %s', character.live_seats, actual.seats)
+SELECT 'characters.live_seats is the number of active seats in live sessions', character.id::text,
+  format('counter %s, actual %s', character.live_seats, actual.seats)
 FROM public.characters AS character
 CROSS JOIN LATERAL (
   SELECT count(*) AS seats
-  FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+  FROM public.session_players AS seat JOIN live_sessions ON live_sessions.id = seat.session_id
   WHERE seat.character_id = character.id AND seat.is_active
 ) AS actual
 WHERE character.live_seats <> actual.seats
 UNION ALL
-SELECT 'adventures.creature_count is the number of creatures', adventure.id::text, format('counter %s, actual %s', adventure.creature_count, actual.creatures)
+SELECT 'adventures.creature_count is the number of creatures', adventure.id::text,
+  format('counter %s, actual %s', adventure.creature_count, actual.creatures)
 FROM public.adventures AS adventure
 CROSS JOIN LATERAL (
   SELECT count(*) AS creatures FROM public.creatures WHERE adventure_id = adventure.id
@@ -77,9 +81,10 @@ FROM public.users AS profile
 LEFT JOIN private.account_gates AS gate ON gate.account_id = profile.id
 WHERE gate.is_open IS DISTINCT FROM (profile.closed_at IS NULL)
 UNION ALL
-SELECT 'an active seat in a live session has a living character of its player', seat.session_id::text, seat.user_id::text
+SELECT 'an active seat in a live session has a living character of its player', seat.session_id::text,
+  seat.user_id::text
 FROM public.session_players AS seat
-JOIN live ON live.id = seat.session_id
+JOIN live_sessions ON live_sessions.id = seat.session_id
 JOIN public.characters AS character ON character.id = seat.character_id
 WHERE seat.is_active AND (character.user_id <> seat.user_id OR character.retired_at IS NOT NULL)
 UNION ALL
@@ -92,15 +97,16 @@ FROM public.sessions
 WHERE (status IN ('completed', 'cancelled')) <> (ended_at IS NOT NULL)
   OR (status IN ('active', 'paused', 'completed') AND started_at IS NULL)
 UNION ALL
-SELECT 'a heroic save repeats a failed roll of the same character in the same session', save.id::text, first.id::text
+SELECT 'a heroic save repeats a failed roll of the same character in the same session', save.id::text,
+  original_roll.id::text
 FROM public.dice_rolls AS save
-JOIN public.dice_rolls AS first ON first.id = save.original_roll_id
-WHERE first.session_id <> save.session_id
-  OR first.character_id IS DISTINCT FROM save.character_id
-  OR first.success
-  OR first.roll_type = 'heroic_save'
-  OR first.attribute <> save.attribute
-  OR first.difficulty <> save.difficulty
+JOIN public.dice_rolls AS original_roll ON original_roll.id = save.original_roll_id
+WHERE original_roll.session_id <> save.session_id
+  OR original_roll.character_id IS DISTINCT FROM save.character_id
+  OR original_roll.success
+  OR original_roll.roll_type = 'heroic_save'
+  OR original_roll.attribute <> save.attribute
+  OR original_roll.difficulty <> save.difficulty
 UNION ALL
 SELECT 'a roll has at most one heroic save', original_roll_id::text, count(*)::text
 FROM public.dice_rolls
@@ -108,7 +114,8 @@ WHERE original_roll_id IS NOT NULL
 GROUP BY original_roll_id
 HAVING count(*) > 1
 UNION ALL
-SELECT 'a seat uses at most one heroic save per encounter', session_id::text, format('%s used in encounter %s', heroic_saves_used, heroic_saves_encounter)
+SELECT 'a seat uses at most one heroic save per encounter', session_id::text,
+  format('%s used in encounter %s', heroic_saves_used, heroic_saves_encounter)
 FROM public.session_players
 WHERE heroic_saves_used > 1
 UNION ALL
@@ -145,28 +152,31 @@ CROSS JOIN LATERAL (
 ) AS latest
 WHERE latest.status <> session.status::text
 UNION ALL
-SELECT 'users.games_run is at least the number of sessions that still exist', profile.id::text, format('counter %s, actual %s', profile.games_run, run.games)
+SELECT 'users.games_run is at least the number of sessions that still exist', profile.id::text,
+  format('counter %s, existing %s', profile.games_run, run_sessions.amount)
 FROM public.users AS profile
 JOIN (
-  SELECT seer_id, count(*) AS games FROM counted_sessions GROUP BY seer_id
-) AS run ON run.seer_id = profile.id
-WHERE profile.games_run < run.games
+  SELECT seer_id, count(*) AS amount FROM counted_sessions GROUP BY seer_id
+) AS run_sessions ON run_sessions.seer_id = profile.id
+WHERE profile.games_run < run_sessions.amount
 UNION ALL
-SELECT 'users.games_played is at least the number of sessions that still exist', profile.id::text, format('counter %s, actual %s', profile.games_played, played.games)
+SELECT 'users.games_played is at least the number of sessions that still exist', profile.id::text,
+  format('counter %s, existing %s', profile.games_played, played_sessions.amount)
 FROM public.users AS profile
 JOIN (
-  SELECT seat.user_id, count(*) AS games
+  SELECT seat.user_id, count(*) AS amount
   FROM every_seat AS seat JOIN counted_sessions AS session ON session.id = seat.session_id
   GROUP BY seat.user_id
-) AS played ON played.user_id = profile.id
-WHERE profile.games_played < played.games
+) AS played_sessions ON played_sessions.user_id = profile.id
+WHERE profile.games_played < played_sessions.amount
 UNION ALL
-SELECT 'adventures.times_played is at least the number of sessions that still exist', adventure.id::text, format('counter %s, actual %s', adventure.times_played, played.games)
+SELECT 'adventures.times_played is at least the number of sessions that still exist', adventure.id::text,
+  format('counter %s, existing %s', adventure.times_played, played_sessions.amount)
 FROM public.adventures AS adventure
 JOIN (
-  SELECT adventure_id, count(*) AS games FROM counted_sessions GROUP BY adventure_id
-) AS played ON played.adventure_id = adventure.id
-WHERE adventure.times_played < played.games
+  SELECT adventure_id, count(*) AS amount FROM counted_sessions GROUP BY adventure_id
+) AS played_sessions ON played_sessions.adventure_id = adventure.id
+WHERE adventure.times_played < played_sessions.amount
 UNION ALL
 SELECT 'a session is not in both sessions and archived_sessions', session.id::text, archived.archived_at::text
 FROM public.sessions AS session JOIN public.archived_sessions AS archived ON archived.id = session.id
@@ -178,15 +188,16 @@ SELECT 'a closed account has no live seat, live session, draft or personal data'
 FROM public.users AS profile
 CROSS JOIN LATERAL (
   SELECT 'seat ' || seat.session_id AS remains
-  FROM public.session_players AS seat JOIN live ON live.id = seat.session_id
+  FROM public.session_players AS seat JOIN live_sessions ON live_sessions.id = seat.session_id
   WHERE seat.user_id = profile.id AND seat.is_active
   UNION ALL
-  SELECT 'session ' || live.id FROM live WHERE live.seer_id = profile.id
+  SELECT 'session ' || live_sessions.id FROM live_sessions WHERE live_sessions.seer_id = profile.id
   UNION ALL
   SELECT 'adventure ' || draft.id FROM public.adventures AS draft
   WHERE draft.creator_id = profile.id AND draft.status = 'draft'
   UNION ALL
-  SELECT 'name' WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
+  SELECT 'name, picture or description'
+  WHERE profile.display_name <> 'Former player' OR profile.avatar_url IS NOT NULL OR profile.bio IS NOT NULL
 ) AS leftover
 WHERE profile.closed_at IS NOT NULL
 UNION ALL
@@ -197,4 +208,6 @@ WHERE profile.account_id IS NULL
 UNION ALL
 SELECT 'every account has a profile', account.id::text, account.created_at::text
 FROM auth.users AS account
-WHERE NOT EXISTS (SELECT FROM public.users AS profile WHERE profile.id = account.id AND profile.account_id = account.id);
+WHERE NOT EXISTS (
+  SELECT FROM public.users AS profile WHERE profile.id = account.id AND profile.account_id = account.id
+);

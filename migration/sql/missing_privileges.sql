@@ -9,7 +9,7 @@ WITH
   api_role AS (
     SELECT
       wanted.name,
-      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) AS is_there
+      EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted.name) AS exists_already
     FROM (VALUES ('anon'), ('authenticated'), ('service_role')) AS wanted (name)
   )
 SELECT format('CREATE on database %I', current_database()) AS name
@@ -21,11 +21,13 @@ UNION ALL
 SELECT 'CREATEROLE (to create the roles anon, authenticated and service_role)'
 FROM role_attributes
 WHERE NOT rolcreaterole
-  AND EXISTS (SELECT FROM api_role WHERE NOT is_there)
+  AND EXISTS (SELECT FROM api_role WHERE NOT exists_already)
 UNION ALL
-SELECT CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END || ' (to create service_role, which bypasses row security)'
+SELECT
+  CASE WHEN version < 160000 THEN 'SUPERUSER' ELSE 'BYPASSRLS' END
+    || ' (to create service_role, which bypasses row security)'
 FROM role_attributes
-WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT is_there)
+WHERE EXISTS (SELECT FROM api_role WHERE name = 'service_role' AND NOT exists_already)
   AND (version < 160000 OR NOT rolbypassrls)
 UNION ALL
 -- From PostgreSQL 16 on, a membership can lack the option SET, without which a member cannot assume the role. A member
@@ -33,7 +35,7 @@ UNION ALL
 SELECT 'membership in role ' || api_role.name
 FROM api_role, role_attributes
 WHERE CASE
-    WHEN NOT api_role.is_there THEN false
+    WHEN NOT api_role.exists_already THEN false
     WHEN version < 160000 THEN NOT rolcreaterole AND NOT pg_has_role(api_role.name, 'MEMBER')
     ELSE NOT pg_has_role(api_role.name, 'SET') AND NOT pg_has_role(api_role.name, 'MEMBER WITH ADMIN OPTION')
   END

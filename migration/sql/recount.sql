@@ -1,8 +1,8 @@
--- Recomputes from the rows the counters of seats, characters, sessions, adventures and creatures, which limits depend
--- on, and whether each account's gate is open. Counts of games played and run are not recomputed, because they include
--- sessions that have been deleted. Run this after rows were loaded with triggers disabled (`session_replication_role =
--- replica`), or when `invariants.sql` finds that one of these counters or gates is wrong. Run it in one transaction
--- while nobody writes, as a role that may set `session_replication_role`.
+-- Recomputes, from the rows themselves, the counters that limits depend on (of seats, characters, sessions, adventures
+-- and creatures), and whether each account's gate is open. Counts of games played and run are not recomputed, because
+-- they include sessions that have been deleted. Run this after rows were loaded with triggers disabled
+-- (`session_replication_role = replica`), or when `invariants.sql` finds that one of these counters or gates is wrong.
+-- Run it in one transaction while nobody writes, as a role that may set `session_replication_role`.
 SET LOCAL session_replication_role = replica;
 
 INSERT INTO private.account_gates (account_id)
@@ -54,9 +54,9 @@ WHERE actual.id = adventure.id
 UPDATE public.users AS profile
 SET living_characters = coalesce(character_counts.living, 0),
     retired_characters = coalesce(character_counts.retired, 0),
-    live_seats = coalesce(seats.held, 0),
-    live_sessions = coalesce(seer_sessions.live, 0),
-    adventure_count = coalesce(written.adventures, 0)
+    live_seats = coalesce(seat_counts.held, 0),
+    live_sessions = coalesce(session_counts.live, 0),
+    adventure_count = coalesce(adventure_counts.created, 0)
 FROM public.users AS owner
 LEFT JOIN (
   SELECT
@@ -73,21 +73,23 @@ LEFT JOIN (
     ON session.id = seat.session_id AND session.status NOT IN ('completed', 'cancelled')
   WHERE seat.is_active
   GROUP BY seat.user_id
-) AS seats ON seats.user_id = owner.id
+) AS seat_counts ON seat_counts.user_id = owner.id
 LEFT JOIN (
   SELECT seer_id, count(*) AS live
   FROM public.sessions
   WHERE status NOT IN ('completed', 'cancelled')
   GROUP BY seer_id
-) AS seer_sessions ON seer_sessions.seer_id = owner.id
+) AS session_counts ON session_counts.seer_id = owner.id
 LEFT JOIN (
-  SELECT creator_id, count(*) AS adventures
+  SELECT creator_id, count(*) AS created
   FROM public.adventures
   GROUP BY creator_id
-) AS written ON written.creator_id = owner.id
+) AS adventure_counts ON adventure_counts.creator_id = owner.id
 WHERE owner.id = profile.id
-  AND (profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions, profile.adventure_count)
-    IS DISTINCT FROM (
-      coalesce(character_counts.living, 0), coalesce(character_counts.retired, 0), coalesce(seats.held, 0),
-      coalesce(seer_sessions.live, 0), coalesce(written.adventures, 0)
-    );
+  AND (
+    profile.living_characters, profile.retired_characters, profile.live_seats, profile.live_sessions,
+    profile.adventure_count
+  ) IS DISTINCT FROM (
+    coalesce(character_counts.living, 0), coalesce(character_counts.retired, 0), coalesce(seat_counts.held, 0),
+    coalesce(session_counts.live, 0), coalesce(adventure_counts.created, 0)
+  );

@@ -6,7 +6,9 @@ BEGIN
     PERFORM cron.schedule('vacuum-analyze-sessions', '0 3 * * *', 'VACUUM ANALYZE public.sessions');
     PERFORM cron.schedule('vacuum-analyze-dice-rolls', '10 3 * * *', 'VACUUM ANALYZE public.dice_rolls');
     PERFORM cron.schedule('archive-sessions', '0 0 1 * *', 'SELECT private.archive_sessions(100000)');
-    PERFORM cron.schedule('cancel-abandoned-sessions', '30 2 * * *', 'SELECT private.cancel_abandoned_sessions(100000)');
+    PERFORM cron.schedule(
+      'cancel-abandoned-sessions', '30 2 * * *', 'SELECT private.cancel_abandoned_sessions(100000)'
+    );
     PERFORM cron.schedule('clean-events', '0 * * * *', 'SELECT private.clean_events(100000)');
   END IF;
 END

@@ -1,8 +1,9 @@
--- Lists every object and attribute of the schema: one row each, with its key in the catalog. A row's text is the same
--- on every server version, because this query removes the differences in how versions print it. The caller sets
--- `search_path` to pg_catalog, so that all other names are printed qualified.
+-- Lists every object and attribute of the schema: one row each, with its address in the catalog (`class`, `objid` and
+-- `subid`, as in `pg_depend`; `class` is NULL for roles, and for attributes such as privileges and comments). A row's
+-- text is the same on every server version, because this query removes the differences in how versions print it. The
+-- caller sets `search_path` to pg_catalog, so that the names of objects in other schemas are printed qualified.
 --
--- This is one statement, so that all rows share the first few subqueries and one snapshot.
+-- This is one statement, so that all rows come from one snapshot and the first few subqueries run once.
 WITH
   -- Schema `auth` is included only if it is our stand-in for the platform's. In that case the caller replaces the
   -- `false` below by `true`.
@@ -12,7 +13,7 @@ WITH
     WHERE nspname IN ('public', 'private')
       OR (nspname = 'auth' AND /* stand-in */ false)
   ),
-  grantee AS (
+  grantee_role AS (
     SELECT oid, rolname::text AS name
     FROM pg_roles
     WHERE rolname IN ('anon', 'authenticated', 'service_role')
@@ -69,66 +70,69 @@ WITH
   ),
   acl AS (
     SELECT
-      'schema ' || quote_ident(included_schema.nspname) AS name, 'pg_namespace'::regclass AS classid, included_schema.oid AS objid,
-      privilege.grantee, lower(privilege.privilege_type) AS privilege, privilege.is_grantable, NULL::name AS attname
+      'schema ' || quote_ident(included_schema.nspname) AS name,
+      'pg_namespace'::regclass AS classid, included_schema.oid AS objid,
+      acl_item.grantee, lower(acl_item.privilege_type) AS privilege, acl_item.is_grantable, NULL::name AS attname
     FROM included_schema
     JOIN pg_namespace ON pg_namespace.oid = included_schema.oid
-    CROSS JOIN LATERAL aclexplode(nspacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(nspacl) AS acl_item
     WHERE included_schema.nspname <> 'public'
     UNION ALL
     -- On one platform the API's roles get their privileges on `public` through PUBLIC, on another directly. So this
     -- lists the privileges that each role has in effect.
-    SELECT 'schema public', 'pg_namespace'::regclass, included_schema.oid, grantee.oid, privilege, false, NULL
+    SELECT 'schema public', 'pg_namespace'::regclass, included_schema.oid, grantee_role.oid, privilege, false, NULL
     FROM included_schema
-    CROSS JOIN grantee
-    CROSS JOIN (VALUES ('usage'), ('create')) AS wanted (privilege)
+    CROSS JOIN grantee_role
+    CROSS JOIN (VALUES ('usage'), ('create')) AS checked (privilege)
     WHERE included_schema.nspname = 'public'
-      AND grantee.oid <> 0
-      AND has_schema_privilege(grantee.oid, included_schema.oid, privilege)
+      AND grantee_role.oid <> 0
+      AND has_schema_privilege(grantee_role.oid, included_schema.oid, privilege)
     UNION ALL
     SELECT
       CASE relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || relation.name, 'pg_class'::regclass, relation.oid,
-      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+      acl_item.grantee, lower(acl_item.privilege_type), acl_item.is_grantable, NULL
     FROM relation
-    CROSS JOIN LATERAL aclexplode(relacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(relacl) AS acl_item
     UNION ALL
     SELECT
       'table ' || relation.name, 'pg_class'::regclass, relation.oid,
-      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, attname
+      acl_item.grantee, lower(acl_item.privilege_type), acl_item.is_grantable, attname
     FROM relation
     JOIN pg_attribute ON attrelid = relation.oid AND attnum > 0 AND NOT attisdropped
-    CROSS JOIN LATERAL aclexplode(attacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(attacl) AS acl_item
     UNION ALL
     SELECT
       'function ' || routine.name, 'pg_proc'::regclass, routine.oid,
-      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+      acl_item.grantee, lower(acl_item.privilege_type), acl_item.is_grantable, NULL
     FROM routine
-    CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS privilege
+    CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl_item
     UNION ALL
     SELECT
-      CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname), 'pg_type'::regclass, type.oid,
-      privilege.grantee, lower(privilege.privilege_type), privilege.is_grantable, NULL
+      CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname),
+      'pg_type'::regclass, type.oid,
+      acl_item.grantee, lower(acl_item.privilege_type), acl_item.is_grantable, NULL
     FROM pg_type AS type
     JOIN included_schema ON included_schema.oid = typnamespace
-    CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS privilege
+    CROSS JOIN LATERAL aclexplode(coalesce(typacl, acldefault('T', typowner))) AS acl_item
     WHERE typtype IN ('e', 'd')
   ),
   privilege_list AS (
     SELECT
-      acl.name, acl.classid, acl.objid, grantee.name AS grantee,
+      acl.name, acl.classid, acl.objid, grantee_role.name AS grantee,
       privilege
         || coalesce(' (' || string_agg(quote_ident(attname), ', ' ORDER BY attname COLLATE "C") || ')', '')
         || CASE WHEN is_grantable THEN ' with grant option' ELSE '' END AS privilege
     FROM acl
-    JOIN grantee ON grantee.oid = acl.grantee
-    GROUP BY acl.name, classid, objid, grantee.name, privilege, is_grantable, attname IS NULL
+    JOIN grantee_role ON grantee_role.oid = acl.grantee
+    GROUP BY acl.name, classid, objid, grantee_role.name, privilege, is_grantable, attname IS NULL
   ),
-  line (object, definition, class, objid, subid) AS (
+  entry (object, definition, class, objid, subid) AS (
     SELECT
       'schema ' || included_schema.nspname,
       'present' || CASE
         -- A schema that existed before the first migration belongs to the operator, whoever owns it.
-        WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%' THEN ', owned by another role'
+        WHEN nspowner <> owner.oid AND obj_description(included_schema.oid, 'pg_namespace') LIKE 'made by sparc%'
+          THEN ', owned by another role'
         ELSE ''
       END,
       'pg_namespace', included_schema.oid, 0
@@ -141,7 +145,7 @@ WITH
     SELECT 'comment on schema ' || quote_ident(nspname), obj_description(oid, 'pg_namespace'), NULL, oid, 0
     FROM pg_namespace
     WHERE (oid IN (SELECT oid FROM included_schema) AND nspname <> 'public')
-      OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%'
+      OR obj_description(oid, 'pg_namespace') LIKE 'made by sparc: rules%' -- the comment on `private`
     UNION ALL
     -- Row security does not bind a role that bypasses it, owns the tables, or is a member of a role that does.
     SELECT
@@ -166,14 +170,20 @@ WITH
       CASE typtype WHEN 'd' THEN 'domain ' ELSE 'type ' END || format('%I.%I', nspname, typname),
       CASE typtype
         WHEN 'e' THEN 'enum (' || (
-          SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = type.oid
+          SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
+          FROM pg_enum
+          WHERE enumtypid = type.oid
         ) || ')'
         ELSE concat_ws(
           ' ',
           format_type(typbasetype, typtypmod),
           CASE WHEN typnotnull THEN 'not null' END,
           'default ' || typdefault,
-          (SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint WHERE contypid = type.oid AND contype = 'c')
+          (
+            SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conname)
+            FROM pg_constraint
+            WHERE contypid = type.oid AND contype = 'c'
+          )
         )
       END || CASE WHEN typowner = owner.oid THEN '' ELSE ', owned by another role' END,
       'pg_type', type.oid, 0
@@ -220,7 +230,11 @@ WITH
     -- Settings for the planner's statistics, which an operator may have changed.
     SELECT
       format('statistics of column %I of %s', attname, name),
-      concat_ws(', ', CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END, array_to_string(attoptions, ', ')),
+      concat_ws(
+        ', ',
+        CASE WHEN coalesce(attstattarget, -1) <> -1 THEN 'target ' || attstattarget END,
+        array_to_string(attoptions, ', ')
+      ),
       NULL, base_table.oid, attnum
     FROM base_table
     JOIN pg_attribute ON attrelid = base_table.oid AND attnum > 0 AND NOT attisdropped
@@ -235,7 +249,8 @@ WITH
     UNION ALL
     SELECT
       'row security on ' || name,
-      CASE WHEN relrowsecurity THEN 'enabled' ELSE 'disabled' END || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END,
+      CASE WHEN relrowsecurity THEN 'enabled' ELSE 'disabled' END
+        || CASE WHEN relforcerowsecurity THEN ', forced' ELSE '' END,
       NULL, base_table.oid, 0
     FROM base_table
     UNION ALL
@@ -246,7 +261,8 @@ WITH
         format_type(atttypid, atttypmod),
         CASE WHEN attcollation <> typcollation THEN 'collate ' || attcollation::regcollation END,
         CASE WHEN attstorage <> typstorage
-          THEN 'storage ' || CASE attstorage WHEN 'p' THEN 'plain' WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END
+          THEN 'storage ' || CASE attstorage
+            WHEN 'p' THEN 'plain' WHEN 'e' THEN 'external' WHEN 'm' THEN 'main' ELSE 'extended' END
         END,
         CASE attcompression WHEN 'p' THEN 'compression pglz' WHEN 'l' THEN 'compression lz4' END,
         CASE WHEN attnotnull THEN 'not null' END,
@@ -291,16 +307,17 @@ WITH
     CROSS JOIN owner
 
     UNION ALL
-    -- NOT NULL is part of the column's line, because before version 18 it is not a constraint.
+    -- NOT NULL is part of the column's definition, because before version 18 it is not a constraint.
     SELECT
       format('constraint %I on %s', conname, name),
-      pg_get_constraintdef(con.oid) || CASE
-        WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = con.oid AND tgenabled <> 'O') THEN ', its triggers disabled'
+      pg_get_constraintdef(table_constraint.oid) || CASE
+        WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = table_constraint.oid AND tgenabled <> 'O')
+          THEN ', its triggers disabled'
         ELSE ''
       END,
-      'pg_constraint', con.oid, 0
+      'pg_constraint', table_constraint.oid, 0
     FROM base_table
-    JOIN pg_constraint AS con ON conrelid = base_table.oid
+    JOIN pg_constraint AS table_constraint ON conrelid = base_table.oid
     WHERE contype IN ('c', 'f', 'p', 'u', 'x')
     UNION ALL
     SELECT
@@ -317,13 +334,15 @@ WITH
       'function ' || name,
       concat_ws(
         ' ',
-        '(' || pg_get_function_arguments(routine.oid) || ') returns ' || coalesce(pg_get_function_result(routine.oid), 'nothing'),
+        '(' || pg_get_function_arguments(routine.oid) || ') returns '
+          || coalesce(pg_get_function_result(routine.oid), 'nothing'),
         'language ' || lanname,
         CASE provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END,
         CASE WHEN proisstrict THEN 'strict' END,
         CASE WHEN proleakproof THEN 'leakproof' END,
         CASE proparallel WHEN 's' THEN 'parallel safe' WHEN 'r' THEN 'parallel restricted' END,
         CASE WHEN prosecdef THEN 'security definer' END,
+        -- The defaults of cost and rows are not printed.
         CASE WHEN procost <> 100 THEN 'cost ' || procost END,
         CASE WHEN prorows NOT IN (0, 1000) THEN 'rows ' || prorows END,
         'set ' || array_to_string(proconfig, ' set '),
@@ -367,7 +386,8 @@ WITH
 
     UNION ALL
     SELECT
-      format('statistics %I.%I on %s', nspname, stxname, base_table.name), 'extended', 'pg_statistic_ext', pg_statistic_ext.oid, 0
+      format('statistics %I.%I on %s', nspname, stxname, base_table.name), 'extended',
+      'pg_statistic_ext', pg_statistic_ext.oid, 0
     FROM pg_statistic_ext
     JOIN pg_namespace ON pg_namespace.oid = stxnamespace
     JOIN base_table ON base_table.oid = stxrelid
@@ -399,10 +419,11 @@ WITH
       concat_ws(
         ' ',
         CASE WHEN polpermissive THEN 'permissive' ELSE 'restrictive' END,
-        'for ' || CASE polcmd WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END,
+        'for ' || CASE polcmd
+          WHEN 'r' THEN 'select' WHEN 'a' THEN 'insert' WHEN 'w' THEN 'update' WHEN 'd' THEN 'delete' ELSE 'all' END,
         'to ' || (
           SELECT string_agg(coalesce(rolname::text, 'PUBLIC'), ', ' ORDER BY rolname COLLATE "C")
-          FROM unnest(polroles) AS member (oid)
+          FROM unnest(polroles) AS policy_role (oid)
           LEFT JOIN pg_roles USING (oid)
         ),
         'using (' || regexp_replace(pg_get_expr(polqual, polrelid), '\s+', ' ', 'g') || ')',
@@ -413,6 +434,7 @@ WITH
     JOIN pg_class ON pg_class.oid = polrelid
     JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE polrelid IN (SELECT oid FROM base_table)
+      -- A table of the platform, on which `policies/broadcast.sql` creates two policies.
       OR (nspname = 'realtime' AND relname = 'messages')
 
     UNION ALL
@@ -442,7 +464,12 @@ WITH
     JOIN base_table ON base_table.name = format('%I.%I', published.schemaname, published.tablename)
     WHERE pubname = 'supabase_realtime'
   )
-SELECT object, regexp_replace(definition, '\n\s*', ' ', 'g') AS definition, class, objid::bigint AS objid, subid::integer AS subid
-FROM line
+SELECT
+  object,
+  regexp_replace(definition, '\n\s*', ' ', 'g') AS definition,
+  class,
+  objid::bigint AS objid,
+  subid::integer AS subid
+FROM entry
 WHERE definition IS NOT NULL
 ORDER BY object COLLATE "C"

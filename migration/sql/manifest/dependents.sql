@@ -1,6 +1,7 @@
 -- Lists the objects that would be dropped with the given ones (CASCADE), by the dependencies that the server records. A
 -- part of another object (the rule of a view, the default of a column, the trigger of a foreign key) is listed as that
--- object.
+-- object. The caller replaces the comments in `dropped` and `ours` by rows: the given objects, and the existing objects
+-- of this schema.
 WITH RECURSIVE
   dropped (classid, objid) AS (VALUES /* dropped */),
   ours (classid, objid) AS (VALUES /* ours */),
@@ -56,42 +57,43 @@ WITH RECURSIVE
     SELECT reached.classid, reached.objid
     FROM reached
     LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
-    LEFT JOIN pg_constraint AS con ON reached.classid = 'pg_constraint'::regclass AND con.oid = reached.objid
-    LEFT JOIN pg_index AS index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
+    LEFT JOIN pg_constraint AS table_constraint
+      ON reached.classid = 'pg_constraint'::regclass AND table_constraint.oid = reached.objid
+    LEFT JOIN pg_index AS table_index ON reached.classid = 'pg_class'::regclass AND indexrelid = reached.objid
     -- If an operator's table inherits from ours, that table is listed, but its constraints and indexes are not.
     WHERE ours.objid IS NOT NULL
       OR NOT EXISTS (
         SELECT
         FROM reached AS child
         JOIN pg_inherits ON inhrelid = child.objid
-        WHERE child.classid = 'pg_class'::regclass AND child.objid IN (con.conrelid, index.indrelid)
+        WHERE child.classid = 'pg_class'::regclass AND child.objid IN (table_constraint.conrelid, table_index.indrelid)
       )
     UNION
     SELECT classid, objid FROM subscribed
   )
 SELECT DISTINCT
-  reached.classid::regclass::text AS class,
-  reached.objid::bigint AS objid,
-  pg_describe_object(reached.classid, reached.objid, 0) AS description,
+  listed.classid::regclass::text AS class,
+  listed.objid::bigint AS objid,
+  pg_describe_object(listed.classid, listed.objid, 0) AS description,
   ours.objid IS NOT NULL AS is_ours
-FROM listed AS reached
-LEFT JOIN ours ON ours.classid::oid = reached.classid AND ours.objid = reached.objid
+FROM listed
+LEFT JOIN ours ON ours.classid::oid = listed.classid AND ours.objid = listed.objid
 WHERE NOT EXISTS (
-    SELECT FROM part WHERE part.classid = reached.classid AND part.objid = reached.objid
+    SELECT FROM part WHERE part.classid = listed.classid AND part.objid = listed.objid
   )
   -- TOAST tables, in which the server stores long values, are not listed.
   AND NOT EXISTS (
     SELECT
     FROM pg_class
-    WHERE reached.classid = 'pg_class'::regclass AND oid = reached.objid AND relnamespace = 'pg_toast'::regnamespace
+    WHERE listed.classid = 'pg_class'::regclass AND oid = listed.objid AND relnamespace = 'pg_toast'::regnamespace
   )
   -- A dropped table also leaves the platform's publication; this is not listed.
   AND NOT (
-    reached.classid = 'pg_publication_rel'::regclass
+    listed.classid = 'pg_publication_rel'::regclass
     AND EXISTS (
       SELECT
       FROM pg_publication_rel
       JOIN pg_publication ON pg_publication.oid = prpubid
-      WHERE pg_publication_rel.oid = reached.objid AND pubname = 'supabase_realtime'
+      WHERE pg_publication_rel.oid = listed.objid AND pubname = 'supabase_realtime'
     )
   )

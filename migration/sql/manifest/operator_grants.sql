@@ -1,25 +1,26 @@
 -- Lists the GRANT statements for the privileges that an operator's roles have on the given views and functions, so that
--- the privileges can be restored after these are dropped and created again.
+-- the privileges can be restored after these objects are dropped and created again. The caller replaces
+-- the comment in `recreated` by the given objects.
 WITH
   recreated (object, target, oid) AS (VALUES /* recreated */),
   acl AS (
-    SELECT object, target, relowner AS owner, NULL::name AS attname, privilege.*
+    SELECT object, target, relowner AS owner, NULL::name AS attname, acl_item.*
     FROM recreated
     JOIN pg_class USING (oid)
-    CROSS JOIN LATERAL aclexplode(relacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(relacl) AS acl_item
     WHERE target LIKE 'TABLE %'
     UNION ALL
-    SELECT object, target, relowner, attname, privilege.*
+    SELECT object, target, relowner, attname, acl_item.*
     FROM recreated
     JOIN pg_class USING (oid)
     JOIN pg_attribute ON attrelid = oid AND attnum > 0 AND NOT attisdropped
-    CROSS JOIN LATERAL aclexplode(attacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(attacl) AS acl_item
     WHERE target LIKE 'TABLE %'
     UNION ALL
-    SELECT object, target, proowner, NULL, privilege.*
+    SELECT object, target, proowner, NULL, acl_item.*
     FROM recreated
     JOIN pg_proc USING (oid)
-    CROSS JOIN LATERAL aclexplode(proacl) AS privilege
+    CROSS JOIN LATERAL aclexplode(proacl) AS acl_item
     WHERE target LIKE 'ROUTINE %'
   )
 SELECT DISTINCT

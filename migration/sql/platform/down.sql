@@ -3,19 +3,19 @@ DROP TABLE IF EXISTS private.sparc_record;
 
 DO $$
 DECLARE
-  created record;
+  created_extension record;
 BEGIN
   IF obj_description(to_regnamespace('auth'), 'pg_namespace') LIKE 'made by sparc%' THEN
     DROP FUNCTION IF EXISTS auth.jwt(), auth.uid(), auth.role();
     DROP TABLE IF EXISTS auth.users;
     DROP SCHEMA auth;
   END IF;
-  FOR created IN
+  FOR created_extension IN
     SELECT extname
     FROM pg_catalog.pg_extension
     WHERE obj_description(oid, 'pg_extension') = 'made by sparc'
   LOOP
-    EXECUTE format('DROP EXTENSION %I', created.extname);
+    EXECUTE format('DROP EXTENSION %I', created_extension.extname);
   END LOOP;
   -- A schema that contains somebody else's objects is kept.
   IF obj_description(to_regnamespace('extensions'), 'pg_namespace') LIKE 'made by sparc%' THEN

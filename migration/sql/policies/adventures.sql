@@ -55,7 +55,8 @@ BEGIN
 END
 $$;
 
--- Published adventures as the catalogue lists them, without the content. Access is checked as for the caller.
+-- Published adventures as the catalogue lists them, without the content. The caller's privileges and
+-- policies apply.
 CREATE OR REPLACE VIEW private.published_adventures
 WITH (security_invoker = true)
 AS
@@ -78,11 +79,12 @@ SELECT
 FROM public.adventures
 WHERE status = 'published';
 
--- Pages of the catalogue in its three orders, each starting after the last row of the previous page, or at the top if
--- `last_id` is NULL. Rows with the same sort key as that last row are read by a scan of their own. A single condition
--- for both would read all of them again for every page, and most adventures of a young catalogue have been played
--- equally often. Under row security the planner has no statistics for `status`, and would sort the whole list if many
--- rows are requested, so sorting is disabled.
+-- Pages of the catalogue, in three orders: newest, most played and best rated first. A page starts after the last row
+-- of the previous page, or at the top if `last_id` is NULL. One query reads the remaining rows with the sort key of
+-- that last row, and another query the rows with lower keys. A single query for all of them would read every row with
+-- that key again for each page, and most adventures of a young catalogue have been played equally often. Under row
+-- security the planner has no statistics for `status`, and would sort the whole list if many rows are requested, so
+-- sorting is disabled.
 CREATE OR REPLACE FUNCTION private.newest_adventures(last_published_at timestamptz, last_id uuid, max_rows integer)
 RETURNS SETOF private.published_adventures
 LANGUAGE plpgsql
@@ -154,8 +156,8 @@ END
 $$;
 
 -- Returns ids of published adventures, best rated first, after the given rating and id. Comparing `numeric` is not
--- leakproof, so in a query under row security that condition would be applied only after the policies, and the scan
--- would start at the top of the list each time. Therefore this function runs as its owner. It returns only ids of
+-- leakproof. So under row security the comparison would come after the policies and could not use the index, and each
+-- page would be searched from the top of the list. Therefore this function runs as its owner. It returns only ids of
 -- published adventures, which everybody may read.
 CREATE OR REPLACE FUNCTION private.best_rated_after(last_rating numeric, last_id uuid, max_rows integer)
 RETURNS uuid[]
@@ -166,9 +168,9 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  following uuid[];
+  next_ids uuid[];
 BEGIN
-  following := ARRAY(
+  next_ids := ARRAY(
     SELECT id
     FROM public.adventures
     WHERE status = 'published'
@@ -177,27 +179,27 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows
   );
-  IF cardinality(following) < max_rows THEN
-    following := following || ARRAY(
+  IF cardinality(next_ids) < max_rows THEN
+    next_ids := next_ids || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
         AND average_rating < last_rating
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT max_rows - cardinality(following)
+      LIMIT max_rows - cardinality(next_ids)
     );
   END IF;
-  IF cardinality(following) < max_rows THEN
-    following := following || ARRAY(
+  IF cardinality(next_ids) < max_rows THEN
+    next_ids := next_ids || ARRAY(
       SELECT id
       FROM public.adventures
       WHERE status = 'published'
         AND average_rating IS NULL
       ORDER BY average_rating DESC NULLS LAST, id
-      LIMIT max_rows - cardinality(following)
+      LIMIT max_rows - cardinality(next_ids)
     );
   END IF;
-  RETURN following;
+  RETURN next_ids;
 END
 $$;
 
@@ -210,7 +212,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_sort = off
 AS $$
 DECLARE
-  following uuid[];
+  next_ids uuid[];
 BEGIN
   IF last_id IS NULL THEN
     RETURN QUERY
@@ -227,12 +229,11 @@ BEGIN
     ORDER BY average_rating DESC NULLS LAST, id
     LIMIT max_rows;
   ELSE
-    -- This call is not part of the query below, because the planner would then make it as well, to estimate the number
-    -- of rows.
-    following := private.best_rated_after(last_rating, last_id, max_rows);
+    -- If this call were part of the query below, the planner would also make it, to estimate the number of rows.
+    next_ids := private.best_rated_after(last_rating, last_id, max_rows);
     RETURN QUERY
     SELECT adventure.*
-    FROM unnest(following) WITH ORDINALITY AS best (id, nth)
+    FROM unnest(next_ids) WITH ORDINALITY AS best (id, nth)
     JOIN private.published_adventures AS adventure ON adventure.id = best.id
     ORDER BY best.nth;
   END IF;

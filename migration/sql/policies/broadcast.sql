@@ -6,8 +6,8 @@
 -- policies also require that the row has the same topic. A row of presence must have no content, because Realtime sends
 -- the content of every row.
 
--- Whether the caller's account is open and participates in the session of a topic `session:<id>`. For any other topic
--- this returns false and raises no error.
+-- Whether the topic is `session:<id>` of a session that the caller takes part in, and the caller's account is open. For
+-- a topic in any other form this returns false and raises no error.
 CREATE OR REPLACE FUNCTION private.can_follow(topic text)
 RETURNS boolean
 LANGUAGE plpgsql

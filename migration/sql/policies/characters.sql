@@ -1,9 +1,9 @@
 -- A character belongs to its owner. After it is created, only the service changes what the game decides: class,
 -- attributes, level, experience and maximum hit points.
 
--- Damages or heals a character, between 0 and its maximum. The owner and the service may call this, and so may the Seer
--- of an active or paused session in which the character is seated. For all others it returns no row. The sheet is
--- private, so the Seer gets only the hit points.
+-- Damages or heals a character: adds `change` to its hit points, which stay between 0 and the character's maximum. The
+-- owner and the service may call this, and so may the Seer of an active or paused session in which the character is
+-- seated. For all others it returns no row. The rest of the character is private, so the Seer gets only the hit points.
 CREATE OR REPLACE FUNCTION private.change_hit_points(target_character_id uuid, change integer)
 RETURNS TABLE (character_id uuid, hit_points integer, max_hit_points integer)
 LANGUAGE plpgsql

@@ -20,10 +20,10 @@ BEGIN
   -- The caller's own seat, found by primary key.
   SELECT
     session.seer_id = me AS is_seer,
-    session.status = 'active' AS is_active,
+    session.status = 'active' AS is_session_active,
     seat.user_id IS NOT NULL AND seat.removed_at IS NULL AS takes_part,
-    coalesce(seat.is_active, false) AS has_seat,
-    coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS is_seated
+    coalesce(seat.is_active, false) AS has_active_seat,
+    coalesce(seat.character_id = rolling_character_id AND seat.is_active, false) AS has_seat_with_character
   INTO participation
   FROM public.sessions AS session
   LEFT JOIN public.session_players AS seat ON seat.session_id = session.id AND seat.user_id = me
@@ -32,14 +32,18 @@ BEGIN
   IF (participation.is_seer OR participation.takes_part) IS NOT TRUE THEN
     RETURN false;
   END IF;
-  IF NOT participation.is_active THEN
+  IF NOT participation.is_session_active THEN
     PERFORM private.refuse('Dice can be rolled only while the session is active', 'dice_rolls', 'session_active');
   END IF;
-  IF participation.is_seated THEN
+  IF participation.has_seat_with_character THEN
     RETURN true;
   END IF;
-  IF NOT (participation.is_seer OR participation.has_seat) THEN
-    PERFORM private.refuse('Only the Seer and players with an active seat may roll in the session', 'dice_rolls', 'seated');
+  IF NOT (participation.is_seer OR participation.has_active_seat) THEN
+    PERFORM private.refuse(
+      'Only the Seer and players with an active seat may roll in the session',
+      'dice_rolls',
+      'seated'
+    );
   END IF;
   IF rolling_creature_id IS NOT NULL THEN
     IF NOT participation.is_seer THEN
@@ -57,11 +61,11 @@ BEGIN
     RETURN true;
   END IF;
 
-  SELECT sheet.retired_at IS NOT NULL AS is_retired
+  SELECT character.retired_at IS NOT NULL AS is_retired
   INTO own_character
-  FROM public.characters AS sheet
-  WHERE sheet.id = rolling_character_id
-    AND sheet.user_id = me;
+  FROM public.characters AS character
+  WHERE character.id = rolling_character_id
+    AND character.user_id = me;
   IF NOT FOUND THEN
     PERFORM private.refuse('The character belongs to somebody else', 'dice_rolls', 'own_character');
   END IF;
@@ -75,8 +79,8 @@ BEGIN
 END
 $$;
 
--- Returns the ids of one session's initiative rolls in order: highest first, ties by grace, then at random. Grace is on
--- sheets that other participants cannot see; only the order is revealed. For rolls of several sessions the result is
+-- Returns the ids of one session's initiative rolls in order: highest first, ties by grace, then at random. Other
+-- participants cannot see a character's grace; only the order is revealed. For rolls of several sessions the result is
 -- empty. Otherwise a Seer could compare a roll from a session that somebody else runs with rolls of their own
 -- creatures, and so learn the grace of any character whose rolls they see.
 CREATE OR REPLACE FUNCTION private.initiative_order(rolls uuid[])
@@ -87,14 +91,14 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  my_sessions uuid[] := private.my_session_ids();
-  sees_all boolean := private.is_server();
+  readable_session_ids uuid[] := private.my_session_ids();
+  is_service boolean := private.is_server();
 BEGIN
   IF (
     SELECT count(DISTINCT session_id)
     FROM public.dice_rolls
     WHERE id = ANY (rolls)
-      AND (sees_all OR session_id = ANY (my_sessions))
+      AND (is_service OR session_id = ANY (readable_session_ids))
   ) > 1 THEN
     RETURN '{}'::uuid[];
   END IF;
@@ -105,7 +109,7 @@ BEGIN
     LEFT JOIN public.creatures AS creature ON creature.id = roll.creature_id
     WHERE roll.id = ANY (rolls)
       AND roll.roll_type = 'initiative'
-      AND (sees_all OR roll.session_id = ANY (my_sessions))
+      AND (is_service OR roll.session_id = ANY (readable_session_ids))
     ORDER BY
       roll.total DESC,
       coalesce(character.grace, (creature.stats ->> 'grace')::numeric) DESC NULLS LAST,
@@ -116,10 +120,10 @@ BEGIN
 END
 $$;
 
--- Returns rolls of a character, latest first, starting after the given time and id, if they are given. The planner
--- assumes that few of the character's rolls are in the caller's sessions, and would read and sort all rolls of the
--- character or of these sessions. With sorting disabled it scans the character's rolls in order until it has enough.
--- Row security applies as for the table.
+-- Returns rolls of a character, latest first, starting after `last_created_at` and `last_id`, if they are given. The
+-- planner assumes that few of the character's rolls are in the caller's sessions, and would read and sort all rolls of
+-- the character or of these sessions. With sorting disabled it scans the character's rolls in order until it has
+-- enough. The function runs with the caller's role, so row security applies.
 CREATE OR REPLACE FUNCTION private.rolls_of_character(
   target_character_id uuid,
   kind public.roll_type,

@@ -10,10 +10,10 @@
 -- 101 rows and finds one more; if it finds no more, the trigger refuses it.
 DO $$
 DECLARE
-  limited record;
+  limited_write record;
 BEGIN
   -- Not for `users` and `tutorial_progress`, where each user has one row.
-  FOR limited IN
+  FOR limited_write IN
     SELECT *
     FROM (
       VALUES
@@ -36,7 +36,8 @@ BEGIN
            ELSE private.refuse_many_rows(%5$L)
          END
        )',
-      limited.command, limited.statistic, limited.clause, limited.comparison, limited.relation, 'public.' || limited.relation
+      limited_write.command, limited_write.statistic, limited_write.clause, limited_write.comparison,
+      limited_write.relation, 'public.' || limited_write.relation
     );
   END LOOP;
 END

@@ -30,7 +30,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  target record;
+  target_session record;
 BEGIN
   SELECT
     session.status,
@@ -42,28 +42,36 @@ BEGIN
         AND seat.user_id = me
         AND seat.removed_at IS NULL
     ) AS is_visible
-  INTO target
+  INTO target_session
   FROM public.sessions AS session
   WHERE session.id = target_session_id;
-  IF target.is_visible IS NOT TRUE THEN
+  IF target_session.is_visible IS NOT TRUE THEN
     RETURN false;
   END IF;
   IF player IS DISTINCT FROM me THEN
-    PERFORM private.refuse('Only the player may take the seat and choose the character', 'session_players', 'own_choice');
+    PERFORM private.refuse(
+      'Only the player may take the seat and choose the character',
+      'session_players',
+      'own_choice'
+    );
   END IF;
-  IF target.status IN ('completed', 'cancelled') THEN
+  IF target_session.status IN ('completed', 'cancelled') THEN
     PERFORM private.refuse('The session has ended; its seats can no longer change', 'session_players', 'session_live');
   END IF;
-  IF target.status NOT IN ('waiting', 'starting_soon') THEN
-    PERFORM private.refuse('The session has started; seats and characters are chosen before the start', 'session_players', 'session_not_started');
+  IF target_session.status NOT IN ('waiting', 'starting_soon') THEN
+    PERFORM private.refuse(
+      'The session has started; seats and characters are chosen before the start',
+      'session_players',
+      'session_not_started'
+    );
   END IF;
-  RETURN target.needs_no_code;
+  RETURN target_session.needs_no_code;
 END
 $$;
 
--- Joins a session, public or private, by its code. It runs as its owner, because whoever has the code need not be able
--- to see the session. The API does not expose this schema; the service calls the function as the player. A player who
--- already has a seat takes it again, unless the Seer removed them.
+-- Joins a session, public or private, by its code. It runs as its owner, because the code also admits players who
+-- cannot see the session. The API does not expose this schema; the service calls the function as the player. A player
+-- who already has a seat takes it again, unless the Seer removed them.
 CREATE OR REPLACE FUNCTION private.join_by_code(session_code text, chosen_character_id uuid)
 RETURNS SETOF public.session_players
 LANGUAGE plpgsql

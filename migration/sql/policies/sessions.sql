@@ -1,5 +1,5 @@
--- Everyone can see public sessions, and participants also the private ones that they take part in. Of all users, only
--- the Seer can change a session.
+-- Everyone can see public sessions. Participants can also see the private sessions that they take part in. The Seer is
+-- the only user who can change a session.
 
 CREATE OR REPLACE FUNCTION private.is_seer(target_session_id uuid)
 RETURNS boolean
@@ -70,9 +70,9 @@ $$;
 -- seats are visible only to signed-in users.
 --
 -- The adventure is included for callers who may read it, and for the Seer and seated players while the session is live.
--- Other callers get only what a live session announces of its adventure, so that a public session does not publish a
--- draft. Once the session has ended they get nothing of it, so that an adventure that has become a draft again does not
--- stay readable.
+-- Other callers get only a summary of the adventure, so that a public session does not publish a draft. Once the
+-- session has ended they get nothing of the adventure, so that it does not stay readable after it has become a draft
+-- again.
 --
 -- This function decides who may see the session exactly as the table's policy does. If the policy were evaluated too,
 -- the session would be looked up twice.
@@ -86,13 +86,13 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
   me uuid := auth.uid();
-  sees_all boolean := private.is_server();
+  is_service boolean := private.is_server();
 BEGIN
   RETURN QUERY
   SELECT
     to_jsonb(session.*),
     CASE
-      WHEN sees_all OR me IS NOT NULL THEN (
+      WHEN is_service OR me IS NOT NULL THEN (
         SELECT coalesce(
           jsonb_agg(
             jsonb_build_object(
@@ -117,7 +117,7 @@ BEGIN
       ELSE '[]'::jsonb
     END,
     CASE
-      WHEN sees_all
+      WHEN is_service
         OR adventure.status = 'published'
         OR adventure.creator_id = me
         OR (session.status NOT IN ('completed', 'cancelled') AND (session.seer_id = me OR own_seat.is_active))
@@ -138,12 +138,11 @@ BEGIN
   LEFT JOIN public.session_players AS own_seat
     ON own_seat.session_id = session.id AND own_seat.user_id = me AND own_seat.removed_at IS NULL
   WHERE session.id = target_session_id
-    AND (sees_all OR session.is_public OR session.seer_id = me OR own_seat.user_id IS NOT NULL);
+    AND (is_service OR session.is_public OR session.seer_id = me OR own_seat.user_id IS NOT NULL);
 END
 $$;
 
--- Returns a session with everything that a client shows of it, in one round trip. What the caller cannot see is left
--- out.
+-- Returns a session with everything that a client shows of it, in one round trip. See `private.session_details`.
 CREATE OR REPLACE FUNCTION public.get_session_details(p_session_id uuid)
 RETURNS TABLE (session_data jsonb, players jsonb, adventure_data jsonb)
 LANGUAGE plpgsql
@@ -178,8 +177,8 @@ BEGIN
 END
 $$;
 
--- Returns what a session shows, before they join, to callers who know its code: whoever has the code counts as invited.
--- Once no new seat can be taken, only participants and the service get a row.
+-- Returns what callers who know a session's code may see before they join: whoever has the code counts as invited. Once
+-- no new seat can be taken, only participants and the service get a row.
 CREATE OR REPLACE FUNCTION private.session_by_code(session_code text)
 RETURNS TABLE (
   id uuid,

@@ -1,4 +1,4 @@
--- Profiles are public, except for the e-mail address. A user can edit only three columns of their own.
+-- Profiles are public, except for the e-mail address. A user can edit only three columns of their own profile.
 
 -- Returns the caller's e-mail address. This is a function because a column privilege cannot be limited to the user's
 -- own row.
@@ -80,7 +80,7 @@ GRANT UPDATE (
   email, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at, updated_at
 ) ON public.users TO service_role;
 
--- `users` without the e-mail address, for clients that select all columns. Access is checked as for the caller.
+-- `users` without the e-mail address, for clients that select all columns. The caller's privileges apply.
 CREATE OR REPLACE VIEW public.profiles
 WITH (security_invoker = true)
 AS

@@ -1,3 +1,4 @@
+-- Drops the platform's publication if `up.sql` created it, and otherwise removes only our tables from it.
 DO $$
 DECLARE
   relation text;

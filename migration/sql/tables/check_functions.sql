@@ -57,7 +57,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   modifier jsonb;
-  number integer;
+  modifier_value integer;
 BEGIN
   IF modifiers = '[]' THEN
     RETURN true;
@@ -80,8 +80,14 @@ BEGIN
     IF modifier ->> 'value' !~ '^-?[0-9]{1,2}$' THEN
       RETURN false;
     END IF;
-    number := (modifier ->> 'value')::integer;
-    IF (CASE modifier ->> 'type' WHEN 'dice' THEN abs(number) > 5 WHEN 'flat' THEN abs(number) > 10 ELSE true END) THEN
+    modifier_value := (modifier ->> 'value')::integer;
+    IF (
+      CASE modifier ->> 'type'
+        WHEN 'dice' THEN abs(modifier_value) > 5
+        WHEN 'flat' THEN abs(modifier_value) > 10
+        ELSE true
+      END
+    ) THEN
       RETURN false;
     END IF;
   END LOOP;
@@ -119,18 +125,18 @@ PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  name text;
+  attribute text;
 BEGIN
   IF jsonb_typeof(stats) IS DISTINCT FROM 'object' THEN
     RETURN false;
   END IF;
-  FOREACH name IN ARRAY ARRAY['might', 'grace', 'wit', 'heart']
+  FOREACH attribute IN ARRAY ARRAY['might', 'grace', 'wit', 'heart']
   LOOP
-    IF jsonb_typeof(stats -> name) IS DISTINCT FROM 'number' THEN
+    IF jsonb_typeof(stats -> attribute) IS DISTINCT FROM 'number' THEN
       RETURN false;
     END IF;
     -- Digits only: a typed client cannot parse `5.0` as an integer.
-    IF stats ->> name !~ '^([1-9]|10)$' THEN
+    IF stats ->> attribute !~ '^([1-9]|10)$' THEN
       RETURN false;
     END IF;
   END LOOP;

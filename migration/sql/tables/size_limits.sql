@@ -3,9 +3,9 @@
 -- (`bounded_...`) sort before those of the checks that parse a document, so that an oversized document is refused
 -- before it is parsed.
 --
--- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in the platform's storage): a
--- page that links to another user's `javascript:` URL would run it as code. Browsers ignore line breaks and leading
--- blanks in a scheme, so no other scheme is accepted, however it is spelled.
+-- A picture's URL must begin with http:// or https://, or have no scheme at all (a path in the platform's storage). A
+-- `javascript:` URL would run as code in a page that links to it. Browsers ignore line breaks and leading blanks in a
+-- scheme, so the pattern accepts no other scheme in any spelling.
 ALTER TABLE public.users
   ADD CONSTRAINT bounded_display_name CHECK (char_length(display_name) BETWEEN 1 AND 100),
   ADD CONSTRAINT bounded_avatar_url CHECK (char_length(avatar_url) <= 2000),
@@ -32,7 +32,8 @@ ALTER TABLE public.creatures
 ALTER TABLE public.sessions
   ADD CONSTRAINT bounded_looking_for CHECK (char_length(looking_for) <= 500),
   -- PostgreSQL accepts `infinity` and the year 294,276 as dates, but such values crash many clients.
-  ADD CONSTRAINT bounded_schedule CHECK (scheduled_start >= '2000-01-01 00:00+00' AND scheduled_start < '3000-01-01 00:00+00'),
+  ADD CONSTRAINT bounded_schedule
+    CHECK (scheduled_start >= '2000-01-01 00:00+00' AND scheduled_start < '3000-01-01 00:00+00'),
   ADD CONSTRAINT bounded_scene CHECK (char_length(current_scene_id) <= 200),
   ADD CONSTRAINT bounded_encounter CHECK (char_length(current_encounter_id) <= 200),
   ADD CONSTRAINT bounded_game_state CHECK (pg_column_size(game_state) <= 262144);

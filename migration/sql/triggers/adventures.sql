@@ -14,9 +14,9 @@ BEGIN
       IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
         PERFORM private.refuse_used_id('adventures');
       END IF;
-      -- This is not `now()`, because several transactions of one message can have the same `now()`. The service stores
-      -- a validation result only if `updated_at` has not changed, and an adventure that replaces a deleted one with the
-      -- same id must not be taken for the one that was validated.
+      -- The service stores a validation result only if `updated_at` has not changed. If an adventure replaces a deleted
+      -- one with the same id, it must not be taken for the one that was validated. So this is not `now()`, which can be
+      -- the same for several transactions that one simple-query message contains.
       NEW.updated_at := clock_timestamp();
     END IF;
     IF NEW.status = 'published' THEN
@@ -34,8 +34,8 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
-    -- If a statement writes new content and also marks as valid a row that was not valid, it is the service, which has
-    -- validated that content. Otherwise new content is not valid.
+    -- Only the service can write `is_valid`. If it writes new content and marks the row, which was not valid, as valid,
+    -- it has validated that content. Otherwise new content is not valid.
     IF OLD.is_valid OR NOT NEW.is_valid THEN
       NEW.is_valid := false;
       NEW.validation_errors := '[]';
@@ -115,9 +115,10 @@ BEGIN
 END
 $$;
 
--- Deletes, with the adventure, its sessions that are not history. The adventure is already locked, although sessions
--- come before adventures in the lock order. Waiting for these sessions is safe all the same: they have ended, and no
--- single statement locks an ended session and then waits for an adventure.
+-- Before an adventure is deleted, deletes its sessions that are not history (see `adventure_has_history`). The
+-- adventure is already locked, although sessions come before adventures in the lock order. Waiting for these sessions
+-- is safe all the same: they have ended, and no single statement locks an ended session and then waits for an
+-- adventure.
 CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -125,9 +126,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  playerless uuid[];
+  playerless_session_ids uuid[];
 BEGIN
-  playerless := ARRAY(
+  playerless_session_ids := ARRAY(
     SELECT session.id
     FROM public.sessions AS session
     WHERE session.adventure_id = OLD.id
@@ -139,9 +140,9 @@ BEGIN
           AND seat.user_id <> session.seer_id
       )
   );
-  IF playerless <> '{}' THEN
-    PERFORM private.lock_rows('sessions', playerless);
-    DELETE FROM public.sessions WHERE id = ANY (playerless);
+  IF playerless_session_ids <> '{}' THEN
+    PERFORM private.lock_rows('sessions', playerless_session_ids);
+    DELETE FROM public.sessions WHERE id = ANY (playerless_session_ids);
   END IF;
   DELETE FROM public.archived_sessions AS session
   WHERE session.adventure_id = OLD.id

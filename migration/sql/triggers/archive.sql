@@ -6,10 +6,10 @@
 -- If a single session ends in a deadlock, it is tried up to three times, because a user's statement may lock characters
 -- or profiles in another order.
 --
--- The job keeps all its sessions locked until it ends. So for a lock that somebody has taken since
--- `sessions_with_locked_rows` looked, it waits a fifth of a second at most. An error that concerns the server stops the
--- job: a serialization failure, no disk space or memory, a shutdown or cancellation by an administrator, an I/O error,
--- and an internal error.
+-- The job keeps all its sessions locked until it ends. So if somebody has locked a row since
+-- `sessions_with_locked_rows` looked, the job waits for that lock a fifth of a second at most. An error that concerns
+-- the server stops the job: a serialization failure (class 40), no disk space or memory (53), a shutdown or a
+-- cancellation by an administrator (57), an I/O error (58), or an internal error (XX).
 CREATE OR REPLACE FUNCTION private.run_or_skip(job text, sessions uuid[])
 RETURNS uuid[]
 LANGUAGE plpgsql
@@ -29,6 +29,7 @@ BEGIN
       RETURN '{}'::uuid[];
     EXCEPTION
       WHEN OTHERS THEN
+        -- 40P01 is a deadlock. An error with no sessions at all cannot be due to one of them.
         IF sessions = '{}'::uuid[]
           OR (left(SQLSTATE, 2) IN ('40', '53', '57', '58', 'XX') AND SQLSTATE <> '40P01')
         THEN
@@ -56,8 +57,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  locked uuid[];
-  session_id uuid;
+  locked_session_ids uuid[];
+  locked_session_id uuid;
 BEGIN
   IF job = 'archive' THEN
     WITH needed AS (
@@ -82,18 +83,18 @@ BEGIN
     free_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR KEY SHARE SKIP LOCKED
-      ) AS profiles
+      ) AS free_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR KEY SHARE SKIP LOCKED
-      ) AS characters
+      ) AS free_characters
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.creatures WHERE id IN (SELECT creature_id FROM needed) FOR KEY SHARE SKIP LOCKED
-      ) AS creatures
+      ) AS free_creatures
     )
-    SELECT array_agg(DISTINCT busy.session_id)
-    INTO locked
+    SELECT array_agg(DISTINCT locked_row.session_id)
+    INTO locked_session_ids
     FROM (
       SELECT needed.session_id
       FROM needed
@@ -101,7 +102,7 @@ BEGIN
         OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows))
         OR (needed.creature_id IS NOT NULL AND needed.creature_id NOT IN (SELECT id FROM free_rows))
       UNION ALL
-      SELECT seats.session_id
+      SELECT locked_seat.session_id
       FROM (
         SELECT seat.session_id, seat.user_id
         FROM public.session_players AS seat
@@ -109,8 +110,8 @@ BEGIN
         EXCEPT
         SELECT free_seats.session_id, free_seats.user_id
         FROM free_seats
-      ) AS seats
-    ) AS busy;
+      ) AS locked_seat
+    ) AS locked_row;
   ELSE
     WITH needed AS (
       SELECT id AS session_id, seer_id AS user_id, NULL::uuid AS character_id
@@ -124,23 +125,23 @@ BEGIN
     free_rows AS (
       SELECT id FROM (
         SELECT id FROM public.users WHERE id IN (SELECT user_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
-      ) AS profiles
+      ) AS free_profiles
       UNION ALL
       SELECT id FROM (
         SELECT id FROM public.characters WHERE id IN (SELECT character_id FROM needed) FOR NO KEY UPDATE SKIP LOCKED
-      ) AS characters
+      ) AS free_characters
     )
     SELECT array_agg(DISTINCT needed.session_id)
-    INTO locked
+    INTO locked_session_ids
     FROM needed
     WHERE needed.user_id NOT IN (SELECT id FROM free_rows)
       OR (needed.character_id IS NOT NULL AND needed.character_id NOT IN (SELECT id FROM free_rows));
   END IF;
-  FOREACH session_id IN ARRAY coalesce(locked, '{}')
+  FOREACH locked_session_id IN ARRAY coalesce(locked_session_ids, '{}')
   LOOP
-    RAISE WARNING 'Job % skips session %: somebody has locked one of its rows', job, session_id;
+    RAISE WARNING 'Job % skips session %: somebody has locked one of its rows', job, locked_session_id;
   END LOOP;
-  RETURN coalesce(locked, '{}');
+  RETURN coalesce(locked_session_ids, '{}');
 END
 $$;
 
@@ -202,9 +203,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   session_ids uuid[];
-  failed uuid[];
-  skipped uuid[] := '{}'::uuid[];
-  moved integer := 0;
+  failed_ids uuid[];
+  skipped_ids uuid[] := '{}'::uuid[];
+  archived_count integer := 0;
 BEGIN
   LOOP
     -- Rows that another run has locked are skipped, so two concurrent runs share the work instead of waiting.
@@ -214,28 +215,29 @@ BEGIN
       JOIN public.adventures AS adventure ON adventure.id = session.adventure_id
       WHERE session.status IN ('completed', 'cancelled')
         AND session.ended_at < now() - INTERVAL '90 days'
-        AND session.id <> ALL (skipped)
+        AND session.id <> ALL (skipped_ids)
       ORDER BY session.ended_at
-      LIMIT batch_size - moved
+      LIMIT batch_size - archived_count
       FOR UPDATE OF session SKIP LOCKED
-      -- If the adventure is being deleted, its sessions are skipped: the deletion looks for history in both tables, and
-      -- must not miss a session that is moved meanwhile.
+      -- If the adventure is being deleted, its sessions are skipped. The deletion looks for history in `sessions` and
+      -- in `archived_sessions`, and must not miss a session that is moved meanwhile.
       FOR KEY SHARE OF adventure SKIP LOCKED
     );
-    failed := private.sessions_with_locked_rows('archive', session_ids);
-    failed := failed || private.run_or_skip('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(failed)));
-    moved := moved + cardinality(session_ids) - cardinality(failed);
-    EXIT WHEN cardinality(failed) = 0;
-    skipped := skipped || failed;
+    failed_ids := private.sessions_with_locked_rows('archive', session_ids);
+    failed_ids := failed_ids
+      || private.run_or_skip('archive', ARRAY(SELECT unnest(session_ids) EXCEPT SELECT unnest(failed_ids)));
+    archived_count := archived_count + cardinality(session_ids) - cardinality(failed_ids);
+    EXIT WHEN cardinality(failed_ids) = 0;
+    skipped_ids := skipped_ids || failed_ids;
   END LOOP;
-  RETURN moved;
+  RETURN archived_count;
 END
 $$;
 
 -- Refuses a session or a roll whose id was archived after the snapshot of the transaction. No query of this transaction
 -- sees the archived row, but the unique index does. So this inserts a row with that id into the archive and rolls the
 -- insertion back. The live table has accepted the row already, so its values pass all checks, and foreign keys are
--- checked only after the index. So the insertion fails with a unique violation if the id is archived, and only then.
+-- checked only after the index. So the insertion fails with a unique violation exactly if the id is archived.
 CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(session public.sessions)
 RETURNS void
 LANGUAGE plpgsql
@@ -253,6 +255,7 @@ EXCEPTION
 END
 $$;
 
+-- The same for a roll.
 CREATE OR REPLACE FUNCTION private.refuse_archived_since_snapshot(roll public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -323,29 +326,30 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  abandoned uuid[];
-  failed uuid[];
-  skipped uuid[] := '{}'::uuid[];
-  cancelled integer := 0;
+  abandoned_ids uuid[];
+  failed_ids uuid[];
+  skipped_ids uuid[] := '{}'::uuid[];
+  cancelled_count integer := 0;
 BEGIN
   LOOP
-    abandoned := ARRAY(
+    abandoned_ids := ARRAY(
       SELECT session.id
       FROM public.sessions AS session
       WHERE session.status IN ('waiting', 'starting_soon', 'active', 'paused')
-        AND session.id <> ALL (skipped)
+        AND session.id <> ALL (skipped_ids)
         AND private.is_abandoned(session)
       ORDER BY session.id
-      LIMIT batch_size - cancelled
+      LIMIT batch_size - cancelled_count
       FOR NO KEY UPDATE SKIP LOCKED
     );
-    failed := private.sessions_with_locked_rows('cancel', abandoned);
-    failed := failed || private.run_or_skip('cancel', ARRAY(SELECT unnest(abandoned) EXCEPT SELECT unnest(failed)));
-    cancelled := cancelled + cardinality(abandoned) - cardinality(failed);
-    EXIT WHEN cardinality(failed) = 0;
-    skipped := skipped || failed;
+    failed_ids := private.sessions_with_locked_rows('cancel', abandoned_ids);
+    failed_ids := failed_ids
+      || private.run_or_skip('cancel', ARRAY(SELECT unnest(abandoned_ids) EXCEPT SELECT unnest(failed_ids)));
+    cancelled_count := cancelled_count + cardinality(abandoned_ids) - cardinality(failed_ids);
+    EXIT WHEN cardinality(failed_ids) = 0;
+    skipped_ids := skipped_ids || failed_ids;
   END LOOP;
-  RETURN cancelled;
+  RETURN cancelled_count;
 END
 $$;
 

@@ -2,12 +2,12 @@
 -- An operator turns this off with `ALTER DATABASE ... SET sparc.broadcast = 'off'`. The trigger reads that setting from
 -- the catalog, not with `current_setting`, because a caller could set the parameter.
 
--- Whether a broadcast would arrive now. If it would not, `realtime.send` would write a warning to the server's log for
--- each event. The reasons are a missing privilege, or that the day's partition does not exist: the platform creates it
--- only once a client has connected.
+-- Whether a broadcast would arrive now. It would not if a privilege is missing, or if the table of messages has no
+-- partition for this day: the platform creates it only once a client has connected. `realtime.send` would then write a
+-- warning to the server's log for each event.
 --
--- A positive answer is remembered in a setting of the connection, until the end of that partition and for a day at
--- most. A caller who changes this setting cannot suppress a broadcast.
+-- A positive answer is cached in a setting of the connection, until the end of that partition and for a day at most. A
+-- caller who changes this setting cannot suppress a broadcast.
 CREATE OR REPLACE FUNCTION private.can_broadcast()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -15,12 +15,12 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  send CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
-  messages CONSTANT regclass := to_regclass('realtime.messages');
+  send_function CONSTANT regprocedure := to_regprocedure('realtime.send(jsonb,text,text,boolean)');
+  messages_table CONSTANT regclass := to_regclass('realtime.messages');
   cached_until CONSTANT text := coalesce(current_setting('sparc.broadcast_until', true), '');
   partition_end timestamp;
 BEGIN
-  IF send IS NULL
+  IF send_function IS NULL
     OR EXISTS (
       SELECT
       FROM pg_db_role_setting
@@ -34,13 +34,13 @@ BEGIN
   IF cached_until ~ '^[0-9]{1,12}$' AND extract(epoch FROM localtimestamp) < cached_until::bigint THEN
     RETURN true;
   END IF;
-  IF messages IS NULL
-    OR NOT has_function_privilege(send, 'EXECUTE')
-    OR NOT has_table_privilege(messages, 'INSERT')
+  IF messages_table IS NULL
+    OR NOT has_function_privilege(send_function, 'EXECUTE')
+    OR NOT has_table_privilege(messages_table, 'INSERT')
   THEN
     RETURN false;
   END IF;
-  IF NOT EXISTS (SELECT FROM pg_class WHERE oid = messages AND relkind = 'p') THEN
+  IF NOT EXISTS (SELECT FROM pg_class WHERE oid = messages_table AND relkind = 'p') THEN
     RETURN true;
   END IF;
   SELECT max(bounds[2]::timestamp)
@@ -53,7 +53,7 @@ BEGIN
       ELSE regexp_match(pg_get_expr(partition.relpartbound, partition.oid), $re$FROM \('([^']+)'\) TO \('([^']+)'\)$re$)
     END AS bounds
   ) AS range
-  WHERE inhparent = messages
+  WHERE inhparent = messages_table
     AND localtimestamp >= bounds[1]::timestamp
     AND localtimestamp < bounds[2]::timestamp;
   IF partition_end IS NULL THEN
@@ -68,10 +68,10 @@ BEGIN
 END
 $$;
 
--- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the time
--- zone of the database session. A caller could set a time zone in which it is a day that has no partition yet, so it is
--- set to UTC here. Somebody else may have locked Realtime's table, even by reading it while the platform waits to drop
--- a partition, so the trigger waits for a lock a tenth of a second at most.
+-- Sends the broadcast of an event. A failed broadcast never fails the event. Realtime chooses the partition by the date
+-- in the time zone of the database session. A caller could set a time zone whose date has no partition yet, so the
+-- function sets UTC. Somebody else may have locked Realtime's table, even by reading it while the platform waits to
+-- drop a partition, so the trigger waits for a lock a tenth of a second at most.
 CREATE OR REPLACE FUNCTION private.broadcast_event()
 RETURNS trigger
 LANGUAGE plpgsql

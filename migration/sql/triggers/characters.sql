@@ -1,5 +1,5 @@
--- Enforces the limits of ten living and a hundred retired characters per account. Also keeps a character from retiring,
--- or changing its owner, while it has a seat in a live session.
+-- Enforces the limits of ten living and a hundred retired characters per account. Also keeps a character from retiring
+-- or getting another owner while it has a seat in a live session.
 
 CREATE OR REPLACE FUNCTION private.prepare_character()
 RETURNS trigger
@@ -40,34 +40,38 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  was_living integer := 0;
-  was_retired integer := 0;
-  is_living integer := 0;
-  is_retired integer := 0;
+  living_before integer := 0;
+  retired_before integer := 0;
+  living_after integer := 0;
+  retired_after integer := 0;
 BEGIN
   -- The statement has deleted this row and inserted another with its id: see `refuse_used_id`.
   IF TG_OP = 'DELETE' AND EXISTS (SELECT FROM public.characters WHERE id = OLD.id) THEN
     PERFORM private.refuse_used_id('characters');
   END IF;
   IF TG_OP <> 'INSERT' THEN
-    was_living := (OLD.retired_at IS NULL)::integer;
-    was_retired := 1 - was_living;
+    living_before := (OLD.retired_at IS NULL)::integer;
+    retired_before := 1 - living_before;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    is_living := (NEW.retired_at IS NULL)::integer;
-    is_retired := 1 - is_living;
+    living_after := (NEW.retired_at IS NULL)::integer;
+    retired_after := 1 - living_after;
   END IF;
   IF TG_OP = 'UPDATE' AND NEW.user_id = OLD.user_id THEN
-    IF is_living <> was_living THEN
-      PERFORM private.count_for_account(NEW.user_id, living => is_living - was_living, retired => is_retired - was_retired);
+    IF living_after <> living_before THEN
+      PERFORM private.count_for_account(
+        NEW.user_id,
+        living => living_after - living_before,
+        retired => retired_after - retired_before
+      );
     END IF;
     RETURN NULL;
   END IF;
   IF TG_OP <> 'INSERT' THEN
-    PERFORM private.count_for_account(OLD.user_id, living => -was_living, retired => -was_retired);
+    PERFORM private.count_for_account(OLD.user_id, living => -living_before, retired => -retired_before);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM private.count_for_account(NEW.user_id, living => is_living, retired => is_retired);
+    PERFORM private.count_for_account(NEW.user_id, living => living_after, retired => retired_after);
   END IF;
   RETURN NULL;
 END

@@ -1,3 +1,5 @@
+-- Creatures: the ids of new ones, and the limit of two hundred per adventure.
+
 -- Refuses a new creature whose id belongs to a creature of somebody else's adventure (see `refuse_used_id`).
 CREATE OR REPLACE FUNCTION private.check_creature_id()
 RETURNS trigger
@@ -18,8 +20,8 @@ BEGIN
     IF private.owns_adventure(NEW.adventure_id) THEN
       PERFORM private.refuse_used_id('creatures');
     END IF;
-    -- The caller does not own the adventure of the new row. This is not left to row security, which uses the
-    -- statement's snapshot: there, an adventure that another part of the statement has deleted is still the caller's.
+    -- The caller does not own the adventure of the new row. Row security could not refuse it: it uses the statement's
+    -- snapshot, in which an adventure that another part of the statement has deleted is still the caller's.
     PERFORM private.may_add_creature(NEW.adventure_id);
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
@@ -29,7 +31,7 @@ BEGIN
 END
 $$;
 
--- Enforces the limit of two hundred creatures per adventure.
+-- Counts the creatures of an adventure and enforces the limit.
 CREATE OR REPLACE FUNCTION private.check_creature_limit()
 RETURNS trigger
 LANGUAGE plpgsql

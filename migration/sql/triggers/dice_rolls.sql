@@ -1,8 +1,8 @@
 -- The database rolls the dice: a client supplies what is rolled, never the result.
 
--- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which costs a fifth of
--- a loop. Like `random_numbers` this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or more, it draws
--- all bytes again.
+-- Returns the results of `dice_count` fair dice, at most ten. A single expression computes them, which takes a fifth of
+-- the time of a loop. Like `random_numbers`, this skips bytes 6 and 8. If a byte is 252 (the last multiple of six) or
+-- more, it draws all bytes again.
 CREATE OR REPLACE FUNCTION private.throw_dice(dice_count integer)
 RETURNS integer[]
 LANGUAGE plpgsql
@@ -56,9 +56,9 @@ BEGIN
 END
 $$;
 
--- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. A row that
--- already has results keeps them (the service may record or script a roll; users cannot supply results), and the check
--- constraints apply to them too.
+-- Computes the number of dice from the attribute and the modifiers, rolls them, and computes the outcome. If the row
+-- already has results, it keeps them, and the check constraints apply to them. Only the service can supply results, to
+-- record or script a roll.
 CREATE OR REPLACE FUNCTION private.roll_dice()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -66,10 +66,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  original record;
+  original_roll record;
   attribute_value integer;
-  bonus integer := 0;
-  flat integer := 0;
+  dice_bonus integer := 0;
+  flat_bonus integer := 0;
 BEGIN
   IF num_nonnulls(NEW.character_id, NEW.creature_id) <> 1 THEN
     RAISE EXCEPTION USING
@@ -79,11 +79,11 @@ BEGIN
       CONSTRAINT = 'one_roller';
   END IF;
   NEW.rolled_by := coalesce(auth.uid(), NEW.rolled_by);
-  -- A heroic save copies the values of the roll that it repeats, if the caller may roll there. `claim_heroic_save`
-  -- checks, after the row is written, whether that roll can be saved. But the roll must be one of this character in
-  -- this session, and that is checked here, before row security and the unique index. Otherwise the index would reveal
-  -- whether a roll of another session has been saved, and the save by that roll's own player would have to wait for
-  -- this transaction.
+  -- A heroic save copies the values of the roll that it repeats, if the caller may roll in the session. After the row
+  -- is written, `claim_heroic_save` checks whether the original roll can be saved. But that it is a roll of this
+  -- character in this session is checked here, before row security and the unique index. Otherwise the index would
+  -- reveal whether a roll of another session has been saved, and that roll's own player would have to wait for this
+  -- transaction before saving it.
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (
@@ -92,7 +92,7 @@ BEGIN
     )
   THEN
     SELECT attribute, difficulty, modifiers
-    INTO original
+    INTO original_roll
     FROM public.dice_rolls
     WHERE id = NEW.original_roll_id
       AND session_id = NEW.session_id
@@ -100,9 +100,9 @@ BEGIN
     IF NOT FOUND THEN
       PERFORM private.refuse_heroic_save();
     END IF;
-    NEW.attribute := original.attribute;
-    NEW.difficulty := original.difficulty;
-    NEW.modifiers := original.modifiers;
+    NEW.attribute := original_roll.attribute;
+    NEW.difficulty := original_roll.difficulty;
+    NEW.modifiers := original_roll.modifiers;
   END IF;
   IF NEW.modifiers <> '[]' THEN
     -- Modifiers above their size limit are not parsed, because the check on their size refuses them.
@@ -114,8 +114,8 @@ BEGIN
           TABLE = 'dice_rolls',
           CONSTRAINT = 'valid_modifiers';
       END IF;
-      bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
-      flat := private.sum_of_modifiers(NEW.modifiers, 'flat');
+      dice_bonus := private.sum_of_modifiers(NEW.modifiers, 'dice');
+      flat_bonus := private.sum_of_modifiers(NEW.modifiers, 'flat');
     END IF;
     IF NOT private.is_readable(NEW.modifiers, 8192) THEN
       PERFORM private.refuse_unreadable('dice_rolls', 'modifiers');
@@ -150,17 +150,17 @@ BEGIN
     -- Initiative is one die; any other roll has as many dice as the attribute plus the bonus dice, between 1 and 10.
     NEW.dice_count := CASE
       WHEN NEW.roll_type = 'initiative' THEN 1
-      ELSE least(10, greatest(1, attribute_value + bonus))
+      ELSE least(10, greatest(1, attribute_value + dice_bonus))
     END;
     NEW.results := private.throw_dice(NEW.dice_count);
   END IF;
 
   NEW.dice_count := coalesce(NEW.dice_count, cardinality(NEW.results));
   NEW.total := coalesce(NEW.total, private.sum_of_dice(NEW.results));
-  NEW.modified_total := coalesce(NEW.modified_total, NEW.total + flat);
-  -- A difficulty out of range is refused by its check, after row security. It is not subtracted here, because the
-  -- difference could overflow. Whether it does depends on the total, so the error would reveal something about the dice
-  -- to a caller who may not see the sheet.
+  NEW.modified_total := coalesce(NEW.modified_total, NEW.total + flat_bonus);
+  -- A difficulty out of range is refused by its check constraint, after row security. It is not subtracted here,
+  -- because the difference could overflow. Whether it overflows depends on the total, so the error would reveal
+  -- something about the number of dice to a caller who may not see the character.
   NEW.margin := coalesce(
     NEW.margin,
     CASE WHEN NEW.difficulty BETWEEN 3 AND 18 THEN NEW.modified_total - NEW.difficulty ELSE 0 END
@@ -175,7 +175,8 @@ BEGIN
     END::public.roll_outcome
   );
   NEW.success := coalesce(NEW.success, NEW.outcome IN ('critical_success', 'success'));
-  -- 48 bits are random enough for an animation, and exact in clients whose numbers are doubles.
+  -- The first 48 bits of the UUID are random. They are enough for an animation, and exact in clients whose numbers are
+  -- doubles.
   NEW.animation_seed := coalesce(
     NEW.animation_seed,
     ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint
@@ -184,9 +185,9 @@ BEGIN
 END
 $$;
 
--- Uses up the heroic save of a seat, after the save was written. A seat has one save per encounter, a roll can be saved
--- once (a unique index), and it must have failed at most thirty seconds ago. Locks the seat, then the session, as
--- leaving does.
+-- Uses up the heroic save of a seat, after the row of the save was written. A seat has one save per encounter. A roll
+-- can be saved once (a unique index ensures that), and only within thirty seconds after it failed. Locks the seat
+-- before the session, as leaving a session does.
 CREATE OR REPLACE FUNCTION private.claim_heroic_save(save public.dice_rolls)
 RETURNS void
 LANGUAGE plpgsql
@@ -194,31 +195,31 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  original public.dice_rolls;
-  encounter integer;
+  original_roll public.dice_rolls;
+  encounter_number integer;
   -- A roll that is made now is timed by the clock; a roll that the service records is timed by its own `created_at`.
   saved_at timestamptz := CASE WHEN save.created_at = now() THEN clock_timestamp() ELSE save.created_at END;
 BEGIN
   SELECT *
-  INTO original
+  INTO original_roll
   FROM public.dice_rolls
   WHERE id = save.original_roll_id;
-  IF original.id IS NULL
-    OR original.session_id <> save.session_id
-    OR original.character_id IS NULL
-    OR original.character_id IS DISTINCT FROM save.character_id
-    OR original.roll_type = 'heroic_save'
+  IF original_roll.id IS NULL
+    OR original_roll.session_id <> save.session_id
+    OR original_roll.character_id IS NULL
+    OR original_roll.character_id IS DISTINCT FROM save.character_id
+    OR original_roll.roll_type = 'heroic_save'
   THEN
     PERFORM private.refuse_heroic_save();
   END IF;
-  IF original.success THEN
+  IF original_roll.success THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP012',
       MESSAGE = 'Only a failed roll can be saved',
       TABLE = 'dice_rolls',
       CONSTRAINT = 'heroic_save_after_failure';
   END IF;
-  IF saved_at > original.created_at + INTERVAL '30 seconds' THEN
+  IF saved_at > original_roll.created_at + INTERVAL '30 seconds' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP013',
       MESSAGE = 'A heroic save must follow its roll within 30 seconds',
@@ -233,17 +234,17 @@ BEGIN
     AND is_active
   FOR NO KEY UPDATE;
   SELECT encounters_begun
-  INTO encounter
+  INTO encounter_number
   FROM public.sessions
   WHERE id = save.session_id
   FOR NO KEY UPDATE;
   UPDATE public.session_players
   SET heroic_saves_used = 1,
-      heroic_saves_encounter = encounter
+      heroic_saves_encounter = encounter_number
   WHERE session_id = save.session_id
     AND character_id = save.character_id
     AND is_active
-    AND (heroic_saves_used = 0 OR heroic_saves_encounter <> encounter);
+    AND (heroic_saves_used = 0 OR heroic_saves_encounter <> encounter_number);
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP011',
@@ -308,9 +309,9 @@ BEGIN
       'original_roll_id', NEW.original_roll_id
     )
   );
-  -- Row security was evaluated on the statement's snapshot. The event has locked the session only now, and the session
-  -- and the seat may have changed since, so the permission is checked again. The most common case, a player's own seat,
-  -- comes first.
+  -- Row security was evaluated on the statement's snapshot, before the event locked the session. The session and the
+  -- seat may have changed since, so the permission is checked again. The most common case, a player's own seat, comes
+  -- first.
   IF me IS NOT NULL
     AND NOT EXISTS (
       SELECT

@@ -1,9 +1,9 @@
 -- Documents that clients could not read are refused, in every table with a document that clients write.
 
--- Whether a typical client can read a document: one whose numbers are doubles and whose parser accepts at most a
--- hundred levels. An unreadable document would break every client that reads the row. A document above its size limit
--- is not searched, because its check refuses it. That check measures the stored size. A value that arrives compressed
--- from another table would pass it, so here the text of such a value is measured.
+-- Whether a typical client, one whose numbers are doubles and whose parser accepts at most a hundred levels, can read a
+-- document. An unreadable document would break every client that reads the row. A document above its size limit is not
+-- searched, because the check constraint on its size refuses it. That constraint measures the stored size. A value that
+-- arrives compressed from another table would pass it, so here the text of such a value is measured.
 --
 -- A number may print far longer than it is stored: `0e-16383` takes 12 bytes and prints 16,385 characters. So no number
 -- may be beyond 1e308 or closer to 0 than 1e-308. A zero may have at most 308 decimals and any other number at most
@@ -20,7 +20,8 @@ AS $$
 DECLARE
   size CONSTANT integer := pg_column_size(document);
   printed text;
-  has_short_numbers boolean := false; -- True only if no number has 64 digits before or after its point.
+  -- False also if it is not known yet. A short number has fewer than 64 digits before and after its point.
+  has_only_short_numbers boolean := false;
   decimals integer;
   greatest_number numeric;
   least_number numeric;
@@ -34,15 +35,15 @@ BEGIN
   -- Printing a small document costs less than searching it. A text of 200 characters is too short for a hundred levels.
   IF size <= 4096 THEN
     printed := document::text;
-    has_short_numbers := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
-    IF has_short_numbers AND octet_length(printed) <= 200 THEN
+    has_only_short_numbers := octet_length(printed) <= 8 * max_bytes AND printed !~ '[0-9]{64}';
+    IF has_only_short_numbers AND octet_length(printed) <= 200 THEN
       RETURN true;
     END IF;
   END IF;
   IF jsonb_path_exists(document, '$.**{100}') THEN
     RETURN false;
   END IF;
-  IF has_short_numbers THEN
+  IF has_only_short_numbers THEN
     RETURN true;
   END IF;
   -- The numbers are read as the elements of one array, because one row for each result of the path costs four times as

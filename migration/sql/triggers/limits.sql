@@ -1,12 +1,12 @@
--- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise fifty thousand
--- events in one statement would make all participants of the session wait, and so would a document that a Seer writes
--- to every session that they have ever run.
+-- One statement of the API inserts, changes or deletes at most a hundred rows of a table. Otherwise one INSERT of fifty
+-- thousand events would make all participants of the session wait, and so would one UPDATE that writes a large document
+-- to every session that a Seer has ever run.
 --
 -- `policies/limits.sql` refuses row 101 as it is written. That misses two kinds of statements: one with several writing
 -- parts (`WITH ... INSERT`), each of which is counted separately there, and a deletion that finds all its rows before
 -- it deletes the first. The triggers here count all rows at the end of the statement. Neither count is kept where a
--- caller could change it. Rows that our triggers write as their owner, and rows that are deleted with the row that they
--- belong to, are not counted; the rows that caused this are.
+-- caller could change it. Rows that our triggers write as their owner, and rows that are deleted with their parent row,
+-- are not counted.
 --
 -- These rules apply to the API's roles and to the logins that may assume them, if row security applies to them. The
 -- logins are included because a statement can change its role (`RETURNING set_config('role', 'none', true)`) and then
@@ -29,10 +29,10 @@ BEGIN
 END
 $$;
 
--- Checks the number of rows, and checks the account again: a statement's expressions are evaluated after the policies,
--- and one of them may have closed the account. Another transaction cannot have closed it, because the policies have
--- locked its gate. So the account is checked only if this transaction has changed a gate, which the server's own count
--- of updated rows shows. No caller can reset that count.
+-- Checks the number of rows, and checks the account again: an expression of the statement, evaluated after the
+-- policies, may have closed the account. Another transaction cannot have closed it, because the policies have locked
+-- its gate. So the account is checked only if this transaction has updated a gate, which the server's own count of
+-- updated rows shows. No caller can reset that count.
 CREATE OR REPLACE FUNCTION private.check_written_rows()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -46,7 +46,7 @@ BEGIN
     RETURN NULL;
   END IF;
   IF pg_stat_get_xact_tuples_updated('private.account_gates'::regclass) > 0 THEN
-    PERFORM private.require_account() FROM written_rows LIMIT 1;
+    PERFORM private.require_account() FROM written_rows LIMIT 1; -- No call if no row was written.
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 100) THEN
     PERFORM private.refuse_many_rows(TG_TABLE_NAME);
@@ -63,8 +63,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- This is a separate IF, and not part of the last condition below, because the service lacks EXECUTE on
-  -- `owns_adventure`.
+  -- This is a separate IF, and not part of the last condition below, because the service has no EXECUTE on
+  -- `owns_adventure`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -114,7 +114,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  first_session text;
+  first_session_id text;
 BEGIN
   IF NOT (
     row_security_active(TG_RELID)
@@ -129,11 +129,11 @@ BEGIN
       ERRCODE = 'insufficient_privilege',
       MESSAGE = 'new row violates row-level security policy for table "session_events"';
   END IF;
-  first_session := nullif(current_setting('sparc.session_of_events', true), '');
-  IF first_session IS NULL THEN
-    first_session := set_config('sparc.session_of_events', NEW.session_id::text, true);
+  first_session_id := nullif(current_setting('sparc.session_of_events', true), '');
+  IF first_session_id IS NULL THEN
+    first_session_id := set_config('sparc.session_of_events', NEW.session_id::text, true);
   END IF;
-  IF first_session <> NEW.session_id::text THEN
+  IF first_session_id <> NEW.session_id::text THEN
     PERFORM private.refuse_several_sessions('session_events');
   END IF;
   RETURN NEW;
@@ -148,7 +148,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  counts record;
+  written record;
 BEGIN
   -- The second condition clears the setting, because the next statement may write events of another session. It is
   -- always false, because `set_config` returns the new value, the empty text.
@@ -164,13 +164,13 @@ BEGIN
     PERFORM private.require_account() FROM written_rows LIMIT 1;
   END IF;
   IF EXISTS (SELECT FROM written_rows OFFSET 1) THEN
-    SELECT count(*) AS events, min(session_id::text) <> max(session_id::text) AS has_several_sessions
-    INTO counts
+    SELECT count(*) AS event_count, min(session_id::text) <> max(session_id::text) AS has_several_sessions
+    INTO written
     FROM written_rows;
-    IF counts.events > 100 THEN
+    IF written.event_count > 100 THEN
       PERFORM private.refuse_many_rows('session_events');
     END IF;
-    IF counts.has_several_sessions THEN
+    IF written.has_several_sessions THEN
       PERFORM private.refuse_several_sessions('session_events');
     END IF;
   END IF;
@@ -192,8 +192,8 @@ DO $$
 DECLARE
   limit_trigger record;
 BEGIN
-  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. Where an account
-  -- has at most about a hundred rows, the limit cannot be reached and only the check of the account matters.
+  -- Every table and command of `policies/closed_accounts.sql`, except those that have a trigger above. In a table where
+  -- an account cannot have more than a hundred rows, only the check of the account matters.
   FOR limit_trigger IN
     SELECT *
     FROM (
@@ -203,7 +203,7 @@ BEGIN
         ('limit_updated_rows', 'UPDATE', 'NEW',
           '{users,characters,adventures,creatures,sessions,session_players,tutorial_progress}'),
         ('limit_deleted_rows', 'DELETE', 'OLD', '{characters,adventures}')
-    ) AS limit_triggers (name, command, rows, relations),
+    ) AS limit_triggers (name, command, transition_table, relations),
       unnest(relations::text[]) AS relation
   LOOP
     EXECUTE format(
@@ -211,7 +211,7 @@ BEGIN
          AFTER %s ON public.%I
          REFERENCING %s TABLE AS written_rows
          FOR EACH STATEMENT EXECUTE FUNCTION private.check_written_rows()',
-      limit_trigger.name, limit_trigger.command, limit_trigger.relation, limit_trigger.rows
+      limit_trigger.name, limit_trigger.command, limit_trigger.relation, limit_trigger.transition_table
     );
   END LOOP;
 END

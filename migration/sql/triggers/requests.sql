@@ -8,7 +8,7 @@ IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  columns CONSTANT text[] := (CASE relation
+  request_columns CONSTANT text[] := (CASE relation
     WHEN 'characters' THEN '{user_id,name,class,might,grace,wit,heart,equipment,special_ability}'
     WHEN 'adventures' THEN
       '{creator_id,name,description,thumbnail_url,artwork_url,difficulty,estimated_duration,min_players,max_players,content}'
@@ -21,7 +21,7 @@ BEGIN
   SELECT jsonb_object_agg(key, value)
   INTO request
   FROM jsonb_each(requested_row)
-  WHERE key = ANY (columns);
+  WHERE key = ANY (request_columns);
   RETURN ARRAY[jsonb_hash_extended(request, 0), jsonb_hash_extended(request, 1)];
 END
 $$;
@@ -39,7 +39,7 @@ BEGIN
     DELETE FROM private.requests
     WHERE id = OLD.id
       AND relation = TG_TABLE_NAME;
-  -- An expression of the statement may have deleted the row again, and its digest must not stay.
+  -- If an expression of the statement has already deleted the row again, no digest must stay.
   ELSIF (CASE TG_TABLE_NAME
     WHEN 'characters' THEN EXISTS (SELECT FROM public.characters WHERE id = NEW.id)
     WHEN 'adventures' THEN EXISTS (SELECT FROM public.adventures WHERE id = NEW.id)

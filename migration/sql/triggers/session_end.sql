@@ -1,5 +1,5 @@
 -- What the end of a session changes in other tables: counters of its Seer, its players, their characters and the
--- adventure. If a live session is deleted, it no longer counts either.
+-- adventure. A live session that is deleted no longer counts either.
 
 -- Updates the counters for all sessions that one statement ends. An ended session and its seats no longer count as
 -- live. A completed session counts once for the Seer, once for everyone who had a seat, and once for the adventure; but
@@ -12,111 +12,112 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
-  ended uuid[];
-  counted uuid[];
+  ended_statuses CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
+  ended_session_ids uuid[];
+  -- The completed ones among them, in which somebody besides the Seer had a seat.
+  counted_session_ids uuid[];
   character_ids uuid[];
   user_ids uuid[];
 BEGIN
   SELECT
-    array_agg(after.id),
-    array_agg(after.id) FILTER (
-      WHERE after.status = 'completed'
+    array_agg(new_session.id),
+    array_agg(new_session.id) FILTER (
+      WHERE new_session.status = 'completed'
         AND EXISTS (
           SELECT
           FROM public.session_players AS seat
-          WHERE seat.session_id = after.id
-            AND seat.user_id <> after.seer_id
+          WHERE seat.session_id = new_session.id
+            AND seat.user_id <> new_session.seer_id
         )
     ),
-    array_agg(after.seer_id)
-  INTO ended, counted, user_ids
-  FROM new_sessions AS after
-  JOIN old_sessions AS before ON before.id = after.id
-  WHERE after.status = ANY (final)
-    AND before.status <> ALL (final);
-  IF ended IS NULL THEN
+    array_agg(new_session.seer_id)
+  INTO ended_session_ids, counted_session_ids, user_ids
+  FROM new_sessions AS new_session
+  JOIN old_sessions AS old_session ON old_session.id = new_session.id
+  WHERE new_session.status = ANY (ended_statuses)
+    AND old_session.status <> ALL (ended_statuses);
+  IF ended_session_ids IS NULL THEN
     RETURN NULL;
   END IF;
 
   SELECT array_agg(DISTINCT character_id), user_ids || array_agg(DISTINCT user_id)
   INTO character_ids, user_ids
   FROM public.session_players
-  WHERE session_id = ANY (ended);
+  WHERE session_id = ANY (ended_session_ids);
 
   PERFORM private.lock_rows('characters', character_ids);
   UPDATE public.characters AS character
-  SET live_seats = character.live_seats - played.seats,
-      last_played_at = coalesce(played.last_at, character.last_played_at)
+  SET live_seats = character.live_seats - character_change.ended_seats,
+      last_played_at = coalesce(character_change.last_ended_at, character.last_played_at)
   FROM (
     SELECT
       seat.character_id,
-      count(*) FILTER (WHERE seat.is_active) AS seats,
-      max(session.ended_at) FILTER (WHERE session.id = ANY (counted)) AS last_at
+      count(*) FILTER (WHERE seat.is_active) AS ended_seats,
+      max(session.ended_at) FILTER (WHERE session.id = ANY (counted_session_ids)) AS last_ended_at
     FROM public.session_players AS seat
     JOIN new_sessions AS session ON session.id = seat.session_id
-    WHERE session.id = ANY (ended)
+    WHERE session.id = ANY (ended_session_ids)
     GROUP BY seat.character_id
-  ) AS played
-  WHERE character.id = played.character_id
-    AND (played.seats > 0 OR played.last_at IS NOT NULL);
+  ) AS character_change
+  WHERE character.id = character_change.character_id
+    AND (character_change.ended_seats > 0 OR character_change.last_ended_at IS NOT NULL);
 
   PERFORM FROM public.users WHERE id = ANY (user_ids) ORDER BY id FOR NO KEY UPDATE;
   UPDATE public.users AS profile
-  SET live_seats = profile.live_seats - change.seats,
-      live_sessions = profile.live_sessions - change.sessions,
-      games_played = profile.games_played + change.played,
-      games_run = profile.games_run + change.run
+  SET live_seats = profile.live_seats - user_change.ended_seats,
+      live_sessions = profile.live_sessions - user_change.ended_sessions,
+      games_played = profile.games_played + user_change.played_games,
+      games_run = profile.games_run + user_change.run_games
   FROM (
     SELECT
-      changes.user_id,
-      sum(changes.seats) AS seats,
-      sum(changes.sessions) AS sessions,
-      sum(changes.played) AS played,
-      sum(changes.run) AS run
+      participation.user_id,
+      sum(participation.ended_seats) AS ended_seats,
+      sum(participation.ended_sessions) AS ended_sessions,
+      sum(participation.played_games) AS played_games,
+      sum(participation.run_games) AS run_games
     FROM (
       SELECT
         seat.user_id,
-        seat.is_active::integer AS seats,
-        0 AS sessions,
-        coalesce(seat.session_id = ANY (counted), false)::integer AS played,
-        0 AS run
+        seat.is_active::integer AS ended_seats,
+        0 AS ended_sessions,
+        coalesce(seat.session_id = ANY (counted_session_ids), false)::integer AS played_games,
+        0 AS run_games
       FROM public.session_players AS seat
-      WHERE seat.session_id = ANY (ended)
+      WHERE seat.session_id = ANY (ended_session_ids)
       UNION ALL
-      SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted), false)::integer
+      SELECT session.seer_id, 0, 1, 0, coalesce(session.id = ANY (counted_session_ids), false)::integer
       FROM new_sessions AS session
-      WHERE session.id = ANY (ended)
-    ) AS changes
-    GROUP BY changes.user_id
-  ) AS change
-  WHERE profile.id = change.user_id
-    AND (change.seats > 0 OR change.sessions > 0 OR change.played > 0);
+      WHERE session.id = ANY (ended_session_ids)
+    ) AS participation
+    GROUP BY participation.user_id
+  ) AS user_change
+  WHERE profile.id = user_change.user_id
+    AND (user_change.ended_seats > 0 OR user_change.ended_sessions > 0 OR user_change.played_games > 0);
 
-  IF counted IS NOT NULL THEN
+  IF counted_session_ids IS NOT NULL THEN
     PERFORM
     FROM public.adventures
-    WHERE id IN (SELECT adventure_id FROM new_sessions WHERE id = ANY (counted))
+    WHERE id IN (SELECT adventure_id FROM new_sessions WHERE id = ANY (counted_session_ids))
     ORDER BY id
     FOR NO KEY UPDATE;
     UPDATE public.adventures AS adventure
-    SET times_played = adventure.times_played + played.times
+    SET times_played = adventure.times_played + adventure_change.completed_sessions
     FROM (
-      SELECT adventure_id, count(*) AS times
+      SELECT adventure_id, count(*) AS completed_sessions
       FROM new_sessions
-      WHERE id = ANY (counted)
+      WHERE id = ANY (counted_session_ids)
       GROUP BY adventure_id
-    ) AS played
-    WHERE adventure.id = played.adventure_id;
+    ) AS adventure_change
+    WHERE adventure.id = adventure_change.adventure_id;
   END IF;
   RETURN NULL;
 END
 $$;
 
--- Refuses the service, which must cancel a live session before deleting it. If the tables' owner deletes one directly,
--- this subtracts the session and its seats from the counters, because the trigger of the seats, which are deleted with
--- the session, can no longer see the session. The session is already locked, although it comes after its seats in the
--- lock order. So instead of waiting for another transaction's locks, the deletion fails at once.
+-- Refuses the service, which must cancel a live session before deleting it. If the tables' owner deletes a live
+-- session, this subtracts the session and its seats from the counters. The trigger of the seats, which are deleted with
+-- the session, cannot do so, because it no longer sees the session. The session is already locked, although it comes
+-- after its seats in the lock order. So the deletion fails at once if another transaction has locked one of the rows.
 CREATE OR REPLACE FUNCTION private.release_deleted_session()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -124,7 +125,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  seats public.session_players[];
+  active_seats public.session_players[];
   active_seat public.session_players;
 BEGIN
   IF current_setting('role') = 'service_role' THEN
@@ -135,19 +136,19 @@ BEGIN
       CONSTRAINT = 'session_ended';
   END IF;
   PERFORM FROM public.session_players WHERE session_id = OLD.id FOR UPDATE NOWAIT;
-  seats := ARRAY(
+  active_seats := ARRAY(
     SELECT seat
     FROM public.session_players AS seat
     WHERE seat.session_id = OLD.id
       AND seat.is_active
   );
-  PERFORM FROM public.characters WHERE id IN (SELECT character_id FROM unnest(seats)) FOR NO KEY UPDATE NOWAIT;
+  PERFORM FROM public.characters WHERE id IN (SELECT character_id FROM unnest(active_seats)) FOR NO KEY UPDATE NOWAIT;
   PERFORM
   FROM public.users
   WHERE id = OLD.seer_id
-    OR id IN (SELECT user_id FROM unnest(seats))
+    OR id IN (SELECT user_id FROM unnest(active_seats))
   FOR NO KEY UPDATE NOWAIT;
-  FOREACH active_seat IN ARRAY seats
+  FOREACH active_seat IN ARRAY active_seats
   LOOP
     UPDATE public.characters
     SET live_seats = live_seats - 1

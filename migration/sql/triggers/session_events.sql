@@ -13,7 +13,7 @@ DECLARE
   me CONSTANT uuid := auth.uid();
   is_client_event CONSTANT boolean := starts_with(NEW.event_type, 'client.');
   is_user_event boolean := false;
-  last_event timestamptz;
+  previous_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
     is_user_event := NOT private.is_server();
@@ -23,7 +23,7 @@ BEGIN
     -- an event is refused here. The gate of the account is locked first, in the lock order.
     PERFORM private.lock_gate(me);
     SELECT session.last_event_at
-    INTO last_event
+    INTO previous_event_at
     FROM public.sessions AS session
     WHERE session.id = NEW.session_id
       AND (
@@ -39,8 +39,8 @@ BEGIN
     FOR NO KEY UPDATE OF session;
     -- Row security cannot replace this check, because it uses the statement's snapshot: the caller may have left since
     -- then, or in another part of the statement. Participation may also have changed before the session was locked, so
-    -- it is checked again under the lock. The policy's function is called first, because it gives the reason, if the
-    -- caller may know it.
+    -- it is checked again under the lock. The policy's function, `may_send_event`, is called first, because its error
+    -- states the reason, if the caller may know it.
     IF NOT FOUND OR NOT private.is_seer_or_seated(NEW.session_id) THEN
       PERFORM private.may_send_event(NEW.session_id);
       RAISE EXCEPTION USING
@@ -49,7 +49,7 @@ BEGIN
     END IF;
   ELSE
     SELECT last_event_at
-    INTO last_event
+    INTO previous_event_at
     FROM public.sessions
     WHERE id = NEW.session_id
     FOR NO KEY UPDATE;
@@ -59,9 +59,9 @@ BEGIN
   END IF;
   NEW.seq := nextval('public.session_events_seq_seq');
   NEW.sender_id := me;
-  -- One update a day is enough to recognize an abandoned session. Updating `last_event_at` for each event would write a
-  -- new version of the session's row each time.
-  IF last_event < now() - INTERVAL '1 day' THEN
+  -- One update a day is enough to recognize an abandoned session. Each update of `last_event_at` writes a new version
+  -- of the session's row.
+  IF previous_event_at < now() - INTERVAL '1 day' THEN
     UPDATE public.sessions
     SET last_event_at = now()
     WHERE id = NEW.session_id;
@@ -80,19 +80,19 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  seer uuid;
+  session_seer_id uuid;
 BEGIN
   IF EXISTS (SELECT FROM public.users WHERE id = account AND closed_at IS NOT NULL) THEN
     RETURN 'account_closed';
   END IF;
   SELECT seer_id
-  INTO seer
+  INTO session_seer_id
   FROM public.sessions
   WHERE id = target_session_id;
   IF NOT FOUND THEN
     RETURN 'no_session';
   END IF;
-  IF account IS NULL OR account = seer
+  IF account IS NULL OR account = session_seer_id
     OR EXISTS (
       SELECT
       FROM public.session_players
@@ -184,10 +184,10 @@ BEGIN
 END
 $$;
 
--- Tells a poller whether new events were written, at a cost that does not depend on the number of sessions. A number is
--- drawn before its event is visible. The transaction that draws it has locked the session's row before, and so already
--- has a transaction id. So once no transaction with an id below `next_transaction` is running, each event whose number
--- is at most `drawn` is either visible or was rolled back.
+-- Lets a poller see whether new events were written, at a cost that does not depend on the number of sessions. `drawn`
+-- is the highest number drawn so far. A number is drawn before its event becomes visible, by a transaction that has
+-- already locked the session's row and therefore has a transaction id. So once no transaction with an id below
+-- `next_transaction` is running, each event whose number is at most `drawn` is either visible or was rolled back.
 CREATE OR REPLACE FUNCTION private.event_clock()
 RETURNS TABLE (drawn bigint, oldest_transaction bigint, next_transaction bigint, history text)
 LANGUAGE plpgsql
@@ -196,7 +196,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
+  snapshot_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
 BEGIN
   -- On a standby the sequence shows the last value in the log, which may be up to 32 numbers ahead of those drawn.
   -- There the log position that was replayed serves as `drawn` instead: it grows with every write, and everything
@@ -206,10 +206,14 @@ BEGIN
     SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint, 0::bigint, 0::bigint, NULL::text;
     RETURN;
   END IF;
-  -- `next_transaction` is not the snapshot's xmax, because that follows the last transaction that ended. `age()` counts
-  -- from the last one that began.
+  -- The snapshot's xmax is too low for `next_transaction`: it follows the newest transaction that has ended, and newer
+  -- ones may be running. `age()` counts from the next id that the server will assign.
   RETURN QUERY
-  SELECT last_value, oldest::text::bigint, oldest::text::bigint + age(oldest::xid), private.event_history()
+  SELECT
+    last_value,
+    snapshot_xmin::text::bigint,
+    snapshot_xmin::text::bigint + age(snapshot_xmin::xid),
+    private.event_history()
   FROM public.session_events_seq_seq;
 END
 $$;
@@ -227,7 +231,7 @@ SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 DECLARE
-  deleted integer;
+  deleted_count integer;
 BEGIN
   DELETE FROM public.session_events
   WHERE ctid = ANY (
@@ -247,8 +251,8 @@ BEGIN
       FOR UPDATE SKIP LOCKED
     )
   );
-  GET DIAGNOSTICS deleted = ROW_COUNT;
-  RETURN deleted;
+  GET DIAGNOSTICS deleted_count = ROW_COUNT;
+  RETURN deleted_count;
 END
 $$;
 

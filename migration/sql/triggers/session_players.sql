@@ -53,11 +53,12 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  is_user boolean := NOT private.is_server();
+  is_service CONSTANT boolean := private.is_server();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
-    IF me IS NULL OR NOT is_user THEN
+    -- A user's own gate is locked by the policy (`require_open_account`).
+    IF me IS NULL OR is_service THEN
       PERFORM private.lock_gate(NEW.user_id);
     END IF;
     IF NEW.is_active THEN
@@ -68,7 +69,7 @@ BEGIN
     RETURN NEW;
   END IF;
   IF NEW.character_id <> OLD.character_id
-    AND (NOT is_user OR NEW.user_id = me)
+    AND (is_service OR NEW.user_id = me)
     AND EXISTS (SELECT FROM public.characters WHERE id = NEW.character_id AND user_id <> NEW.user_id)
   THEN
     PERFORM private.refuse_other_players_character();
@@ -81,11 +82,11 @@ BEGIN
     AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.session_id AND status IN ('completed', 'cancelled'))
   THEN
     -- `check_session_capacity` checks this too, but only after it has locked the session. A concurrent transaction that
-    -- archives the session may have locked the session already and wait for this seat. If this statement then waited
-    -- for the session, that would be a deadlock.
+    -- archives the session may already hold that lock and wait for this seat. Waiting for the session would then be a
+    -- deadlock.
     PERFORM private.refuse_seat_after_end();
   END IF;
-  IF is_user AND NEW.user_id <> me
+  IF NOT is_service AND NEW.user_id <> me
     AND (NEW.character_id <> OLD.character_id OR (NEW.is_active AND NOT OLD.is_active))
   THEN
     RAISE EXCEPTION USING
@@ -94,7 +95,7 @@ BEGIN
       TABLE = 'session_players',
       CONSTRAINT = 'own_choice';
   END IF;
-  IF is_user AND NEW.user_id = me AND OLD.removed_at IS NOT NULL
+  IF NOT is_service AND NEW.user_id = me AND OLD.removed_at IS NOT NULL
     AND (NEW.is_active OR NEW.removed_at IS DISTINCT FROM OLD.removed_at)
   THEN
     RAISE EXCEPTION USING
@@ -107,7 +108,7 @@ BEGIN
   -- The database sets the time of a removal. A caller could otherwise write `infinity`, which clients cannot read.
   IF NEW.removed_at IS NOT NULL AND OLD.removed_at IS NULL THEN
     -- A player who sets `removed_at` on their own seat leaves the session, but is not marked as removed.
-    NEW.removed_at := CASE WHEN is_user AND NEW.user_id = me THEN NULL ELSE now() END;
+    NEW.removed_at := CASE WHEN NOT is_service AND NEW.user_id = me THEN NULL ELSE now() END;
     NEW.is_active := false;
   ELSIF NEW.removed_at IS NOT NULL THEN
     NEW.removed_at := CASE WHEN NEW.is_active THEN NULL ELSE OLD.removed_at END;
@@ -155,8 +156,8 @@ $$;
 
 -- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has started or
 -- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
--- players who joined or left. Sessions are locked first (by `lock_rows`), then characters and then profiles, each in
--- the order of their keys.
+-- players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the characters, and then
+-- the profiles. Characters and profiles are locked in the order of their keys.
 CREATE OR REPLACE FUNCTION private.check_session_capacity()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -164,9 +165,9 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  final CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
+  ended_statuses CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
   -- Parallel arrays with one element for each seat that was given up (-1) or taken (+1). A seat whose character changes
-  -- has two: -1 with the old character and +1 with the new one.
+  -- has two elements: -1 with the old character and +1 with the new one.
   session_ids uuid[];
   user_ids uuid[];
   character_ids uuid[];
@@ -190,21 +191,21 @@ BEGIN
     FROM old_seats
     WHERE is_active;
   ELSE
-    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(seats)
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(net_change)
     INTO session_ids, user_ids, character_ids, seat_changes
     FROM (
-      SELECT session_id, user_id, character_id, sum(seats)::integer AS seats
+      SELECT session_id, user_id, character_id, sum(seat_change)::integer AS net_change
       FROM (
-        SELECT session_id, user_id, character_id, -1 AS seats FROM old_seats WHERE is_active
+        SELECT session_id, user_id, character_id, -1 AS seat_change FROM old_seats WHERE is_active
         UNION ALL
         SELECT session_id, user_id, character_id, 1 FROM new_seats WHERE is_active
-      ) AS both_sides
+      ) AS old_and_new_seats
       GROUP BY session_id, user_id, character_id
-      HAVING sum(seats) <> 0
+      HAVING sum(seat_change) <> 0
     ) AS changed;
     -- A player who has left can choose another character without taking the seat. `prepare_seat` has checked that the
-    -- session has not ended, but at REPEATABLE READ perhaps in an old snapshot. Locking the session then fails with a
-    -- serialization error if the session has changed since.
+    -- session has not ended, but at REPEATABLE READ perhaps in an old snapshot. If the session has changed since,
+    -- locking it fails with a serialization error.
     PERFORM private.lock_rows(
       'sessions',
       ARRAY(
@@ -235,12 +236,15 @@ BEGIN
 
   PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed (id)));
   FOR session_change IN
-    SELECT session_id, sum(seats)::integer AS seats, bool_or(swapped) AS swaps_character
+    SELECT
+      session_id,
+      sum(seat_change)::integer AS net_change,
+      bool_or(is_character_changed) AS is_any_character_changed
     FROM (
-      SELECT session_id, user_id, sum(seats) AS seats, count(*) > 1 AS swapped
-      FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seats)
+      SELECT session_id, user_id, sum(seat_change) AS seat_change, count(*) > 1 AS is_character_changed
+      FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
       GROUP BY session_id, user_id
-    ) AS players
+    ) AS changed_seats
     GROUP BY session_id
     ORDER BY session_id
   LOOP
@@ -249,37 +253,43 @@ BEGIN
     FROM public.sessions
     WHERE id = session_change.session_id;
     CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
-    IF current_session.status = ANY (final) AND TG_OP <> 'DELETE' THEN
+    IF current_session.status = ANY (ended_statuses) AND TG_OP <> 'DELETE' THEN
       PERFORM private.refuse_seat_after_end();
     END IF;
-    -- Row security was evaluated on the statement's snapshot. The session is locked only now, and may have changed
-    -- since.
+    -- Row security was evaluated on the statement's snapshot, before the session was locked. The session may have
+    -- changed since.
     IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
-    IF session_change.swaps_character AND current_session.status NOT IN ('waiting', 'starting_soon') AND TG_OP <> 'DELETE' THEN
+    IF session_change.is_any_character_changed
+      AND current_session.status NOT IN ('waiting', 'starting_soon')
+      AND TG_OP <> 'DELETE'
+    THEN
       PERFORM private.refuse_seat_after_start();
     END IF;
-    IF session_change.seats > 0 AND current_session.seats_taken + session_change.seats > current_session.max_players THEN
+    IF session_change.net_change > 0
+      AND current_session.seats_taken + session_change.net_change > current_session.max_players
+    THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP002',
         MESSAGE = 'Session is full',
         TABLE = 'session_players',
         CONSTRAINT = 'session_capacity';
     END IF;
-    IF session_change.seats <> 0 THEN
+    IF session_change.net_change <> 0 THEN
       UPDATE public.sessions
-      SET seats_taken = seats_taken + session_change.seats
+      SET seats_taken = seats_taken + session_change.net_change
       WHERE id = session_change.session_id;
     END IF;
-    IF current_session.status <> ALL (final) THEN
+    IF current_session.status <> ALL (ended_statuses) THEN
       live_session_ids := live_session_ids || session_change.session_id;
     END IF;
   END LOOP;
 
   FOR character_change IN
-    SELECT character_id, user_id, sum(seats)::integer AS seats
-    FROM unnest(session_ids, user_ids, character_ids, seat_changes) AS changed (session_id, user_id, character_id, seats)
+    SELECT character_id, user_id, sum(seat_change)::integer AS net_change
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes)
+      AS changed (session_id, user_id, character_id, seat_change)
     WHERE session_id = ANY (live_session_ids)
     GROUP BY character_id, user_id
     ORDER BY character_id
@@ -290,10 +300,10 @@ BEGIN
     WHERE id = character_change.character_id
     FOR NO KEY UPDATE;
     CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
-    IF character_change.seats > 0 AND current_character.user_id <> character_change.user_id THEN
+    IF character_change.net_change > 0 AND current_character.user_id <> character_change.user_id THEN
       PERFORM private.refuse_other_players_character();
     END IF;
-    IF character_change.seats > 0 AND current_character.retired_at IS NOT NULL THEN
+    IF character_change.net_change > 0 AND current_character.retired_at IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'SP007',
         MESSAGE = 'A retired character cannot take a seat',
@@ -301,25 +311,25 @@ BEGIN
         CONSTRAINT = 'living_character';
     END IF;
     UPDATE public.characters
-    SET live_seats = live_seats + character_change.seats
+    SET live_seats = live_seats + character_change.net_change
     WHERE id = character_change.character_id;
   END LOOP;
 
   FOR player_change IN
-    SELECT user_id, sum(seats)::integer AS seats
-    FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seats)
+    SELECT user_id, sum(seat_change)::integer AS net_change
+    FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
     WHERE session_id = ANY (live_session_ids)
     GROUP BY user_id
-    HAVING sum(seats) <> 0
+    HAVING sum(seat_change) <> 0
     ORDER BY user_id
   LOOP
-    PERFORM private.count_for_account(player_change.user_id, seats => player_change.seats);
+    PERFORM private.count_for_account(player_change.user_id, seats => player_change.net_change);
   END LOOP;
 
   INSERT INTO public.session_events (session_id, event_type, payload)
   SELECT
     seat.session_id,
-    CASE WHEN seat.seats > 0 THEN 'player_joined' ELSE 'player_left' END,
+    CASE WHEN seat.net_change > 0 THEN 'player_joined' ELSE 'player_left' END,
     jsonb_build_object(
       'user_id', seat.user_id,
       'display_name', profile.display_name,
@@ -331,11 +341,13 @@ BEGIN
       'max_players', session.max_players
     )
   FROM (
-    -- A change of character is neither joining nor leaving.
-    SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seats) AS seats
-    FROM unnest(session_ids, user_ids, character_ids, seat_changes) AS changed (session_id, user_id, character_id, seats)
+    -- A change of character is neither joining nor leaving: its net change is 0. Every other seat has one character, so
+    -- `max` returns it.
+    SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seat_change) AS net_change
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes)
+      AS changed (session_id, user_id, character_id, seat_change)
     GROUP BY session_id, user_id
-    HAVING sum(seats) <> 0
+    HAVING sum(seat_change) <> 0
   ) AS seat
   JOIN public.sessions AS session ON session.id = seat.session_id
   JOIN public.users AS profile ON profile.id = seat.user_id
@@ -345,19 +357,19 @@ BEGIN
 END
 $$;
 
--- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot. Since then
--- `enforce_session_capacity` has locked the sessions, and one of them may have become private before that. This does
--- not apply to a seat taken by code: `private.join_by_code` runs as the owner of the schema, to whom row security does
--- not apply, and checks the code again itself.
+-- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot, before
+-- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is taken
+-- by code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security does not
+-- apply, and checks the code again itself.
 CREATE OR REPLACE FUNCTION private.recheck_new_seats()
 RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- As in `limits.sql`, this also holds for a login that can assume a role of the API, because a function in its
-  -- statement can change the role. This condition is a separate IF, because in one expression with the next the service
-  -- would need EXECUTE on `may_take_seat`.
+  -- As in `limits.sql`, the check also applies to a login that can assume a role of the API, because a function in its
+  -- statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
+  -- `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
   IF NOT (
     row_security_active(TG_RELID)
     AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))

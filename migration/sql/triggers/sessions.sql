@@ -1,9 +1,9 @@
 -- What belongs to a session itself: its code, its adventure, its planned start, the transitions of its status, and its
 -- events.
 
--- Returns an unused code of six characters that people do not confuse, from the cryptographic random source. It runs as
--- its owner, so that the code is unused among all sessions, not only those that the caller sees. If two callers draw
--- the same code at once, the unique constraint refuses one of them.
+-- Returns an unused code of six random characters that are hard to confuse. It runs as its owner, so that the code is
+-- unused among all sessions, not only those that the caller sees. If two callers draw the same code at once, the unique
+-- constraint refuses one of them.
 CREATE OR REPLACE FUNCTION private.draw_session_code()
 RETURNS text
 LANGUAGE plpgsql
@@ -40,8 +40,8 @@ END
 $$;
 
 -- Refuses an adventure that the Seer may not use, and an id that another Seer's session has. It refuses only callers
--- who may create the session; for all others row security refuses the row. So a hidden draft and an adventure that does
--- not exist get the same answer.
+-- who may create the session; for all others row security refuses the row. So callers get the same answer for a hidden
+-- draft as for an adventure that does not exist.
 CREATE OR REPLACE FUNCTION private.check_session_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -49,22 +49,26 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  is_user boolean := NOT private.is_server();
+  is_service CONSTANT boolean := private.is_server();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
-  IF is_user AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
+  IF NOT is_service AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
     RETURN NEW;
   END IF;
-  IF is_user AND TG_OP = 'INSERT' AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.id AND seer_id <> NEW.seer_id) THEN
+  IF NOT is_service
+    AND TG_OP = 'INSERT'
+    AND EXISTS (SELECT FROM public.sessions WHERE id = NEW.id AND seer_id <> NEW.seer_id)
+  THEN
     PERFORM private.refuse_used_id('sessions');
   END IF;
+  -- If the service names an adventure that does not exist, the foreign key refuses the row.
   IF NOT EXISTS (
     SELECT
     FROM public.adventures AS adventure
     WHERE adventure.id = NEW.adventure_id
       AND (adventure.status = 'published' OR adventure.creator_id = NEW.seer_id)
   )
-    AND (is_user OR EXISTS (SELECT FROM public.adventures WHERE id = NEW.adventure_id))
+    AND (NOT is_service OR EXISTS (SELECT FROM public.adventures WHERE id = NEW.adventure_id))
   THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP009',
@@ -76,8 +80,8 @@ BEGIN
 END
 $$;
 
--- Refuses a planned start in the past, with an hour of grace, when a user writes it, because the lobby should list
--- sessions that can still be joined. The other columns of a late session can be edited.
+-- Refuses a planned start that is more than an hour ago (the trigger's WHEN compares the time) if a user writes it,
+-- because the lobby should list sessions that can still be joined. The other columns of a late session can be edited.
 CREATE OR REPLACE FUNCTION private.check_schedule()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -102,9 +106,10 @@ $$;
 
 -- Refuses the id of an archived session, enforces the limit of twenty live sessions per Seer, and checks the adventure
 -- again, because it may have been unpublished since the caller's snapshot. At READ COMMITTED a plain query sees that.
--- At higher levels only a lock does: it fails if the row has changed since the snapshot. The lock is released at once,
--- by rolling back the block that takes it. Otherwise two accounts that keep creating sessions of the adventure in
--- overlapping transactions could make its creator, or the completion of another session, wait for ever.
+-- At higher isolation levels the row must be locked: the lock fails if the row has changed since the snapshot. The lock
+-- is released at once, by rolling back the block that takes it. Otherwise two accounts that keep creating sessions of
+-- the adventure in overlapping transactions could make its creator, or the completion of another session, wait for
+-- ever.
 CREATE OR REPLACE FUNCTION private.check_session_limit()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -176,6 +181,7 @@ BEGIN
         TABLE = 'sessions',
         CONSTRAINT = 'session_status_transition';
     END IF;
+    -- For the API's roles and the logins that may assume them, as in `limits.sql`.
     IF OLD.status IN ('completed', 'cancelled')
       AND row_security_active(TG_RELID)
       AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
@@ -231,9 +237,10 @@ BEGIN
 END
 $$;
 
--- Restores all heroic saves when a new encounter begins. It skips a seat whose player is just leaving: that transaction
--- has locked the seat and waits for this session, so waiting for it would be a deadlock. A skipped seat is still
--- correct, because its save was counted for the previous encounter, and `claim_heroic_save` compares the encounters.
+-- Restores all heroic saves when a new encounter begins. It skips a seat whose player is just leaving: the player's
+-- transaction has locked the seat and waits for this session, so waiting for the seat would be a deadlock. A skipped
+-- seat is still correct, because its save was counted for the previous encounter, and `claim_heroic_save` compares the
+-- encounters.
 CREATE OR REPLACE FUNCTION private.give_heroic_saves_back()
 RETURNS trigger
 LANGUAGE plpgsql

@@ -23,8 +23,8 @@
 -- in the profiles of all who played it, and equal times in these profiles would reveal who they are.
 --
 -- Each edit sets a later time than the one before, so that a reader who finds the same time knows that the row is
--- unchanged. `now()` alone is not enough, because several transactions can have the same one, for example those that
--- arrive in one message.
+-- unchanged. `now()` alone is not enough, because several transactions can have the same time, for example those that
+-- one simple-query message contains.
 CREATE OR REPLACE FUNCTION private.touch_updated_at()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -85,10 +85,10 @@ BEGIN
 END
 $$;
 
--- Returns true, or raises an error if the caller's account is closed or does not exist. It locks the account's gate,
--- which keeps the answer true until the end of the transaction: closing the account locks the gate too, so a write
--- waits here while the account is being closed. The gate is the first lock of both, so neither waits for it while
--- holding another lock.
+-- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
+-- account's gate, so the account stays open until the end of the transaction: closing the account locks the gate too,
+-- so a write waits here while the account is being closed. Writes and closings lock the gate first, so neither waits
+-- for it while holding another lock.
 --
 -- The lock is exclusive, so the transactions in which one account writes run one after the other, and those that come
 -- after a closing queue behind it. If the lock were shared, a user with two connections could keep shared locks on
@@ -110,7 +110,7 @@ BEGIN
   WHERE account_id = auth.uid()
   FOR NO KEY UPDATE;
   IF is_account_open IS NOT TRUE AND NOT private.is_server() THEN
-    PERFORM private.require_account();
+    PERFORM private.require_account(); -- Raises the error.
   END IF;
   RETURN true;
 END
@@ -218,7 +218,7 @@ END
 $$;
 
 -- Raises the error of a refused policy, with a reason and the name of the rule. If the caller's account is closed or
--- does not exist, it raises that error instead.
+-- does not exist, it raises the error for that instead.
 CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
 RETURNS void
 LANGUAGE plpgsql
@@ -323,9 +323,10 @@ $$;
 
 -- Locks rows of `sessions` or `characters`. It tries not to wait for one row while it holds another, because a Seer's
 -- UPDATE of sessions and an owner's UPDATE of characters lock several rows in scan order. So each attempt waits for one
--- row that was busy, holding none of the others, and then locks all of them if they are free. Writers who keep many
--- rows busy could make every attempt fail. So after four attempts it locks the rows in key order, and waits for each
--- while it holds those before it. That may deadlock with such an UPDATE; the server then ends one of the two.
+-- row that the attempt before found busy, while it holds none of the others. Then it locks all of them if they are
+-- free. Writers who keep many rows busy could make every attempt fail. So after four attempts it locks the rows in key
+-- order, and waits for each while it holds those before it. That may deadlock with such an UPDATE; the server then ends
+-- one of the two transactions.
 CREATE OR REPLACE FUNCTION private.lock_rows(relation text, keys uuid[])
 RETURNS void
 LANGUAGE plpgsql
@@ -333,24 +334,24 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  lock_all CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
-  list_busy CONSTANT text := format(
+  lock_sql CONSTANT text := format('SELECT FROM public.%I WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE', relation);
+  first_busy_sql CONSTANT text := format(
     'WITH free AS (SELECT id FROM public.%1$I WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
      SELECT id FROM public.%1$I WHERE id = ANY ($1) EXCEPT SELECT id FROM free ORDER BY id LIMIT 1',
     relation
   );
-  busy uuid;
+  busy_id uuid;
   is_waiting boolean;
 BEGIN
   FOR attempt IN 1 .. 4
   LOOP
-    EXIT WHEN cardinality(keys) = 1;
+    EXIT WHEN cardinality(keys) = 1; -- A single row is locked below.
     BEGIN
       is_waiting := true;
-      EXECUTE lock_all USING ARRAY[busy];
+      EXECUTE lock_sql USING ARRAY[busy_id];
       is_waiting := false;
-      EXECUTE list_busy INTO busy USING keys;
-      IF busy IS NULL THEN
+      EXECUTE first_busy_sql INTO busy_id USING keys;
+      IF busy_id IS NULL THEN
         RETURN;
       END IF;
       RAISE lock_not_available; -- Releases the locks of this attempt.
@@ -361,14 +362,14 @@ BEGIN
         END IF;
     END;
   END LOOP;
-  EXECUTE lock_all USING keys;
+  EXECUTE lock_sql USING keys;
 END
 $$;
 
 -- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
 -- player whom the Seer removed no longer takes part; otherwise they could read the new code and watch the game. A
 -- policy that compares with this array computes it once per query and can use an index. A subquery in the policy would
--- instead read the whole other table into a hash.
+-- instead read the whole other table into a hash table.
 CREATE OR REPLACE FUNCTION private.my_session_ids()
 RETURNS uuid[]
 LANGUAGE plpgsql

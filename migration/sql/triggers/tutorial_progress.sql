@@ -18,9 +18,9 @@ BEGIN
 END
 $$;
 
--- Derives the completed steps from the current step. This trigger only fills in values, because an upsert calls it for
--- the row that it would insert and again for the row that it then updates. `check_tutorial_step` checks the order, in
--- the row that was written.
+-- Derives the completed steps from the current step. It checks no order, because an upsert calls it for the row that it
+-- would insert and again for the row that it then updates. `check_tutorial_step` checks the order in the row that was
+-- written.
 CREATE OR REPLACE FUNCTION private.prepare_tutorial_step()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -38,7 +38,10 @@ BEGIN
   END IF;
   -- A step that belongs to only one path chooses that path.
   IF NEW.path IS NULL AND NEW.current_step <> 'welcome' THEN
-    NEW.path := CASE WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer' ELSE 'player' END::public.tutorial_path;
+    NEW.path := CASE
+      WHEN NEW.current_step = ANY (private.tutorial_steps('seer')) THEN 'seer'
+      ELSE 'player'
+    END::public.tutorial_path;
   END IF;
   steps := private.tutorial_steps(NEW.path);
   step_number := array_position(steps, NEW.current_step);
@@ -47,7 +50,7 @@ BEGIN
   IF TG_OP = 'UPDATE' AND step_number = 1 AND OLD.current_step <> 'welcome' THEN
     NEW.completed_steps := '{}';
     NEW.completed_at := NULL;
-    NEW.skipped := NEW.skipped AND NOT OLD.skipped;
+    NEW.skipped := NEW.skipped AND NOT OLD.skipped; -- Stays true only if it was false before.
     RETURN NEW;
   END IF;
   IF private.is_server() THEN
@@ -57,6 +60,7 @@ BEGIN
   IF NEW.completed_at IS NOT NULL THEN
     NEW.completed_at := coalesce(CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_at END, now());
   END IF;
+  -- If the statement leaves `completed_steps` as it was, it is derived, unless it already includes the current step.
   expected_steps := CASE WHEN NEW.completed_at IS NULL THEN steps[:step_number - 1] ELSE steps END;
   IF NEW.completed_steps = (CASE WHEN TG_OP = 'UPDATE' THEN OLD.completed_steps ELSE '{}' END)
     AND NEW.completed_steps <> steps[:step_number]
@@ -77,18 +81,18 @@ AS $$
 DECLARE
   steps CONSTANT text[] := private.tutorial_steps(NEW.path);
   step_number CONSTANT integer := array_position(steps, NEW.current_step);
-  step_number_before integer := 1;
+  previous_step_number integer := 1;
 BEGIN
   IF private.is_server() THEN
     RETURN NULL;
   END IF;
   IF TG_OP = 'UPDATE' THEN
-    step_number_before := array_position(steps, OLD.current_step);
+    previous_step_number := array_position(steps, OLD.current_step);
     IF step_number = 1 AND NEW.completed_at IS NULL AND NEW.completed_steps = '{}' THEN
       RETURN NULL;
     END IF;
   END IF;
-  IF step_number BETWEEN step_number_before AND step_number_before + 1
+  IF step_number BETWEEN previous_step_number AND previous_step_number + 1
     AND (NEW.completed_at IS NULL OR (NEW.path IS NOT NULL AND step_number = cardinality(steps)))
     -- All earlier steps must be completed. The current one may be; no later one may.
     AND (

@@ -23,8 +23,9 @@ BEGIN
 END
 $$;
 
--- Returns the e-mail address to store for an account: its own, or its reserved address if it has none. Only this schema
--- assigns addresses in the reserved domains, so an account with such an address counts as one without.
+-- Returns the e-mail address to store for an account: its own, or its reserved address `<id>@no-email.invalid` if it
+-- has none. Only this schema assigns addresses in the reserved domains (`no-email.invalid`, `deleted.invalid`), so an
+-- account with such an address counts as one without an address.
 CREATE OR REPLACE FUNCTION private.kept_email(account uuid, address text)
 RETURNS text
 LANGUAGE plpgsql
@@ -39,9 +40,9 @@ BEGIN
 END
 $$;
 
--- Inserts a profile and returns whether it did. It does not if the id or the e-mail address is in use. Another
--- transaction may be giving up the address, because it closes an account, and may stay open; this waits for it no
--- longer than a second, and then returns false.
+-- Inserts a profile unless the id or the e-mail address is in use, and returns whether it was inserted. A transaction
+-- that closes another account may be giving up the address, and may stay open. This function waits for that transaction
+-- no longer than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.insert_profile_in_time(account uuid, address text, name text, avatar text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -61,9 +62,9 @@ END
 $$;
 
 -- Creates a profile. This must never fail, because the sign-up would fail with it. An account without an e-mail
--- address, or with one that another account has (single sign-on allows that), gets its reserved address. If another
--- sign-up with the same address is in progress, ON CONFLICT waits for it. If the id already has a profile, the account
--- gets that profile back, with its history.
+-- address, or with one that another account has (single sign-on allows that), gets its reserved address
+-- (`kept_email`). If another sign-up with the same address is in progress, ON CONFLICT waits for it. If the id already
+-- has a profile, the account gets that profile back, with its history.
 CREATE OR REPLACE FUNCTION private.create_profile(account uuid, account_email text, metadata jsonb)
 RETURNS void
 LANGUAGE plpgsql
@@ -73,7 +74,7 @@ AS $$
 DECLARE
   address text := private.kept_email(account, account_email);
   reserved_email CONSTANT text := account || '@no-email.invalid';
-  -- The first usable name: from the platform's metadata, else the local part of the e-mail address.
+  -- The first usable name: from the platform's metadata, or else the local part of the e-mail address.
   name text := coalesce(
     private.clean_name(metadata -> 'display_name'),
     private.clean_name(metadata -> 'full_name'),
@@ -83,8 +84,8 @@ DECLARE
   );
   avatar text := coalesce(private.web_address(metadata -> 'avatar_url'), private.web_address(metadata -> 'picture'));
 BEGIN
-  -- Waits here, without a time limit, for a transaction that locks a whole table, for example to create an index. The
-  -- time limit of `insert_profile_in_time` is not meant for that.
+  -- Another transaction may have locked a whole table, for example to create an index. This waits for it without a time
+  -- limit; the limit of `insert_profile_in_time` would be too short.
   LOCK TABLE public.users, private.account_gates IN ROW EXCLUSIVE MODE;
   IF private.insert_profile_in_time(account, address, name, avatar) THEN
     RETURN;
@@ -118,16 +119,19 @@ IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF jsonb_typeof(value) = 'string' AND char_length(value #>> '{}') <= 2000 AND value #>> '{}' ~* '^https?://[^\s/]\S*$' THEN
+  IF jsonb_typeof(value) = 'string'
+    AND char_length(value #>> '{}') <= 2000
+    AND value #>> '{}' ~* '^https?://[^\s/]\S*$'
+  THEN
     RETURN value #>> '{}';
   END IF;
   RETURN NULL;
 END
 $$;
 
--- Stores an e-mail address in a profile. Returns false if another profile has the address. Another transaction may be
--- giving up the address, because it closes an account, and may stay open; this waits for it no longer than a second,
--- and then returns false.
+-- Stores an e-mail address in a profile. Returns false if another profile has the address. A transaction that closes
+-- another account may be giving up the address, and may stay open. This function waits for that transaction no longer
+-- than a second, and then returns false.
 CREATE OR REPLACE FUNCTION private.set_email_in_time(account uuid, address text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -157,9 +161,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- The e-mail address is a key, so its change waits for transactions whose foreign keys have locked the profile. Such
-  -- a transaction may then update the profile's counters, and would wait for this change: a deadlock. Locking the gate
-  -- first avoids it. The profile is locked before `set_email_in_time` is called, so that its time limit covers only the
-  -- wait for the address.
+  -- a transaction may then update the profile's counters and wait for this change, which would be a deadlock. Locking
+  -- the gate first avoids it. The profile is locked before `set_email_in_time` is called, so that the time limit covers
+  -- only the wait for the address.
   PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
   PERFORM FROM public.users WHERE id = account FOR UPDATE;
   IF NOT private.set_email_in_time(account, private.kept_email(account, address)) THEN
@@ -171,6 +175,7 @@ BEGIN
 END
 $$;
 
+-- The platform sets `deleted_at` when it deletes an account softly, that is, keeps the row.
 CREATE OR REPLACE FUNCTION private.handle_new_user()
 RETURNS trigger
 LANGUAGE plpgsql
