@@ -59,7 +59,8 @@ SELECT id, closed_at IS NULL
 FROM public.users
 ON CONFLICT DO NOTHING";
 
-const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
+/// The roles to which default privileges may have granted something.
+pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
@@ -140,7 +141,7 @@ pub(crate) fn revoke_defaults_sql(created: &[Statement]) -> String {
     for statement in created {
         match &statement.target {
             Target::Function(name) => functions.push(format!("'{name}'")),
-            Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {API_ROLES};\n")),
+            Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {PUBLIC_AND_API_ROLES};\n")),
             _ => {}
         }
     }
@@ -158,7 +159,7 @@ BEGIN
       {}
     )
   LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {API_ROLES}', created_function);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {PUBLIC_AND_API_ROLES}', created_function);
   END LOOP;
 END
 $$",
@@ -195,7 +196,7 @@ fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String>
     let manifest = manifest::committed();
     let mut sql = Vec::new();
     for object in manifest.keys().filter(|object| is_selected(object)) {
-        sql.push(format!("REVOKE ALL ON {object} FROM {API_ROLES}"));
+        sql.push(format!("REVOKE ALL ON {object} FROM {PUBLIC_AND_API_ROLES}"));
         let start = format!("grant on {object} to ");
         let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&start)?, privileges)));
         sql.extend(grants.map(|(role, privileges)| format!("GRANT {privileges} ON {object} TO {role}")));
