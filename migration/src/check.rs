@@ -127,7 +127,8 @@ impl State {
         }
         let found = self.found_by_name();
         let renames = renames::find(self);
-        // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor new.
+        // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor
+        // new.
         let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
         let is_affected_by_rename = |object: &str| {
             if private_schema_was_renamed {
@@ -140,8 +141,8 @@ impl State {
                 [&rename.object, &rename.renamed_to].iter().any(|name| name.strip_prefix("table ") == Some(table))
             })
         };
-        // The database prints definitions that refer to a renamed table or type with its new name. They are correct once
-        // the old name is restored.
+        // The database prints definitions that refer to a renamed table or type with its new name. They are correct
+        // once the old name is restored.
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
@@ -187,8 +188,8 @@ impl State {
         report
     }
 
-    /// Returns the definitions of the database's objects. Those of the jobs are taken from the file that schedules them,
-    /// because the database may lack `pg_cron`.
+    /// Returns the definitions of the database's objects. Those of the jobs are taken from the file that schedules
+    /// them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
         let mut definitions: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();

@@ -5,9 +5,12 @@ use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
 /// The SQLSTATE of a statement that waited longer than `lock_timeout`.
 pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// SQLSTATEs of a connection whose pooler keeps no prepared statements: a statement with that name exists already
-/// (`duplicate_prepared_statement`), or does not exist (`invalid_sql_statement_name`).
+/// The SQLSTATE of a PREPARE whose name is already in use on the server connection. Another client of the pooler may
+/// have left it there.
 const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+
+/// The SQLSTATE of the execution of a prepared statement that the server connection does not have. The pooler may have
+/// switched to another connection.
 const INVALID_SQL_STATEMENT_NAME: &str = "26000";
 
 /// The SQLSTATE of a write on a standby or in a read-only transaction.
@@ -27,8 +30,8 @@ pub fn operator_message(error: &DbErr) -> String {
                 .to_owned()
         }
         Some(LOCK_NOT_AVAILABLE) => {
-            "Another database session holds a lock that this command needs: end its transaction, and run \
-                          the command again; nothing was changed."
+            "Another database session holds a lock that this command needs: end its transaction, and run the command \
+             again; nothing was changed."
                 .to_owned()
         }
         // insufficient_privilege

@@ -1,6 +1,6 @@
 //! The program's record of what it did in a database, in `private.sparc_record` and `public.sparc_migrations`. An
-//! operator may have changed these tables by hand. `check` must report such a change, so reading a changed table must not
-//! fail.
+//! operator may have changed these tables by hand. `check` must report such a change, so reading a changed table must
+//! not fail.
 
 use std::collections::BTreeSet;
 

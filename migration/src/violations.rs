@@ -1,5 +1,5 @@
-//! Finds the rows because of which a constraint, a unique index or NOT NULL cannot be restored. The error contains their
-//! number and the keys of the first ones, but no other values, because these may be personal data.
+//! Finds the rows because of which a constraint, a unique index or NOT NULL cannot be restored. The error contains
+//! their number and the keys of the first ones, but never other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 

@@ -208,8 +208,8 @@ impl Plan {
         }
     }
 
-    /// Adds to the missing objects the privileges that the repairs remove: an object that is created again has none, and
-    /// a change of the owner removes those of the old owner.
+    /// Adds to the missing objects the privileges that the repairs remove: an object that is created again has none,
+    /// and a change of the owner removes those of the old owner.
     fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
             // The manifest has the privileges on views as those on tables (`grant on table`).
@@ -312,15 +312,15 @@ fn is_unrepairable(difference: &Difference) -> bool {
 fn unrepairable_reason(difference: &Difference) -> String {
     match manifest::kind(&difference.object) {
         "type" => format!(
-            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create it \
-             with the values of the manifest, and change the columns to it)"
+            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create \
+             it with the values of the manifest, and change the columns to it)"
         ),
         _ => difference.to_string(),
     }
 }
 
-/// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the first
-/// arm either hold rows, and are never dropped, or are restored without a DROP.
+/// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the
+/// first arm either hold rows, and are never dropped, or are restored without a DROP.
 fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
@@ -358,8 +358,8 @@ fn drop_statement(found: &CatalogObject) -> String {
     }
 }
 
-/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other policies,
-/// and all triggers, are dropped with the tables and functions.
+/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other
+/// policies, and all triggers, are dropped with the tables and functions.
 pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {

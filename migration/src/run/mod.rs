@@ -71,8 +71,8 @@ fn settings_and_lock_sql() -> String {
     )
 }
 
-/// Maximum number of rounds in which names are restored: the first for PostgreSQL schemas, the second for the objects in
-/// them, the third for columns, and the last, which finds that no object has a wrong name.
+/// Maximum number of rounds in which names are restored: the first for PostgreSQL schemas, the second for the objects
+/// in them, the third for columns, and the last, which finds that no object has a wrong name.
 const MAX_RENAME_ROUNDS: usize = 4;
 
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
@@ -229,8 +229,8 @@ async fn restore_names(
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already, was written by a newer version (whose
-/// schema is the same, because nothing differs), or is not readable.
+/// Records this program's version and objects, unless the record has them already, was written by a newer version
+/// (whose schema is the same, because nothing differs), or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
     let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
         && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
