@@ -43,8 +43,8 @@ const FILES: [&str; 31] = [
     include_str!("../sql/policies/functions.sql"),
 ];
 
-/// SQL that adds four tables to the publication `supabase_realtime`. It runs once; afterwards the operator decides
-/// which tables the publication has.
+/// SQL that adds four tables to the publication `supabase_realtime`. It runs again only if the publication is missing,
+/// because the operator may remove tables from the publication.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
 /// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when they run.
