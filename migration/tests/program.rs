@@ -93,6 +93,7 @@ async fn table_count(db: &DatabaseConnection) -> i64 {
     scalar(db, sql).await
 }
 
+/// `generate` has a test of its own, below.
 #[tokio::test]
 async fn each_command_works_and_the_help_lists_it() {
     let (database, db) = empty_database().await;
@@ -244,7 +245,7 @@ async fn a_server_that_is_not_running_is_reported_at_once() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_reported() {
-    // Accepts connections (in the kernel), but never answers.
+    // The kernel accepts connections to this port, but nothing answers on them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let message = expect_error(&["up"], Some(&format!("postgres://a:hunter2@127.0.0.1:{port}/db")));
@@ -330,7 +331,7 @@ async fn eight_concurrent_programs_succeed_and_one_migrates() {
 
 #[tokio::test]
 async fn after_the_program_is_killed_the_next_up_completes() {
-    // Different moments, of which some are during the migration.
+    // Kills the program after 0, 8, 16 ms and so on.
     for milliseconds in (0..120).step_by(8) {
         let (database, db) = empty_database().await;
         let mut child = program_command(&["up"], Some(database.url())).stdout(Stdio::null()).spawn().unwrap();
