@@ -1,6 +1,6 @@
 -- Lists every rule of the schema: its kind, its name, and a statement that removes it or loosens it by one.
 WITH our_tables AS (
-  -- As regclass is printed, `name` includes the schema if the schema is not in the search path.
+  -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
