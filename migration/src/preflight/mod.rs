@@ -82,7 +82,7 @@ pub(crate) fn check_not_migrated_by_newer(state: &State) -> Result<(), Preflight
 
 /// Checks that the server, the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
-    let connected: ServerAndRole = fetch_one(
+    let connection: ConnectionProperties = fetch_one(
         db,
         "SELECT
            current_setting('server_version_num')::integer AS version_number,
@@ -92,15 +92,15 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
     )
     .await?;
-    if connected.version_number < 150_000 {
-        return Err(PreflightError::ServerTooOld { found: connected.version }.into());
+    if connection.version_number < 150_000 {
+        return Err(PreflightError::ServerTooOld { found: connection.version }.into());
     }
-    if connected.is_standby {
+    if connection.is_standby {
         return Err(PreflightError::Standby.into());
     }
     let Some(applied) = &state.applied else {
         let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
-        return Err(PreflightError::MissingPrivileges { role: connected.role, missing }.into());
+        return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
     };
     if applied.is_empty() {
         check_auth_schema(db).await?;
@@ -109,13 +109,13 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_migrations_table(state)?;
         check_names_are_free(state)?;
     }
-    if !connected.is_superuser {
+    if !connection.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
-            return Err(PreflightError::MissingPrivileges { role: connected.role, missing }.into());
+            return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
         }
     }
-    check_owners(db, state, connected.role).await
+    check_owners(db, state, connection.role).await
 }
 
 /// Checks that `public.sparc_migrations` lists every recorded migration, and has the columns that SeaORM expects.
@@ -197,9 +197,9 @@ async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NotOwner { role, found }.into()) }
 }
 
-/// Properties of the server, and of the role that is connected to it.
+/// Properties of the server, and of the role of this connection.
 #[derive(FromQueryResult)]
-struct ServerAndRole {
+struct ConnectionProperties {
     version_number: i32,
     version: String,
     is_standby: bool,

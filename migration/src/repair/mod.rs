@@ -332,7 +332,7 @@ fn must_be_dropped(difference: &Difference) -> bool {
         (_, Some(_), None) => true,
         ("function", Some(actual), Some(expected)) => signature(actual) != signature(expected),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on a platform's accounts are replaced, because only the owner of the table can drop them.
+        // Triggers on `auth.users` are replaced, because only the owner of that table, the platform, can drop them.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
         _ => false,
     }

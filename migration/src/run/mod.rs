@@ -118,6 +118,7 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
         accounts: i64,
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
+    // The larger of two counts, because the role may not be able to read both tables.
     let mut accounts = 0;
     let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
     for schema in ["public", "auth"] {
