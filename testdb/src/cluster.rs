@@ -52,7 +52,7 @@ struct StandbySource {
 impl Cluster {
     /// Starts a server with a new cluster.
     pub(crate) fn start(binaries: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
-        Self::start_cluster_or_standby(binaries, superuser, settings, None)
+        Self::start_with_retries(binaries, superuser, settings, None)
     }
 
     /// Starts a standby that streams from this server.
@@ -61,17 +61,17 @@ impl Cluster {
         let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(no_pg_basebackup)?;
         let source =
             StandbySource { pg_basebackup, primary_url: self.url("postgres"), password: self.password.clone() };
-        Self::start_cluster_or_standby(binaries, self.superuser, settings, Some(&source))
+        Self::start_with_retries(binaries, self.superuser, settings, Some(&source))
     }
 
-    fn start_cluster_or_standby(
+    fn start_with_retries(
         binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
         source: Option<&StandbySource>,
     ) -> Result<Self, Error> {
         let mut log = String::new();
-        // Several attempts, because another program may take the free port before the server does.
+        // Up to five attempts, because another program may take the free port before the server does.
         for _ in 0..5 {
             match Self::try_start(binaries, superuser, settings, source)? {
                 Ok(cluster) => return Ok(cluster),

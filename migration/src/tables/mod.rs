@@ -17,6 +17,8 @@ mod sessions;
 mod tutorial_progress;
 mod users;
 
+pub(crate) use enums::TYPES;
+
 /// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. `search_path` must be
 /// `public` when it runs.
 pub(crate) fn create_sql() -> Vec<String> {
@@ -89,8 +91,6 @@ pub(crate) const TABLES: [&str; 12] = [
     "archived_session_players",
     "archived_dice_rolls",
 ];
-
-pub(crate) use enums::TYPES;
 
 /// A table with its indexes.
 struct TableDefinition {
