@@ -7,7 +7,7 @@ use sea_orm_migration::prelude::*;
 use crate::{
     manifest::{self, CatalogObject, Definitions, Environment},
     preflight,
-    record::{self, Applied, Record},
+    record::{self, AppliedMigrations, Record},
     renames, repeatable,
 };
 
@@ -83,8 +83,8 @@ impl State {
         let environment = Environment::read(db, &record).await?;
         let mut unlisted = Vec::new();
         let applied = match record::read_applied(db).await? {
-            Applied::Unreadable => None,
-            Applied::Listed(mut listed) => {
+            AppliedMigrations::Unreadable => None,
+            AppliedMigrations::Listed(mut listed) => {
                 preflight::check_migrations_known(&listed, record.version.as_deref())?;
                 unlisted.extend(record.migrations.iter().filter(|name| !listed.contains(name)).cloned());
                 listed.extend(unlisted.iter().cloned());
@@ -94,10 +94,11 @@ impl State {
         };
         let found = manifest::read(db, &environment).await?;
         let mut expected = manifest::committed();
-        expected.retain(|object, _| environment.applies(object));
+        expected.retain(|object, _| environment.line_applies(object));
         Ok(Self { environment, found, expected, applied, unlisted, record })
     }
 
+    /// Returns the database's objects by their names in the manifest.
     pub(crate) fn found_by_name(&self) -> BTreeMap<&str, &CatalogObject> {
         self.found.iter().map(|found| (found.object.as_str(), found)).collect()
     }
@@ -118,7 +119,7 @@ impl State {
         }
     }
 
-    /// Compares the database with the manifest, unless migrations are pending.
+    /// Compares the database with the manifest. If migrations are pending, the report lists only these.
     pub(crate) fn report(&self) -> Report {
         let mut report = Report { pending: self.pending(), ..Report::default() };
         if !report.pending.is_empty() {
@@ -126,9 +127,10 @@ impl State {
         }
         let found = self.found_by_name();
         let renames = renames::find(self);
-        // The objects of a renamed table are still attached to it, so they are not missing.
+        // The columns, indexes and so on of a renamed table are listed under its new name. They are neither missing nor
+        // new.
         let private_schema_was_renamed = renames.iter().any(|rename| rename.object == "schema private");
-        let belongs_to_renamed = |object: &str| {
+        let is_affected_by_rename = |object: &str| {
             if private_schema_was_renamed {
                 let mentions_private_schema = |text: &str| text.contains("private.") || text.contains("schema private");
                 return mentions_private_schema(object)
@@ -136,11 +138,11 @@ impl State {
             }
             let table = manifest::table_of(object).unwrap_or_default();
             renames.iter().any(|rename| {
-                [&rename.object, &rename.renamed_to].iter().any(|renamed| renamed.strip_prefix("table ") == Some(table))
+                [&rename.object, &rename.renamed_to].iter().any(|name| name.strip_prefix("table ") == Some(table))
             })
         };
-        // Definitions that refer to a renamed table or type are printed with its new name. They are correct once the
-        // old name is restored.
+        // The database prints definitions that refer to a renamed table or type with its new name. They are correct
+        // once the old name is restored.
         let with_expected_names = |definition: &str| {
             renames.iter().fold(definition.to_owned(), |definition, rename| {
                 match (rename.renamed_to.split_once(' '), rename.object.split_once(' ')) {
@@ -168,13 +170,13 @@ impl State {
             }
             if actual.is_none() && self.is_operators_choice(object, &found) {
                 report.hints.push(format!("{object} is missing, which is the operator's choice"));
-            } else if !belongs_to_renamed(object) || renames.iter().any(|rename| rename.object == *object) {
+            } else if !is_affected_by_rename(object) || renames.iter().any(|rename| rename.object == *object) {
                 report.differences.push(difference(object, actual, Some(expected)));
             }
         }
         for actual in &self.found {
             let object = &actual.object;
-            if self.expected.contains_key(object) || belongs_to_renamed(object) {
+            if self.expected.contains_key(object) || is_affected_by_rename(object) {
                 continue;
             }
             if self.record.objects.contains(object) || self.is_privilege_on_ours(object) {
@@ -186,24 +188,25 @@ impl State {
         report
     }
 
-    /// Returns the definitions of the database's objects. Those of the jobs come from the file that schedules them,
-    /// because the database may lack `pg_cron`.
+    /// Returns the definitions of the database's objects. Those of the jobs are taken from the file that schedules
+    /// them, because the database may lack `pg_cron`.
     pub(crate) fn definitions_for_manifest(&self) -> Definitions {
-        let mut lines: Definitions =
+        let mut definitions: Definitions =
             self.found.iter().map(|found| (found.object.clone(), found.definition.clone())).collect();
-        lines.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
-        lines
+        definitions.extend(repeatable::jobs().into_iter().map(|(name, command)| (format!("job {name}"), command)));
+        definitions
     }
 
-    /// Returns the manifest of the database, with the committed lines of objects that this database cannot have.
+    /// Returns the manifest of the database. The lines of objects that this database cannot have are taken from the
+    /// committed manifest.
     pub(crate) fn manifest(&self) -> String {
-        let mut lines = self.definitions_for_manifest();
-        lines.extend(
+        let mut definitions = self.definitions_for_manifest();
+        definitions.extend(
             manifest::committed()
                 .into_iter()
-                .filter(|(object, _)| !object.starts_with("job ") && !self.environment.applies(object)),
+                .filter(|(object, _)| !object.starts_with("job ") && !self.environment.line_applies(object)),
         );
-        manifest::format_lines(&lines)
+        manifest::format_lines(&definitions)
     }
 
     /// Whether a missing object is the operator's choice: a table's membership in the publication, or a job that was
@@ -211,7 +214,7 @@ impl State {
     fn is_operators_choice(&self, object: &str, found: &BTreeMap<&str, &CatalogObject>) -> bool {
         match manifest::kind(object) {
             "publication of" => found.contains_key("publication supabase_realtime"),
-            "job" => self.record.has_jobs || !self.record.is_readable,
+            "job" => self.record.jobs_were_scheduled || !self.record.is_readable,
             _ => false,
         }
     }
@@ -228,11 +231,12 @@ impl State {
     /// Whether an operator should know of an object that is not part of the schema.
     fn is_worth_a_hint(&self, object: &str) -> bool {
         match manifest::kind(object) {
-            // Parts of the schema's tables and views only: operators know what their own tables have.
+            // Only if it belongs to a table or view of the schema.
             "column" | "constraint" | "index" | "trigger" | "policy" | "rule" | "setting" | "statistics" | "child"
             | "parent" => manifest::name_and_table(object).is_some_and(|(_, relation)| {
                 ["table", "view"].iter().any(|kind| self.expected.contains_key(&format!("{kind} {relation}")))
             }),
+            // Only in schema `private`.
             "function" | "table" | "view" | "sequence" | "type" | "domain" => object.contains(" private."),
             _ => false,
         }

@@ -1,4 +1,4 @@
-//! The connection of a migration: a pool of one connection, which also works through a pooler in transaction mode.
+//! The connection for migrations: a pool of one connection, which also works through a pooler in transaction mode.
 
 use sea_orm_migration::sea_orm::{
     DatabaseConnection, SqlxPostgresConnector,
@@ -23,8 +23,8 @@ pub async fn connect(url: &str) -> Result<DatabaseConnection, ConnectError> {
         .statement_cache_capacity(0)
         .extra_float_digits(None)
         .disable_statement_logging();
-    // First a single connection, which reports at once what is wrong. A pool would retry until its timeout. The
-    // returned options say whether the server was reached with TLS.
+    // A single connection is opened first, because it reports at once what is wrong, whereas a pool would retry until
+    // its timeout. The returned options say whether the server was reached with TLS.
     let (connection, options) = open(&options, CONNECT_TIMEOUT).await?;
     let to_connect_error = |error| explain(&options, &error);
     connection.close().await.map_err(to_connect_error)?;

@@ -1,6 +1,20 @@
-//! Explains a database error: its SQLSTATE, the database's reason, and a message for the operator.
+//! What a database error says: its SQLSTATE, the database's reason, and a message for the operator.
 
 use sea_orm_migration::sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, sqlx};
+
+/// The SQLSTATE of a statement that waited longer than `lock_timeout`.
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// The SQLSTATE of a PREPARE whose name is already in use on the server connection. Another client of the pooler may
+/// have left it there.
+const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+
+/// The SQLSTATE of the execution of a prepared statement that the server connection does not have. The pooler may have
+/// switched to another connection.
+const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+
+/// The SQLSTATE of a write on a standby or in a read-only transaction.
+const READ_ONLY_TRANSACTION: &str = "25006";
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
@@ -9,47 +23,54 @@ pub fn operator_message(error: &DbErr) -> String {
         return message.clone();
     }
     match sqlstate(error).as_deref() {
-        Some("42P05" | "26000") => {
+        Some(DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME) => {
             "The URL is that of a pooler in transaction mode, which does not keep this pool's prepared statements: \
              connect with `migration::connect`, which works through such a pooler, or to the server itself or a pooler \
              in session mode (on Supabase, port 5432); nothing was changed."
                 .to_owned()
         }
-        Some("55P03") => "Another database session holds a lock that this command needs: end its transaction, and run \
-                          the command again; nothing was changed."
-            .to_owned(),
+        Some(LOCK_NOT_AVAILABLE) => {
+            "Another database session holds a lock that this command needs: end its transaction, and run the command \
+             again; nothing was changed."
+                .to_owned()
+        }
+        // insufficient_privilege
         Some("42501") => format!(
             "The role lacks a privilege ({}): connect as the owner of the schema; nothing was changed.",
             database_message(error)
         ),
-        Some("25006") => "The database accepts no writes: connect to the primary; nothing was changed.".to_owned(),
+        Some(READ_ONLY_TRANSACTION) => {
+            "The database accepts no writes: connect to the primary; nothing was changed.".to_owned()
+        }
+        // dependent_objects_still_exist
         Some("2BP01") => format!(
             "{}: {}. Drop or change those objects first; nothing was changed.",
             database_message(error),
             detail(error).unwrap_or_else(|| "other objects depend on it".to_owned())
         ),
-        Some(code) if is_connection_loss(code) => connection_lost(),
+        Some(code) if is_connection_loss_code(code) => connection_loss_message(),
         None if is_pool_timeout(error) => {
             "All connections of the pool stayed in use: end what uses them, or give the migration a pool of its own; \
              nothing was changed."
                 .to_owned()
         }
-        None if is_connection_lost(error) => connection_lost(),
+        None if is_connection_loss(error) => connection_loss_message(),
         _ => format!("The command failed, and changed nothing: {}.", database_message(error)),
     }
 }
 
-fn connection_lost() -> String {
+fn connection_loss_message() -> String {
     "The connection to the server was lost, and the server rolls back what was not committed: run the command again."
         .to_owned()
 }
 
-/// Whether the SQLSTATE says that the server or a pooler closes the connection.
-fn is_connection_loss(code: &str) -> bool {
+/// Whether the SQLSTATE says that the server or a pooler closes the connection: class 08 (`connection_exception`), or
+/// 57P01 and the following ones (`admin_shutdown`, `crash_shutdown` and so on).
+fn is_connection_loss_code(code: &str) -> bool {
     code.starts_with("57P") || code.starts_with("08")
 }
 
-fn is_connection_lost(error: &DbErr) -> bool {
+fn is_connection_loss(error: &DbErr) -> bool {
     match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
@@ -69,7 +90,7 @@ fn is_pool_timeout(error: &DbErr) -> bool {
     }
 }
 
-/// Returns the DETAIL of the database's message, such as the list of dependent objects.
+/// Returns the DETAIL of the database's error, such as the list of dependent objects.
 fn detail(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return None;
@@ -78,12 +99,15 @@ fn detail(error: &DbErr) -> Option<String> {
     Some(error.detail()?.replace('\n', ", "))
 }
 
-/// Returns the database's reason for rejecting a statement, with its detail. `None` if the cause is not the statement
-/// but the connection, a lock, a read-only server or a pooler; [`operator_message`] has a message for each of these.
+/// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
+/// statement but the connection, a lock, a read-only server or a pooler. For these, see [`operator_message`].
 pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
-    let is_due_to_statement = !matches!(&*code, "55P03" | "25006" | "42P05" | "26000") && !is_connection_loss(&code);
-    is_due_to_statement.then(|| match detail(error) {
+    let has_other_cause = matches!(
+        &*code,
+        LOCK_NOT_AVAILABLE | READ_ONLY_TRANSACTION | DUPLICATE_PREPARED_STATEMENT | INVALID_SQL_STATEMENT_NAME
+    ) || is_connection_loss_code(&code);
+    (!has_other_cause).then(|| match detail(error) {
         Some(detail) => format!("{}: {}", database_message(error), detail.trim_end_matches('.')),
         None => database_message(error),
     })

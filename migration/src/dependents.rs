@@ -1,4 +1,4 @@
-//! Finds the objects that are dropped together with others, because they depend on them.
+//! Finds the objects that a DROP ... CASCADE of other objects would also drop, because they depend on those.
 
 use sea_orm_migration::prelude::*;
 
@@ -9,13 +9,12 @@ use crate::{
     query,
 };
 
-/// Returns the names of the schema's objects that are dropped when `dropped` are, including `dropped` themselves.
-/// Callers pass no columns: a column has its table's address, so its table would be taken for dropped.
+/// Returns the names of the schema's objects that are dropped with `dropped`, including `dropped` themselves. `dropped`
+/// must contain no columns, because a column has the same catalog and oid as its table, which would seem to be dropped.
 ///
 /// # Errors
 ///
-/// [`PreflightError::Dependents`] if this would also drop objects that are not part of the schema, but were added by
-/// somebody who operates the database.
+/// [`PreflightError::Dependents`] if objects that an operator has added would be dropped too.
 pub(crate) async fn find_cascaded<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -42,13 +41,12 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
         .filter(|dependent| !dependent.is_ours)
         .map(|dependent| dependent.description.clone())
         .collect();
-    // A column that was added to one of the dropped tables. The catalog records no dependency for it, but it is dropped
-    // with its table.
-    let tables: Vec<&str> = dropped.iter().filter_map(|entry| entry.object.strip_prefix("table ")).collect();
+    // Columns that were added to the dropped tables. The catalog records no dependency of a column on its table.
+    let dropped_tables: Vec<&str> = dropped.iter().filter_map(|entry| entry.object.strip_prefix("table ")).collect();
     let is_added_column = |object: &str| manifest::kind(object) == "column" && !state.is_ours(object);
     not_ours.extend(state.found.iter().filter(|entry| is_added_column(&entry.object)).filter_map(|entry| {
         let (name, table) = manifest::name_and_table(&entry.object)?;
-        tables.contains(&table).then(|| format!("column {name} of table {table}"))
+        dropped_tables.contains(&table).then(|| format!("column {name} of table {table}"))
     }));
     not_ours.sort_unstable();
     not_ours.dedup();
@@ -64,11 +62,14 @@ pub(crate) async fn find_cascaded<C: ConnectionTrait>(
         .collect())
 }
 
-/// An object that is dropped, with its address (its catalog and its oid there).
+/// An object that would be dropped.
 #[derive(sea_orm_migration::sea_orm::FromQueryResult)]
 struct DependentObject {
+    /// The system catalog that contains it.
     class: String,
+    /// Its oid in that catalog.
     objid: i64,
+    /// As PostgreSQL describes it.
     description: String,
     is_ours: bool,
 }

@@ -41,7 +41,8 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 /// The schema: numbered migrations for its structure, and repeatable objects (functions, triggers, policies, views,
 /// privileges, jobs), which `up` creates after the migrations, and again when they differ from the manifest.
 ///
-/// Use it as any SeaORM migrator, through [`MigratorTrait`]. Beyond what SeaORM does, every command
+/// Use it as any SeaORM migrator, through [`MigratorTrait`]. It differs from other SeaORM migrators in that every
+/// command
 ///
 /// - runs in one transaction, and waits for other migrators of the same database, so that all instances of a service
 ///   may migrate when they start;
@@ -117,8 +118,8 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.report())
 }
 
-/// Returns the manifest of the database. Lines that do not apply to it (the stand-in on Supabase, jobs without
-/// `pg_cron`) are taken from the committed manifest.
+/// Returns the manifest of the database. Lines that do not apply to it (those of the stand-in for schema `auth` on
+/// Supabase, those of jobs without `pg_cron`) are taken from the committed manifest.
 ///
 /// # Errors
 ///
@@ -130,7 +131,8 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// Returns the manifest of the database from its catalog alone. `cargo manifest` writes the committed one from it.
+/// Returns the manifest of the database, with no lines from the committed manifest. `cargo manifest` writes the
+/// committed manifest from it.
 ///
 /// # Errors
 ///

@@ -18,8 +18,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates what the database lacks: the API's roles, a stand-in for the platform's `auth`, schema
-/// `private`, and the table of this program's record.
+/// Returns the SQL that creates what is missing of: the API's roles, schema `auth` (as a stand-in for Supabase's),
+/// schema `private`, and the table of this program's record.
 pub(crate) fn up_sql() -> Vec<String> {
     let stand_in = format!(
         "CREATE SCHEMA auth;
@@ -49,12 +49,13 @@ $do$"
     sql
 }
 
-/// Defines `auth.users` with those of the platform's columns on which the schema relies.
+/// Defines the stand-in's `auth.users`, which has only those columns of Supabase's table that the game's schema uses.
 fn auth_users_table() -> TableCreateStatement {
     Table::create()
         .table(("auth", "users"))
         .col(ColumnDef::new("id").uuid().primary_key().default(Expr::cust("gen_random_uuid()")))
-        // The platform's type, because PostgreSQL prints it in trigger conditions, which the manifest contains.
+        // The same type as Supabase's, because PostgreSQL prints it in the conditions of triggers, which are part of
+        // the manifest.
         .col(ColumnDef::new("email").string_len(255))
         .col(ColumnDef::new("phone").text())
         .col(ColumnDef::new("raw_user_meta_data").json_binary())

@@ -1,4 +1,4 @@
-//! Types, tables and indexes. The API roles have no access to the tables until `sql/policies` grants it.
+//! Types, tables and indexes. The API roles have no access to the tables until the files in `sql/policies` grant it.
 
 use sea_orm_migration::prelude::*;
 
@@ -18,7 +18,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Returns the SQL that creates the types, tables and indexes.
+/// Returns the SQL that creates the types, tables and indexes, and adds tables to the publication.
 pub(crate) fn up_sql() -> Vec<String> {
     let mut sql = vec![
         tables::CHECK_FUNCTIONS.to_owned(),

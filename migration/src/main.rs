@@ -28,11 +28,11 @@ struct Arguments {
     database_url: Option<String>,
 
     #[command(subcommand)]
-    task: Option<Task>,
+    subcommand: Option<CliCommand>,
 }
 
 #[derive(Subcommand)]
-enum Task {
+enum CliCommand {
     /// Apply pending migrations, or if there are none, repair what differs from the manifest; prints each change
     Up {
         /// Number of migrations to apply; all by default
@@ -99,10 +99,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode, String> {
-    let task = arguments.task.unwrap_or(Task::Up { num: None, dry_run: false });
-    match &task {
-        Task::Generate { name } => return generate(name).map(|()| ExitCode::SUCCESS),
-        Task::Sql => return print(&migration::sql()),
+    let subcommand = arguments.subcommand.unwrap_or(CliCommand::Up { num: None, dry_run: false });
+    match &subcommand {
+        CliCommand::Generate { name } => return generate(name).map(|()| ExitCode::SUCCESS),
+        CliCommand::Sql => return print(&migration::sql()),
         _ => {}
     }
     let url = arguments
@@ -110,8 +110,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
         .filter(|url| !url.is_empty())
         .ok_or("No database URL: pass --database-url or set the environment variable DATABASE_URL.")?;
     let db = connect(&url).await.map_err(|error| error.to_string())?;
-    let result = run_task(&db, task).await;
-    // The command has ended, so an error while closing the connection does not matter.
+    let result = run_subcommand(&db, subcommand).await;
+    // The command has ended, so an error on closing the connection does not matter.
     let _ = db.close().await;
     result
 }
@@ -120,22 +120,24 @@ fn operator_message(error: DbErr) -> String {
     migration::operator_message(&error)
 }
 
-async fn run_task(db: &DatabaseConnection, task: Task) -> Result<ExitCode, String> {
+async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Result<ExitCode, String> {
     let executor = db.into_database_executor();
-    let command = match task {
-        Task::Check => return check(db).await,
-        Task::Status => return status(&executor).await,
-        Task::Manifest => return print(&migration::manifest(db).await.map_err(operator_message)?),
-        Task::Up { dry_run: true, .. } => {
+    let command = match subcommand {
+        CliCommand::Check => return check(db).await,
+        CliCommand::Status => return status(&executor).await,
+        CliCommand::Manifest => return print(&migration::manifest(db).await.map_err(operator_message)?),
+        CliCommand::Up { dry_run: true, .. } => {
             let sql = migration::dry_run(&executor).await.map_err(operator_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
-        Task::Up { num, .. } => Command::Up(num),
-        Task::Down { num, consent } => confirm(&executor, &consent, Command::Down(Some(num))).await?,
-        Task::Reset { consent } => confirm(&executor, &consent, Command::Reset).await?,
-        Task::Fresh { consent } | Task::Refresh { consent } => confirm(&executor, &consent, Command::Refresh).await?,
-        // `run` has executed these, which need no database.
-        Task::Generate { .. } | Task::Sql => return Ok(ExitCode::SUCCESS),
+        CliCommand::Up { num, .. } => Command::Up(num),
+        CliCommand::Down { num, consent } => confirm(&executor, &consent, Command::Down(Some(num))).await?,
+        CliCommand::Reset { consent } => confirm(&executor, &consent, Command::Reset).await?,
+        CliCommand::Fresh { consent } | CliCommand::Refresh { consent } => {
+            confirm(&executor, &consent, Command::Refresh).await?
+        }
+        // `run` has executed these already, because they need no database.
+        CliCommand::Generate { .. } | CliCommand::Sql => return Ok(ExitCode::SUCCESS),
     };
     let steps = migration::run(&executor, command).await.map_err(operator_message)?;
     let mut text = String::new();
@@ -168,7 +170,7 @@ fn print(text: &str) -> Result<ExitCode, String> {
     }
 }
 
-/// Returns the command if it deletes no account's data, or if the operator agrees.
+/// Returns the command if there are no accounts whose data it would delete, or if the operator agrees.
 async fn confirm(
     db: &SchemaManagerConnection<'_>,
     consent: &DeleteConsent,

@@ -1,4 +1,4 @@
-//! The manifest: every object of the schema, one per line, as text that is committed and compiled in.
+//! The manifest: every object of the schema, one per line. The committed manifest is compiled into the program.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{query, record::Record, repeatable};
 /// The committed manifest: sorted lines `object: definition`, the same on every server version.
 pub const MANIFEST: &str = include_str!("../manifest.txt");
 
-/// Definitions by object name.
+/// The definition of each object, by the object's name.
 pub(crate) type Definitions = BTreeMap<String, String>;
 
 /// An object in the database.
@@ -30,14 +30,14 @@ pub(crate) struct CatalogObject {
 /// Properties of a database that decide which lines of the manifest apply to it.
 #[derive(Clone, Debug, Default, FromQueryResult)]
 pub(crate) struct Environment {
-    /// These migrations created schema `auth` as a stand-in for the platform's, even if somebody has dropped it since.
+    /// These migrations created schema `auth` as a stand-in for Supabase's, even if somebody has dropped it since.
     pub(crate) has_stand_in: bool,
-    /// The platform's realtime broadcast exists.
+    /// Supabase's table `realtime.messages`, which holds broadcasts, exists.
     pub(crate) has_realtime: bool,
     /// `pg_cron` is installed, and this role may read its schema.
     pub(crate) has_cron: bool,
     /// These migrations created schema `private`, or will create it, because it did not exist before.
-    pub(crate) creates_private: bool,
+    pub(crate) creates_schema_private: bool,
 }
 
 impl Environment {
@@ -64,31 +64,31 @@ impl Environment {
                  ) AS has_cron,
                to_regnamespace('private') IS NULL
                  OR coalesce(obj_description(to_regnamespace('private'), 'pg_namespace'), '') LIKE 'made by sparc%'
-                 AS creates_private",
+                 AS creates_schema_private",
         )
         .await?;
-        // Even if a schema or its comment was dropped, the record says that these migrations created it.
+        // If a schema or its comment was dropped, only the record still says that these migrations created the schema.
         environment.has_stand_in |= record.schemas.contains("auth");
-        environment.creates_private |= record.schemas.contains("private");
+        environment.creates_schema_private |= record.schemas.contains("private");
         Ok(environment)
     }
 
-    /// Returns whether the object's line applies to this database.
-    pub(crate) fn applies(&self, object: &str) -> bool {
+    /// Returns whether the object's line in the manifest applies to this database.
+    pub(crate) fn line_applies(&self, object: &str) -> bool {
         if object.starts_with("job ") {
             self.has_cron
         } else if object.starts_with("policy ") && object.ends_with(" on realtime.messages") {
             self.has_realtime
         } else if object == "comment on schema private" {
-            self.creates_private
+            self.creates_schema_private
         } else {
-            self.has_stand_in || !is_stand_in(object)
+            self.has_stand_in || !belongs_to_stand_in(object)
         }
     }
 }
 
-/// Whether the object is part of the stand-in for the platform's `auth`. The schema's triggers on `auth.users` are not.
-fn is_stand_in(object: &str) -> bool {
+/// Whether the object belongs to the stand-in for Supabase's schema `auth`. The game's triggers on `auth.users` do not.
+fn belongs_to_stand_in(object: &str) -> bool {
     !object.starts_with("trigger ")
         && (object.contains(" auth.")
             || object.starts_with("grant on schema auth ")
@@ -111,20 +111,20 @@ pub fn object_of_line(line: &str) -> Option<&str> {
     split_line(line).map(|(object, _)| object)
 }
 
-/// Splits at the first `: ` outside quotes.
+/// Splits a line into object and definition, at the first `: ` outside double quotes.
 fn split_line(line: &str) -> Option<(&str, &str)> {
     let mut is_quoted = false;
-    for (at, c) in line.char_indices() {
+    for (position, c) in line.char_indices() {
         if c == '"' {
             is_quoted = !is_quoted;
-        } else if !is_quoted && line[at..].starts_with(": ") {
-            return Some((&line[..at], &line[at + 2..]));
+        } else if !is_quoted && line[position..].starts_with(": ") {
+            return Some((&line[..position], &line[position + 2..]));
         }
     }
     None
 }
 
-/// Returns the manifest of this program.
+/// Returns the lines of the committed manifest.
 pub(crate) fn committed() -> Definitions {
     parse(MANIFEST)
 }
@@ -152,14 +152,16 @@ pub(crate) async fn read<C: ConnectionTrait>(db: &C, environment: &Environment) 
     Ok(found)
 }
 
-/// Formats lines as a manifest.
-pub(crate) fn format_lines(lines: &Definitions) -> String {
-    let mut lines: Vec<String> = lines.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
+/// Formats definitions as the lines of a manifest.
+pub(crate) fn format_lines(definitions: &Definitions) -> String {
+    let mut lines: Vec<String> =
+        definitions.iter().map(|(object, definition)| format!("{object}: {definition}\n")).collect();
     lines.sort_unstable();
     lines.concat()
 }
 
-/// Returns the kind of an object: the first word of its name, or `row security` or `publication of`.
+/// Returns the kind of an object: the first word of its name, `row security`, or, for a table's membership in the
+/// publication, `publication of`.
 pub(crate) fn kind(object: &str) -> &str {
     if object.starts_with("row security ") {
         "row security"
@@ -183,15 +185,15 @@ pub(crate) fn name_and_table(object: &str) -> Option<(&str, &str)> {
 
 /// Returns the table that the object is or belongs to.
 pub(crate) fn table_of(object: &str) -> Option<&str> {
-    let without = |prefix: &str| object.strip_prefix(prefix);
-    let grant = || without("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
-    let comment = || without("comment on column ")?.rsplit_once(" of ").map(|(_, table)| table);
-    without("table ")
-        .or_else(|| without("row security on "))
-        .or_else(|| without("comment on table "))
-        .or_else(|| without("publication supabase_realtime of "))
-        .or_else(comment)
-        .or_else(grant)
+    let after = |prefix: &str| object.strip_prefix(prefix);
+    let table_of_grant = || after("grant on table ")?.rsplit_once(" to ").map(|(table, _)| table);
+    let table_of_column_comment = || after("comment on column ")?.rsplit_once(" of ").map(|(_, table)| table);
+    after("table ")
+        .or_else(|| after("row security on "))
+        .or_else(|| after("comment on table "))
+        .or_else(|| after("publication supabase_realtime of "))
+        .or_else(table_of_column_comment)
+        .or_else(table_of_grant)
         .or_else(|| name_and_table(object).map(|(_, table)| table))
 }
 
@@ -200,14 +202,14 @@ mod tests {
     use super::{Environment, MANIFEST, format_lines, name_and_table, parse, split_line};
 
     #[test]
-    fn the_committed_manifest_is_sorted_and_every_line_is_read() {
+    fn the_committed_manifest_is_sorted_and_every_line_is_parsed() {
         let lines = parse(MANIFEST);
         assert_eq!(lines.len(), MANIFEST.lines().count());
         assert_eq!(format_lines(&lines), MANIFEST);
     }
 
     #[test]
-    fn a_line_is_split_outside_quotes() {
+    fn separators_in_quoted_names_are_ignored() {
         assert_eq!(
             split_line("policy \"Users: own\" on public.users: for select"),
             Some(("policy \"Users: own\" on public.users", "for select"))
@@ -217,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_stand_in_apply_only_to_a_stand_in() {
+    fn lines_of_the_stand_in_and_of_jobs_do_not_apply_to_a_platform_without_cron() {
         let platform = Environment::default();
-        for (object, applies) in [
+        for (object, expected) in [
             ("table auth.users", false),
             ("column id of auth.users", false),
             ("grant on function auth.uid() to anon", false),
@@ -228,7 +230,7 @@ mod tests {
             ("table public.users", true),
             ("job archive-sessions", false),
         ] {
-            assert_eq!(platform.applies(object), applies, "{object}");
+            assert_eq!(platform.line_applies(object), expected, "{object}");
         }
     }
 }

@@ -15,12 +15,12 @@ struct Name {
     name: String,
 }
 
-/// Returns the column `answer` of the only row.
+/// Returns the value of the only row, whose column must be called `answer`.
 pub(crate) async fn fetch_bool<C: ConnectionTrait>(db: &C, sql: &str) -> Result<bool, DbErr> {
     Ok(fetch_one::<C, Answer>(db, sql).await?.answer)
 }
 
-/// Returns the only row.
+/// Returns the first row, or an error if there is none.
 pub(crate) async fn fetch_one<C: ConnectionTrait, T: FromQueryResult>(db: &C, sql: &str) -> Result<T, DbErr> {
     T::find_by_statement(Statement::from_string(DbBackend::Postgres, sql))
         .one(db)
@@ -33,7 +33,7 @@ pub(crate) async fn fetch_all<C: ConnectionTrait, T: FromQueryResult>(db: &C, sq
     T::find_by_statement(Statement::from_string(DbBackend::Postgres, sql)).all(db).await
 }
 
-/// Returns the column `name` of each row.
+/// Returns the value of each row, whose column must be called `name`.
 pub(crate) async fn fetch_names<C: ConnectionTrait>(db: &C, sql: &str) -> Result<Vec<String>, DbErr> {
     Ok(fetch_all::<C, Name>(db, sql).await?.into_iter().map(|row| row.name).collect())
 }

@@ -1,5 +1,6 @@
 //! The program's record of what it did in a database, in `private.sparc_record` and `public.sparc_migrations`. An
-//! operator may have changed these tables by hand, which `check` must report, so reading them must not fail.
+//! operator may have changed these tables by hand. `check` must report such a change, so reading a changed table must
+//! not fail.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +12,21 @@ use sea_orm_migration::{
 
 use crate::{Migrator, manifest, preflight, query, script};
 
-/// The program's record.
+/// The rows of `private.sparc_record`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
-    /// Whether the role may read it.
+    /// Whether the role may read the table.
     pub(crate) is_readable: bool,
     /// Version of the program that last migrated the database.
     pub(crate) version: Option<String>,
-    /// Objects that it created, which a later version may drop.
+    /// Functions, triggers, policies and views that it created, which a later version may drop.
     pub(crate) objects: BTreeSet<String>,
     /// Schemas that it created, which `down` drops.
     pub(crate) schemas: BTreeSet<String>,
     /// Migrations that it applied.
     pub(crate) migrations: Vec<String>,
-    /// Whether the jobs have been scheduled once.
-    pub(crate) has_jobs: bool,
+    /// Whether the jobs have been scheduled. This is done only once.
+    pub(crate) jobs_were_scheduled: bool,
 }
 
 #[derive(FromQueryResult)]
@@ -50,7 +51,7 @@ impl Record {
                 "objects" => record.objects = value.lines().map(str::to_owned).collect(),
                 "schemas" => record.schemas = value.lines().map(str::to_owned).collect(),
                 "migrations" => record.migrations = value.lines().map(str::to_owned).collect(),
-                "jobs" => record.has_jobs = true,
+                "jobs" => record.jobs_were_scheduled = true,
                 _ => {}
             }
         }
@@ -58,27 +59,27 @@ impl Record {
     }
 }
 
-/// The list of applied migrations in the database.
-pub(crate) enum Applied {
-    /// The role may not read it.
+/// The rows of `public.sparc_migrations`.
+pub(crate) enum AppliedMigrations {
+    /// The role may not read the table.
     Unreadable,
-    /// The name of each listed migration.
+    /// The names of the applied migrations.
     Listed(Vec<String>),
 }
 
 /// Reads `public.sparc_migrations`. The list is empty if the table or its column does not exist.
-pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<Applied, DbErr> {
+pub(crate) async fn read_applied<C: ConnectionTrait>(db: &C) -> Result<AppliedMigrations, DbErr> {
     if !preflight::has_migrations_table(db).await? {
-        return Ok(Applied::Listed(Vec::new()));
+        return Ok(AppliedMigrations::Listed(Vec::new()));
     }
     if !preflight::can_read(db, "public", "sparc_migrations").await? {
-        return Ok(Applied::Unreadable);
+        return Ok(AppliedMigrations::Unreadable);
     }
     let sql = "SELECT btrim(to_jsonb(row) ->> 'version') AS name, NULL::text AS value
                 FROM public.sparc_migrations AS row
                 ORDER BY 1";
     let rows: Vec<Row> = query::fetch_all(db, sql).await?;
-    Ok(Applied::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
+    Ok(AppliedMigrations::Listed(rows.into_iter().filter_map(|row| row.name).collect()))
 }
 
 /// Returns the names of this program's migrations, in order.
@@ -86,22 +87,22 @@ pub(crate) fn migration_names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// Returns the comment on the list of migrations, from which the service learns the schema's version when it connects.
+/// Returns the comment on `public.sparc_migrations`, in which the service reads the schema's version when it connects.
 pub(crate) fn schema_comment() -> String {
     format!("Applied migrations of the SPARC schema {}", script::SCHEMA_VERSION)
 }
 
-/// Returns the SQL that records what was created.
+/// Returns the SQL that records this program's version and what it has created.
 pub(crate) fn record_sql() -> Vec<String> {
-    let lines = |texts: Vec<String>| query::literal(&texts.join("\n"));
+    let one_per_line = |names: Vec<String>| query::literal(&names.join("\n"));
     vec![
         format!(
             "INSERT INTO private.sparc_record (name, value)
 VALUES ('version', '{}'), ('objects', {}), ('migrations', {})
 ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             env!("CARGO_PKG_VERSION"),
-            lines(repeatable_objects()),
-            lines(migration_names())
+            one_per_line(repeatable_objects()),
+            one_per_line(migration_names())
         ),
         "INSERT INTO private.sparc_record (name, value)
 SELECT 'schemas', string_agg(nspname, E'\\n' ORDER BY nspname)
@@ -121,8 +122,8 @@ ON CONFLICT (name) DO NOTHING"
     ]
 }
 
-/// Clears the recorded migrations and the schema's version after some migrations were undone, so that the partial
-/// schema is not taken for a complete one.
+/// SQL that clears the recorded migrations and the schema's version after some migrations were undone, so that nobody
+/// takes the partial schema for a complete one.
 pub(crate) const FORGET_MIGRATIONS: &str = "DELETE FROM private.sparc_record WHERE name = 'migrations';
 COMMENT ON TABLE public.sparc_migrations IS NULL";
 

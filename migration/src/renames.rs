@@ -1,8 +1,8 @@
-//! Finds renamed objects of the schema, whose names are restored. Otherwise an empty object would be created next to
-//! the renamed one.
+//! Finds objects of the schema that somebody has renamed, so that `up` can restore their names. Otherwise `up` would
+//! create an empty table, for example, next to the renamed one.
 //!
-//! A table or column is recognized by its comment, which a rename keeps; any other object by a definition that is
-//! unique among its kind. If two objects match, neither is renamed.
+//! A schema, table or column is recognized by its comment, which a rename keeps; any other object by its definition, if
+//! no other object of its kind has the same. If two objects match, neither is renamed.
 
 use crate::{
     check::State,
@@ -12,17 +12,17 @@ use crate::{
 /// An object that exists under another name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rename {
-    /// The name in the manifest.
+    /// The object as the manifest names it.
     pub(crate) object: String,
-    /// The name in the database.
+    /// The object's present name, in the same form.
     pub(crate) renamed_to: String,
-    /// The statement that restores the name or the PostgreSQL schema.
+    /// The statement that restores the name, or moves the object back to its PostgreSQL schema.
     pub(crate) sql: String,
 }
 
 /// Returns every renamed object of the schema that can be identified with certainty.
 pub(crate) fn find(state: &State) -> Vec<Rename> {
-    // If names were swapped, no comment is reliable. The repair reports the swapped names.
+    // If names were swapped, no comment is reliable. `Plan::new` then returns an error that lists the swapped names.
     if !swapped_names(state).is_empty() {
         return Vec::new();
     }
@@ -42,14 +42,14 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
             _ => Vec::new(),
         };
         let [candidate] = candidates[..] else { continue };
-        // If another object has taken the name, the preflight checks report it.
+        // If another object has taken the name, `check_missing_names_are_free` reports it.
         let name = object.split_once(' ').map(|(_, name)| name);
         if matches!(manifest::kind(object), "table" | "sequence" | "type")
             && found.keys().any(|other| other.split_once(' ').map(|(_, name)| name) == name)
         {
             continue;
         }
-        // If two missing objects have the same definition, the candidate could be either.
+        // If two missing objects have the same definition, the candidate could be either of them.
         let is_unique = state
             .expected
             .iter()
@@ -66,8 +66,9 @@ pub(crate) fn find(state: &State) -> Vec<Rename> {
     renames
 }
 
-/// Finds tables and columns that have the name of one object of the schema and the comment of another, and objects of
-/// the schema whose name another table or column has taken. A repair by name would change the wrong table or column.
+/// Returns a phrase for each table or column whose name was swapped: it has the name of one object of the schema and
+/// the comment of another, or was renamed while another table or column has its old name. A repair by name would change
+/// the wrong table or column.
 pub(crate) fn swapped_names(state: &State) -> Vec<String> {
     let found = state.found_by_name();
     let has_own_comment = |object: &str| {
@@ -75,38 +76,37 @@ pub(crate) fn swapped_names(state: &State) -> Vec<String> {
         found.get(comment.as_str()).map(|actual| &actual.definition) == state.expected.get(&comment)
     };
     let mut swapped = Vec::new();
-    for object in state.expected.keys() {
-        let Some(named) = object.strip_prefix("comment on ") else { continue };
-        if has_own_comment(named) || !matches!(manifest::kind(named), "table" | "column") {
+    for comment_line in state.expected.keys() {
+        let Some(object) = comment_line.strip_prefix("comment on ") else { continue };
+        let kind = manifest::kind(object);
+        if has_own_comment(object) || !matches!(kind, "table" | "column") {
             continue;
         }
-        if let Some(actual) = found.get(object.as_str()) {
-            let other = state.expected.iter().find_map(|(other, comment)| {
-                let other = other.strip_prefix("comment on ")?;
-                let is_same_kind = manifest::kind(other) == manifest::kind(named)
-                    && (manifest::kind(named) == "table" || manifest::table_of(other) == manifest::table_of(named));
-                (is_same_kind && *comment == actual.definition && !has_own_comment(other)).then_some(other)
+        // Columns of different tables may have the same comment.
+        let is_in_table = |other: &str| kind == "table" || manifest::table_of(other) == manifest::table_of(object);
+        if let Some(actual_comment) = found.get(comment_line.as_str()) {
+            let commented = state.expected.iter().find_map(|(line, comment)| {
+                let other = line.strip_prefix("comment on ")?;
+                let is_same_kind = manifest::kind(other) == kind && is_in_table(other);
+                (is_same_kind && *comment == actual_comment.definition && !has_own_comment(other)).then_some(other)
             });
-            swapped.extend(other.map(|other| {
+            swapped.extend(commented.map(|other| {
                 let missing_note =
                     if found.contains_key(other) { String::new() } else { format!(", and {other} is missing") };
-                format!("{named} is {other} according to its comment{missing_note}")
+                format!("{object} is {other} according to its comment{missing_note}")
             }));
         }
-        let is_in_table = |candidate: &str| {
-            manifest::kind(named) == "table" || manifest::table_of(candidate) == manifest::table_of(named)
-        };
-        if let (true, [renamed]) = (found.contains_key(named), &candidates_by_comment(state, named, is_in_table)[..]) {
+        if let (true, [renamed]) = (found.contains_key(object), &candidates_by_comment(state, object, is_in_table)[..])
+        {
             let renamed = renamed.object.trim_start_matches("comment on ");
-            let kind = manifest::kind(named);
-            swapped.push(format!("{renamed} is {named} according to its comment, and another {kind} has that name"));
+            swapped.push(format!("{renamed} is {object} according to its comment, and another {kind} has that name"));
         }
     }
     swapped
 }
 
-/// Returns the comments of objects of the same kind that have the missing object's comment and a name that is not in
-/// the manifest.
+/// Returns the comments in the database that are equal to the missing object's comment, and are on an object of the
+/// same kind with a name that is not in the manifest.
 fn candidates_by_comment<'a>(
     state: &'a State,
     object: &str,
@@ -119,15 +119,15 @@ fn candidates_by_comment<'a>(
         .iter()
         .filter(|found| found.definition == *comment && !state.expected.contains_key(&found.object))
         .filter(|found| {
-            found.object.strip_prefix("comment on ").is_some_and(|named| {
-                manifest::kind(named) == kind && !state.expected.contains_key(named) && is_candidate(named)
+            found.object.strip_prefix("comment on ").is_some_and(|commented| {
+                manifest::kind(commented) == kind && !state.expected.contains_key(commented) && is_candidate(commented)
             })
         })
         .collect()
 }
 
-/// Returns objects of the same kind that have the missing object's definition and are not part of the schema. Each has
-/// the same scope as the missing object, or a name that differs only in the PostgreSQL schema.
+/// Returns the objects of the same kind that have the missing object's definition and are not part of the schema. Each
+/// has the same [`scope`] as the missing object, or was only moved to another PostgreSQL schema.
 fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a CatalogObject> {
     let definition = &state.expected[object];
     // A renamed primary key prevents the creation of another; any other renamed constraint does not.
@@ -138,27 +138,28 @@ fn candidates_by_definition<'a>(state: &'a State, object: &str) -> Vec<&'a Catal
         .found
         .iter()
         .filter(|found| found.definition == *definition)
-        .filter(|found| scope(&found.object) == scope(object) || is_moved(&found.object, object))
+        .filter(|found| scope(&found.object) == scope(object) || differ_only_in_schema(&found.object, object))
         .filter(|found| !state.is_ours(&found.object))
         .collect()
 }
 
-/// Returns the parts of an object's name that a rename does not change.
+/// Returns the parts of an object's name that ALTER ... RENAME does not change: its kind, its table or PostgreSQL
+/// schema, and a function's argument types.
 fn scope(object: &str) -> (&str, &str, &str) {
     let kind = manifest::kind(object);
     let (_, name) = object.split_once(' ').unwrap_or_default();
     if let Some((_, table)) = manifest::name_and_table(object) {
         return (kind, table, "");
     }
-    let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
+    let (qualified, arguments) = name.find('(').map_or((name, ""), |start| name.split_at(start));
     (kind, qualified.split_once('.').map_or("", |(schema, _)| schema), arguments)
 }
 
 /// Whether the two objects' names differ only in the PostgreSQL schema.
-fn is_moved(found: &str, object: &str) -> bool {
+fn differ_only_in_schema(found: &str, object: &str) -> bool {
     let unqualified = |object: &str| {
         let (_, name) = object.split_once(' ')?;
-        let (qualified, arguments) = name.find('(').map_or((name, ""), |at| name.split_at(at));
+        let (qualified, arguments) = name.find('(').map_or((name, ""), |start| name.split_at(start));
         Some((qualified.split_once('.')?.1.to_owned(), arguments.to_owned()))
     };
     let kind = manifest::kind(object);
@@ -167,7 +168,8 @@ fn is_moved(found: &str, object: &str) -> bool {
         && unqualified(found) == unqualified(object)
 }
 
-/// Returns the statement that restores the name, or first the PostgreSQL schema.
+/// Returns the statement that restores the name. If the object is in another PostgreSQL schema, returns the one that
+/// moves it back.
 fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
     let (_, current) = renamed_to.split_once(' ')?;
     let (_, name) = object.split_once(' ')?;
@@ -186,7 +188,7 @@ fn restore_statement(object: &str, renamed_to: &str) -> Option<String> {
     let unqualified = name.split('(').next()?.rsplit_once('.')?.1;
     let (schema, _) = current.split('(').next()?.split_once('.')?;
     if !name.starts_with(&format!("{schema}.")) {
-        // This round restores the PostgreSQL schema, and the next one the name.
+        // If the name differs too, the next round restores it.
         let target = name.split_once('.')?.0;
         return Some(format!("ALTER {kind} {current} SET SCHEMA {target}"));
     }

@@ -1,5 +1,6 @@
-//! The repeatable objects: functions, triggers, policies, views, privileges and jobs. The files under `sql/` are their
-//! only copy; `up` runs them after the migrations, and again for what differs from the manifest.
+//! The repeatable objects: functions, triggers, policies, views, privileges and jobs. They are defined only in the
+//! files under `sql/`. After the migrations, `up` runs all statements of these files; later it runs again those that
+//! create an object that differs from the manifest.
 
 use crate::{
     manifest,
@@ -7,7 +8,7 @@ use crate::{
     tables,
 };
 
-/// The files of functions and triggers, the shared ones first, then those of policies and grants.
+/// The files of functions and triggers, then those of policies and grants. The shared functions come first.
 const FILES: [&str; 31] = [
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/documents.sql"),
@@ -42,24 +43,26 @@ const FILES: [&str; 31] = [
     include_str!("../sql/policies/functions.sql"),
 ];
 
-/// Adds four tables to the platform's publication, once; afterwards membership is the operator's choice.
+/// SQL that adds four tables to the publication `supabase_realtime`. It runs again only if the publication is missing,
+/// because the operator may remove tables from the publication.
 pub(crate) const PUBLICATION: &str = include_str!("../sql/publication/up.sql");
 
-/// Schedules the jobs if `pg_cron` is installed, once; afterwards the schedules are the operator's choice.
+/// SQL that schedules the jobs if `pg_cron` is installed. It runs once; afterwards the operator decides when they run.
 pub(crate) const JOBS: &str = include_str!("../sql/jobs/up.sql");
 
-/// Backfills the profiles of accounts that existed before the schema or signed up while a trigger was missing, and
-/// applies the changes to accounts that a missing trigger did not see.
+/// SQL that creates profiles for accounts that existed before the schema or signed up while a trigger was missing, and
+/// applies to profiles the changes of accounts that happened meanwhile.
 pub(crate) const BACKFILL: &str = include_str!("../sql/backfill.sql");
 
-/// Creates the gate (the row that is locked by whatever writes for an account) of every account, after a repair has
-/// created the table of gates again.
+/// SQL that creates every account's gate after a repair has created the table of gates again. A gate is a row that
+/// every write of the account locks.
 pub(crate) const CREATE_GATES: &str = "INSERT INTO private.account_gates (account_id, is_open)
 SELECT id, closed_at IS NULL
 FROM public.users
 ON CONFLICT DO NOTHING";
 
-const API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
+/// The roles to which default privileges may have granted something.
+pub(crate) const PUBLIC_AND_API_ROLES: &str = "PUBLIC, anon, authenticated, service_role";
 
 /// Returns every statement that creates repeatable objects, in the order of their dependencies: the functions that
 /// CHECK constraints call come first.
@@ -67,34 +70,37 @@ pub(crate) fn statements() -> Vec<Statement> {
     [tables::CHECK_FUNCTIONS, tables::REVOKED_DEFAULTS].into_iter().chain(FILES).flat_map(parse).collect()
 }
 
-/// Returns the statements that create the stand-in for the platform's `auth`, except its table.
+/// Returns the statements that create the functions and privileges of the stand-in for Supabase's schema `auth`.
 pub(crate) fn stand_in_statements() -> Vec<Statement> {
     parse(include_str!("../sql/platform/auth.sql"))
 }
 
-/// Returns the SQL with which the owner of the tables corrects every counter. It disables triggers one by one, because
-/// only a superuser can disable all of them for a database session, as `recount.sql` does.
+/// Returns SQL that corrects every counter, as `recount.sql` does. That file sets `session_replication_role`, to
+/// disable all triggers, which needs a superuser. This SQL disables the triggers one by one, which the owner of the
+/// tables may do.
 pub(crate) fn recount_sql() -> String {
     let recount = crate::RECOUNT.replace("SET LOCAL session_replication_role = replica;", "");
     format!(
         "DO $do$
 DECLARE
-  enabled text[];
+  enable_statements text[];
   statement text;
 BEGIN
   SELECT coalesce(array_agg(format('ALTER TABLE %s ENABLE TRIGGER %I', tgrelid::regclass, tgname)), '{{}}')
-  INTO enabled
+  INTO enable_statements
   FROM pg_trigger
   WHERE NOT tgisinternal
     AND tgenabled = 'O'
-    AND tgrelid = ANY ('{{public.users,public.characters,public.adventures,public.sessions,private.account_gates}}'::regclass[]);
-  FOREACH statement IN ARRAY enabled LOOP
+    AND tgrelid = ANY (
+      '{{public.users,public.characters,public.adventures,public.sessions,private.account_gates}}'::regclass[]
+    );
+  FOREACH statement IN ARRAY enable_statements LOOP
     EXECUTE replace(statement, ' ENABLE TRIGGER ', ' DISABLE TRIGGER ');
   END LOOP;
   EXECUTE $recount$
 {recount}
   $recount$;
-  FOREACH statement IN ARRAY enabled LOOP
+  FOREACH statement IN ARRAY enable_statements LOOP
     EXECUTE statement;
   END LOOP;
 END
@@ -105,11 +111,14 @@ $do$"
 /// Returns each job's name and command, from the file that schedules them.
 pub(crate) fn jobs() -> Vec<(String, String)> {
     JOBS.match_indices("cron.schedule(")
-        .filter_map(|(at, call)| {
-            let mut texts = JOBS[at + call.len()..].split('\'');
-            // Split at its quotes, `'name', 'schedule', 'command'` has the name in piece 1 and the command in piece 5,
-            // the fourth after the name.
-            Some((texts.nth(1)?.to_owned(), texts.nth(3)?.to_owned()))
+        .filter_map(|(start, call)| {
+            // Splitting `'name', 'schedule', 'command'` at its quotes gives: nothing, name, comma, schedule, comma,
+            // command.
+            let mut pieces = JOBS[start + call.len()..].split('\'');
+            let name = pieces.nth(1)?;
+            // Skips three pieces after the name.
+            let command = pieces.nth(3)?;
+            Some((name.to_owned(), command.to_owned()))
         })
         .collect()
 }
@@ -140,7 +149,7 @@ pub(crate) fn revoke_defaults_sql(created: &[Statement]) -> String {
     for statement in created {
         match &statement.target {
             Target::Function(name) => functions.push(format!("'{name}'")),
-            Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {API_ROLES};\n")),
+            Target::View(name) => sql.push_str(&format!("REVOKE ALL ON {name} FROM {PUBLIC_AND_API_ROLES};\n")),
             _ => {}
         }
     }
@@ -158,7 +167,7 @@ BEGIN
       {}
     )
   LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {API_ROLES}', created_function);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {PUBLIC_AND_API_ROLES}', created_function);
   END LOOP;
 END
 $$",
@@ -172,8 +181,8 @@ fn privileges_on_types_sql() -> Vec<String> {
     privileges_of_manifest_sql(|object| matches!(manifest::kind(object), "type" | "domain"))
 }
 
-/// Returns the SQL that gives schema `private` the privileges of the manifest and, if the stand-in was created, its
-/// schema and functions, too.
+/// Returns the SQL that gives schema `private` the privileges of the manifest. If the stand-in for schema `auth` was
+/// created, the SQL does the same for that schema and its functions.
 pub(crate) fn privileges_on_platform_sql() -> Vec<String> {
     let mut sql = privileges_of_manifest_sql(|object| object == "schema private");
     let stand_in = privileges_of_manifest_sql(|object| object == "schema auth" || object.starts_with("function auth."));
@@ -195,9 +204,9 @@ fn privileges_of_manifest_sql(is_selected: impl Fn(&str) -> bool) -> Vec<String>
     let manifest = manifest::committed();
     let mut sql = Vec::new();
     for object in manifest.keys().filter(|object| is_selected(object)) {
-        sql.push(format!("REVOKE ALL ON {object} FROM {API_ROLES}"));
-        let start = format!("grant on {object} to ");
-        let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&start)?, privileges)));
+        sql.push(format!("REVOKE ALL ON {object} FROM {PUBLIC_AND_API_ROLES}"));
+        let prefix = format!("grant on {object} to ");
+        let grants = manifest.iter().filter_map(|(grant, privileges)| Some((grant.strip_prefix(&prefix)?, privileges)));
         sql.extend(grants.map(|(role, privileges)| format!("GRANT {privileges} ON {object} TO {role}")));
     }
     sql
@@ -245,10 +254,10 @@ mod tests {
         assert_eq!(jobs.len(), super::JOBS.matches("cron.schedule(").count());
     }
 
-    /// A DO block may create triggers and policies, but the repair finds a function or view only by a statement of its
-    /// own.
+    /// A DO block may create triggers and policies, but not functions, because the repair finds a function only if a
+    /// statement of its own creates it.
     #[test]
-    fn functions_are_created_by_plain_statements() {
+    fn no_do_block_creates_a_function() {
         for statement in statements() {
             if statement.target == Target::Other {
                 let sql = statement.sql.to_uppercase();

@@ -1,6 +1,6 @@
 //! Splits an SQL file into statements, and finds what each one creates.
 
-/// What a statement creates or grants. Names are as written in the file.
+/// What a statement creates. Names are as written in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A function, with its qualified name.
@@ -11,9 +11,9 @@ pub(crate) enum Target {
     Policy(String, String),
     /// A view, with its qualified name.
     View(String),
-    /// GRANT or REVOKE.
+    /// Nothing: the statement is a GRANT or REVOKE.
     Privilege,
-    /// Anything else: a DO block, a comment, a setting.
+    /// Unknown: the statement is a DO block, a COMMENT, a SET or the like.
     Other,
 }
 
@@ -34,26 +34,27 @@ pub(crate) fn parse(file: &'static str) -> Vec<Statement> {
 fn split(file: &str) -> Vec<&str> {
     let mut statements = Vec::new();
     let mut start = 0;
-    let mut at = 0;
-    while let Some(rest) = file.get(at..).filter(|rest| !rest.is_empty()) {
-        let skipped = if rest.starts_with("--") {
+    let mut position = 0;
+    while let Some(rest) = file.get(position..).filter(|rest| !rest.is_empty()) {
+        // The length of what begins here: a comment, a quoted text, or one character.
+        let length = if rest.starts_with("--") {
             rest.find('\n').map_or(rest.len(), |end| end + 1)
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            // A doubled quote inside a literal is read as the end of one literal and the beginning of the next, which
-            // makes no difference here.
+            // A doubled quote inside a literal counts as the end of one literal and the beginning of the next, which
+            // makes no difference.
             rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
         } else if let Some(tag) = dollar_tag(rest) {
             rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len())
         } else if rest.starts_with(';') {
-            statements.push(&file[start..at]);
-            start = at + 1;
+            statements.push(&file[start..position]);
+            start = position + 1;
             1
         } else {
             rest.chars().next().map_or(1, char::len_utf8)
         };
-        at += skipped;
+        position += length;
     }
     statements.push(&file[start..]);
     statements.into_iter().map(without_leading_comments).filter(|sql| !sql.is_empty()).collect()
@@ -87,12 +88,12 @@ fn target(sql: &str) -> Target {
         kind = words.next().unwrap_or_default().to_ascii_uppercase();
     }
     let name = words.next().unwrap_or_default().to_owned();
-    let mut table = || words.find(|word| word.eq_ignore_ascii_case("ON")).and_then(|_| words.next());
+    let mut table_after_on = || words.find(|word| word.eq_ignore_ascii_case("ON")).and_then(|_| words.next());
     match kind.as_str() {
         "FUNCTION" => Target::Function(name),
         "VIEW" => Target::View(name),
-        "TRIGGER" => table().map_or(Target::Other, |table| Target::Trigger(name, table.to_owned())),
-        "POLICY" => table().map_or(Target::Other, |table| {
+        "TRIGGER" => table_after_on().map_or(Target::Other, |table| Target::Trigger(name, table.to_owned())),
+        "POLICY" => table_after_on().map_or(Target::Other, |table| {
             Target::Policy(name.trim_matches('"').replace("\"\"", "\""), table.to_owned())
         }),
         _ => Target::Other,

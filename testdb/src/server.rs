@@ -25,7 +25,7 @@ const PLATFORM_VARIABLE: &str = "SPARC_PLATFORM";
 /// The superuser of a cluster of Supabase projects.
 const PLATFORM_SUPERUSER: &str = "supabase_admin";
 
-/// SQL that turns a new database into a Supabase project.
+/// SQL that gives a new database the layout of a Supabase project.
 const PROJECT_SQL: &str = include_str!("../../tests/platform.sql");
 
 /// The SQL in this environment variable is run on every migrated database. The mutation test uses it to remove a rule.
@@ -59,7 +59,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server programs are missing, or the server does not start.
+    /// The server binaries are missing, or the server does not start.
     pub async fn open() -> Result<Self, Error> {
         match configured_url() {
             Some(url) => Ok(Self::new(url, None, false)),
@@ -76,15 +76,15 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server programs are missing, or the server does not start.
+    /// The server binaries are missing, or the server does not start.
     pub async fn start_platform(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = start_cluster(PLATFORM_SUPERUSER, settings).await?;
         let connection = connect(&cluster.url("postgres"), 1).await?;
-        let create_owner = format!(
+        let create_postgres_role = format!(
             "CREATE ROLE postgres LOGIN PASSWORD '{}' BYPASSRLS CREATEROLE CREATEDB REPLICATION",
             cluster.password()
         );
-        connection.execute_unprepared(&create_owner).await?;
+        connection.execute_unprepared(&create_postgres_role).await?;
         connection.close().await?;
         Ok(Self::new(cluster.url_for_role("postgres", "postgres"), Some(cluster), true))
     }
@@ -93,7 +93,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The server programs are missing, or the server does not start.
+    /// The server binaries are missing, or the server does not start.
     pub async fn start_private(settings: Option<&[&str]>) -> Result<Self, Error> {
         let cluster = start_cluster("postgres", settings).await?;
         Ok(Self::new(cluster.url("postgres"), Some(cluster), false))
@@ -113,7 +113,7 @@ impl Server {
     }
 
     /// Kills a private server with `kill -9`, and starts it again, so that it recovers from its write-ahead log. Blocks
-    /// until it runs.
+    /// until the server runs.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Server {
         self.private_cluster()?.send_command("crash")
     }
 
-    /// Kills a private server with `kill -9`; its data stays on the disk. Blocks until this is done.
+    /// Kills a private server with `kill -9`. Its data stays on the disk.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Server {
         self.private_cluster()?.send_command("kill")
     }
 
-    /// Starts a private server that [`Server::kill`] has killed. Blocks until it runs.
+    /// Starts a private server that [`Server::kill`] has killed. Blocks until the server runs.
     ///
     /// # Errors
     ///
@@ -140,8 +140,8 @@ impl Server {
         self.private_cluster()?.send_command("start")
     }
 
-    /// Starts a standby that streams from this private server. The standby is removed when the last clone of the
-    /// returned value is dropped. Blocks until it runs.
+    /// Starts a standby that streams from this private server. Blocks until the standby runs. It is removed when the
+    /// last clone of the returned value is dropped.
     ///
     /// # Errors
     ///
@@ -205,35 +205,36 @@ impl Server {
         &self.inner.url
     }
 
-    /// Creates an empty database; on a server that [`Server::start_platform`] started, a new Supabase project. Dropping
-    /// the value drops the database.
+    /// Creates an empty database or, on a server that [`Server::start_platform`] started, a new Supabase project.
+    /// Dropping the value drops the database.
     ///
     /// # Errors
     ///
     /// The role lacks the privilege to create databases, or the server is down.
     pub async fn create_empty(&self) -> Result<Database, Error> {
         if !self.inner.is_platform {
-            return self.create_database("").await;
+            return self.create_database(None).await;
         }
         let project = self
             .inner
             .project_template
             .get_or_try_init(|| async {
-                let mut project = self.create_database("").await?;
+                let mut project = self.create_database(None).await?;
                 let connection = connect(&project.superuser_url(), 1).await?;
                 connection.execute_unprepared(PROJECT_SQL).await?;
                 connection.close().await?;
-                project.server = None; // If the server's template held the server, neither would ever be dropped.
+                // Otherwise the template would keep the server alive, which itself keeps the template.
+                project.server = None;
                 Ok::<_, Error>(project)
             })
             .await?;
-        self.create_database(&format!(" TEMPLATE {}", project.name)).await
+        self.create_database(Some(project)).await
     }
 
     /// Creates a database with the whole schema. Dropping the value drops the database.
     ///
-    /// The schema is migrated once, into a template, and further databases are copies of it. On the server of
-    /// `DATABASE_URL` each database is migrated instead, so that no template stays behind.
+    /// On a private cluster, one database is migrated as a template, and the others are copies of it. On the server of
+    /// `DATABASE_URL`, each database is migrated, so that no template stays behind.
     ///
     /// # Errors
     ///
@@ -247,13 +248,15 @@ impl Server {
             .migrated_template
             .get_or_try_init(|| async {
                 let mut template = self.create_and_migrate().await?;
-                template.server = None; // If the server's template held the server, neither would ever be dropped.
+                // Otherwise the template would keep the server alive, which itself keeps the template.
+                template.server = None;
                 Ok::<_, Error>(template)
             })
             .await?;
-        self.create_database(&format!(" TEMPLATE {}", template.name)).await
+        self.create_database(Some(template)).await
     }
 
+    /// Creates a database, migrates it, and runs the SQL of [`MUTATION_VARIABLE`] on it.
     async fn create_and_migrate(&self) -> Result<Database, Error> {
         let database = self.create_empty().await?;
         let connection = database.connect(1).await?;
@@ -265,11 +268,13 @@ impl Server {
         Ok(database)
     }
 
-    async fn create_database(&self, options: &str) -> Result<Database, Error> {
+    /// Creates an empty database, or a copy of the template.
+    async fn create_database(&self, template: Option<&Database>) -> Result<Database, Error> {
+        let template_clause = template.map_or_else(String::new, |template| format!(" TEMPLATE {}", template.name));
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("sparc_{}_{id}", std::process::id());
         let connection = connect(&self.inner.url, 1).await?;
-        connection.execute_unprepared(&format!("CREATE DATABASE {name}{options}")).await?;
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}{template_clause}")).await?;
         connection.close().await?;
         Ok(Database {
             url: with_database(&self.inner.url, &name),

@@ -1,13 +1,17 @@
-# Creates a cluster, runs it while standard input is open, and removes it. Standard input is a pipe from the program
-# that uses the server, which closes however that program ends.
+# Creates a cluster, runs it while standard input is open, and then removes it. Standard input is a pipe from the
+# program that uses the server. The pipe closes when that program ends, however it ends.
 #
-# Arguments: folder of the server programs, port, name of the superuser, path of pg_basebackup for a standby or an empty
-# string, settings (name=value) ... Standard input: one line with the superuser's password; for a standby, one line with
-# the URL of its primary; then commands, one per line: "crash" (kill the server and start it again), "kill", "start" or
-# "promote". Standard output: "ready" once the server has started, or the log if it does not start; then for each
-# command "ready" once it has been carried out, or the command and the last line of the log if it failed.
+# Arguments: the folder of the server binaries; the port; the name of the superuser; the path of pg_basebackup to create
+# a standby, or else an empty string; then settings (name=value).
+#
+# Standard input: one line with the superuser's password; for a standby, one line with the URL of its primary; then one
+# command per line: "crash" (kill the server and start it again), "kill", "start" or "promote".
+#
+# Standard output: "ready" once the server has started, or the log if it does not start. Then, for each command, "ready"
+# once it has been carried out, or the command and the last line of the log if it failed.
 
-# PIPE is ignored because the program may end before it reads "ready".
+# No signal must end this script before it has stopped the server. SIGPIPE comes if the program ends before it reads
+# "ready".
 trap '' INT TERM HUP QUIT PIPE
 umask 077
 binaries=$1
@@ -16,7 +20,7 @@ superuser=$3
 pg_basebackup=$4
 shift 4
 read -r password
-[ -z "$pg_basebackup" ] || read -r primary
+[ -z "$pg_basebackup" ] || read -r primary_url
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/sparc-postgresql-XXXXXX") || exit 1
 cd "$folder" || exit 1
@@ -33,7 +37,7 @@ start() {
 
 create_cluster() {
   if [ -n "$pg_basebackup" ]; then
-    "$pg_basebackup" -D data -d "$primary" -R -X stream -c fast --no-sync >log 2>&1
+    "$pg_basebackup" -D data -d "$primary_url" -R -X stream -c fast --no-sync >log 2>&1
     return
   fi
   "$binaries/initdb" -D data -U "$superuser" --pwfile=password --auth=password --encoding=UTF8 --no-locale --no-sync \

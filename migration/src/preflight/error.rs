@@ -1,8 +1,8 @@
-//! The errors of the checks and repairs, and their messages.
+//! The errors of the checks and repairs.
 
 use sea_orm_migration::prelude::*;
 
-/// The reason why a command changed nothing: one sentence with the cause and the remedy.
+/// The reason why a command changed nothing. The message is one sentence with the cause and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PreflightError {
@@ -26,10 +26,10 @@ pub enum PreflightError {
         /// Each privilege and its object.
         missing: Vec<String>,
     },
-    /// Objects with the schema's names exist that these migrations did not create, or whose record was lost.
+    /// The database has objects with the schema's names, but no record that these migrations created them.
     #[error(
         "The database already has {}, and no record that these migrations made it: {}.",
-        shortened(found),
+        first_names(found),
         if *are_most {
             "if it was restored from a dump, restore the rows of sparc_migrations and private.sparc_record, too"
         } else {
@@ -44,8 +44,8 @@ pub enum PreflightError {
     },
     /// Other objects have taken the names of missing ones.
     #[error(
-        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; nothing was \
-         changed.",
+        "{} is missing and cannot be created, because its name is taken by {}: rename or drop that, and run up again; \
+         nothing was changed.",
         wanted.join(", "),
         found.join(", ")
     )]
@@ -67,8 +67,8 @@ pub enum PreflightError {
     },
     /// Missing tables seem to be in another schema.
     #[error(
-        "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they are \
-         copies, drop their comments, and run up again; nothing was changed.",
+        "Tables of the schema seem to have been moved: {}. Move them back (ALTER TABLE ... SET SCHEMA), or, if they \
+         are copies, drop their comments, and run up again; nothing was changed.",
         found.join(", ")
     )]
     MovedTables {
@@ -77,8 +77,8 @@ pub enum PreflightError {
     },
     /// Objects are renamed, so the objects to drop cannot be found by their names.
     #[error(
-        "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing was \
-         changed.",
+        "Objects of the schema were renamed: {}. Run up, which restores their names, and then this command; nothing \
+         was changed.",
         found.join(", ")
     )]
     RenamedObjects {
@@ -87,8 +87,8 @@ pub enum PreflightError {
     },
     /// `sparc_migrations` is no longer the list of migrations.
     #[error(
-        "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for each \
-         migration): run up, which creates it again, and then this command; nothing was changed."
+        "public.sparc_migrations is not the list of applied migrations (columns version and applied_at, one row for \
+         each migration): run up, which creates it again, and then this command; nothing was changed."
     )]
     InvalidMigrationsTable,
     /// The database has migrations of a newer version of this program.
@@ -106,8 +106,8 @@ pub enum PreflightError {
     },
     /// The schema is that of a newer version of this program, and this one would downgrade it.
     #[error(
-        "The database was migrated by version {database_version} of this program, and differs from version {}: run version \
-         {database_version} or newer; nothing was changed.",
+        "The database was migrated by version {database_version} of this program, and differs from version {}: run \
+         version {database_version} or newer; nothing was changed.",
         env!("CARGO_PKG_VERSION")
     )]
     NewerVersion {
@@ -122,8 +122,8 @@ pub enum PreflightError {
     },
     /// Another role owns objects of the schema.
     #[error(
-        "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator make \
-         \"{role}\" the owner (ALTER ... OWNER TO).",
+        "Role \"{role}\" is not a member of the role that owns {}: connect as their owner, or let an administrator \
+         make \"{role}\" the owner (ALTER ... OWNER TO).",
         found.join(", ")
     )]
     NotOwner {
@@ -144,8 +144,8 @@ pub enum PreflightError {
     },
     /// Another database session holds a lock.
     #[error(
-        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the command \
-         again; nothing was changed."
+        "Another database session holds a lock that this command needs ({holders}): end its transaction, and run the \
+         command again; nothing was changed."
     )]
     Locked {
         /// Each process, with the locked table.
@@ -159,8 +159,8 @@ pub enum PreflightError {
     },
     /// The database rejected a repair.
     #[error(
-        "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up again; \
-         nothing was changed."
+        "up cannot repair {object}, because the database rejects it ({reason}): correct that by hand, and run up \
+         again; nothing was changed."
     )]
     RepairRejected {
         /// The object.
@@ -168,7 +168,7 @@ pub enum PreflightError {
         /// The database's message.
         reason: String,
     },
-    /// A column was dropped together with its values.
+    /// A column that must not be NULL was dropped together with its values.
     #[error(
         "{object} must not be NULL, but was dropped with the values of {rows} rows: restore them from a backup, or add \
          the column with its values by hand, and run up again; nothing was changed."
@@ -181,8 +181,8 @@ pub enum PreflightError {
     },
     /// Rows violate a missing constraint or unique index.
     #[error(
-        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up again; \
-         nothing was changed."
+        "{object} cannot be created again, because rows of {table} violate it: {rows}. Correct those rows, and run up \
+         again; nothing was changed."
     )]
     ViolatingRows {
         /// The constraint or index.
@@ -200,13 +200,13 @@ impl From<PreflightError> for DbErr {
     }
 }
 
-/// At most this many objects are named in a sentence.
-const MAX_NAMED: usize = 10;
+/// Maximum number of objects that [`first_names`] lists.
+const MAX_NAMES: usize = 10;
 
-/// Lists the first objects, and the number of further ones.
-fn shortened(found: &[String]) -> String {
-    let first = found.get(..MAX_NAMED).unwrap_or(found).join(", ");
-    match found.len().saturating_sub(MAX_NAMED) {
+/// Returns a list of the first names, and the number of further ones, as a phrase.
+fn first_names(names: &[String]) -> String {
+    let first = names.get(..MAX_NAMES).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
         0 => first,
         more => format!("{first} and {more} more"),
     }

@@ -17,9 +17,9 @@ pub use error::PreflightError;
 use names::check_names_are_free;
 pub(crate) use names::{check_missing_names_are_free, check_not_moved, check_not_renamed_or_moved};
 
-/// Returns whether the current role can read every row of the table: `false` if the table does not exist, or if
-/// row-level security applies. It reads only the catalog, because a role without USAGE on the schema may not even name
-/// the table.
+/// Returns whether the current role can read every row of the table. Returns `false` if the table does not exist, or if
+/// row-level security applies to the role. The query finds the table in the catalog by its name, because
+/// `'schema.table'::regclass` is an error for a role without USAGE on the schema.
 pub(crate) async fn can_read<C: ConnectionTrait>(db: &C, schema: &str, table: &str) -> Result<bool, DbErr> {
     fetch_bool(
         db,
@@ -55,17 +55,18 @@ pub(crate) async fn has_migrations_table<C: ConnectionTrait>(db: &C) -> Result<b
     .await
 }
 
-/// Checks that this program has every applied migration.
-pub(crate) fn check_migrations_known(applied: &[String], version: Option<&str>) -> Result<(), PreflightError> {
+/// Checks that this program has every applied migration. `recorded_version` is the version of the program that last
+/// migrated the database.
+pub(crate) fn check_migrations_known(applied: &[String], recorded_version: Option<&str>) -> Result<(), PreflightError> {
     let known = record::migration_names();
-    let found: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
-    if found.is_empty() {
+    let unknown: Vec<String> = applied.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if unknown.is_empty() {
         return Ok(());
     }
-    let database_version = version
+    let database_version = recorded_version
         .filter(|version| *version != env!("CARGO_PKG_VERSION"))
         .map_or("a newer version".to_owned(), |version| format!("version {version}"));
-    Err(PreflightError::UnknownMigrations { found, database_version })
+    Err(PreflightError::UnknownMigrations { found: unknown, database_version })
 }
 
 /// Checks that no newer version of this program has migrated the database.
@@ -79,9 +80,9 @@ pub(crate) fn check_not_migrated_by_newer(state: &State) -> Result<(), Preflight
     }
 }
 
-/// Checks that the server and the role permit the changes.
+/// Checks that the server, the role and the objects in the database permit the command.
 pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
-    let server: Server = fetch_one(
+    let connection: ConnectionProperties = fetch_one(
         db,
         "SELECT
            current_setting('server_version_num')::integer AS version_number,
@@ -91,15 +92,15 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
            (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser",
     )
     .await?;
-    if server.version_number < 150_000 {
-        return Err(PreflightError::ServerTooOld { found: server.version }.into());
+    if connection.version_number < 150_000 {
+        return Err(PreflightError::ServerTooOld { found: connection.version }.into());
     }
-    if server.is_standby {
+    if connection.is_standby {
         return Err(PreflightError::Standby.into());
     }
     let Some(applied) = &state.applied else {
         let missing = vec!["SELECT on table public.sparc_migrations (not restricted by row-level security)".to_owned()];
-        return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
+        return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
     };
     if applied.is_empty() {
         check_auth_schema(db).await?;
@@ -108,13 +109,13 @@ pub(crate) async fn check_ready<C: ConnectionTrait>(db: &C, state: &State) -> Re
         check_migrations_table(state)?;
         check_names_are_free(state)?;
     }
-    if !server.is_superuser {
+    if !connection.is_superuser {
         let missing = fetch_names(db, include_str!("../../sql/missing_privileges.sql")).await?;
         if !missing.is_empty() {
-            return Err(PreflightError::MissingPrivileges { role: server.role, missing }.into());
+            return Err(PreflightError::MissingPrivileges { role: connection.role, missing }.into());
         }
     }
-    check_owner(db, state, server.role).await
+    check_owners(db, state, connection.role).await
 }
 
 /// Checks that `public.sparc_migrations` lists every recorded migration, and has the columns that SeaORM expects.
@@ -127,9 +128,9 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
         .expected
         .keys()
         .filter(|object| object.ends_with(" of public.sparc_migrations") && object.starts_with("column "));
-    let exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
+    let name_exists = found.keys().any(|object| object.split(' ').nth(1) == Some("public.sparc_migrations"));
     if state.unlisted.is_empty()
-        && (!exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
+        && (!name_exists || (found.contains_key("table public.sparc_migrations") && columns.all(is_as_expected)))
     {
         Ok(())
     } else {
@@ -137,7 +138,7 @@ pub(crate) fn check_migrations_table(state: &State) -> Result<(), PreflightError
     }
 }
 
-/// Checks that schema `auth`, if it exists, has what the schema needs.
+/// Checks that PostgreSQL's schema `auth`, if it exists, has the objects on which the game's schema depends.
 async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     let missing = fetch_names(
         db,
@@ -165,22 +166,26 @@ async fn check_auth_schema<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     }
 }
 
-/// Checks that the role may alter every object of the schema.
-async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
+/// Checks that the role owns every object of the schema, or is a member of the role that owns it.
+async fn check_owners<C: ConnectionTrait>(db: &C, state: &State, role: String) -> Result<(), DbErr> {
     let mut queries = Vec::new();
-    for (class, owner) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {
+    for (catalog, owner_column) in [("pg_class", "relowner"), ("pg_proc", "proowner"), ("pg_type", "typowner")] {
+        // An index belongs to the owner of its table.
         let oids: Vec<String> = state
             .found
             .iter()
-            .filter(|found| found.class.as_deref() == Some(class) && found.subid == 0 && state.is_ours(&found.object))
+            .filter(|found| found.class.as_deref() == Some(catalog) && found.subid == 0 && state.is_ours(&found.object))
             .filter(|found| manifest::kind(&found.object) != "index")
             .map(|found| found.objid.to_string())
             .collect();
         if !oids.is_empty() {
             queries.push(format!(
-                "SELECT pg_describe_object('{class}'::regclass, oid, 0) || ' (of ' || pg_get_userbyid({owner}) || ')' AS name
-                 FROM pg_catalog.{class}
-                 WHERE oid IN ({}) AND NOT pg_has_role({owner}, 'USAGE')",
+                "SELECT
+                   format(
+                     '%s (of %s)', pg_describe_object('{catalog}'::regclass, oid, 0), pg_get_userbyid({owner_column})
+                   ) AS name
+                 FROM pg_catalog.{catalog}
+                 WHERE oid IN ({}) AND NOT pg_has_role({owner_column}, 'USAGE')",
                 oids.join(", ")
             ));
         }
@@ -192,8 +197,9 @@ async fn check_owner<C: ConnectionTrait>(db: &C, state: &State, role: String) ->
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NotOwner { role, found }.into()) }
 }
 
+/// Properties of the server, and of the role of this connection.
 #[derive(FromQueryResult)]
-struct Server {
+struct ConnectionProperties {
     version_number: i32,
     version: String,
     is_standby: bool,

@@ -10,22 +10,22 @@ use crate::{
     renames,
 };
 
-/// Checks that no tables, views, types or functions have the schema's names before the schema is created.
+/// Checks, before the schema is created, that the database has no tables, views, types or functions with its names.
 pub(super) fn check_names_are_free(state: &State) -> Result<(), PreflightError> {
-    let names = |objects: Vec<&str>| -> Vec<String> {
-        let is_top_level =
+    let names_of = |objects: Vec<&str>| -> Vec<String> {
+        let is_standalone =
             |object: &&str| matches!(manifest::kind(object), "table" | "view" | "type" | "domain" | "function");
         objects
             .into_iter()
-            .filter(is_top_level)
-            // The program's own tables exist before all migrations are applied.
+            .filter(is_standalone)
+            // This program's tables (`sparc_migrations` and `sparc_record`) are created before the others.
             .filter(|object| !object.contains(".sparc_"))
             .map(without_arguments)
             .collect()
     };
     let committed: Definitions = manifest::committed();
-    let ours = names(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
-    let mut found = names(state.found.iter().map(|found| found.object.as_str()).collect());
+    let ours = names_of(committed.keys().map(String::as_str).filter(|object| !object.contains(" auth.")).collect());
+    let mut found = names_of(state.found.iter().map(|found| found.object.as_str()).collect());
     found.retain(|name| ours.contains(name));
     let are_most = found.len() * 2 > ours.len();
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameCollision { found, are_most }) }
@@ -35,8 +35,8 @@ fn without_arguments(object: &str) -> String {
     object.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Checks that no object of the schema was renamed or moved out of its PostgreSQL schema, because the objects to drop
-/// are found by name.
+/// Checks, before the schema's objects are dropped by their names, that none was renamed or moved to another PostgreSQL
+/// schema.
 pub(crate) async fn check_not_renamed_or_moved<C: ConnectionTrait>(db: &C, state: &State) -> Result<(), DbErr> {
     if !state.pending().is_empty() {
         return Ok(());
@@ -84,7 +84,14 @@ pub(crate) async fn check_not_moved<C: ConnectionTrait>(db: &C, state: &State, m
     if found.is_empty() { Ok(()) } else { Err(PreflightError::MovedTables { found }.into()) }
 }
 
-/// Checks that no other object has the name of one that is to be created.
+/// An object that has the name of a missing one.
+#[derive(FromQueryResult)]
+struct NameConflict {
+    name: String,
+    description: String,
+}
+
+/// Checks that no other object has the name of a missing one, which is to be created.
 pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     db: &C,
     state: &State,
@@ -94,6 +101,7 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     let mut types: Vec<(String, &str)> = Vec::new();
     for object in missing {
         let (_, name) = object.split_once(' ').unwrap_or_default();
+        // An index with the name of the constraint is created too.
         let is_key = || {
             let definition = state.expected.get(*object).map_or("", String::as_str);
             definition.starts_with("PRIMARY KEY") || definition.starts_with("UNIQUE")
@@ -110,24 +118,21 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     for (catalog, schema_column, name_column, objects) in
         [("pg_class", "relnamespace", "relname", relations), ("pg_type", "typnamespace", "typname", types)]
     {
-        // PostgreSQL describes types and domains alike as types, so the message adds the kind.
-        let note = if catalog == "pg_type" {
+        if objects.is_empty() {
+            continue;
+        }
+        // `pg_describe_object` calls enums, domains and row types all "type", so the message adds the kind.
+        let kind_note = if catalog == "pg_type" {
             " || CASE typtype WHEN 'd' THEN ' (a domain)' WHEN 'c' THEN ' (the row type of a relation)' ELSE '' END"
         } else {
             ""
         };
-        if objects.is_empty() {
-            continue;
-        }
-        #[derive(FromQueryResult)]
-        struct NameConflict {
-            name: String,
-            description: String,
-        }
         let conflicts: Vec<NameConflict> = query::fetch_all(
             db,
             &format!(
-                "SELECT format('%I.%I', nspname, {name_column}) AS name, pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){note} AS description
+                "SELECT
+                   format('%I.%I', nspname, {name_column}) AS name,
+                   pg_describe_object('{catalog}'::regclass, {catalog}.oid, 0){kind_note} AS description
                  FROM pg_catalog.{catalog}
                  JOIN pg_catalog.pg_namespace ON pg_namespace.oid = {schema_column}
                  WHERE format('%I.%I', nspname, {name_column}) IN ({})
@@ -146,8 +151,10 @@ pub(crate) async fn check_missing_names_are_free<C: ConnectionTrait>(
     if found.is_empty() { Ok(()) } else { Err(PreflightError::NameTaken { wanted, found }.into()) }
 }
 
-/// Returns the qualified name of an index or of a constraint's index, which is in the PostgreSQL schema of its table.
+/// Returns the qualified name of an index, or of a constraint's index. An index is in the PostgreSQL schema of its
+/// table.
 fn index_name(object: &str) -> Option<String> {
     let (name, table) = manifest::name_and_table(object)?;
-    Some(format!("{}.{name}", table.split_once('.')?.0))
+    let (schema, _) = table.split_once('.')?;
+    Some(format!("{schema}.{name}"))
 }

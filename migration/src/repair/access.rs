@@ -1,24 +1,27 @@
-//! Repairs of access (row-level security, privileges, roles), and of what is set up once: the publication and the jobs.
+//! Repairs of access (row-level security, privileges, roles), of the publication, and of the jobs.
 
-use super::{Plan, Work};
-use crate::{manifest, query, repeatable};
+use super::{Defects, Plan};
+use crate::{
+    manifest, query,
+    repeatable::{self, PUBLIC_AND_API_ROLES},
+};
 
-/// Whether default privileges apply to new objects of that kind.
-fn is_granted_by_default(kind: &str) -> bool {
+/// Whether default privileges (ALTER DEFAULT PRIVILEGES) apply to new objects of the kind.
+fn has_default_privileges(kind: &str) -> bool {
     matches!(kind, "table" | "view" | "function" | "sequence" | "type" | "domain" | "schema")
 }
 
 impl Plan {
-    pub(super) fn repair_access(&mut self, work: &Work<'_>) {
-        self.repair_row_security(work);
-        self.repair_privileges(work);
-        self.repair_roles(work);
-        self.repair_publication(work);
-        self.repair_jobs(work);
+    pub(super) fn repair_access(&mut self, defects: &Defects<'_>) {
+        self.repair_row_security(defects);
+        self.repair_privileges(defects);
+        self.repair_roles(defects);
+        self.repair_publication(defects);
+        self.repair_jobs(defects);
     }
 
-    fn repair_row_security(&mut self, work: &Work<'_>) {
-        for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "row security") {
+    fn repair_row_security(&mut self, defects: &Defects<'_>) {
+        for (object, expected) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "row security") {
             let Some(table) = object.strip_prefix("row security on ") else { continue };
             let enable = if expected.starts_with("enabled") { "ENABLE" } else { "DISABLE" };
             self.push_for(format!("ALTER TABLE {table} {enable} ROW LEVEL SECURITY"), object, None);
@@ -28,38 +31,35 @@ impl Plan {
         }
     }
 
-    fn repair_privileges(&mut self, work: &Work<'_>) {
-        // Default privileges may have granted access to what the statements before create.
-        for object in work.missing.iter().filter(|object| is_granted_by_default(manifest::kind(object))) {
+    fn repair_privileges(&mut self, defects: &Defects<'_>) {
+        // Default privileges may have granted access to the objects that earlier statements of the plan create.
+        for object in defects.missing.iter().filter(|object| has_default_privileges(manifest::kind(object))) {
             let (kind, name) = object.split_once(' ').unwrap_or_default();
             let kind = if kind == "view" { "table" } else { kind };
-            self.push_for(
-                format!("REVOKE ALL ON {kind} {name} FROM PUBLIC, anon, authenticated, service_role"),
-                object,
-                None,
-            );
+            self.push_for(format!("REVOKE ALL ON {kind} {name} FROM {PUBLIC_AND_API_ROLES}"), object, None);
         }
-        let changed = work.changed.iter().map(|difference| &difference.object);
-        for object in work.missing.iter().chain(changed) {
-            let Some((on, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to ")) else {
+        let changed = defects.changed.iter().map(|difference| &difference.object);
+        for object in defects.missing.iter().chain(changed) {
+            let Some((target, role)) = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "))
+            else {
                 continue;
             };
-            if on == "schema public" {
-                // The platform decides about USAGE; no API role may create objects there.
-                self.push_for(format!("REVOKE CREATE ON {on} FROM PUBLIC, {role} CASCADE"), object, None);
+            if target == "schema public" {
+                // USAGE on this schema is the platform's decision, but no API role may create objects in it.
+                self.push_for(format!("REVOKE CREATE ON {target} FROM PUBLIC, {role} CASCADE"), object, None);
             } else {
-                self.push_for(format!("REVOKE ALL ON {on} FROM {role} CASCADE"), object, None);
+                self.push_for(format!("REVOKE ALL ON {target} FROM {role} CASCADE"), object, None);
             }
-            if let Some(privileges) = work.state.expected.get(object) {
-                self.push_for(format!("GRANT {privileges} ON {on} TO {role}"), object, None);
+            if let Some(privileges) = defects.state.expected.get(object) {
+                self.push_for(format!("GRANT {privileges} ON {target} TO {role}"), object, None);
             }
         }
     }
 
-    /// Restores the attributes that decide whether row-level security applies to the API roles. A role to which it must
-    /// apply leaves all roles of which it is a member.
-    fn repair_roles(&mut self, work: &Work<'_>) {
-        for (object, expected) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "role") {
+    /// Restores what decides whether row-level security applies to the API roles. A role to which it must apply loses
+    /// SUPERUSER, BYPASSRLS, and its membership in every other role.
+    fn repair_roles(&mut self, defects: &Defects<'_>) {
+        for (object, expected) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "role") {
             let Some(role) = object.strip_prefix("role ") else { continue };
             if expected.starts_with("bypasses") {
                 self.push_for(format!("ALTER ROLE {role} BYPASSRLS"), object, None);
@@ -68,7 +68,7 @@ impl Plan {
             let sql = format!(
                 "DO $$
 DECLARE
-  granted name;
+  other_role name;
 BEGIN
   IF (SELECT rolsuper FROM pg_roles WHERE rolname = '{role}') THEN
     ALTER ROLE {role} NOSUPERUSER;
@@ -76,13 +76,13 @@ BEGIN
   IF (SELECT rolbypassrls FROM pg_roles WHERE rolname = '{role}') THEN
     ALTER ROLE {role} NOBYPASSRLS;
   END IF;
-  FOR granted IN
+  FOR other_role IN
     SELECT rolname
     FROM pg_auth_members
     JOIN pg_roles ON pg_roles.oid = roleid
     WHERE member = '{role}'::regrole
   LOOP
-    EXECUTE format('REVOKE %I FROM {role}', granted);
+    EXECUTE format('REVOKE %I FROM {role}', other_role);
   END LOOP;
 END
 $$"
@@ -91,25 +91,25 @@ $$"
         }
     }
 
-    fn repair_publication(&mut self, work: &Work<'_>) {
+    fn repair_publication(&mut self, defects: &Defects<'_>) {
         let publication = "publication supabase_realtime";
-        if work.missing.contains(publication) {
+        if defects.missing.contains(publication) {
             self.push_for(repeatable::PUBLICATION.to_owned(), publication, None);
             return;
         }
-        if let Some(difference) = work.changed.iter().find(|difference| difference.object == publication) {
-            let publish = difference.expected.as_deref().unwrap_or_default();
+        if let Some(difference) = defects.changed.iter().find(|difference| difference.object == publication) {
+            let published_operations = difference.expected.as_deref().unwrap_or_default();
             self.push_for(
-                format!("ALTER PUBLICATION supabase_realtime SET (publish = '{publish}')"),
+                format!("ALTER PUBLICATION supabase_realtime SET (publish = '{published_operations}')"),
                 publication,
                 None,
             );
         }
-        // A table that is dropped leaves the publication, although nobody decided that. So when the table is created
-        // again, it is also added to the publication again.
-        for table in work.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
+        // A dropped table also left the publication, which was not the operator's choice. So a table that is created
+        // again is also added to the publication again.
+        for table in defects.missing.iter().filter_map(|object| object.strip_prefix("table ")) {
             let object = format!("publication supabase_realtime of {table}");
-            if work.state.expected.contains_key(&object) {
+            if defects.state.expected.contains_key(&object) {
                 let sql = format!(
                     "DO $$
 BEGIN
@@ -124,16 +124,18 @@ $$"
         }
     }
 
-    fn repair_jobs(&mut self, work: &Work<'_>) {
-        if work.missing_of_kind("job").next().is_some() {
+    fn repair_jobs(&mut self, defects: &Defects<'_>) {
+        if defects.missing_of_kind("job").next().is_some() {
             self.push(repeatable::JOBS);
         }
-        for difference in work.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
+        for difference in defects.changed.iter().filter(|difference| difference.object.starts_with("job ")) {
             let name = difference.object.trim_start_matches("job ");
             let command = difference.expected.as_deref().unwrap_or_default();
             // Only the command is restored, because the schedule is the operator's choice.
             let sql = format!(
-                "SELECT cron.alter_job(jobid, command := {}) FROM cron.job WHERE jobname = {} AND database = current_database()",
+                "SELECT cron.alter_job(jobid, command := {})
+                 FROM cron.job
+                 WHERE jobname = {} AND database = current_database()",
                 query::literal(command),
                 query::literal(name)
             );

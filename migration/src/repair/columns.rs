@@ -1,14 +1,14 @@
 //! Repairs of columns.
 
-use super::{Plan, Work};
-use crate::{check::Difference, manifest, manifest::name_and_table};
+use super::{Defects, Plan};
+use crate::{check::Difference, manifest, manifest::name_and_table, repeatable::PUBLIC_AND_API_ROLES};
 
 impl Plan {
-    pub(super) fn add_column(&mut self, work: &Work<'_>, object: &str, tables_with_columns: &[String]) {
+    pub(super) fn add_column(&mut self, defects: &Defects<'_>, object: &str, tables_with_columns: &[String]) {
         let Some((name, table)) = name_and_table(object) else { return };
-        let has_columns = tables_with_columns.iter().any(|complete| complete == table);
-        let if_not_exists = if has_columns { " IF NOT EXISTS" } else { "" };
-        let definition = &work.state.expected[object];
+        let may_exist = tables_with_columns.iter().any(|with_columns| with_columns == table);
+        let if_not_exists = if may_exist { " IF NOT EXISTS" } else { "" };
+        let definition = &defects.state.expected[object];
         self.push_for(
             format!("ALTER TABLE {table} ADD COLUMN{if_not_exists} {name} {definition}"),
             object,
@@ -18,19 +18,20 @@ impl Plan {
 
     pub(super) fn alter_column(&mut self, object: &str, actual: &str, expected: &str) {
         let Some((name, table)) = name_and_table(object) else { return };
-        let (actual, expected) = (Column::parse(actual), Column::parse(expected));
+        let (actual, expected) = (ColumnDefinition::parse(actual), ColumnDefinition::parse(expected));
         let alter = format!("ALTER TABLE {table} ALTER COLUMN {name}");
+        // The definition is given if rows may violate it.
         let mut push = |sql: String, definition: Option<&str>| {
             self.push_for(sql, object, Some((table, definition.unwrap_or_default())));
         };
-        let is_retyped = actual.data_type != expected.data_type;
-        if is_retyped {
+        let type_differs = actual.data_type != expected.data_type;
+        if type_differs {
             if actual.default.is_some() {
                 push(format!("{alter} DROP DEFAULT"), None);
             }
             push(format!("{alter} TYPE {} USING {name}::{}", expected.data_type, expected.data_type), None);
         }
-        if (actual.storage, actual.compression) != (expected.storage, expected.compression) || is_retyped {
+        if (actual.storage, actual.compression) != (expected.storage, expected.compression) || type_differs {
             push(storage_statement(&alter, table, name, expected.storage, expected.compression), None);
         }
         if actual.generated != expected.generated && actual.generated.is_some() {
@@ -41,7 +42,7 @@ impl Plan {
             };
             push(format!("{alter} DROP {property} IF EXISTS"), None);
         }
-        if actual.default != expected.default || is_retyped {
+        if actual.default != expected.default || type_differs {
             match expected.default {
                 Some(default) => push(format!("{alter} SET DEFAULT {default}"), None),
                 None if actual.generated.is_none() => push(format!("{alter} DROP DEFAULT"), None),
@@ -58,16 +59,15 @@ impl Plan {
         if let Some(generated) = expected.generated.filter(|_| actual.generated != expected.generated) {
             let is_identity = generated.ends_with("as identity");
             if is_identity {
-                // A sequence with the name of the new one may be left over, for example from a `serial` column; nothing
-                // uses it any more.
+                // A sequence with the name that the new one will get may be left over, for example from a `serial`
+                // column. Nothing uses it any more.
                 push(format!("DROP SEQUENCE IF EXISTS {table}_{name}_seq"), None);
             }
             push(format!("{alter} ADD {generated}"), None);
             if is_identity {
                 // On a platform, default privileges grant every new sequence to the API roles.
-                let grantees = "PUBLIC, anon, authenticated, service_role";
-                push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {grantees}"), None);
-                // The new sequence starts after the existing numbers.
+                push(format!("REVOKE ALL ON SEQUENCE {table}_{name}_seq FROM {PUBLIC_AND_API_ROLES}"), None);
+                // The new sequence starts after the numbers in the column.
                 let sequence = format!("pg_get_serial_sequence('{table}', '{name}')");
                 push(format!("SELECT setval({sequence}, coalesce(max({name}), 0) + 1, false) FROM {table}"), None);
             }
@@ -79,11 +79,11 @@ impl Plan {
 pub(super) fn changes_type(difference: &Difference) -> bool {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
     manifest::kind(&difference.object) == "column"
-        && Column::parse(actual).data_type != Column::parse(expected).data_type
+        && ColumnDefinition::parse(actual).data_type != ColumnDefinition::parse(expected).data_type
 }
 
-/// Returns the statement that sets storage and compression. It looks up the type's default storage, for which
-/// PostgreSQL 15 has no keyword.
+/// Returns the statement that sets storage and compression. `None` stands for the type's default storage, which the
+/// statement looks up, because SET STORAGE DEFAULT does not exist in PostgreSQL 15.
 fn storage_statement(alter: &str, table: &str, name: &str, storage: Option<&str>, compression: Option<&str>) -> String {
     let storage = storage.map_or(
         "(CASE typstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END)"
@@ -102,7 +102,7 @@ BEGIN
   JOIN pg_type ON pg_type.oid = atttypid
   WHERE attrelid = '{table}'::regclass AND attname = '{}';
   EXECUTE '{alter} SET STORAGE ' || storage;
-  -- Types whose default is PLAIN cannot be compressed.
+  -- Types whose default storage is PLAIN cannot be compressed.
   IF storage <> 'PLAIN' THEN
     EXECUTE '{alter} SET COMPRESSION {compression}';
   END IF;
@@ -112,27 +112,27 @@ $$",
     )
 }
 
-/// The parts of a column's definition.
+/// The parts of a column's definition in the manifest.
 #[derive(Debug, PartialEq, Eq)]
-struct Column<'a> {
+struct ColumnDefinition<'a> {
     /// Type and collation.
     data_type: &'a str,
     storage: Option<&'a str>,
     compression: Option<&'a str>,
     not_null: bool,
     default: Option<&'a str>,
-    /// The clause from `generated` on: of an identity column (ends with `as identity`) or of a computed one.
+    /// The clause that begins with `generated`. It ends with `as identity` if the column is an identity column.
     generated: Option<&'a str>,
 }
 
-impl<'a> Column<'a> {
+impl<'a> ColumnDefinition<'a> {
     fn parse(definition: &'a str) -> Self {
         let (rest, default) = match definition.split_once(" default ") {
             Some((rest, default)) if !rest.contains(" generated ") => (rest, Some(default)),
             _ => (definition, None),
         };
         let (rest, generated) = match rest.find(" generated ") {
-            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+            Some(space) => (&rest[..space], Some(&rest[space + 1..])),
             None => (rest, None),
         };
         let (rest, not_null) = match rest.strip_suffix(" not null") {
@@ -145,28 +145,28 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Splits at the separator, if the text contains it.
+/// Returns the texts before and after the separator, or the whole text if it does not contain the separator.
 fn split_off<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
     text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Column;
+    use super::ColumnDefinition;
 
     #[test]
     fn a_column_definition_is_parsed() {
-        let column = Column::parse("timestamp with time zone not null default now()");
+        let column = ColumnDefinition::parse("timestamp with time zone not null default now()");
         assert_eq!(
             (column.data_type, column.not_null, column.default),
             ("timestamp with time zone", true, Some("now()"))
         );
-        let column = Column::parse("bigint not null generated by default as identity");
+        let column = ColumnDefinition::parse("bigint not null generated by default as identity");
         assert_eq!(
             (column.data_type, column.not_null, column.generated),
             ("bigint", true, Some("generated by default as identity"))
         );
-        let column = Column::parse("text collate \"C\" storage external compression lz4 not null");
+        let column = ColumnDefinition::parse("text collate \"C\" storage external compression lz4 not null");
         assert_eq!(
             (column.data_type, column.storage, column.compression, column.not_null),
             ("text collate \"C\"", Some("external"), Some("lz4"), true)

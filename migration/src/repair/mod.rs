@@ -18,28 +18,33 @@ mod columns;
 mod operator_grants;
 mod structure;
 
-/// The statements, in order, and one change for each object that they concern.
+/// The statements that repair all differences.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    /// In the order in which they must run.
     pub(crate) statements: Vec<Repair>,
+    /// One change for each object that differs.
     pub(crate) changes: Vec<Change>,
     /// Statements that restore the privileges of an operator's roles on objects that are dropped and created again.
     operator_grants: Vec<Repair>,
 }
 
-/// A statement, and the object that the error names if the database rejects it.
+/// A statement of a plan.
 #[derive(Clone, Debug)]
 pub(crate) struct Repair {
     pub(crate) sql: String,
-    pub(crate) subject: Option<Subject>,
+    /// The object that the error message names if the database rejects the statement.
+    pub(crate) object: Option<RepairedObject>,
 }
 
-/// The object that a statement concerns. If `table` is set, rows of that table may violate the object's definition: see
-/// [`crate::violations`].
+/// An object that a statement repairs.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    pub(crate) object: String,
+pub(crate) struct RepairedObject {
+    /// As the manifest names it.
+    pub(crate) name: String,
+    /// The table whose rows may violate the object's definition: see [`crate::violations`].
     pub(crate) table: Option<String>,
+    /// Empty if no rows can violate it.
     pub(crate) definition: String,
 }
 
@@ -51,21 +56,22 @@ pub(crate) enum Change {
     Dropped(String),
 }
 
-/// The objects to create, and the differences to repair in place.
-struct Work<'a> {
+/// What the plan must repair.
+struct Defects<'a> {
     state: &'a State,
-    /// Includes the objects that are dropped to be created again.
+    /// Objects to create, including those that the plan drops first.
     missing: BTreeSet<String>,
+    /// Differences to repair without dropping the object.
     changed: Vec<&'a Difference>,
 }
 
-impl Work<'_> {
+impl Defects<'_> {
     fn missing_of_kind(&self, kind: &'static str) -> impl Iterator<Item = &String> {
         self.missing.iter().filter(move |object| manifest::kind(object) == kind)
     }
 
-    /// Returns every object that must match the manifest, with its definition there.
-    fn to_repair(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Returns every missing or changed object that is in the manifest, with its definition there.
+    fn to_restore(&self) -> impl Iterator<Item = (&str, &str)> {
         let changed =
             self.changed.iter().filter(|difference| difference.expected.is_some()).map(|difference| &difference.object);
         self.missing.iter().chain(changed).filter_map(|object| {
@@ -76,7 +82,7 @@ impl Work<'_> {
 }
 
 impl Plan {
-    /// Plans the repairs. It reads what depends on objects to be dropped, and changes nothing.
+    /// Plans the repairs, and changes nothing. It reads from the database which objects depend on those to be dropped.
     pub(crate) async fn new<C: ConnectionTrait>(db: &C, state: &State, report: &Report) -> Result<Self, DbErr> {
         let unrepairable: Vec<String> = report
             .differences
@@ -101,8 +107,8 @@ impl Plan {
         preflight::check_missing_names_are_free(db, state, &missing).await?;
 
         let mut plan = Self::default();
-        let to_recreate = plan.drop_for_recreation(db, state, report).await?;
-        let mut work = Work { state, missing: to_recreate, changed: Vec::new() };
+        let to_recreate = plan.drop_objects(db, state, report).await?;
+        let mut defects = Defects { state, missing: to_recreate, changed: Vec::new() };
         for difference in &report.differences {
             let object = difference.object.clone();
             plan.changes.push(match (&difference.found, &difference.expected) {
@@ -111,27 +117,27 @@ impl Plan {
                 _ => Change::Changed(object.clone()),
             });
             match (&difference.found, &difference.expected) {
-                (None, Some(_)) => _ = work.missing.insert(object),
-                (Some(_), Some(_)) if must_be_dropped(difference) => _ = work.missing.insert(object),
-                _ => work.changed.push(difference),
+                (None, Some(_)) => _ = defects.missing.insert(object),
+                (Some(_), Some(_)) if must_be_dropped(difference) => _ = defects.missing.insert(object),
+                _ => defects.changed.push(difference),
             }
         }
-        plan.recreate_bookkeeping_tables(&mut work);
-        plan.add_lost_privileges(&mut work);
-        plan.repair_structure(&work);
-        plan.repair_code(&work);
-        plan.repair_access(&work);
-        plan.restore_comments(&work);
-        plan.restore_rows(&work);
+        plan.recreate_bookkeeping_tables(&mut defects);
+        plan.add_lost_privileges(&mut defects);
+        plan.repair_structure(&defects);
+        plan.repair_code(&defects);
+        plan.repair_access(&defects);
+        plan.restore_comments(&defects);
+        plan.restore_rows(&defects);
         let operator_grants = std::mem::take(&mut plan.operator_grants);
         plan.statements.extend(operator_grants);
         Ok(plan)
     }
 
-    /// Plans to drop what cannot be altered in place or is no longer part of the schema. Returns the objects of the
-    /// schema that must be created again although they do not differ: they are dropped with another, or a column's type
-    /// cannot change while they exist.
-    async fn drop_for_recreation<C: ConnectionTrait>(
+    /// Drops the objects that cannot be altered in place or are no longer part of the schema. Returns the objects that
+    /// must be created again although they do not differ: they are dropped because they depend on a dropped object, or
+    /// because the type of a column cannot change while they exist.
+    async fn drop_objects<C: ConnectionTrait>(
         &mut self,
         db: &C,
         state: &State,
@@ -144,8 +150,8 @@ impl Plan {
             .filter(|difference| difference.found.is_some() && must_be_dropped(difference))
             .filter_map(|difference| found.get(difference.object.as_str()).copied())
             .collect();
-        // The type of a column cannot change while policies, triggers or views use it.
-        let retyped_tables: Vec<&str> = report
+        // The type of a column cannot change while policies, triggers or views use the column.
+        let tables_with_new_types: Vec<&str> = report
             .differences
             .iter()
             .filter(|difference| columns::changes_type(difference))
@@ -153,14 +159,14 @@ impl Plan {
             .collect();
         let mut to_recreate = BTreeSet::new();
         for object in state.expected.keys() {
-            let blocks_retype = match manifest::kind(object) {
+            let blocks_new_type = match manifest::kind(object) {
                 "policy" | "trigger" => {
-                    name_and_table(object).is_some_and(|(_, table)| retyped_tables.contains(&table))
+                    name_and_table(object).is_some_and(|(_, table)| tables_with_new_types.contains(&table))
                 }
-                "view" => !retyped_tables.is_empty(),
+                "view" => !tables_with_new_types.is_empty(),
                 _ => false,
             };
-            if let (true, Some(found)) = (blocks_retype, found.get(object.as_str())) {
+            if let (true, Some(found)) = (blocks_new_type, found.get(object.as_str())) {
                 to_recreate.insert(object.clone());
                 if !dropped.iter().any(|other| other.object == *object) {
                     dropped.push(found);
@@ -175,6 +181,7 @@ impl Plan {
             .filter(|object| state.expected.contains_key(*object))
             .filter_map(|object| found.get(object).copied());
         self.operator_grants = operator_grants::restore_statements(db, &recreated.collect::<Vec<_>>()).await?;
+        // Policies, triggers and constraints first, because they may call the functions.
         for kinds in [["policy", "trigger"], ["constraint", "index"], ["view", "function"]] {
             for found in dropped.iter().filter(|found| kinds.contains(&manifest::kind(&found.object))) {
                 self.push_for(drop_statement(found), &found.object, None);
@@ -184,80 +191,82 @@ impl Plan {
         Ok(to_recreate)
     }
 
-    /// Creates the list of migrations or the record again if one of its columns is wrong. The list can be restored from
-    /// the record, and the record from this program.
-    fn recreate_bookkeeping_tables(&mut self, work: &mut Work<'_>) {
+    /// Drops `sparc_migrations` or `sparc_record`, to create it again, if one of its columns is wrong. The rows of the
+    /// former can be restored from the latter, and those of the latter from this program.
+    fn recreate_bookkeeping_tables(&mut self, defects: &mut Defects<'_>) {
         for name in ["public.sparc_migrations", "private.sparc_record"] {
             let table = format!("table {name}");
             let is_of_table = |object: &str| manifest::table_of(object) == Some(name);
             let is_column = |object: &str| object.starts_with("column ") && is_of_table(object);
-            let has_wrong_column = work.missing.iter().any(|object| is_column(object))
-                || work.changed.iter().any(|difference| is_column(&difference.object));
-            if has_wrong_column && !work.missing.contains(&table) {
+            let has_wrong_column = defects.missing.iter().any(|object| is_column(object))
+                || defects.changed.iter().any(|difference| is_column(&difference.object));
+            if has_wrong_column && !defects.missing.contains(&table) {
                 self.push_for(format!("DROP TABLE {name}"), &table, None);
-                work.missing.extend(work.state.expected.keys().filter(|object| is_of_table(object)).cloned());
-                work.changed.retain(|difference| !is_of_table(&difference.object));
+                defects.missing.extend(defects.state.expected.keys().filter(|object| is_of_table(object)).cloned());
+                defects.changed.retain(|difference| !is_of_table(&difference.object));
             }
         }
     }
 
-    /// Adds to the work the privileges that the repairs lose: an object that is created again has none, and one that
-    /// changes its owner loses those of the old owner.
-    fn add_lost_privileges(&mut self, work: &mut Work<'_>) {
+    /// Adds to the missing objects the privileges that the repairs remove: an object that is created again has none,
+    /// and a change of the owner removes those of the old owner.
+    fn add_lost_privileges(&mut self, defects: &mut Defects<'_>) {
         let loses_privileges = |name: &str| {
+            // The manifest has the privileges on views as those on tables (`grant on table`).
             let view = name.replacen("table ", "view ", 1);
-            work.missing.contains(name)
-                || work.missing.contains(&view)
-                || work.changed.iter().any(|difference| {
+            defects.missing.contains(name)
+                || defects.missing.contains(&view)
+                || defects.changed.iter().any(|difference| {
                     structure::has_other_owner(difference) && [name, &view].contains(&&*difference.object)
                 })
         };
-        let privileges: Vec<String> = work
+        let privileges: Vec<String> = defects
             .state
             .expected
             .keys()
             .filter(|object| {
-                let rest = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "));
-                rest.is_some_and(|(name, _)| loses_privileges(name))
+                let name_and_role = object.strip_prefix("grant on ").and_then(|rest| rest.rsplit_once(" to "));
+                name_and_role.is_some_and(|(name, _)| loses_privileges(name))
             })
             .cloned()
             .collect();
-        work.missing.extend(privileges);
+        defects.missing.extend(privileges);
     }
 
     fn push(&mut self, sql: impl Into<String>) {
-        self.statements.push(Repair { sql: sql.into(), subject: None });
+        self.statements.push(Repair { sql: sql.into(), object: None });
     }
 
     /// Adds a statement about one object, with the object's table and definition if rows may violate the definition.
     fn push_for(&mut self, sql: String, object: &str, table_and_definition: Option<(&str, &str)>) {
         let (table, definition) = table_and_definition.unzip();
-        let subject = Subject {
-            object: object.to_owned(),
+        let repaired = RepairedObject {
+            name: object.to_owned(),
             table: table.map(str::to_owned),
             definition: definition.unwrap_or_default().to_owned(),
         };
-        self.statements.push(Repair { sql, subject: Some(subject) });
+        self.statements.push(Repair { sql, object: Some(repaired) });
     }
 
     /// Restores the comments on schemas, tables and columns.
-    fn restore_comments(&mut self, work: &Work<'_>) {
-        for (object, text) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "comment") {
-            let Some(named) = object.strip_prefix("comment on ") else { continue };
-            let target = match (named.strip_prefix("column "), name_and_table(named)) {
+    fn restore_comments(&mut self, defects: &Defects<'_>) {
+        for (object, text) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "comment") {
+            let Some(commented) = object.strip_prefix("comment on ") else { continue };
+            let target = match (commented.strip_prefix("column "), name_and_table(commented)) {
                 (Some(_), Some((column, table))) => format!("COLUMN {table}.{column}"),
-                _ => named.to_owned(),
+                _ => commented.to_owned(),
             };
             self.push_for(format!("COMMENT ON {target} IS {}", crate::query::literal(text)), object, None);
         }
     }
 
-    /// Restores the rows and counters that were lost with dropped objects.
-    fn restore_rows(&mut self, work: &Work<'_>) {
-        if work.missing.contains("table public.sparc_migrations")
-            || work.missing.iter().any(|object| object.starts_with("migration "))
+    /// Restores what may be wrong because objects were missing: the list of migrations, the gates and profiles of
+    /// accounts, and the counters of limits.
+    fn restore_rows(&mut self, defects: &Defects<'_>) {
+        if defects.missing.contains("table public.sparc_migrations")
+            || defects.missing.iter().any(|object| object.starts_with("migration "))
         {
-            for name in work.state.applied.iter().flatten() {
+            for name in defects.state.applied.iter().flatten() {
                 self.push(format!(
                     "INSERT INTO public.sparc_migrations (version, applied_at)
 VALUES ({}, extract(epoch FROM now())::bigint)
@@ -266,16 +275,16 @@ ON CONFLICT DO NOTHING",
                 ));
             }
         }
-        if work.missing.contains("table private.account_gates") {
+        if defects.missing.contains("table private.account_gates") {
             self.push(repeatable::CREATE_GATES);
         }
         // Accounts may have signed up, changed or been deleted while a trigger was missing, disabled or ineffective.
-        let observes_accounts = |object: &str| match manifest::kind(object) {
+        let follows_accounts = |object: &str| match manifest::kind(object) {
             "trigger" => object.ends_with(" on auth.users"),
             "function" => object.starts_with("function private.handle_"),
             _ => false,
         };
-        if work.to_repair().any(|(object, _)| observes_accounts(object)) {
+        if defects.to_restore().any(|(object, _)| follows_accounts(object)) {
             self.push(repeatable::BACKFILL);
         }
         // A counter that was created again must count the existing rows.
@@ -284,13 +293,13 @@ ON CONFLICT DO NOTHING",
                 && manifest::table_of(object).is_some_and(|table| table.starts_with("public."))
                 && !object.ends_with("public.sparc_migrations")
         };
-        if work.missing.iter().any(may_have_counter) {
+        if defects.missing.iter().any(may_have_counter) {
             self.push_for(repeatable::recount_sql(), "the counters of limits (migration/sql/recount.sql)", None);
         }
     }
 }
 
-/// Whether no statement can repair the difference without losing rows.
+/// Whether no statement can repair the difference without losing rows. Only types and domains have such differences.
 fn is_unrepairable(difference: &Difference) -> bool {
     let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { return false };
     match manifest::kind(&difference.object) {
@@ -303,15 +312,15 @@ fn is_unrepairable(difference: &Difference) -> bool {
 fn unrepairable_reason(difference: &Difference) -> String {
     match manifest::kind(&difference.object) {
         "type" => format!(
-            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create it with \
-             the values of the manifest, and change the columns to it)"
+            "{difference} (PostgreSQL can neither remove an enum value nor change the order: rename the type, create \
+             it with the values of the manifest, and change the columns to it)"
         ),
         _ => difference.to_string(),
     }
 }
 
-/// Whether the object cannot be replaced in place, or is no longer part of the schema. Kinds that hold rows are never
-/// dropped, and kinds that are restored without a DROP need not be.
+/// Whether the object cannot be altered or replaced in place, or is no longer part of the schema. The kinds in the
+/// first arm either hold rows, and are never dropped, or are restored without a DROP.
 fn must_be_dropped(difference: &Difference) -> bool {
     let signature = |definition: &str| definition.split(" language ").next().unwrap_or_default().to_owned();
     match (manifest::kind(&difference.object), &difference.found, &difference.expected) {
@@ -323,34 +332,35 @@ fn must_be_dropped(difference: &Difference) -> bool {
         (_, Some(_), None) => true,
         ("function", Some(actual), Some(expected)) => signature(actual) != signature(expected),
         ("view" | "index" | "constraint", Some(_), Some(_)) => true,
-        // Triggers on a platform's accounts are replaced, because only the owner of the table can drop them.
+        // Triggers on `auth.users` are replaced, because only the owner of that table, the platform, can drop them.
         ("trigger", Some(_), Some(_)) => !difference.object.ends_with(" on auth.users"),
         _ => false,
     }
 }
 
+/// Returns a DROP with IF EXISTS, because the CASCADE of an earlier one may have dropped the object.
 fn drop_statement(found: &CatalogObject) -> String {
-    let (kind, rest) = found.object.split_once(' ').unwrap_or_default();
+    let (kind, target) = found.object.split_once(' ').unwrap_or_default();
     match (kind, name_and_table(&found.object)) {
-        // Foreign keys that reference it are dropped too, and created again.
+        // Foreign keys that refer to the constraint are dropped too; `up` creates them again.
         ("constraint", Some((name, table))) => format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name} CASCADE"),
         ("index", Some((name, table))) => {
             let schema = table.split('.').next().unwrap_or("public");
             format!("DROP INDEX IF EXISTS {schema}.{name}")
         }
-        ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {rest}"),
+        ("trigger" | "policy", Some(_)) => format!("DROP {kind} IF EXISTS {target}"),
         ("view", _) if found.definition.starts_with("materialized") => {
-            format!("DROP MATERIALIZED VIEW IF EXISTS {rest} CASCADE")
+            format!("DROP MATERIALIZED VIEW IF EXISTS {target} CASCADE")
         }
-        // The schema's policies, triggers and checks that use it are dropped too; `up` creates them again.
-        ("function", _) => format!("DROP ROUTINE IF EXISTS {rest} CASCADE"),
-        _ => format!("DROP {kind} IF EXISTS {rest} CASCADE"),
+        // The schema's policies, triggers and checks that call the function are dropped too; `up` creates them again.
+        ("function", _) => format!("DROP ROUTINE IF EXISTS {target} CASCADE"),
+        _ => format!("DROP {kind} IF EXISTS {target} CASCADE"),
     }
 }
 
-/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Its other
-/// policies are dropped with their tables.
-pub(crate) fn drop_views_and_functions_sql(state: &State) -> Vec<String> {
+/// Returns the SQL that drops the schema's views and functions, and its policies on `realtime.messages`. Other
+/// policies, and all triggers, are dropped with the tables and functions.
+pub(crate) fn drop_repeatable_objects_sql(state: &State) -> Vec<String> {
     let mut sql = Vec::new();
     for kind in ["policy", "view", "function"] {
         for found in
@@ -360,7 +370,6 @@ pub(crate) fn drop_views_and_functions_sql(state: &State) -> Vec<String> {
             if (kind == "policy" && !is_on_realtime) || found.object.starts_with("function auth.") {
                 continue;
             }
-            // IF EXISTS, because it may have been dropped with an earlier one.
             sql.push(drop_statement(found));
         }
     }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::FromQueryResult};
 
-use super::{Repair, Subject};
+use super::{Repair, RepairedObject};
 use crate::{manifest::CatalogObject, query};
 
 #[derive(FromQueryResult)]
@@ -11,7 +11,8 @@ struct Grant {
     sql: String,
 }
 
-/// Returns the statements that restore the privileges of an operator's roles on these views and functions.
+/// Returns the statements that restore the privileges of an operator's roles on the views and functions among
+/// `recreated`.
 pub(super) async fn restore_statements<C: ConnectionTrait>(
     db: &C,
     recreated: &[&CatalogObject],
@@ -20,12 +21,12 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
         .iter()
         .filter_map(|found| {
             let (kind, name) = found.object.split_once(' ')?;
-            let on = match kind {
+            let target = match kind {
                 "view" => format!("TABLE {name}"),
                 "function" => format!("ROUTINE {name}"),
                 _ => return None,
             };
-            Some(format!("({}, {}, {}::oid)", query::literal(&found.object), query::literal(&on), found.objid))
+            Some(format!("({}, {}, {}::oid)", query::literal(&found.object), query::literal(&target), found.objid))
         })
         .collect();
     if rows.is_empty() {
@@ -37,7 +38,7 @@ pub(super) async fn restore_statements<C: ConnectionTrait>(
         .into_iter()
         .map(|grant| Repair {
             sql: grant.sql,
-            subject: Some(Subject { object: grant.object, table: None, definition: String::new() }),
+            object: Some(RepairedObject { name: grant.object, table: None, definition: String::new() }),
         })
         .collect())
 }

@@ -1,22 +1,22 @@
 //! Repairs of schemas, types, tables, sequences and settings.
 
-use super::{Plan, Work};
+use super::{Defects, Plan};
 use crate::{check::Difference, manifest, manifest::name_and_table, tables};
 
 impl Plan {
-    pub(super) fn repair_structure(&mut self, work: &Work<'_>) {
-        for object in work.missing_of_kind("schema") {
+    pub(super) fn repair_structure(&mut self, defects: &Defects<'_>) {
+        for object in defects.missing_of_kind("schema") {
             self.push_for(format!("CREATE {object}"), object, None);
         }
         for kind in ["type", "domain"] {
-            for object in work.missing_of_kind(kind) {
-                self.push_for(format!("CREATE {object} AS {}", work.state.expected[object]), object, None);
+            for object in defects.missing_of_kind(kind) {
+                self.push_for(format!("CREATE {object} AS {}", defects.state.expected[object]), object, None);
             }
         }
-        for difference in work.changed.iter().filter(|difference| has_other_owner(difference)) {
+        for difference in defects.changed.iter().filter(|difference| has_other_owner(difference)) {
             self.push_for(restore_owner_statement(&difference.object), &difference.object, None);
         }
-        for difference in &work.changed {
+        for difference in &defects.changed {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             if manifest::kind(&difference.object) == "type" {
                 for change in enum_changes(actual, expected).unwrap_or_default() {
@@ -24,29 +24,30 @@ impl Plan {
                 }
             }
         }
-        let tables_with_columns = self.create_tables(work);
-        for object in work.missing_of_kind("column") {
-            self.add_column(work, object, &tables_with_columns);
+        let tables_with_columns = self.create_tables(defects);
+        for object in defects.missing_of_kind("column") {
+            self.add_column(defects, object, &tables_with_columns);
         }
-        for difference in &work.changed {
+        for difference in &defects.changed {
             let (Some(actual), Some(expected)) = (&difference.found, &difference.expected) else { continue };
             match manifest::kind(&difference.object) {
                 "column" => self.alter_column(&difference.object, actual, expected),
-                "table" => self.alter_table(&difference.object, actual),
+                "table" => self.set_table_logged(&difference.object, actual),
                 "sequence" => self.alter_sequence(&difference.object, actual, expected),
                 _ => {}
             }
         }
-        for (object, value) in work.to_repair().filter(|(object, _)| manifest::kind(object) == "setting") {
+        for (object, value) in defects.to_restore().filter(|(object, _)| manifest::kind(object) == "setting") {
             if let Some((name, table)) = name_and_table(object) {
                 self.push_for(format!("ALTER TABLE {table} SET ({name} = {value})"), object, None);
             }
         }
     }
 
-    /// Creates the missing tables, and returns those that already have their columns.
-    fn create_tables(&mut self, work: &Work<'_>) -> Vec<String> {
-        if work.missing_of_kind("table").next().is_none() {
+    /// Creates the missing tables, and returns those that were created with their columns. The others (in schema
+    /// `private` and `auth`, and `sparc_migrations`) are created empty; `add_column` then adds their columns.
+    fn create_tables(&mut self, defects: &Defects<'_>) -> Vec<String> {
+        if defects.missing_of_kind("table").next().is_none() {
             return Vec::new();
         }
         // The check constraints of the tables call these functions.
@@ -55,23 +56,22 @@ impl Plan {
         let mut created = Vec::new();
         for name in tables::TABLES {
             let object = format!("table public.{name}");
-            if let Some(sql) = tables::create_table_sql(name).filter(|_| work.missing.contains(&object)) {
+            if let Some(sql) = tables::create_table_sql(name).filter(|_| defects.missing.contains(&object)) {
                 self.push_for(sql, &object, None);
                 created.push(format!("public.{name}"));
             }
         }
         self.push("SET LOCAL search_path = pg_catalog");
-        for object in work.missing_of_kind("table") {
-            if let Some(name) =
-                object.strip_prefix("table ").filter(|name| !created.iter().any(|created| created == name))
-            {
+        for object in defects.missing_of_kind("table") {
+            let is_created = |name: &str| created.iter().any(|table| table == name);
+            if let Some(name) = object.strip_prefix("table ").filter(|name| !is_created(name)) {
                 self.push_for(format!("CREATE TABLE {name} ()"), object, None);
             }
         }
         created
     }
 
-    fn alter_table(&mut self, object: &str, actual: &str) {
+    fn set_table_logged(&mut self, object: &str, actual: &str) {
         if actual.contains(", unlogged") {
             self.push_for(format!("ALTER {object} SET LOGGED"), object, None);
         }
@@ -87,9 +87,9 @@ impl Plan {
     }
 
     fn alter_sequence(&mut self, object: &str, actual: &str, expected: &str) {
-        // If the sequence belongs to no column, or to another one, the repair of its column also repairs it.
-        let (options, owner) = expected.split_once(" of ").unwrap_or((expected, ""));
-        if !actual.contains(&format!(" of {owner}")) {
+        // If the sequence does not belong to the expected column, the repair of that column creates the sequence again.
+        let (options, column) = expected.split_once(" of ").unwrap_or((expected, ""));
+        if !actual.contains(&format!(" of {column}")) {
             return;
         }
         let cycle = if options.ends_with(" cycle") { "" } else { " NO CYCLE" };
@@ -100,31 +100,31 @@ impl Plan {
     }
 }
 
-/// Returns the renames and additions that change a type's values to those of the manifest. `None` if that is
-/// impossible.
+/// Returns the clauses of ALTER TYPE that change an enum's values to those of the manifest by renames and additions.
+/// `None` if that is impossible.
 pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> {
-    let (actual, expected) = (values(actual), values(expected));
+    let (actual, expected) = (enum_values(actual), enum_values(expected));
     let mut changes = Vec::new();
     let mut current = actual.clone();
     if actual.len() == expected.len() {
-        for (value, name) in actual.iter().zip(&expected) {
-            if value != name && !expected.contains(value) && !actual.contains(name) {
-                changes.push(format!("RENAME VALUE {value} TO {name}"));
-                current.iter_mut().filter(|other| *other == value).for_each(|other| *other = name);
+        for (old, new) in actual.iter().zip(&expected) {
+            if old != new && !expected.contains(old) && !actual.contains(new) {
+                changes.push(format!("RENAME VALUE {old} TO {new}"));
+                current.iter_mut().filter(|value| *value == old).for_each(|value| *value = new);
             }
         }
     }
     let mut previous: Option<&str> = None;
-    for (at, value) in expected.iter().enumerate() {
+    for (index, value) in expected.iter().enumerate() {
         if !current.contains(value) {
-            // A type without any values has none to be BEFORE or AFTER.
+            // BEFORE and AFTER need a value that exists.
             let position = match (previous, current.first()) {
                 (Some(previous), _) => format!(" AFTER {previous}"),
                 (None, Some(first)) => format!(" BEFORE {first}"),
                 (None, None) => String::new(),
             };
             changes.push(format!("ADD VALUE {value}{position}"));
-            current.insert(at.min(current.len()), value);
+            current.insert(index.min(current.len()), value);
         }
         previous = Some(value);
     }
@@ -132,12 +132,12 @@ pub(super) fn enum_changes(actual: &str, expected: &str) -> Option<Vec<String>> 
 }
 
 /// Returns the values of `enum ('a', 'b')`, with their quotes.
-pub(super) fn values(definition: &str) -> Vec<&str> {
+pub(super) fn enum_values(definition: &str) -> Vec<&str> {
     let inside = definition.trim_start_matches("enum (").split(')').next().unwrap_or_default();
     inside.split(", ").filter(|value| !value.is_empty()).collect()
 }
 
-/// Returns whether the object's owner differs from that of the schema's other objects.
+/// Returns whether the object must have the same owner as the schema's other objects, but has another.
 pub(super) fn has_other_owner(difference: &Difference) -> bool {
     difference.found.as_deref().is_some_and(|found| found.contains(OTHER_OWNER))
         && difference.expected.as_deref().is_some_and(|expected| !expected.contains(OTHER_OWNER))
@@ -145,10 +145,10 @@ pub(super) fn has_other_owner(difference: &Difference) -> bool {
         && manifest::kind(&difference.object) != "sequence"
 }
 
-/// What the catalog query appends to the definition of such an object.
+/// What the catalog query appends to the definition of an object whose owner differs from that of the schema.
 const OTHER_OWNER: &str = "owned by another role";
 
-/// Returns the statement that changes the owner to the role that owns most of the schema's functions.
+/// Returns the statement that changes the owner to the role that owns most functions in schema `private`.
 fn restore_owner_statement(object: &str) -> String {
     format!(
         "DO $$
@@ -156,7 +156,11 @@ BEGIN
   EXECUTE format(
     'ALTER {object} OWNER TO %I',
     coalesce(
-      (SELECT pg_get_userbyid(mode() WITHIN GROUP (ORDER BY proowner)) FROM pg_proc WHERE pronamespace = to_regnamespace('private')),
+      (
+        SELECT pg_get_userbyid(mode() WITHIN GROUP (ORDER BY proowner))
+        FROM pg_proc
+        WHERE pronamespace = to_regnamespace('private')
+      ),
       current_user
     )
   );
@@ -167,11 +171,11 @@ $$"
 
 #[cfg(test)]
 mod tests {
-    use super::{enum_changes, values};
+    use super::{enum_changes, enum_values};
 
     #[test]
-    fn values_are_renamed_and_added_in_their_place() {
-        assert_eq!(values("enum ('a', 'b')"), ["'a'", "'b'"]);
+    fn enum_values_are_renamed_and_added_but_not_removed_or_moved() {
+        assert_eq!(enum_values("enum ('a', 'b')"), ["'a'", "'b'"]);
         let changes = |actual, expected| enum_changes(actual, expected);
         assert_eq!(changes("enum ('a', 'x')", "enum ('a', 'b')"), Some(vec!["RENAME VALUE 'x' TO 'b'".to_owned()]));
         assert_eq!(
@@ -179,6 +183,6 @@ mod tests {
             Some(vec!["ADD VALUE 'a' BEFORE 'b'".to_owned(), "ADD VALUE 'c' AFTER 'b'".to_owned()])
         );
         assert_eq!(changes("enum ('a', 'b', 'luck')", "enum ('a', 'b')"), None);
-        assert_eq!(changes("enum ('b', 'a')", "enum ('a', 'b')"), None, "the order of the values is their sort order");
+        assert_eq!(changes("enum ('b', 'a')", "enum ('a', 'b')"), None, "the order cannot change");
     }
 }

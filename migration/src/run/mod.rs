@@ -1,6 +1,7 @@
 //! The commands. Each is one transaction.
 
-mod explain;
+mod dry_run;
+mod explain_error;
 mod transaction;
 
 use sea_orm_migration::{
@@ -14,10 +15,11 @@ use crate::{
     dependents,
     manifest::{self, CatalogObject},
     preflight, query, record, renames,
-    repair::{self, Change, Plan, Subject},
+    repair::{self, Change, Plan, RepairedObject},
     script,
 };
-use explain::explain;
+pub use dry_run::dry_run;
+use explain_error::explain_error;
 use transaction::{begin, deallocate_statements};
 
 /// A command of the migrator.
@@ -42,7 +44,7 @@ pub enum Step {
     Applied(String),
     /// The named migration was undone.
     Undone(String),
-    /// All functions, triggers, policies and views were created; this is their number.
+    /// All functions, triggers, policies and views (this many) were created.
     Installed(usize),
     /// A renamed object (the first name) got its original name back (the second).
     Renamed(String, String),
@@ -54,9 +56,9 @@ pub enum Step {
     Dropped(String),
 }
 
-/// Returns the SQL with which each command that changes the database begins. It waits up to ten minutes for another
-/// migrator; the command then reads the database as that migrator left it. Afterwards, a statement waits at most ten
-/// seconds for the lock of a table, because every later statement on that table queues behind it.
+/// Returns the SQL with which each command that changes the database begins. It waits at most ten minutes for another
+/// migrator to end. After that, a statement of the command waits at most ten seconds for a lock, because other clients'
+/// new statements on the same table have to wait behind it.
 fn settings_and_lock_sql() -> String {
     format!(
         "SET LOCAL search_path = public;
@@ -69,9 +71,9 @@ fn settings_and_lock_sql() -> String {
     )
 }
 
-/// Maximum number of rounds in which names are restored: one for PostgreSQL schemas, one for the names of what is in
-/// them, one for the names of columns, and a last one that finds nothing to do.
-const RENAME_ROUNDS: usize = 4;
+/// Maximum number of rounds in which names are restored: the first for PostgreSQL schemas, the second for the objects
+/// in them, the third for columns, and the last, which finds that no object has a wrong name.
+const MAX_RENAME_ROUNDS: usize = 4;
 
 /// Runs the command in one transaction, while no other migrator runs, and returns the changes.
 ///
@@ -81,8 +83,8 @@ const RENAME_ROUNDS: usize = 4;
 /// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
 pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut subject = None;
-    match run_in_transaction(&transaction, command, &mut subject).await {
+    let mut repaired = None;
+    match run_in_transaction(&transaction, command, &mut repaired).await {
         Ok(steps) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
@@ -91,82 +93,9 @@ pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<V
         Err(error) => {
             // If the connection is lost, the server rolls back.
             let _ = transaction.rollback().await;
-            Err(explain(db, subject, error).await)
+            Err(explain_error(db, repaired, error).await)
         }
     }
-}
-
-/// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
-/// Nothing is changed. Nothing is locked either, unless objects were renamed: then their names are restored, in a
-/// transaction that is rolled back, to find the other differences.
-///
-/// # Errors
-///
-/// Those of [`run`].
-pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
-    let transaction = begin(db, AccessMode::ReadOnly).await?;
-    let state = State::read(&transaction).await?;
-    let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
-    if renames.is_empty() {
-        let statements = plan_up(&transaction, &state, &mut None).await?;
-        deallocate_statements(db, &transaction).await?;
-        transaction.rollback().await?;
-        return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
-    }
-    transaction.rollback().await?;
-    let transaction = begin(db, AccessMode::ReadWrite).await?;
-    let mut subject = None;
-    let outcome = plan_up_after_renames(&transaction, &mut subject).await;
-    deallocate_statements(db, &transaction).await.ok();
-    transaction.rollback().await?;
-    match outcome {
-        Ok(statements) => Ok(script::wrap_in_transaction(&statements)),
-        Err(error) => Err(explain(db, subject, error).await),
-    }
-}
-
-/// Returns the SQL that `up` would run on a database in this state.
-async fn plan_up(db: &DatabaseTransaction, state: &State, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
-    *subject = None;
-    let report = state.report();
-    if !report.pending.is_empty() {
-        preflight::check_ready(db, state).await?;
-        return Ok(script::install_sql(&report.pending));
-    }
-    if report.differences.is_empty() {
-        return Ok(Vec::new());
-    }
-    preflight::check_not_migrated_by_newer(state)?;
-    preflight::check_ready(db, state).await?;
-    let plan = Plan::new(db, state, &report).await?;
-    let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
-    sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
-    sql.extend(record::record_sql());
-    Ok(sql)
-}
-
-/// Restores the names of renamed objects, and returns the SQL that `up` would run, the renames included. After an
-/// error, `subject` is the object that the failed statement concerns.
-async fn plan_up_after_renames(db: &DatabaseTransaction, subject: &mut Option<Subject>) -> Result<Vec<String>, DbErr> {
-    db.execute_unprepared(&settings_and_lock_sql()).await?;
-    let mut sql = Vec::new();
-    for _ in 0..RENAME_ROUNDS {
-        let state = State::read(db).await?;
-        let renames = renames::find(&state);
-        if renames.is_empty() {
-            break;
-        }
-        preflight::check_not_migrated_by_newer(&state)?;
-        preflight::check_ready(db, &state).await?;
-        for rename in renames {
-            *subject = Some(Subject { object: rename.object, table: None, definition: String::new() });
-            db.execute_unprepared(&rename.sql).await?;
-            sql.push(rename.sql);
-        }
-    }
-    let state = State::read(db).await?;
-    sql.extend(plan_up(db, &state, subject).await?);
-    Ok(sql)
 }
 
 /// Reads the state of the database, in a read-only transaction.
@@ -178,7 +107,7 @@ pub(crate) async fn read_state(db: &SchemaManagerConnection<'_>) -> Result<State
     Ok(state)
 }
 
-/// Returns the number of accounts in the database, whose data `down` would delete.
+/// Returns the number of accounts whose data `down` would delete. 0 if the database is not migrated.
 ///
 /// # Errors
 ///
@@ -189,6 +118,7 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
         accounts: i64,
     }
     let transaction = begin(db, AccessMode::ReadOnly).await?;
+    // The larger of two counts, because the role may not be able to read both tables.
     let mut accounts = 0;
     let has_migrations_table = preflight::has_migrations_table(&transaction).await?;
     for schema in ["public", "auth"] {
@@ -203,30 +133,30 @@ pub async fn count_accounts(db: &SchemaManagerConnection<'_>) -> Result<i64, DbE
     Ok(accounts)
 }
 
-/// Runs the command and returns the changes. After an error, `subject` is the object that the failed statement
-/// concerns.
+/// Runs the command and returns the changes. After an error, `repaired` is the object that the failed statement was to
+/// repair.
 async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,
-    subject: &mut Option<Subject>,
+    repaired: &mut Option<RepairedObject>,
 ) -> Result<Vec<Step>, DbErr> {
     db.execute_unprepared(&settings_and_lock_sql()).await?;
     let mut steps = Vec::new();
-    let steps_down = match command {
+    let undo_count = match command {
         Command::Down(count) => count.unwrap_or(u32::MAX),
         Command::Reset | Command::Refresh => u32::MAX,
         Command::Up(_) => 0,
     };
-    if steps_down > 0 {
-        undo(db, steps_down, &mut steps).await?;
+    if undo_count > 0 {
+        undo(db, undo_count, &mut steps).await?;
     }
     if command == Command::Reset {
         db.execute_unprepared("SET LOCAL search_path = public").await?;
         InnerMigrator::uninstall(db).await?;
     }
     match command {
-        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), subject, &mut steps).await?,
-        Command::Refresh => up(db, u32::MAX, subject, &mut steps).await?,
+        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), repaired, &mut steps).await?,
+        Command::Refresh => up(db, u32::MAX, repaired, &mut steps).await?,
         Command::Down(_) | Command::Reset => {}
     }
     Ok(steps)
@@ -236,10 +166,10 @@ async fn run_in_transaction(
 async fn up(
     db: &DatabaseTransaction,
     count: u32,
-    subject: &mut Option<Subject>,
+    repaired: &mut Option<RepairedObject>,
     steps: &mut Vec<Step>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, subject, steps).await?;
+    let state = restore_names(db, repaired, steps).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
@@ -261,10 +191,10 @@ async fn up(
     preflight::check_ready(db, &state).await?;
     let plan = Plan::new(db, &state, &report).await?;
     for repair in &plan.statements {
-        subject.clone_from(&repair.subject);
+        repaired.clone_from(&repair.object);
         db.execute_unprepared(&repair.sql).await?;
     }
-    *subject = None;
+    *repaired = None;
     query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
     steps.extend(plan.changes.into_iter().map(|change| match change {
@@ -275,14 +205,14 @@ async fn up(
     Ok(())
 }
 
-/// Restores the names of renamed objects in several rounds: a renamed column of a renamed table is found once the table
-/// has its name back. Returns the state afterwards.
+/// Restores the names of renamed objects, in several rounds, because a renamed column of a renamed table is found only
+/// once the table has its name back. Returns the state afterwards.
 async fn restore_names(
     db: &DatabaseTransaction,
-    subject: &mut Option<Subject>,
+    repaired: &mut Option<RepairedObject>,
     steps: &mut Vec<Step>,
 ) -> Result<State, DbErr> {
-    for _ in 0..RENAME_ROUNDS {
+    for _ in 0..MAX_RENAME_ROUNDS {
         let state = State::read(db).await?;
         let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
         if renames.is_empty() {
@@ -291,23 +221,23 @@ async fn restore_names(
         preflight::check_not_migrated_by_newer(&state)?;
         preflight::check_ready(db, &state).await?;
         for rename in renames {
-            *subject = Some(Subject { object: rename.object.clone(), table: None, definition: String::new() });
+            *repaired = Some(RepairedObject { name: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
             steps.push(Step::Renamed(rename.renamed_to, rename.object));
         }
-        *subject = None;
+        *repaired = None;
     }
     State::read(db).await
 }
 
-/// Records this program's version and objects, unless the record has them already, belongs to a newer version (whose
-/// schema is the same, because nothing differs), or is not readable.
+/// Records this program's version and objects, unless the record has them already, was written by a newer version
+/// (whose schema is the same, because nothing differs), or is not readable.
 async fn record_version(db: &DatabaseTransaction, state: &State) -> Result<(), DbErr> {
-    let is_up_to_date = !state.record.is_readable
-        || preflight::check_not_migrated_by_newer(state).is_err()
-        || (state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
-            && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object)));
-    if is_up_to_date { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
+    let has_this_version = state.record.version.as_deref() == Some(env!("CARGO_PKG_VERSION"))
+        && record::repeatable_objects().iter().all(|object| state.record.objects.contains(object));
+    let stays_unchanged =
+        !state.record.is_readable || has_this_version || preflight::check_not_migrated_by_newer(state).is_err();
+    if stays_unchanged { Ok(()) } else { query::execute_all(db, &record::record_sql()).await }
 }
 
 /// Checks that no differences remain.
@@ -323,7 +253,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {
-        // `check_ready` fails then, and names the missing privilege.
+        // The role may not read the list of migrations. `check_ready` returns the error that says so.
         return preflight::check_ready(db, &state).await;
     };
     let undone: Vec<String> = applied.iter().rev().take(count as usize).cloned().collect();
@@ -333,33 +263,37 @@ async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Re
     preflight::check_ready(db, &state).await?;
     preflight::check_migrations_table(&state)?;
     preflight::check_not_renamed_or_moved(db, &state).await?;
-    let keeps_platform = undone.len() < applied.len();
-    let belongs_to_platform = |found: &CatalogObject| {
+    // What the first migration created stays unless all migrations are undone.
+    let keeps_first_migration = undone.len() < applied.len();
+    let is_of_first_migration = |found: &CatalogObject| {
         found.object.contains(" auth.") && !found.object.starts_with("trigger ") || found.object.contains(".sparc_")
     };
     let is_kept_schema = |object: &str| {
-        let is_ours = object == "schema auth" || (object == "schema private" && state.environment.creates_private);
-        object.starts_with("schema ") && (keeps_platform || !is_ours)
+        let is_created_by_us =
+            object == "schema auth" || (object == "schema private" && state.environment.creates_schema_private);
+        object.starts_with("schema ") && (keeps_first_migration || !is_created_by_us)
     };
     let dropped: Vec<&CatalogObject> = state
         .found
         .iter()
         .filter(|found| state.is_ours(&found.object) && !is_kept_schema(&found.object))
         .filter(|found| !matches!(manifest::kind(&found.object), "publication" | "publication of" | "job" | "column"))
-        .filter(|found| !(keeps_platform && belongs_to_platform(found)))
+        .filter(|found| !(keeps_first_migration && is_of_first_migration(found)))
         .collect();
+    // Fails if an operator's object depends on one of these.
     dependents::find_cascaded(db, &state, &dropped).await?;
     db.execute_unprepared("SET LOCAL search_path = public").await?;
-    query::execute_all(db, &repair::drop_views_and_functions_sql(&state)).await?;
+    query::execute_all(db, &repair::drop_repeatable_objects_sql(&state)).await?;
     InnerMigrator::down(db, Some(u32::try_from(undone.len()).unwrap_or(u32::MAX))).await?;
-    if keeps_platform {
+    if keeps_first_migration {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
     steps.extend(undone.into_iter().map(Step::Undone));
     Ok(())
 }
 
-/// The same migrations with SeaORM's own `up`, `down` and `uninstall`, which run inside this module's transaction.
+/// The migrations of [`Migrator`], with SeaORM's own `up`, `down` and `uninstall`, which run in the command's
+/// transaction.
 struct InnerMigrator;
 
 #[async_trait::async_trait]
@@ -373,17 +307,17 @@ impl MigratorTrait for InnerMigrator {
     }
 }
 
-/// The applied migrations, and the differences.
+/// What the command `status` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The name of each migration, and whether it is applied.
     pub migrations: Vec<(String, bool)>,
-    /// The report of a check.
+    /// The result of [`crate::check`].
     pub report: Report,
 }
 
-/// Reads which migrations are applied, and the differences.
+/// Reads which migrations are applied, and compares the database with the manifest.
 ///
 /// # Errors
 ///

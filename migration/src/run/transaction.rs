@@ -1,4 +1,5 @@
-//! The transactions in which commands run. They work behind a pooler too, and without the role's timeouts.
+//! The transactions in which commands run. The role's timeouts do not apply to them, and they work through a pooler in
+//! transaction mode.
 
 use sea_orm_migration::{
     SchemaManagerConnection,
@@ -7,13 +8,13 @@ use sea_orm_migration::{
 
 use crate::{connect, script};
 
-/// Disables the role's timeouts, which are meant for users' requests.
+/// SQL that disables the role's timeouts, which are meant for users' requests.
 const DISABLE_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0;
      SET LOCAL idle_in_transaction_session_timeout = 0;
      SELECT set_config('transaction_timeout', '0', true)
      WHERE current_setting('server_version_num')::integer >= 170000";
 
-/// Whether [`connect::connect`] opened the connection, so that the caller has no prepared statements on it.
+/// Whether [`connect::connect`] opened the connection. If so, the caller keeps no prepared statements on it.
 fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     match db {
         SchemaManagerConnection::Connection(pool) => {
@@ -24,9 +25,10 @@ fn was_opened_by_connect(db: &SchemaManagerConnection<'_>) -> bool {
     }
 }
 
-/// Begins a transaction. If `db` is itself a transaction, begins a nested one, on which `access` has no effect. Behind
-/// a pooler in transaction mode, another client may have left prepared statements with the same names on the server
-/// connection, so they are deallocated.
+/// Begins a transaction. If `db` is itself a transaction, begins a nested one, on which `access` has no effect.
+///
+/// A pooler in transaction mode may provide a server connection on which another client has left prepared statements
+/// with the names that SQLx uses. So all prepared statements are deallocated, unless some may be the caller's own.
 pub(super) async fn begin(db: &SchemaManagerConnection<'_>, access: AccessMode) -> Result<DatabaseTransaction, DbErr> {
     let transaction = match db {
         SchemaManagerConnection::Connection(pool) => begin_top_level(pool, access).await?,
@@ -50,12 +52,13 @@ async fn begin_top_level(pool: &DatabaseConnection, access: AccessMode) -> Resul
     if transaction.execute_unprepared(&isolation).await.is_ok() {
         return Ok(transaction);
     }
-    // A standby rejects READ WRITE. The checks that follow report that the server is a standby.
+    // A standby rejects READ WRITE. `check_ready` reports later that the server is a standby.
     transaction.rollback().await?;
     pool.begin().await
 }
 
-/// Deallocates prepared statements, because a pooler may give the server connection to another client.
+/// Deallocates the transaction's prepared statements, because the pooler may give the server connection to another
+/// client afterwards.
 pub(super) async fn deallocate_statements(
     db: &SchemaManagerConnection<'_>,
     transaction: &DatabaseTransaction,

@@ -1,4 +1,4 @@
-//! `adventures`: the adventures that Seers run in sessions (PRD, "adventures").
+//! `adventures`: the stories that Seers run in sessions (section "adventures" of the specification).
 
 use super::*;
 
@@ -29,14 +29,17 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("average_rating").decimal_len(3, 2))
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            // Number of the adventure's creatures, maintained by a trigger.
+            // Number of the adventure's creatures.
             .col(counter("creature_count"))
-            .check(named("creature_limit", "creature_count <= 200"))
-            .check(named("clean_name", "private.is_clean_name(name)"))
-            .check(named("adventures_average_rating_check", "average_rating BETWEEN 0 AND 5"))
-            .check(named("valid_player_range", "min_players <= max_players"))
-            .check(named("valid_name", "char_length(name) BETWEEN 3 AND 100"))
-            .check(named("published_is_valid", "status <> 'published' OR (is_valid AND published_at IS NOT NULL)"))
+            .check(named_check("creature_limit", "creature_count <= 200"))
+            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            .check(named_check("adventures_average_rating_check", "average_rating BETWEEN 0 AND 5"))
+            .check(named_check("valid_player_range", "min_players <= max_players"))
+            .check(named_check("valid_name", "char_length(name) BETWEEN 3 AND 100"))
+            .check(named_check(
+                "published_is_valid",
+                "status <> 'published' OR (is_valid AND published_at IS NOT NULL)",
+            ))
             .foreign_key(&mut foreign_key("adventures", "creator_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
@@ -46,13 +49,14 @@ pub(super) fn definition() -> TableDefinition {
                 .col("id")
                 .to_owned(),
             index_on("idx_adventures_status", "adventures", &["status"]),
-            // Two orders of the catalogue: newest and most played. For the third, best rated, see `create_sql`.
+            // Two sort orders of the published adventures: newest, and most played. The index for the third, best
+            // rated, is in `create_sql`.
             catalogue_index("idx_adventures_published", "published_at"),
             catalogue_index("idx_adventures_most_played", "times_played"),
             index_on("idx_adventures_difficulty", "adventures", &["difficulty"])
                 .and_where(Expr::cust("status = 'published'"))
                 .to_owned(),
-            // SeaQuery's "full text" index is a GIN index.
+            // For PostgreSQL, SeaQuery's "full text" index is a GIN index.
             index_on("idx_adventures_content", "adventures", &["content"]).full_text().to_owned(),
         ],
     }

@@ -1,4 +1,4 @@
-//! `characters`: the players' characters (PRD, "characters").
+//! `characters`: the players' characters (section "characters" of the specification).
 
 use super::*;
 
@@ -30,11 +30,11 @@ pub(super) fn definition() -> TableDefinition {
             .col(timestamp_now("updated_at"))
             // Seats that the character has in live sessions. A character with such a seat cannot retire.
             .col(counter("live_seats"))
-            .check(named("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
-            .check(named("clean_name", "private.is_clean_name(name)"))
-            // The specification's upper bound of 6 would make a maximum of 7 to 10 unreachable.
-            .check(named("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))
-            .check(named("valid_name", "char_length(name) BETWEEN 2 AND 50"))
+            .check(named_check("character_not_seated", "retired_at IS NULL OR live_seats = 0"))
+            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            // The specification's upper bound of `hit_points` is 6, although `max_hit_points` may be up to 10.
+            .check(named_check("characters_hit_points_check", "hit_points BETWEEN 0 AND max_hit_points"))
+            .check(named_check("valid_name", "char_length(name) BETWEEN 2 AND 50"))
             .index(Index::create().unique().name("unique_user_character_name").col("user_id").col("name"))
             .foreign_key(&mut foreign_key("characters", "user_id", "users", ForeignKeyAction::Cascade))
             .to_owned(),

@@ -1,5 +1,5 @@
-//! `creatures`: the characters that the Seer plays (drawn in the PRD's diagram; the columns are this project's
-//! decision).
+//! `creatures`: the characters that the Seer plays. The table is in the specification's diagram; its columns are this
+//! project's decision.
 
 use super::*;
 
@@ -17,9 +17,9 @@ pub(super) fn definition() -> TableDefinition {
             .col(required("armor").integer().default(0).check(Expr::cust("armor BETWEEN 0 AND 100")))
             .col(timestamp_now("created_at"))
             .col(timestamp_now("updated_at"))
-            .check(named("valid_name", "char_length(name) BETWEEN 1 AND 100"))
-            .check(named("clean_name", "private.is_clean_name(name)"))
-            .check(named("valid_stats", "private.are_valid_stats(stats)"))
+            .check(named_check("valid_name", "char_length(name) BETWEEN 1 AND 100"))
+            .check(named_check("clean_name", "private.is_clean_name(name)"))
+            .check(named_check("valid_stats", "private.are_valid_stats(stats)"))
             .foreign_key(&mut foreign_key("creatures", "adventure_id", "adventures", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![index_on("idx_creatures_adventure_id", "creatures", &["adventure_id"])],

@@ -1,8 +1,8 @@
-//! `dice_rolls`: every roll of every session (PRD, "dice_rolls").
+//! `dice_rolls`: every roll of every session (section "dice_rolls" of the specification).
 
 use super::*;
 
-/// Adds the columns of a roll except its id. The archive has the same.
+/// Adds the columns of a roll except its id. `archived_dice_rolls` has the same columns.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
@@ -41,13 +41,13 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table,
         indexes: vec![
-            // For pages of the history: the rolls of a session, those of one kind, and those of a character.
+            // For pages of the history: of a session, of a session's rolls of one type, and of a character.
             history_index("idx_dice_rolls_history", &["session_id"]),
             history_index("idx_dice_rolls_type", &["session_id", "roll_type"]),
             history_index("idx_dice_rolls_character", &["character_id"]),
             index_on("idx_dice_rolls_creature", "dice_rolls", &["creature_id"]),
             index("idx_dice_rolls_created", "dice_rolls").col(("created_at", IndexOrder::Desc)).to_owned(),
-            // For the foreign key. It is unique because a roll can be saved only once.
+            // For the foreign key. It is unique because a roll can have only one heroic save.
             index_on("idx_dice_rolls_original", "dice_rolls", &["original_roll_id"]).unique().to_owned(),
         ],
     }
@@ -58,29 +58,33 @@ fn history_index(name: &'static str, columns: &[&'static str]) -> IndexCreateSta
     index_on(name, "dice_rolls", columns).col(("created_at", IndexOrder::Desc)).col("id").to_owned()
 }
 
-/// Adds the checks on a roll, which bind every writer (decision "Rolls").
+/// Adds the checks on a roll, which apply to every writer, including the service (decision "Rolls").
 fn add_checks(table: &mut TableCreateStatement) {
     table
-        .check(named("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))
-        .check(named("dice_rolls_difficulty_check", "difficulty BETWEEN 3 AND 18"))
-        .check(named("valid_roller", "num_nonnulls(character_id, creature_id) <= 1"))
-        .check(named("valid_modifiers", "private.are_valid_modifiers(modifiers)"))
-        // The specification checks only the length, which is NULL for an empty array, and NULL passes a check.
-        .check(named(
+        .check(named_check("dice_rolls_dice_count_check", "dice_count BETWEEN 1 AND 10"))
+        .check(named_check("dice_rolls_difficulty_check", "difficulty BETWEEN 3 AND 18"))
+        .check(named_check("valid_roller", "num_nonnulls(character_id, creature_id) <= 1"))
+        .check(named_check("valid_modifiers", "private.are_valid_modifiers(modifiers)"))
+        // The specification checks only `array_length`, which is NULL for an empty array, and a check that is NULL
+        // passes.
+        .check(named_check(
             "valid_results",
             "cardinality(results) = dice_count AND array_ndims(results) = 1 AND array_lower(results, 1) = 1 \
              AND array_position(results, NULL) IS NULL AND 1 <= ALL (results) AND 6 >= ALL (results)",
         ))
-        .check(named("valid_total", "total = private.sum_of_dice(results)"))
-        .check(named("valid_modified_total", "modified_total = total + private.sum_of_modifiers(modifiers, 'flat')"))
-        .check(named("valid_margin", "margin = modified_total - difficulty"))
-        .check(named(
+        .check(named_check("valid_total", "total = private.sum_of_dice(results)"))
+        .check(named_check(
+            "valid_modified_total",
+            "modified_total = total + private.sum_of_modifiers(modifiers, 'flat')",
+        ))
+        .check(named_check("valid_margin", "margin = modified_total - difficulty"))
+        .check(named_check(
             "valid_outcome",
             "outcome = CASE WHEN 6 = ALL (results) THEN 'critical_success'::roll_outcome \
              WHEN 1 = ALL (results) THEN 'critical_failure'::roll_outcome \
              WHEN modified_total >= difficulty THEN 'success'::roll_outcome \
              ELSE 'failure'::roll_outcome END",
         ))
-        .check(named("valid_success", "success = (outcome IN ('critical_success', 'success'))"))
-        .check(named("valid_heroic_save", "(roll_type = 'heroic_save') = (original_roll_id IS NOT NULL)"));
+        .check(named_check("valid_success", "success = (outcome IN ('critical_success', 'success'))"))
+        .check(named_check("valid_heroic_save", "(roll_type = 'heroic_save') = (original_roll_id IS NOT NULL)"));
 }

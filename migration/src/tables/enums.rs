@@ -1,4 +1,4 @@
-//! The eight enumerated types (PRD, "Core Tables").
+//! The eight enumerated types (section "Core Tables" of the specification).
 
 use sea_orm_migration::prelude::{
     extension::postgres::{Type, TypeCreateStatement},

@@ -1,8 +1,7 @@
-//! The tables, one file each, in SeaQuery. Their behaviour (functions, triggers) and access (policies, grants) are in
-//! `sql/`.
+//! The tables, one file each, in SeaQuery. Their functions and triggers, and their policies and grants, are in `sql/`.
 //!
-//! Names are the specification's. Objects that it leaves unnamed have PostgreSQL's default names; where a name must be
-//! given here (foreign keys, checks over two columns), it is that default.
+//! Where the specification gives a name, it is used. Objects that the specification adds without a name get the name
+//! that PostgreSQL would choose. SeaQuery must be given this name for foreign keys and for checks on two columns.
 
 use sea_orm_migration::prelude::*;
 
@@ -18,15 +17,17 @@ mod sessions;
 mod tutorial_progress;
 mod users;
 
-/// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. Unqualified names are in
-/// `public`.
+pub(crate) use enums::TYPES;
+
+/// Returns the SQL that creates types, tables and indexes, in the order of their dependencies. `search_path` must be
+/// `public` when it runs.
 pub(crate) fn create_sql() -> Vec<String> {
     let mut sql: Vec<String> = enums::create().map(|r#type| r#type.to_string(PostgresQueryBuilder)).collect();
     for definition in definitions() {
         sql.push(definition.table.to_string(PostgresQueryBuilder));
         sql.extend(definition.indexes.iter().map(|index| index.to_string(PostgresQueryBuilder)));
     }
-    // SeaQuery cannot express the position of NULLs in an index.
+    // SeaQuery cannot express NULLS LAST in an index.
     sql.push(
         "CREATE INDEX idx_characters_last_played
          ON public.characters (last_played_at DESC NULLS LAST)"
@@ -49,29 +50,30 @@ pub(crate) fn drop_sql() -> Vec<String> {
 
 /// Returns the SQL that creates one table, without its indexes.
 pub(crate) fn create_table_sql(name: &str) -> Option<String> {
-    let index = TABLES.iter().position(|table| *table == name)?;
-    Some(definitions().get(index)?.table.to_string(PostgresQueryBuilder))
+    let position = TABLES.iter().position(|table| *table == name)?;
+    Some(definitions().get(position)?.table.to_string(PostgresQueryBuilder))
 }
 
-/// Pure functions that are called by check constraints.
+/// SQL that creates the functions that check constraints call.
 pub(crate) const CHECK_FUNCTIONS: &str = include_str!("../../sql/tables/check_functions.sql");
 
-/// The table of accounts' gates, and the replica identity of seats.
+/// SQL that creates `private.account_gates` (rows that every write of an account locks), and sets the replica identity
+/// of `session_players`.
 pub(crate) const GATES: &str = include_str!("../../sql/tables/gates.sql");
 
-/// The table of the digests of requests that created rows.
+/// SQL that creates `private.requests`, which has a digest of each request that created a row.
 pub(crate) const REQUESTS: &str = include_str!("../../sql/tables/requests.sql");
 
-/// Comments on tables and columns, which the API shows.
+/// SQL that sets the comments on tables and columns, which the API shows.
 pub(crate) const COMMENTS: &str = include_str!("../../sql/tables/comments.sql");
 
-/// Size limits on what clients write.
+/// SQL that adds check constraints on the size of what clients write.
 pub(crate) const SIZE_LIMITS: &str = include_str!("../../sql/tables/size_limits.sql");
 
-/// Revokes what default privileges granted.
+/// SQL that revokes what default privileges granted on the tables.
 pub(crate) const REVOKED_DEFAULTS: &str = include_str!("../../sql/tables/revoked_defaults.sql");
 
-/// Settings of autovacuum, and of the index of the adventures' content.
+/// SQL that sets the storage parameters of tables (for autovacuum), and of the index on the adventures' content.
 pub(crate) const STORAGE_PARAMETERS: &str = include_str!("../../sql/tables/storage_parameters.sql");
 
 /// Every table of the schema, in the order of creation.
@@ -90,15 +92,13 @@ pub(crate) const TABLES: [&str; 12] = [
     "archived_dice_rolls",
 ];
 
-/// Every enum type of the schema.
-pub(crate) use enums::TYPES;
-
 /// A table with its indexes.
 struct TableDefinition {
     table: TableCreateStatement,
     indexes: Vec<IndexCreateStatement>,
 }
 
+/// Returns the definitions of the tables in the order of [`TABLES`].
 fn definitions() -> Vec<TableDefinition> {
     vec![
         users::definition(),
@@ -136,12 +136,12 @@ fn timestamp_now(name: &'static str) -> ColumnDef {
     required(name).timestamp_with_time_zone().default(Expr::cust("now()")).to_owned()
 }
 
-/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`: a counter that the server maintains.
+/// Returns `NAME INTEGER NOT NULL DEFAULT 0 CHECK (NAME >= 0)`, for a counter that triggers maintain.
 fn counter(name: &'static str) -> ColumnDef {
     required(name).integer().default(0).check(Expr::cust(format!("{name} >= 0"))).to_owned()
 }
 
-/// Returns a foreign key, named as PostgreSQL would name it.
+/// Returns a foreign key to the column `id` of `target`, with the name that PostgreSQL would choose.
 fn foreign_key(
     table: &'static str,
     column: &'static str,
@@ -171,7 +171,7 @@ fn index_on(name: &'static str, table: &'static str, columns: &[&'static str]) -
 }
 
 /// Returns a check constraint with a name.
-fn named(name: &'static str, condition: &'static str) -> Check {
+fn named_check(name: &'static str, condition: &'static str) -> Check {
     Check::named(name, Expr::cust(condition))
 }
 
@@ -183,10 +183,10 @@ mod tests {
 
     use super::{COMMENTS, REVOKED_DEFAULTS, TABLES, definitions};
 
-    /// A platform grants every new table to the API's roles, so a table that `revoked_defaults.sql` leaves out would be
-    /// accessible until the policies are added.
+    /// Supabase's default privileges grant every new table to the API's roles. A table that is not in this file would
+    /// be accessible to them.
     #[test]
-    fn every_new_table_loses_its_default_privileges() {
+    fn revoked_defaults_sql_lists_every_table() {
         for table in TABLES {
             assert!(REVOKED_DEFAULTS.contains(&format!("'public.{table}'")), "revoked_defaults.sql must list {table}");
         }
@@ -194,24 +194,24 @@ mod tests {
 
     /// `create_table_sql` finds a definition by the position of its name in `TABLES`.
     #[test]
-    fn the_names_are_in_the_order_of_the_definitions() {
-        let created: Vec<String> =
+    fn definitions_and_names_have_the_same_order() {
+        let create_statements: Vec<String> =
             definitions().iter().map(|definition| definition.table.to_string(PostgresQueryBuilder)).collect();
-        assert_eq!(created.len(), TABLES.len());
-        for (sql, table) in created.iter().zip(TABLES) {
+        assert_eq!(create_statements.len(), TABLES.len());
+        for (sql, table) in create_statements.iter().zip(TABLES) {
             assert!(sql.starts_with(&format!("CREATE TABLE \"{table}\" (")), "{table}: {sql}");
         }
     }
 
-    /// A repair recognizes a renamed column by its comment.
+    /// `up` recognizes a renamed column by its comment.
     #[test]
-    fn the_comments_of_one_table_differ() {
+    fn no_two_columns_of_a_table_have_the_same_comment() {
         let columns = COMMENTS.lines().filter_map(|line| line.strip_prefix("COMMENT ON COLUMN ")?.split_once(" IS "));
         let mut seen = BTreeSet::new();
         for (column, comment) in columns {
             let table = column.rsplit_once('.').map(|(table, _)| table);
             assert!(seen.insert((table, comment)), "{column} has the comment of another column: {comment}");
         }
-        assert!(seen.len() > 100);
+        assert!(seen.len() > 100, "the comments were not found");
     }
 }

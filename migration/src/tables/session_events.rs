@@ -1,4 +1,4 @@
-//! `session_events`: what happened in a session, for its participants (PRD, "session_events").
+//! `session_events`: what happened in a session, for its participants (section "session_events" of the specification).
 
 use super::*;
 
@@ -16,9 +16,9 @@ pub(super) fn definition() -> TableDefinition {
             // The user who caused the event, from the token; NULL if no user did. No foreign key, because events are
             // kept for a day.
             .col(optional("sender_id").uuid())
-            // A line break in the type would end a field of the `text/event-stream` that other participants read. The
-            // condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
-            .check(named(
+            // Participants read events as a `text/event-stream`, in which a line break in the type would end the field.
+            // The condition has no BETWEEN, because PostgreSQL would print it differently after a dump is restored.
+            .check(named_check(
                 "valid_event_type",
                 r"char_length(event_type) >= 1 AND char_length(event_type) <= 64
                   AND event_type !~ '[\u0001-\u001f\u007f-\u009f\u2028\u2029]'",
@@ -26,15 +26,15 @@ pub(super) fn definition() -> TableDefinition {
             .foreign_key(&mut foreign_key("session_events", "session_id", "sessions", ForeignKeyAction::Cascade))
             .to_owned(),
         indexes: vec![
-            // The id orders events of the same time. Without it, the planner would sometimes choose this index for a
-            // session's events by `seq`, because it estimates two rows for either index.
+            // The id orders events of the same time. Without the id, the planner would sometimes choose this index to
+            // find a session's events by `seq`, because it estimates two rows for this and the next index alike.
             index("idx_session_events_created", "session_events")
                 .col("session_id")
                 .col(("created_at", IndexOrder::Desc))
                 .col("id")
                 .to_owned(),
             index_on("idx_session_events_seq", "session_events", &["session_id", "seq"]).unique().to_owned(),
-            // With it, the clean-up finds old events without reading newer ones.
+            // With this index, the clean-up finds old events without reading newer ones.
             index_on("idx_session_events_cleanup", "session_events", &["created_at"]),
         ],
     }

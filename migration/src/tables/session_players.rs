@@ -1,8 +1,8 @@
-//! `session_players`: the seats of a session (PRD, "session_players").
+//! `session_players`: the seats of a session (section "session_players" of the specification).
 
 use super::*;
 
-/// Adds the columns of a seat and its primary key. The archive has the same.
+/// Adds the columns of a seat and its primary key. `archived_session_players` has the same columns and key.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("session_id").uuid())
@@ -16,7 +16,7 @@ pub(super) fn add_columns(table: &mut TableCreateStatement) {
         .col(counter("heroic_saves_encounter"))
         // Set while the player may not rejoin, because the Seer removed them. Only the Seer clears it.
         .col(optional("removed_at").timestamp_with_time_zone())
-        .check(named("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
+        .check(named_check("removed_is_inactive", "removed_at IS NULL OR NOT is_active"))
         .primary_key(Index::create().col("session_id").col("user_id"));
 }
 
@@ -24,8 +24,8 @@ pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("session_players").to_owned();
     add_columns(&mut table);
     table
-        // The replica identity. Every subscriber of the table receives it for each deleted row; the primary key would
-        // reveal a user.
+        // The replica identity. Every subscriber of the publication receives it for each deleted row, so it must not
+        // reveal the user, as the primary key would.
         .col(required("replica_id").uuid().default(Expr::cust("gen_random_uuid()")))
         .index(Index::create().unique().name("session_players_replica_id_key").col("replica_id"))
         .foreign_key(&mut foreign_key("session_players", "session_id", "sessions", ForeignKeyAction::Cascade))

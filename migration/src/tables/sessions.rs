@@ -1,11 +1,11 @@
-//! `sessions`: one session is one evening of play (PRD, "sessions").
+//! `sessions`: one session is one game with a Seer and players (section "sessions" of the specification).
 
 use super::*;
 
 /// The condition for a session that the lobby may show, with or without a free seat.
 const IS_IN_LOBBY: &str = "is_public AND status IN ('waiting', 'starting_soon')";
 
-/// Adds the columns of a session except its id. The archive has the same.
+/// Adds the columns of a session except its id. `archived_sessions` has the same columns.
 pub(super) fn add_columns(table: &mut TableCreateStatement) {
     table
         .col(required("seer_id").uuid())
@@ -37,9 +37,9 @@ pub(super) fn definition() -> TableDefinition {
     let mut table = Table::create().table("sessions").col(id_column()).to_owned();
     add_columns(&mut table);
     table
-        .check(named("sessions_max_players_check", "max_players BETWEEN 2 AND 6"))
-        .check(named("valid_code", "code ~ '^[A-Z0-9]{6}$'"))
-        .check(named("seats_within_limit", "seats_taken <= max_players"))
+        .check(named_check("sessions_max_players_check", "max_players BETWEEN 2 AND 6"))
+        .check(named_check("valid_code", "code ~ '^[A-Z0-9]{6}$'"))
+        .check(named_check("seats_within_limit", "seats_taken <= max_players"))
         .index(Index::create().unique().name("sessions_code_key").col("code"))
         .foreign_key(&mut foreign_key("sessions", "seer_id", "users", ForeignKeyAction::NoAction))
         .foreign_key(&mut foreign_key("sessions", "adventure_id", "adventures", ForeignKeyAction::NoAction));
@@ -49,14 +49,15 @@ pub(super) fn definition() -> TableDefinition {
             index_on("idx_sessions_seer_id", "sessions", &["seer_id"]),
             index_on("idx_sessions_adventure_id", "sessions", &["adventure_id"]),
             index_on("idx_sessions_status", "sessions", &["status"]),
-            // In the order of the lobby (soonest first, unscheduled last, newest first among equals), so that a page
-            // needs no sort. The first index serves clients of the API, which do not filter by free seats.
+            // In the sort order of the lobby (soonest first, unscheduled last, newest first among equals), so that a
+            // page needs no sort. The first index is for clients of the API that do not filter by free seats.
             lobby_index("idx_sessions_public_waiting").and_where(Expr::cust(IS_IN_LOBBY)).to_owned(),
             lobby_index("idx_sessions_free_seats")
                 .and_where(Expr::cust(IS_IN_LOBBY))
                 .and_where(Expr::cust("seats_taken < max_players"))
                 .to_owned(),
-            // With these, maintenance finds sessions to archive and abandoned ones without reading the others.
+            // With these two indexes, maintenance finds the sessions to archive, and the abandoned ones, without
+            // reading the others.
             index_on("idx_sessions_ended", "sessions", &["ended_at"])
                 .and_where(Expr::cust("status IN ('completed', 'cancelled')"))
                 .to_owned(),

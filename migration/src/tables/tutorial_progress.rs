@@ -1,4 +1,4 @@
-//! `tutorial_progress`: a user's progress in the tutorial (PRD, "tutorial_progress").
+//! `tutorial_progress`: a user's progress in the tutorial (section "tutorial_progress" of the specification).
 
 use super::*;
 
@@ -14,7 +14,7 @@ pub(super) fn definition() -> TableDefinition {
             .col(optional("completed_at").timestamp_with_time_zone())
             .col(required("skipped").boolean().default(false))
             .col(timestamp_now("updated_at"))
-            .check(named(
+            .check(named_check(
                 "valid_step",
                 "ARRAY[current_step] || completed_steps <@ ARRAY['welcome', 'character-basics', 'dice-rolling', \
                  'combat-practice', 'player-complete', 'running-sessions', 'seer-complete']",

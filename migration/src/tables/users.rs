@@ -1,4 +1,4 @@
-//! `users`: the public profile of an account (PRD, "users").
+//! `users`: the public profile of an account (section "users" of the specification).
 
 use super::*;
 
@@ -6,8 +6,8 @@ pub(super) fn definition() -> TableDefinition {
     TableDefinition {
         table: Table::create()
             .table("users")
-            // The account's id. No foreign key to `auth.users`: the profile stays for other people's history when the
-            // account is deleted (decision "Retiring, closing, deleting").
+            // The account's id. It is not a foreign key to `auth.users`, because the profile stays when the account is
+            // deleted: other users' sessions refer to it (decision "Retiring, closing, deleting").
             .col(required("id").uuid().primary_key())
             .col(required("email").text().unique_key())
             .col(required("display_name").text())
@@ -28,19 +28,20 @@ pub(super) fn definition() -> TableDefinition {
             .col(counter("live_seats"))
             .col(counter("live_sessions"))
             .col(counter("adventure_count"))
-            .check(named("account_is_own", "account_id = id"))
-            .check(named("character_limit", "living_characters <= 10"))
-            .check(named("retired_character_limit", "retired_characters <= 100"))
-            .check(named("live_seat_limit", "live_seats <= 20"))
-            .check(named("live_session_limit", "live_sessions <= 20"))
-            .check(named("adventure_limit", "adventure_count <= 200"))
-            // The reserved e-mail address of an account that has none or is closed cannot be another account's.
-            .check(named(
+            .check(named_check("account_is_own", "account_id = id"))
+            .check(named_check("character_limit", "living_characters <= 10"))
+            .check(named_check("retired_character_limit", "retired_characters <= 100"))
+            .check(named_check("live_seat_limit", "live_seats <= 20"))
+            .check(named_check("live_session_limit", "live_sessions <= 20"))
+            .check(named_check("adventure_limit", "adventure_count <= 200"))
+            // An account that has no e-mail address or is closed gets a reserved one, which contains its id. No other
+            // account can have that address.
+            .check(named_check(
                 "reserved_email_is_own",
                 "lower(email) !~ '@(no-email|deleted)\\.invalid$' \
                  OR email IN (id || '@no-email.invalid', id || '@deleted.invalid')",
             ))
-            .check(named("clean_name", "private.is_clean_name(display_name)"))
+            .check(named_check("clean_name", "private.is_clean_name(display_name)"))
             .foreign_key(&mut foreign_key("users", "account_id", ("auth", "users"), ForeignKeyAction::SetNull))
             .to_owned(),
         indexes: vec![

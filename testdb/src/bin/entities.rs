@@ -1,8 +1,8 @@
 //! `cargo entities`: regenerates `entity/src/tables` and the diagram in `docs/generated/` from a database that it
 //! migrates.
 //!
-//! It runs sea-orm-cli's `generate entity`, then removes a false relation, adds JSON Schema, and turns the comments of
-//! tables and columns into documentation.
+//! It runs sea-orm-cli's `generate entity`. Then it removes a relation that the generator adds by mistake, derives JSON
+//! Schema, and turns the comments of tables and columns into documentation.
 
 use std::{error::Error, fs, path::Path};
 
@@ -34,28 +34,28 @@ const FALSE_RELATION_IN_DIAGRAM: &str = "    users }o--|| users : \"account_id\"
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?;
-    // Ignores DATABASE_URL, because that database may contain objects that do not belong to the schema.
+    // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
     let server = Server::start_private(None).await?;
     let database = server.create_migrated().await?;
     let folder = tempfile::tempdir()?;
     run_generate_command(generate_command(database.url(), folder.path()), false).await?;
 
     let users = folder.path().join("users.rs");
-    let generated = fs::read_to_string(&users)?;
-    if generated.matches(FALSE_RELATION).count() != 1 {
+    let users_model = fs::read_to_string(&users)?;
+    if users_model.matches(FALSE_RELATION).count() != 1 {
         return Err(
             "users.rs no longer contains the false relation; remove this step if the generator has been fixed".into()
         );
     }
-    fs::write(&users, generated.replace(FALSE_RELATION, ""))?;
+    fs::write(&users, users_model.replace(FALSE_RELATION, ""))?;
 
     add_json_schema(folder.path())?;
     add_documentation(folder.path(), database.url()).await?;
 
-    let diagram = folder.path().join("entities.mermaid");
-    let generated = fs::read_to_string(&diagram)?;
-    fs::write(workspace.join("docs/generated/entities.mermaid"), generated.replace(FALSE_RELATION_IN_DIAGRAM, ""))?;
-    fs::remove_file(diagram)?;
+    let diagram_path = folder.path().join("entities.mermaid");
+    let diagram = fs::read_to_string(&diagram_path)?;
+    fs::write(workspace.join("docs/generated/entities.mermaid"), diagram.replace(FALSE_RELATION_IN_DIAGRAM, ""))?;
+    fs::remove_file(diagram_path)?;
     let tables = workspace.join("entity/src/tables");
     if tables.exists() {
         fs::remove_dir_all(&tables)?;
@@ -68,7 +68,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Derives JSON Schema for each model, under the name of its table, because every struct is called `Model`.
+/// Derives JSON Schema for each model. The JSON Schema gets the name of the table, because every struct is called
+/// `Model`.
 fn add_json_schema(folder: &Path) -> Result<(), Box<dyn Error>> {
     for file in fs::read_dir(folder)? {
         let file = file?.path();
@@ -102,6 +103,7 @@ async fn add_documentation(folder: &Path, url: &str) -> Result<(), Box<dyn Error
         }
         let mut lines: Vec<String> = fs::read_to_string(&file)?.lines().map(str::to_owned).collect();
         let declaration = if column.is_empty() { "pub struct Model".to_owned() } else { format!("    pub {column}:") };
+        // A column whose name is a keyword of Rust.
         let raw_declaration = format!("    pub r#{column}:");
         let declares = |line: &String| line.starts_with(&declaration) || line.starts_with(&raw_declaration);
         let Some(mut index) = lines.iter().position(declares) else {

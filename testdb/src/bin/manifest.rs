@@ -1,8 +1,9 @@
-//! `cargo manifest`: regenerates `migration/manifest.txt` from a plain database and a Supabase project that it
-//! migrates.
+//! `cargo manifest`: migrates a plain database and a Supabase project, and regenerates `migration/manifest.txt` from
+//! both.
 //!
-//! Each of the two databases has lines that the other lacks: the stand-in for `auth`, the policies of Realtime. The
-//! manifest contains the lines of both, and lines for the same object must be equal.
+//! Only the plain database has the stand-in for schema `auth`, and only the Supabase project has policies on
+//! `realtime.messages`. So the manifest contains the lines of both databases. If both have a line for the same object,
+//! the lines must be equal.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn migrate_and_read_manifest(is_platform: bool) -> Result<String, Box<dyn Error>> {
-    // Ignores DATABASE_URL, because that database may contain objects that do not belong to the schema.
+    // Ignores `DATABASE_URL`, because that database may contain objects that do not belong to the schema.
     let server = if is_platform { Server::start_platform(None).await? } else { Server::start_private(None).await? };
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;

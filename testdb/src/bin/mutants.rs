@@ -1,12 +1,13 @@
-//! Mutation test of the schema: removes each rule in turn and runs the integration tests. `cargo mutants-of-schema
-//! [WORD]...` removes the rules whose kind or name contains one of the words, or all rules if no word is given. The
-//! word `new` is special: it restricts this to rules for which no failing test is known. Writes
+//! `cargo mutants-of-schema [WORD]...`: the mutation test of the schema. A *mutant* is the schema with one rule removed
+//! or loosened. It is *killed* if an integration test fails on it, and *survives* otherwise. The program writes
 //! `docs/generated/mutants.md`, which lists the test that fails without each rule.
 //!
-//! A mutant is a schema with one rule removed or loosened. It is killed if a test fails on it, and survives otherwise.
-//! For each mutant, the test that failed last time is run first, then the tests that fail without other rules of the
-//! same function, then the tests for rules of its kind. At the end, all tests are run on the mutants that survived
-//! these.
+//! With words, it tries only the rules whose kind or name contains one of the words. The word `new` is special: it
+//! selects the rules for which no failing test is known.
+//!
+//! On each mutant, the program first runs the test that failed last time, then the tests that fail without other rules
+//! of the same function, then the tests for rules of its kind. At the end, it runs all tests on the mutants that
+//! survived.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +20,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 
-/// Tests that do not depend on the schema's rules, such as those of the test server, the documents and the migrations.
+/// Parts of the names of tests that are never run, because they do not depend on the schema's rules: those of the test
+/// server, the documents, the migrations and so on.
 const UNRELATED_TESTS: &[&str] = &[
     "testdb_server::",
     "migrations::",
@@ -36,7 +38,7 @@ const UNRELATED_TESTS: &[&str] = &[
     "plpgsql_check",
 ];
 
-/// Mutants (kind and name) that no test can detect, each with the reason.
+/// The kind and name of each mutant that no test can detect, with the reason.
 const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
     (
         "bound",
@@ -74,10 +76,21 @@ const EQUIVALENT_MUTANTS: &[(&str, &str, &str)] = &[
 ];
 
 struct Mutant {
+    /// The kind of the rule, such as `trigger`.
     kind: String,
     name: String,
+    /// The statement that removes or loosens the rule.
     statement: String,
 }
+
+impl Mutant {
+    fn key(&self) -> (String, String) {
+        (self.kind.clone(), self.name.clone())
+    }
+}
+
+/// The test that kills each mutant, by the mutant's kind and name; an empty string if the mutant survives all tests.
+type Killers = BTreeMap<(String, String), String>;
 
 fn main() -> ExitCode {
     match run() {
@@ -100,8 +113,8 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace folder was not found")?.to_owned();
     let page = root.join("docs/generated/mutants.md");
     let mutants = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(list_mutants())?;
-    let program = build_tests(&root)?;
-    if let Some(test) = first_failing_test(&program, "", &[])? {
+    let test_program = build_tests(&root)?;
+    if let Some(test) = first_failing_test(&test_program, "", &[])? {
         return Err(format!("{test} fails although no rule was removed").into());
     }
 
@@ -109,19 +122,17 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     let chosen: Vec<&Mutant> = mutants
         .iter()
         .filter(|mutant| {
-            let is_new = equivalent_because(mutant).is_none()
-                && known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty);
-            let is_named = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
-            (is_new || !only_new) && (words.is_empty() || words.iter().any(is_named))
+            let is_new = reason_for_equivalence(mutant).is_none()
+                && known_killers.get(&mutant.key()).is_none_or(String::is_empty);
+            let contains_word = |word: &String| mutant.kind.contains(word) || mutant.name.contains(word);
+            (is_new || !only_new) && (words.is_empty() || words.iter().any(contains_word))
         })
         .collect();
     let killers = Mutex::new(known_killers.clone());
     let mut survivors: Vec<&Mutant> = chosen.clone();
     for tests in [Tests::Likely, Tests::All] {
         survivors = find_survivors(survivors, |mutant| {
-            let key = (mutant.kind.clone(), mutant.name.clone());
-            let killer = find_killer(&program, mutant, &known_killers, tests);
-            let killer = killer.unwrap_or_else(|error| {
+            let killer = find_killer(&test_program, mutant, &known_killers, tests).unwrap_or_else(|error| {
                 eprintln!("{error}");
                 None
             });
@@ -130,26 +141,25 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
             if let Ok(mut killers) = killers.lock()
                 && (is_killed || tests == Tests::All)
             {
-                killers.insert(key, killer.unwrap_or_default());
+                killers.insert(mutant.key(), killer.unwrap_or_default());
                 let _ = write_page(&page, &mutants, &killers);
             }
             is_killed
         })?;
     }
-    fs::remove_file(&program)?;
+    fs::remove_file(&test_program)?;
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
     write_page(&page, &mutants, &killers)?;
-    Ok(chosen
-        .iter()
-        .filter(|mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone())).is_none_or(String::is_empty))
-        .count())
+    Ok(chosen.iter().filter(|mutant| killers.get(&mutant.key()).is_none_or(String::is_empty)).count())
 }
 
 /// The tests that are run on a mutant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tests {
-    /// Those for rules of its kind.
+    /// The test that killed it last time, the tests that kill other mutants of the same function, and the tests for
+    /// rules of its kind.
     Likely,
+    /// All tests, except [`UNRELATED_TESTS`].
     All,
 }
 
@@ -167,7 +177,7 @@ fn find_survivors(
     mutants: Vec<&Mutant>,
     is_killed: impl Fn(&Mutant) -> bool + Sync,
 ) -> Result<Vec<&Mutant>, Box<dyn std::error::Error>> {
-    // SPARC_WORKERS reduces the load on a machine that others use.
+    // SPARC_WORKERS can reduce the load on a machine that is also used for other work.
     let threads = match env::var("SPARC_WORKERS") {
         Ok(threads) => threads.parse()?,
         Err(_) => std::thread::available_parallelism()?.get(),
@@ -191,12 +201,12 @@ fn find_survivors(
     Ok(survivors.into_inner().map_err(|_| "a thread panicked")?)
 }
 
-/// Returns why no test can detect the mutant, if it is known that none can.
-fn equivalent_because(mutant: &Mutant) -> Option<&'static str> {
+/// Returns why no test can detect the mutant. `None` if a test should detect it.
+fn reason_for_equivalence(mutant: &Mutant) -> Option<&'static str> {
     EQUIVALENT_MUTANTS
         .iter()
         .find(|(kind, name, _)| *kind == mutant.kind && *name == mutant.name)
-        .map(|(_, _, why)| *why)
+        .map(|(_, _, reason)| *reason)
 }
 
 /// Returns the mutants of a migrated database. Each statement is run once and rolled back, to check that it succeeds.
@@ -228,24 +238,26 @@ fn build_tests(root: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo).args(["test", "--no-run", "--test", "integration"]).current_dir(root).output()?;
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    // The last line of the log ends with the path of the program, in parentheses.
     let path = log.rsplit_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(|| log.clone())?.0;
-    // Copies the program, because another build would replace it.
+    // A copy, because another build would replace the program.
     let copy = env::temp_dir().join(format!("sparc-mutants-{}", std::process::id()));
     fs::copy(root.join(path), &copy)?;
     Ok(copy)
 }
 
-/// Returns the first test that fails without the rule.
+/// Returns the first test that fails on the mutant.
 fn find_killer(
-    program: &Path,
+    test_program: &Path,
     mutant: &Mutant,
-    known_killers: &BTreeMap<(String, String), String>,
+    known_killers: &Killers,
     tests: Tests,
 ) -> io::Result<Option<String>> {
     if tests == Tests::All {
-        return first_failing_test(program, &mutant.statement, &[]);
+        return first_failing_test(test_program, &mutant.statement, &[]);
     }
-    let likely: [&[&str]; 2] = match mutant.kind.as_str() {
+    // Parts of the names of the tests for rules of this kind. Those of the second list run after those of the first.
+    let tests_of_kind: [&[&str]; 2] = match mutant.kind.as_str() {
         "policy gone" | "policy open" if mutant.name.contains("One statement") => {
             [&["every_table::", "rows_per_statement::"], &["sizes::"]]
         }
@@ -278,36 +290,36 @@ fn find_killer(
             &["attacks::", "characters::", "adventures::", "every_table::", "repeats::"],
         ],
     };
-    let last_killer: Vec<&str> =
-        known_killers.get(&(mutant.kind.clone(), mutant.name.clone())).map(String::as_str).into_iter().collect();
+    let last_killer: Vec<&str> = known_killers.get(&mutant.key()).map(String::as_str).into_iter().collect();
     let function = function_of(&mutant.name);
-    let related: BTreeSet<&str> = known_killers
+    let killers_of_function: BTreeSet<&str> = known_killers
         .iter()
         .filter(|((_, name), _)| function.is_some() && function_of(name) == function)
         .map(|(_, test)| test.as_str())
         .filter(|test| !test.is_empty())
         .collect();
-    let related: Vec<&str> = related.into_iter().collect();
-    for tests in [&last_killer, &related, likely[0], likely[1]] {
-        if tests.iter().all(|test| test.is_empty()) {
+    let killers_of_function: Vec<&str> = killers_of_function.into_iter().collect();
+    for words in [&last_killer, &killers_of_function, tests_of_kind[0], tests_of_kind[1]] {
+        // Without words, all tests would run.
+        if words.iter().all(|word| word.is_empty()) {
             continue;
         }
-        if let Some(test) = first_failing_test(program, &mutant.statement, tests)? {
+        if let Some(test) = first_failing_test(test_program, &mutant.statement, words)? {
             return Ok(Some(test));
         }
     }
     Ok(None)
 }
 
-/// Returns the function of a rule that is a statement in a function: such rules are called `function(types): number`.
+/// Returns the function of a rule that is a part of a function. The name of such a rule is `function(types): number`.
 fn function_of(rule: &str) -> Option<&str> {
     rule.split_once(": ").map(|(function, _)| function).filter(|function| function.ends_with(')'))
 }
 
-/// Runs the tests whose names contain one of the words, or all tests if there are no words, and returns the first that
-/// fails.
-fn first_failing_test(program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
-    let mut command = Command::new(program);
+/// Runs the tests whose names contain one of the words, or all tests if there are no words, on a schema that was
+/// changed by the statement `mutation`. Returns the first test that fails.
+fn first_failing_test(test_program: &Path, mutation: &str, words: &[&str]) -> io::Result<Option<String>> {
+    let mut command = Command::new(test_program);
     command.args(words).env("SPARC_SCHEMA_MUTATION", mutation).env("RUST_BACKTRACE", "0");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     for test in UNRELATED_TESTS {
@@ -326,38 +338,40 @@ fn first_failing_test(program: &Path, mutation: &str, words: &[&str]) -> io::Res
         running.kill()?;
     }
     let status = running.wait()?;
-    // A program that fails without naming a test counts as a failure too.
+    // If the program fails without naming a test, the program itself counts as the failed test.
     Ok(failed.or_else(|| (!status.success()).then(|| format!("the test program: {status}"))))
 }
 
-/// Reads from the page the test that fails for each mutant (kind and name), or an empty string if it survives.
-fn read_killers(page: &Path) -> BTreeMap<(String, String), String> {
+/// Reads the killers from the page that an earlier run wrote.
+fn read_killers(page: &Path) -> Killers {
     let text = fs::read_to_string(page).unwrap_or_default();
     text.lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
             let (kind, name, test) = (cells.next()?, cells.next()?, cells.next().unwrap_or_default());
-            let unquoted = |cell: &str| cell.trim().trim_matches('`').to_owned();
-            let test = if test.starts_with("**none**") { String::new() } else { unquoted(test) };
-            Some(((unquoted(kind), unquoted(name)), test))
+            let without_backticks = |cell: &str| cell.trim().trim_matches('`').to_owned();
+            let test = if test.starts_with("**none**") { String::new() } else { without_backticks(test) };
+            Some(((without_backticks(kind), without_backticks(name)), test))
         })
         .collect()
 }
 
-fn write_page(page: &Path, mutants: &[Mutant], killers: &BTreeMap<(String, String), String>) -> io::Result<()> {
-    let killer_of = |mutant: &Mutant| killers.get(&(mutant.kind.clone(), mutant.name.clone()));
+fn write_page(page: &Path, mutants: &[Mutant], killers: &Killers) -> io::Result<()> {
+    let killer_of = |mutant: &Mutant| killers.get(&mutant.key());
     let tried = mutants.iter().filter(|mutant| killer_of(mutant).is_some()).count();
     let killed = mutants.iter().filter(|mutant| killer_of(mutant).is_some_and(|test| !test.is_empty())).count();
     let mut text = format!(
-        "# Schema mutants\n\nEach rule of the schema was removed, or loosened by one; the test named here failed. Generated by\n\
-         `cargo mutants-of-schema`; [testing.md](../testing.md) describes it.\n\n{} rules, {tried} tried, {killed} killed.\n\n\
+        "# Schema mutants\n\n\
+         Each rule of the schema was removed, or loosened by one; the test named here failed. Generated by\n\
+         `cargo mutants-of-schema`; [testing.md](../testing.md) describes it.\n\n\
+         {} rules, {tried} tried, {killed} killed.\n\n\
          | kind | rule | test that fails without it |\n| --- | --- | --- |\n",
         mutants.len()
     );
     for mutant in mutants {
         if let Some(test) = killer_of(mutant) {
-            let test = match equivalent_because(mutant) {
-                Some(why) if test.is_empty() => format!("**none**: {why}"),
+            let test = match reason_for_equivalence(mutant) {
+                Some(reason) if test.is_empty() => format!("**none**: {reason}"),
                 _ if test.is_empty() => "**none**".to_owned(),
                 _ => format!("`{test}`"),
             };

@@ -1,6 +1,6 @@
--- Lists every rule of the schema with a statement that removes it or loosens it by one: kind, name, statement.
+-- Lists every rule of the schema: its kind, its name, and a statement that removes it or loosens it by one.
 WITH our_tables AS (
-  -- `name` includes the schema if the schema is not in the search path.
+  -- `name` includes the schema (as in `private.requests`) unless the schema is in the search path.
   SELECT pg_class.oid, oid::regclass::text AS name, relnamespace = 'public'::regnamespace AS is_public
   FROM pg_catalog.pg_class
   WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
@@ -11,10 +11,11 @@ constraints AS (
   FROM pg_catalog.pg_constraint JOIN our_tables ON our_tables.oid = conrelid
   WHERE contype IN ('c', 'f', 'p', 'u')
 ),
--- Numeric bounds in check constraints, each with the step that loosens it by one.
+-- Numeric bounds in check constraints. `start` is the position of the number in the definition, and `step` loosens the
+-- bound.
 bounds AS (
   SELECT constraints.*, nth,
-    regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS "from",
+    regexp_instr(definition, pattern, 1, nth, 0, '', 2) AS start,
     regexp_substr(definition, pattern, 1, nth, '', 2) AS number,
     CASE WHEN regexp_substr(definition, pattern, 1, nth, '', 1) LIKE '<%' THEN 1 ELSE -1 END AS step
   FROM constraints,
@@ -27,37 +28,45 @@ functions AS (
   FROM pg_catalog.pg_proc
   WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
 ),
--- Errors that functions raise, row locks that they take, and calls of other functions for their effect (`PERFORM`).
-statements_in_functions AS (
-  SELECT kind, functions.name || ': ' || nth || CASE kind WHEN 'bound' THEN ', ' || regexp_substr(definition, pattern, 1, nth) ELSE '' END AS name,
-    regexp_replace(definition, pattern, CASE WHEN kind IN ('raise', 'call') THEN 'NULL;' ELSE '' END, 1, nth) AS definition
+-- Errors that functions raise, row locks that they take, and calls of other functions whose result is not used
+-- (`PERFORM`). `definition` is that of the function without the nth of these.
+parts_of_functions AS (
+  SELECT kind, functions.name || ': ' || nth AS name,
+    regexp_replace(definition, pattern, CASE kind WHEN 'lock' THEN '' ELSE 'NULL;' END, 1, nth) AS definition
   FROM functions,
     (VALUES
       ('raise', 'RAISE EXCEPTION USING([^;'']|''[^'']*'')*;'),
       ('call', 'PERFORM private\.([^;'']|''[^'']*'')*;'),
       ('lock', 'FOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF [a-z]+)?( SKIP LOCKED| NOWAIT)?')
-    ) AS searched (kind, pattern),
+    ) AS part (kind, pattern),
     generate_series(1, regexp_count(definition, pattern)) AS nth
 )
 SELECT 'constraint' AS kind, "table" || '.' || conname AS name,
   format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', "table", conname) AS statement
 FROM constraints
 UNION ALL
-SELECT 'bound', format('%s.%s: %s %s', "table", conname, number, CASE step WHEN 1 THEN 'and one more' ELSE 'and one less' END),
+SELECT
+  'bound',
+  format('%s.%s: %s %s', "table", conname, number, CASE step WHEN 1 THEN 'and one more' ELSE 'and one less' END),
   format(
     'ALTER TABLE %s DROP CONSTRAINT %I, ADD CONSTRAINT %I %s', "table", conname, conname,
-    left(definition, "from" - 1) || (number::bigint + step) || substr(definition, "from" + length(number))
+    left(definition, start - 1) || (number::bigint + step) || substr(definition, start + length(number))
   )
 FROM bounds
 UNION ALL
-SELECT 'not null', our_tables.name || '.' || attname, format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', our_tables.name, attname)
+SELECT
+  'not null',
+  our_tables.name || '.' || attname,
+  format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', our_tables.name, attname)
 FROM our_tables JOIN pg_catalog.pg_attribute ON attrelid = our_tables.oid
 WHERE attnum > 0 AND attnotnull AND attidentity = ''
   AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_constraint WHERE conrelid = our_tables.oid AND contype = 'p' AND attnum = ANY (conkey)
   )
   -- PostgreSQL keeps the columns of a replica identity NOT NULL.
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = our_tables.oid AND indisreplident AND attnum = ANY (indkey))
+  AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_index WHERE indrelid = our_tables.oid AND indisreplident AND attnum = ANY (indkey)
+  )
 UNION ALL
 SELECT 'unique index', indexrelid::regclass::text, format('DROP INDEX %s', indexrelid::regclass)
 FROM pg_catalog.pg_index JOIN pg_catalog.pg_class ON pg_class.oid = indexrelid
@@ -80,15 +89,22 @@ FROM pg_catalog.pg_policies,
   LATERAL (VALUES ('USING', qual), ('WITH CHECK', with_check)) AS condition (side, expression)
 WHERE schemaname = 'public' AND expression IS NOT NULL AND expression <> 'true'
 UNION ALL
-SELECT 'revoke', format('%s on %s from %s', privilege, name, role), format('GRANT %s ON %s TO %s', privilege, name, role)
+-- Here the rule is that a role lacks a privilege. A grant of the privilege removes it.
+SELECT
+  'revoke',
+  format('%s on %s from %s', privilege, name, role),
+  format('GRANT %s ON %s TO %s', privilege, name, role)
 FROM our_tables,
   unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role,
   unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
 WHERE NOT has_table_privilege(role, our_tables.oid, privilege)
 UNION ALL
-SELECT 'revoke', format('call of %s from %s', functions.name, role), format('GRANT EXECUTE ON FUNCTION %s TO %s', functions.name, role)
+SELECT
+  'revoke',
+  format('call of %s from %s', functions.name, role),
+  format('GRANT EXECUTE ON FUNCTION %s TO %s', functions.name, role)
 FROM functions, unnest(ARRAY['anon', 'authenticated', 'service_role']) AS role
 WHERE NOT has_function_privilege(role, functions.name::regprocedure, 'EXECUTE')
 UNION ALL
-SELECT kind, name, definition FROM statements_in_functions
+SELECT kind, name, definition FROM parts_of_functions
 ORDER BY 1, 2

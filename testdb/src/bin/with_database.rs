@@ -1,6 +1,6 @@
-//! `cargo with-database sh -c 'psql $DATABASE_URL'`: runs a command with `DATABASE_URL` set to a new migrated database,
-//! which is removed when the command ends. If `DATABASE_URL` is already set, the database that it names is migrated
-//! instead, and kept.
+//! `cargo with-database COMMAND [ARGUMENT]...`, as in `cargo with-database sh -c 'psql $DATABASE_URL'`: runs the
+//! command with `DATABASE_URL` set to a new migrated database, which is removed when the command ends. If
+//! `DATABASE_URL` is already set, migrates that database instead, and keeps it.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! Explains why the database rejected a command.
+//! Finds out why the database rejected a command.
 
 use sea_orm_migration::{
     SchemaManagerConnection,
@@ -6,10 +6,10 @@ use sea_orm_migration::{
 };
 
 use super::transaction::begin;
-use crate::{PreflightError, db_error, query, repair::Subject, script, violations};
+use crate::{PreflightError, db_error, query, repair::RepairedObject, script, violations};
 
-/// Returns the query for the processes that hold locks on the schema's tables, or the advisory lock of the migrators,
-/// whose key `pg_locks` shows in two halves.
+/// Returns the query for the processes that hold locks on the schema's tables or the advisory lock of the migrators.
+/// `pg_locks` shows the upper half of that lock's key in `classid` and the lower half in `objid`.
 fn lock_holders_sql() -> String {
     format!(
         "SELECT DISTINCT format('process %s%s on %s', pid, coalesce(' of ' || usename, ''),
@@ -30,28 +30,33 @@ fn lock_holders_sql() -> String {
 
 /// Replaces the database's error with one that names the violating rows, the processes that hold locks, or the object
 /// whose repair was rejected, if they can be found.
-pub(super) async fn explain(db: &SchemaManagerConnection<'_>, subject: Option<Subject>, error: DbErr) -> DbErr {
-    if db_error::sqlstate(&error).as_deref() == Some("55P03") {
+pub(super) async fn explain_error(
+    db: &SchemaManagerConnection<'_>,
+    repaired: Option<RepairedObject>,
+    error: DbErr,
+) -> DbErr {
+    if db_error::sqlstate(&error).as_deref() == Some(db_error::LOCK_NOT_AVAILABLE) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
         return match query::fetch_names(&transaction, &lock_holders_sql()).await {
             Ok(holders) if !holders.is_empty() => PreflightError::Locked { holders: holders.join(", ") }.into(),
             _ => error,
         };
     }
-    let Some(subject) = subject else { return error };
+    let Some(repaired) = repaired else { return error };
     if is_violation(&error) {
         let Ok(transaction) = begin(db, AccessMode::ReadOnly).await else { return error };
-        if let Ok(Some(violation)) = violations::violation_error(&transaction, &subject).await {
+        if let Ok(Some(violation)) = violations::violation_error(&transaction, &repaired).await {
             return violation.into();
         }
     }
     match db_error::rejection_reason(&error) {
-        Some(reason) => PreflightError::RepairRejected { object: subject.object, reason }.into(),
+        Some(reason) => PreflightError::RepairRejected { object: repaired.name, reason }.into(),
         None => error,
     }
 }
 
 fn is_violation(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_) | SqlErr::ForeignKeyConstraintViolation(_)))
+        // Class 23: a violation of a constraint.
         || db_error::sqlstate(error).is_some_and(|code| code.starts_with("23"))
 }

@@ -1,0 +1,99 @@
+//! The SQL that `up` would run.
+
+use sea_orm_migration::{
+    SchemaManagerConnection,
+    sea_orm::{AccessMode, ConnectionTrait, DatabaseTransaction, DbErr},
+};
+
+use super::{
+    MAX_RENAME_ROUNDS,
+    explain_error::explain_error,
+    settings_and_lock_sql,
+    transaction::{begin, deallocate_statements},
+};
+use crate::{
+    check::State,
+    preflight, record, renames,
+    repair::{Plan, RepairedObject},
+    script,
+};
+
+/// Returns the SQL that `up` would run, as one transaction for `psql`, or an empty string if there is nothing to do.
+/// Nothing is changed. Nothing is locked either, unless objects were renamed: then their names are restored, in a
+/// transaction that is rolled back, to find the other differences.
+///
+/// # Errors
+///
+/// Those of [`run`](super::run).
+pub async fn dry_run(db: &SchemaManagerConnection<'_>) -> Result<String, DbErr> {
+    let transaction = begin(db, AccessMode::ReadOnly).await?;
+    let state = State::read(&transaction).await?;
+    let renames = if state.pending().is_empty() { renames::find(&state) } else { Vec::new() };
+    if renames.is_empty() {
+        let statements = plan_up(&transaction, &state, &mut None).await?;
+        deallocate_statements(db, &transaction).await?;
+        transaction.rollback().await?;
+        return Ok(if statements.is_empty() { String::new() } else { script::wrap_in_transaction(&statements) });
+    }
+    transaction.rollback().await?;
+    let transaction = begin(db, AccessMode::ReadWrite).await?;
+    let mut repaired = None;
+    let outcome = rename_and_plan_up(&transaction, &mut repaired).await;
+    deallocate_statements(db, &transaction).await.ok();
+    transaction.rollback().await?;
+    match outcome {
+        Ok(statements) => Ok(script::wrap_in_transaction(&statements)),
+        Err(error) => Err(explain_error(db, repaired, error).await),
+    }
+}
+
+/// Returns the SQL that `up` would run on a database in this state, in which no object is renamed.
+async fn plan_up(
+    db: &DatabaseTransaction,
+    state: &State,
+    repaired: &mut Option<RepairedObject>,
+) -> Result<Vec<String>, DbErr> {
+    *repaired = None;
+    let report = state.report();
+    if !report.pending.is_empty() {
+        preflight::check_ready(db, state).await?;
+        return Ok(script::install_sql(&report.pending));
+    }
+    if report.differences.is_empty() {
+        return Ok(Vec::new());
+    }
+    preflight::check_not_migrated_by_newer(state)?;
+    preflight::check_ready(db, state).await?;
+    let plan = Plan::new(db, state, &report).await?;
+    let mut sql = vec!["SET LOCAL search_path = pg_catalog".to_owned()];
+    sql.extend(plan.statements.into_iter().map(|repair| repair.sql));
+    sql.extend(record::record_sql());
+    Ok(sql)
+}
+
+/// Restores the names of renamed objects. Returns all the SQL that `up` would run, which includes these renames. After
+/// an error, `repaired` is the object that the failed statement was to repair.
+async fn rename_and_plan_up(
+    db: &DatabaseTransaction,
+    repaired: &mut Option<RepairedObject>,
+) -> Result<Vec<String>, DbErr> {
+    db.execute_unprepared(&settings_and_lock_sql()).await?;
+    let mut sql = Vec::new();
+    for _ in 0..MAX_RENAME_ROUNDS {
+        let state = State::read(db).await?;
+        let renames = renames::find(&state);
+        if renames.is_empty() {
+            break;
+        }
+        preflight::check_not_migrated_by_newer(&state)?;
+        preflight::check_ready(db, &state).await?;
+        for rename in renames {
+            *repaired = Some(RepairedObject { name: rename.object, table: None, definition: String::new() });
+            db.execute_unprepared(&rename.sql).await?;
+            sql.push(rename.sql);
+        }
+    }
+    let state = State::read(db).await?;
+    sql.extend(plan_up(db, &state, repaired).await?);
+    Ok(sql)
+}
