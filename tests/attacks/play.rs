@@ -209,7 +209,11 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
     let counter_of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
     assert_eq!(query_number(&world, &counter_of(game.seer.uuid(), "games_run")).await, 1);
     for player in &game.players {
-        assert_eq!(query_number(&world, &counter_of(player.id, "games_played")).await, 1, "also of the player who left");
+        assert_eq!(
+            query_number(&world, &counter_of(player.id, "games_played")).await,
+            1,
+            "also of the player who left"
+        );
     }
     let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
     assert_eq!(query_number(&world, &sql).await, 1);
