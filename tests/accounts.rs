@@ -1,8 +1,16 @@
 //! Accounts and their profiles: sign-ups, which none of our triggers may refuse, changes of the e-mail address, and the
 //! closing and deletion of accounts.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::Value;
+use sparc::{
+    entity::sea_orm_active_enums::CharacterClass,
+    service::{
+        Error, Operations,
+        characters::NewCharacter,
+        users::{NewAccount, ProfileChanges},
+    },
+};
 use uuid::Uuid;
 
 use crate::world::{BoxedTask, World, insert_seat, row_as_json, run_together};
@@ -326,4 +334,28 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
     }
     let take_own = format!("UPDATE users SET email = '{account}@no-email.invalid' WHERE id = '{account}'");
     assert_eq!(world.service().exec(&take_own).await, Ok(1));
+}
+
+#[tokio::test]
+async fn users_read_and_edit_their_own_profile() {
+    let world = World::new().await;
+    let account =
+        NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada".into()), ..Default::default() };
+    assert!(!format!("{account:?}").contains("ada@x.org"), "the debug output must not contain the e-mail address");
+    let profile = world.sparc.as_service().users().sign_up(account).await.unwrap();
+    let ada = world.sparc.as_user(profile.id);
+    assert_eq!(ada.users().my_email().await.unwrap(), "ada@x.org");
+    let changes = ProfileChanges { bio: Some(Some("Counts".into())), ..Default::default() };
+    let edited = ada.users().edit(changes).await.unwrap();
+    assert_eq!((edited.display_name.as_str(), edited.bio.as_deref()), ("Ada", Some("Counts")));
+    assert_eq!(ada.users().edit(ProfileChanges::default()).await.unwrap(), edited);
+    assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
+    assert_fails!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
+    assert_fails!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
+    let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
+    assert_eq!(
+        ada.characters().create(hero).await.unwrap().grace,
+        5,
+        "a new character must have the default attributes of its class"
+    );
 }

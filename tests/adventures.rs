@@ -1,7 +1,15 @@
 //! Adventures and creatures: a published adventure is valid, and content that a client writes counts as invalid until
 //! the service has validated it; who may read and write them.
 
-use sparc::service::{Error, Operations};
+use sparc::{
+    entity::sea_orm_active_enums::Attribute,
+    service::{
+        Difficulty, Error, Operations,
+        adventures::NewAdventure,
+        creatures::{Ability, CreatureChanges, NewCreature},
+        dice::{NewRoll, Roller},
+    },
+};
 use uuid::Uuid;
 
 use crate::world::World;
@@ -147,4 +155,47 @@ async fn a_rating_must_be_from_0_to_5() {
         assert!(service.adventures().set_rating(adventure, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
     }
     assert!(service.adventures().set_rating(adventure, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_a_valid_adventure_is_published() {
+    let world = World::new().await;
+    let me = world.sparc.as_user(world.new_account().await);
+    let draft = me.adventures().create(NewAdventure { name: "Empty".into(), ..Default::default() }).await.unwrap();
+    let errors = me.adventures().validate(draft.id).await.unwrap();
+    assert!(!errors.is_empty());
+    assert_eq!(
+        me.adventures().get(draft.id).await.unwrap().validation_errors,
+        serde_json::json!(errors),
+        "the validation errors must be stored"
+    );
+    let refused = me.adventures().publish(draft.id).await;
+    assert!(matches!(&refused, Err(Error::AdventureInvalid(found)) if *found == errors), "{refused:?}");
+    let content = serde_json::json!({ "start": "a", "nodes": [{ "id": "a", "type": "story" }] });
+    me.adventures().set_content(draft.id, &serde_json::from_value(content).unwrap()).await.unwrap();
+    assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
+    assert!(me.adventures().publish(draft.id).await.is_ok(), "publishing again must succeed");
+    let stranger = world.sparc.as_user(world.new_account().await);
+    assert_fails!(stranger.adventures().publish(draft.id).await, Error::AdventureNotYours);
+    assert_fails!(stranger.adventures().validate(draft.id).await, Error::AdventureNotYours);
+}
+
+#[tokio::test]
+async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let seer = world.sparc.as_user(game.seer.uuid());
+    let bite = Ability { name: "Bite".into(), ..Default::default() };
+    let new_wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
+    let wolf = seer.creatures().add(game.adventure, new_wolf).await.unwrap();
+    let attack = NewRoll::attack(game.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
+    let roll = seer.dice().roll(attack).await.unwrap();
+    let changes =
+        CreatureChanges { hit_points: Some(12), description: Some(Some("grey".into())), ..Default::default() };
+    let edited = seer.creatures().edit(wolf.id, changes).await.unwrap();
+    assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
+    assert_eq!(seer.creatures().list(game.adventure).await.unwrap(), [edited]);
+    seer.creatures().remove(wolf.id).await.unwrap();
+    let roll_after_removal = seer.dice().get(roll.id).await.unwrap();
+    assert_eq!((roll_after_removal.creature_id, roll_after_removal.character_name.as_str()), (None, "Wolf"));
 }

@@ -1,5 +1,10 @@
 //! Characters: at most ten living ones per account, retirement, deletion, and who may see and change which columns.
 
+use serde_json::json;
+use sparc::service::{
+    Error, Operations,
+    characters::{Attributes, Item, NewCharacter},
+};
 use uuid::Uuid;
 
 use crate::world::{BoxedTask, World, insert_character, insert_seat, run_together};
@@ -177,4 +182,76 @@ async fn only_its_owner_sees_and_changes_a_character() {
     // An INSERT of the owner can return the row.
     let insert_returning = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
     assert!(owner.person.value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
+}
+
+#[tokio::test]
+async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let hero = game.players[0].character;
+    let (ada, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
+    assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
+    assert_eq!(ada.characters().heal(hero, 1).await.unwrap().hit_points, 5);
+    assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
+    assert!(seer.characters().damage(hero, 255).await.unwrap().is_down());
+    assert_eq!(ada.characters().rest(hero).await.unwrap().hit_points, 6);
+    let tasks = (0..9)
+        .map(|_| {
+            let seer = seer.clone();
+            async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
+        })
+        .collect();
+    let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
+    hit_points_left.sort_unstable();
+    assert_eq!(hit_points_left, [0, 0, 0, 0, 1, 2, 3, 4, 5], "no change may be lost or lead below 0");
+    let tasks = (0..9)
+        .map(|_| {
+            let ada = ada.clone();
+            async move { ada.characters().heal(hero, 1).await.map(|healed| healed.hit_points) }
+        })
+        .collect();
+    let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
+    hit_points.sort_unstable();
+    assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
+    // A Seer may change only characters that are seated in their session, and only while the session is live.
+    world.set(&game, "status = 'completed'").await;
+    assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
+    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
+    assert_eq!(game.players[0].person.value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
+    let stranger = world.new_user().await;
+    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
+    assert_eq!(stranger.value::<i64>(&by_stranger).await, Ok(0));
+}
+
+#[tokio::test]
+async fn a_player_edits_a_character_and_only_the_service_changes_its_progression() {
+    let world = World::new().await;
+    let id = world.new_account().await;
+    let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
+    let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
+    let brunhild = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
+    let hero = me.characters().create(brunhild).await.unwrap();
+    let mut rope = Item { name: "rope".into(), ..Default::default() };
+    rope.extra.insert("length".into(), json!(30));
+    let equipped = me.characters().set_equipment(hero.id, &[rope]).await.unwrap();
+    assert_eq!(equipped.equipment, json!([{ "name": "rope", "length": 30 }]), "unknown fields must be stored");
+    assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
+    for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
+        let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
+        assert_refused!(world.user(id).exec(&sql).await, forbidden, "{change}");
+    }
+    assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
+    assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
+    let weakened = service.characters().set_max_hit_points(hero.id, 3.try_into().unwrap()).await.unwrap();
+    assert_eq!((weakened.max_hit_points, weakened.hit_points), (3, 3));
+    assert_eq!(service.characters().set_level(hero.id, 2.try_into().unwrap()).await.unwrap().level, 2);
+    me.characters().retire(hero.id).await.unwrap();
+    assert!(me.characters().list().await.unwrap().is_empty());
+    assert_eq!(me.characters().retired().await.unwrap().len(), 1);
+    assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
+    me.characters().delete(hero.id).await.unwrap();
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let seats = world.sparc.as_user(player.id).characters().seats(player.character).await.unwrap();
+    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session, true));
 }

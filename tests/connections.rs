@@ -5,11 +5,13 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, Statement, StreamTrait, TransactionTrait};
-use sparc::entity::characters;
-use sparc::service::{Error, Operations, Options, Sparc, Transaction};
+use sparc::{
+    entity::characters,
+    service::{Error, Operations, Options, Sparc, Transaction},
+};
 use uuid::Uuid;
 
-use crate::world::World;
+use crate::world::{World, outcome_code};
 
 fn sql(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
@@ -251,4 +253,34 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     terminate_connections(&world).await;
     tx.rollback().await.unwrap();
     assert!(ada.users().me().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pool_that_is_too_small_is_reported_as_exhausted() {
+    let world = World::new().await;
+    let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(200));
+    let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
+    let held = sparc.as_anon().begin().await.unwrap();
+    let status = sparc.pool_status();
+    assert_eq!((status.max_connections, status.connections, status.idle), (1, 1, 0));
+    assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "pool_exhausted");
+    held.rollback().await.unwrap();
+    assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "done");
+    // The connection of a read stays in use until the server has answered its commit. `ping` needs the same connection,
+    // so it waits until then.
+    sparc.ping().await.unwrap();
+    let status = sparc.pool_status();
+    assert_eq!((status.connections, status.idle, status.waiting), (1, 1, 0));
+    assert_eq!(sparc.service_pool_status(), status, "users and the service share one pool");
+    sparc.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_set_their_application_name() {
+    let world = World::new().await;
+    let sparc = Sparc::connect(world.url()).await.unwrap();
+    let sql = "SELECT current_setting('application_name')";
+    let name = sparc.as_anon().query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
+    assert_eq!(name.try_get_by_index::<String>(0).unwrap(), "sparc");
+    sparc.close().await.unwrap();
 }

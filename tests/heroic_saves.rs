@@ -1,5 +1,6 @@
 //! Heroic saves: who may repeat a failed roll, when, and how often, even in concurrent requests.
 
+use sparc::service::{Error, Operations};
 use uuid::Uuid;
 
 use crate::world::{BoxedTask, Refused, World, insert_heroic_save, insert_roll, row_as_json, run_together};
@@ -127,4 +128,38 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
             assert!(is_allowed, "round {round}: {outcome:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn each_refusal_of_a_heroic_save_has_its_own_error() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let me = world.sparc.as_user(player.id);
+    let successful = world.new_roll(game.session, player.character, "{6}", 10, 0).await;
+    assert_fails!(me.dice().heroic_save(successful).await, Error::HeroicSaveNotNeeded);
+    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 40).await;
+    assert_fails!(me.dice().heroic_save(old).await, Error::HeroicSaveTooLate);
+    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let another_failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    assert_eq!(me.dice().heroic_save(failed).await.unwrap().original_roll_id, Some(failed));
+    assert_fails!(me.dice().heroic_save(failed).await, Error::RollAlreadySaved);
+    assert_fails!(me.dice().heroic_save(another_failed).await, Error::HeroicSaveSpent);
+    assert_fails!(me.dice().heroic_save(Uuid::new_v4()).await, Error::NotFound { what: "roll" });
+}
+
+#[tokio::test]
+async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let hero = game.players[0].character;
+    let me = world.sparc.as_user(game.players[0].id);
+    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
+    let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
+    me.dice().heroic_save(failed).await.unwrap();
+    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    assert_eq!(saves.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
+    world.sparc.as_user(game.seer.uuid()).sessions().set_encounter(game.session, Some("next")).await.unwrap();
+    assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.remaining == 1));
 }

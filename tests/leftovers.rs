@@ -6,10 +6,10 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, QuerySelect, Statement, TransactionTrait, sea_query::Expr};
 use sparc::{
     entity::characters,
-    service::{Error, IdentityConnection, Operations, Options, Sparc},
+    service::{Error, IdentityConnection, Operations, Options, Sparc, characters::NewCharacter},
 };
 
-use crate::world::World;
+use crate::world::{World, outcome_code};
 
 /// Returns the first column of the first row.
 async fn value(caller: &IdentityConnection, sql: &str) -> String {
@@ -202,4 +202,46 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         assert_eq!(value(&sparc.as_service(), read_identity).await, "service_role", "{target}");
         assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character, "{target}");
     }
+}
+
+#[tokio::test]
+async fn a_transaction_continues_after_deallocate_and_discard() {
+    let world = World::new().await;
+    let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let ada = sparc.as_user(world.new_account().await);
+    let count_characters = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
+    count_characters().await;
+    for statement in [
+        "DEALLOCATE ALL",
+        "DEALLOCATE PREPARE ALL",
+        "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$",
+        "DISCARD PLANS",
+        "DISCARD TEMP",
+        "DISCARD SEQUENCES",
+    ] {
+        let tx = ada.begin().await.unwrap();
+        let before = tx.users().me().await.unwrap();
+        characters::Entity::find().all(&tx).await.unwrap();
+        tx.execute_unprepared(statement).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(tx.users().me().await.unwrap(), before, "{statement}");
+            assert!(characters::Entity::find().all(&tx).await.is_ok(), "{statement}");
+        }
+        let inner = tx.begin().await.unwrap();
+        inner.execute_unprepared(statement).await.unwrap();
+        assert_eq!(inner.users().me().await.unwrap(), before, "{statement}, nested");
+        inner.commit().await.unwrap();
+        tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
+        tx.commit().await.unwrap();
+        let created = ada.characters().list().await.unwrap();
+        assert_eq!(created.len(), 1, "{statement}");
+        ada.characters().delete(created[0].id).await.unwrap();
+    }
+    // PostgreSQL refuses DISCARD ALL in a transaction.
+    let tx = ada.begin().await.unwrap();
+    let refused = tx.execute_unprepared("DISCARD ALL").await.map_err(Error::from);
+    assert_eq!(outcome_code(refused), "invalid_statement");
+    tx.rollback().await.unwrap();
+    assert_eq!(count_characters().await, 0);
+    sparc.close().await.unwrap();
 }

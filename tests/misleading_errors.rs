@@ -7,8 +7,16 @@ use sea_orm::{
     TransactionTrait,
 };
 use sparc::{
-    entity::{adventures, characters},
-    service::{Error, IdentityConnection, Operations, Options, Sparc},
+    entity::{
+        adventures, characters,
+        sea_orm_active_enums::{Attribute, SessionStatus},
+    },
+    service::{
+        Difficulty, Error, IdentityConnection, MaxPlayers, Operations, Options, Sparc,
+        characters::NewCharacter,
+        dice::{NewRoll, Roller},
+        sessions::NewSession,
+    },
 };
 use uuid::Uuid;
 
@@ -151,4 +159,32 @@ async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_i
     }
     tokio::join!(validate, futures_util::future::join_all(reads));
     tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_own_error() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let player = &game.players[0];
+    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(game.seer.uuid()));
+    let refused = seer.sessions().complete(game.session).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
+        "{refused:?}"
+    );
+    assert_eq!(refused.to_string(), "a session cannot go from waiting to completed");
+    assert_fails!(me.sessions().start(game.session).await, Error::NotSessionSeer);
+    assert_fails!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
+    assert_fails!(me.characters().retire(player.character).await, Error::CharacterSeated);
+    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    assert_fails!(me.dice().roll(check).await, Error::SessionNotActive);
+    let short_name = NewCharacter { name: "x".into(), ..Default::default() };
+    assert_fails!(me.characters().create(short_name).await, Error::InvalidValue { field: "name", .. });
+    let twin = NewCharacter { name: "Twin".into(), ..Default::default() };
+    me.characters().create(twin.clone()).await.unwrap();
+    assert_fails!(me.characters().create(twin).await, Error::CharacterNameTaken);
+    let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
+    assert_fails!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
+    let largest = NewSession { adventure_id: game.adventure, max_players: MaxPlayers::MAX, ..Default::default() };
+    assert_eq!(me.sessions().create(largest).await.unwrap().max_players, 6);
 }

@@ -1,6 +1,12 @@
 //! Privileges and row security: who may read and write which columns of a profile and of tutorial progress, and whose
 //! rows a user may change.
 
+use sparc::service::{
+    Error, Operations,
+    characters::NewCharacter,
+    users::{Badge, NewAccount, ProfileChanges},
+};
+
 use crate::world::World;
 
 #[tokio::test]
@@ -135,4 +141,37 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         let refused = caller.exec(&sql).await.expect_err(&sql);
         assert!(refused.is_forbidden() && refused.message.contains("row-level security"), "{sql}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_service_may_do_so() {
+    let world = World::new().await;
+    let service = world.sparc.as_service();
+    let account =
+        NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada Lovelace".into()), ..Default::default() };
+    let id = service.users().sign_up(account).await.unwrap().id;
+    let ada = world.sparc.as_user(id);
+    let changes = ProfileChanges {
+        avatar_url: Some(Some("https://x.org/ada.png".into())),
+        bio: Some(Some("Counts".into())),
+        ..Default::default()
+    };
+    ada.users().edit(changes).await.unwrap();
+    assert!(service.users().set_badge(id, Badge::Verified).await.unwrap().is_verified);
+    assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
+    assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
+    ada.users().close_account(id).await.unwrap();
+    assert_fails!(ada.users().close_account(id).await, Error::AccountClosed);
+    service.users().close_account(id).await.unwrap();
+    let profile = service.users().profile(id).await.unwrap();
+    assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
+    let email = format!("SELECT email FROM users WHERE id = '{id}'");
+    assert_eq!(world.owner().value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
+    let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
+    assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
+    assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
+    let other_account = world.new_account().await;
+    let close_other = format!("SELECT private.close_account('{other_account}')");
+    assert_refused!(world.new_user().await.exec(&close_other).await, forbidden);
+    assert_refused!(world.visitor().exec(&close_other).await, forbidden);
 }

@@ -1,9 +1,9 @@
 //! Concurrent calls of the service: limits, unique names, changes of state, and creations with an id hold for 2, 8 and
 //! 32 calls at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{
@@ -246,4 +246,24 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     assert_eq!(saving.await.unwrap(), Ok(1));
     world.set(&game, "current_encounter_id = 'ford'").await;
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
+}
+
+#[tokio::test]
+async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
+    let world = World::new().await;
+    let game = world.new_session(2).await;
+    let join_code = Arc::new(world.join_code(game.session).await);
+    let mut tasks = Vec::new();
+    for _ in 0..16 {
+        let player = world.new_player().await;
+        let (me, join_code) = (world.sparc.as_user(player.id), join_code.clone());
+        tasks.push(async move { me.sessions().join(&join_code, player.character).await });
+    }
+    let outcomes = run_together(tasks).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
+    assert_eq!(
+        outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::SessionFull))).count(),
+        14,
+        "{outcomes:?}"
+    );
 }

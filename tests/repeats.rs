@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use sea_orm::EntityTrait;
 use serde_json::json;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,
@@ -19,7 +20,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, run_together};
+use crate::world::{World, outcome_code, run_together};
 
 /// Calls `create` twice in sequence with one id and eight times concurrently with another, and asserts that all calls
 /// with the same id return the same result.
@@ -314,4 +315,40 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     // Once the row is deleted, its id can be used again.
     ada.characters().delete(hero_id).await.unwrap();
     assert!(ada.characters().create(NewCharacter { id, name: "Nim".into(), ..Default::default() }).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let player = &game.players[0];
+    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
+    let ada = world.sparc.as_user(player.id);
+    let first = ada.dice().roll(check.clone()).await.unwrap();
+    assert_eq!(first.rolled_by, Some(player.id));
+    assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
+    // The Seer may also roll for the character, but did not make the roll with this id.
+    let seer = world.sparc.as_user(game.seer.uuid());
+    assert_eq!(outcome_code(seer.dice().roll(check.clone()).await), "id_conflict");
+    assert_eq!(outcome_code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
+}
+
+#[tokio::test]
+async fn concurrent_creations_with_one_id_return_one_row_even_at_the_limit() {
+    let world = World::new().await;
+    let user = world.new_account().await;
+    for _ in 0..9 {
+        world.new_character(user).await;
+    }
+    let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
+    let tasks = (0..8)
+        .map(|_| {
+            let (me, hero) = (world.sparc.as_user(user), hero.clone());
+            async move { me.characters().create(hero).await.map(|created| created.id) }
+        })
+        .collect();
+    for outcome in run_together(tasks).await {
+        assert_eq!(outcome.unwrap(), hero.id.unwrap());
+    }
 }

@@ -1,6 +1,13 @@
 //! Rolls: the database throws the dice and checks each roll; who may roll for whom, and who sees rolls.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sparc::{
+    entity::sea_orm_active_enums::{Attribute, RollType},
+    service::{
+        Difficulty, Operations,
+        dice::{NewRoll, RollScope, Roller},
+    },
+};
 use uuid::Uuid;
 
 use crate::world::{World, insert_roll, row_as_json};
@@ -308,4 +315,26 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
         let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, query)).await;
         assert_eq!(row.unwrap().unwrap().try_get_by_index::<i32>(0).unwrap(), 0, "{amount} numbers below {bound}");
     }
+}
+
+#[tokio::test]
+async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
+    let world = World::new().await;
+    let game = world.new_active_session(2).await;
+    let (ada, hero) = (&game.players[0], game.players[0].character);
+    for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
+        world.new_roll(game.session, hero, results, difficulty, 0).await;
+    }
+    let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+    let me = world.sparc.as_user(ada.id);
+    me.dice().roll(check).await.unwrap();
+    let statistics = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
+    assert_eq!(statistics.rolls, 5);
+    let attacks = statistics.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
+    assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));
+    assert!((attacks.mean_total - 7.0).abs() < 1e-9);
+    assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
+    let stranger = world.sparc.as_user(world.new_account().await);
+    let no_rolls = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
+    assert_eq!((no_rolls.rolls, no_rolls.mean_total, no_rolls.by_kind.len()), (0, None, 0));
 }

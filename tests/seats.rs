@@ -1,6 +1,7 @@
 //! Seats: who may take, leave and change one, how many a session has, and who sees them.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use sparc::service::{Error, Operations};
 
 use crate::world::{World, insert_seat, run_together};
 
@@ -310,4 +311,35 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     ] {
         assert_refused!(person.exec(sql).await, "SP006", "own_character", "{sql}");
     }
+}
+
+#[tokio::test]
+async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
+    let world = World::new().await;
+    let game = world.new_session(0).await;
+    let join_code = world.join_code(game.session).await;
+    let player = world.new_player().await;
+    let me = world.sparc.as_user(player.id);
+    for _ in 0..2 {
+        let seat = me.sessions().join(&join_code, player.character).await.unwrap();
+        assert!(seat.is_active && seat.session_id == game.session, "a repeated join must return the same seat");
+    }
+    me.sessions().leave(game.session).await.unwrap();
+    let other = world.new_player().await;
+    world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
+    world.set(&game, "status = 'active'").await;
+    assert!(
+        me.sessions().join(&join_code, player.character).await.unwrap().is_active,
+        "a player who left may rejoin while the session is live"
+    );
+    let late = world.new_player().await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
+    assert_fails!(refused, Error::SessionStarted);
+    world.set(&game, "status = 'completed'").await;
+    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
+    assert_fails!(refused, Error::SessionOver);
+    let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character).await;
+    assert_fails!(refused, Error::UnknownJoinCode);
+    let refused = world.sparc.as_anon().sessions().join(&join_code, player.character).await;
+    assert_fails!(refused, Error::NotSignedIn);
 }

@@ -109,3 +109,22 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
     let answer = tx.query_one_raw(Statement::from_string(DbBackend::Postgres, guess)).await.unwrap().unwrap();
     assert!(!answer.try_get_by_index::<bool>(0).unwrap(), "a user must not learn whether the guess is right");
 }
+
+#[tokio::test]
+async fn only_the_service_learns_whether_an_email_address_is_taken() {
+    let world = World::new().await;
+    let service = world.sparc.as_service();
+    let email = format!("ada.{}@example.org", Uuid::new_v4().simple());
+    assert!(!service.users().is_email_taken(&email).await.unwrap());
+    let account = NewAccount { email: Some(email.clone()), ..Default::default() };
+    let ada = service.users().sign_up(account.clone()).await.unwrap();
+    assert!(service.users().is_email_taken(&email).await.unwrap());
+    assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
+    assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
+    // A second account with that e-mail address gets a placeholder, as documented.
+    let second = service.users().sign_up(account).await.unwrap();
+    let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
+    assert_eq!(address, format!("{}@no-email.invalid", second.id));
+    let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
+    assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
+}

@@ -6,7 +6,7 @@ use std::{pin::Pin, sync::Arc};
 
 use sea_orm::DatabaseConnection;
 use serde_json::Value;
-use sparc::service::Sparc;
+use sparc::service::{Error, JoinCode, Sparc};
 use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -206,6 +206,12 @@ impl World {
         game
     }
 
+    /// Returns the join code of a session.
+    pub async fn join_code(&self, session: Uuid) -> JoinCode {
+        let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
+        self.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+    }
+
     /// Creates an account with a character.
     pub async fn new_player(&self) -> Player {
         let id = self.new_account().await;
@@ -268,6 +274,11 @@ pub fn insert_heroic_save(session: Uuid, character: Uuid, original: Uuid) -> Str
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          VALUES ('{session}', '{character}', 'might', 10, 'heroic_save', '{original}')"
     )
+}
+
+/// Returns `done`, or the code of the service's error.
+pub fn outcome_code<T>(outcome: Result<T, Error>) -> &'static str {
+    outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
 /// A task for [`run_together`], boxed so that tasks of different types fit in one vector.

@@ -33,7 +33,8 @@ const UNRELATED_TESTS: &[&str] = &[
     "faults::",
     "replicas::",
     "standby::",
-    "hosting::",
+    "outages::",
+    "tokens::",
     "language::",
     "plpgsql_check",
 ];

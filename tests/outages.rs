@@ -1,0 +1,160 @@
+//! Unreachable servers and lost connections: what callers see, what is logged, and what is not.
+
+use std::time::{Duration, Instant};
+
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
+use sparc::{
+    entity::characters,
+    service::{Error, Operations, Options, Sparc, users::ProfileChanges},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use uuid::Uuid;
+
+use crate::{
+    programs::poll_then_drop,
+    spans::Log,
+    world::{World, outcome_code},
+};
+
+/// A proxy to the server that can be shut down, after which nothing listens on its port.
+struct Proxy {
+    url: String,
+    forwarding: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    async fn start(world: &World) -> Self {
+        let (scheme_and_user, rest) = world.url().rsplit_once('@').unwrap();
+        let (server_address, database) = rest.split_once('/').unwrap();
+        let (server_address, database) = (server_address.to_owned(), database.split('?').next().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("{scheme_and_user}@127.0.0.1:{port}/{database}?sslmode=disable");
+        let forwarding = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut server = TcpStream::connect(&server_address).await.unwrap();
+                connections.spawn(async move {
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { url, forwarding }
+    }
+
+    /// Ends every connection and stops listening.
+    async fn close(self) {
+        self.forwarding.abort();
+        let _ = self.forwarding.await;
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
+    let world = World::new().await;
+    let ada = world.new_account().await;
+    let proxy = Proxy::start(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(4)).await.unwrap();
+    // Some connections are idle and one is in use.
+    let held = sparc.as_user(ada).begin().await.unwrap();
+    assert!(sparc.as_user(ada).users().me().await.is_ok());
+    assert!(sparc.ping().await.is_ok());
+    proxy.close().await;
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert_eq!(outcome_code(sparc.as_user(ada).users().me().await), "connection_lost");
+        assert_eq!(outcome_code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
+        let by_query = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
+        assert_eq!(outcome_code(by_query), "connection_lost");
+        assert_eq!(outcome_code(sparc.ping().await), "connection_lost");
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "four calls must take less than 3 s, and took {:?}",
+            started.elapsed()
+        );
+    }
+    drop(held);
+    // There are more concurrent calls than the pool has connections.
+    let started = Instant::now();
+    let calls =
+        futures_util::future::join_all((0..50).map(|_| async { outcome_code(sparc.as_user(ada).users().me().await) }));
+    assert_eq!(calls.await, ["connection_lost"; 50]);
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "fifty calls must take less than 4 s, and took {:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn an_applications_existing_pool_reports_an_unreachable_server_too() {
+    let world = World::new().await;
+    let proxy = Proxy::start(&world).await;
+    let mut options = sea_orm::ConnectOptions::new(proxy.url.clone());
+    options.acquire_timeout(Duration::from_millis(300)).sqlx_logging(false);
+    let sparc = Sparc::from_connection(sea_orm::Database::connect(options).await.unwrap());
+    assert!(sparc.ping().await.is_ok());
+    proxy.close().await;
+    assert_eq!(outcome_code(sparc.as_anon().users().profiles(&[]).await), "connection_lost");
+}
+
+/// When a client disconnects, the web framework drops its handler's future. The service must log no warning for that.
+#[tokio::test]
+async fn clients_that_disconnect_cause_no_warning() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let log = Log::default();
+    let writer = log.clone();
+    // While only one subscriber exists, tracing lets the first thread that reaches a call site decide for all threads
+    // whether the call site is enabled. That thread may belong to another test, which has no subscriber. With a second
+    // subscriber, tracing asks both.
+    let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let proxy = Proxy::start(&world).await;
+    let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
+    let ada = sparc.as_user(game.players[0].id);
+    for client in 0..300 {
+        poll_then_drop(client % 12, ada.events().after(game.session, 0)).await;
+        poll_then_drop(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
+        poll_then_drop(client % 12, characters::Entity::find().all(&ada)).await;
+    }
+    sparc.close().await.unwrap();
+    drop(guard);
+    assert_eq!(log.text(), "");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closes_is_reported_as_lost() {
+    let world = World::new().await;
+    let tx = world.sparc.as_user(world.new_account().await).begin().await.unwrap();
+    let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
+    let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    // The call waits until the backend has exited, so its final error message has been sent when the next call begins.
+    assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
+    assert_fails!(tx.users().me().await, Error::ConnectionLost(_));
+}
+
+#[tokio::test]
+async fn a_failed_connection_is_reported_at_once_and_without_the_password() {
+    let world = World::new().await;
+    let started_at = std::time::Instant::now();
+    let unreachable = Sparc::connect("postgres://nobody:secret@127.0.0.1:1/nowhere").await.unwrap_err();
+    assert_eq!(unreachable.code(), "connect_failed");
+    let (server_url, _) = world.url().rsplit_once('/').unwrap();
+    let unknown_database = Sparc::connect(&format!("{server_url}/nowhere")).await.unwrap_err();
+    assert_eq!(unknown_database.code(), "connect_failed");
+    let invalid_url = Sparc::connect("postgres://me:secret@[/nowhere").await.unwrap_err();
+    for error in [unreachable, unknown_database, invalid_url] {
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+    assert!(started_at.elapsed() < std::time::Duration::from_secs(5), "the errors must not be the result of a timeout");
+}

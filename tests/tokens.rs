@@ -1,0 +1,110 @@
+//! Tokens: the claims that the database sees, invalid claims, and tokens of closed and unknown accounts.
+
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement, TransactionTrait};
+use serde_json::{Value, json};
+use sparc::{
+    entity::characters,
+    service::{
+        Error, IdentityConnection, Operations,
+        characters::NewCharacter,
+        events::NewEvent,
+        users::{NewAccount, ProfileChanges},
+    },
+};
+use uuid::Uuid;
+
+use crate::world::{World, outcome_code};
+
+/// Makes calls of every kind: operations that read or write, a query of an entity, raw SQL and a transaction. Returns
+/// the name of each call with its outcome: `done` or the code of its error.
+async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+    let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
+    vec![
+        ("me", outcome_code(caller.users().me().await)),
+        ("my_email", outcome_code(caller.users().my_email().await)),
+        ("statistics", outcome_code(caller.users().statistics().await)),
+        ("edit", outcome_code(caller.users().edit(ProfileChanges { bio: Some(None), ..Default::default() }).await)),
+        ("profile", outcome_code(caller.users().profile(Uuid::new_v4()).await)),
+        ("characters", outcome_code(caller.characters().list().await)),
+        (
+            "create",
+            outcome_code(
+                caller.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await,
+            ),
+        ),
+        ("mine", outcome_code(caller.sessions().mine(None).await)),
+        ("session", outcome_code(caller.sessions().get(session).await)),
+        ("leave", outcome_code(caller.sessions().leave(session).await)),
+        ("tutorial", outcome_code(caller.tutorial().progress().await)),
+        ("skip", outcome_code(caller.tutorial().skip().await)),
+        ("events", outcome_code(caller.events().after(session, 0).await)),
+        ("newest", outcome_code(caller.events().newest(session).await)),
+        ("subscribe", outcome_code(caller.events().subscribe(session, None).await)),
+        (
+            "send",
+            outcome_code(
+                caller.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await,
+            ),
+        ),
+        ("entity", outcome_code(characters::Entity::find().all(caller).await.map_err(Error::from))),
+        ("raw", outcome_code(caller.query_all_raw(sql).await.map_err(Error::from))),
+        ("transaction", outcome_code(caller.begin().await.map_err(Error::from))),
+    ]
+}
+
+#[tokio::test]
+async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() {
+    let world = World::new().await;
+    let game = world.new_active_session(1).await;
+    let closed = game.players[0].id;
+    world.sparc.as_service().users().close_account(closed).await.unwrap();
+    for (call, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
+        assert_eq!(code, "account_closed", "{call}");
+    }
+    for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+        assert_eq!(code, "unknown_account", "{call}");
+    }
+    let open_account = world.sparc.as_user(game.seer.uuid());
+    assert!(call_everything(&open_account, game.session).await.iter().any(|(_, code)| *code == "done"));
+    assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
+    // After sign-up, the account is known.
+    let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
+    let ada = world.sparc.as_user(account.id.unwrap());
+    assert_eq!(outcome_code(ada.users().me().await), "unknown_account");
+    world.sparc.as_service().users().sign_up(account).await.unwrap();
+    assert_eq!(outcome_code(ada.users().me().await), "done");
+}
+
+#[tokio::test]
+async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
+    let world = World::new().await;
+    let id = world.new_account().await;
+    let claims = json!({
+        "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
+    });
+    let ada = world.sparc.as_claims(&claims).unwrap();
+    assert_eq!(ada.user_id(), Some(id));
+    assert_eq!(ada.users().me().await.unwrap().id, id);
+    let query = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
+    let seen = ada.query_one_raw(query).await.unwrap().unwrap();
+    assert_eq!(seen.try_get_by_index::<Value>(0).unwrap(), claims);
+    assert_eq!(seen.try_get_by_index::<Uuid>(1).unwrap(), id);
+    assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
+
+    // Anything that serializes to an object is accepted as claims.
+    let claims_of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
+    assert!(world.sparc.as_claims(claims_of(id)).is_ok());
+    let unknown = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();
+    assert_eq!(outcome_code(unknown.users().me().await), "unknown_account");
+    let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
+    assert_eq!(outcome_code(visitor.users().me().await), "not_signed_in");
+    for claims in [
+        json!({ "role": "authenticated", "sub": null }),
+        json!({ "role": "service_role", "sub": id }),
+        json!({ "role": "postgres", "sub": id }),
+        json!({ "sub": id }),
+        json!("authenticated"),
+    ] {
+        assert_eq!(outcome_code(world.sparc.as_claims(&claims)), "invalid_claims", "{claims}");
+    }
+}
