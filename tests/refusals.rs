@@ -113,7 +113,9 @@ async fn every_rule_of_a_policy_has_its_own_error() {
     let rules = world
         .owner()
         .values::<String>(
-            "SELECT DISTINCT rule[1] FROM pg_proc, regexp_matches(prosrc, 'refuse\\(''[^'']+'', ''\\w+'', ''(\\w+)''\\)', 'g') AS rule
+            "SELECT DISTINCT rule[1]
+             FROM pg_proc,
+               regexp_matches(prosrc, 'refuse\\(\\s*''[^'']+'',\\s*''\\w+'',\\s*''(\\w+)''\\s*\\)', 'g') AS rule
              WHERE pronamespace = 'private'::regnamespace ORDER BY 1",
         )
         .await
