@@ -1,7 +1,7 @@
 //! Accounts and their profiles: sign-ups, which none of our triggers may refuse, changes of the e-mail address, and the
 //! closing and deletion of accounts.
 
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 use serde_json::Value;
 use sparc::{
     entity::sea_orm_active_enums::CharacterClass,

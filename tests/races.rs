@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{

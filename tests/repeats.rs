@@ -3,7 +3,6 @@
 
 use std::fmt::Debug;
 
-use sea_orm::EntityTrait;
 use serde_json::json;
 use sparc::{
     entity::sea_orm_active_enums::Attribute,

@@ -1,6 +1,6 @@
 //! Seats: who may take, leave and change one, how many a session has, and who sees them.
 
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
 
 use crate::world::{World, insert_seat, run_together};
