@@ -229,7 +229,7 @@ impl IdentityConnection {
         is_read_only || is_connection_lost(error)
     }
 
-    fn runs_raw_on_replica(&self, statement: &Statement) -> bool {
+    fn may_run_raw_on_replica(&self, statement: &Statement) -> bool {
         self.has_replicas() && only_reads(&statement.sql)
     }
 }
@@ -273,7 +273,7 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
+        in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_one_raw(statement.clone()))
     }
 
@@ -284,7 +284,7 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
+        in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_all_raw(statement.clone()))
     }
 
@@ -309,7 +309,7 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let mut is_read = self.runs_raw_on_replica(&statement);
+            let mut is_read = self.may_run_raw_on_replica(&statement);
             loop {
                 let transaction = self.begin_for_one_statement(is_read).await?;
                 match transaction.stream_and_commit(statement.clone()).await {

@@ -90,24 +90,24 @@ impl Identity {
     /// Returns SQL columns that read back the settings which PostgreSQL may store in another form than the one in which
     /// they were set: `5000` becomes `5s`. A setting whose name has a dot, which belongs to an application or an
     /// extension, is assumed to be stored as given.
-    pub(crate) fn normalized_columns(&self) -> String {
-        let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
+    pub(crate) fn read_back_columns(&self) -> String {
+        let columns = self.settings_to_read_back().map(|(name, _)| format!(", current_setting({})", quoted(name)));
         columns.collect()
     }
 
-    fn normalized_settings(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
+    fn settings_to_read_back(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
         self.0.settings.iter().filter(|(name, _)| !name.contains('.'))
     }
 
-    /// Returns how many columns [`normalized_columns`](Self::normalized_columns) has.
-    pub(crate) fn normalized_column_count(&self) -> usize {
-        self.normalized_settings().count()
+    /// Returns how many columns [`read_back_columns`](Self::read_back_columns) has.
+    pub(crate) fn read_back_column_count(&self) -> usize {
+        self.settings_to_read_back().count()
     }
 
     /// Returns the same identity with the values that the server returned for the
-    /// [`normalized_columns`](Self::normalized_columns).
-    pub(crate) fn with_normalized(&self, values: &[Option<String>]) -> Self {
-        let names = self.normalized_settings().map(|(name, _)| name.clone());
+    /// [`read_back_columns`](Self::read_back_columns).
+    pub(crate) fn with_read_back_values(&self, values: &[Option<String>]) -> Self {
+        let names = self.settings_to_read_back().map(|(name, _)| name.clone());
         let values = values.iter().map(|value| value.clone().unwrap_or_default());
         names.zip(values).fold(self.clone(), |identity, (name, value)| identity.with_setting(name, value))
     }
@@ -127,7 +127,7 @@ impl Identity {
 
     /// Returns a hash under which the log position of the identity is remembered. It is that of the user id, if there
     /// is one, whatever the settings; otherwise that of the role and the settings.
-    pub(crate) fn key(&self) -> u64 {
+    pub(crate) fn position_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
             Some(id) => id.hash(&mut hasher),
@@ -333,8 +333,8 @@ mod tests {
         let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
         let (shared, other) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
         assert_eq!(shared, with_setting("app.tenant", "1"));
-        assert_eq!(shared.key(), with_setting("app.tenant", "1").key());
-        assert!(shared != other && shared.key() != other.key());
+        assert_eq!(shared.position_key(), with_setting("app.tenant", "1").position_key());
+        assert!(shared != other && shared.position_key() != other.position_key());
         // A builder changes its own copy only.
         assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
         assert_ne!(shared.clone().with_begin_check("check()"), shared);

@@ -84,9 +84,9 @@ impl TaskContext {
     }
 
     /// Adds a row to the log and returns its number. The row must not be saved unless its statement is answered Ok.
-    fn new_row(&self, frame: u64) -> usize {
+    fn new_row(&self, frame_id: u64) -> usize {
         let mut log = self.log();
-        log.rows.push((frame, Outcome::NotDone));
+        log.rows.push((frame_id, Outcome::NotDone));
         log.rows.len() - 1
     }
 
@@ -96,55 +96,56 @@ impl TaskContext {
         }
     }
 
-    async fn insert(&self, frame: u64) {
-        let row = self.new_row(frame);
+    async fn insert(&self, frame_id: u64) {
+        let row = self.new_row(frame_id);
         let verification = if random_below(2) == 0 { Verification::Skipped } else { Verification::Immediate };
-        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
+        let insert = self.shared.execute(frame_id, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
         self.record_answer(row, Some(insert.await));
     }
 
-    async fn step(&self, frame: u64, depth: u32) {
+    async fn step(&self, frame_id: u64, depth: u32) {
         yield_now().await;
         match random_below(9) {
-            0 | 1 => self.insert(frame).await,
+            0 | 1 => self.insert(frame_id).await,
             2 => {
-                let row = self.new_row(frame);
+                let row = self.new_row(frame_id);
                 let set = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
                 let sql = statement(format!("INSERT {row} AS service"));
-                let elevated = self.shared.execute_as_role(frame, set, sql);
+                let elevated = self.shared.execute_as_role(frame_id, set, sql);
                 let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
                 self.record_answer(row, answer);
             }
             3 => {
-                let row = self.new_row(frame);
+                let row = self.new_row(frame_id);
                 let sql = statement(format!("INSERT {row} AS {USER_ROLE}"));
-                let answer = poll_and_drop(self.shared.execute(frame, sql, Verification::Immediate)).await;
+                let answer = poll_and_drop(self.shared.execute(frame_id, sql, Verification::Immediate)).await;
                 self.record_answer(row, answer);
             }
             4 => {
-                let refused = self.shared.execute(frame, statement("REFUSE".to_owned()), Verification::Skipped).await;
+                let refused =
+                    self.shared.execute(frame_id, statement("REFUSE".to_owned()), Verification::Skipped).await;
                 assert!(refused.is_err());
             }
             5 => {
                 let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
-                let row = self.new_row(frame);
+                let row = self.new_row(frame_id);
                 let sql = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
-                let switched = self.shared.execute(frame, sql, verification).await;
+                let switched = self.shared.execute(frame_id, sql, verification).await;
                 assert!(
                     verification == Verification::Deferred || switched.is_err(),
                     "a changed identity was not noticed"
                 );
             }
-            6 => self.stream(frame).await,
-            _ if depth < 2 => Box::pin(self.nested(frame, depth)).await,
-            _ => self.insert(frame).await,
+            6 => self.stream(frame_id).await,
+            _ if depth < 2 => Box::pin(self.nested(frame_id, depth)).await,
+            _ => self.insert(frame_id).await,
         }
     }
 
     /// Reads some rows of a stream, and may run another statement before it reads the remaining ones.
-    async fn stream(&self, frame: u64) {
+    async fn stream(&self, frame_id: u64) {
         let sql = statement("ROWS 6".to_owned());
-        let Ok(rows) = stream_rows(&self.shared, frame, sql, Verification::Skipped, false).await else { return };
+        let Ok(rows) = stream_rows(&self.shared, frame_id, sql, Verification::Skipped, false).await else { return };
         let mut rows = pin!(rows);
         for _ in 0..random_below(8) {
             let Some(Ok(_)) = rows.next().await else { return };
@@ -154,7 +155,7 @@ impl TaskContext {
             for _ in 0..random_below(4) {
                 yield_now().await;
             }
-            self.insert(frame).await;
+            self.insert(frame_id).await;
             while let Some(Ok(_)) = rows.next().await {}
         }
     }
@@ -162,36 +163,37 @@ impl TaskContext {
     async fn nested(&self, outer: u64, depth: u32) {
         let begin = self.shared.begin_nested(outer, "");
         let begun = if random_below(4) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-        let Some(Ok(frame)) = begun else { return };
-        self.log().frames.insert(frame, (Some(outer), Outcome::NotDone));
+        let Some(Ok(frame_id)) = begun else { return };
+        self.log().frames.insert(frame_id, (Some(outer), Outcome::NotDone));
         for _ in 0..=random_below(2) {
-            self.step(frame, depth + 1).await;
+            self.step(frame_id, depth + 1).await;
         }
-        self.end(frame).await;
+        self.end(frame_id).await;
     }
 
     /// Commits or rolls back the frame, or drops its handle.
-    async fn end(&self, frame: u64) {
+    async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
-                let rollback = self.shared.rollback(frame);
+                let rollback = self.shared.rollback(frame_id);
                 let _ = if random_below(2) == 0 { poll_and_drop(rollback).await } else { Some(rollback.await) };
-                self.shared.abandon(frame);
+                self.shared.abandon(frame_id);
                 Outcome::NotDone
             }
             1 => {
-                self.shared.abandon(frame);
+                self.shared.abandon(frame_id);
                 Outcome::NotDone
             }
             2 => {
-                let outcome = poll_and_drop(self.shared.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
+                let outcome =
+                    poll_and_drop(self.shared.commit(frame_id)).await.map_or(Outcome::Unknown, commit_outcome);
                 // This is what dropping the handle does if the commit has not returned.
-                self.shared.abandon(frame);
+                self.shared.abandon(frame_id);
                 outcome
             }
-            _ => commit_outcome(self.shared.commit(frame).await),
+            _ => commit_outcome(self.shared.commit(frame_id).await),
         };
-        self.log().frames.entry(frame).and_modify(|ended| ended.1 = outcome);
+        self.log().frames.entry(frame_id).and_modify(|ended| ended.1 = outcome);
     }
 }
 
@@ -245,10 +247,10 @@ async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     wait_for_release(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    for (row, (frame, answer)) in log.rows.iter().enumerate() {
+    for (row, (frame_id, answer)) in log.rows.iter().enumerate() {
         let mut expected = *answer;
-        let mut outer = Some(*frame);
-        while let Some((next_outer, ended)) = outer.and_then(|frame| log.frames.get(&frame)) {
+        let mut outer = Some(*frame_id);
+        while let Some((next_outer, ended)) = outer.and_then(|frame_id| log.frames.get(&frame_id)) {
             expected = match (expected, *ended) {
                 (Outcome::NotDone, _) | (_, Outcome::NotDone) => Outcome::NotDone,
                 (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,

@@ -163,20 +163,20 @@ impl Pool {
         let mut dead_connections = 0;
         loop {
             let mut connection = self.acquire().await?;
-            let is_last = connection.is_new() || dead_connections > self.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connections > self.max_dead_connections();
             // A connection that did not answer is discarded, because the answer may still arrive on it.
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
                     connection.discard();
-                    if is_last || !breaks_connection(&error) {
+                    if is_last_attempt || !breaks_connection(&error) {
                         return Err(connect_error(error));
                     }
                 }
                 Err(_) => {
                     connection.discard();
-                    if is_last {
+                    if is_last_attempt {
                         return Err(no_answer_error().into());
                     }
                     // Otherwise the idle connections would be tried one by one, each until the timeout.

@@ -118,14 +118,14 @@ struct RememberedPositions {
 impl Positions {
     pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
-        let key = &identity.key();
+        let key = &identity.position_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
         entry.unwrap_or(remembered.floor)
     }
 
     /// Records that the identity has written or read up to the position.
     pub(crate) fn record(&self, identity: &Identity, position: Position) {
-        self.lock().update(identity.key(), |entry| entry.position = entry.position.max(Some(position)));
+        self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
     /// Returns how many answers to commits were lost so far.
@@ -136,7 +136,7 @@ impl Positions {
     /// Records the log position of a commit on the primary. It also settles those commits of the identity whose answers
     /// were lost before this commit was sent, but not those whose answers were lost since.
     pub(crate) fn record_primary_commit(&self, identity: &Identity, position: Position, lost_answers_before: u64) {
-        self.lock().update(identity.key(), |entry| {
+        self.lock().update(identity.position_key(), |entry| {
             let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
         });
@@ -146,7 +146,7 @@ impl Positions {
         let mut remembered = self.lock();
         remembered.lost_answers += 1;
         let number = remembered.lost_answers;
-        remembered.update(identity.key(), |entry| entry.unknown_commit = Some(number));
+        remembered.update(identity.position_key(), |entry| entry.unknown_commit = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RememberedPositions> {

@@ -14,14 +14,15 @@ use crate::{
     Error, Identity,
     error::breaks_connection,
     inner::{
-        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown, end_error, savepoint_name,
+        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown_error, end_error,
+        savepoint_name,
     },
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
-    statement_kind::is_commit,
+    statement_kind::may_commit,
     transaction_server::TransactionServer,
     unlocked_state::{Dropped, UnlockedState, WaiterGuard},
-    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
+    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION_SQL, ServerPosition, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit gets at least this
@@ -64,12 +65,12 @@ impl SharedTransaction {
         let mut dead_connections = 0;
         loop {
             let connection = pool.acquire().await?;
-            let is_last = connection.is_new() || dead_connections > pool.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connections > pool.max_dead_connections();
             match Inner::begin(connection, request, server.clone()).await {
                 Ok((inner, position)) => {
                     return Ok((Self::new(inner), position));
                 }
-                Err(error) if breaks_connection(&error) && !is_last => dead_connections += 1,
+                Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connections += 1,
                 Err(error) => return Err(exec_error(error)),
             }
         }
@@ -103,7 +104,7 @@ impl<C: Connection> SharedTransaction<C> {
     /// Returns the current log position of the server.
     pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut inner = self.lock().await;
-        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION}"), Pending::Stream).await?;
+        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
@@ -114,17 +115,17 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Returns exclusive access to the connection for a call in that frame, which must be the innermost, after settling
     /// what earlier calls left unfinished.
-    pub(crate) async fn begin_call(&self, frame: u64) -> Result<Call<C>, DbErr> {
+    pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.unlocked).await?;
-        inner.check_usable(frame)?;
-        if inner.frame(frame).is_some_and(|frame| frame.is_unverified) {
-            // `Pending::Stream`, because the frame need not fail if the call is dropped here: no statement of the
+        inner.check_usable(frame_id)?;
+        if inner.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
+            // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
             // caller has been sent.
-            inner.verify(frame, Pending::Stream).await?;
+            inner.verify(frame_id, Pending::Discardable).await?;
         }
-        inner.pending = Some(Pending::Call(frame));
-        Ok(Call { inner, frame })
+        inner.pending = Some(Pending::Call(frame_id));
+        Ok(Call { inner, frame_id })
     }
 
     /// Applies the deadline to `work`. If it is exceeded, the connection is closed, because part of a response may
@@ -162,9 +163,9 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Creates a savepoint with a frame of its own.
-    pub(crate) async fn begin_nested(&self, frame: u64, modes: &str) -> Result<u64, DbErr> {
+    pub(crate) async fn begin_nested(&self, frame_id: u64, modes: &str) -> Result<u64, DbErr> {
         let begin = async {
-            let mut call = self.begin_call(frame).await?;
+            let mut call = self.begin_call(frame_id).await?;
             let inner = &mut *call.inner;
             inner.last_frame_id += 1;
             let id = inner.last_frame_id;
@@ -172,7 +173,7 @@ impl<C: Connection> SharedTransaction<C> {
             inner.frames.push(Frame::new(id));
             if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
                 inner.remove_frames_from(id);
-                inner.mark_failed(frame, Failure::Failed);
+                inner.mark_failed(frame_id, Failure::CallFailed);
                 return Err(error);
             }
             if !modes.is_empty() {
@@ -189,17 +190,17 @@ impl<C: Connection> SharedTransaction<C> {
 
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the
     /// transaction only read, so that its end need not be awaited.
-    pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
+    pub(crate) async fn commit(&self, frame_id: u64) -> Result<(), DbErr> {
         let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
             inner.settle(&self.unlocked).await?;
-            if let Err(refused) = inner.check_usable(frame) {
-                inner.roll_back_failed_commit(frame).await;
+            if let Err(refused) = inner.check_usable(frame_id) {
+                inner.roll_back_failed_commit(frame_id).await;
                 return Err(refused);
             }
-            if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
+            if frame_id == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame_id, &is_sent).await }
         };
         // In an `Option`, so that the future can be dropped before the end of this function, which releases the
         // connection.
@@ -212,17 +213,17 @@ impl<C: Connection> SharedTransaction<C> {
                 // `is_sent` is not part of the state behind the lock, because another call may hold the lock now.
                 Err(_) => {
                     let is_sent = is_sent.load(Ordering::SeqCst);
-                    if frame == OUTERMOST && is_sent {
+                    if frame_id == OUTERMOST && is_sent {
                         commit.set(None);
                         self.close_unanswered();
-                        return Err(commit_unknown("the server did not answer in time"));
+                        return Err(commit_unknown_error("the server did not answer in time"));
                     }
                     // If another call gets the connection, it settles this commit first. If the RELEASE was sent, the
                     // savepoint may no longer exist, so only the whole transaction can be rolled back.
                     if is_sent {
                         self.mark_failed(OUTERMOST)
                     } else {
-                        self.abandon(frame)
+                        self.abandon(frame_id)
                     }
                     commit.set(None);
                     self.close_unanswered();
@@ -233,35 +234,35 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Rolls back the transaction, or to the savepoint. Nested frames end too.
-    pub(crate) async fn rollback(&self, frame: u64) -> Result<(), DbErr> {
+    pub(crate) async fn rollback(&self, frame_id: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut inner = self.lock().await;
             // An error is ignored, because the server rolls back when its connection is lost.
             let _ = inner.settle(&self.unlocked).await;
             if matches!(inner.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
-                || inner.frame(frame).is_none()
+                || inner.frame(frame_id).is_none()
             {
                 return Err(end_error(inner.end_reason));
             }
-            if frame == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame).await }
+            if frame_id == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame_id).await }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
             // rolled back before the next statement.
-            self.abandon(frame);
+            self.abandon(frame_id);
             Ok(())
         })
     }
 
     /// Records that the handle of a frame was dropped. The frame is rolled back before anything else is sent.
-    pub(crate) fn abandon(&self, frame: u64) {
-        self.unlocked.record_drop(frame, Dropped::Handle);
+    pub(crate) fn abandon(&self, frame_id: u64) {
+        self.unlocked.record_drop(frame_id, Dropped::Handle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
-    pub(crate) fn mark_failed(&self, frame: u64) {
-        self.unlocked.record_drop(frame, Dropped::Operation);
+    pub(crate) fn mark_failed(&self, frame_id: u64) {
+        self.unlocked.record_drop(frame_id, Dropped::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.
@@ -283,7 +284,7 @@ impl<C: Connection> SharedTransaction<C> {
 /// only be rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     inner: OwnedMutexGuard<Inner<C>>,
-    frame: u64,
+    frame_id: u64,
 }
 
 impl<C: Connection> Call<C> {
@@ -293,12 +294,12 @@ impl<C: Connection> Call<C> {
 
     /// Records that the response consists of rows, which may be left unread.
     pub(crate) fn expect_rows(&mut self) {
-        self.inner.pending = Some(Pending::Stream);
+        self.inner.pending = Some(Pending::Discardable);
     }
 
     /// Records the server's response.
     pub(crate) fn record_outcome<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.inner.record_outcome(self.frame, outcome)
+        self.inner.record_outcome(self.frame_id, outcome)
     }
 
     /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
@@ -309,18 +310,22 @@ impl<C: Connection> Call<C> {
         map_error: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
         self.record_outcome(outcome).map_err(|error| {
-            if self.inner.has_unanswered_raw_commit { commit_unknown(&error.to_string()) } else { map_error(error) }
+            if self.inner.has_unanswered_raw_commit {
+                commit_unknown_error(&error.to_string())
+            } else {
+                map_error(error)
+            }
         })
     }
 
     /// Records whether the statement, which is about to be sent, is a COMMIT of the caller.
     pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
-        self.inner.has_unanswered_raw_commit |= is_commit(&statement.sql);
+        self.inner.has_unanswered_raw_commit |= may_commit(&statement.sql);
     }
 
     /// Records that more statements of the call follow.
     pub(crate) fn expect_more_statements(&mut self) {
-        self.inner.pending = Some(Pending::Call(self.frame));
+        self.inner.pending = Some(Pending::Call(self.frame_id));
     }
 
     /// Records that the call is complete.
@@ -331,14 +336,14 @@ impl<C: Connection> Call<C> {
     /// Records that the next statement may change the database session.
     pub(crate) fn expect_changes(&mut self) {
         self.inner.is_unclean = true;
-        if let Some(frame) = self.inner.frame(self.frame) {
+        if let Some(frame) = self.inner.frame(self.frame_id) {
             frame.is_unverified = true;
         }
     }
 
     /// Verifies that the identity is still the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
-        self.inner.verify(self.frame, Pending::Call(self.frame)).await
+        self.inner.verify(self.frame_id, Pending::Call(self.frame_id)).await
     }
 
     /// Closes the connection because the deadline was exceeded, and returns what the caller gets.

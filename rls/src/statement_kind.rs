@@ -76,7 +76,7 @@ pub(crate) fn only_reads(sql: &str) -> bool {
 
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
-pub(crate) fn is_commit(sql: &str) -> bool {
+pub(crate) fn may_commit(sql: &str) -> bool {
     let word: String = skip_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
 }
@@ -136,17 +136,17 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{cannot_change_session, is_commit, only_reads};
+    use super::{cannot_change_session, may_commit, only_reads};
 
     #[test]
     fn a_commit_is_recognized_by_its_first_word() {
         for sql in
             ["COMMIT", " commit and chain", "END;", "-- a\n/* b /* c */ d */ -- e\r;End", "/**/PREPARE TRANSACTION 'a'"]
         {
-            assert!(is_commit(sql), "{sql}");
+            assert!(may_commit(sql), "{sql}");
         }
         for sql in ["SELECT 1 -- COMMIT", "/* COMMIT", "ROLLBACK", "committed", "ending", "", "/*/COMMIT*/SELECT 1"] {
-            assert!(!is_commit(sql), "{sql}");
+            assert!(!may_commit(sql), "{sql}");
         }
     }
 

@@ -21,13 +21,13 @@ use crate::{
 /// Runs one statement in a frame and verifies the identity afterwards, with exclusive access to the connection.
 macro_rules! run_statement {
     (
-        $shared:expr, $frame:expr, $statement:expr, $verification:expr, $error:ident,
+        $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $error:ident,
         |$query:ident, $connection:ident| $run:expr
     ) => {{
         let statement: StatementToRun = $statement;
         check_value_count(&statement.statement)?;
         let run = async {
-            let mut call = $shared.begin_call($frame).await?;
+            let mut call = $shared.begin_call($frame_id).await?;
             if statement.may_write() {
                 $shared.count_write();
             }
@@ -70,11 +70,11 @@ impl StatementToRun {
 impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn execute(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, exec_error, |query, connection| connection
+        run_statement!(self, frame_id, statement.into(), verification, exec_error, |query, connection| connection
             .execute(query))
         .map(Into::into)
     }
@@ -83,13 +83,13 @@ impl<C: Connection> SharedTransaction<C> {
     /// failure the role need not be restored: the frame can only be rolled back, which restores it.
     pub(crate) async fn execute_as_role(
         &self,
-        frame: u64,
+        frame_id: u64,
         set_roles: [Statement; 2],
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
         let [elevate, restore] = set_roles;
         let run = async {
-            let mut call = self.begin_call(frame).await?;
+            let mut call = self.begin_call(frame_id).await?;
             self.count_write();
             call.execute(elevate).await?;
             let result = call.execute(statement).await?;
@@ -104,21 +104,21 @@ impl<C: Connection> SharedTransaction<C> {
 impl SharedTransaction {
     pub(crate) async fn fetch_optional(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<PgRow>, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+        run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
             .fetch_optional(connection.driver_mut()))
     }
 
     pub(crate) async fn fetch_all(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<PgRow>, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+        run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
             .fetch_all(connection.driver_mut()))
     }
 }
@@ -198,13 +198,13 @@ enum StreamEnd {
 /// transaction is committed once the last row has been read.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
-    frame: u64,
+    frame_id: u64,
     statement: Statement,
     verification: Verification,
     commits_at_end: bool,
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_value_count(&statement)?;
-    let mut call = shared.within_deadline(shared.begin_call(frame)).await?;
+    let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
     shared.count_write();
     if verification != Verification::Skipped {
         call.expect_changes();

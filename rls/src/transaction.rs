@@ -44,14 +44,14 @@ pub struct Transaction {
 #[derive(Debug)]
 pub struct UncheckedTransaction {
     shared: SharedTransaction,
-    frame: u64,
+    frame_id: u64,
     rolls_back_on_drop: bool,
     pools: Pools,
 }
 
 impl UncheckedTransaction {
-    pub(crate) fn new(shared: SharedTransaction, frame: u64, pools: Pools) -> Self {
-        Self { shared, frame, rolls_back_on_drop: true, pools }
+    pub(crate) fn new(shared: SharedTransaction, frame_id: u64, pools: Pools) -> Self {
+        Self { shared, frame_id, rolls_back_on_drop: true, pools }
     }
 
     /// Returns the identity.
@@ -68,7 +68,7 @@ impl UncheckedTransaction {
     /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
         // The transaction ends whatever the outcome, because the handle is consumed.
-        let outcome = self.shared.commit(self.frame).await;
+        let outcome = self.shared.commit(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
     }
@@ -80,7 +80,7 @@ impl UncheckedTransaction {
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
     /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
-        let outcome = self.shared.rollback(self.frame).await;
+        let outcome = self.shared.rollback(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
     }
@@ -91,7 +91,7 @@ impl UncheckedTransaction {
     ///
     /// Those of [`ConnectionTrait::query_all`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
-        self.shared.fetch_all(self.frame, statement, Verification::Skipped).await
+        self.shared.fetch_all(self.frame_id, statement, Verification::Skipped).await
     }
 
     /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
@@ -116,12 +116,12 @@ impl UncheckedTransaction {
         }
         let set = [&*role, self.identity().role()]
             .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
-        self.shared.execute_as_role(self.frame, set, statement).await
+        self.shared.execute_as_role(self.frame_id, set, statement).await
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
     pub fn mark_failed(&self) {
-        self.shared.mark_failed(self.frame);
+        self.shared.mark_failed(self.frame_id);
     }
 
     /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
@@ -130,7 +130,7 @@ impl UncheckedTransaction {
     pub fn for_operation(&self) -> Self {
         Self {
             shared: self.shared.with_separate_write_count(),
-            frame: self.frame,
+            frame_id: self.frame_id,
             rolls_back_on_drop: false,
             pools: self.pools.clone(),
         }
@@ -150,15 +150,15 @@ impl UncheckedTransaction {
     }
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
-        let frame = self.shared.begin_nested(self.frame, &modes_sql(options)).await?;
-        Ok(Self::new(self.shared.clone(), frame, self.pools.clone()))
+        let frame_id = self.shared.begin_nested(self.frame_id, &modes_sql(options)).await?;
+        Ok(Self::new(self.shared.clone(), frame_id, self.pools.clone()))
     }
 }
 
 impl Drop for UncheckedTransaction {
     fn drop(&mut self) {
         if self.rolls_back_on_drop {
-            self.shared.abandon(self.frame);
+            self.shared.abandon(self.frame_id);
         }
     }
 }
@@ -177,15 +177,15 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, statement, Verification::Skipped).await
+        self.shared.execute(self.frame_id, statement, Verification::Skipped).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, unprepared(sql), Verification::Skipped).await
+        self.shared.execute(self.frame_id, unprepared(sql), Verification::Skipped).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.shared.fetch_optional(self.frame, statement, Verification::Skipped).await?.map(Into::into))
+        Ok(self.shared.fetch_optional(self.frame_id, statement, Verification::Skipped).await?.map(Into::into))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -241,9 +241,9 @@ impl Transaction {
         verification: Verification,
         commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
-        let UncheckedTransaction { shared, frame, .. } = &self.unchecked;
+        let UncheckedTransaction { shared, frame_id, .. } = &self.unchecked;
         let rows =
-            self.map_error(statements::stream_rows(shared, *frame, statement, verification, commits_at_end).await)?;
+            self.map_error(statements::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
@@ -263,7 +263,7 @@ impl Transaction {
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unchecked.shared.execute(self.unchecked.frame, statement, verification).await)
+        self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
     }
 
     async fn query_one_verified(
@@ -271,7 +271,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame, statement, verification).await;
+        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame_id, statement, verification).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
@@ -280,7 +280,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame, statement, verification).await;
+        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame_id, statement, verification).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 

@@ -138,14 +138,14 @@ pub(crate) enum PreparedStatements {
 }
 
 impl PreparedStatements {
-    pub(crate) fn begin_sql(self) -> &'static str {
+    pub(crate) fn sql_after_begin(self) -> &'static str {
         match self {
             Self::Cached => "",
             Self::Deallocated => "DEALLOCATE ALL; ",
         }
     }
 
-    pub(crate) fn clean_sql(self) -> String {
+    pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
             Self::Deallocated => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
@@ -176,10 +176,10 @@ pub(crate) struct ServerPosition {
 /// The columns of a [`ServerPosition`]: the log position, and on a primary the name of the log file, which begins with
 /// the timeline. Any role may call these functions. The server parses these columns in each message, so they have no
 /// casts: with casts, they would take three times as long.
-pub(crate) const SERVER_POSITION: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
-/// The number of columns in [`SERVER_POSITION`].
-pub(crate) const SERVER_POSITION_COLUMNS: usize = 2;
+/// The number of columns in [`SERVER_POSITION_SQL`].
+pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
 
 impl ServerPosition {
     /// Reads the columns of a row in text format, starting at `first`.
@@ -244,7 +244,7 @@ impl TextRow {
 }
 
 /// Returns whether the database session has exactly the driver's prepared statements, according to the answer to
-/// [`PreparedStatements::clean_sql`].
+/// [`PreparedStatements::clean_session_sql`].
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
@@ -363,7 +363,7 @@ impl<C: Connection> ReleasedConnection<C> {
                 connection.simple_query(sql.to_owned(), &mut answer).await?;
             }
             let Some(prepared_statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(prepared_statements.clean_sql(), &mut answer).await?;
+            connection.simple_query(prepared_statements.clean_session_sql(), &mut answer).await?;
             Ok(has_only_driver_statements(connection, &answer, prepared_statements))
         };
         if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true)))

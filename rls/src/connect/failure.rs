@@ -304,20 +304,25 @@ pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Err
         sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
         sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
         sqlx::Error::Io(_) if is_tls_message(&text) => ConnectError::Other { server, reason: text },
-        sqlx::Error::Io(error) => network_error(options, server, error, timeout),
+        sqlx::Error::Io(error) => explain_network_error(options, server, error, timeout),
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
         // The connection was closed before a byte was read.
         sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
-            Some(refusal) => server_error(options, server, refusal),
+            Some(refusal) => explain_server_error(options, server, refusal),
             None => ConnectError::Other { server, reason: text },
         },
         _ => ConnectError::Other { server, reason: text },
     }
 }
 
-fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, timeout: Duration) -> ConnectError {
+fn explain_network_error(
+    options: &PgConnectOptions,
+    server: String,
+    error: &io::Error,
+    timeout: Duration,
+) -> ConnectError {
     match error.kind() {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::NoRoute { server },
         io::ErrorKind::TimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
@@ -332,7 +337,7 @@ fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, 
 
 /// Classifies an error of the server or a pooler: first by phrases of poolers, which have no SQLSTATE of their own for
 /// these causes, and then by SQLSTATE. Where one SQLSTATE has several causes, the message decides.
-fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
+fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
     let user = options.get_username().to_owned();
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let reason = refusal.message().trim_end_matches('.').replace('\n', " ");

@@ -8,7 +8,10 @@ use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
 use crate::{
     Identity, pooler,
     transaction_server::TransactionServer,
-    wire::{Answer, Connection, PreparedStatements, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, TextRow},
+    wire::{
+        Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
+        TextRow,
+    },
 };
 
 /// Whether the transaction is SERIALIZABLE, possibly by the database's default. What such a transaction reads is valid
@@ -54,12 +57,12 @@ struct BeginValues {
 
 impl BeginColumns<'_> {
     fn sql(&self) -> String {
-        let mut sql = self.identity.normalized_columns();
+        let mut sql = self.identity.read_back_columns();
         if self.has_isolation {
             sql.push_str(IS_SERIALIZABLE_COLUMN);
         }
         if self.has_position {
-            sql.extend([", ", SERVER_POSITION]);
+            sql.extend([", ", SERVER_POSITION_SQL]);
         }
         sql.push_str(", pg_backend_pid()");
         sql
@@ -70,7 +73,7 @@ impl BeginColumns<'_> {
         values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.has_position {
-            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMNS)?;
+            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
             values.position = ServerPosition::read(&row, first);
             row.0.truncate(first);
         }
@@ -78,10 +81,10 @@ impl BeginColumns<'_> {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
             row.0.pop();
         }
-        let normalized = self.identity.normalized_column_count();
+        let normalized = self.identity.read_back_column_count();
         if normalized > 0 {
             let first = row.0.len().checked_sub(normalized)?;
-            values.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
+            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first..]));
         }
         Some(values)
     }
@@ -116,7 +119,7 @@ impl<C: Connection> Inner<C> {
         let columns =
             BeginColumns { identity, has_isolation: ends_in_background, has_position: inner.server.is_some() };
         let set = identity.set_local_sql(deadline, &columns.sql());
-        let sql = format!("BEGIN{modes}; {}{set}", prepared_statements.begin_sql());
+        let sql = format!("BEGIN{modes}; {}{set}", prepared_statements.sql_after_begin());
         let mut answer = Answer::default();
         let outcome = match inner.connection.as_mut() {
             Some(connection) => connection.simple_query(sql, &mut answer).await,
@@ -126,7 +129,7 @@ impl<C: Connection> Inner<C> {
             // Only BEGIN, and DEALLOCATE if it is sent, have completed, so the statement that sets the identity has
             // failed.
             completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
-                identity_error(error, identity.role())
+                explain_identity_error(error, identity.role())
             }
             // The begin check has failed. It may refuse the identity with any SQLSTATE.
             _ => error,
@@ -156,7 +159,7 @@ impl<C: Connection> Inner<C> {
 /// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
 /// refused have the same SQLSTATEs. They are told apart by the role's name, which the server's message contains in
 /// every language.
-fn identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
+fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
     if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
         return error;

@@ -9,7 +9,9 @@ use crate::{
     error::{breaks_connection, is_from_pooler},
     identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
     runtime::{AtomicBool, Ordering, spawn_detached},
-    wire::{Answer, Connection, Ending, ReleasedConnection, SERVER_POSITION, exec_error, has_only_driver_statements},
+    wire::{
+        Answer, Connection, Ending, ReleasedConnection, SERVER_POSITION_SQL, exec_error, has_only_driver_statements,
+    },
 };
 
 impl<C: Connection> Inner<C> {
@@ -55,15 +57,15 @@ impl<C: Connection> Inner<C> {
             "CLOSE ALL".to_owned()
         };
         // The log position is asked for in the same message, so that it costs no round trip.
-        let position = if self.server.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
-        let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
+        let position = if self.server.is_some() { format!("SELECT {SERVER_POSITION_SQL}; ") } else { String::new() };
+        let after = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
         // If `commit` is dropped before the server has answered, its drop records that the outcome is unknown.
         let commit = server.as_ref().map(|server| server.track_commit(&self.identity));
-        is_sent.store(!self.writes_nothing(), Ordering::SeqCst);
+        is_sent.store(!self.cannot_write(), Ordering::SeqCst);
         let connection = self.connection()?;
         let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
         // The COMMIT is the second statement.
@@ -82,10 +84,10 @@ impl<C: Connection> Inner<C> {
             }
             Err(error) if is_unknown => {
                 self.close(EndReason::ConnectionLost);
-                Err(if self.writes_nothing() {
+                Err(if self.cannot_write() {
                     Error::ConnectionLost(exec_error(error)).into()
                 } else {
-                    commit_unknown(&error.to_string())
+                    commit_unknown_error(&error.to_string())
                 })
             }
             Err(error) => {
@@ -132,7 +134,7 @@ impl<C: Connection> Inner<C> {
     /// Returns the error of a call that the server did not answer by the deadline.
     pub(crate) fn deadline_error(&self) -> DbErr {
         if self.has_unanswered_raw_commit {
-            return commit_unknown("the server did not answer in time");
+            return commit_unknown_error("the server did not answer in time");
         }
         Error::DeadlineExceeded.into()
     }
@@ -164,7 +166,7 @@ impl<C: Connection> Inner<C> {
             self.end_in_background(Ending::Rollback);
             return Ok(());
         }
-        let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
+        let after = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
@@ -209,6 +211,6 @@ impl<C: Connection> Drop for Inner<C> {
     }
 }
 
-pub(crate) fn commit_unknown(text: &str) -> DbErr {
+pub(crate) fn commit_unknown_error(text: &str) -> DbErr {
     Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(text.to_owned()))).into()
 }

@@ -95,7 +95,7 @@ impl Manager for Connector {
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
             self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
-                Err(error) if is_starting(&error) => sleep(pause).await,
+                Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {
                     return connected.map(|driver| ServerConnection { driver, process: ServerProcess::default() });
                 }
@@ -123,6 +123,6 @@ impl Manager for Connector {
     }
 }
 
-fn is_starting(error: &sqlx::Error) -> bool {
+fn is_temporary_refusal(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_transient_in_connect_phase)
 }

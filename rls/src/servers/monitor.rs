@@ -19,7 +19,7 @@ use crate::{
     Error,
     connect::explain,
     pool::connect_error,
-    wire::{Answer, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, simple_query},
+    wire::{Answer, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition, simple_query},
 };
 
 /// Interval between two checks.
@@ -58,7 +58,7 @@ impl Probe {
         };
         let sql = format!(
             "SELECT (SELECT system_identifier FROM pg_control_system()), \
-               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION}, \
+               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION_SQL}, \
                greatest( \
                  (SELECT timeline_id FROM pg_control_checkpoint()), \
                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
@@ -69,7 +69,7 @@ impl Probe {
         let report = answer.row.as_ref().and_then(|row| {
             let position = ServerPosition::read(row, 2)?;
             let timeline = if position.is_standby {
-                row.number(2 + SERVER_POSITION_COLUMNS)?.try_into().ok()?
+                row.number(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
             } else {
                 position.timeline
             };
