@@ -1,6 +1,6 @@
-//! The connection of a transaction and the transaction's state: the stack of frames (the transaction and its savepoints)
-//! and the request in progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives each call
-//! exclusive access to it.
+//! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
+//! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives each call exclusive access to
+//! it.
 
 mod begin;
 mod ending;
@@ -43,7 +43,8 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
-    /// The identity with its settings in the form in which the server stores them. Verification compares with this form.
+    /// The identity with its settings in the form in which the server stores them. Verification compares with this
+    /// form.
     pub(crate) stored_identity: Identity,
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
@@ -90,7 +91,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Records the outcome of a request. An error of the server fails the frame; a lost connection ends the transaction.
+    /// Records a request's outcome. An error of the server fails the frame; a lost connection ends the transaction.
     pub(crate) fn record_outcome<T>(
         &mut self,
         frame_id: u64,

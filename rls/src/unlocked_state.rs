@@ -1,5 +1,5 @@
-//! The state of a transaction that is outside the lock of its connection: handles that were dropped, and calls that wait
-//! for the connection.
+//! The part of a transaction's state that is outside the lock of its connection: handles that were dropped, and calls
+//! that wait for the connection.
 
 use std::sync::PoisonError;
 

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl<C: Connection> Inner<C> {
-    /// Removes the frame and those nested in it. If one of them was not verified, the frame around them must be verified
-    /// instead.
+    /// Removes the frame and those nested in it. If one of them was not verified, the frame around them must be
+    /// verified instead.
     pub(crate) fn remove_frames_from(&mut self, frame_id: u64) {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else { return };
         let had_unverified = self.frames.drain(index..).any(|frame| frame.is_unverified);
@@ -59,8 +59,8 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Rolls back the frame, or the transaction, after its commit has failed. The commit has consumed the handle, so the
-    /// caller cannot roll back.
+    /// Rolls back the frame, or the transaction, after its commit has failed. The commit has consumed the handle, so
+    /// the caller cannot roll back.
     pub(crate) async fn roll_back_failed_commit(&mut self, frame_id: u64) {
         if self.end_reason.is_some() {
             return;
