@@ -76,6 +76,10 @@ impl<C: Connection> Inner<C> {
         self.frames.iter_mut().find(|frame| frame.id == id)
     }
 
+    fn innermost_frame_id(&self) -> u64 {
+        self.frames.last().map_or(OUTERMOST, |frame| frame.id)
+    }
+
     /// Checks that the frame may be used.
     pub(crate) fn check_usable(&mut self, frame_id: u64) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
@@ -158,7 +162,7 @@ impl<C: Connection> Inner<C> {
     pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);
-        let frame_id = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+        let frame_id = self.innermost_frame_id();
         let mut answer = Answer::default();
         let outcome = self.connection()?.simple_query(sql, &mut answer).await;
         self.record_outcome(frame_id, outcome).map_err(exec_error)?;
@@ -179,8 +183,8 @@ impl<C: Connection> Inner<C> {
                 None => Ok(drain.await),
                 Some(deadline) => timeout(deadline.max(ROLLBACK_TIMEOUT), drain).await,
             };
-            let refused = match drained {
-                Ok(Ok(refused)) => refused.is_some(),
+            let has_server_error = match drained {
+                Ok(Ok(server_error)) => server_error.is_some(),
                 Ok(Err(error)) => {
                     self.close(EndReason::ConnectionLost);
                     return Err(exec_error(error));
@@ -193,8 +197,8 @@ impl<C: Connection> Inner<C> {
             (self.pending, self.has_unread_end) = (None, false);
             match pending {
                 Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
-                Pending::Discardable if refused => {
-                    let frame_id = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+                Pending::Discardable if has_server_error => {
+                    let frame_id = self.innermost_frame_id();
                     self.mark_failed(frame_id, Failure::CallFailed);
                 }
                 Pending::Discardable => {}
@@ -204,7 +208,7 @@ impl<C: Connection> Inner<C> {
                         frame.is_abandoned = true;
                     }
                 }
-                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) if !refused => {
+                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) if !has_server_error => {
                     self.remove_frames_from(frame_id)
                 }
                 Pending::Release(frame_id) | Pending::RollbackTo(frame_id) => {
@@ -213,7 +217,8 @@ impl<C: Connection> Inner<C> {
                 // The transaction was never returned to a caller.
                 Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
-                Pending::End if !refused => self.end_reason = Some(EndReason::Finished),
+                Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
+                // It may still be open. The server rolls it back when the connection is closed.
                 Pending::End => self.close(EndReason::Finished),
             }
         }
@@ -273,7 +278,7 @@ impl<C: Connection> Inner<C> {
         }
         self.pending = Some(pending);
         let outcome = self.connection()?.forget_prepared_statements().await;
-        let frame_id = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+        let frame_id = self.innermost_frame_id();
         self.record_outcome(frame_id, outcome).map_err(exec_error)
     }
 }
