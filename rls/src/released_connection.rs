@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct ReleasedConnection<C: Connection> {
     pub(crate) connection: Option<C>,
     pub(crate) ending: Ending,
-    /// How prepared statements are cleaned; `None` if the database session is clean.
+    /// How the cleaning of the database session treats prepared statements; `None` if there is nothing to clean.
     pub(crate) cleaning: Option<PreparedStatements>,
 }
 
@@ -33,6 +33,7 @@ pub(crate) enum Ending {
 }
 
 impl<C: Connection> ReleasedConnection<C> {
+    /// Ends the transaction, cleans the database session, and returns the connection to its pool; or closes it.
     pub(crate) async fn return_to_pool(mut self) {
         let Some(connection) = &mut self.connection else { return };
         let (ending, cleaning) = (self.ending, self.cleaning);

@@ -39,8 +39,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
-    /// Waits for the responses to everything that was sent. Returns the last error of the server, if there is one. Fails
-    /// if the connection is broken.
+    /// Waits for the responses to everything that was sent. Returns the server's last error, if there is one. Fails if
+    /// the connection is broken.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
     /// Returns how many prepared statements the database session has according to the driver.
@@ -161,13 +161,13 @@ pub(crate) struct Answer {
     pub(crate) completed: usize,
     /// The last row of any of the statements.
     pub(crate) row: Option<TextRow>,
-    /// The server's log position, if the third statement has returned one. It does so only in the message of a commit,
-    /// where it follows the check and the COMMIT.
+    /// The third statement's row, read as the server's log position. It has a meaning only in the message of a commit,
+    /// where a check and the COMMIT precede that statement.
     pub(crate) position: Option<ServerPosition>,
 }
 
-/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here, so
-/// it is 0.
+/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here; its
+/// timeline is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
@@ -178,7 +178,8 @@ pub(crate) struct ServerPosition {
 /// The SQL of a [`ServerPosition`]: a column with the log position, and one with the name of the log file, which begins
 /// with the timeline, on a primary. Any role may call these functions. The columns have no casts, because the server
 /// parses them in each message, which would take three times as long with casts.
-pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+     ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
 /// The number of columns in [`SERVER_POSITION_SQL`].
 pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
