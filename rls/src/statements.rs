@@ -197,7 +197,7 @@ enum StreamEnd {
 
 /// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. A task holds the
 /// connection, because a stream that held the connection itself would be self-referential. With `commits_at_end`, the
-/// task then commits the transaction.
+/// task commits the transaction after the last row.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
     frame_id: u64,
@@ -266,7 +266,7 @@ async fn send_all<C: Connection>(
         Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), sending).await,
     };
     match outcome {
-        // The rows that were not received stay recorded as a discardable answer, which the next call discards.
+        // The next call discards the rows that are still unread.
         Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
         Ok(outcome) => call.record_outcome_for_caller(outcome, query_error),
         Err(_) => Err(call.close_at_deadline()),

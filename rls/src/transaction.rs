@@ -1,4 +1,5 @@
-//! A transaction of an identity, in two forms: verified for callers, and unchecked for a library's own statements.
+//! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after raw SQL,
+//! and [`UncheckedTransaction`] for a library's own statements, which does not.
 
 mod closures;
 
@@ -85,7 +86,7 @@ impl UncheckedTransaction {
         outcome
     }
 
-    /// Runs the statement, and returns all rows as the driver's type.
+    /// Runs the statement, and returns all rows as the driver's row type.
     ///
     /// # Errors
     ///
@@ -114,9 +115,9 @@ impl UncheckedTransaction {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
-        let set = [&*role, self.identity().role()]
+        let set_roles = [&*role, self.identity().role()]
             .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
-        self.shared.execute_as_role(self.frame_id, set, statement).await
+        self.shared.execute_as_role(self.frame_id, set_roles, statement).await
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
@@ -124,8 +125,8 @@ impl UncheckedTransaction {
         self.shared.mark_failed(self.frame_id);
     }
 
-    /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
-    /// it does not end the transaction.
+    /// Returns another handle of the same transaction, for one operation of several statements. It counts its own
+    /// writes ([`may_have_written`](Self::may_have_written)). Dropping it does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
         Self {
@@ -193,8 +194,8 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 }
 
-/// Returns one statement without values, to be sent with the extended query protocol, which accepts only one statement.
-/// It is not cached, because its text is unlikely to recur.
+/// Returns raw SQL as one statement without values, to be sent with the extended query protocol, which accepts only one
+/// statement. The driver does not cache it, because its text is unlikely to recur.
 fn unprepared(sql: &str) -> StatementToRun {
     StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
 }
@@ -228,8 +229,9 @@ impl Transaction {
 
     /// Streams rows, and ends the transaction after the last one.
     pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
-        let rows = self.stream_rows(statement, Verification::Deferred, true).await;
-        // The stream's task ends the transaction.
+        let commits_at_end = true;
+        let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
+        // The task of the stream, if there is one, ends the transaction.
         self.unchecked.rolls_back_on_drop = rows.is_err();
         rows
     }
@@ -252,8 +254,8 @@ impl Transaction {
         outcome.map_err(|error| (self.map_error)(self.identity(), error))
     }
 
-    /// Returns when to verify the identity after a statement that SeaORM built. If the statement calls no functions, it
-    /// cannot have changed the database session, so nothing is verified.
+    /// Returns when to verify the identity after a statement that SeaORM built: not at all if the statement's text
+    /// shows that it cannot change the database session.
     fn verification_after(&self, statement: &Statement) -> Verification {
         if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
@@ -352,7 +354,8 @@ impl StreamTrait for Transaction {
         Box::pin(async move {
             let verification =
                 if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
-            self.stream_rows(statement, verification, false).await
+            let commits_at_end = false;
+            self.stream_rows(statement, verification, commits_at_end).await
         })
     }
 }
