@@ -94,8 +94,9 @@ impl Identity {
         columns.collect()
     }
 
-    /// Returns the settings that PostgreSQL may store in another form than the one in which they were set: `5000` becomes
-    /// `5s`. A setting whose name has a dot belongs to an application or an extension, and is stored as it was set.
+    /// Returns the settings that PostgreSQL may store in another form than the one in which they were set: `5000`
+    /// becomes `5s`. A setting whose name has a dot, which belongs to an application or an extension, is assumed to be
+    /// stored as it was set.
     fn settings_to_read_back(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
         self.0.settings.iter().filter(|(name, _)| !name.contains('.'))
     }
@@ -105,8 +106,8 @@ impl Identity {
         self.settings_to_read_back().count()
     }
 
-    /// Returns the same identity, with the values that the server returned for the
-    /// [`read_back_columns`](Self::read_back_columns) as its settings.
+    /// Returns the same identity, whose settings have the values that the server returned for the
+    /// [`read_back_columns`](Self::read_back_columns).
     pub(crate) fn with_read_back_values(&self, values: &[Option<String>]) -> Self {
         let names = self.settings_to_read_back().map(|(name, _)| name.clone());
         let values = values.iter().map(|value| value.clone().unwrap_or_default());
@@ -126,8 +127,8 @@ impl Identity {
         condition
     }
 
-    /// Returns a hash, under which the log position of the identity is remembered. If the identity has a user id, it is
-    /// the hash of that id; otherwise it is the hash of the role and the settings.
+    /// Returns the hash under which the log position of the identity is remembered: the hash of the user id, if the
+    /// identity has one, and otherwise that of the role and the settings.
     pub(crate) fn position_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
@@ -137,12 +138,13 @@ impl Identity {
         hasher.finish()
     }
 
-    /// Returns the SQL that sets the role, the settings and `statement_timeout`, like SET LOCAL, for the rest of the
+    /// Returns the SQL that sets the role, the settings and, with a `timeout`, `statement_timeout` for the rest of the
     /// transaction. If the identity has a begin check, a second SELECT evaluates it. The last SELECT also returns
     /// `extra_columns`, which begin with a comma, and as its last column the start time of the transaction.
     ///
-    /// The SQL calls `set_config` instead. SET LOCAL would be slightly faster, but `pg_stat_statements` counts two SET
-    /// LOCAL statements with different values as different statements, and would have an entry for every user.
+    /// The SQL has the effect of SET LOCAL, but calls `set_config`. SET LOCAL would be slightly faster, but
+    /// `pg_stat_statements` counts two SET LOCAL statements with different values as different statements, and would
+    /// have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
         // Every transaction needs this text, so it is usually built in one allocation. `num_nulls` evaluates all its
         // arguments, and returns one small column instead of each value.
@@ -192,7 +194,7 @@ impl Identity {
     }
 }
 
-/// The SQLSTATEs with which [`Identity::assert_unchanged_sql`] fails: division by zero, and a text that is not a number.
+/// The SQLSTATEs with which [`Identity::assert_unchanged_sql`] fails: division by zero, and a text that is no number.
 pub(crate) const TRANSACTION_ENDED: &str = "22012";
 pub(crate) const IDENTITY_CHANGED: &str = "22P02";
 
