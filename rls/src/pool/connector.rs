@@ -54,7 +54,7 @@ impl ServerState {
         *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
     }
 
-    /// Whether a connection that was last used at that time has been idle for at least as long as one that did not answer.
+    /// Whether a connection that was last used at that time has been idle at least as long as one that did not answer.
     fn is_presumed_dead(&self, last_used: Instant) -> bool {
         *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
     }
