@@ -28,17 +28,21 @@ use crate::{
 /// A transaction's connection and state.
 #[derive(Debug)]
 pub(crate) struct Inner<C: Connection = PooledConnection> {
+    /// `None` once the connection was released or discarded.
     pub(crate) connection: Option<C>,
+    /// The stack of frames; the innermost is the last.
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
     /// driver does not read before it returns the error.
     pub(crate) has_unread_end: bool,
+    /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
     pub(crate) is_unclean: bool,
     /// Whether a COMMIT of the caller was sent and is unanswered.
     pub(crate) has_unanswered_raw_commit: bool,
+    /// The highest id that a frame has had so far.
     pub(crate) last_frame_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
@@ -158,7 +162,8 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Sends a statement of this crate in the innermost frame. `pending` stays recorded until the answer arrives.
+    /// Sends one of this crate's own statements, in the innermost frame. `pending` stays recorded until the answer
+    /// arrives.
     pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);

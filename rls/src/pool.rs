@@ -176,7 +176,7 @@ impl Pool {
                     }
                 }
                 Err(_) => {
-                    // The answer may still arrive on it.
+                    // The answer may still arrive on this connection.
                     connection.discard();
                     if is_last_attempt {
                         return Err(no_answer_error().into());

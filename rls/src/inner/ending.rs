@@ -146,7 +146,7 @@ impl<C: Connection> Inner<C> {
 
     fn record_unknown_commit(&self) {
         if let Some(server) = &self.server {
-            // Its drop records the unknown commit, because it has no answer.
+            // A commit that is dropped without an answer is recorded as unknown.
             drop(server.track_commit(&self.identity));
         }
     }
@@ -161,6 +161,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
+    /// Rolls back the transaction.
     pub(crate) async fn roll_back(&mut self) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
             // If the connection was lost or the deadline exceeded, the server rolls back. If a statement ended the

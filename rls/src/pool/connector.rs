@@ -104,6 +104,7 @@ impl Manager for Connector {
         }
     }
 
+    /// Checks whether an idle connection may be used again.
     async fn recycle(&self, connection: &mut ServerConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));

@@ -24,6 +24,7 @@ const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Cluster {
+    /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
         if let Purpose::Read { required, uses_one_snapshot } = purpose
             && let Some(transaction) = self.begin_on_replica(request, required, uses_one_snapshot).await
@@ -33,7 +34,7 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
-    /// Returns the server at this index in `members`, for the record of a transaction that begins on it.
+    /// Returns the record of the server at this index, for a transaction that begins on the server.
     fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
         Some(TransactionServer::new(self.members[index].wal.clone()))
     }
@@ -49,20 +50,20 @@ impl Cluster {
         if required.unknown_commit.is_some() {
             return None;
         }
-        let newest = self.newest_timeline.load(Ordering::SeqCst);
+        let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
         let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
         let mut candidates: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
-                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
+                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
                     && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
         if candidates.is_empty() {
-            if timeline > newest {
+            if timeline > newest_timeline {
                 self.wake_monitor();
             }
             return None;
@@ -91,7 +92,7 @@ impl Cluster {
             };
             // A replica that was promoted since the last check still has what it had replayed, so it may be used,
             // unless another server has replaced it as the primary. Then its timeline is not the newest.
-            if !position.is_standby && position.timeline < newest {
+            if !position.is_standby && position.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
             }
@@ -116,18 +117,18 @@ impl Cluster {
             let member = &self.members[index];
             let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
             let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
-            let has_pool_timeout = std::mem::take(&mut is_first);
+            let is_first_attempt = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction that was being begun on the old one has changed nothing.
                 Ok(()) = primary_index.changed() => continue,
                 // The first attempt has no timeout here, because the pool limits the time to acquire a connection.
-                () = sleep(remaining), if !has_pool_timeout => return Err(last_error),
+                () = sleep(remaining), if !is_first_attempt => return Err(last_error),
             };
             last_error = match outcome {
                 Ok((transaction, Some(position))) => {
-                    let newest = self.newest_timeline.load(Ordering::SeqCst);
-                    if !position.is_standby && position.timeline >= newest {
+                    let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
+                    if !position.is_standby && position.timeline >= newest_timeline {
                         self.newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
                         return Ok(transaction);
                     }

@@ -136,6 +136,7 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
     }))
 }
 
+/// The state of the task that checks the servers.
 struct Monitor {
     probes: Vec<Probe>,
     /// The system identifier that a server must have to be used; `None` until a server has answered.
@@ -160,8 +161,9 @@ impl Monitor {
             }
         }
         if self.system_identifier.is_none() {
-            let first = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
-            self.system_identifier = first.map(|(_, report)| report.system_identifier);
+            // That of a primary, or else of any server.
+            let reference = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
+            self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }
         for (index, report) in &reports {
             if Some(report.system_identifier) != self.system_identifier {
@@ -180,16 +182,17 @@ impl Monitor {
     /// been replaced.
     fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
-        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
+        let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let found = reports
             .iter()
-            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest)
+            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest_timeline)
             .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == primary_index));
         self.has_primary = found.is_some();
         let Some((index, report)) = found else { return };
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
-        // replicas that have not replayed it do not lag.
+        // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
+        // `choose_replicas` needs one that is at least `MAX_LAG` old.
         self.primary_positions
             .retain(|(checked, lsn)| now.duration_since(*checked) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.primary_positions.push_back((now, report.position.lsn));
@@ -204,9 +207,10 @@ impl Monitor {
 
     /// Decides which replicas are used for reads.
     fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
-        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
+        let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let positions = self.primary_positions.iter();
         let required = positions.rev().find(|(checked, _)| now.duration_since(*checked) >= MAX_LAG);
+        let required_lsn = required.map(|(_, lsn)| *lsn);
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);
             if let Some(report) = report {
@@ -216,8 +220,8 @@ impl Monitor {
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);
             let serves_reads = report.is_some_and(|report| {
                 report.position.is_standby
-                    && report.position.timeline >= newest
-                    && required.is_none_or(|(_, lsn)| report.position.lsn + WAL_PAGE_SIZE >= *lsn)
+                    && report.position.timeline >= newest_timeline
+                    && required_lsn.is_none_or(|lsn| report.position.lsn + WAL_PAGE_SIZE >= lsn)
             });
             if member.serves_reads.swap(serves_reads, Ordering::SeqCst) != serves_reads {
                 let address = &member.address;
