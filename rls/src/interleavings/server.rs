@@ -120,7 +120,10 @@ impl DatabaseError for ServerError {
     }
 }
 
+const NO_TRANSACTION: ServerError = ServerError("25P01");
 const IN_FAILED_TRANSACTION: ServerError = ServerError("25P02");
+const NO_SUCH_SAVEPOINT: ServerError = ServerError("3B001");
+const CHECK_VIOLATION: ServerError = ServerError("23514");
 
 impl Server {
     pub(super) fn connect(&self) -> ModelConnection {
@@ -153,8 +156,8 @@ impl State {
             match self.run(statement, &mut response) {
                 Ok(()) => response.completed += 1,
                 Err(error) => {
-                    if let Some(open) = &mut self.transaction {
-                        open.has_failed = true;
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.has_failed = true;
                     }
                     response.error = Some(error);
                     break;
@@ -174,11 +177,13 @@ impl State {
         self.transaction = None;
     }
 
+    /// Executes one statement. Statements that the model does not know do nothing.
     fn run(&mut self, statement: &str, response: &mut Response) -> Result<(), ServerError> {
         let words: Vec<&str> = statement.split(' ').collect();
         if let ["ROLLBACK"] | ["COMMIT"] = *words {
-            let committed = self.transaction.take().filter(|open| words == ["COMMIT"] && !open.has_failed);
-            self.saved.extend(committed.into_iter().flat_map(|open| open.rows));
+            let committed =
+                self.transaction.take().filter(|transaction| words == ["COMMIT"] && !transaction.has_failed);
+            self.saved.extend(committed.into_iter().flat_map(|transaction| transaction.rows));
             return Ok(());
         }
         if words[0] == "BEGIN" {
@@ -191,55 +196,58 @@ impl State {
             return Ok(());
         }
         match statement {
-            // The SQL that cleans the database session begins with it.
+            // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
             // The driver has no prepared statements, and neither has the server.
             _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(number_row([0, 0])),
             _ => {}
         }
-        let Some(open) = &mut self.transaction else {
+        let Some(transaction) = &mut self.transaction else {
             return match *words {
                 ["INSERT" | "ROWS", ..] => {
                     self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
                     Ok(())
                 }
-                ["SAVEPOINT" | "RELEASE", ..] => Err(ServerError("25P01")),
+                ["SAVEPOINT" | "RELEASE", ..] => Err(NO_TRANSACTION),
                 ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED)),
                 _ => Ok(()),
             };
         };
         if let ["ROLLBACK", "TO", "SAVEPOINT", name] = *words {
-            let Some(index) = open.savepoints.iter().rposition(|savepoint| savepoint.name == name) else {
-                return Err(ServerError("3B001"));
+            let Some(index) = transaction.savepoints.iter().rposition(|savepoint| savepoint.name == name) else {
+                return Err(NO_SUCH_SAVEPOINT);
             };
-            open.savepoints.truncate(index + 1);
-            open.rows.truncate(open.savepoints[index].row_count);
-            open.role.clone_from(&open.savepoints[index].role);
-            open.has_failed = false;
+            transaction.savepoints.truncate(index + 1);
+            transaction.rows.truncate(transaction.savepoints[index].row_count);
+            transaction.role.clone_from(&transaction.savepoints[index].role);
+            transaction.has_failed = false;
             return Ok(());
         }
-        if open.has_failed {
+        if transaction.has_failed {
             return Err(IN_FAILED_TRANSACTION);
         }
         match *words {
-            ["SAVEPOINT", name] => open.savepoints.push(Savepoint {
+            ["SAVEPOINT", name] => transaction.savepoints.push(Savepoint {
                 name: name.to_owned(),
-                row_count: open.rows.len(),
-                role: open.role.clone(),
+                row_count: transaction.rows.len(),
+                role: transaction.role.clone(),
             }),
             ["RELEASE", "SAVEPOINT", name] => {
-                let index =
-                    open.savepoints.iter().rposition(|savepoint| savepoint.name == name).ok_or(ServerError("3B001"))?;
-                open.savepoints.truncate(index);
+                let index = transaction
+                    .savepoints
+                    .iter()
+                    .rposition(|savepoint| savepoint.name == name)
+                    .ok_or(NO_SUCH_SAVEPOINT)?;
+                transaction.savepoints.truncate(index);
             }
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
-                role.trim_end_matches(',').trim_matches('\'').clone_into(&mut open.role);
+                role.trim_end_matches(',').trim_matches('\'').clone_into(&mut transaction.role);
                 let start_time = "started".to_owned();
                 response.row = Some(TextRow(vec![Some(start_time)]));
             }
             // The query that verifies the identity; without `pg_prepared_statements`, the check of a commit.
             ["SELECT", "CASE", ..] => {
-                let is_changed = open.role != USER_ROLE;
+                let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
                     response.row = Some(number_row([is_changed.into(), 0]));
                 } else if is_changed {
@@ -248,16 +256,16 @@ impl State {
             }
             ["INSERT", row, "AS", role, ref rest @ ..] => {
                 let role = role.trim_end_matches(',');
-                if open.role != role {
-                    self.broken_rules.push(format!("{statement:?} ran as {}", open.role));
+                if transaction.role != role {
+                    self.broken_rules.push(format!("{statement:?} ran as {}", transaction.role));
                 }
-                open.rows.push(row.parse().unwrap_or_default());
+                transaction.rows.push(row.parse().unwrap_or_default());
                 if *rest == ["SWITCH"] {
-                    "another".clone_into(&mut open.role);
+                    "another".clone_into(&mut transaction.role);
                     self.is_unclean = true;
                 }
             }
-            ["REFUSE"] => return Err(ServerError("23514")),
+            ["REFUSE"] => return Err(CHECK_VIOLATION),
             ["ROWS", count] => response.streamed_rows = count.parse().unwrap_or_default(),
             _ => {}
         }
