@@ -31,7 +31,7 @@ const COUNT_STATEMENTS_BY_OWNER: &str = r"SELECT count(*) FILTER (WHERE name LIK
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) behind such a pooler.
+/// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track them.
 const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
