@@ -1,5 +1,5 @@
-//! Opens a connection, or explains why that failed. Every program and library that connects uses this, so that all give
-//! the same explanations. `sslmode` and `sslrootcert` have the same meaning as in libpq.
+//! Opens a connection, or explains why that failed. Every program and library of the workspace that connects uses this
+//! module, so that all give the same explanations. `sslmode` and `sslrootcert` have the same meaning as in libpq.
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
@@ -18,10 +18,10 @@ use failure::{explain_with_timeout, is_tls_message, server_address};
 /// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns the connect options of the URL, completed as in libpq from the environment (`PGSSLMODE`, `PGSSLROOTCERT`)
-/// and from `~/.postgresql/root.crt`. They are less strict than libpq in one respect: where certificates are verified,
-/// those issued by public authorities are accepted in addition to those that `sslrootcert` trusts. Without a root
-/// certificate, only certificates of public authorities are accepted.
+/// Returns the connect options of the URL. As in libpq, what the URL leaves out is taken from the environment
+/// (`PGSSLMODE`, `PGSSLROOTCERT`) and from `~/.postgresql/root.crt`. The options are less strict than libpq in one
+/// respect: where certificates are verified, those issued by public authorities are accepted in addition to those that
+/// `sslrootcert` trusts. Without a root certificate, only certificates of public authorities are accepted.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ pub async fn open(
             // The next attempt, without TLS, returns the server's error in readable form.
             Err(sqlx::Error::Protocol(text))
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
-            // The first error is more informative than that of the second attempt.
+            // It is more informative than the error of the second attempt.
             Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
             Err(error) => return Err(explain_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout)),
         }
@@ -97,15 +97,15 @@ pub async fn open(
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused_before_password(&error) {
         // An attempt with TLS shows whether the server requires it. It exposes the password no more than the attempt
         // without TLS did.
-        let encrypted = connect_once(&with_mode(PgSslMode::Require), timeout).await;
-        if encrypted.is_ok() || encrypted.is_err_and(|error| reached_password_check(&error)) {
+        let with_tls = connect_once(&with_mode(PgSslMode::Require), timeout).await;
+        if with_tls.is_ok() || with_tls.is_err_and(|error| reached_password_check(&error)) {
             return Err(ConnectError::TlsRequired { server: server_address(options) });
         }
     }
     Err(explain_with_timeout(options, &error, timeout))
 }
 
-/// Returns the options with which [`open`] succeeds, or the given ones if the server cannot be reached.
+/// Returns the options of the attempt with which [`open`] succeeds, or the given options if [`open`] fails.
 pub(crate) async fn choose_tls(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     if !matches!(options.get_ssl_mode(), PgSslMode::Allow | PgSslMode::Prefer) {
         return options;
@@ -119,15 +119,16 @@ pub(crate) async fn choose_tls(options: PgConnectOptions, timeout: Duration) -> 
     }
 }
 
+/// Makes one attempt to connect. A timeout is reported as `PoolTimedOut`.
 async fn connect_once(options: &PgConnectOptions, timeout: Duration) -> Result<PgConnection, sqlx::Error> {
     tokio::time::timeout(timeout, PgConnection::connect_with(options)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// The driver's message when the server answers a request for TLS with an error, for example because it has no
-/// connections left.
+/// Part of the driver's message if the server answers a request for TLS with an error (0x45 is `E`), for example
+/// because it has no connections left.
 const ERROR_INSTEAD_OF_TLS: &str = "SSLRequest: 0x45";
 
-/// Whether the attempt may have failed because it used TLS, or because it did not.
+/// Whether the attempt may have failed because it used TLS, or because it did not use TLS.
 fn depends_on_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => is_tls_message(&error.to_string()),
@@ -143,7 +144,7 @@ fn is_refused_before_password(error: &sqlx::Error) -> bool {
     error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
 }
 
-/// Whether the server admitted the connection, and then rejected the password or the database.
+/// Whether the server accepted the connection, and then rejected the password or the database.
 fn reached_password_check(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
 }
@@ -160,7 +161,7 @@ mod tests {
     use super::{ConnectError, options, parameter};
 
     #[test]
-    fn a_parameter_is_found_and_decoded() {
+    fn the_last_parameter_of_a_name_is_returned_decoded() {
         let url = "postgres://a:b@h/d?sslmode=require&sslrootcert=%2Ftmp%2Fa%20b.crt";
         assert_eq!(parameter(url, "sslmode").as_deref(), Some("require"));
         assert_eq!(parameter(url, "sslrootcert").as_deref(), Some("/tmp/a b.crt"));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_parameters_are_refused() {
+    fn invalid_tls_parameters_are_refused() {
         let error = |query: &str| options(&format!("postgres://a:b@h/d?{query}")).unwrap_err();
         assert!(matches!(error("sslmode=maybe"), ConnectError::InvalidSslMode(_)));
         assert!(matches!(error("sslrootcert=/no/such/file"), ConnectError::InvalidRootCertificate(_)));

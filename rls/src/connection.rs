@@ -21,7 +21,7 @@ use crate::{
     transaction::{impl_transaction_trait, modes_sql},
 };
 
-/// The maximum number of attempts to run one statement; see `may_retry`.
+/// The maximum number of attempts to run one statement; see [`IdentityConnection::may_retry`].
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
@@ -113,7 +113,9 @@ impl IdentityConnection {
         // With replicas, the answer to the commit contains the log position of what the identity has read, so it is
         // awaited.
         let ends_in_background = !self.has_replicas();
-        self.begin_with(self.read_purpose(false), self.new_begin_request(READ_ONLY, deadline, ends_in_background)).await
+        let uses_one_snapshot = false;
+        let request = self.new_begin_request(READ_ONLY, deadline, ends_in_background);
+        self.begin_with(self.read_purpose(uses_one_snapshot), request).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -126,14 +128,12 @@ impl IdentityConnection {
         options: TransactionOptions,
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        let uses_one_snapshot = match options.isolation_level {
+        let is_read_only = matches!(options.access_mode, Some(AccessMode::ReadOnly));
+        let purpose = match options.isolation_level {
             // A standby cannot run SERIALIZABLE transactions.
-            Some(IsolationLevel::Serializable) => None,
-            Some(IsolationLevel::RepeatableRead) => Some(true),
-            _ => Some(false),
-        };
-        let purpose = match (options.access_mode, uses_one_snapshot) {
-            (Some(AccessMode::ReadOnly), Some(uses_one_snapshot)) => self.read_purpose(uses_one_snapshot),
+            Some(IsolationLevel::Serializable) => Purpose::Write,
+            Some(IsolationLevel::RepeatableRead) if is_read_only => self.read_purpose(true),
+            _ if is_read_only => self.read_purpose(false),
             _ => Purpose::Write,
         };
         self.begin_with_modes(purpose, &modes_sql(&options), deadline).await
@@ -147,10 +147,12 @@ impl IdentityConnection {
         self.database.pools.for_role(self.identity.role())
     }
 
+    /// Returns the log position of what this identity wrote or read through this handle.
     fn recorded_position(&self) -> RequiredPosition {
         self.servers().cluster().map(|cluster| cluster.required_position(&self.identity)).unwrap_or_default()
     }
 
+    /// Returns the log position that a server must have replayed for a read of this identity.
     fn required_position(&self) -> RequiredPosition {
         self.recorded_position().at_least(self.at_least)
     }
@@ -185,7 +187,7 @@ impl IdentityConnection {
 
     async fn begin_with(&self, purpose: Purpose, request: BeginRequest<'_>) -> Result<UncheckedTransaction, DbErr> {
         check_role(self.identity.role())?;
-        // Boxed, because with several servers this future is large, and the stack of a caller may hold many.
+        // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
         Ok(UncheckedTransaction::new(transaction, OUTERMOST, self.database.pools.clone()))
     }
@@ -210,9 +212,8 @@ impl IdentityConnection {
         Ok(Transaction::new(unchecked, self.database.map_error).with_deferred_verification())
     }
 
-    /// Returns whether a failed statement may be retried on another connection, which is allowed only if it has left
-    /// nothing in the database. Clears `is_read` if the retry must run in a transaction that may write, or on the
-    /// primary.
+    /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
+    /// database. Clears `is_read` if the retry must run in a transaction that may write, or on the primary.
     fn may_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
             // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
@@ -229,14 +230,15 @@ impl IdentityConnection {
         is_read_only || is_connection_lost(error)
     }
 
-    fn runs_raw_on_replica(&self, statement: &Statement) -> bool {
+    /// Whether raw SQL may run on a replica. Without replicas, raw SQL always runs in a transaction that may write.
+    fn may_run_raw_on_replica(&self, statement: &Statement) -> bool {
         self.has_replicas() && only_reads(&statement.sql)
     }
 }
 
-/// Runs a statement in a transaction of its own. If the connection is lost before the commit, nothing is in the
-/// database, and the statement is retried on another connection.
-macro_rules! in_own_transaction {
+/// Runs a statement in a transaction of its own, and returns from the calling method. If the connection is lost before
+/// the commit, nothing is in the database, and the statement is retried on another connection.
+macro_rules! run_in_own_transaction {
     ($self:ident, $is_read:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut is_read) = (1, $is_read);
         loop {
@@ -261,36 +263,36 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, false, |transaction| transaction.execute_raw(statement.clone()))
+        run_in_own_transaction!(self, false, |transaction| transaction.execute_raw(statement.clone()))
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, false, |transaction| transaction.execute(statement))
+        run_in_own_transaction!(self, false, |transaction| transaction.execute(statement))
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        in_own_transaction!(self, false, |transaction| transaction.execute_unprepared(sql))
+        run_in_own_transaction!(self, false, |transaction| transaction.execute_unprepared(sql))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
+        run_in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        in_own_transaction!(self, self.runs_raw_on_replica(&statement), |transaction| transaction
+        run_in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }
@@ -309,7 +311,7 @@ impl StreamTrait for IdentityConnection {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
-            let mut is_read = self.runs_raw_on_replica(&statement);
+            let mut is_read = self.may_run_raw_on_replica(&statement);
             loop {
                 let transaction = self.begin_for_one_statement(is_read).await?;
                 match transaction.stream_and_commit(statement.clone()).await {

@@ -1,4 +1,4 @@
-//! The handle over the connection pools.
+//! The handle of a database: its connection pools, and the options that they are opened with.
 
 use std::{any::Any, borrow::Cow, sync::Arc, time::Duration};
 
@@ -24,9 +24,11 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(crate) pools: Pools,
+    /// The default deadline of each statement.
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
     pub(crate) map_error: MapError,
+    /// See [`with_context`](Self::with_context).
     pub(crate) context: Option<Arc<dyn Any + Send + Sync>>,
     /// The log position of each identity, if there are replicas.
     positions: Arc<Positions>,
@@ -52,7 +54,7 @@ impl Database {
         let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
-        let (servers, _) = open(url, options, None, None, &positions).await?;
+        let (servers, _) = open_servers(url, options, None, None, &positions).await?;
         Ok(Self::new(servers, options.deadline, prepared_statements, positions))
     }
 
@@ -72,7 +74,7 @@ impl Database {
         let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
         let positions = Arc::default();
-        let (servers, answer) = open(url, options, Some(query), None, &positions).await?;
+        let (servers, answer) = open_servers(url, options, Some(query), None, &positions).await?;
         Ok((Self::new(servers, options.deadline, prepared_statements, positions), answer))
     }
 
@@ -100,7 +102,7 @@ impl Database {
         options: &Options,
     ) -> Result<Self, Error> {
         let mut by_role = (*self.pools.by_role).clone();
-        by_role.insert(role.into(), open(url, options, None, Some(url), &self.positions).await?.0);
+        by_role.insert(role.into(), open_servers(url, options, None, Some(url), &self.positions).await?.0);
         self.pools.by_role = Arc::new(by_role);
         Ok(self)
     }
@@ -174,9 +176,9 @@ impl Database {
     }
 }
 
-/// Creates the pools, and returns the server's answer to the query, if a query is given. With `login_url`, the
-/// connections to the replicas use the login of that URL.
-async fn open(
+/// Opens the pools of the servers, and returns the database's answer to the query, if a query is given. With
+/// `login_url`, the connections to the replicas use the login of that URL.
+async fn open_servers(
     url: &str,
     options: &Options,
     query: Option<&'static str>,
@@ -185,17 +187,18 @@ async fn open(
 ) -> Result<(Servers, Option<String>), Error> {
     let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
-        let mut servers = vec![pg_options];
+        let mut server_options = vec![pg_options];
         for replica in &options.replicas {
             let replica = connect_options(replica, options)?;
-            servers.push(match login_url {
+            server_options.push(match login_url {
                 None => replica,
                 Some(login_url) => with_login_of(&replica, connect_options(login_url, options)?),
             });
         }
         let (max_connections, acquire_timeout) = (options.max_connections, options.acquire_timeout);
-        let servers = join_all(servers.into_iter().map(|server| connect::choose_tls(server, acquire_timeout))).await;
-        let cluster = Cluster::connect(servers, max_connections, acquire_timeout, positions.clone()).await?;
+        let with_tls_chosen = server_options.into_iter().map(|server| connect::choose_tls(server, acquire_timeout));
+        let server_options = join_all(with_tls_chosen).await;
+        let cluster = Cluster::connect(server_options, max_connections, acquire_timeout, positions.clone()).await?;
         let answer = match query {
             Some(query) => within_acquire_timeout(options, cluster.query_scalar(query)).await?,
             None => None,
@@ -204,7 +207,7 @@ async fn open(
     }
     // The pool would retry until its timeout; a connection outside the pool reports the cause at once.
     let (mut probe, pg_options) = connect::open(&pg_options, options.acquire_timeout).await?;
-    let work = async {
+    let query_and_close = async {
         let answer = match query {
             Some(query) => query_scalar(&mut probe, query).await?,
             None => None,
@@ -212,7 +215,7 @@ async fn open(
         probe.close().await?;
         Ok(answer)
     };
-    let answer = within_acquire_timeout(options, work).await?;
+    let answer = within_acquire_timeout(options, query_and_close).await?;
     Ok((Servers::One(Pool::managed(pg_options, options.max_connections, options.acquire_timeout)?), answer))
 }
 

@@ -1,4 +1,5 @@
-//! The errors of an identity's connection. An error of the server that is none of these is passed on unchanged.
+//! The errors of an identity's connection, and how they are told apart. Other errors of the server are passed on
+//! unchanged, as [`Error::Database`].
 
 use std::{error::Error as StdError, fmt, sync::Arc};
 
@@ -114,8 +115,8 @@ impl Error {
     }
 }
 
-/// Carries an [`Error`] through SeaORM's traits, which return [`DbErr`]: it is wrapped in an error of the driver and
-/// unwrapped as the same variant.
+/// Carries an [`Error`] through SeaORM's traits, which return [`DbErr`]. It looks like an error of the driver, and
+/// `Error::from` unwraps the same variant again.
 #[derive(Debug)]
 struct CarriedError {
     error: Error,
@@ -209,9 +210,9 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement failed on a replica for a reason that need not apply to the primary: it writes (`25006`), it
-/// conflicts with what the replica replays (`40001`, `40P01`), it needs something that a standby does not support
-/// (`55000`), or the replica cannot be reached.
+/// Whether a statement failed on a replica for a reason that need not apply to the primary: the statement writes
+/// (`25006`), it conflicts with what the replica replays (`40001`, `40P01`), it needs something that a standby does not
+/// support (`55000`), or the replica cannot be reached.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
@@ -239,6 +240,7 @@ pub fn pg_error(error: &SqlxError) -> Option<&SqlxPostgresError> {
     error.as_database_error().and_then(|error| error.try_downcast_ref())
 }
 
+/// The causes that are recognized in an error of the driver. Each becomes the variant of [`Error`] of the same name.
 enum ErrorClass {
     ConnectionLost,
     PoolTimeout,
@@ -257,25 +259,27 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server closes the connection after this error, or a pooler has lost the server. (An error of class 08
-/// that PostgreSQL reports without closing the connection is about its own connection to another server: `dblink`,
-/// foreign tables.)
+/// Whether the server closes the connection after this error, or a pooler has lost the server. (If PostgreSQL reports
+/// an error of class 08 without closing the connection, it is about PostgreSQL's own connection to another server:
+/// `dblink`, foreign tables.)
 fn is_fatal(error: &SqlxPostgresError) -> bool {
-    let is_lost_server = || error.code().starts_with("08") || matches!(error.code(), "57P01" | "57P02" | "57P05");
-    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) || !is_from_postgres(error) && is_lost_server()
+    let reports_lost_server = || error.code().starts_with("08") || matches!(error.code(), "57P01" | "57P02" | "57P05");
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+        || !is_from_postgres(error) && reports_lost_server()
 }
 
-/// Whether PostgreSQL itself reported the error. PostgreSQL names the routine in its source code that raised the error;
-/// a pooler names none.
+/// Whether PostgreSQL itself reported the error, not a pooler. PostgreSQL's message names the routine in its source
+/// code that raised the error; a pooler's message names none.
 fn is_from_postgres(error: &SqlxPostgresError) -> bool {
     error.routine().is_some()
 }
 
-/// Whether a pooler reported the error instead of the server, so that it is unknown what the server has done.
+/// Whether a pooler reported the error in the server's place, so that it is unknown what the server has done.
 pub(crate) fn is_from_pooler(error: &sqlx::Error) -> bool {
     pg_error(error).is_some_and(|error| !is_from_postgres(error))
 }
 
+/// Recognizes the cause of an error. Returns `None` if it is none of [`ErrorClass`].
 fn classify(error: &SqlxError) -> Option<ErrorClass> {
     Some(match error {
         SqlxError::PoolTimedOut => ErrorClass::PoolTimeout,
@@ -300,14 +304,15 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     match error.code() {
         // The login is refused, or the database does not exist.
         "28000" | "28P01" | "3D000" => Some(ErrorClass::Misconfigured(message())),
-        // The statement has the wrong number of values; in the next arm, it is more than one statement.
+        // The statement has the wrong number of values.
         "08P01" if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
+        // It is more than one statement.
         "42601" if error.routine() == Some("exec_parse_message") => {
             Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
-        // Cancelled by `statement_timeout`, which is the deadline.
+        // Cancelled by `statement_timeout`, which has the value of the deadline.
         "57014" => Some(ErrorClass::DeadlineExceeded),
-        // Too many connections. One may become free.
+        // Too many connections, one of which may become free.
         "53300" => Some(ErrorClass::PoolTimeout),
         code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),
         _ => None,
@@ -324,6 +329,7 @@ mod tests {
 
     #[test]
     fn an_error_survives_the_conversion_to_sea_orm_and_back() {
+        // The name of another error in the text must not be taken for that error.
         let source = || DbErr::Conn(RuntimeErr::Internal("gone: rls:pool_closed".to_owned()));
         for error in [
             Error::NestedTransactionOpen,
@@ -353,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_custom_text_is_not_mistaken_for_an_error_of_this_crate() {
-        let text = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
-        assert_eq!(Error::from(text).code(), "database");
+        let custom = DbErr::Custom("rls:pool_closed: the pool is closed".to_owned());
+        assert_eq!(Error::from(custom).code(), "database");
     }
 }

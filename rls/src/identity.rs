@@ -1,4 +1,4 @@
-//! The identity of a caller, and the SQL that sets and verifies it.
+//! The identity of a caller, and the SQL that sets and verifies the identity.
 
 pub mod supabase;
 
@@ -87,47 +87,49 @@ impl Identity {
         self.0.user_id
     }
 
-    /// Returns SQL columns that read back the settings which PostgreSQL may store in another form than the one in which
-    /// they were set: `5000` becomes `5s`. A setting whose name has a dot, which belongs to an application or an
-    /// extension, is assumed to be stored as given.
-    pub(crate) fn normalized_columns(&self) -> String {
-        let columns = self.normalized_settings().map(|(name, _)| format!(", current_setting({})", quoted(name)));
+    /// Returns SQL columns, each after a comma, that read back the values of the
+    /// [`settings_to_read_back`](Self::settings_to_read_back) as the server has stored them.
+    pub(crate) fn read_back_columns(&self) -> String {
+        let columns = self.settings_to_read_back().map(|(name, _)| format!(", current_setting({})", quoted(name)));
         columns.collect()
     }
 
-    fn normalized_settings(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
+    /// Returns the settings that PostgreSQL may store in another form than the one in which they were set: `5000`
+    /// becomes `5s`. A setting whose name has a dot, which belongs to an application or an extension, is assumed to be
+    /// stored as it was set.
+    fn settings_to_read_back(&self) -> impl Iterator<Item = &(Cow<'static, str>, String)> {
         self.0.settings.iter().filter(|(name, _)| !name.contains('.'))
     }
 
-    /// Returns how many columns [`normalized_columns`](Self::normalized_columns) has.
-    pub(crate) fn normalized_column_count(&self) -> usize {
-        self.normalized_settings().count()
+    /// Returns how many columns [`read_back_columns`](Self::read_back_columns) has.
+    pub(crate) fn read_back_column_count(&self) -> usize {
+        self.settings_to_read_back().count()
     }
 
-    /// Returns the same identity with the values that the server returned for the
-    /// [`normalized_columns`](Self::normalized_columns).
-    pub(crate) fn with_normalized(&self, values: &[Option<String>]) -> Self {
-        let names = self.normalized_settings().map(|(name, _)| name.clone());
+    /// Returns the same identity, whose settings have the values that the server returned for the
+    /// [`read_back_columns`](Self::read_back_columns).
+    pub(crate) fn with_read_back_values(&self, values: &[Option<String>]) -> Self {
+        let names = self.settings_to_read_back().map(|(name, _)| name.clone());
         let values = values.iter().map(|value| value.clone().unwrap_or_default());
         names.zip(values).fold(self.clone(), |identity, (name, value)| identity.with_setting(name, value))
     }
 
     /// Returns the SQL condition that the role and the settings are unchanged.
     fn unchanged_sql(&self) -> String {
-        let mut unchanged = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
+        let mut condition = format!("current_setting('role') = {0} AND current_user::text = {0}", quoted(&self.0.role));
         for (name, value) in &self.0.settings {
-            unchanged.push_str(&format!(
+            condition.push_str(&format!(
                 " AND coalesce(current_setting({}, true), '') = {}",
                 quoted(name),
                 quoted(value)
             ));
         }
-        unchanged
+        condition
     }
 
-    /// Returns a hash under which the log position of the identity is remembered. It is that of the user id, if there
-    /// is one, whatever the settings; otherwise that of the role and the settings.
-    pub(crate) fn key(&self) -> u64 {
+    /// Returns the hash under which the log position of the identity is remembered: the hash of the user id, if the
+    /// identity has one, and otherwise that of the role and the settings.
+    pub(crate) fn position_key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match self.0.user_id {
             Some(id) => id.hash(&mut hasher),
@@ -136,12 +138,13 @@ impl Identity {
         hasher.finish()
     }
 
-    /// Returns the SQL that sets the identity and the `statement_timeout` for the rest of the transaction. If there is
-    /// a begin check, a second SELECT evaluates it. The last SELECT also returns `extra_columns` and, as its last
-    /// column, the start time of the transaction.
+    /// Returns the SQL that sets the role, the settings and, with a `timeout`, `statement_timeout` for the rest of the
+    /// transaction. If the identity has a begin check, a second SELECT evaluates it. The last SELECT also returns
+    /// `extra_columns`, which begin with a comma, and as its last column the start time of the transaction.
     ///
-    /// SET LOCAL would be slightly faster, but `pg_stat_statements` counts two SET LOCAL statements with different
-    /// values as different statements, and would have an entry for every user.
+    /// The SQL has the effect of SET LOCAL, but calls `set_config`. SET LOCAL would be slightly faster, but
+    /// `pg_stat_statements` counts two SET LOCAL statements with different values as different statements, and would
+    /// have an entry for every user.
     pub(crate) fn set_local_sql(&self, timeout: Option<Duration>, extra_columns: &str) -> String {
         // Every transaction needs this text, so it is usually built in one allocation. `num_nulls` evaluates all its
         // arguments, and returns one small column instead of each value.
@@ -159,15 +162,15 @@ impl Identity {
         }
         sql.push(')');
         if let Some(begin_check) = &self.0.begin_check {
-            // A separate statement, because the names in a statement are resolved before it runs, and here the role
-            // must be set first.
+            // It is a separate statement, because the role must be set before the names in the check are resolved, and
+            // PostgreSQL resolves all names in a statement before it runs the statement.
             sql.extend(["; SELECT ", begin_check]);
         }
         sql.extend([extra_columns, ", ", STARTED_AT_SQL]);
         sql
     }
 
-    /// Returns the SQL of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if this
+    /// Returns a query of two columns. The first is 0 if the identity is unchanged, 1 if it was changed, and 2 if this
     /// is another transaction. The second is the number of statements that the driver has prepared in the database
     /// session.
     pub(crate) fn verify_sql(&self, started_at: &str) -> String {
@@ -179,9 +182,9 @@ impl Identity {
     }
 
     /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
-    /// it in the message do not run. It fails with [`TRANSACTION_ENDED`] if this is another transaction, and with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (`concat` is not immutable, so the planner does not evaluate
-    /// the failing branches when it plans the statement.)
+    /// it in the same message do not run. It fails with [`TRANSACTION_ENDED`] if this is another transaction, and with
+    /// [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`, which is not immutable, so that the planner
+    /// does not evaluate the branches that fail.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -191,8 +194,7 @@ impl Identity {
     }
 }
 
-/// SQLSTATEs of the failures of [`Identity::assert_unchanged_sql`]: a division by zero, and a string that is not a
-/// number.
+/// The SQLSTATEs with which [`Identity::assert_unchanged_sql`] fails: division by zero, and a text that is no number.
 pub(crate) const TRANSACTION_ENDED: &str = "22012";
 pub(crate) const IDENTITY_CHANGED: &str = "22P02";
 
@@ -215,7 +217,7 @@ pub(crate) fn check_role(role: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the SQL that changes only the role. The settings still identify the caller.
+/// Returns the statement that changes only the role. The settings still identify the caller.
 pub(crate) fn set_role_statement(role: &str) -> String {
     let mut sql = "SELECT ".to_owned();
     push_set_config(&mut sql, "role", role);
@@ -331,15 +333,15 @@ mod tests {
     #[test]
     fn identities_are_equal_if_role_settings_and_begin_check_are() {
         let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
-        let (shared, other) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
-        assert_eq!(shared, with_setting("app.tenant", "1"));
-        assert_eq!(shared.key(), with_setting("app.tenant", "1").key());
-        assert!(shared != other && shared.key() != other.key());
-        // A builder changes its own copy only.
-        assert_ne!(shared.clone().with_setting("app.region", "eu"), shared);
-        assert_ne!(shared.clone().with_begin_check("check()"), shared);
-        assert_ne!(with_setting("app.region", "1"), shared);
-        assert_eq!(shared, with_setting("app.tenant", "1"));
+        let (first, second) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
+        assert_eq!(first, with_setting("app.tenant", "1"));
+        assert_eq!(first.position_key(), with_setting("app.tenant", "1").position_key());
+        assert!(first != second && first.position_key() != second.position_key());
+        // `with_setting` and `with_begin_check` change a copy.
+        assert_ne!(first.clone().with_setting("app.region", "eu"), first);
+        assert_ne!(first.clone().with_begin_check("check()"), first);
+        assert_ne!(with_setting("app.region", "1"), first);
+        assert_eq!(first, with_setting("app.tenant", "1"));
     }
 
     #[test]

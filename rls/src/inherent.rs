@@ -1,5 +1,6 @@
-//! The inherent methods of SeaORM's own connection and transaction types, so that code which takes a
-//! `DatabaseConnection` or a `DatabaseTransaction` compiles after the type's name is replaced, without another import.
+//! Gives [`IdentityConnection`] and [`Transaction`] the inherent methods of SeaORM's own types. So code that takes a
+//! `DatabaseConnection` or a `DatabaseTransaction` compiles after only the type's name is replaced, without another
+//! import.
 
 use std::fmt::{Debug, Display};
 

@@ -1,5 +1,6 @@
-//! The connection of a transaction and its state: the stack of frames, the request in progress, and the frames to roll
-//! back. Access is exclusive; see [`SharedTransaction`](crate::shared_transaction::SharedTransaction).
+//! A transaction's connection and state: the stack of frames (the transaction and its savepoints) and the request in
+//! progress. [`SharedTransaction`](crate::shared_transaction::SharedTransaction) gives each call exclusive access to
+//! it.
 
 mod begin;
 mod ending;
@@ -9,7 +10,7 @@ mod state;
 use std::time::Duration;
 
 pub(crate) use begin::{BeginRequest, READ_ONLY};
-pub(crate) use ending::commit_unknown;
+pub(crate) use ending::commit_unknown_error;
 pub(crate) use savepoints::savepoint_name;
 use sea_orm::{DbErr, sqlx};
 pub(crate) use state::{EndReason, Failure, Frame, OUTERMOST, Pending, end_error};
@@ -24,26 +25,30 @@ use crate::{
     wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
-/// The connection and its state.
+/// A transaction's connection and state.
 #[derive(Debug)]
 pub(crate) struct Inner<C: Connection = PooledConnection> {
+    /// `None` once the connection was released or discarded.
     pub(crate) connection: Option<C>,
+    /// The stack of frames; the innermost is the last.
     pub(crate) frames: Vec<Frame>,
     pub(crate) pending: Option<Pending>,
     /// Whether the end of a response is still unread: after an error, the server also sends ReadyForQuery, which the
     /// driver does not read before it returns the error.
     pub(crate) has_unread_end: bool,
+    /// `None` while the transaction is open.
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
     pub(crate) is_unclean: bool,
     /// Whether a COMMIT of the caller was sent and is unanswered.
     pub(crate) has_unanswered_raw_commit: bool,
+    /// The highest id that a frame has had so far.
     pub(crate) last_frame_id: u64,
     /// The start time of the transaction, as the server prints it.
     pub(crate) started_at: String,
     pub(crate) identity: Identity,
-    /// The identity with its settings in the form in which the server stores them. The identity is verified against
-    /// these.
+    /// The identity with its settings in the form in which the server stores them. Verification compares with this
+    /// form.
     pub(crate) stored_identity: Identity,
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
@@ -59,7 +64,7 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
 impl<C: Connection> Inner<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
     /// which no later statement can change, or it runs on a standby.
-    pub(crate) fn writes_nothing(&self) -> bool {
+    pub(crate) fn cannot_write(&self) -> bool {
         self.is_read_only || self.server.as_ref().is_some_and(|server| server.is_standby)
     }
 
@@ -75,42 +80,51 @@ impl<C: Connection> Inner<C> {
         self.frames.iter_mut().find(|frame| frame.id == id)
     }
 
+    fn innermost_frame_id(&self) -> u64 {
+        self.frames.last().map_or(OUTERMOST, |frame| frame.id)
+    }
+
     /// Checks that the frame may be used.
-    pub(crate) fn check_usable(&mut self, frame: u64) -> Result<(), DbErr> {
+    pub(crate) fn check_usable(&mut self, frame_id: u64) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
             return Err(end_error(self.end_reason));
         }
         let innermost = self.frames.last().map(|frame| frame.id);
-        match self.frame(frame).map(|frame| frame.failure) {
+        match self.frame(frame_id).map(|frame| frame.failure) {
             None => Err(Error::TransactionOver.into()),
-            Some(_) if innermost != Some(frame) => Err(Error::NestedTransactionOpen.into()),
-            Some(Some(Failure::Failed)) => Err(Error::TransactionFailed.into()),
+            Some(_) if innermost != Some(frame_id) => Err(Error::NestedTransactionOpen.into()),
+            Some(Some(Failure::CallFailed)) => Err(Error::TransactionFailed.into()),
             Some(Some(Failure::IdentityChanged)) => Err(Error::IdentityChanged.into()),
             Some(None) => Ok(()),
         }
     }
 
-    /// Records a response. An error of the server fails the frame; a lost connection ends the transaction.
-    pub(crate) fn record_outcome<T>(&mut self, frame: u64, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    /// Records a request's outcome. An error of the server fails the frame; a lost connection ends the transaction.
+    pub(crate) fn record_outcome<T>(
+        &mut self,
+        frame_id: u64,
+        outcome: Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
         self.pending = None;
-        let is_unknown = outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
-        self.has_unanswered_raw_commit &= is_unknown;
+        let is_unanswered =
+            outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
+        self.has_unanswered_raw_commit &= is_unanswered;
         if let Err(error) = &outcome {
             if breaks_connection(error) || self.has_unanswered_raw_commit {
                 self.close(EndReason::ConnectionLost);
             } else if error.as_database_error().is_some() {
                 self.has_unread_end = true;
-                self.mark_failed(frame, Failure::Failed);
+                self.mark_failed(frame_id, Failure::CallFailed);
             } else {
                 // The driver could not send the request or decode the response, so more of it may follow.
-                self.pending = Some(Pending::Stream);
+                self.pending = Some(Pending::Discardable);
             }
         }
         outcome
     }
 
-    pub(crate) fn mark_failed(&mut self, frame: u64, failure: Failure) {
-        if let Some(frame) = self.frame(frame) {
+    pub(crate) fn mark_failed(&mut self, frame_id: u64, failure: Failure) {
+        if let Some(frame) = self.frame(frame_id) {
             frame.failure.get_or_insert(failure);
         }
     }
@@ -124,9 +138,9 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Reads the last response to its end. Otherwise the driver would do so before it sends the next request, and it
-    /// would be unknown whether a call that is dropped was sent. After this, the driver sends a request when the call
-    /// is first polled.
+    /// Reads the last response to its end. Otherwise the driver would read it before it sends the next request, and if
+    /// that call were dropped, nobody would know whether its request was sent. After this, the driver sends a request
+    /// as soon as the call is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
         if !self.has_unread_end || self.end_reason.is_some() {
             return Ok(());
@@ -148,19 +162,20 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Sends a statement of this crate in the innermost frame. `pending` stays recorded until the answer arrives.
+    /// Sends one of this crate's own statements, in the innermost frame. `pending` stays recorded until the answer
+    /// arrives.
     pub(crate) async fn send_internal(&mut self, sql: String, pending: Pending) -> Result<Answer, DbErr> {
         self.finish_response().await?;
         self.pending = Some(pending);
-        let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
+        let frame_id = self.innermost_frame_id();
         let mut answer = Answer::default();
         let outcome = self.connection()?.simple_query(sql, &mut answer).await;
-        self.record_outcome(frame, outcome).map_err(exec_error)?;
+        self.record_outcome(frame_id, outcome).map_err(exec_error)?;
         Ok(answer)
     }
 
-    /// Completes what earlier calls left unfinished. If this is dropped itself, the next call continues where it
-    /// stopped.
+    /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
+    /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
     pub(crate) async fn settle(&mut self, unlocked: &UnlockedState) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
@@ -173,8 +188,8 @@ impl<C: Connection> Inner<C> {
                 None => Ok(drain.await),
                 Some(deadline) => timeout(deadline.max(ROLLBACK_TIMEOUT), drain).await,
             };
-            let refused = match drained {
-                Ok(Ok(refused)) => refused.is_some(),
+            let has_server_error = match drained {
+                Ok(Ok(server_error)) => server_error.is_some(),
                 Ok(Err(error)) => {
                     self.close(EndReason::ConnectionLost);
                     return Err(exec_error(error));
@@ -186,85 +201,89 @@ impl<C: Connection> Inner<C> {
             };
             (self.pending, self.has_unread_end) = (None, false);
             match pending {
-                Pending::Call(frame) => self.mark_failed(frame, Failure::Failed),
-                Pending::Stream if refused => {
-                    let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-                    self.mark_failed(frame, Failure::Failed);
+                Pending::Call(frame_id) => self.mark_failed(frame_id, Failure::CallFailed),
+                Pending::Discardable if has_server_error => {
+                    let frame_id = self.innermost_frame_id();
+                    self.mark_failed(frame_id, Failure::CallFailed);
                 }
-                Pending::Stream => {}
+                Pending::Discardable => {}
                 // The nested transaction was never returned to a caller.
-                Pending::Savepoint(frame) => {
-                    if let Some(frame) = self.frame(frame) {
+                Pending::Savepoint(frame_id) => {
+                    if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }
                 }
-                Pending::Release(frame) | Pending::RollbackTo(frame) if !refused => self.remove_frames_from(frame),
-                Pending::Release(frame) | Pending::RollbackTo(frame) => self.mark_failed(frame, Failure::Failed),
+                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) if !has_server_error => {
+                    self.remove_frames_from(frame_id)
+                }
+                Pending::Release(frame_id) | Pending::RollbackTo(frame_id) => {
+                    self.mark_failed(frame_id, Failure::CallFailed)
+                }
                 // The transaction was never returned to a caller.
                 Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
-                Pending::End if !refused => self.end_reason = Some(EndReason::Finished),
+                Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
+                // It may still be open. The server rolls it back when the connection is closed.
                 Pending::End => self.close(EndReason::Finished),
             }
         }
-        for (frame, dropped) in unlocked.take_drops() {
+        for (frame_id, dropped) in unlocked.take_drops() {
             match dropped {
-                Dropped::Operation => self.mark_failed(frame, Failure::Failed),
+                Dropped::Operation => self.mark_failed(frame_id, Failure::CallFailed),
                 Dropped::Handle => {
-                    if let Some(frame) = self.frame(frame) {
+                    if let Some(frame) = self.frame(frame_id) {
                         frame.is_abandoned = true;
                     }
                 }
             }
         }
-        while let (Some(frame), None) =
+        while let (Some(frame_id), None) =
             (self.frames.iter().find(|frame| frame.is_abandoned).map(|frame| frame.id), self.end_reason)
         {
-            if frame == OUTERMOST {
+            if frame_id == OUTERMOST {
                 self.roll_back().await?;
             } else {
-                self.roll_back_to(frame).await?;
+                self.roll_back_to(frame_id).await?;
             }
         }
         Ok(())
     }
 
-    /// Verifies that neither the transaction nor the identity has changed. If the identity has changed, the frame
-    /// fails; if this is another transaction, a statement has ended the one that was begun.
-    pub(crate) async fn verify(&mut self, frame: u64, pending: Pending) -> Result<(), DbErr> {
+    /// Verifies that the server is still in the same transaction, with the same identity. If the identity has changed,
+    /// the frame fails. If it is another transaction, a statement of the caller has ended the one that was begun.
+    pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;
         let number = |column| row.as_ref().and_then(|row| row.number(column));
+        // For the meaning of the numbers, see `Identity::verify_sql`.
         match number(0) {
             Some(0) => {
                 self.forget_deallocated(number(1), pending).await?;
-                if let Some(frame) = self.frame(frame) {
+                if let Some(frame) = self.frame(frame_id) {
                     frame.is_unverified = false;
                 }
                 Ok(())
             }
             Some(1) => {
-                self.mark_failed(frame, Failure::IdentityChanged);
+                self.mark_failed(frame_id, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
             _ => Err(self.record_end_by_statement().into()),
         }
     }
-}
 
-impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that the driver prepares them again.
-    async fn forget_deallocated(&mut self, prepared: Option<i64>, pending: Pending) -> Result<(), DbErr> {
+    async fn forget_deallocated(&mut self, prepared_count: Option<i64>, pending: Pending) -> Result<(), DbErr> {
         if self.prepared_statements == PreparedStatements::Deallocated {
             return Ok(());
         }
-        if prepared == self.connection()?.prepared_statement_count() {
+        if prepared_count == self.connection()?.prepared_statement_count() {
             return Ok(());
         }
         self.pending = Some(pending);
         let outcome = self.connection()?.forget_prepared_statements().await;
-        let frame = self.frames.last().map_or(OUTERMOST, |frame| frame.id);
-        self.record_outcome(frame, outcome).map_err(exec_error)
+        let frame_id = self.innermost_frame_id();
+        self.record_outcome(frame_id, outcome).map_err(exec_error)
     }
 }

@@ -1,7 +1,7 @@
-//! Random programs of several tasks on one transaction, over a model of the server, in the orders that `shuttle`
-//! chooses. After each run, these rules must hold: a write that was answered Ok is saved if its transaction and all
-//! outer ones were committed; a write that was refused or cancelled is not saved; every statement ran in the role that
-//! it names; and the connection was returned idle and clean, or discarded.
+//! Runs random programs, over a model of the server: the tasks of a program share one transaction, and `shuttle`
+//! chooses the order in which they run. After each run, these rules must hold: a write that was answered Ok is saved if
+//! its transaction and all outer ones were committed; a write that was refused or cancelled is not saved; every
+//! statement ran in the role that its text names; and the connection was returned idle and clean, or discarded.
 
 mod server;
 
@@ -33,7 +33,7 @@ use crate::{
     wire::PreparedStatements,
 };
 
-/// What the caller knows about a write or a commit.
+/// What the answer says about a write or a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Done,
@@ -41,15 +41,31 @@ enum Outcome {
     Unknown,
 }
 
-/// The answers that the tasks got.
+/// What the tasks did, and the answers that they got.
 #[derive(Debug, Default)]
 struct Log {
-    /// For each row, in the order of their numbers: its frame, and the outcome of its write.
-    rows: Vec<(u64, Outcome)>,
-    /// For each frame: the frame around it, and the outcome of its commit.
-    frames: BTreeMap<u64, (Option<u64>, Outcome)>,
+    /// The rows that were written. The index of a row is its number.
+    rows: Vec<LoggedRow>,
+    /// The frames, by id.
+    frames: BTreeMap<u64, LoggedFrame>,
 }
 
+#[derive(Debug)]
+struct LoggedRow {
+    frame_id: u64,
+    /// The outcome of the write.
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+struct LoggedFrame {
+    /// The frame around it.
+    outer_id: Option<u64>,
+    /// The outcome of its commit.
+    outcome: Outcome,
+}
+
+/// The transaction of a program, and the log of all its tasks.
 #[derive(Clone)]
 struct TaskContext {
     shared: SharedTransaction<ModelConnection>,
@@ -64,14 +80,14 @@ fn random_below(limit: u32) -> u32 {
     thread_rng().gen_range(0..limit)
 }
 
-/// Polls the future a few times and then drops it. `None` if it did not complete.
+/// Polls the future a few times, and then drops it. Returns `None` if it did not complete.
 async fn poll_and_drop<T>(future: impl Future<Output = T>) -> Option<T> {
-    let (mut future, mut polls) = (pin!(future), random_below(5));
+    let (mut future, mut remaining_polls) = (pin!(future), random_below(5));
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending if polls == 0 => Poll::Ready(None),
+        Poll::Pending if remaining_polls == 0 => Poll::Ready(None),
         Poll::Pending => {
-            polls -= 1;
+            remaining_polls -= 1;
             Poll::Pending
         }
     })
@@ -83,115 +99,122 @@ impl TaskContext {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a row to the log and returns its number. The row must not be saved unless its statement is answered Ok.
-    fn new_row(&self, frame: u64) -> usize {
+    /// Adds a row to the log, and returns its number. Until its statement is answered Ok, the row must not be saved.
+    fn new_row(&self, frame_id: u64) -> usize {
         let mut log = self.log();
-        log.rows.push((frame, Outcome::NotDone));
+        log.rows.push(LoggedRow { frame_id, outcome: Outcome::NotDone });
         log.rows.len() - 1
     }
 
     fn record_answer<T>(&self, row: usize, answer: Option<Result<T, DbErr>>) {
         if matches!(answer, Some(Ok(_))) {
-            self.log().rows[row].1 = Outcome::Done;
+            self.log().rows[row].outcome = Outcome::Done;
         }
     }
 
-    async fn insert(&self, frame: u64) {
-        let row = self.new_row(frame);
+    async fn insert(&self, frame_id: u64) {
+        let row = self.new_row(frame_id);
         let verification = if random_below(2) == 0 { Verification::Skipped } else { Verification::Immediate };
-        let insert = self.shared.execute(frame, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
+        let insert = self.shared.execute(frame_id, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
         self.record_answer(row, Some(insert.await));
     }
 
-    async fn step(&self, frame: u64, depth: u32) {
+    /// Does one random thing in the frame. `depth` is the number of frames around it.
+    async fn random_step(&self, frame_id: u64, depth: u32) {
         yield_now().await;
         match random_below(9) {
-            0 | 1 => self.insert(frame).await,
+            0 | 1 => self.insert(frame_id).await,
             2 => {
-                let row = self.new_row(frame);
-                let set = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
-                let sql = statement(format!("INSERT {row} AS service"));
-                let elevated = self.shared.execute_as_role(frame, set, sql);
+                let row = self.new_row(frame_id);
+                let set_roles = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
+                let insert = statement(format!("INSERT {row} AS service"));
+                let elevated = self.shared.execute_as_role(frame_id, set_roles, insert);
                 let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
                 self.record_answer(row, answer);
             }
             3 => {
-                let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER_ROLE}"));
-                let answer = poll_and_drop(self.shared.execute(frame, sql, Verification::Immediate)).await;
+                let row = self.new_row(frame_id);
+                let insert = statement(format!("INSERT {row} AS {USER_ROLE}"));
+                let answer = poll_and_drop(self.shared.execute(frame_id, insert, Verification::Immediate)).await;
                 self.record_answer(row, answer);
             }
             4 => {
-                let refused = self.shared.execute(frame, statement("REFUSE".to_owned()), Verification::Skipped).await;
+                let refused =
+                    self.shared.execute(frame_id, statement("REFUSE".to_owned()), Verification::Skipped).await;
                 assert!(refused.is_err());
             }
             5 => {
                 let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
-                let row = self.new_row(frame);
-                let sql = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
-                let switched = self.shared.execute(frame, sql, verification).await;
+                let row = self.new_row(frame_id);
+                let insert = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
+                let switched = self.shared.execute(frame_id, insert, verification).await;
                 assert!(
                     verification == Verification::Deferred || switched.is_err(),
                     "a changed identity was not noticed"
                 );
             }
-            6 => self.stream(frame).await,
-            _ if depth < 2 => Box::pin(self.nested(frame, depth)).await,
-            _ => self.insert(frame).await,
+            6 => self.read_stream(frame_id).await,
+            _ if depth < 2 => Box::pin(self.run_nested(frame_id, depth)).await,
+            _ => self.insert(frame_id).await,
         }
     }
 
     /// Reads some rows of a stream, and may run another statement before it reads the remaining ones.
-    async fn stream(&self, frame: u64) {
-        let sql = statement("ROWS 6".to_owned());
-        let Ok(rows) = stream_rows(&self.shared, frame, sql, Verification::Skipped, false).await else { return };
+    async fn read_stream(&self, frame_id: u64) {
+        let select = statement("ROWS 6".to_owned());
+        let commits_at_end = false;
+        let rows = stream_rows(&self.shared, frame_id, select, Verification::Skipped, commits_at_end).await;
+        let Ok(rows) = rows else { return };
         let mut rows = pin!(rows);
         for _ in 0..random_below(8) {
             let Some(Ok(_)) = rows.next().await else { return };
         }
         if random_below(2) == 0 {
-            // Meanwhile, the task that reads from the server may fill the buffer, and wait for this one.
+            // Meanwhile, the task that reads from the server may fill the buffer, and wait for this reader.
             for _ in 0..random_below(4) {
                 yield_now().await;
             }
-            self.insert(frame).await;
+            self.insert(frame_id).await;
             while let Some(Ok(_)) = rows.next().await {}
         }
     }
 
-    async fn nested(&self, outer: u64, depth: u32) {
-        let begin = self.shared.begin_nested(outer, "");
+    /// Begins a nested transaction, does some steps in it, and ends it.
+    async fn run_nested(&self, outer_id: u64, depth: u32) {
+        let begin = self.shared.begin_nested(outer_id, "");
         let begun = if random_below(4) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-        let Some(Ok(frame)) = begun else { return };
-        self.log().frames.insert(frame, (Some(outer), Outcome::NotDone));
+        let Some(Ok(frame_id)) = begun else { return };
+        let frame = LoggedFrame { outer_id: Some(outer_id), outcome: Outcome::NotDone };
+        self.log().frames.insert(frame_id, frame);
         for _ in 0..=random_below(2) {
-            self.step(frame, depth + 1).await;
+            self.random_step(frame_id, depth + 1).await;
         }
-        self.end(frame).await;
+        self.end(frame_id).await;
     }
 
     /// Commits or rolls back the frame, or drops its handle.
-    async fn end(&self, frame: u64) {
+    async fn end(&self, frame_id: u64) {
         let outcome = match random_below(8) {
             0 => {
-                let rollback = self.shared.rollback(frame);
+                let rollback = self.shared.rollback(frame_id);
                 let _ = if random_below(2) == 0 { poll_and_drop(rollback).await } else { Some(rollback.await) };
-                self.shared.abandon(frame);
+                self.shared.abandon(frame_id);
                 Outcome::NotDone
             }
             1 => {
-                self.shared.abandon(frame);
+                self.shared.abandon(frame_id);
                 Outcome::NotDone
             }
             2 => {
-                let outcome = poll_and_drop(self.shared.commit(frame)).await.map_or(Outcome::Unknown, commit_outcome);
-                // This is what dropping the handle does if the commit has not returned.
-                self.shared.abandon(frame);
+                let outcome =
+                    poll_and_drop(self.shared.commit(frame_id)).await.map_or(Outcome::Unknown, commit_outcome);
+                // The drop of a handle does the same if the commit has not returned.
+                self.shared.abandon(frame_id);
                 outcome
             }
-            _ => commit_outcome(self.shared.commit(frame).await),
+            _ => commit_outcome(self.shared.commit(frame_id).await),
         };
-        self.log().frames.entry(frame).and_modify(|ended| ended.1 = outcome);
+        self.log().frames.entry(frame_id).and_modify(|frame| frame.outcome = outcome);
     }
 }
 
@@ -203,8 +226,10 @@ fn commit_outcome(answer: Result<(), DbErr>) -> Outcome {
     }
 }
 
-async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
-    // `PctScheduler` panics if its first program never has two tasks to choose from, as when the BEGIN is cancelled.
+/// Runs one program, and checks the rules.
+async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
+    // `PctScheduler` panics if its first program never has two tasks to choose from, which happens if the BEGIN is
+    // cancelled. So there is always a second task for a moment.
     let second_task = spawn(yield_now());
     yield_now().await;
     second_task.await.unwrap();
@@ -213,18 +238,18 @@ async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     let prepared_statements = PreparedStatements::Cached;
     let request =
         BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, ends_in_background: false };
-    server.state().may_be_lost = may_be_lost;
+    server.state().may_lose_connection = may_lose_connection;
     let begin = Inner::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-    let Some(Ok((inner, _))) = begun else { return wait_for_release(&server).await };
+    let Some(Ok((inner, _))) = begun else { return check_release(&server).await };
     let context = TaskContext { shared: SharedTransaction::new(inner), log: Arc::default() };
-    context.log().frames.insert(OUTERMOST, (None, Outcome::NotDone));
-    let running: Vec<_> = (0..2 + random_below(2))
+    context.log().frames.insert(OUTERMOST, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
+    let tasks: Vec<_> = (0..2 + random_below(2))
         .map(|_| {
             let context = context.clone();
             spawn(async move {
                 for _ in 0..=random_below(3) {
-                    context.step(OUTERMOST, 0).await;
+                    context.random_step(OUTERMOST, 0).await;
                 }
             })
         })
@@ -234,7 +259,7 @@ async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     if !outermost_ends_last {
         context.end(OUTERMOST).await;
     }
-    for task in running {
+    for task in tasks {
         task.await.unwrap();
     }
     if outermost_ends_last {
@@ -242,28 +267,29 @@ async fn run_program(deadline: Option<Duration>, may_be_lost: bool) {
     }
     let log = context.log.clone();
     drop(context);
-    wait_for_release(&server).await;
+    check_release(&server).await;
     let state = server.state();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-    for (row, (frame, answer)) in log.rows.iter().enumerate() {
-        let mut expected = *answer;
-        let mut outer = Some(*frame);
-        while let Some((next_outer, ended)) = outer.and_then(|frame| log.frames.get(&frame)) {
-            expected = match (expected, *ended) {
+    for (number, row) in log.rows.iter().enumerate() {
+        // A row is saved only if its write and the commits of all frames around it are done.
+        let mut expected = row.outcome;
+        let mut outer_id = Some(row.frame_id);
+        while let Some(frame) = outer_id.and_then(|frame_id| log.frames.get(&frame_id)) {
+            expected = match (expected, frame.outcome) {
                 (Outcome::NotDone, _) | (_, Outcome::NotDone) => Outcome::NotDone,
                 (Outcome::Unknown, _) | (_, Outcome::Unknown) => Outcome::Unknown,
                 (Outcome::Done, Outcome::Done) => Outcome::Done,
             };
-            outer = *next_outer;
+            outer_id = frame.outer_id;
         }
-        let is_saved = state.saved.contains(&u32::try_from(row).unwrap());
+        let is_saved = state.saved.contains(&u32::try_from(number).unwrap());
         let is_right = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
-        assert!(is_right, "row {row}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
+        assert!(is_right, "row {number}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
     }
 }
 
-/// Waits until the connection was returned or discarded.
-async fn wait_for_release(server: &Server) {
+/// Waits until the connection has been returned or discarded, and checks that no rule was broken.
+async fn check_release(server: &Server) {
     while server.state().in_use > 0 {
         yield_now().await;
     }
@@ -277,7 +303,8 @@ fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
     Runner::new(RandomScheduler::new(schedules), config.clone()).run(test);
-    Runner::new(PctScheduler::new(3, schedules), config).run(test);
+    let max_depth = 3;
+    Runner::new(PctScheduler::new(max_depth, schedules), config).run(test);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod interleavings;
 mod pool;
 mod pooler;
 mod position;
+mod released_connection;
 mod runtime;
 mod servers;
 mod shared_transaction;

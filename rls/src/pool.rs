@@ -1,4 +1,4 @@
-//! The connection pool.
+//! The connection pool of one server and one login.
 
 mod connector;
 
@@ -19,7 +19,7 @@ use connector::{Connector, ServerConnection};
 
 use crate::{Error, error::breaks_connection, pooler::ServerProcess};
 
-/// Timeout of the ping before an idle connection is used; after that, another connection is tried. Also the timeout of
+/// Timeout of the ping before an idle connection is used. After it, another connection is tried. Also the timeout of
 /// closing a connection, and of [`probe`].
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout of a health check's ping.
@@ -31,18 +31,18 @@ const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 type ManagedPool = deadpool::managed::Pool<Connector>;
 
-/// The source of connections.
+/// Where connections come from.
 #[derive(Clone)]
 pub(crate) enum Pool {
-    /// A pool of this handle. It hands out the connection that was returned last, whose caches are the warmest. A
-    /// connection is idle and clean before it is returned, so returning it sends nothing to the server. (The driver's
-    /// own pool pings each connection that is returned, which costs a round trip per operation.)
+    /// A pool that this crate has created. It hands out the connection that was returned last, whose caches are the
+    /// warmest. A connection is idle and clean before it is returned, so returning it sends nothing to the server. (The
+    /// driver's own pool pings each connection that is returned, which costs a round trip per operation.)
     Managed { pool: ManagedPool, acquire_timeout: Duration, server_state: Arc<ServerState> },
     /// A pool that the application already had.
     External(DatabaseConnection),
 }
 
-/// Omits the connect options, which include the password.
+/// Shows no connect options, because they include the password.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,8 +55,8 @@ impl fmt::Debug for Pool {
 /// A connection that returns to its pool when it is dropped.
 pub(crate) enum PooledConnection {
     Managed(Object<Connector>),
-    /// With the runtime in which it was acquired: its pool spawns a task when the connection is dropped, which may
-    /// happen outside that runtime.
+    /// A connection, and the runtime in which it was acquired. The driver's pool spawns a task when the connection is
+    /// dropped, and the drop may happen outside that runtime.
     External(PoolConnection<Postgres>, Handle),
 }
 
@@ -91,15 +91,16 @@ impl Pool {
         }
     }
 
+    /// Returns a connection of the pool, opening one if necessary.
     pub(crate) async fn acquire(&self) -> Result<PooledConnection, DbErr> {
         match self {
             Self::Managed { pool, acquire_timeout, server_state } => {
                 // `get` is dropped only after the match, so that a connection that it is opening still counts in
-                // `ServerState::opening`.
+                // `is_server_awaited`.
                 let mut get = pin!(pool.get());
                 match timeout(*acquire_timeout, get.as_mut()).await {
-                    // The connection was still being opened when the pool was closed, and `close` does not wait for
-                    // that.
+                    // The pool was closed while the connection was being opened. `close` does not wait for such a
+                    // connection.
                     Ok(Ok(object)) if pool.is_closed() => {
                         drop(Object::take(object));
                         Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed))
@@ -107,7 +108,7 @@ impl Pool {
                     Ok(Ok(object)) => Ok(PooledConnection::Managed(object)),
                     Ok(Err(PoolError::Backend(error))) => Err(connect_error(error)),
                     Ok(Err(PoolError::Closed)) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-                    // Connections are still being opened, so the server does not answer. (If none is being opened, the
+                    // A connection is still being opened, so the server does not answer. (If none is being opened, the
                     // pool is too small, and calls wait for other calls.)
                     Ok(Err(_)) | Err(_) if server_state.is_server_awaited() => Err(no_answer_error().into()),
                     Ok(Err(_)) | Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
@@ -117,8 +118,8 @@ impl Pool {
                 let pool = db.get_postgres_connection_pool();
                 match pool.acquire().await {
                     Ok(connection) => Ok(PooledConnection::External(connection, Handle::current())),
-                    // That pool retries until its timeout when the server is unreachable, and then reports that no
-                    // connection was free. A separate connection shows which of the two it was.
+                    // If the server is unreachable, the driver's pool retries until its timeout, and then reports that
+                    // no connection was free. A separate connection shows which of the two is the cause.
                     Err(sqlx::Error::PoolTimedOut) => Err(match probe(&pool.connect_options()).await {
                         Err(unreachable) if breaks_connection(&unreachable) => connect_error(unreachable),
                         _ => connect_error(sqlx::Error::PoolTimedOut),
@@ -127,7 +128,8 @@ impl Pool {
                 }
             }
             Self::External(_) => {
-                let reason = "it must be a pool of PostgreSQL connections, as Database::connect creates it".to_owned();
+                let reason =
+                    "it must be a pool of PostgreSQL connections, as sea_orm::Database::connect creates it".to_owned();
                 Err(Error::Misconfigured { reason }.into())
             }
         }
@@ -163,20 +165,20 @@ impl Pool {
         let mut dead_connections = 0;
         loop {
             let mut connection = self.acquire().await?;
-            let is_last = connection.is_new() || dead_connections > self.max_dead_connections();
-            // A connection that did not answer is discarded, because the answer may still arrive on it.
+            let is_last_attempt = connection.is_new() || dead_connections > self.max_dead_connections();
             let answer = timeout(HEALTH_CHECK_TIMEOUT, connection.driver_mut().ping()).await;
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
                     connection.discard();
-                    if is_last || !breaks_connection(&error) {
+                    if is_last_attempt || !breaks_connection(&error) {
                         return Err(connect_error(error));
                     }
                 }
                 Err(_) => {
+                    // The answer may still arrive on this connection.
                     connection.discard();
-                    if is_last {
+                    if is_last_attempt {
                         return Err(no_answer_error().into());
                     }
                     // Otherwise the idle connections would be tried one by one, each until the timeout.
@@ -292,7 +294,7 @@ impl fmt::Debug for PooledConnection {
     }
 }
 
-/// Closes connections with the protocol's Terminate message. One that cannot be closed in time is dropped.
+/// Closes connections with the protocol's Terminate message. A connection that cannot be closed in time is dropped.
 async fn close_all(connections: Vec<ServerConnection>) {
     for connection in connections {
         let _ = timeout(PING_TIMEOUT, connection.driver.close()).await;

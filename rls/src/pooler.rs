@@ -26,13 +26,12 @@ impl ServerProcess {
     }
 }
 
-/// Counts the prepared statements in the process: those with names of the driver, and those with names that poolers
-/// give.
+/// Counts the prepared statements in the server process by the origin of their names: the driver, and poolers.
 const COUNT_STATEMENTS_BY_OWNER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason in the error.
+/// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track them.
 const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
@@ -49,8 +48,8 @@ pub(crate) async fn check_statement_names(
     connection.simple_query(COUNT_STATEMENTS_BY_OWNER.to_owned(), &mut answer).await?;
     let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
     match (count(0), count(1)) {
-        // This connection prepared its statements in another process, and in this one other clients may come to use the
-        // same names. So the driver forgets its statements, and prepares them again.
+        // This connection prepared its statements in another process. In this process, other clients may later use the
+        // same names for their statements. So the driver forgets its statements, and prepares them again.
         (Some(0), Some(0)) => connection.forget_prepared_statements().await,
         (Some(0), Some(_)) => {
             if let Some(process) = connection.server_process() {
@@ -69,10 +68,10 @@ mod tests {
     #[test]
     fn names_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
-        assert!(!process.must_check_names_in(Some(7)), "the first one");
-        assert!(!process.must_check_names_in(Some(7)), "the same one");
-        assert!(process.must_check_names_in(Some(8)), "another one");
-        assert!(!process.must_check_names_in(Some(8)), "the same one again");
+        assert!(!process.must_check_names_in(Some(7)), "the first process");
+        assert!(!process.must_check_names_in(Some(7)), "the same process");
+        assert!(process.must_check_names_in(Some(8)), "another process");
+        assert!(!process.must_check_names_in(Some(8)), "the same process again");
         process.pooler_tracks_statements = true;
         assert!(!process.must_check_names_in(Some(7)), "a pooler that tracks prepared statements");
     }

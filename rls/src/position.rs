@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log, and the memory of the position up to which each identity has written or read.
+//! Positions in the write-ahead log, and the record of the position up to which each identity has written or read.
 
 use std::{
     collections::HashMap,
@@ -53,7 +53,7 @@ impl FromStr for Position {
     }
 }
 
-/// Parses a location on a timeline as PostgreSQL prints it: `0/16B3748`.
+/// Parses a location on a timeline (LSN) as PostgreSQL prints it: `0/16B3748`.
 pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let parse_half = |part: &str| {
@@ -79,12 +79,13 @@ impl<'de> Deserialize<'de> for Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequiredPosition {
     pub(crate) position: Option<Position>,
-    /// The number of the identity's last commit whose answer was lost, if there is one (see
-    /// `RememberedPositions::lost_answers`). Only the primary knows its outcome.
+    /// The number of the identity's last commit whose answer was lost, if there is such a commit; see
+    /// [`RememberedPositions::lost_answers`]. Only the primary knows its outcome.
     pub(crate) unknown_commit: Option<u64>,
 }
 
 impl RequiredPosition {
+    /// Returns what satisfies both requirements.
     fn merge(self, other: Self) -> Self {
         Self {
             position: self.position.max(other.position),
@@ -97,12 +98,12 @@ impl RequiredPosition {
     }
 }
 
-/// Maximum number of identities in each of the two generations of positions.
+/// Maximum number of identities in each of the two generations, `recent` and `older`.
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
-/// The log position of each identity. When both generations are full, the older one is dropped. Only its highest
-/// position is kept, as `floor`, which applies to all identities without an entry. By then replicas have usually
-/// replayed it, so nobody waits for it.
+/// The log position of each identity, in two generations. When both are full, the older generation is dropped. Only its
+/// highest position is kept, as `floor`, which applies to all identities without an entry. By then replicas have
+/// usually replayed that position, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
 
@@ -111,21 +112,21 @@ struct RememberedPositions {
     recent: HashMap<u64, RequiredPosition>,
     older: HashMap<u64, RequiredPosition>,
     floor: RequiredPosition,
-    /// How many answers to commits have been lost so far. A lost answer is known by this number.
+    /// How many answers to commits have been lost so far. Each lost answer has the number that was reached with it.
     lost_answers: u64,
 }
 
 impl Positions {
     pub(crate) fn get(&self, identity: &Identity) -> RequiredPosition {
         let remembered = self.lock();
-        let key = &identity.key();
+        let key = &identity.position_key();
         let entry = remembered.recent.get(key).or_else(|| remembered.older.get(key)).copied();
         entry.unwrap_or(remembered.floor)
     }
 
     /// Records that the identity has written or read up to the position.
     pub(crate) fn record(&self, identity: &Identity, position: Position) {
-        self.lock().update(identity.key(), |entry| entry.position = entry.position.max(Some(position)));
+        self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
     /// Returns how many answers to commits were lost so far.
@@ -133,20 +134,21 @@ impl Positions {
         self.lock().lost_answers
     }
 
-    /// Records the log position of a commit on the primary. It also settles those commits of the identity whose answers
+    /// Records the log position of a commit on the primary. This also settles the commits of the identity whose answers
     /// were lost before this commit was sent, but not those whose answers were lost since.
     pub(crate) fn record_primary_commit(&self, identity: &Identity, position: Position, lost_answers_before: u64) {
-        self.lock().update(identity.key(), |entry| {
+        self.lock().update(identity.position_key(), |entry| {
             let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
         });
     }
 
+    /// Records that the answer to a commit of the identity was lost.
     pub(crate) fn record_unknown_commit(&self, identity: &Identity) {
         let mut remembered = self.lock();
         remembered.lost_answers += 1;
         let number = remembered.lost_answers;
-        remembered.update(identity.key(), |entry| entry.unknown_commit = Some(number));
+        remembered.update(identity.position_key(), |entry| entry.unknown_commit = Some(number));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RememberedPositions> {
@@ -238,6 +240,6 @@ mod tests {
         assert!(positions.get(&ada).unknown_commit.is_some());
         positions.record_primary_commit(&ada, at(3), positions.lost_answers());
         assert_eq!(positions.get(&ada), RequiredPosition { position: Some(at(3)), unknown_commit: None });
-        assert!(positions.get(&ben).unknown_commit.is_some(), "another's commit");
+        assert!(positions.get(&ben).unknown_commit.is_some(), "the commit of another identity");
     }
 }

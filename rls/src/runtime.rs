@@ -47,8 +47,8 @@ mod under_shuttle {
         DEADLINES_MAY_PASS.set(may_pass);
     }
 
-    /// Polls the future. If deadlines may be exceeded, one poll in twelve, at random, reports that instead; `_time` is
-    /// ignored.
+    /// Polls the future. If deadlines may be exceeded, one poll in twelve, chosen at random, reports that the time is
+    /// up. The length of the timeout is ignored.
     pub(crate) async fn timeout<T>(_time: Duration, future: impl Future<Output = T>) -> Result<T, ()> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
@@ -60,6 +60,7 @@ mod under_shuttle {
         .await
     }
 
+    /// Spawns a task.
     pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
         drop(spawn(task));
     }

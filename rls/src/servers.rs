@@ -1,6 +1,6 @@
-//! One primary and its replicas, and the choice of the server on which a transaction begins. The monitor (`monitor.rs`)
-//! checks each server. Its results may be half a second old, so the message that begins a transaction asks the chosen
-//! server again.
+//! The servers of a database: one server, or one primary and its replicas. With replicas, `begin.rs` chooses the server
+//! on which a transaction begins, and the monitor (`monitor.rs`) checks each server. The monitor's results may be half
+//! a second old, so the message that begins a transaction asks the chosen server again.
 
 mod begin;
 mod monitor;
@@ -39,7 +39,7 @@ use crate::{
 /// server is tried. Also the timeout of each attempt of [`Cluster::query_scalar`].
 const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The servers for each role. Roles that have no pool of their own use `shared`.
+/// The pools for each role. Roles that have no separate pool use `shared`.
 #[derive(Clone, Debug)]
 pub(crate) struct Pools {
     pub(crate) shared: Servers,
@@ -56,11 +56,12 @@ impl Pools {
     }
 }
 
-/// The servers on which a login's transactions run.
+/// The servers on which the transactions of one login run, with a pool for each server.
 #[derive(Clone, Debug)]
 pub(crate) enum Servers {
     /// One server, without replicas: log positions and timelines are not tracked.
     One(Pool),
+    /// A primary and its replicas.
     Several(Arc<Cluster>),
 }
 
@@ -136,21 +137,25 @@ pub(crate) struct Cluster {
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     newest_timeline: Arc<AtomicU32>,
+    /// Counts the reads, which are distributed over the replicas in turn.
     next_replica: AtomicUsize,
     positions: Arc<Positions>,
+    /// Asks the monitor to check the servers soon.
     monitor_wake: Arc<Notify>,
     is_closed: AtomicBool,
     acquire_timeout: Duration,
+    /// The monitor's task.
     monitor: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
-/// One of the servers.
+/// One of the servers of a cluster.
 struct Member {
     address: String,
     options: PgConnectOptions,
     pool: Pool,
-    /// Whether reads are sent to it.
+    /// Whether it is a replica to which reads are sent.
     serves_reads: AtomicBool,
+    /// Whether it answered the last check.
     is_reachable: AtomicBool,
     wal: Arc<WalState>,
     /// Its log position when it was last checked.
@@ -178,8 +183,8 @@ pub struct ServerStatus {
     pub address: String,
     /// What it is used for.
     pub role: ServerRole,
-    /// Its log position when it was last checked, which is about half a second ago at most if it is healthy. `None` if
-    /// no check has succeeded yet.
+    /// Its log position when it was last checked. If the server is healthy, that was about half a second ago at most.
+    /// `None` if no check has succeeded yet.
     pub position: Option<Position>,
 }
 
@@ -196,8 +201,8 @@ pub enum ServerRole {
 }
 
 impl Cluster {
-    /// Connects to the servers, at least one of which must answer. The first in the list is assumed to be the primary
-    /// until a check has found the primary.
+    /// Connects to the servers, at least one of which must answer. Until a check has found the primary, the first
+    /// server in the list is assumed to be the primary.
     pub(crate) async fn connect(
         servers: Vec<PgConnectOptions>,
         max_connections: u32,
@@ -235,7 +240,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Returns the log position that a server must have replayed for an identity.
+    /// Returns the log position that a server must have replayed before this identity may read from it.
     pub(crate) fn required_position(&self, identity: &Identity) -> RequiredPosition {
         self.positions.get(identity)
     }
@@ -243,6 +248,7 @@ impl Cluster {
     /// Returns the primary's answer to a query, or that of another server if the primary does not answer.
     pub(crate) async fn query_scalar(&self, query: &'static str) -> Result<Option<String>, sqlx::Error> {
         let primary_index = self.primary_index();
+        // The primary first, then the reachable servers. (`false` sorts before `true`.)
         let mut order: Vec<usize> = (0..self.members.len()).collect();
         order.sort_by_key(|index| (*index != primary_index, !self.members[*index].is_reachable.load(Ordering::SeqCst)));
         let mut first_error = None;
@@ -265,7 +271,7 @@ impl Cluster {
 
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         let primary_index = self.primary_index();
-        let status = |(index, member): (usize, &Member)| {
+        let status_of = |(index, member): (usize, &Member)| {
             let is_reachable = member.is_reachable.load(Ordering::SeqCst);
             let role = match (index == primary_index && is_reachable, member.serves_reads.load(Ordering::SeqCst)) {
                 (true, false) => ServerRole::Primary,
@@ -276,7 +282,7 @@ impl Cluster {
             let position = (timeline > 0).then_some(Position { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
-        self.members.iter().enumerate().map(status).collect()
+        self.members.iter().enumerate().map(status_of).collect()
     }
 }
 
@@ -284,13 +290,13 @@ async fn connect_and_query_scalar(
     options: &PgConnectOptions,
     query: &'static str,
 ) -> Result<Option<String>, sqlx::Error> {
-    let work = async {
+    let connect_and_query = async {
         let mut connection = PgConnection::connect_with(options).await?;
         let answer = query_scalar(&mut connection, query).await?;
         connection.close().await?;
         Ok(answer)
     };
-    timeout(REPLICA_TIMEOUT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(REPLICA_TIMEOUT, connect_and_query).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Returns `login`, with the host and port of `server`: user, password and database are those of `login`, because a

@@ -1,9 +1,10 @@
-//! A connection with an open transaction and its savepoints: which calls are allowed, and what state each call leaves.
+//! A connection with an open transaction and its savepoints: which calls are allowed, and in what state each call
+//! leaves the transaction.
 //!
-//! Each call has exclusive access to the connection from the check of the state to the response ([`Call`]), so that no
-//! other call can interfere. The state is a stack of frames (the transaction and its savepoints), of which only the
-//! innermost may be used. A call that was dropped before its response arrived leaves a `Pending` in the state. The next
-//! call finds it, and settles it (reads the response, and updates the frames) before it sends anything else.
+//! From the check of the state to the response, each call has exclusive access to the connection ([`Call`]). The state
+//! is a stack of frames (the transaction and its savepoints), of which only the innermost may be used. A call that was
+//! dropped before its response arrived leaves a [`Pending`] in the state. The next call settles it before it sends
+//! anything else: it reads the response, and updates the frames.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -14,31 +15,33 @@ use crate::{
     Error, Identity,
     error::breaks_connection,
     inner::{
-        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown, end_error, savepoint_name,
+        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown_error, end_error,
+        savepoint_name,
     },
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
-    statement_kind::is_commit,
+    statement_kind::may_commit,
     transaction_server::TransactionServer,
     unlocked_state::{Dropped, UnlockedState, WaiterGuard},
-    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION, ServerPosition, exec_error},
+    wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION_SQL, ServerPosition, exec_error},
 };
 
 /// The server cancels a statement at its deadline; the client gives up this much later. A commit gets at least this
 /// much time as its deadline: most commits are answered in that time, and an answer is needed to know the outcome.
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
-/// The state shared by a transaction and those nested in it.
+/// What a transaction shares with the transactions nested in it.
 #[derive(Debug)]
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
     inner: Arc<Mutex<Inner<C>>>,
+    /// The part of the state that is outside the lock.
     unlocked: Arc<UnlockedState>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
     pub(crate) deadline: Option<Duration>,
     /// The number of statements sent through this handle that may have written something.
     write_count: Arc<AtomicU64>,
-    /// The timeline of its server, if there are replicas.
+    /// The timeline of the transaction's server, if there are replicas.
     pub(crate) timeline: Option<u32>,
 }
 
@@ -54,8 +57,8 @@ pub(crate) enum Verification {
 }
 
 impl SharedTransaction {
-    /// Acquires a connection and begins a transaction with that identity on it, in one message. If the connection turns
-    /// out to be dead, another one is tried; the error is returned if a newly opened connection fails.
+    /// Acquires a connection, and begins a transaction of the request's identity on it, in one message. If the
+    /// connection turns out to be dead, another one is tried, unless it was newly opened.
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
@@ -64,12 +67,12 @@ impl SharedTransaction {
         let mut dead_connections = 0;
         loop {
             let connection = pool.acquire().await?;
-            let is_last = connection.is_new() || dead_connections > pool.max_dead_connections();
+            let is_last_attempt = connection.is_new() || dead_connections > pool.max_dead_connections();
             match Inner::begin(connection, request, server.clone()).await {
                 Ok((inner, position)) => {
                     return Ok((Self::new(inner), position));
                 }
-                Err(error) if breaks_connection(&error) && !is_last => dead_connections += 1,
+                Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connections += 1,
                 Err(error) => return Err(exec_error(error)),
             }
         }
@@ -103,31 +106,31 @@ impl<C: Connection> SharedTransaction<C> {
     /// Returns the current log position of the server.
     pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut inner = self.lock().await;
-        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION}"), Pending::Stream).await?;
+        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection. The caller must not have run a statement in this transaction.
+    /// Closes the connection. No statement may have run in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::Finished);
     }
 
-    /// Returns exclusive access to the connection for a call in that frame, which must be the innermost, after settling
-    /// what earlier calls left unfinished.
-    pub(crate) async fn begin_call(&self, frame: u64) -> Result<Call<C>, DbErr> {
+    /// Settles what earlier calls left unfinished, and returns exclusive access to the connection for a call in that
+    /// frame, which must be the innermost.
+    pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
         let mut inner = self.lock().await;
         inner.settle(&self.unlocked).await?;
-        inner.check_usable(frame)?;
-        if inner.frame(frame).is_some_and(|frame| frame.is_unverified) {
-            // `Pending::Stream`, because the frame need not fail if the call is dropped here: no statement of the
+        inner.check_usable(frame_id)?;
+        if inner.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
+            // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
             // caller has been sent.
-            inner.verify(frame, Pending::Stream).await?;
+            inner.verify(frame_id, Pending::Discardable).await?;
         }
-        inner.pending = Some(Pending::Call(frame));
-        Ok(Call { inner, frame })
+        inner.pending = Some(Pending::Call(frame_id));
+        Ok(Call { inner, frame_id })
     }
 
-    /// Applies the deadline to `work`. If it is exceeded, the connection is closed, because part of a response may
+    /// Applies the deadline to `work`. If the deadline is exceeded, the connection is closed, because the response may
     /// still arrive on it.
     pub(crate) async fn within_deadline<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         let Some(deadline) = self.deadline else { return work.await };
@@ -136,7 +139,7 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Closes the connection if a request on it is unanswered, and returns the error for the caller of that request. If
-    /// another call holds the connection, it stays open.
+    /// another call holds the connection, the connection stays open.
     fn close_unanswered(&self) -> Option<DbErr> {
         let mut inner = self.inner.clone().try_lock_owned().ok().filter(|inner| inner.pending.is_some())?;
         inner.close(EndReason::DeadlineExceeded);
@@ -156,15 +159,15 @@ impl<C: Connection> SharedTransaction<C> {
         self.unlocked.has_waiters()
     }
 
-    /// Waits until another call waits for the connection.
+    /// Returns when another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
         self.unlocked.wait_for_waiter().await;
     }
 
-    /// Creates a savepoint with a frame of its own.
-    pub(crate) async fn begin_nested(&self, frame: u64, modes: &str) -> Result<u64, DbErr> {
+    /// Creates a savepoint inside the frame, and returns the id of the savepoint's own frame.
+    pub(crate) async fn begin_nested(&self, outer_id: u64, modes: &str) -> Result<u64, DbErr> {
         let begin = async {
-            let mut call = self.begin_call(frame).await?;
+            let mut call = self.begin_call(outer_id).await?;
             let inner = &mut *call.inner;
             inner.last_frame_id += 1;
             let id = inner.last_frame_id;
@@ -172,14 +175,14 @@ impl<C: Connection> SharedTransaction<C> {
             inner.frames.push(Frame::new(id));
             if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
                 inner.remove_frames_from(id);
-                inner.mark_failed(frame, Failure::Failed);
+                inner.mark_failed(outer_id, Failure::CallFailed);
                 return Err(error);
             }
             if !modes.is_empty() {
                 let set = format!("SET TRANSACTION{modes}");
                 if let Err(error) = inner.send_internal(set, Pending::Savepoint(id)).await {
                     inner.roll_back_to(id).await?;
-                    return Err(nested_mode_error(error));
+                    return Err(explain_nested_mode_error(error));
                 }
             }
             Ok(id)
@@ -188,41 +191,41 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Commits the transaction, or releases the savepoint. Returns `Ok` only if the server has done so, or if the
-    /// transaction only read, so that its end need not be awaited.
-    pub(crate) async fn commit(&self, frame: u64) -> Result<(), DbErr> {
+    /// transaction has only read and its end need not be awaited.
+    pub(crate) async fn commit(&self, frame_id: u64) -> Result<(), DbErr> {
         let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let is_sent = AtomicBool::new(false);
         let commit = async {
             let mut inner = self.lock().await;
             inner.settle(&self.unlocked).await?;
-            if let Err(refused) = inner.check_usable(frame) {
-                inner.roll_back_failed_commit(frame).await;
+            if let Err(refused) = inner.check_usable(frame_id) {
+                inner.roll_back_failed_commit(frame_id).await;
                 return Err(refused);
             }
-            if frame == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame, &is_sent).await }
+            if frame_id == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame_id, &is_sent).await }
         };
-        // In an `Option`, so that the future can be dropped before the end of this function, which releases the
-        // connection.
+        // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
         let mut commit = pin!(Some(commit));
-        let Some(running) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
+        // It is always `Some` here.
+        let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match deadline {
-            None => running.await,
-            Some(deadline) => match timeout(deadline, running).await {
+            None => commit_future.await,
+            Some(deadline) => match timeout(deadline, commit_future).await {
                 Ok(outcome) => outcome,
-                // `is_sent` is not part of the state behind the lock, because another call may hold the lock now.
                 Err(_) => {
+                    // `is_sent` is not part of the state behind the lock, because another call may hold the lock now.
                     let is_sent = is_sent.load(Ordering::SeqCst);
-                    if frame == OUTERMOST && is_sent {
+                    if frame_id == OUTERMOST && is_sent {
                         commit.set(None);
                         self.close_unanswered();
-                        return Err(commit_unknown("the server did not answer in time"));
+                        return Err(commit_unknown_error("the server did not answer in time"));
                     }
                     // If another call gets the connection, it settles this commit first. If the RELEASE was sent, the
                     // savepoint may no longer exist, so only the whole transaction can be rolled back.
                     if is_sent {
                         self.mark_failed(OUTERMOST)
                     } else {
-                        self.abandon(frame)
+                        self.abandon(frame_id)
                     }
                     commit.set(None);
                     self.close_unanswered();
@@ -232,36 +235,36 @@ impl<C: Connection> SharedTransaction<C> {
         }
     }
 
-    /// Rolls back the transaction, or to the savepoint. Nested frames end too.
-    pub(crate) async fn rollback(&self, frame: u64) -> Result<(), DbErr> {
+    /// Rolls back the transaction, or to the savepoint. The frames nested in it end too.
+    pub(crate) async fn rollback(&self, frame_id: u64) -> Result<(), DbErr> {
         let rollback = async {
             let mut inner = self.lock().await;
-            // An error is ignored, because the server rolls back when its connection is lost.
+            // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
             let _ = inner.settle(&self.unlocked).await;
             if matches!(inner.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
-                || inner.frame(frame).is_none()
+                || inner.frame(frame_id).is_none()
             {
                 return Err(end_error(inner.end_reason));
             }
-            if frame == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame).await }
+            if frame_id == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame_id).await }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
             // If the connection was closed, the server rolls back. If another call has the connection, the frame is
             // rolled back before the next statement.
-            self.abandon(frame);
+            self.abandon(frame_id);
             Ok(())
         })
     }
 
-    /// Records that the handle of a frame was dropped. The frame is rolled back before anything else is sent.
-    pub(crate) fn abandon(&self, frame: u64) {
-        self.unlocked.record_drop(frame, Dropped::Handle);
+    /// Records that the handle of a frame was dropped. The next call rolls the frame back before it sends a request.
+    pub(crate) fn abandon(&self, frame_id: u64) {
+        self.unlocked.record_drop(frame_id, Dropped::Handle);
     }
 
     /// Records that an operation did not complete. The frame can only be rolled back.
-    pub(crate) fn mark_failed(&self, frame: u64) {
-        self.unlocked.record_drop(frame, Dropped::Operation);
+    pub(crate) fn mark_failed(&self, frame_id: u64) {
+        self.unlocked.record_drop(frame_id, Dropped::Operation);
     }
 
     /// Returns the same transaction with a separate count of writes.
@@ -278,12 +281,12 @@ impl<C: Connection> SharedTransaction<C> {
     }
 }
 
-/// Exclusive access to the connection for one call, from the check of the state to the response. If this is dropped
+/// Exclusive access to the connection for one call, from the check of the state to the response. If a `Call` is dropped
 /// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can
 /// only be rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
     inner: OwnedMutexGuard<Inner<C>>,
-    frame: u64,
+    frame_id: u64,
 }
 
 impl<C: Connection> Call<C> {
@@ -291,14 +294,14 @@ impl<C: Connection> Call<C> {
         self.inner.connection()
     }
 
-    /// Records that the response consists of rows, which may be left unread.
+    /// Records that the response is a stream of rows, which may be left unread.
     pub(crate) fn expect_rows(&mut self) {
-        self.inner.pending = Some(Pending::Stream);
+        self.inner.pending = Some(Pending::Discardable);
     }
 
     /// Records the server's response.
     pub(crate) fn record_outcome<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.inner.record_outcome(self.frame, outcome)
+        self.inner.record_outcome(self.frame_id, outcome)
     }
 
     /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
@@ -309,18 +312,22 @@ impl<C: Connection> Call<C> {
         map_error: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
         self.record_outcome(outcome).map_err(|error| {
-            if self.inner.has_unanswered_raw_commit { commit_unknown(&error.to_string()) } else { map_error(error) }
+            if self.inner.has_unanswered_raw_commit {
+                commit_unknown_error(&error.to_string())
+            } else {
+                map_error(error)
+            }
         })
     }
 
-    /// Records whether the statement, which is about to be sent, is a COMMIT of the caller.
+    /// Records whether the caller's statement, which is about to be sent, may be a COMMIT.
     pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
-        self.inner.has_unanswered_raw_commit |= is_commit(&statement.sql);
+        self.inner.has_unanswered_raw_commit |= may_commit(&statement.sql);
     }
 
     /// Records that more statements of the call follow.
     pub(crate) fn expect_more_statements(&mut self) {
-        self.inner.pending = Some(Pending::Call(self.frame));
+        self.inner.pending = Some(Pending::Call(self.frame_id));
     }
 
     /// Records that the call is complete.
@@ -331,14 +338,14 @@ impl<C: Connection> Call<C> {
     /// Records that the next statement may change the database session.
     pub(crate) fn expect_changes(&mut self) {
         self.inner.is_unclean = true;
-        if let Some(frame) = self.inner.frame(self.frame) {
+        if let Some(frame) = self.inner.frame(self.frame_id) {
             frame.is_unverified = true;
         }
     }
 
     /// Verifies that the identity is still the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
-        self.inner.verify(self.frame, Pending::Call(self.frame)).await
+        self.inner.verify(self.frame_id, Pending::Call(self.frame_id)).await
     }
 
     /// Closes the connection because the deadline was exceeded, and returns what the caller gets.
@@ -348,9 +355,10 @@ impl<C: Connection> Call<C> {
     }
 }
 
-/// Maps the server's error for transaction modes that a savepoint cannot have.
-fn nested_mode_error(error: DbErr) -> DbErr {
+/// Explains the server's error for transaction modes that a savepoint cannot have. Returns any other error unchanged.
+fn explain_nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
+        // active_sql_transaction, read_only_sql_transaction
         Some(code) if code == "25001" || code == "25006" => Error::invalid(
             "a nested transaction must have the isolation level of the outer one, and be read-only if the outer one is",
         )

@@ -45,6 +45,7 @@ const WORDS_BEFORE_PARENTHESIS: [&str; 36] = [
     "WHERE",
 ];
 
+/// How the statements begin that SeaORM builds from entities.
 const STATEMENT_PREFIXES: [&str; 4] = ["SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM "];
 
 /// Returns whether the text shows that the statement cannot change the database session. (`false` means only that the
@@ -58,11 +59,12 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
     if sql.starts_with("SELECT ") && sql.split(|c| !is_part_of_name(c)).any(|word| word.eq_ignore_ascii_case("into")) {
         return false;
     }
-    let body = sql
+    // After an insert's table, the parenthesis opens the list of columns.
+    let after_insert = sql
         .strip_prefix("INSERT INTO ")
         .and_then(|rest| rest.split_once('('))
         .filter(|(table, _)| is_quoted_name(table));
-    let sql = body.map_or(sql, |(_, body)| body);
+    let sql = after_insert.map_or(sql, |(_, after_parenthesis)| after_parenthesis);
     sql.match_indices('(').all(|(index, _)| may_precede_parenthesis(&sql[..index]))
 }
 
@@ -71,12 +73,12 @@ pub(crate) fn cannot_change_session(sql: &str) -> bool {
 pub(crate) fn only_reads(sql: &str) -> bool {
     // ` FOR ` begins a locking clause, and `pg_` the name of a system view, which has other rows on another server.
     // Both can also occur in a name or a string; the statement then runs on the primary without need.
-    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|word| sql.contains(word)) && cannot_change_session(sql)
+    sql.starts_with("SELECT ") && ![" FOR ", "pg_"].iter().any(|part| sql.contains(part)) && cannot_change_session(sql)
 }
 
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
-pub(crate) fn is_commit(sql: &str) -> bool {
+pub(crate) fn may_commit(sql: &str) -> bool {
     let word: String = skip_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
     ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
 }
@@ -119,6 +121,7 @@ fn is_quoted_name(text: &str) -> bool {
     })
 }
 
+/// Whether an opening parenthesis after this text cannot be that of a function that changes the database session.
 fn may_precede_parenthesis(before: &str) -> bool {
     let before = before.trim_end();
     let word = before.rsplit(|c: char| !is_part_of_name(c)).next().unwrap_or_default();
@@ -136,17 +139,17 @@ fn is_part_of_name(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{cannot_change_session, is_commit, only_reads};
+    use super::{cannot_change_session, may_commit, only_reads};
 
     #[test]
     fn a_commit_is_recognized_by_its_first_word() {
         for sql in
             ["COMMIT", " commit and chain", "END;", "-- a\n/* b /* c */ d */ -- e\r;End", "/**/PREPARE TRANSACTION 'a'"]
         {
-            assert!(is_commit(sql), "{sql}");
+            assert!(may_commit(sql), "{sql}");
         }
         for sql in ["SELECT 1 -- COMMIT", "/* COMMIT", "ROLLBACK", "committed", "ending", "", "/*/COMMIT*/SELECT 1"] {
-            assert!(!is_commit(sql), "{sql}");
+            assert!(!may_commit(sql), "{sql}");
         }
     }
 

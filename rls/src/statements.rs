@@ -1,5 +1,5 @@
-//! Runs statements in a frame (the transaction, or a savepoint in it), and verifies the identity after those that
-//! contain SQL of the caller.
+//! Runs statements in a frame (the transaction, or a savepoint in it), and streams their rows. After statements that
+//! contain SQL of the caller, the identity is verified.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -21,13 +21,13 @@ use crate::{
 /// Runs one statement in a frame and verifies the identity afterwards, with exclusive access to the connection.
 macro_rules! run_statement {
     (
-        $shared:expr, $frame:expr, $statement:expr, $verification:expr, $error:ident,
+        $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $map_error:ident,
         |$query:ident, $connection:ident| $run:expr
     ) => {{
         let statement: StatementToRun = $statement;
         check_value_count(&statement.statement)?;
         let run = async {
-            let mut call = $shared.begin_call($frame).await?;
+            let mut call = $shared.begin_call($frame_id).await?;
             if statement.may_write() {
                 $shared.count_write();
             }
@@ -38,7 +38,7 @@ macro_rules! run_statement {
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
             let outcome = $run.await;
-            let answer = call.record_outcome_for_caller(outcome, $error)?;
+            let answer = call.record_outcome_for_caller(outcome, $map_error)?;
             if $verification == Verification::Immediate {
                 call.verify().await?;
             }
@@ -70,30 +70,31 @@ impl StatementToRun {
 impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn execute(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, exec_error, |query, connection| connection
+        run_statement!(self, frame_id, statement.into(), verification, exec_error, |query, connection| connection
             .execute(query))
         .map(Into::into)
     }
 
-    /// Runs one statement in another role and restores the role, with exclusive access to the connection. After a
-    /// failure the role need not be restored: the frame can only be rolled back, which restores it.
+    /// Runs one statement in another role and restores the role, with exclusive access to the connection. `set_roles`
+    /// are the statements that set the other role, and that restore the identity's role. After a failure the role need
+    /// not be restored: the frame can only be rolled back, which restores it.
     pub(crate) async fn execute_as_role(
         &self,
-        frame: u64,
+        frame_id: u64,
         set_roles: [Statement; 2],
         statement: Statement,
     ) -> Result<ExecResult, DbErr> {
-        let [elevate, restore] = set_roles;
+        let [set_role, restore_role] = set_roles;
         let run = async {
-            let mut call = self.begin_call(frame).await?;
+            let mut call = self.begin_call(frame_id).await?;
             self.count_write();
-            call.execute(elevate).await?;
+            call.execute(set_role).await?;
             let result = call.execute(statement).await?;
-            call.execute(restore).await?;
+            call.execute(restore_role).await?;
             call.complete();
             Ok(result)
         };
@@ -104,27 +105,27 @@ impl<C: Connection> SharedTransaction<C> {
 impl SharedTransaction {
     pub(crate) async fn fetch_optional(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<PgRow>, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+        run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
             .fetch_optional(connection.driver_mut()))
     }
 
     pub(crate) async fn fetch_all(
         &self,
-        frame: u64,
+        frame_id: u64,
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<PgRow>, DbErr> {
-        run_statement!(self, frame, statement.into(), verification, query_error, |query, connection| query
+        run_statement!(self, frame_id, statement.into(), verification, query_error, |query, connection| query
             .fetch_all(connection.driver_mut()))
     }
 }
 
 impl<C: Connection> Call<C> {
-    /// Runs one of the several statements of a call. The call remains in progress until [`complete`](Call::complete).
+    /// Runs one of several statements of a call. The call remains in progress until [`complete`](Call::complete).
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let outcome = self.connection()?.execute(driver_query(statement, true)).await;
         let result = self.record_outcome(outcome).map_err(exec_error)?;
@@ -136,7 +137,7 @@ impl<C: Connection> Call<C> {
 /// A stream of rows.
 pub type RowStream<'a> = Pin<Box<dyn Stream<Item = Result<QueryResult, DbErr>> + Send + 'a>>;
 
-/// The maximum number of rows buffered for a slow reader. When the buffer is full, reading from the server pauses.
+/// The maximum number of rows buffered for a slow reader. While the buffer is full, no row is read from the server.
 const STREAM_BUFFER_ROWS: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Sends rows from the task that has the connection to the reader.
@@ -153,10 +154,11 @@ struct UnreadRows {
 }
 
 impl<R> RowSender<R> {
-    /// Sends a row when the buffer has room. If another call waits for the connection, the row is sent although the
-    /// buffer is full: all remaining rows are read into memory, so that the connection becomes free. Otherwise a reader
-    /// that runs another statement before it has read the last row would wait for itself. Returns `false` if the stream
-    /// was dropped.
+    /// Sends a row to the reader as soon as the buffer has room. Returns `false` if the stream was dropped.
+    ///
+    /// If another call waits for the connection, the row is sent although the buffer is full. So all remaining rows are
+    /// read into memory, and the connection becomes free. Otherwise a reader that runs another statement before it has
+    /// read the last row would wait for itself.
     async fn send(&self, shared: &SharedTransaction<impl Connection>, row: R) -> bool {
         while self.unread_rows.count.load(Ordering::SeqCst) >= STREAM_BUFFER_ROWS && !shared.has_waiters() {
             select! {
@@ -195,16 +197,16 @@ enum StreamEnd {
 
 /// Streams the rows of a statement, until the last row, the deadline, or the drop of the stream. A task holds the
 /// connection, because a stream that held the connection itself would be self-referential. With `commits_at_end`, the
-/// transaction is committed once the last row has been read.
+/// task commits the transaction after the last row.
 pub(crate) async fn stream_rows<C: Connection>(
     shared: &SharedTransaction<C>,
-    frame: u64,
+    frame_id: u64,
     statement: Statement,
     verification: Verification,
     commits_at_end: bool,
 ) -> Result<impl Stream<Item = Result<C::Row, DbErr>> + Send + 'static, DbErr> {
     check_value_count(&statement)?;
-    let mut call = shared.within_deadline(shared.begin_call(frame)).await?;
+    let mut call = shared.within_deadline(shared.begin_call(frame_id)).await?;
     shared.count_write();
     if verification != Verification::Skipped {
         call.expect_changes();
@@ -212,13 +214,13 @@ pub(crate) async fn stream_rows<C: Connection>(
     }
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread_rows = Arc::new(UnreadRows::default());
-    let rows = RowSender { sender, unread_rows: unread_rows.clone() };
+    let row_sender = RowSender { sender, unread_rows: unread_rows.clone() };
     let shared = shared.clone();
     spawn(async move {
-        // A statement that only reads has nothing to save, so its transaction is committed although the reader may not
-        // have read all rows yet.
-        let must_be_read = commits_at_end && !only_reads(&statement.sql);
-        let outcome = send_all(&shared, call, statement, &rows, must_be_read).await;
+        // If the stream is dropped before its last row was read, a write must be rolled back, so the commit waits for
+        // the reader. A statement that only reads has nothing to roll back.
+        let waits_for_reader = commits_at_end && !only_reads(&statement.sql);
+        let outcome = send_all(&shared, call, statement, &row_sender, waits_for_reader).await;
         let outcome = match outcome {
             Ok(StreamEnd::Complete) if commits_at_end => shared.commit(OUTERMOST).await,
             Ok(StreamEnd::Complete | StreamEnd::Dropped) => Ok(()),
@@ -226,7 +228,7 @@ pub(crate) async fn stream_rows<C: Connection>(
         };
         if let Err(error) = outcome {
             // This fails if the stream was dropped; then nobody needs the error.
-            let _ = rows.sender.send(Err(error));
+            let _ = row_sender.sender.send(Err(error));
         }
     });
     Ok(stream::unfold((receiver, unread_rows), |(mut receiver, unread_rows)| async {
@@ -237,23 +239,24 @@ pub(crate) async fn stream_rows<C: Connection>(
     }))
 }
 
+/// Sends all rows of the statement to the reader. With `waits_for_reader`, returns only when they have been read.
 async fn send_all<C: Connection>(
     shared: &SharedTransaction<C>,
     mut call: Call<C>,
     statement: Statement,
-    rows: &RowSender<C::Row>,
-    must_be_read: bool,
+    row_sender: &RowSender<C::Row>,
+    waits_for_reader: bool,
 ) -> Result<StreamEnd, DbErr> {
     call.expect_rows();
     let connection = call.connection()?;
     let sending = async {
         let mut stream = connection.fetch(driver_query(statement, true));
         while let Some(row) = stream.try_next().await? {
-            if !rows.send(shared, row).await {
+            if !row_sender.send(shared, row).await {
                 return Ok(StreamEnd::Dropped);
             }
         }
-        if must_be_read && !rows.wait_until_read().await {
+        if waits_for_reader && !row_sender.wait_until_read().await {
             return Ok(StreamEnd::Dropped);
         }
         Ok(StreamEnd::Complete)
@@ -263,7 +266,7 @@ async fn send_all<C: Connection>(
         Some(deadline) => timeout(deadline.saturating_add(DEADLINE_GRACE), sending).await,
     };
     match outcome {
-        // The next call reads the remaining rows.
+        // The next call discards the rows that are still unread.
         Ok(Ok(StreamEnd::Dropped)) => Ok(StreamEnd::Dropped),
         Ok(outcome) => call.record_outcome_for_caller(outcome, query_error),
         Err(_) => Err(call.close_at_deadline()),

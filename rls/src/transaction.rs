@@ -1,4 +1,5 @@
-//! A transaction of an identity, in two forms: verified for callers, and unchecked for a library's own statements.
+//! A transaction of an identity, in two forms: [`Transaction`] for callers, which verifies the identity after raw SQL,
+//! and [`UncheckedTransaction`] for a library's own statements, which does not.
 
 mod closures;
 
@@ -44,14 +45,14 @@ pub struct Transaction {
 #[derive(Debug)]
 pub struct UncheckedTransaction {
     shared: SharedTransaction,
-    frame: u64,
+    frame_id: u64,
     rolls_back_on_drop: bool,
     pools: Pools,
 }
 
 impl UncheckedTransaction {
-    pub(crate) fn new(shared: SharedTransaction, frame: u64, pools: Pools) -> Self {
-        Self { shared, frame, rolls_back_on_drop: true, pools }
+    pub(crate) fn new(shared: SharedTransaction, frame_id: u64, pools: Pools) -> Self {
+        Self { shared, frame_id, rolls_back_on_drop: true, pools }
     }
 
     /// Returns the identity.
@@ -68,7 +69,7 @@ impl UncheckedTransaction {
     /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
         // The transaction ends whatever the outcome, because the handle is consumed.
-        let outcome = self.shared.commit(self.frame).await;
+        let outcome = self.shared.commit(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
     }
@@ -80,18 +81,18 @@ impl UncheckedTransaction {
     /// [`Error::TransactionOver`](crate::Error::TransactionOver) if an outer transaction has ended,
     /// [`Error::EndedByStatement`](crate::Error::EndedByStatement) if a statement ended the transaction.
     pub async fn rollback(mut self) -> Result<(), DbErr> {
-        let outcome = self.shared.rollback(self.frame).await;
+        let outcome = self.shared.rollback(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
     }
 
-    /// Runs the statement, and returns all rows as the driver's type.
+    /// Runs the statement, and returns all rows as the driver's row type.
     ///
     /// # Errors
     ///
     /// Those of [`ConnectionTrait::query_all`].
     pub async fn fetch_all(&self, statement: Statement) -> Result<Vec<PgRow>, DbErr> {
-        self.shared.fetch_all(self.frame, statement, Verification::Skipped).await
+        self.shared.fetch_all(self.frame_id, statement, Verification::Skipped).await
     }
 
     /// Returns whether [`execute_as_role`](Self::execute_as_role) can assume that role. It cannot if the role has a
@@ -114,23 +115,23 @@ impl UncheckedTransaction {
             let reason = format!("the role {role} has a separate pool and must be used through it");
             return Err(crate::Error::Misconfigured { reason }.into());
         }
-        let set = [&*role, self.identity().role()]
+        let set_roles = [&*role, self.identity().role()]
             .map(|role| Statement::from_string(DbBackend::Postgres, set_role_statement(role)));
-        self.shared.execute_as_role(self.frame, set, statement).await
+        self.shared.execute_as_role(self.frame_id, set_roles, statement).await
     }
 
     /// Records that an operation of several statements did not complete. The transaction can only be rolled back.
     pub fn mark_failed(&self) {
-        self.shared.mark_failed(self.frame);
+        self.shared.mark_failed(self.frame_id);
     }
 
-    /// Returns the same transaction for one operation of several statements, with a separate count of writes. Dropping
-    /// it does not end the transaction.
+    /// Returns another handle of the same transaction, for one operation of several statements. It counts its own
+    /// writes ([`may_have_written`](Self::may_have_written)). Dropping it does not end the transaction.
     #[must_use]
     pub fn for_operation(&self) -> Self {
         Self {
             shared: self.shared.with_separate_write_count(),
-            frame: self.frame,
+            frame_id: self.frame_id,
             rolls_back_on_drop: false,
             pools: self.pools.clone(),
         }
@@ -150,15 +151,15 @@ impl UncheckedTransaction {
     }
 
     async fn begin_nested(&self, options: &TransactionOptions) -> Result<Self, DbErr> {
-        let frame = self.shared.begin_nested(self.frame, &modes_sql(options)).await?;
-        Ok(Self::new(self.shared.clone(), frame, self.pools.clone()))
+        let frame_id = self.shared.begin_nested(self.frame_id, &modes_sql(options)).await?;
+        Ok(Self::new(self.shared.clone(), frame_id, self.pools.clone()))
     }
 }
 
 impl Drop for UncheckedTransaction {
     fn drop(&mut self) {
         if self.rolls_back_on_drop {
-            self.shared.abandon(self.frame);
+            self.shared.abandon(self.frame_id);
         }
     }
 }
@@ -177,15 +178,15 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, statement, Verification::Skipped).await
+        self.shared.execute(self.frame_id, statement, Verification::Skipped).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.shared.execute(self.frame, unprepared(sql), Verification::Skipped).await
+        self.shared.execute(self.frame_id, unprepared(sql), Verification::Skipped).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.shared.fetch_optional(self.frame, statement, Verification::Skipped).await?.map(Into::into))
+        Ok(self.shared.fetch_optional(self.frame_id, statement, Verification::Skipped).await?.map(Into::into))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
@@ -193,8 +194,8 @@ impl ConnectionTrait for UncheckedTransaction {
     }
 }
 
-/// Returns one statement without values, to be sent with the extended query protocol, which accepts only one statement.
-/// It is not cached, because its text is unlikely to recur.
+/// Returns raw SQL as one statement without values, to be sent with the extended query protocol, which accepts only one
+/// statement. The driver does not cache it, because its text is unlikely to recur.
 fn unprepared(sql: &str) -> StatementToRun {
     StatementToRun { statement: Statement::from_string(DbBackend::Postgres, sql), is_cached: false }
 }
@@ -228,8 +229,9 @@ impl Transaction {
 
     /// Streams rows, and ends the transaction after the last one.
     pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
-        let rows = self.stream_rows(statement, Verification::Deferred, true).await;
-        // The stream's task ends the transaction.
+        let commits_at_end = true;
+        let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
+        // The task of the stream, if there is one, ends the transaction.
         self.unchecked.rolls_back_on_drop = rows.is_err();
         rows
     }
@@ -241,9 +243,9 @@ impl Transaction {
         verification: Verification,
         commits_at_end: bool,
     ) -> Result<RowStream<'static>, DbErr> {
-        let UncheckedTransaction { shared, frame, .. } = &self.unchecked;
+        let UncheckedTransaction { shared, frame_id, .. } = &self.unchecked;
         let rows =
-            self.map_error(statements::stream_rows(shared, *frame, statement, verification, commits_at_end).await)?;
+            self.map_error(statements::stream_rows(shared, *frame_id, statement, verification, commits_at_end).await)?;
         let (identity, map_error) = (self.identity().clone(), self.map_error);
         Ok(Box::pin(rows.map_ok(Into::into).map_err(move |error| map_error(&identity, error))))
     }
@@ -252,8 +254,8 @@ impl Transaction {
         outcome.map_err(|error| (self.map_error)(self.identity(), error))
     }
 
-    /// Returns when to verify the identity after a statement that SeaORM built. If the statement calls no functions, it
-    /// cannot have changed the database session, so nothing is verified.
+    /// Returns when to verify the identity after a statement that SeaORM built: not at all if the statement's text
+    /// shows that it cannot change the database session.
     fn verification_after(&self, statement: &Statement) -> Verification {
         if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
@@ -263,7 +265,7 @@ impl Transaction {
         statement: impl Into<StatementToRun>,
         verification: Verification,
     ) -> Result<ExecResult, DbErr> {
-        self.map_error(self.unchecked.shared.execute(self.unchecked.frame, statement, verification).await)
+        self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
     }
 
     async fn query_one_verified(
@@ -271,7 +273,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Option<QueryResult>, DbErr> {
-        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame, statement, verification).await;
+        let row = self.unchecked.shared.fetch_optional(self.unchecked.frame_id, statement, verification).await;
         Ok(self.map_error(row)?.map(Into::into))
     }
 
@@ -280,7 +282,7 @@ impl Transaction {
         statement: Statement,
         verification: Verification,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame, statement, verification).await;
+        let rows = self.unchecked.shared.fetch_all(self.unchecked.frame_id, statement, verification).await;
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
@@ -352,7 +354,8 @@ impl StreamTrait for Transaction {
         Box::pin(async move {
             let verification =
                 if cannot_change_session(&statement.sql) { Verification::Skipped } else { Verification::Deferred };
-            self.stream_rows(statement, verification, false).await
+            let commits_at_end = false;
+            self.stream_rows(statement, verification, commits_at_end).await
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The server that a transaction runs on, if there are replicas, and the record of the log position that the answer to
-//! its commit contains.
+//! With replicas: the server that a transaction runs on, and the log position that is recorded when the transaction
+//! commits.
 
 use std::sync::{
     Arc,
@@ -12,13 +12,13 @@ use crate::{
     wire::ServerPosition,
 };
 
-/// What is known of a server's write-ahead log.
+/// What is known of one server's write-ahead log.
 #[derive(Debug)]
 pub(crate) struct WalState {
     positions: Arc<Positions>,
-    /// The newest timeline of any primary so far.
+    /// The newest timeline that any primary has had so far.
     newest_timeline: Arc<AtomicU32>,
-    /// The timeline that the server is on.
+    /// The timeline that the server was on when it was last checked.
     pub(crate) timeline: AtomicU32,
 }
 
@@ -32,7 +32,7 @@ impl WalState {
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionServer {
     wal: Arc<WalState>,
-    /// The transaction began on a standby, so nothing can be written in it, even after that standby is promoted.
+    /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
     /// The server's timeline when the transaction began.
     pub(crate) timeline: u32,
@@ -44,8 +44,8 @@ impl TransactionServer {
         Self { wal, is_standby: false, timeline }
     }
 
-    /// Records what the server answered to BEGIN. A standby does not report its timeline there, so the one that the
-    /// monitor found remains.
+    /// Records what the server reported in its answer to BEGIN. A standby does not report its timeline there, so the
+    /// timeline that the monitor has found remains.
     pub(crate) fn record_begin(&mut self, position: ServerPosition) {
         self.is_standby = position.is_standby;
         if !position.is_standby {
@@ -53,32 +53,34 @@ impl TransactionServer {
         }
     }
 
-    /// Returns a record of a commit that is about to be sent.
+    /// Returns the record of a commit that is about to be sent.
     pub(crate) fn track_commit(&self, identity: &Identity) -> CommitInProgress {
         let lost_answers_before = self.wal.positions.lost_answers();
         CommitInProgress {
             wal: self.wal.clone(),
             identity: identity.clone(),
             lost_answers_before,
-            is_answered: self.is_standby,
+            // On a standby the outcome of a commit does not matter, because nothing was written.
+            is_settled: self.is_standby,
         }
     }
 }
 
-/// A commit in progress. If this is dropped before the server has answered, it records that the outcome of the commit
-/// is unknown, so that the identity reads only on the primary.
+/// A commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it, the outcome
+/// is recorded as unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
     /// How many answers to commits were lost before this commit was sent.
     lost_answers_before: u64,
-    is_answered: bool,
+    /// Whether the drop has nothing to record.
+    is_settled: bool,
 }
 
 impl CommitInProgress {
     /// Records the log position of what the identity wrote or read. The position of a read on a replica is recorded
     /// too, because the next replica must not show an older state.
-    pub(crate) fn record_outcome(mut self, is_committed: bool, position: Option<ServerPosition>, is_unknown: bool) {
+    pub(crate) fn record_outcome(mut self, is_committed: bool, position: Option<ServerPosition>, is_unanswered: bool) {
         let WalState { positions, newest_timeline, timeline } = &*self.wal;
         match position {
             Some(position) if is_committed && position.is_standby => {
@@ -90,17 +92,17 @@ impl CommitInProgress {
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
-            // It is committed at an unknown log position, or its outcome is unknown. Dropping `self` records that.
-            _ if is_committed || is_unknown => return,
+            // It is committed at an unknown log position, or its outcome is unknown. The drop of `self` records that.
+            _ if is_committed || is_unanswered => return,
             _ => {}
         }
-        self.is_answered = true;
+        self.is_settled = true;
     }
 }
 
 impl Drop for CommitInProgress {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.is_settled {
             self.wal.positions.record_unknown_commit(&self.identity);
         }
     }

@@ -1,8 +1,8 @@
 //! Transactions for a library's own statements.
 //!
-//! A library with operations of its own need not verify the identity after each of its statements: it knows that none
-//! of them changes the database session or the identity. These traits give it a transaction without verification. They
-//! are traits, not methods of the types, so that a user of such a library does not call them by accident.
+//! In the transactions of this module, the identity is not verified after each statement. They are for a library with
+//! operations of its own, which knows that none of its statements changes the database session or the identity. The
+//! methods are in traits, so that a user of such a library does not call them by accident.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ pub trait Unchecked {
     /// Returns the identity.
     fn identity(&self) -> &Identity;
 
-    /// Returns the same database as another identity, for what a library does on its own behalf.
+    /// Returns a connection to the same database for another identity, for what a library does on its own behalf.
     fn with_identity(&self, identity: Identity) -> IdentityConnection;
 
     /// Returns the value that was given to [`Database::with_context`](crate::Database::with_context); `None` if there
-    /// is none, or it is of another type than `T`.
+    /// is none, or its type is not `T`.
     fn context<T: Any + Send + Sync>(&self) -> Option<Arc<T>>;
 
     /// Begins a transaction whose statements are not verified, with a deadline for each of them.
@@ -84,7 +84,7 @@ impl Unchecked for IdentityConnection {
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
-        crate::wire::execute_as_login(
+        crate::released_connection::execute_as_login(
             database.pools.for_role(self.identity().role()).primary(),
             database.prepared_statements,
             sql,

@@ -1,5 +1,5 @@
-//! What is recorded without access to the connection: handles that were dropped, and calls that wait for the
-//! connection.
+//! The part of a transaction's state that is outside the lock of its connection: handles that were dropped, and calls
+//! that wait for the connection.
 
 use std::sync::PoisonError;
 
@@ -7,10 +7,11 @@ use tokio::sync::Notify;
 
 use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
-/// What can be recorded while another call holds the connection. A handle that is being dropped cannot wait for that
-/// call.
+/// What can be recorded while another call holds the connection, because a handle that is being dropped cannot wait for
+/// that call.
 #[derive(Debug, Default)]
 pub(crate) struct UnlockedState {
+    /// What was dropped since the last call, each with the id of its frame.
     dropped: StdMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
     waiter_count: AtomicUsize,
@@ -44,8 +45,8 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl UnlockedState {
-    pub(crate) fn record_drop(&self, frame: u64, dropped: Dropped) {
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame, dropped));
+    pub(crate) fn record_drop(&self, frame_id: u64, dropped: Dropped) {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, dropped));
     }
 
     /// Returns whether a call waits for the connection.
@@ -53,7 +54,7 @@ impl UnlockedState {
         self.waiter_count.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until another call waits for the connection.
+    /// Returns when another call waits for the connection.
     pub(crate) async fn wait_for_waiter(&self) {
         loop {
             let waiter_added = self.waiter_added.notified();
@@ -64,6 +65,7 @@ impl UnlockedState {
         }
     }
 
+    /// Returns what was dropped since the last call, and forgets it.
     pub(crate) fn take_drops(&self) -> Vec<(u64, Dropped)> {
         std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
     }

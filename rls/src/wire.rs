@@ -1,5 +1,4 @@
-//! Sends statements, one or several per message, and cleans the database session of a connection before it returns to
-//! the pool.
+//! Sends statements, one or several per message, over the connection of a transaction.
 
 use std::{
     fmt::Write,
@@ -19,12 +18,9 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
-use crate::{
-    Error, error::breaks_connection, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn,
-    runtime::timeout,
-};
+use crate::{Error, error::breaks_connection, pool::PooledConnection, pooler::ServerProcess, position::parse_lsn};
 
-/// The connection of a transaction. It is a trait so that tests can use a model of a server.
+/// The connection of a transaction. It is a trait, so that tests can use a model of a server instead of a real one.
 pub(crate) trait Connection: Send + Sized + 'static {
     /// Sends several statements in one message, with the simple query protocol. If one fails, `answer` describes those
     /// that completed before it.
@@ -43,16 +39,18 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
-    /// Waits for the responses to everything that was sent. Returns the last error of the server, if there was one.
+    /// Waits for the responses to everything that was sent. Returns the server's last error, if there is one. Fails if
+    /// the connection is broken.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
-    /// Returns how many prepared statements the driver believes to have in the database session.
+    /// Returns how many prepared statements the database session has according to the driver.
     fn prepared_statement_count(&self) -> Option<i64>;
 
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Returns the server process of the connection's last transaction, if that is tracked.
+    /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as in a pool that
+    /// the application already had.
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Returns the connection to its pool.
@@ -110,19 +108,20 @@ impl Connection for PooledConnection {
     }
 }
 
-/// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After that,
+/// Timeout for rolling back a transaction, and for cleaning the database session of a released connection. After it,
 /// the connection is closed, and the server rolls back.
 pub(crate) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of values of one statement. The protocol has a 16-bit count.
 const MAX_VALUES: usize = u16::MAX as usize;
 
-/// Undoes what a statement may have changed in a database session. `RESET ALL` resets neither the role nor the session
-/// authorization. `DISCARD ALL` would reset everything, but it cannot share a message with other statements, and it
-/// would deallocate the driver's prepared statements. So prepared statements are counted instead: PREPARE can add some
-/// (`from_sql`), DEALLOCATE can remove some, but nothing can replace one of the driver's.
+/// Undoes what a statement may have changed in a database session, except for prepared statements. `RESET ALL` resets
+/// neither the role nor the session authorization. `DISCARD ALL` would reset everything, but it cannot share a message
+/// with other statements, and it would deallocate the driver's prepared statements.
 const CLEAN_SESSION: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
+/// Counts the prepared statements of the driver, and those of PREPARE (`from_sql`). The counts show whether a statement
+/// has changed them: PREPARE can add some and DEALLOCATE can remove some, but nothing can replace one of the driver's.
 const COUNT_PREPARED_STATEMENTS: &str = "SELECT count(*) FILTER (WHERE NOT from_sql)::integer, \
      count(*) FILTER (WHERE from_sql)::integer FROM pg_catalog.pg_prepared_statements";
 
@@ -138,14 +137,16 @@ pub(crate) enum PreparedStatements {
 }
 
 impl PreparedStatements {
-    pub(crate) fn begin_sql(self) -> &'static str {
+    /// Returns the SQL that follows BEGIN in the message that begins a transaction.
+    pub(crate) fn sql_after_begin(self) -> &'static str {
         match self {
             Self::Cached => "",
             Self::Deallocated => "DEALLOCATE ALL; ",
         }
     }
 
-    pub(crate) fn clean_sql(self) -> String {
+    /// Returns the SQL that cleans the database session. [`has_only_driver_statements`] checks the answer.
+    pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
             Self::Deallocated => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
@@ -153,19 +154,20 @@ impl PreparedStatements {
     }
 }
 
-/// The result of a message of several statements, up to the first error.
+/// What the server answered to a message of several statements, up to the first error.
 #[derive(Default)]
 pub(crate) struct Answer {
     /// How many statements completed.
     pub(crate) completed: usize,
-    /// The last row.
+    /// The last row of any of the statements.
     pub(crate) row: Option<TextRow>,
-    /// The server's log position, from the third statement, which in the message of a commit follows the COMMIT.
+    /// The third statement's row, read as the server's log position. It has a meaning only in the message of a commit,
+    /// where a check and the COMMIT precede that statement.
     pub(crate) position: Option<ServerPosition>,
 }
 
-/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here, so
-/// it is 0.
+/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here; its
+/// timeline is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
@@ -173,13 +175,14 @@ pub(crate) struct ServerPosition {
     pub(crate) timeline: u32,
 }
 
-/// The columns of a [`ServerPosition`]: the log position, and on a primary the name of the log file, which begins with
-/// the timeline. Any role may call these functions. The server parses these columns in each message, so they have no
-/// casts: with casts, they would take three times as long.
-pub(crate) const SERVER_POSITION: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, \
+/// The SQL of a [`ServerPosition`]: a column with the log position, and one with the name of the log file, which begins
+/// with the timeline, on a primary. Any role may call these functions. The columns have no casts, because the server
+/// parses them in each message, which would take three times as long with casts.
+pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+     ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
-/// The number of columns in [`SERVER_POSITION`].
-pub(crate) const SERVER_POSITION_COLUMNS: usize = 2;
+/// The number of columns in [`SERVER_POSITION_SQL`].
+pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
 
 impl ServerPosition {
     /// Reads the columns of a row in text format, starting at `first`.
@@ -205,7 +208,8 @@ pub(crate) async fn simple_query(
             Either::Left(_) => answer.completed += 1,
             Either::Right(row) => {
                 let row = TextRow::from_row(&row);
-                if answer.completed == 2 {
+                let is_from_third_statement = answer.completed == 2;
+                if is_from_third_statement {
                     answer.position = ServerPosition::read(&row, 0);
                 }
                 answer.row = Some(row);
@@ -233,18 +237,18 @@ pub(crate) struct TextRow(pub(crate) Vec<Option<String>>);
 
 impl TextRow {
     fn from_row(row: &PgRow) -> Self {
-        let text = |column| row.try_get_raw(column).ok()?.as_str().ok().map(str::to_owned);
-        Self((0..row.len()).map(text).collect())
+        let column_text = |column| row.try_get_raw(column).ok()?.as_str().ok().map(str::to_owned);
+        Self((0..row.len()).map(column_text).collect())
     }
 
-    /// Returns an integer column.
+    /// Returns the value of an integer column.
     pub(crate) fn number(&self, column: usize) -> Option<i64> {
         self.0.get(column)?.as_ref()?.parse().ok()
     }
 }
 
 /// Returns whether the database session has exactly the driver's prepared statements, according to the answer to
-/// [`PreparedStatements::clean_sql`].
+/// [`PreparedStatements::clean_session_sql`].
 pub(crate) fn has_only_driver_statements(
     connection: &impl Connection,
     answer: &Answer,
@@ -264,9 +268,9 @@ pub(crate) type PgQuery = Query<'static, Postgres, SqlxValues>;
 
 /// Converts the statement to the driver's type. `is_cached` is false if the text of the statement is unlikely to recur.
 ///
-/// The driver finds a prepared statement by its text alone, whatever the types of its values. If a connection had
-/// prepared a statement for an integer, and the next value were a text of eight bytes, the server would take those
-/// bytes for an integer. So the text ends with a comment that depends on the types.
+/// The driver finds a prepared statement by its text alone, whatever the types of the values. If a connection had
+/// prepared a statement for an integer, and the next value were a text of eight bytes, the server would read those
+/// bytes as an integer. So a comment that depends on the types is appended to the text.
 pub(crate) fn driver_query(statement: Statement, is_cached: bool) -> PgQuery {
     let Statement { mut sql, values, .. } = statement;
     let values = values.unwrap_or_else(|| Values(Vec::new()));
@@ -282,15 +286,15 @@ fn hash_of_types(values: &Values) -> u64 {
     let mut hasher = DefaultHasher::new();
     for value in &values.0 {
         std::mem::discriminant(value).hash(&mut hasher);
-        if let Value::Array(items, _) = value {
-            items.hash(&mut hasher);
+        if let Value::Array(item_type, _) = value {
+            item_type.hash(&mut hasher);
         }
     }
     hasher.finish()
 }
 
-/// Checks the number of values. The driver checks the maximum only after it has sent part of the statement, and
-/// PostgreSQL accepts surplus values.
+/// Refuses more values than the protocol allows, and more values than the statement has parameters. The driver checks
+/// the maximum only after it has sent part of the statement, and PostgreSQL accepts surplus values.
 pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
@@ -306,11 +310,11 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
 /// Returns the highest number of a parameter (`$1`) in the text. What looks like a parameter in a string or a name
 /// counts too, so the number may be too high, but never too low.
 fn highest_parameter(sql: &str) -> usize {
-    let number = |rest: &str| {
+    let leading_number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().unwrap_or_default()
     };
-    sql.split('$').skip(1).map(number).max().unwrap_or_default()
+    sql.split('$').skip(1).map(leading_number).max().unwrap_or_default()
 }
 
 pub(crate) fn exec_error(error: sqlx::Error) -> DbErr {
@@ -319,81 +323,4 @@ pub(crate) fn exec_error(error: sqlx::Error) -> DbErr {
 
 pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
-}
-
-/// A connection that is no longer in use. It returns to its pool once it is idle and clean. If that fails, if there is
-/// no runtime, or if the runtime shuts down first, the connection is closed.
-pub(crate) struct ReleasedConnection<C: Connection> {
-    pub(crate) connection: Option<C>,
-    pub(crate) ending: Ending,
-    /// How to clean the database session, if that is necessary.
-    pub(crate) cleaning: Option<PreparedStatements>,
-}
-
-/// How the transaction of a released connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// No transaction is open.
-    Done,
-    /// COMMIT or ROLLBACK was sent and is unanswered.
-    Sent,
-    /// A transaction is open that has only read, and is to be committed.
-    Commit,
-    /// A transaction may be open, and is to be rolled back.
-    Rollback,
-}
-
-impl<C: Connection> ReleasedConnection<C> {
-    pub(crate) async fn return_to_pool(mut self) {
-        let Some(connection) = &mut self.connection else { return };
-        let (ending, cleaning) = (self.ending, self.cleaning);
-        let end = async {
-            let server_error = connection.drain().await?;
-            if ending == Ending::Sent && server_error.is_some() {
-                // The error may be that of an earlier statement, so it is unknown whether the transaction is open.
-                return Ok(false);
-            }
-            let mut answer = Answer::default();
-            let sql = match ending {
-                Ending::Commit => Some("COMMIT"),
-                Ending::Rollback => Some("ROLLBACK"),
-                Ending::Done | Ending::Sent => None,
-            };
-            if let Some(sql) = sql {
-                connection.simple_query(sql.to_owned(), &mut answer).await?;
-            }
-            let Some(prepared_statements) = cleaning else { return Ok::<_, sqlx::Error>(true) };
-            connection.simple_query(prepared_statements.clean_sql(), &mut answer).await?;
-            Ok(has_only_driver_statements(connection, &answer, prepared_statements))
-        };
-        if matches!(timeout(ROLLBACK_TIMEOUT, end).await, Ok(Ok(true)))
-            && let Some(connection) = self.connection.take()
-        {
-            connection.release();
-        }
-    }
-}
-
-impl<C: Connection> Drop for ReleasedConnection<C> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.discard();
-        }
-    }
-}
-
-/// Runs a statement that cannot run in a transaction, as the pool's login, and cleans the database session afterwards.
-pub(crate) async fn execute_as_login(
-    pool: &crate::pool::Pool,
-    prepared_statements: PreparedStatements,
-    sql: String,
-) -> Result<(), DbErr> {
-    let connection = Some(pool.acquire().await?);
-    // If this is dropped before it completes, the connection is closed.
-    let mut released = ReleasedConnection { connection, ending: Ending::Done, cleaning: Some(prepared_statements) };
-    if let Some(connection) = &mut released.connection {
-        connection.simple_query(sql, &mut Answer::default()).await.map_err(exec_error)?;
-    }
-    released.return_to_pool().await;
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a caller learns when a pooler answers in PostgreSQL's place, or when nothing answers.
+//! What a caller learns when a pooler answers in PostgreSQL's place, when nothing answers, or when a call is dropped.
 
 #![allow(missing_docs)]
 
@@ -39,6 +39,7 @@ async fn connect(url: &str) -> IdentityConnection {
     as_owner(&Database::connect(url, &options).await.unwrap())
 }
 
+/// The identity of the database's owner, which may do everything.
 fn as_owner(pool: &Database) -> IdentityConnection {
     pool.as_identity(Identity::new("postgres"))
 }
@@ -48,24 +49,24 @@ fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
 }
 
 async fn count_notes(database: &testdb::Database) -> i64 {
-    let sql = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
-    let row = database.connect(1).await.unwrap().query_one_raw(sql).await.unwrap().unwrap();
+    let count = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM notes");
+    let row = database.connect(1).await.unwrap().query_one_raw(count).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
 
-/// What an armed [`Pooler`] does with the next message that contains its word.
+/// What an armed [`Pooler`] does when a message contains its word.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The server gets the message, but instead of the server's answer the client gets an error with this SQLSTATE.
-    Answer(&'static str),
+    Error(&'static str),
     /// The message is dropped, and so is everything that the client sends after it.
     Silence,
     /// The server gets the message, and then both connections are closed without an answer.
     Cut,
 }
 
-/// A pooler between client and server. Once armed, it fails at the next message that contains a word, and is then no
-/// longer armed.
+/// A pooler between client and server. Once armed, it causes its fault at the next message that contains its word.
+/// After that, it is no longer armed.
 struct Pooler {
     url: String,
     is_armed: Arc<AtomicBool>,
@@ -74,8 +75,8 @@ struct Pooler {
 impl Pooler {
     async fn start(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (login, rest) = database.url().rsplit_once('@').unwrap();
-        let (server, name) = rest.split_once('/').unwrap();
+        let (login, address) = database.url().rsplit_once('@').unwrap();
+        let (server, name) = address.split_once('/').unwrap();
         let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
         let (server, is_armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
         let armed = is_armed.clone();
@@ -125,7 +126,7 @@ async fn forward_to_client(
     while let Ok(length @ 1..) = from.read(&mut message).await {
         if *fault_receiver.borrow_and_update() {
             match fault {
-                Fault::Answer(sqlstate) => to.write_all(&error_response(sqlstate)).await.unwrap(),
+                Fault::Error(sqlstate) => to.write_all(&error_response(sqlstate)).await.unwrap(),
                 Fault::Silence | Fault::Cut => return,
             }
             return std::future::pending().await;
@@ -136,10 +137,11 @@ async fn forward_to_client(
     }
 }
 
-/// Returns an ErrorResponse as a pooler sends it, without the source routine that PostgreSQL would name, and a
-/// ReadyForQuery.
+/// Returns an ErrorResponse and a ReadyForQuery as a pooler sends them. PostgreSQL's ErrorResponse would also name the
+/// routine that raised the error.
 fn error_response(sqlstate: &str) -> Vec<u8> {
     let fields = format!("SERROR\0VERROR\0C{sqlstate}\0Mserver connection closed\0\0");
+    // Each message is its type, its length and its content.
     let mut response = vec![b'E'];
     response.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
     response.extend(fields.as_bytes());
@@ -148,43 +150,47 @@ fn error_response(sqlstate: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_poolers_answer_to_a_commit_leaves_its_outcome_unknown() {
+async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unknown() {
     for sqlstate in ["08006", "08P01", "57P01", "58000", "XX000"] {
         let database = create_database().await;
-        let pooler = Pooler::start(&database, "COMMIT", Fault::Answer(sqlstate)).await;
-        let me = connect(&pooler.url).await;
-        let tx = me.begin().await.unwrap();
+        let pooler = Pooler::start(&database, "COMMIT", Fault::Error(sqlstate)).await;
+        let owner = connect(&pooler.url).await;
+        let tx = owner.begin().await.unwrap();
         tx.execute_unprepared(INSERT).await.unwrap();
         pooler.arm();
         assert_eq!(outcome_code(tx.commit().await), "commit_unknown", "{sqlstate}");
         assert_eq!(count_notes(&database).await, 1, "{sqlstate}: the server had the commit");
         // A single statement is not sent a second time either.
         pooler.arm();
-        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
+        assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
         assert_eq!(count_notes(&database).await, 2, "{sqlstate}");
-        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done", "{sqlstate}: the connection is replaced");
+        assert_eq!(
+            outcome_code(owner.execute_unprepared(INSERT).await),
+            "done",
+            "{sqlstate}: the connection is replaced"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
-    for fault in [Fault::Silence, Fault::Cut, Fault::Answer("08006"), Fault::Answer("58000")] {
+    for fault in [Fault::Silence, Fault::Cut, Fault::Error("08006"), Fault::Error("58000")] {
         for commit in ["COMMIT", "/* now */ end"] {
             let database = create_database().await;
             let word = commit.rsplit(' ').next().unwrap();
             let pooler = Pooler::start(&database, word, fault).await;
-            let me = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
-            let tx = me.begin().await.unwrap();
+            let owner = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
+            let tx = owner.begin().await.unwrap();
             tx.execute_unprepared(INSERT).await.unwrap();
             pooler.arm();
             assert_eq!(outcome_code(tx.execute_unprepared(commit).await), "commit_unknown", "{fault:?} {commit}");
             drop(tx);
             assert_eq!(
-                outcome_code(me.execute_unprepared(INSERT).await),
+                outcome_code(owner.execute_unprepared(INSERT).await),
                 "done",
                 "{fault:?}: the connection is replaced"
             );
-            let tx = me.begin().await.unwrap();
+            let tx = owner.begin().await.unwrap();
             pooler.arm();
             let streamed = async {
                 let rows = tx.stream_raw(Statement::from_string(DbBackend::Postgres, commit)).await?;
@@ -196,16 +202,16 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_poolers_answer_to_a_statement_is_a_lost_connection_and_the_statement_is_retried() {
+async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connection_and_retried() {
     let database = create_database().await;
-    let pooler = Pooler::start(&database, "hello", Fault::Answer("08006")).await;
-    let me = connect(&pooler.url).await;
-    let tx = me.begin().await.unwrap();
+    let pooler = Pooler::start(&database, "hello", Fault::Error("08006")).await;
+    let owner = connect(&pooler.url).await;
+    let tx = owner.begin().await.unwrap();
     pooler.arm();
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "connection_lost");
     drop(tx);
     pooler.arm();
-    assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "done");
     assert_eq!(count_notes(&database).await, 1);
 }
 
@@ -214,14 +220,14 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
     for (fault, expected) in [
         (Fault::Silence, "deadline_exceeded"),
         (Fault::Cut, "connection_lost"),
-        (Fault::Answer("08006"), "connection_lost"),
-        (Fault::Answer("58000"), "connection_lost"),
+        (Fault::Error("08006"), "connection_lost"),
+        (Fault::Error("58000"), "connection_lost"),
     ] {
         let database = create_database().await;
         let pooler = Pooler::start(&database, "COMMIT", fault).await;
-        let me = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
+        let owner = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
         for (mode, expected) in [(Some(AccessMode::ReadOnly), expected), (None, "commit_unknown")] {
-            let tx = me.begin_with_config(None, mode).await.unwrap();
+            let tx = owner.begin_with_config(None, mode).await.unwrap();
             tx.execute_unprepared("SELECT text FROM notes").await.unwrap();
             pooler.arm();
             assert_eq!(outcome_code(tx.commit().await), expected, "{fault:?} {mode:?}");
@@ -230,13 +236,13 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_lost_to_another_server_is_not_reported_as_lost() {
+async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_connection() {
     let database = create_database().await;
-    let me = connect(database.url()).await;
-    // The SQLSTATEs with which `dblink` and foreign tables report it.
+    let owner = connect(database.url()).await;
+    // The SQLSTATEs with which `dblink` and foreign tables report that the other server cannot be reached.
     for sqlstate in ["08000", "08001", "08006"] {
         let raise = format!("DO $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$");
-        let error = me.execute_unprepared(&raise).await.unwrap_err();
+        let error = owner.execute_unprepared(&raise).await.unwrap_err();
         assert!(error.to_string().contains("my own"), "{sqlstate}: {error}");
         assert_eq!(Error::from(error).code(), "database", "{sqlstate}");
         // The same error, raised at the commit by a deferred trigger, refuses the commit.
@@ -248,17 +254,17 @@ async fn a_connection_that_the_server_lost_to_another_server_is_not_reported_as_
         );
         let admin = database.connect(1).await.unwrap();
         admin.execute_unprepared(&deferred).await.unwrap();
-        let tx = me.begin().await.unwrap();
+        let tx = owner.begin().await.unwrap();
         tx.execute_unprepared(INSERT).await.unwrap();
         assert_eq!(outcome_code(tx.commit().await), "database", "{sqlstate}");
-        assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "database", "{sqlstate}");
+        assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "database", "{sqlstate}");
         admin.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
         assert_eq!(count_notes(&database).await, 0, "{sqlstate}");
     }
 }
 
 #[tokio::test]
-async fn a_pool_of_the_application_gets_the_default_deadline() {
+async fn a_handle_over_the_applications_pool_has_the_default_deadline() {
     let database = create_database().await;
     let pool = Database::from_connection(database.connect(1).await.unwrap());
     assert_eq!(as_owner(&pool).deadline(), Options::default().deadline);
@@ -277,35 +283,38 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
 }
 
 #[test]
-fn transactions_of_an_applications_pool_may_be_dropped_outside_its_runtime() {
+fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let database = runtime.block_on(create_database());
     let mut options = ConnectOptions::new(database.url());
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
-    let me = as_owner(&Database::from_connection(db));
+    let owner = as_owner(&Database::from_connection(db));
     // `nested` is the last handle that holds the connection, which is idle after the rollback.
     let nested = runtime.block_on(async {
-        let tx = me.begin().await.unwrap();
+        let tx = owner.begin().await.unwrap();
         let nested = tx.begin().await.unwrap();
         tx.rollback().await.unwrap();
         nested
     });
     drop(nested);
-    let tx = runtime.block_on(me.begin()).unwrap();
+    let tx = runtime.block_on(owner.begin()).unwrap();
     drop(tx);
     runtime.block_on(async {
-        me.execute_unprepared(INSERT).await.unwrap();
+        owner.execute_unprepared(INSERT).await.unwrap();
         assert_eq!(count_notes(&database).await, 1);
     });
 }
 
-/// Forwards connections to the server. Once N is sent to the channel, it silently drops what is sent on the first N
-/// connections, and does not close them.
+/// The number of connections that the tests of the firewall open.
+const CONNECTIONS: usize = 8;
+
+/// Starts a firewall that forwards connections to the server. Once a number N is sent to the channel, the firewall
+/// silently drops what is sent on the first N connections, and does not close them.
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (login, rest) = database.url().rsplit_once('@').unwrap();
-    let (server, name) = rest.split_once('/').unwrap();
+    let (login, address) = database.url().rsplit_once('@').unwrap();
+    let (server, name) = address.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
     let (server, (drop_first, dropped_count)) = (server.to_owned(), watch::channel(0));
     tokio::spawn(async move {
@@ -327,46 +336,46 @@ async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<u
 }
 
 #[tokio::test]
-async fn when_a_firewall_dropped_all_idle_connections_only_one_is_waited_for() {
-    const CONNECTIONS: usize = 8;
+async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_them() {
     let database = create_database().await;
     let (url, drop_first) = start_firewall(&database).await;
     let mut options = Options::default();
     options.max_connections = u32::try_from(CONNECTIONS).unwrap();
     let pool = Database::connect(&url, &options).await.unwrap();
-    let me = as_owner(&pool);
+    let owner = as_owner(&pool);
     let mut transactions = Vec::new();
     for _ in 0..CONNECTIONS {
-        transactions.push(me.begin().await.unwrap());
+        transactions.push(owner.begin().await.unwrap());
     }
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
     assert_eq!(pool.pool_status("postgres").idle, CONNECTIONS);
-    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for eight pings, one second
-    // each, would take longer than a caller waits (5 seconds).
+    // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
+    // one second each, would take longer than `acquire_timeout` (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
-    // One more, because `connect` opened the first connection, and closed it again.
+    // One more, because `connect` has opened and closed a connection.
     drop_first.send(CONNECTIONS + 1).unwrap();
-    assert_eq!(outcome_code(me.execute_unprepared(INSERT).await), "done");
+    assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "done");
     assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
 
 #[tokio::test]
-async fn a_health_check_does_not_wait_for_each_dropped_idle_connection() {
+async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_one_of_them() {
     let database = create_database().await;
     let (url, drop_first) = start_firewall(&database).await;
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let me = as_owner(&pool);
+    let owner = as_owner(&pool);
     let mut transactions = Vec::new();
-    for _ in 0..8 {
-        transactions.push(me.begin().await.unwrap());
+    for _ in 0..CONNECTIONS {
+        transactions.push(owner.begin().await.unwrap());
     }
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
-    drop_first.send(9).unwrap();
-    // Waiting for one of them takes two seconds; waiting for all eight would take sixteen.
+    // One more, because `connect` has opened and closed a connection.
+    drop_first.send(CONNECTIONS + 1).unwrap();
+    // Waiting for one ping takes two seconds; waiting for eight would take sixteen.
     timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
     assert_eq!(pool.pool_status("postgres").connections, 1);
 }

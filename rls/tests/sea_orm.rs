@@ -1,5 +1,6 @@
 //! SeaORM's own tests of transactions, with the names of its types replaced: `DatabaseConnection` by
-//! `IdentityConnection`, and `DatabaseTransaction` by `Transaction`. Their imports are unchanged.
+//! `IdentityConnection`, and `DatabaseTransaction` by `Transaction`. The imports of SeaORM's traits are unchanged. The
+//! last test is not SeaORM's.
 
 #![allow(missing_docs)]
 
@@ -59,11 +60,11 @@ impl TestContext {
     }
 }
 
-fn a_bakery(name: &str) -> bakery::ActiveModel {
+fn new_bakery(name: &str) -> bakery::ActiveModel {
     bakery::ActiveModel { name: Set(name.to_owned()), profit_margin: Set(10.4), ..Default::default() }
 }
 
-async fn bakeries(db: &impl ConnectionTrait) -> usize {
+async fn count_bakeries(db: &impl ConnectionTrait) -> usize {
     Bakery::find().filter(bakery::Column::Name.contains("Bakery")).all(db).await.unwrap().len()
 }
 
@@ -76,14 +77,14 @@ async fn transaction() {
     let ctx = TestContext::new().await;
     ctx.db
         .transaction_async::<_, _, DbErr>(async |txn| {
-            let _ = a_bakery("SeaSide Bakery").save(txn).await?;
-            let _ = a_bakery("Top Bakery").save(txn).await?;
-            assert_eq!(bakeries(txn).await, 2);
+            let _ = new_bakery("SeaSide Bakery").save(txn).await?;
+            let _ = new_bakery("Top Bakery").save(txn).await?;
+            assert_eq!(count_bakeries(txn).await, 2);
             Ok(())
         })
         .await
         .unwrap();
-    assert_eq!(bakeries(&ctx.db).await, 2);
+    assert_eq!(count_bakeries(&ctx.db).await, 2);
     ctx.delete().await;
 }
 
@@ -101,8 +102,8 @@ async fn _transaction_with_reference(
     name2: &str,
     search_name: &str,
 ) -> Result<(), DbErr> {
-    let _ = a_bakery(name1).save(txn).await?;
-    let _ = a_bakery(name2).save(txn).await?;
+    let _ = new_bakery(name1).save(txn).await?;
+    let _ = new_bakery(name2).save(txn).await?;
     let found = Bakery::find().filter(bakery::Column::Name.contains(search_name)).all(txn).await?;
     assert_eq!(found.len(), 2);
     Ok(())
@@ -114,11 +115,11 @@ async fn transaction_begin_out_of_scope() -> Result<(), DbErr> {
     {
         // Transaction begin in this scope
         let txn = ctx.db.begin().await?;
-        a_bakery("SeaSide Bakery").save(&txn).await?;
-        assert_eq!(bakeries(&txn).await, 1);
+        new_bakery("SeaSide Bakery").save(&txn).await?;
+        assert_eq!(count_bakeries(&txn).await, 1);
         // The scope ended and transaction is dropped without commit
     }
-    assert_eq!(bakeries(&ctx.db).await, 0);
+    assert_eq!(count_bakeries(&ctx.db).await, 0);
     ctx.delete().await;
     Ok(())
 }
@@ -128,12 +129,12 @@ async fn transaction_begin_commit() -> Result<(), DbErr> {
     let ctx = TestContext::new().await;
     {
         let txn = ctx.db.begin().await?;
-        a_bakery("SeaSide Bakery").save(&txn).await?;
-        assert_eq!(bakeries(&txn).await, 1);
+        new_bakery("SeaSide Bakery").save(&txn).await?;
+        assert_eq!(count_bakeries(&txn).await, 1);
         // Commit changes before the end of scope
         txn.commit().await?;
     }
-    assert_eq!(bakeries(&ctx.db).await, 1);
+    assert_eq!(count_bakeries(&ctx.db).await, 1);
     ctx.delete().await;
     Ok(())
 }
@@ -143,11 +144,11 @@ async fn transaction_begin_rollback() -> Result<(), DbErr> {
     let ctx = TestContext::new().await;
     {
         let txn = ctx.db.begin().await?;
-        a_bakery("SeaSide Bakery").save(&txn).await?;
+        new_bakery("SeaSide Bakery").save(&txn).await?;
         // Rollback changes before the end of scope
         txn.rollback().await?;
     }
-    assert_eq!(bakeries(&ctx.db).await, 0);
+    assert_eq!(count_bakeries(&ctx.db).await, 0);
     ctx.delete().await;
     Ok(())
 }
@@ -159,8 +160,8 @@ async fn transaction_closure_commit_and_rollback() -> Result<(), DbErr> {
         .db
         .transaction::<_, _, DbErr>(|txn| {
             Box::pin(async move {
-                a_bakery("SeaSide Bakery").save(txn).await?;
-                assert_eq!(bakeries(txn).await, 1);
+                new_bakery("SeaSide Bakery").save(txn).await?;
+                assert_eq!(count_bakeries(txn).await, 1);
                 Ok(())
             })
         })
@@ -169,13 +170,13 @@ async fn transaction_closure_commit_and_rollback() -> Result<(), DbErr> {
     let res = ctx
         .db
         .transaction_async::<_, (), DbErr>(async |txn| {
-            a_bakery("Top Bakery").save(txn).await?;
-            assert_eq!(bakeries(txn).await, 2);
+            new_bakery("Top Bakery").save(txn).await?;
+            assert_eq!(count_bakeries(txn).await, 2);
             forced_error()
         })
         .await;
     assert!(matches!(res, Err(TransactionError::Transaction(DbErr::Query(_)))), "{res:?}");
-    assert_eq!(bakeries(&ctx.db).await, 1);
+    assert_eq!(count_bakeries(&ctx.db).await, 1);
     ctx.delete().await;
     Ok(())
 }
@@ -185,28 +186,28 @@ async fn transaction_nested() {
     let ctx = TestContext::new().await;
     ctx.db
         .transaction_async::<_, _, DbErr>(async |txn| {
-            let _ = a_bakery("SeaSide Bakery").save(txn).await?;
-            let _ = a_bakery("Top Bakery").save(txn).await?;
+            let _ = new_bakery("SeaSide Bakery").save(txn).await?;
+            let _ = new_bakery("Top Bakery").save(txn).await?;
             // A nested transaction that is committed; of the two nested in it, one is rolled back and one committed
             txn.transaction_async::<_, _, DbErr>(async |txn| {
-                let _ = a_bakery("Nested Bakery").save(txn).await?;
+                let _ = new_bakery("Nested Bakery").save(txn).await?;
                 let is_err = txn
                     .transaction_async::<_, (), DbErr>(async |txn| {
-                        let _ = a_bakery("Rock n Roll Bakery").save(txn).await?;
-                        assert_eq!(bakeries(txn).await, 4);
+                        let _ = new_bakery("Rock n Roll Bakery").save(txn).await?;
+                        assert_eq!(count_bakeries(txn).await, 4);
                         forced_error()
                     })
                     .await
                     .is_err();
                 assert!(is_err);
-                assert_eq!(bakeries(txn).await, 3);
+                assert_eq!(count_bakeries(txn).await, 3);
                 txn.transaction_async::<_, _, DbErr>(async |txn| {
-                    let _ = a_bakery("Rock n Roll Bakery").save(txn).await?;
+                    let _ = new_bakery("Rock n Roll Bakery").save(txn).await?;
                     Ok(())
                 })
                 .await
                 .unwrap();
-                assert_eq!(bakeries(txn).await, 4);
+                assert_eq!(count_bakeries(txn).await, 4);
                 Ok(())
             })
             .await
@@ -214,19 +215,19 @@ async fn transaction_nested() {
             // A nested transaction that is rolled back
             let is_err = txn
                 .transaction_async::<_, (), DbErr>(async |txn| {
-                    let _ = a_bakery("Rock n Roll Bakery").save(txn).await?;
-                    assert_eq!(bakeries(txn).await, 5);
+                    let _ = new_bakery("Rock n Roll Bakery").save(txn).await?;
+                    assert_eq!(count_bakeries(txn).await, 5);
                     forced_error()
                 })
                 .await
                 .is_err();
             assert!(is_err);
-            assert_eq!(bakeries(txn).await, 4);
+            assert_eq!(count_bakeries(txn).await, 4);
             Ok(())
         })
         .await
         .unwrap();
-    assert_eq!(bakeries(&ctx.db).await, 4);
+    assert_eq!(count_bakeries(&ctx.db).await, 4);
     ctx.delete().await;
 }
 
@@ -242,7 +243,7 @@ async fn transaction_with_config() -> Result<(), DbErr> {
         ctx.db
             .transaction_with_config_async::<_, _, DbErr>(
                 async |txn| {
-                    let _ = a_bakery("SeaSide Bakery").save(txn).await?;
+                    let _ = new_bakery("SeaSide Bakery").save(txn).await?;
                     Ok(())
                 },
                 Some(isolation_level),
@@ -251,10 +252,10 @@ async fn transaction_with_config() -> Result<(), DbErr> {
             .await
             .unwrap();
     }
-    assert_eq!(bakeries(&ctx.db).await, 4);
+    assert_eq!(count_bakeries(&ctx.db).await, 4);
     let options = TransactionOptions { access_mode: Some(AccessMode::ReadOnly), ..Default::default() };
     let txn = ctx.db.begin_with_options(options).await?;
-    assert!(a_bakery("SeaSide Bakery").save(&txn).await.is_err());
+    assert!(new_bakery("SeaSide Bakery").save(&txn).await.is_err());
     txn.rollback().await?;
     ctx.delete().await;
     Ok(())

@@ -1,4 +1,4 @@
-//! Identities on a schema whose rows belong to tenants. A setting names the tenant.
+//! Identities in a database whose rows belong to tenants. The setting `app.tenant` of an identity names the tenant.
 
 #![allow(missing_docs)]
 
@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Creates a database whose rows belong to tenants, and the role that all tenants share.
+/// Creates a database whose rows belong to tenants, a pool of connections to it, and the role that all tenants share.
 async fn create_tenants() -> (testdb::Database, Database, String) {
     let database = testdb::Server::open().await.unwrap().create_empty().await.unwrap();
     let role = format!("tenant_{}", uuid::Uuid::new_v4().simple());
@@ -32,6 +32,7 @@ async fn create_tenants() -> (testdb::Database, Database, String) {
     (database, pool, role)
 }
 
+/// Returns the identity of a tenant, with a second setting, which is empty.
 fn tenant(pool: &Database, role: &str, name: &str) -> IdentityConnection {
     pool.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
@@ -46,7 +47,7 @@ fn outcome_code<T>(outcome: Result<T, sea_orm::DbErr>) -> &'static str {
 }
 
 #[tokio::test]
-async fn each_tenant_sees_its_own_rows_whatever_its_name() {
+async fn each_tenant_sees_only_its_own_rows_whatever_its_name() {
     let (_database, pool, role) = create_tenants().await;
     for name in ["acme", "o'hara", r"back\slash", "'; RESET ROLE; --", ""] {
         let identity = tenant(&pool, &role, name);
@@ -59,7 +60,7 @@ async fn each_tenant_sees_its_own_rows_whatever_its_name() {
 }
 
 #[tokio::test]
-async fn the_settings_of_an_identity_are_verified_and_not_left_over() {
+async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_next_transaction() {
     let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     other.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
@@ -91,7 +92,7 @@ async fn nested_transactions_form_a_stack() {
 }
 
 #[tokio::test]
-async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
+async fn a_role_that_the_login_cannot_assume_or_a_pool_that_is_not_of_postgresql_is_misconfigured() {
     let (_database, pool, _) = create_tenants().await;
     let nobody = pool.as_identity(Identity::new("no_such_role"));
     assert_eq!(outcome_code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");
@@ -103,9 +104,9 @@ async fn a_role_that_the_login_cannot_assume_fails_with_misconfigured() {
 async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
     let (_database, pool, role) = create_tenants().await;
     for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
-        // Only a superuser may set the second one.
-        let login = Identity::new(role.clone()).with_setting(name, value);
-        let refused = pool.as_identity(login).begin().await.unwrap_err();
+        // Only a superuser may set `session_replication_role`.
+        let identity = Identity::new(role.clone()).with_setting(name, value);
+        let refused = pool.as_identity(identity).begin().await.unwrap_err();
         assert!(refused.to_string().contains(name) && !refused.to_string().contains("member"), "{refused}");
         assert_eq!(Error::from(refused).code(), "misconfigured");
     }
@@ -128,19 +129,19 @@ async fn a_transaction_is_recognized_however_its_identity_prints_times() {
 async fn the_role_none_is_refused() {
     let (_database, pool, _) = create_tenants().await;
     for none in ["none", "no\0ne"] {
-        let login = pool.as_identity(Identity::new(none));
+        let nobody = pool.as_identity(Identity::new(none));
         let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-        assert_eq!(outcome_code(login.query_all_raw(all).await), "misconfigured");
-        assert_eq!(outcome_code(login.begin().await), "misconfigured");
+        assert_eq!(outcome_code(nobody.query_all_raw(all).await), "misconfigured");
+        assert_eq!(outcome_code(nobody.begin().await), "misconfigured");
     }
 }
 
 #[tokio::test]
 async fn a_begin_check_may_refuse_with_any_code() {
     let (database, pool, role) = create_tenants().await;
-    let refuse = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
+    let create_check = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
-    database.connect(1).await.unwrap().execute_unprepared(refuse).await.unwrap();
+    database.connect(1).await.unwrap().execute_unprepared(create_check).await.unwrap();
     let closed = pool.as_identity(Identity::new(role).with_begin_check("public.refuse()"));
     let refused = closed.begin().await.unwrap_err();
     assert!(refused.to_string().contains("the account is closed"), "{refused}");
@@ -159,7 +160,7 @@ async fn the_second_value_of_a_setting_replaces_the_first() {
 }
 
 #[tokio::test]
-async fn a_statement_that_the_server_cancels_at_the_deadline_has_exceeded_it() {
+async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline_exceeded() {
     let (_database, pool, role) = create_tenants().await;
     let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
     assert_eq!(outcome_code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
@@ -189,7 +190,7 @@ async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_v
     let integers = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
     assert_eq!(outcome_code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
     assert_eq!(outcome_code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
-    assert_eq!(outcome_code(other.query_all_raw(integers(1)).await), "done", "whatever was asked before");
+    assert_eq!(outcome_code(other.query_all_raw(integers(1)).await), "done", "after the refused ones");
 }
 
 async fn count_streamed(identity: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
@@ -198,7 +199,7 @@ async fn count_streamed(identity: &impl StreamTrait, sql: &str) -> Result<usize,
 }
 
 #[tokio::test]
-async fn a_temporary_table_of_a_streamed_statement_is_not_left_to_the_next_identity() {
+async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_the_next_identity() {
     let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
@@ -237,10 +238,11 @@ async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
 }
 
 #[tokio::test]
-async fn an_error_in_a_stream_is_mapped_as_that_of_any_statement() {
+async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
     let (_database, pool, role) = create_tenants().await;
     let pool = pool.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
     let acme = tenant(&pool, &role, "acme");
+    // Only a superuser may read this table.
     let denied = "SELECT rolname FROM pg_authid";
     assert_eq!(
         outcome_code(acme.query_all_raw(Statement::from_string(DbBackend::Postgres, denied)).await),
@@ -254,12 +256,12 @@ async fn an_error_in_a_stream_is_mapped_as_that_of_any_statement() {
 async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_handed_out() {
     let (database, _, role) = create_tenants().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (login, rest) = database.url().rsplit_once('@').unwrap();
-    let (server, name) = rest.split_once('/').unwrap();
+    let (login, address) = database.url().rsplit_once('@').unwrap();
+    let (server, name) = address.split_once('/').unwrap();
     let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
     let server = server.to_owned();
-    // `connect` tries the URL with the first connection. The second one, for the transaction, reaches the server only
-    // after the pool was closed.
+    // `Database::connect` opens and closes the first connection. The second connection, for the transaction, reaches
+    // the server only after the pool was closed.
     let (accepted_sender, accepted_receiver) = oneshot::channel();
     let (closed_sender, closed_receiver) = oneshot::channel::<()>();
     tokio::spawn(async move {
@@ -300,7 +302,7 @@ async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_fo
 }
 
 #[tokio::test]
-async fn a_channel_that_a_raw_commit_began_to_listen_on_is_not_left_to_the_next_identity() {
+async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
     let (_database, pool, role) = create_tenants().await;
     let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
     let tx = acme.begin().await.unwrap();
@@ -314,7 +316,7 @@ async fn a_channel_that_a_raw_commit_began_to_listen_on_is_not_left_to_the_next_
 }
 
 #[tokio::test]
-async fn a_statement_that_calls_a_function_may_have_written() {
+async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
     let (database, pool, role) = create_tenants().await;
     let schema = format!(
         "GRANT UPDATE ON notes TO {role};

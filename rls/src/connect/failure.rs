@@ -1,4 +1,4 @@
-//! Explains why a connection failed, from the messages of the driver, the server and poolers.
+//! Explains why opening a connection failed, from the messages of the driver, the server and poolers.
 
 use std::{io, time::Duration};
 
@@ -9,8 +9,8 @@ use sea_orm::sqlx::{
 
 use super::CONNECT_TIMEOUT;
 
-/// The reason why a connection failed. Its message is one sentence for a person: what failed, the likeliest cause, and
-/// the remedy. No message contains a password.
+/// The reason why a connection could not be opened. Its message is one sentence for a person: what failed, the
+/// likeliest cause, and the remedy. No message contains a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -40,8 +40,8 @@ pub enum ConnectError {
     },
     /// This machine has no route to the host.
     #[error(
-        "There is no network route to {server}: check the network; if the host has only an IPv6 address (on Supabase, the \
-         direct connection), use its pooler, which has an IPv4 address."
+        "There is no network route to {server}: check the network; if the host has only an IPv6 address (on Supabase, \
+         the direct connection), use its pooler, which has an IPv4 address."
     )]
     NoRoute {
         /// Host and port.
@@ -55,8 +55,8 @@ pub enum ConnectError {
     },
     /// The server did not answer within the timeout.
     #[error(
-        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or not a PostgreSQL server; \
-         check the host and port of the URL."
+        "{server} did not answer within {seconds} seconds: it may be down, behind a firewall, or not a PostgreSQL \
+         server; check the host and port of the URL."
     )]
     NoAnswer {
         /// Host and port, or the socket.
@@ -66,8 +66,8 @@ pub enum ConnectError {
     },
     /// The connection was closed before the server answered.
     #[error(
-        "{server} closed the connection without an answer: the server is starting or stopping, or it is not a PostgreSQL \
-         server; try again, or correct the host and port of the URL."
+        "{server} closed the connection without an answer: the server is starting or stopping, or it is not a \
+         PostgreSQL server; try again, or correct the host and port of the URL."
     )]
     ClosedEarly {
         /// Host and port, or the socket.
@@ -75,8 +75,8 @@ pub enum ConnectError {
     },
     /// The server does not speak PostgreSQL's protocol.
     #[error(
-        "The service at {server} is not a PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the host \
-         and port of the URL; the https URL of a project or API is not its database."
+        "The service at {server} is not a PostgreSQL server (its answer is not in PostgreSQL's protocol): correct the \
+         host and port of the URL; the https URL of a project or API is not its database."
     )]
     NotPostgres {
         /// Host and port, or the socket.
@@ -95,8 +95,9 @@ pub enum ConnectError {
     },
     /// `pg_hba.conf` has no entry for this connection.
     #[error(
-        "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add an entry \
-         for it to the server's pg_hba.conf and reload it, or connect from a permitted host (the server said: {reason})."
+        "The server at {server} does not let user \"{user}\" connect to database \"{database}\" from here: add an \
+         entry for it to the server's pg_hba.conf and reload it, or connect from a permitted host (the server said: \
+         {reason})."
     )]
     NotPermittedFromHere {
         /// Host and port, or the socket.
@@ -212,8 +213,8 @@ pub enum ConnectError {
     },
     /// `sslmode` requires TLS, which the server does not support.
     #[error(
-        "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl = \
-         on), or use sslmode=prefer where the network is trusted."
+        "The server at {server} does not support TLS, which sslmode={mode} asks for: switch TLS on at the server (ssl \
+         = on), or use sslmode=prefer where the network is trusted."
     )]
     NoTls {
         /// Host and port.
@@ -265,7 +266,7 @@ impl ConnectError {
     }
 }
 
-/// Returns whether this is a message of rustls, which the driver reports as an I/O error.
+/// Whether the text is a message of rustls, whose errors the driver reports as I/O errors.
 pub(super) fn is_tls_message(text: &str) -> bool {
     text.contains("peer certificate") || text.contains("received fatal alert") || text.contains("corrupt message")
 }
@@ -278,13 +279,14 @@ pub(super) fn server_address(options: &PgConnectOptions) -> String {
     }
 }
 
-/// Returns the reason why a connection failed, from the driver's error and the server's message. A timeout is explained
-/// as one of [`CONNECT_TIMEOUT`].
+/// Returns the reason why a connection could not be opened, from the driver's error and the server's message. The
+/// explanation of a timeout gives [`CONNECT_TIMEOUT`] as its length.
 #[must_use]
 pub fn explain(options: &PgConnectOptions, error: &sqlx::Error) -> ConnectError {
     explain_with_timeout(options, error, CONNECT_TIMEOUT)
 }
 
+/// Does the same as [`explain`], for a connection that was opened with this timeout.
 pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Error, timeout: Duration) -> ConnectError {
     let server = server_address(options);
     let mode = match options.get_ssl_mode() {
@@ -302,22 +304,29 @@ pub(super) fn explain_with_timeout(options: &PgConnectOptions, error: &sqlx::Err
             ConnectError::Certificate { server, mode, reason }
         }
         sqlx::Error::Tls(_) if text.contains("does not support TLS") => ConnectError::NoTls { server, mode },
+        // The server's answer to the TLS handshake was not TLS.
         sqlx::Error::Io(_) if text.contains("corrupt message") => ConnectError::NotPostgres { server },
         sqlx::Error::Io(_) if is_tls_message(&text) => ConnectError::Other { server, reason: text },
-        sqlx::Error::Io(error) => network_error(options, server, error, timeout),
+        sqlx::Error::Io(error) => explain_network_error(options, server, error, timeout),
+        // `connect_once` reports a timeout as this error.
         sqlx::Error::PoolTimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
         // The connection was closed before a byte was read.
         sqlx::Error::Protocol(text) if text.contains("SSLRequest: 0x00") => ConnectError::ClosedEarly { server },
         sqlx::Error::Protocol(_) => ConnectError::NotPostgres { server },
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
-            Some(refusal) => server_error(options, server, refusal),
+            Some(refusal) => explain_server_error(options, server, refusal),
             None => ConnectError::Other { server, reason: text },
         },
         _ => ConnectError::Other { server, reason: text },
     }
 }
 
-fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, timeout: Duration) -> ConnectError {
+fn explain_network_error(
+    options: &PgConnectOptions,
+    server: String,
+    error: &io::Error,
+    timeout: Duration,
+) -> ConnectError {
     match error.kind() {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ConnectError::NoRoute { server },
         io::ErrorKind::TimedOut => ConnectError::NoAnswer { server, seconds: timeout.as_secs().max(1) },
@@ -330,9 +339,9 @@ fn network_error(options: &PgConnectOptions, server: String, error: &io::Error, 
     }
 }
 
-/// Classifies an error of the server or a pooler: first by phrases of poolers, which have no SQLSTATE of their own for
-/// these causes, and then by SQLSTATE. Where one SQLSTATE has several causes, the message decides.
-fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
+/// Explains an error of the server or a pooler. Phrases of poolers come first, because poolers have no SQLSTATEs of
+/// their own for these causes. Then the SQLSTATE decides, and where one SQLSTATE has several causes, the message.
+fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabaseError) -> ConnectError {
     let user = options.get_username().to_owned();
     let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
     let reason = refusal.message().trim_end_matches('.').replace('\n', " ");
@@ -354,17 +363,19 @@ fn server_error(options: &PgConnectOptions, server: String, refusal: &PgDatabase
         "55000" => ConnectError::ConnectionsNotAllowed { server, database },
         "42501" => ConnectError::NoConnectPrivilege { server, user, database, reason },
         "53300" => ConnectError::TooManyConnections { server, user, reason },
+        // The server is shutting down or starting.
         code if code.starts_with("57P") => ConnectError::NotReady { server, reason },
         _ => ConnectError::Other { server, reason },
     }
 }
 
+/// Returns what is wrong with the server's certificate, and the remedy, from the message of rustls.
 fn certificate_reason(text: &str, host: &str) -> String {
     if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         "no trusted authority has signed it; give the certificate of its authority with sslrootcert=FILE".to_owned()
     } else if text.contains("NotValidForName") || text.contains("not valid for name") {
         format!("it is not for \"{host}\"; use the host name that it was issued for, or sslmode=verify-ca")
-    } else if text.contains("xpired") {
+    } else if text.contains("Expired") || text.contains("expired") {
         "it has expired; renew it at the server".to_owned()
     } else if text.contains("CaUsedAsEndEntity") {
         "it is an authority's own certificate; give the server one that the authority has issued".to_owned()

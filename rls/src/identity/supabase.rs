@@ -14,8 +14,8 @@ pub const ANON: &str = "anon";
 /// The role of the service, which bypasses row-level security.
 pub const SERVICE_ROLE: &str = "service_role";
 
-/// Settings that the functions of the schema `auth` read before `request.jwt.claims`. An identity sets them to the
-/// empty string, so that the functions use the claims.
+/// Older settings, which the functions of the schema `auth` prefer to `request.jwt.claims`. An identity sets them to
+/// the empty string, so that the functions use the claims.
 const LEGACY_SETTINGS: [&str; 4] =
     ["request.jwt.claim", "request.jwt.claim.sub", "request.jwt.claim.role", "request.jwt.claim.email"];
 
@@ -55,17 +55,17 @@ fn with_role_claim(role: &'static str) -> Identity {
 /// no `sub`; also if a claim contains a NUL character. A token with the role of the service is refused; use [`service`]
 /// instead.
 pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
-    let refuse = |rule| Err(Error::InvalidClaims { rule });
+    let invalid_claims = |rule| Err(Error::InvalidClaims { rule });
     if claims.values().any(has_nul) || claims.keys().any(|name| name.contains('\0')) {
-        return refuse("no claim may have a NUL in it");
+        return invalid_claims("no claim may have a NUL in it");
     }
     let subject = match claims.get("sub") {
         None => None,
         Some(Value::String(text)) => match Uuid::parse_str(text) {
             Ok(id) => Some(id),
-            Err(_) => return refuse("sub must be the UUID of an account"),
+            Err(_) => return invalid_claims("sub must be the UUID of an account"),
         },
-        Some(_) => return refuse("sub must be the UUID of an account"),
+        Some(_) => return invalid_claims("sub must be the UUID of an account"),
     };
     match (claims.get("role").and_then(Value::as_str), subject) {
         (Some(AUTHENTICATED), Some(id)) => {
@@ -73,10 +73,10 @@ pub fn from_claims(mut claims: Map<String, Value>) -> Result<Identity, Error> {
             claims.insert("sub".to_owned(), Value::String(id.to_string()));
             Ok(with_claims(AUTHENTICATED, claims).with_user_id(id))
         }
-        (Some(AUTHENTICATED), None) => refuse("sub must be the UUID of an account"),
+        (Some(AUTHENTICATED), None) => invalid_claims("sub must be the UUID of an account"),
         (Some(ANON), None) => Ok(with_claims(ANON, claims)),
-        (Some(ANON), Some(_)) => refuse("a visitor's claims must have no sub"),
-        _ => refuse("role must be authenticated or anon"),
+        (Some(ANON), Some(_)) => invalid_claims("a visitor's claims must have no sub"),
+        _ => invalid_claims("role must be authenticated or anon"),
     }
 }
 
@@ -89,7 +89,7 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// Returns an identity with that role and those claims, which are not checked. For the claims of a token, use
+/// Returns an identity with this role and these claims, which are not checked. For the claims of a token, use
 /// [`from_claims`].
 #[must_use]
 pub fn with_claims(role: &'static str, claims: Map<String, Value>) -> Identity {

@@ -1,4 +1,5 @@
-//! The beginning of a transaction: one message that begins it, sets the identity, and asks for what is needed later.
+//! The beginning of a transaction: one message that begins it, sets the identity, and reads what is needed later, such
+//! as the start time.
 
 use std::time::Duration;
 
@@ -8,39 +9,41 @@ use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
 use crate::{
     Identity, pooler,
     transaction_server::TransactionServer,
-    wire::{Answer, Connection, PreparedStatements, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, TextRow},
+    wire::{
+        Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
+        TextRow,
+    },
 };
 
-/// Whether the transaction is SERIALIZABLE, possibly by the database's default. What such a transaction reads is valid
-/// only once it is committed, so its end cannot be left to the background.
+/// A column that is 1 if the transaction is SERIALIZABLE, possibly by the database's default, and otherwise 0. What a
+/// SERIALIZABLE transaction reads is valid only once it is committed, so the caller must wait for its end.
 const IS_SERIALIZABLE_COLUMN: &str = ", (current_setting('transaction_isolation') = 'serializable')::integer";
 
-/// The mode of a transaction that can write nothing.
+/// The transaction mode in which nothing can be written, as it follows BEGIN.
 pub(crate) const READ_ONLY: &str = " READ ONLY";
 
 /// The parameters of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BeginRequest<'a> {
     pub(crate) identity: &'a Identity,
-    /// The transaction modes, as in BEGIN.
+    /// The transaction modes as they follow BEGIN, with a leading space.
     pub(crate) modes: &'a str,
-    /// The time limit of each statement, from its start.
+    /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
     pub(crate) ends_in_background: bool,
 }
 
-/// The columns of the row that answers the message, after its first column, which is that of the settings or, if there
-/// is one, that of the begin check. [`Identity::set_local_sql`] appends one more column, the start time of the
-/// transaction.
+/// The columns that the message reads. They stand between two columns of [`Identity::set_local_sql`]: the result of
+/// setting the identity or of the begin check, and the start time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
-    has_isolation: bool,
-    has_position: bool,
+    includes_isolation: bool,
+    includes_position: bool,
 }
 
-/// The values of those columns.
+/// The values of those columns, and the start time.
 #[derive(Default)]
 struct BeginValues {
     /// The identity with its settings in the form in which the server stores them, if that may differ from the given
@@ -54,41 +57,42 @@ struct BeginValues {
 
 impl BeginColumns<'_> {
     fn sql(&self) -> String {
-        let mut sql = self.identity.normalized_columns();
-        if self.has_isolation {
+        let mut sql = self.identity.read_back_columns();
+        if self.includes_isolation {
             sql.push_str(IS_SERIALIZABLE_COLUMN);
         }
-        if self.has_position {
-            sql.extend([", ", SERVER_POSITION]);
+        if self.includes_position {
+            sql.extend([", ", SERVER_POSITION_SQL]);
         }
         sql.push_str(", pg_backend_pid()");
         sql
     }
 
+    /// Reads the row, from its last column to its first.
     fn read(&self, mut row: TextRow) -> Option<BeginValues> {
         let mut values = BeginValues { started_at: row.0.pop()??, ..BeginValues::default() };
         values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
-        if self.has_position {
-            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMNS)?;
+        if self.includes_position {
+            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
             values.position = ServerPosition::read(&row, first);
             row.0.truncate(first);
         }
-        if self.has_isolation {
+        if self.includes_isolation {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
             row.0.pop();
         }
-        let normalized = self.identity.normalized_column_count();
-        if normalized > 0 {
-            let first = row.0.len().checked_sub(normalized)?;
-            values.stored_identity = Some(self.identity.with_normalized(&row.0[first..]));
+        let read_back_count = self.identity.read_back_column_count();
+        if read_back_count > 0 {
+            let first = row.0.len().checked_sub(read_back_count)?;
+            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first..]));
         }
         Some(values)
     }
 }
 
 impl<C: Connection> Inner<C> {
-    /// Begins the transaction. Returns it with the server's log position, if there are replicas.
+    /// Begins a transaction on the connection. Returns it with the server's log position, if there are replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
@@ -113,23 +117,27 @@ impl<C: Connection> Inner<C> {
             is_read_only: modes.contains(READ_ONLY),
             server,
         };
-        let columns =
-            BeginColumns { identity, has_isolation: ends_in_background, has_position: inner.server.is_some() };
-        let set = identity.set_local_sql(deadline, &columns.sql());
-        let sql = format!("BEGIN{modes}; {}{set}", prepared_statements.begin_sql());
+        let columns = BeginColumns {
+            identity,
+            includes_isolation: ends_in_background,
+            includes_position: inner.server.is_some(),
+        };
+        let set_identity = identity.set_local_sql(deadline, &columns.sql());
+        let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statements.sql_after_begin());
         let mut answer = Answer::default();
         let outcome = match inner.connection.as_mut() {
             Some(connection) => connection.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
-        inner.record_outcome(OUTERMOST, outcome).map_err(|error| match answer.completed {
-            // Only BEGIN, and DEALLOCATE if it is sent, have completed, so the statement that sets the identity has
-            // failed.
-            completed if completed <= usize::from(prepared_statements == PreparedStatements::Deallocated) + 1 => {
-                identity_error(error, identity.role())
+        // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
+        let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::Deallocated);
+        inner.record_outcome(OUTERMOST, outcome).map_err(|error| {
+            if answer.completed <= statements_before_identity {
+                explain_identity_error(error, identity.role())
+            } else {
+                // The begin check has failed. It may refuse the identity with any SQLSTATE.
+                error
             }
-            // The begin check has failed. It may refuse the identity with any SQLSTATE.
-            _ => error,
         })?;
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
@@ -154,9 +162,9 @@ impl<C: Connection> Inner<C> {
 }
 
 /// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
-/// refused have the same SQLSTATEs. They are told apart by the role's name, which the server's message contains in
-/// every language.
-fn identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
+/// refused have the same SQLSTATEs (insufficient_privilege, invalid_parameter_value). Only an error about the role has
+/// a message that contains the role's name, whatever the language of the message.
+fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
     if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
         return error;

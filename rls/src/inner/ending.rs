@@ -1,4 +1,4 @@
-//! The end of a transaction: commit, rollback or drop, and the clean-up of the connection.
+//! The end of a transaction by commit, rollback or drop, and the cleaning of the database session.
 
 use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
@@ -8,24 +8,25 @@ use crate::{
     Error,
     error::{breaks_connection, is_from_pooler},
     identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
+    released_connection::{Ending, ReleasedConnection},
     runtime::{AtomicBool, Ordering, spawn_detached},
-    wire::{Answer, Connection, Ending, ReleasedConnection, SERVER_POSITION, exec_error, has_only_driver_statements},
+    wire::{Answer, Connection, SERVER_POSITION_SQL, exec_error, has_only_driver_statements},
 };
 
 impl<C: Connection> Inner<C> {
     /// Ends a transaction that has only read. What was read is valid whether the transaction is committed or rolled
-    /// back, so the caller does not wait. The message is sent, and a task that owns the connection waits for the answer
-    /// before it returns the connection to its pool. COMMIT and ROLLBACK differ only in the server's statistics, and in
-    /// whether a NOTIFY sent by a function of a view is delivered.
+    /// back, so the caller does not wait. COMMIT or ROLLBACK is sent now, and a task that owns the connection waits for
+    /// the answer before it returns the connection to its pool. For such a transaction, COMMIT and ROLLBACK differ only
+    /// in the server's statistics, and in whether a NOTIFY is delivered that a function of a view has sent.
     fn end_in_background(&mut self, ending: Ending) {
         self.end_reason = Some(EndReason::Finished);
         self.pending = None;
         let Some(connection) = self.connection.take() else { return };
-        let mut end =
+        let mut return_to_pool =
             Box::pin(ReleasedConnection { connection: Some(connection), ending, cleaning: None }.return_to_pool());
-        // Polled once, so that the message is sent now, however long the runtime takes to begin the task.
-        if end.as_mut().now_or_never().is_none() {
-            spawn_detached(end);
+        // Polled once, so that COMMIT or ROLLBACK is sent now, however long the runtime takes to begin the task.
+        if return_to_pool.as_mut().now_or_never().is_none() {
+            spawn_detached(return_to_pool);
         }
     }
 
@@ -38,40 +39,44 @@ impl<C: Connection> Inner<C> {
             && !self.frames.iter().any(|frame| frame.is_unverified)
     }
 
-    /// Commits the transaction. `is_sent` is set when the COMMIT of a transaction that can write is sent, and cleared
-    /// if the commit is known to have failed.
+    /// Commits the transaction. If the transaction can write, sets `is_sent` when the COMMIT is sent, and clears it if
+    /// the commit is known to have failed.
     ///
     /// PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, which the driver reports as success. So the
-    /// same message has another statement before the COMMIT, which fails if the transaction has failed.
+    /// message begins with a statement that fails if the transaction has failed; then the COMMIT after it is not run.
     pub(crate) async fn commit(&mut self, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.may_end_in_background() {
             self.end_in_background(Ending::Commit);
             return Ok(());
         }
         let has_unverified = self.frames.iter().any(|frame| frame.is_unverified);
-        let before = if has_unverified {
+        let check_sql = if has_unverified {
             self.stored_identity.assert_unchanged_sql(&self.started_at)
         } else {
+            // Like any statement, it fails in a failed transaction. Otherwise it only closes cursors.
             "CLOSE ALL".to_owned()
         };
-        // The log position is asked for in the same message, so that it costs no round trip.
-        let position = if self.server.is_some() { format!("SELECT {SERVER_POSITION}; ") } else { String::new() };
-        let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
+        // The log position is read in the same message, so that it costs no round trip.
+        let position_sql =
+            if self.server.is_some() { format!("SELECT {SERVER_POSITION_SQL}; ") } else { String::new() };
+        let cleaning_sql = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
-        // If `commit` is dropped before the server has answered, its drop records that the outcome is unknown.
-        let commit = server.as_ref().map(|server| server.track_commit(&self.identity));
-        is_sent.store(!self.writes_nothing(), Ordering::SeqCst);
+        // If it is dropped before the server has answered, it records that the outcome is unknown.
+        let commit_in_progress = server.as_ref().map(|server| server.track_commit(&self.identity));
+        is_sent.store(!self.cannot_write(), Ordering::SeqCst);
         let connection = self.connection()?;
-        let outcome = connection.simple_query(format!("{before}; COMMIT; {position}{after}"), &mut answer).await;
+        let sql = format!("{check_sql}; COMMIT; {position_sql}{cleaning_sql}");
+        let outcome = connection.simple_query(sql, &mut answer).await;
         // The COMMIT is the second statement.
         let is_committed = answer.completed >= 2;
         // A pooler that has lost the server does not know whether the server received the COMMIT.
-        let is_unknown = outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
-        if let Some(commit) = commit {
-            commit.record_outcome(is_committed, answer.position, is_unknown);
+        let is_unanswered =
+            outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
+        if let Some(commit) = commit_in_progress {
+            commit.record_outcome(is_committed, answer.position, is_unanswered);
         }
         match outcome {
             Ok(()) => self.record_end(&answer),
@@ -80,20 +85,20 @@ impl<C: Connection> Inner<C> {
                 self.close(EndReason::Finished);
                 Ok(())
             }
-            Err(error) if is_unknown => {
+            Err(error) if is_unanswered => {
                 self.close(EndReason::ConnectionLost);
-                Err(if self.writes_nothing() {
+                Err(if self.cannot_write() {
                     Error::ConnectionLost(exec_error(error)).into()
                 } else {
-                    commit_unknown(&error.to_string())
+                    commit_unknown_error(&error.to_string())
                 })
             }
             Err(error) => {
                 is_sent.store(false, Ordering::SeqCst);
                 (self.pending, self.has_unread_end) = (None, true);
-                let refused = self.commit_error(error, answer.completed);
+                let commit_error = self.commit_error(error, answer.completed);
                 self.roll_back_failed_commit(OUTERMOST).await;
-                Err(refused)
+                Err(commit_error)
             }
         }
     }
@@ -111,11 +116,13 @@ impl<C: Connection> Inner<C> {
         Ok(())
     }
 
+    /// Returns the error of a commit that the server refused after `completed` statements of its message.
     fn commit_error(&mut self, error: sqlx::Error, completed: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED)) => self.record_end_by_statement().into(),
             (0, Some(IDENTITY_CHANGED)) => Error::IdentityChanged.into(),
+            // in_failed_sql_transaction
             (_, Some("25P02")) => Error::TransactionFailed.into(),
             _ => exec_error(error),
         }
@@ -132,14 +139,14 @@ impl<C: Connection> Inner<C> {
     /// Returns the error of a call that the server did not answer by the deadline.
     pub(crate) fn deadline_error(&self) -> DbErr {
         if self.has_unanswered_raw_commit {
-            return commit_unknown("the server did not answer in time");
+            return commit_unknown_error("the server did not answer in time");
         }
         Error::DeadlineExceeded.into()
     }
 
     fn record_unknown_commit(&self) {
         if let Some(server) = &self.server {
-            // Dropping it unanswered records the unknown commit.
+            // A commit that is dropped without an answer is recorded as unknown.
             drop(server.track_commit(&self.identity));
         }
     }
@@ -154,6 +161,7 @@ impl<C: Connection> Inner<C> {
         }
     }
 
+    /// Rolls back the transaction.
     pub(crate) async fn roll_back(&mut self) -> Result<(), DbErr> {
         if self.end_reason.is_some() {
             // If the connection was lost or the deadline exceeded, the server rolls back. If a statement ended the
@@ -164,7 +172,7 @@ impl<C: Connection> Inner<C> {
             self.end_in_background(Ending::Rollback);
             return Ok(());
         }
-        let after = if self.is_unclean { self.prepared_statements.clean_sql() } else { String::new() };
+        let cleaning_sql = if self.is_unclean { self.prepared_statements.clean_session_sql() } else { String::new() };
         let mut answer = Answer::default();
         if self.finish_response().await.is_err() {
             // The server rolls back when its connection is closed.
@@ -172,7 +180,7 @@ impl<C: Connection> Inner<C> {
             return Ok(());
         }
         self.pending = Some(Pending::End);
-        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {after}"), &mut answer).await;
+        let outcome = self.connection()?.simple_query(format!("ROLLBACK; {cleaning_sql}"), &mut answer).await;
         match outcome {
             Ok(()) => self.record_end(&answer),
             Err(_) => {
@@ -209,6 +217,6 @@ impl<C: Connection> Drop for Inner<C> {
     }
 }
 
-pub(crate) fn commit_unknown(text: &str) -> DbErr {
-    Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(text.to_owned()))).into()
+pub(crate) fn commit_unknown_error(cause: &str) -> DbErr {
+    Error::CommitUnknown(DbErr::Conn(RuntimeErr::Internal(cause.to_owned()))).into()
 }

@@ -1,46 +1,47 @@
-//! The state of a transaction: its frames, the request in progress, and why it has ended.
+//! The parts of a transaction's state: its frames, the request in progress, and why the transaction has ended.
 
 use sea_orm::{DbErr, RuntimeErr};
 
 use crate::Error;
 
-/// The frame of the transaction itself.
+/// The id of the frame of the transaction itself.
 pub(crate) const OUTERMOST: u64 = 0;
 
-/// The transaction, or a savepoint in it.
+/// The transaction, or a savepoint in it. The frames of a transaction form a stack.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) id: u64,
     pub(crate) failure: Option<Failure>,
-    /// Whether the handle of the frame was dropped, so that it must be rolled back.
+    /// Whether the handle of the frame was dropped, so that the frame must be rolled back.
     pub(crate) is_abandoned: bool,
     /// Whether a statement that may have changed the identity has run since the identity was last verified.
     pub(crate) is_unverified: bool,
 }
 
+/// Why a frame can only be rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// A statement failed, or a call was dropped.
-    Failed,
+    CallFailed,
     IdentityChanged,
 }
 
 /// A request that was sent and is not yet answered. If one is still recorded when the next call begins, the call that
-/// sent it was dropped.
+/// sent it was dropped. Each number is the id of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
     /// One or more statements of this frame.
     Call(u64),
-    /// A request whose answer may be left unread without failing the frame: the rows of a stream, or a query of this
-    /// crate.
-    Stream,
-    /// SAVEPOINT of this frame.
+    /// A request whose answer may be left unread, or be discarded, without failing the frame: a stream of rows, or a
+    /// query of this crate. Only an error in the answer fails the frame.
+    Discardable,
+    /// The SAVEPOINT of this frame, or the SET TRANSACTION after it.
     Savepoint(u64),
-    /// RELEASE SAVEPOINT of this frame.
+    /// The RELEASE SAVEPOINT of this frame.
     Release(u64),
-    /// ROLLBACK TO SAVEPOINT of this frame.
+    /// The ROLLBACK TO SAVEPOINT of this frame.
     RollbackTo(u64),
-    /// BEGIN of the transaction.
+    /// The BEGIN of the transaction.
     Begin,
     /// The commit or rollback of the transaction.
     End,
@@ -65,6 +66,7 @@ impl Frame {
     }
 }
 
+/// Returns the error of a call on a transaction that has ended.
 pub(crate) fn end_error(reason: Option<EndReason>) -> DbErr {
     match reason {
         Some(EndReason::DeadlineExceeded) => Error::DeadlineExceeded.into(),

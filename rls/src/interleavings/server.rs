@@ -1,6 +1,9 @@
 //! A model of one PostgreSQL server process and of the driver in front of it: the open transaction, the saved rows, the
 //! unread response. It records every broken rule instead of panicking, because a connection may also be dropped while a
 //! panic unwinds, and a second panic would abort the process.
+//!
+//! The programs send four statements that only the model knows: `INSERT 7 AS user` writes row 7, and must run in the
+//! role `user`; with `, SWITCH` at its end, it then changes the role; `ROWS 6` returns six rows; `REFUSE` fails.
 
 use std::{
     borrow::Cow,
@@ -36,16 +39,18 @@ pub(super) struct Server(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 pub(super) struct State {
     transaction: Option<OpenTransaction>,
+    /// The numbers of the rows that were committed.
     pub(super) saved: BTreeSet<u32>,
     /// Whether a statement changed the database session beyond the transaction.
     is_unclean: bool,
+    /// The response that the driver has not read yet.
     unread: Option<Response>,
     /// Whether the end of a response is still unread, as after an error.
     has_unread_end: bool,
-    /// Whether connections may be lost.
-    pub(super) may_be_lost: bool,
+    /// Whether the connection may be lost, at random.
+    pub(super) may_lose_connection: bool,
     is_lost: bool,
-    /// How many connections are out of the pool.
+    /// How many connections are neither returned nor discarded.
     pub(super) in_use: usize,
     pub(super) broken_rules: Vec<String>,
 }
@@ -55,31 +60,41 @@ struct OpenTransaction {
     role: String,
     rows: Vec<u32>,
     has_failed: bool,
-    /// The name of each savepoint, and the number of rows and the role at that point.
-    savepoints: Vec<(String, usize, String)>,
+    savepoints: Vec<Savepoint>,
+}
+
+/// A savepoint, with what a rollback to it restores.
+#[derive(Debug)]
+struct Savepoint {
+    name: String,
+    row_count: usize,
+    role: String,
 }
 
 #[derive(Debug, Default)]
 struct Response {
+    /// The number of statements that completed.
     completed: usize,
+    /// The last row of a message.
     row: Option<TextRow>,
     /// The number of rows of a stream.
-    rows: u32,
-    refused: Option<Refused>,
+    streamed_rows: u32,
+    error: Option<ServerError>,
 }
 
+/// An error of the server, with its SQLSTATE.
 #[derive(Clone, Copy, Debug)]
-struct Refused(&'static str);
+struct ServerError(&'static str);
 
-impl fmt::Display for Refused {
+impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl StdError for Refused {}
+impl StdError for ServerError {}
 
-impl DatabaseError for Refused {
+impl DatabaseError for ServerError {
     fn message(&self) -> &str {
         self.0
     }
@@ -105,7 +120,10 @@ impl DatabaseError for Refused {
     }
 }
 
-const IN_FAILED_TRANSACTION: Refused = Refused("25P02");
+const NO_TRANSACTION: ServerError = ServerError("25P01");
+const IN_FAILED_TRANSACTION: ServerError = ServerError("25P02");
+const NO_SUCH_SAVEPOINT: ServerError = ServerError("3B001");
+const CHECK_VIOLATION: ServerError = ServerError("23514");
 
 impl Server {
     pub(super) fn connect(&self) -> ModelConnection {
@@ -119,14 +137,15 @@ impl Server {
 }
 
 impl State {
-    /// Executes a message. The driver sends a message when the call is first polled, so a call that is dropped after
-    /// that loses only the answer.
+    /// Executes the statements of a message at once, up to the first error. A call sends its message when it is first
+    /// polled, so a call that is dropped later loses only the answer.
     fn send(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         if self.unread.is_some() || self.has_unread_end {
             self.broken_rules.push(format!("{sql:?} was sent before the last response was read"));
         }
-        let is_lost = self.may_be_lost && shuttle::rand::thread_rng().gen_ratio(1, 30);
-        if is_lost && shuttle::rand::thread_rng().r#gen() {
+        let loses_connection = self.may_lose_connection && shuttle::rand::thread_rng().gen_ratio(1, 30);
+        let loses_message_too = loses_connection && shuttle::rand::thread_rng().r#gen();
+        if loses_message_too {
             self.lose_connection();
         }
         if self.is_lost {
@@ -136,17 +155,17 @@ impl State {
         for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
             match self.run(statement, &mut response) {
                 Ok(()) => response.completed += 1,
-                Err(refused) => {
-                    if let Some(open) = &mut self.transaction {
-                        open.has_failed = true;
+                Err(error) => {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.has_failed = true;
                     }
-                    response.refused = Some(refused);
+                    response.error = Some(error);
                     break;
                 }
             }
         }
         self.unread = Some(response);
-        if is_lost {
+        if loses_connection {
             self.lose_connection();
             return Err(lost_error());
         }
@@ -158,11 +177,13 @@ impl State {
         self.transaction = None;
     }
 
-    fn run(&mut self, statement: &str, response: &mut Response) -> Result<(), Refused> {
+    /// Executes one statement. Statements that the model does not know do nothing.
+    fn run(&mut self, statement: &str, response: &mut Response) -> Result<(), ServerError> {
         let words: Vec<&str> = statement.split(' ').collect();
         if let ["ROLLBACK"] | ["COMMIT"] = *words {
-            let saved = self.transaction.take().filter(|open| words == ["COMMIT"] && !open.has_failed);
-            self.saved.extend(saved.into_iter().flat_map(|open| open.rows));
+            let committed =
+                self.transaction.take().filter(|transaction| words == ["COMMIT"] && !transaction.has_failed);
+            self.saved.extend(committed.into_iter().flat_map(|transaction| transaction.rows));
             return Ok(());
         }
         if words[0] == "BEGIN" {
@@ -175,66 +196,77 @@ impl State {
             return Ok(());
         }
         match statement {
+            // The SQL that cleans the database session begins with this statement.
             "SET SESSION AUTHORIZATION DEFAULT" => self.is_unclean = false,
+            // The driver has no prepared statements, and neither has the server.
             _ if statement.starts_with("SELECT count(*) FILTER") => response.row = Some(number_row([0, 0])),
             _ => {}
         }
-        let Some(open) = &mut self.transaction else {
+        let Some(transaction) = &mut self.transaction else {
             return match *words {
                 ["INSERT" | "ROWS", ..] => {
                     self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
                     Ok(())
                 }
-                ["SAVEPOINT" | "RELEASE", ..] => Err(Refused("25P01")),
-                ["SELECT", "CASE", ..] => Err(Refused(TRANSACTION_ENDED)),
+                ["SAVEPOINT" | "RELEASE", ..] => Err(NO_TRANSACTION),
+                ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED)),
                 _ => Ok(()),
             };
         };
         if let ["ROLLBACK", "TO", "SAVEPOINT", name] = *words {
-            let Some(index) = open.savepoints.iter().rposition(|savepoint| savepoint.0 == name) else {
-                return Err(Refused("3B001"));
+            let Some(index) = transaction.savepoints.iter().rposition(|savepoint| savepoint.name == name) else {
+                return Err(NO_SUCH_SAVEPOINT);
             };
-            open.savepoints.truncate(index + 1);
-            open.rows.truncate(open.savepoints[index].1);
-            open.role.clone_from(&open.savepoints[index].2);
-            open.has_failed = false;
+            transaction.savepoints.truncate(index + 1);
+            transaction.rows.truncate(transaction.savepoints[index].row_count);
+            transaction.role.clone_from(&transaction.savepoints[index].role);
+            transaction.has_failed = false;
             return Ok(());
         }
-        if open.has_failed {
+        if transaction.has_failed {
             return Err(IN_FAILED_TRANSACTION);
         }
         match *words {
-            ["SAVEPOINT", name] => open.savepoints.push((name.to_owned(), open.rows.len(), open.role.clone())),
+            ["SAVEPOINT", name] => transaction.savepoints.push(Savepoint {
+                name: name.to_owned(),
+                row_count: transaction.rows.len(),
+                role: transaction.role.clone(),
+            }),
             ["RELEASE", "SAVEPOINT", name] => {
-                let index =
-                    open.savepoints.iter().rposition(|savepoint| savepoint.0 == name).ok_or(Refused("3B001"))?;
-                open.savepoints.truncate(index);
+                let index = transaction
+                    .savepoints
+                    .iter()
+                    .rposition(|savepoint| savepoint.name == name)
+                    .ok_or(NO_SUCH_SAVEPOINT)?;
+                transaction.savepoints.truncate(index);
             }
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
-                role.trim_end_matches(',').trim_matches('\'').clone_into(&mut open.role);
-                response.row = Some(TextRow(vec![Some("started".to_owned())]));
+                role.trim_end_matches(',').trim_matches('\'').clone_into(&mut transaction.role);
+                let start_time = "started".to_owned();
+                response.row = Some(TextRow(vec![Some(start_time)]));
             }
+            // The query that verifies the identity; without `pg_prepared_statements`, the check of a commit.
             ["SELECT", "CASE", ..] => {
-                let is_changed = open.role != USER_ROLE;
+                let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
                     response.row = Some(number_row([is_changed.into(), 0]));
                 } else if is_changed {
-                    return Err(Refused(IDENTITY_CHANGED));
+                    return Err(ServerError(IDENTITY_CHANGED));
                 }
             }
             ["INSERT", row, "AS", role, ref rest @ ..] => {
                 let role = role.trim_end_matches(',');
-                if open.role != role {
-                    self.broken_rules.push(format!("{statement:?} ran as {}", open.role));
+                if transaction.role != role {
+                    self.broken_rules.push(format!("{statement:?} ran as {}", transaction.role));
                 }
-                open.rows.push(row.parse().unwrap_or_default());
+                transaction.rows.push(row.parse().unwrap_or_default());
                 if *rest == ["SWITCH"] {
-                    "another".clone_into(&mut open.role);
+                    "another".clone_into(&mut transaction.role);
                     self.is_unclean = true;
                 }
             }
-            ["REFUSE"] => return Err(Refused("23514")),
-            ["ROWS", count] => response.rows = count.parse().unwrap_or_default(),
+            ["REFUSE"] => return Err(CHECK_VIOLATION),
+            ["ROWS", count] => response.streamed_rows = count.parse().unwrap_or_default(),
             _ => {}
         }
         Ok(())
@@ -246,7 +278,7 @@ impl State {
             return Err(lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
-        self.has_unread_end = response.refused.is_some();
+        self.has_unread_end = response.error.is_some();
         Ok(response)
     }
 }
@@ -267,6 +299,7 @@ pub(super) struct ModelConnection {
 }
 
 impl ModelConnection {
+    /// Sends a message, and reads the response.
     async fn exchange(&self, sql: &str) -> Result<Response, sqlx::Error> {
         self.server.state().send(sql)?;
         // The server answers later.
@@ -276,7 +309,7 @@ impl ModelConnection {
 }
 
 fn outcome(response: &Response) -> Result<(), sqlx::Error> {
-    response.refused.map_or(Ok(()), |refused| Err(sqlx::Error::Database(Box::new(refused))))
+    response.error.map_or(Ok(()), |error| Err(sqlx::Error::Database(Box::new(error))))
 }
 
 impl Connection for ModelConnection {
@@ -302,13 +335,13 @@ impl Connection for ModelConnection {
             if let Err(error) = sent {
                 return Some((Err(error), (server, None, next)));
             }
-            let has_more = server.state().unread.as_ref().is_some_and(|response| next < response.rows);
+            let has_more = server.state().unread.as_ref().is_some_and(|response| next < response.streamed_rows);
             if has_more {
                 return Some((Ok(next), (server, None, next + 1)));
             }
             let response = server.state().read();
-            let refused = response.and_then(|response| outcome(&response)).err();
-            refused.map(|error| (Err(error), (server, None, next)))
+            let error = response.and_then(|response| outcome(&response)).err();
+            error.map(|error| (Err(error), (server, None, next)))
         })
         .boxed()
     }

@@ -15,12 +15,12 @@ use tokio::time::{sleep, timeout};
 use super::PING_TIMEOUT;
 use crate::pooler::ServerProcess;
 
-/// Older connections are closed, because the memory of a server process grows over time, and a host name can come to
-/// mean another server.
+/// Older connections are closed, because the memory of a server process grows over time, and because a host name may
+/// come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
-/// SQLSTATE of "too many connections". The condition is temporary.
+/// SQLSTATE `too_many_connections`.
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// A connection of the pool.
@@ -39,9 +39,9 @@ pub(crate) struct Connector {
 #[derive(Debug, Default)]
 pub(crate) struct ServerState {
     /// When a connection that did not answer a ping was last used; of several such connections, the latest time.
-    /// Whatever dropped that connection (a firewall, the server) has also dropped those that were idle for longer.
+    /// Whatever dropped that connection (a firewall, the server) has also dropped those that have been idle for longer.
     dead_if_unused_since: Mutex<Option<Instant>>,
-    /// The number of connections being opened.
+    /// The number of connections that are being opened.
     opening: AtomicUsize,
     /// Whether the server's last response was "too many connections".
     is_full: AtomicBool,
@@ -54,7 +54,7 @@ impl ServerState {
         *dead_if_unused_since = (*dead_if_unused_since).max(Some(last_used));
     }
 
-    /// Whether a connection that was last used at that time was idle for at least as long as one that did not answer.
+    /// Whether a connection that was last used at that time has been idle at least as long as one that did not answer.
     fn is_presumed_dead(&self, last_used: Instant) -> bool {
         *self.dead_if_unused_since.lock().unwrap_or_else(PoisonError::into_inner) >= Some(last_used)
     }
@@ -95,7 +95,7 @@ impl Manager for Connector {
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
             self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
-                Err(error) if is_starting(&error) => sleep(pause).await,
+                Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {
                     return connected.map(|driver| ServerConnection { driver, process: ServerProcess::default() });
                 }
@@ -104,6 +104,7 @@ impl Manager for Connector {
         }
     }
 
+    /// Checks whether an idle connection may be used again.
     async fn recycle(&self, connection: &mut ServerConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_LIFETIME {
             return Err(RecycleError::message("maximum lifetime exceeded"));
@@ -123,6 +124,7 @@ impl Manager for Connector {
     }
 }
 
-fn is_starting(error: &sqlx::Error) -> bool {
+/// Whether the server refuses connections only for now: it is starting or shutting down, or has no connections left.
+fn is_temporary_refusal(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_transient_in_connect_phase)
 }

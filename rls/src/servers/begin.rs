@@ -1,4 +1,4 @@
-//! Chooses the server that a transaction begins on.
+//! Chooses the server of a cluster on which a transaction begins, and begins it there.
 
 use std::{
     sync::atomic::Ordering,
@@ -24,6 +24,7 @@ const MAX_REPLICA_WAIT: Duration = Duration::from_millis(25);
 const PRIMARY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Cluster {
+    /// Begins a transaction on a server that suits its purpose.
     pub(super) async fn begin(&self, request: &BeginRequest<'_>, purpose: Purpose) -> Result<SharedTransaction, DbErr> {
         if let Purpose::Read { required, uses_one_snapshot } = purpose
             && let Some(transaction) = self.begin_on_replica(request, required, uses_one_snapshot).await
@@ -33,6 +34,7 @@ impl Cluster {
         self.begin_on_primary(request).await
     }
 
+    /// Returns the record of the server at this index, for a transaction that begins on the server.
     fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
         Some(TransactionServer::new(self.members[index].wal.clone()))
     }
@@ -44,29 +46,30 @@ impl Cluster {
         required: RequiredPosition,
         uses_one_snapshot: bool,
     ) -> Option<SharedTransaction> {
-        // The outcome of a commit is unknown, and only the primary can show what was committed.
+        // The outcome of a commit of this identity is unknown, and only the primary shows whether it was committed.
         if required.unknown_commit.is_some() {
             return None;
         }
-        let newest = self.newest_timeline.load(Ordering::SeqCst);
+        let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
         let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
         let mut candidates: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
-                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest)
+                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
                     && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
             })
             .collect();
         if candidates.is_empty() {
-            if timeline > newest {
+            if timeline > newest_timeline {
                 self.wake_monitor();
             }
             return None;
         }
-        // Round robin; replicas that have replayed the log position come first. At most two are tried.
+        // The replicas are used in turn, but those that have replayed the log position come first. At most two are
+        // tried.
         let first = self.next_replica.fetch_add(1, Ordering::Relaxed) % candidates.len();
         candidates.rotate_left(first);
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
@@ -87,9 +90,9 @@ impl Cluster {
                     continue;
                 }
             };
-            // A replica that was promoted in the meantime still has what it had replayed, so it may be used. If its
-            // timeline is not the newest, another server has replaced it as the primary, and it may not.
-            if !position.is_standby && position.timeline < newest {
+            // A replica that was promoted since the last check still has what it had replayed, so it may be used,
+            // unless another server has replaced it as the primary. Then its timeline is not the newest.
+            if !position.is_standby && position.timeline < newest_timeline {
                 transaction.discard().await;
                 continue;
             }
@@ -107,25 +110,25 @@ impl Cluster {
     /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
     async fn begin_on_primary(&self, request: &BeginRequest<'_>) -> Result<SharedTransaction, DbErr> {
         let started = Instant::now();
-        let mut primary = self.primary.subscribe();
+        let mut primary_index = self.primary.subscribe();
         let (mut is_first, mut last_error) = (true, DbErr::from(Error::NoPrimary));
         loop {
-            let index = *primary.borrow_and_update();
+            let index = *primary_index.borrow_and_update();
             let member = &self.members[index];
             let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
             let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
-            let has_pool_timeout = std::mem::take(&mut is_first);
+            let is_first_attempt = std::mem::take(&mut is_first);
             let outcome = select! {
                 outcome = begin => outcome,
-                // There is a new primary. A transaction that was being begun on the old one has changed nothing.
-                Ok(()) = primary.changed() => continue,
-                // The first attempt has no timeout here, because acquiring a connection has the pool's.
-                () = sleep(remaining), if !has_pool_timeout => return Err(last_error),
+                // There is a new primary. The transaction that was being begun on the old one has changed nothing.
+                Ok(()) = primary_index.changed() => continue,
+                // The first attempt has no timeout here, because the pool limits the time to acquire a connection.
+                () = sleep(remaining), if !is_first_attempt => return Err(last_error),
             };
             last_error = match outcome {
                 Ok((transaction, Some(position))) => {
-                    let newest = self.newest_timeline.load(Ordering::SeqCst);
-                    if !position.is_standby && position.timeline >= newest {
+                    let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
+                    if !position.is_standby && position.timeline >= newest_timeline {
                         self.newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
                         return Ok(transaction);
                     }
@@ -145,7 +148,7 @@ impl Cluster {
                 return Err(last_error);
             }
             select! {
-                _ = primary.changed() => {}
+                _ = primary_index.changed() => {}
                 () = sleep(PRIMARY_RETRY_INTERVAL) => {}
             }
         }
@@ -155,7 +158,7 @@ impl Cluster {
 /// Waits until the transaction's server has replayed the log position. Returns whether it has within
 /// [`MAX_REPLICA_WAIT`].
 async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool {
-    let waiting = async {
+    let poll_position = async {
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
@@ -166,5 +169,5 @@ async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool 
             }
         }
     };
-    timeout(MAX_REPLICA_WAIT, waiting).await.unwrap_or(false)
+    timeout(MAX_REPLICA_WAIT, poll_position).await.unwrap_or(false)
 }

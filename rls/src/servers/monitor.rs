@@ -1,5 +1,5 @@
-//! Checks the servers of a handle: over one connection to each, with one statement, twice a second, and also a tenth of
-//! a second after a caller could not reach a server.
+//! Checks the servers of a cluster, each over a separate connection, with one statement: twice a second, and also a
+//! tenth of a second after a caller has asked for a check, for example because a server could not be reached.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
     Error,
     connect::explain,
     pool::connect_error,
-    wire::{Answer, SERVER_POSITION, SERVER_POSITION_COLUMNS, ServerPosition, simple_query},
+    wire::{Answer, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition, simple_query},
 };
 
 /// Interval between two checks.
@@ -28,21 +28,21 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const SHORT_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of a check; after it, the server counts as unreachable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A replica that has not replayed what the primary had written this long ago is not used for reads.
+/// A replica is not used for reads if it has not replayed what the primary had written this long ago.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// A primary's log position may already include the header of a page or segment to which nothing has been written yet,
-/// so a replica may be one page behind.
+/// Size of a page of the write-ahead log. A primary's log position may already include the header of a page or segment
+/// to which nothing has been written yet, so a replica that has replayed everything may be one page behind.
 const WAL_PAGE_SIZE: u64 = 8192;
 
 /// What a server reports about itself.
 struct Report {
     position: ServerPosition,
     is_read_only: bool,
-    /// The value of `pg_control_system()`, which is equal on a primary and its replicas.
+    /// From `pg_control_system()`. It is the same on a primary and its replicas.
     system_identifier: i64,
 }
 
-/// One server, and the connection over which it is checked.
+/// How one server is checked: its options, and the connection over which it is checked.
 struct Probe {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
@@ -58,7 +58,7 @@ impl Probe {
         };
         let sql = format!(
             "SELECT (SELECT system_identifier FROM pg_control_system()), \
-               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION}, \
+               (current_setting('transaction_read_only') = 'on')::integer, {SERVER_POSITION_SQL}, \
                greatest( \
                  (SELECT timeline_id FROM pg_control_checkpoint()), \
                  (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
@@ -67,9 +67,10 @@ impl Probe {
         let mut answer = Answer::default();
         simple_query(&mut connection, sql, &mut answer).await?;
         let report = answer.row.as_ref().and_then(|row| {
+            // The first two columns are the system identifier and `is_read_only`.
             let position = ServerPosition::read(row, 2)?;
             let timeline = if position.is_standby {
-                row.number(2 + SERVER_POSITION_COLUMNS)?.try_into().ok()?
+                row.number(2 + SERVER_POSITION_COLUMN_COUNT)?.try_into().ok()?
             } else {
                 position.timeline
             };
@@ -89,8 +90,8 @@ impl Probe {
     }
 }
 
-/// Starts a task that checks the cluster until it is closed or dropped. When this returns, every server has been
-/// checked at least once, and at least one has answered.
+/// Starts a task that checks the cluster until it is closed or dropped. When this function returns, every server has
+/// been checked at least once, and at least one has answered.
 pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>) -> Result<JoinHandle<()>, Error> {
     let probes = servers.into_iter().map(|options| Probe { options, connection: None }).collect();
     let mut monitor =
@@ -101,11 +102,12 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         let has_timed_out = failed.len() == monitor.probes.len() && started.elapsed() >= cluster.acquire_timeout;
         for (index, error) in failed {
             let reason = explain(&monitor.probes[index].options, &error);
-            // A wrong password is reported immediately; a server that is starting may be ready in time.
+            // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
                 return Err(reason.into());
             }
         }
+        // Without a primary, waits up to a second for one, provided that a server has answered.
         if monitor.has_primary
             || monitor.system_identifier.is_some() && started.elapsed() >= cluster.acquire_timeout.min(PROBE_TIMEOUT)
         {
@@ -134,17 +136,19 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
     }))
 }
 
+/// The state of the task that checks the servers.
 struct Monitor {
     probes: Vec<Probe>,
-    /// The system identifier that a server must have to be used.
+    /// The system identifier that a server must have to be used; `None` until a server has answered.
     system_identifier: Option<i64>,
-    /// Recent log positions of the primary, each with the time of the check that read it, the newest last.
+    /// Recent log positions of the primary, the newest last, each with the time of the check that read it.
     primary_positions: VecDeque<(Instant, u64)>,
+    /// Whether the last check found a primary.
     has_primary: bool,
 }
 
 impl Monitor {
-    /// Checks every server. Returns the errors of those that did not answer.
+    /// Checks every server. Returns the indexes of those that did not answer, with their errors.
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::fetch_report_with_timeout)).await;
@@ -157,8 +161,9 @@ impl Monitor {
             }
         }
         if self.system_identifier.is_none() {
-            let first = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
-            self.system_identifier = first.map(|(_, report)| report.system_identifier);
+            // That of a primary, or else of any server.
+            let reference = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
+            self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }
         for (index, report) in &reports {
             if Some(report.system_identifier) != self.system_identifier {
@@ -172,21 +177,24 @@ impl Monitor {
         failed
     }
 
-    /// Finds the primary, which is the server that is not in recovery. If there are several, the one that was promoted
-    /// last has the newest timeline, and the others do not know yet that they have been replaced.
+    /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
+    /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
+    /// been replaced.
     fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
-        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
-        let best = reports
+        let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
+        let found = reports
             .iter()
-            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest)
+            .filter(|(_, report)| !report.position.is_standby && report.position.timeline >= newest_timeline)
             .max_by_key(|(index, report)| (report.position.timeline, !report.is_read_only, *index == primary_index));
-        self.has_primary = best.is_some();
-        let Some((index, report)) = best else { return };
+        self.has_primary = found.is_some();
+        let Some((index, report)) = found else { return };
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
-        // The old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
-        // replicas that have not replayed it do not lag.
-        self.primary_positions.retain(|(at, lsn)| now.duration_since(*at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
+        // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
+        // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
+        // `choose_replicas` needs one that is at least `MAX_LAG` old.
+        self.primary_positions
+            .retain(|(checked, lsn)| now.duration_since(*checked) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.primary_positions.push_back((now, report.position.lsn));
         if *index != primary_index {
             let address = &cluster.members[*index].address;
@@ -199,10 +207,12 @@ impl Monitor {
 
     /// Decides which replicas are used for reads.
     fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
-        let newest = cluster.newest_timeline.load(Ordering::SeqCst);
-        let required = self.primary_positions.iter().rev().find(|(at, _)| now.duration_since(*at) >= MAX_LAG);
+        let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
+        let positions = self.primary_positions.iter();
+        let required = positions.rev().find(|(checked, _)| now.duration_since(*checked) >= MAX_LAG);
+        let required_lsn = required.map(|(_, lsn)| *lsn);
         for (index, member) in cluster.members.iter().enumerate() {
-            let report = reports.iter().find(|(reported, _)| *reported == index).map(|(_, report)| report);
+            let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);
             if let Some(report) = report {
                 member.wal.timeline.store(report.position.timeline, Ordering::SeqCst);
                 member.lsn.store(report.position.lsn, Ordering::SeqCst);
@@ -210,8 +220,8 @@ impl Monitor {
             member.is_reachable.store(report.is_some(), Ordering::SeqCst);
             let serves_reads = report.is_some_and(|report| {
                 report.position.is_standby
-                    && report.position.timeline >= newest
-                    && required.is_none_or(|(_, lsn)| report.position.lsn + WAL_PAGE_SIZE >= *lsn)
+                    && report.position.timeline >= newest_timeline
+                    && required_lsn.is_none_or(|lsn| report.position.lsn + WAL_PAGE_SIZE >= lsn)
             });
             if member.serves_reads.swap(serves_reads, Ordering::SeqCst) != serves_reads {
                 let address = &member.address;

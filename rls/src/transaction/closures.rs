@@ -1,4 +1,4 @@
-//! SeaORM's `TransactionTrait`: `begin`, and the methods that run a closure in a transaction.
+//! Implements SeaORM's `TransactionTrait`: `begin`, and the methods that run a closure in a transaction.
 
 use sea_orm::TransactionError;
 
@@ -26,7 +26,7 @@ where
     }
 }
 
-/// Implements `TransactionTrait` for a connection or a transaction, from its method `$begin`.
+/// Implements `TransactionTrait` for a connection or a transaction. `$begin` is its method that begins a transaction.
 macro_rules! impl_transaction_trait {
     ($target:ty, $begin:ident) => {
         #[async_trait]
