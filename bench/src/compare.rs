@@ -19,7 +19,7 @@ use crate::{
     load_test::{self, Delivery},
     measure::StatementPair,
     operations, overhead,
-    reads::{capture_reads, quoted},
+    reads::{capture_reads, quote_literal},
     report::{Report, Settings},
     samples::{Sample, choose_samples},
     writes::{capture_writes, new_roll},
@@ -38,11 +38,11 @@ pub const PRODUCTION_SETTINGS: [&str; 8] = [
     "autovacuum_naptime=15s",
 ];
 
-const SPECIFICATION: &str = include_str!("../sql/specification.sql");
+const SPECIFICATION_SQL: &str = include_str!("../sql/specification.sql");
 /// Supabase's definition of `auth.uid()`.
-pub const AUTH_UID: &str = include_str!("../sql/auth_uid.sql");
+pub const AUTH_UID_SQL: &str = include_str!("../sql/auth_uid.sql");
 /// A table that the specification uses but does not create, and Supabase's privileges.
-const PLATFORM: &str = include_str!("../sql/platform.sql");
+const PLATFORM_SQL: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale, filled with the same rows.
 struct Databases {
@@ -54,7 +54,7 @@ struct Databases {
 }
 
 /// The number of sessions of the load test's first step, few enough to be sustained.
-const FIRST_SESSIONS: u64 = 50;
+const FIRST_STEP_SESSIONS: u64 = 50;
 
 /// Runs the command `compare`.
 pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
@@ -110,9 +110,9 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let pool = specification.connect(2).await?;
     // The first migration is the stand-in for the platform: accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
-    pool.execute_unprepared(AUTH_UID).await?;
-    pool.execute_unprepared(SPECIFICATION).await?;
-    pool.execute_unprepared(PLATFORM).await?;
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
+    pool.execute_unprepared(SPECIFICATION_SQL).await?;
+    pool.execute_unprepared(PLATFORM_SQL).await?;
     pool.close().await?;
     let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
@@ -123,14 +123,14 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
     // After `up`, which would report Supabase's `auth.uid()` as a change to the stand-in that the migrations created.
-    pool.execute_unprepared(AUTH_UID).await?;
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 
     let mut samples = choose_samples(&data_set);
     let mut client = Client::open(ours.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     for sample in &mut samples {
-        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quoted(sample.event));
+        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quote_literal(sample.event));
         sample.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
@@ -258,9 +258,9 @@ async fn measure_workloads(
     }
     if !options.no_load_test {
         report.load_steps =
-            load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+            load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
     }
-    if let Some(duration) = options.days_duration() {
+    if let Some(duration) = options.simulation_length() {
         report.days = days::simulate_days(url, data_set, duration).await?;
     }
     client.close().await

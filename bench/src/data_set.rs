@@ -38,7 +38,7 @@ pub struct DataSet {
 
 /// The kind of a row. Rows of different kinds never have the same id.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum RowKind {
     /// An account.
     User,
     /// A character.
@@ -55,7 +55,7 @@ pub enum Kind {
 
 /// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// Being played.
     Active,
     /// Waiting in the lobby.
@@ -74,7 +74,7 @@ pub struct Session {
     /// Its number.
     pub number: u64,
     /// Its state.
-    pub state: State,
+    pub state: SessionState,
     /// Whether it is public.
     pub is_public: bool,
     /// The maximum number of players.
@@ -163,10 +163,10 @@ impl DataSet {
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
         let (state, max_players) = if number < self.active_sessions {
-            (State::Active, 6)
+            (SessionState::Active, 6)
         } else if number < self.active_sessions + self.open_sessions {
             let is_starting_soon = draw(1, number).is_multiple_of(7);
-            (if is_starting_soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
+            (if is_starting_soon { SessionState::StartingSoon } else { SessionState::Waiting }, 2 + draw(2, number) % 5)
         } else {
             let ended_number = number - self.active_sessions - self.open_sessions;
             // How long ago the session ended: 91 days, up to 1000 minutes (less than a day), or 1 to 86 days.
@@ -178,14 +178,14 @@ impl DataSet {
                 MINUTES_PER_DAY + draw(3, number) % (85 * MINUTES_PER_DAY)
             };
             let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
-            (if is_cancelled { State::Cancelled(minutes) } else { State::Completed(minutes) }, 2 + draw(2, number) % 5)
+            (if is_cancelled { SessionState::Cancelled(minutes) } else { SessionState::Completed(minutes) }, 2 + draw(2, number) % 5)
         };
         let taken_seats = match state {
-            State::Active => 6,
+            SessionState::Active => 6,
             // A quarter of the lobby is full; the others have a free seat.
-            State::Waiting | State::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
-            State::Waiting | State::StartingSoon => draw(6, number) % max_players,
-            State::Completed(_) | State::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),
+            SessionState::Waiting | SessionState::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
+            SessionState::Waiting | SessionState::StartingSoon => draw(6, number) % max_players,
+            SessionState::Completed(_) | SessionState::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),
         };
         // Sessions use published adventures only.
         let adventure = draw(7, number) % self.adventures / 20 * 20 + draw(8, number) % 16;
@@ -193,7 +193,7 @@ impl DataSet {
         Session {
             number,
             state,
-            is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
+            is_public: state == SessionState::Active || !draw(9, number).is_multiple_of(10),
             max_players,
             taken_seats,
             seer: if number < self.active_sessions + self.open_sessions {
@@ -236,24 +236,24 @@ impl DataSet {
     #[must_use]
     pub fn rolls(&self, session: &Session) -> u64 {
         match session.state {
-            State::Active => ROLLS_PER_ACTIVE_SESSION,
-            State::Completed(_) => 1 + draw(12, session.number) % 6,
-            State::Waiting | State::StartingSoon | State::Cancelled(_) => 0,
+            SessionState::Active => ROLLS_PER_ACTIVE_SESSION,
+            SessionState::Completed(_) => 1 + draw(12, session.number) % 6,
+            SessionState::Waiting | SessionState::StartingSoon | SessionState::Cancelled(_) => 0,
         }
     }
 }
 
 /// Returns the id of the `number`th row of a kind, a version 4 UUID that is always the same.
 #[must_use]
-pub fn id(kind: Kind, number: u64) -> Uuid {
+pub fn row_id(kind: RowKind, number: u64) -> Uuid {
     let (high, low) = (draw(100 + kind as u64, number), draw(200 + kind as u64, number));
     uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
 }
 
 /// Returns the id of the `number`th roll or event of a session, of which it has fewer than 100 thousand.
 #[must_use]
-pub fn child_id(kind: Kind, session: u64, number: u64) -> Uuid {
-    id(kind, session * 100_000 + number)
+pub fn id_within_session(kind: RowKind, session: u64, number: u64) -> Uuid {
+    row_id(kind, session * 100_000 + number)
 }
 
 /// Returns a pseudorandom number that is always the same for a purpose and a number (splitmix64).

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::{
     Failure,
     client::Client,
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
 };
 
 /// The size of the table of events after a simulated day, in the report.
@@ -99,7 +99,7 @@ async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -
         if Instant::now() >= end {
             break;
         }
-        let session = id(Kind::Session, (number * WRITERS + writer) % data_set.active_sessions);
+        let session = row_id(RowKind::Session, (number * WRITERS + writer) % data_set.active_sessions);
         client.run(&format!("EXECUTE event('{session}')")).await?;
         tokio::time::sleep(PAUSE).await;
     }

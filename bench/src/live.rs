@@ -27,9 +27,9 @@ use self::{alternatives::Alternative, subscribers::SubscriberProcess};
 use crate::{
     Failure, LiveOptions,
     client::Client,
-    compare::{AUTH_UID, PRODUCTION_SETTINGS},
+    compare::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     cpu,
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
     fill::{Schema, fill},
     growth::migrate,
     load_test::{self, Delivery, LoadStep},
@@ -50,7 +50,7 @@ const RUN_PAIRS: usize = 12;
 /// The number of pairs of runs, one with and one without an alternative, for each number of clients.
 const ALTERNATIVE_RUN_PAIRS: usize = 6;
 /// The number of sessions of the load test's first step, few enough to be sustained.
-const FIRST_SESSIONS: u64 = 200;
+const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
 const IDLE_LENGTH: Duration = Duration::from_secs(20);
 /// Events per second of 250 sessions at human speed: about one event every four seconds in each session.
@@ -169,9 +169,9 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     subscribers.stop().await?;
     if !options.no_load_test {
         results.polling =
-            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
         results.subscribing =
-            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Subscriptions).await?;
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Subscriptions).await?;
         results.max_sustained_sessions = (
             load_test::max_sustained_sessions(&results.subscribing),
             load_test::max_sustained_sessions(&results.polling),
@@ -194,7 +194,7 @@ pub async fn create_filled_database(server: &Server, data_set: DataSet) -> Resul
     let pool = database.connect(2).await?;
     migrate(&pool, None).await?;
     fill(database.url(), Schema::Ours, data_set, Utc::now()).await?;
-    pool.execute_unprepared(AUTH_UID).await?;
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
     Ok(database)
 }
@@ -313,5 +313,5 @@ fn now_us() -> u64 {
 /// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
 fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
-    (id(Kind::Session, number), id(Kind::User, user))
+    (row_id(RowKind::Session, number), row_id(RowKind::User, user))
 }

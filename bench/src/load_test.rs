@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
     measure::quantile,
     samples::Sample,
     writes::new_roll,
@@ -190,13 +190,13 @@ struct PlayedSession {
 
 impl PlayedSession {
     async fn open(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
-        let session_id = id(Kind::Session, number);
+        let session_id = row_id(RowKind::Session, number);
         let players: Vec<u64> = (0..PLAYERS).map(|seat| data_set.player(number, seat)).collect();
-        let newest_seq = sparc.as_user(id(Kind::User, players[0])).events().newest(session_id).await?;
+        let newest_seq = sparc.as_user(row_id(RowKind::User, players[0])).events().newest(session_id).await?;
         let mut subscriptions = Vec::new();
         if delivery == Delivery::Subscriptions {
             for player in &players {
-                let caller = sparc.as_user(id(Kind::User, *player));
+                let caller = sparc.as_user(row_id(RowKind::User, *player));
                 subscriptions.push(caller.events().subscribe(session_id, None).await?);
             }
         }
@@ -215,8 +215,8 @@ impl PlayedSession {
             }
             tokio::time::sleep_until(due.into()).await;
             let player = self.players[turn % self.players.len()];
-            let sample = Sample { session: self.id, character: id(Kind::Character, player), ..Sample::default() };
-            self.sparc.as_user(id(Kind::User, player)).dice().roll(new_roll(&sample)?).await?;
+            let sample = Sample { session: self.id, character: row_id(RowKind::Character, player), ..Sample::default() };
+            self.sparc.as_user(row_id(RowKind::User, player)).dice().roll(new_roll(&sample)?).await?;
             result.roll_latencies.push(due.elapsed());
             result.polls += self.receive_events().await?;
             result.delivery_times.push(due.elapsed());
@@ -234,7 +234,7 @@ impl PlayedSession {
             return Ok(0);
         }
         for player in &self.players {
-            let events = self.sparc.as_user(id(Kind::User, *player)).events().after(self.id, self.newest_seq).await?;
+            let events = self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
             if Some(player) == self.players.last() {
                 self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
             }

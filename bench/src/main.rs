@@ -255,7 +255,7 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 
 impl CompareOptions {
     /// Returns the duration of all simulated days, or `None` to skip them.
-    fn days_duration(&self) -> Option<Duration> {
+    fn simulation_length(&self) -> Option<Duration> {
         Some(Duration::from_secs(self.simulated_days * days::DAY_LENGTH.as_secs()))
             .filter(|duration| !duration.is_zero())
     }

@@ -21,7 +21,7 @@ use crate::{
     cpu::{self, CpuTimes},
     measure::quantile,
     pgbench::{self, Step},
-    reads::quoted,
+    reads::quote_literal,
     samples::Sample,
     writes::{new_roll, roll_values},
 };
@@ -57,7 +57,7 @@ pub struct OperationResult {
 
 impl OperationResult {
     /// Whether the operation returns a page of rows.
-    pub fn returns_rows(&self) -> bool {
+    pub fn returns_page(&self) -> bool {
         OPERATIONS
             .iter()
             .any(|(operation, name)| *name == self.name && matches!(operation, Operation::Lobby | Operation::History))
@@ -97,7 +97,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Sets the identity and checks the account, in one statement. The service uses two statements, in one message with
 /// BEGIN, because its login may not call the function before the role is set.
-const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
+const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_account()";
 
 /// The server, the database and the samples that operations run with.
@@ -288,18 +288,18 @@ async fn capture_steps(
     run_once(operation, &caller, &samples[0]).await?;
     let identity_values = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
-        vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
+        vec![quote_literal("authenticated"), quote_literal(claims), quote_literal(DEADLINE.as_millis())]
     };
     let statement_values = |sample: &Sample| -> Vec<String> {
-        let session = quoted(sample.session);
+        let session = quote_literal(sample.session);
         match operation {
             Operation::Roll => roll_values(sample),
-            Operation::SendEvent => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
+            Operation::SendEvent => vec!["gen_random_uuid()".to_owned(), session, quote_literal("client.wave"), quote_literal("{}")],
             Operation::Lobby => Vec::new(),
-            Operation::History => vec![session, quoted(51)],
+            Operation::History => vec![session, quote_literal(51)],
         }
     };
-    let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity_values).collect() }];
+    let mut steps = vec![Step { sql: SET_IDENTITY_SQL.to_owned(), values: samples.iter().map(identity_values).collect() }];
     for statement in capture.new_statements().await? {
         steps.push(Step { sql: statement.sql, values: samples.iter().map(statement_values).collect() });
     }

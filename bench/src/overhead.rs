@@ -11,7 +11,7 @@ use crate::{
     measure::{StatementPair, quantile},
     samples::Sample,
     workload::{Execution, Role, Workload, begin_sql},
-    writes::{ROLLED_PAYLOAD, roll_values},
+    writes::{ROLL_EVENT_PAYLOAD, roll_values},
 };
 
 /// The median times of a roll and of an event, in milliseconds, with and without triggers and policies.
@@ -70,7 +70,7 @@ pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an
 pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
     let bare_roll_sql = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
     let bare_event_sql = |sample: &Sample, sender_argument: &str| {
-        format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender_argument})", sample.session)
+        format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", sample.session)
     };
     let bare_roll_and_event_sql = |sample: &Sample, sender_argument: &str| {
         format!("{}; {}", bare_roll_sql(sample), bare_event_sql(sample, sender_argument))

@@ -19,7 +19,7 @@ use crate::{
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
-    data_set::{Kind, id},
+    data_set::{RowKind, row_id},
     live::{self, DATA_SET},
     load_test::{self, CONNECTIONS, Delivery},
     measure::quantile,
@@ -197,7 +197,7 @@ fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
 /// once; other users may read from a replica that lags behind. Returns the median, the 99th percentile and the maximum,
 /// in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
-    let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
+    let (writer, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
     for number in 0..WRITES {
         let name = format!("Name {number}");

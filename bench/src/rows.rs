@@ -5,7 +5,9 @@ use std::fmt::Write;
 use chrono::{DateTime, Duration, Utc};
 
 use crate::{
-    data_set::{DataSet, EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, child_id, draw, id, join_code},
+    data_set::{
+        DataSet, EVENTS_PER_SESSION, MINUTES_PER_DAY, RowKind, SessionState, draw, id_within_session, join_code, row_id,
+    },
     fill::Schema,
 };
 
@@ -31,7 +33,7 @@ impl FillContext {
 
 /// Appends an account of the platform.
 pub fn append_account(lines: &mut String, _: &FillContext, number: u64) {
-    let _ = writeln!(lines, "{}\tuser{number}@mail.example", id(Kind::User, number));
+    let _ = writeln!(lines, "{}\tuser{number}@mail.example", row_id(RowKind::User, number));
 }
 
 /// Appends a profile.
@@ -40,7 +42,7 @@ pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
     let _ = writeln!(
         lines,
         "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{created_at}",
-        id(Kind::User, number),
+        row_id(RowKind::User, number),
         number % 7
     );
 }
@@ -55,8 +57,8 @@ pub fn append_character(lines: &mut String, context: &FillContext, number: u64) 
     let _ = writeln!(
         lines,
         "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
-        id(Kind::Character, number),
-        id(Kind::User, context.data_set.owner(number)),
+        row_id(RowKind::Character, number),
+        row_id(RowKind::User, context.data_set.owner(number)),
         context.ago(draw(21, number) % MINUTES_PER_YEAR)
     );
 }
@@ -136,8 +138,8 @@ pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) 
         lines,
         "{}\t{}\tThe {place} of {number}\tA story about the {place}.\t{}\t{}\t{{\"start\": \"n0\", \"nodes\": [{}], \
          \"connections\": []}}\t{status}\t{published_at}\t{}\t{}\t{rating}\t{}",
-        id(Kind::Adventure, number),
-        id(Kind::User, creator),
+        row_id(RowKind::Adventure, number),
+        row_id(RowKind::User, creator),
         ["easy", "medium", "hard"][(draw(26, number) % 3) as usize],
         30 + draw(27, number) % 10 * 30,
         nodes.join(", "),
@@ -152,16 +154,16 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let null = || "\\N".to_owned();
     let (status, started_at, ended_at, age_minutes) = match session.state {
-        State::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
-        State::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
-        State::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
-        State::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
-        State::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
+        SessionState::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
+        SessionState::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
+        SessionState::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
+        SessionState::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
+        SessionState::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
     };
     // One in ten sessions of the lobby has no start time; the others start in five hours to two weeks.
     let scheduled_start = match session.state {
-        State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
-        State::Waiting | State::StartingSoon => {
+        SessionState::Waiting | SessionState::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
+        SessionState::Waiting | SessionState::StartingSoon => {
             let minutes = i64::try_from(300 + draw(32, number) % 19_800).unwrap_or_default();
             (context.now + Duration::minutes(minutes)).to_rfc3339()
         }
@@ -170,9 +172,9 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     let _ = write!(
         lines,
         "{}\t{}\t{}\t{}\t{}\t{}\tBeginners are welcome\t{scheduled_start}\t{status}\t{started_at}\t{ended_at}\t{}",
-        id(Kind::Session, number),
-        id(Kind::User, session.seer),
-        id(Kind::Adventure, session.adventure),
+        row_id(RowKind::Session, number),
+        row_id(RowKind::User, session.seer),
+        row_id(RowKind::Adventure, session.adventure),
         join_code(number),
         session.is_public,
         session.max_players,
@@ -188,17 +190,17 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
 pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let joined_at = match session.state {
-        State::Completed(minutes) | State::Cancelled(minutes) => context.ago(minutes + 1000),
-        State::Active | State::Waiting | State::StartingSoon => context.ago(300),
+        SessionState::Completed(minutes) | SessionState::Cancelled(minutes) => context.ago(minutes + 1000),
+        SessionState::Active | SessionState::Waiting | SessionState::StartingSoon => context.ago(300),
     };
     for seat in 0..session.taken_seats {
         let player = context.data_set.player(number, seat);
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\t{joined_at}",
-            id(Kind::Session, number),
-            id(Kind::User, player),
-            id(Kind::Character, player)
+            row_id(RowKind::Session, number),
+            row_id(RowKind::User, player),
+            row_id(RowKind::Character, player)
         );
     }
 }
@@ -207,7 +209,7 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
 pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let started_minutes_ago = match session.state {
-        State::Completed(minutes) => minutes + 180,
+        SessionState::Completed(minutes) => minutes + 180,
         _ => 180,
     };
     let count = context.data_set.rolls(&session);
@@ -232,9 +234,9 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\tHero {player}\t{}\t{}\t{difficulty}\t{}\t{{{}}}\t{total}\t{total}\t{}\t{outcome}\t{}\t{}\t{}",
-            child_id(Kind::Roll, number, roll),
-            id(Kind::Session, number),
-            id(Kind::Character, player),
+            id_within_session(RowKind::Roll, number, roll),
+            row_id(RowKind::Session, number),
+            row_id(RowKind::Character, player),
             ["might", "grace", "wit", "heart"][attribute],
             dice.len(),
             ["attribute_check", "attack", "defense", "damage"][(seed >> 5) as usize % 4],
@@ -256,9 +258,9 @@ pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
             "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \"roll_type\": \"attack\", \
              \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
              \"success\", \"success\": true}}\t{}",
-            child_id(Kind::Event, session_number, event),
-            id(Kind::Session, session_number),
-            child_id(Kind::Roll, session_number, event),
+            id_within_session(RowKind::Event, session_number, event),
+            row_id(RowKind::Session, session_number),
+            id_within_session(RowKind::Roll, session_number, event),
             context.ago(1000 - event * 9),
         );
     }

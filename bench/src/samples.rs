@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::data_set::{DataSet, EVENTS_PER_SESSION, Kind, State, child_id, id, join_code};
+use crate::data_set::{DataSet, EVENTS_PER_SESSION, RowKind, SessionState, id_within_session, join_code, row_id};
 
 /// The maximum number of samples.
 const MAX_SAMPLES: u64 = 64;
@@ -60,7 +60,7 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
                     data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
                 })
                 .find(|open| {
-                    open.is_public && open.state == State::Waiting && (1..open.max_players).contains(&open.taken_seats)
+                    open.is_public && open.state == SessionState::Waiting && (1..open.max_players).contains(&open.taken_seats)
                 });
             // If the lobby has no such session, statements about `open_session` meet an active session and fail.
             let open = open.unwrap_or(active);
@@ -68,21 +68,21 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
             let seatless = data_set.users_without_sessions();
             let newcomer = seatless.start.midpoint(seatless.end) + number;
             Sample {
-                session: id(Kind::Session, active.number),
-                seer: id(Kind::User, active.seer),
-                player: id(Kind::User, player),
-                character: id(Kind::Character, player),
-                adventure: id(Kind::Adventure, open.adventure),
+                session: row_id(RowKind::Session, active.number),
+                seer: row_id(RowKind::User, active.seer),
+                player: row_id(RowKind::User, player),
+                character: row_id(RowKind::Character, player),
+                adventure: row_id(RowKind::Adventure, open.adventure),
                 filter_difficulty: ["easy", "medium", "hard"][index % 3],
                 filter_max_minutes: [60, 90, 120, 150][index % 4],
                 filter_free_seats: [2, 3, 4][index % 3],
-                open_session: id(Kind::Session, open.number),
+                open_session: row_id(RowKind::Session, open.number),
                 open_code: join_code(open.number),
-                open_seer: id(Kind::User, open.seer),
-                open_player: id(Kind::User, data_set.player(open.number, 0)),
-                newcomer: id(Kind::User, newcomer),
-                newcomer_character: id(Kind::Character, newcomer),
-                event: child_id(Kind::Event, active.number, EVENTS_PER_SESSION - 10),
+                open_seer: row_id(RowKind::User, open.seer),
+                open_player: row_id(RowKind::User, data_set.player(open.number, 0)),
+                newcomer: row_id(RowKind::User, newcomer),
+                newcomer_character: row_id(RowKind::Character, newcomer),
+                event: id_within_session(RowKind::Event, active.number, EVENTS_PER_SESSION - 10),
                 event_seq: 0,
             }
         })

@@ -19,7 +19,7 @@ use crate::{
     capture::StatementCapture,
     measure::StatementPair,
     overhead,
-    reads::{prepared_workload, quoted},
+    reads::{prepared_workload, quote_literal},
     samples::Sample,
     workload::{Execution, Role, Workload},
 };
@@ -57,17 +57,17 @@ fn specification_workload(
 
 /// Returns the SQL that executes the prepared [`INSERT_EVENT`], whose name is `event`.
 fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
-    format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
+    format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
 /// The statuses from which the service lets a session start. `active` is among them because starting is idempotent.
-const STARTS_FROM: [&str; 3] = ["waiting", "starting_soon", "active"];
+const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 
 /// The payload of the specification's events of joining and leaving, with made-up values.
-const SEAT_PAYLOAD: &str =
+const SEAT_EVENT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
 /// The payload of a roll's event, with made-up values.
-pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
+pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Captures the service's statements, and returns all writes.
@@ -100,7 +100,7 @@ async fn capture_rolls_and_events(
             (sample.player.to_string(), execute_event_sql(sample.session, "client.wave", "{}"))
         }),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            let values = ["gen_random_uuid()".to_owned(), quoted(sample.session), quoted("client.wave"), quoted("{}")];
+            let values = ["gen_random_uuid()".to_owned(), quote_literal(sample.session), quote_literal("client.wave"), quote_literal("{}")];
             (sample.player.to_string(), values.to_vec())
         }),
     };
@@ -119,10 +119,10 @@ async fn capture_rolls_and_events(
         role: Role::Authenticated,
         is_repeatable: true,
         specification: specification_workload(&[("roll", insert_roll), ("event", INSERT_EVENT)], samples, |sample| {
-            let execute_roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.character));
+            let execute_roll = format!("EXECUTE roll({}, {})", quote_literal(sample.session), quote_literal(sample.character));
             (
                 sample.player.to_string(),
-                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLLED_PAYLOAD)),
+                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLL_EVENT_PAYLOAD)),
             )
         }),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
@@ -139,7 +139,7 @@ pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
 
 /// Returns the values of the service's INSERT of a roll, in the order of its parameters.
 pub fn roll_values(sample: &Sample) -> Vec<String> {
-    let [session, character] = [sample.session, sample.character].map(quoted);
+    let [session, character] = [sample.session, sample.character].map(quote_literal);
     ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
         .map(str::to_owned)
         .to_vec()
@@ -167,19 +167,19 @@ async fn capture_seats_and_statuses(
             samples,
             |sample| {
                 let [code, character, newcomer] =
-                    [quoted(&sample.open_code), quoted(sample.newcomer_character), quoted(sample.newcomer)];
+                    [quote_literal(&sample.open_code), quote_literal(sample.newcomer_character), quote_literal(sample.newcomer)];
                 let execute_take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
                 (
                     sample.newcomer.to_string(),
                     format!(
                         "{execute_take_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_joined", SEAT_PAYLOAD)
+                        execute_event_sql(sample.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_character)])
+            (sample.newcomer.to_string(), vec![quote_literal(&sample.open_code), quote_literal(sample.newcomer_character)])
         }),
     };
 
@@ -199,18 +199,18 @@ async fn capture_seats_and_statuses(
             samples,
             |sample| {
                 let execute_leave_seat =
-                    format!("EXECUTE leave_seat({}, {})", quoted(sample.open_session), quoted(sample.open_player));
+                    format!("EXECUTE leave_seat({}, {})", quote_literal(sample.open_session), quote_literal(sample.open_player));
                 (
                     sample.open_player.to_string(),
                     format!(
                         "{execute_leave_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_left", SEAT_PAYLOAD)
+                        execute_event_sql(sample.open_session, "player_left", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            let values = ["false".to_owned(), quoted(sample.open_session), quoted(sample.open_player)];
+            let values = ["false".to_owned(), quote_literal(sample.open_session), quote_literal(sample.open_player)];
             (sample.open_player.to_string(), values.to_vec())
         }),
     };
@@ -244,7 +244,7 @@ async fn capture_seats_and_statuses(
             samples,
             |sample| {
                 let (session, seer) = session_and_seer(sample);
-                let execute_change_status = format!("EXECUTE change_status({})", quoted(session));
+                let execute_change_status = format!("EXECUTE change_status({})", quote_literal(session));
                 let payload = format!(
                     r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
                 );
@@ -254,8 +254,8 @@ async fn capture_seats_and_statuses(
         ),
         ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
             let (session, seer) = session_and_seer(sample);
-            let allowed_from = allowed_from.iter().map(quoted);
-            (seer.to_string(), [quoted(new_status), quoted(session)].into_iter().chain(allowed_from).collect())
+            let allowed_from = allowed_from.iter().map(quote_literal);
+            (seer.to_string(), [quote_literal(new_status), quote_literal(session)].into_iter().chain(allowed_from).collect())
         }),
     };
     Ok(vec![
@@ -266,7 +266,7 @@ async fn capture_seats_and_statuses(
             &specification_start,
             &our_start.sql,
             ("waiting", "active"),
-            &STARTS_FROM,
+            &STARTABLE_STATUSES,
             |sample| (sample.open_session, sample.open_seer),
         ),
         status_change(

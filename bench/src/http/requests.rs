@@ -8,7 +8,7 @@ use super::connection::Request;
 use crate::{
     Failure,
     client::Client,
-    data_set::{DataSet, Kind, State, id},
+    data_set::{DataSet, RowKind, SessionState, row_id},
     samples::Sample,
     writes::new_roll,
 };
@@ -75,10 +75,10 @@ pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) ->
     let open = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
         .map(|number| data_set.session(number));
     let with_free_seat = open.filter(|session| {
-        session.is_public && session.state == State::Waiting && session.taken_seats < session.max_players
+        session.is_public && session.state == SessionState::Waiting && session.taken_seats < session.max_players
     });
     let callers = with_free_seat.zip(data_set.users_without_sessions()).take(MAX_NEWCOMERS).map(|(session, user)| {
-        unsigned_caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
+        unsigned_caller(row_id(RowKind::User, user), row_id(RowKind::Session, session.number), row_id(RowKind::Character, user))
     });
     sign_tokens(callers.collect(), secret, client).await
 }
