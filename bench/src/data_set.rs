@@ -178,7 +178,10 @@ impl DataSet {
                 MINUTES_PER_DAY + draw(3, number) % (85 * MINUTES_PER_DAY)
             };
             let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
-            (if is_cancelled { SessionState::Cancelled(minutes) } else { SessionState::Completed(minutes) }, 2 + draw(2, number) % 5)
+            (
+                if is_cancelled { SessionState::Cancelled(minutes) } else { SessionState::Completed(minutes) },
+                2 + draw(2, number) % 5,
+            )
         };
         let taken_seats = match state {
             SessionState::Active => 6,

@@ -1,4 +1,5 @@
-//! The statements with which users read: the specification's and the service's.
+//! The statements with which users read: the specification's, and the service's (in names `ours`), which are captured by
+//! calling its operations.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -21,7 +22,7 @@ use crate::{
 /// returns the filter's value for a sample.
 type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
-/// The list of reads, built while the service's statements are captured.
+/// The list of reads, to which each function below adds some.
 struct Reads<'a> {
     samples: &'a [Sample],
     pairs: Vec<StatementPair>,
@@ -52,7 +53,8 @@ pub fn prepared_workload(
 }
 
 impl Reads<'_> {
-    /// Adds a read: for each schema, the statement, and the function that returns its user and values for a sample.
+    /// Adds a read. For each schema, it has the statement, and the function that returns the user and the statement's
+    /// values for a sample.
     fn add(
         &mut self,
         name: &'static str,
@@ -77,7 +79,7 @@ impl Reads<'_> {
     }
 }
 
-/// Returns the specification's lobby query with additional clauses.
+/// Returns the specification's query of the lobby with these additional clauses.
 fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     format!(
         "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
@@ -130,8 +132,8 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
         let later = caller.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this ends
-        // before the forty-ninth page, and the page that it has reached is measured as the fiftieth.
+        // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this loop
+        // ends before the forty-ninth page; then the page after the last one with start times is measured instead.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
@@ -139,10 +141,13 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
     }
     let last = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
     let fiftieth = capture.last_statement().await?;
-    let start =
-        last.scheduled_start.map(quote_literal).ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
+    let start = last
+        .scheduled_start
+        .map(quote_literal)
+        .ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
     let cursor_values = [quote_literal(last.created_at), quote_literal(last.id), start];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.to_vec());
+    // The specification's clients skip 49 pages of twenty sessions.
     reads.add(
         "lobby, fiftieth page",
         Role::Authenticated,
@@ -197,6 +202,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             &|sample: &Sample| quote_literal(sample.adventure),
         ),
         (
+            // One adventure in forty-eight has "Lighthouse" in its name; none has "Nowhere".
             "lobby, search",
             LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
             specification_lobby(
@@ -224,8 +230,9 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
 async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let caller = capture.sparc.as_user(sample.player);
-    let with_value =
-        |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample))]);
+    let with_value = |value: fn(&Sample) -> String| {
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample))])
+    };
     // Fifty rolls, and one more to see whether there is a next page.
     let with_value_and_limit = |value: fn(&Sample) -> String| {
         move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample)), "51".to_owned()])
@@ -284,7 +291,8 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
         ORDER BY created_at
         LIMIT 200";
-    let after_event = |sample: &Sample| (sample.player.to_string(), vec![quote_literal(sample.session), quote_literal(sample.event)]);
+    let after_event =
+        |sample: &Sample| (sample.player.to_string(), vec![quote_literal(sample.session), quote_literal(sample.event)]);
     let after_seq = |sample: &Sample| {
         (sample.player.to_string(), vec![quote_literal(sample.session), sample.event_seq.to_string(), "200".to_owned()])
     };
@@ -296,7 +304,8 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
         FROM users
         WHERE id = $1";
     let user = |sample: &Sample| sample.newcomer.to_string();
-    let user_and_limit = move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(user(sample)), "1".to_owned()]);
+    let user_and_limit =
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(user(sample)), "1".to_owned()]);
     reads.add("a profile", Role::Authenticated, sql, with_value(user), &ours, user_and_limit);
     Ok(())
 }
@@ -341,6 +350,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let rating = last.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
     let cursor_values = vec![rating, quote_literal(last.id)];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
+    // The specification's clients skip 19 pages of twenty adventures.
     let sql = format!("{} OFFSET 380", specification_list("", "average_rating DESC NULLS LAST"));
     reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, no_values, &ours, after_cursor);
 

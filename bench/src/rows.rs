@@ -157,7 +157,9 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
         SessionState::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
         SessionState::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
         SessionState::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
-        SessionState::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
+        SessionState::Completed(minutes) => {
+            ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000)
+        }
         SessionState::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
     };
     // One in ten sessions of the lobby has no start time; the others start in five hours to two weeks.

@@ -60,7 +60,9 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
                     data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
                 })
                 .find(|open| {
-                    open.is_public && open.state == SessionState::Waiting && (1..open.max_players).contains(&open.taken_seats)
+                    open.is_public
+                        && open.state == SessionState::Waiting
+                        && (1..open.max_players).contains(&open.taken_seats)
                 });
             // If the lobby has no such session, statements about `open_session` meet an active session and fail.
             let open = open.unwrap_or(active);

@@ -78,7 +78,11 @@ pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) ->
         session.is_public && session.state == SessionState::Waiting && session.taken_seats < session.max_players
     });
     let callers = with_free_seat.zip(data_set.users_without_sessions()).take(MAX_NEWCOMERS).map(|(session, user)| {
-        unsigned_caller(row_id(RowKind::User, user), row_id(RowKind::Session, session.number), row_id(RowKind::Character, user))
+        unsigned_caller(
+            row_id(RowKind::User, user),
+            row_id(RowKind::Session, session.number),
+            row_id(RowKind::Character, user),
+        )
     });
     sign_tokens(callers.collect(), secret, client).await
 }
