@@ -124,7 +124,8 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, data_set, now))?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
-    // Only now, because `up` would report Supabase's `auth.uid()` as a change to the stand-in that the migrations created.
+    // Only now, because `up` would report Supabase's `auth.uid()` as a change to the stand-in that the migrations
+    // created.
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 
@@ -201,8 +202,8 @@ const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensio
 /// other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
-/// Measures this schema's statements in isolation: without the specification's statements in between. Those read more as
-/// the data grows, and evict pages that a production host, which has no second schema, keeps in memory.
+/// Measures this schema's statements in isolation: without the specification's statements in between. Those read more
+/// as the data grows, and evict pages that a production host, which has no second schema, keeps in memory.
 async fn measure_isolated(
     ours: &Database,
     pairs: &[StatementPair],

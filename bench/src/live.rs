@@ -2,8 +2,8 @@
 //! the cost of a thousand idle subscribers. It also measures alternatives to the service's poller, which reads new
 //! events from the database; the cost of broadcasts; and the load test with subscriptions and with polling.
 //!
-//! The machine may do other work. So short runs alternate, and they are compared by processor time per operation as well
-//! as by throughput.
+//! The machine may do other work. So short runs alternate, and they are compared by processor time per operation as
+//! well as by throughput.
 
 mod alternatives;
 mod broadcasts;

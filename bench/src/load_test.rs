@@ -227,8 +227,8 @@ impl PlayedSession {
         Ok(result)
     }
 
-    /// Waits until all six players have received the new events. Returns the number of requests that they made for this:
-    /// none if they have subscriptions.
+    /// Waits until all six players have received the new events. Returns the number of requests that they made for
+    /// this: none if they have subscriptions.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;

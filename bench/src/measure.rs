@@ -76,8 +76,8 @@ const TIME_BUDGET: Duration = Duration::from_secs(4);
 /// The maximum number of executions in this schema per round.
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
 /// If the specification's statement takes longer than this, it has evicted this schema's pages from the caches. In
-/// production the two schemas would not share a host's memory, so the service's statement then runs untimed before it is
-/// timed.
+/// production the two schemas would not share a host's memory, so the service's statement then runs untimed before it
+/// is timed.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// The maximum number of executions per sample when this schema is measured in isolation.
 const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
@@ -92,8 +92,8 @@ const SLOW_STATEMENT: Duration = Duration::from_millis(100);
 const MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
 const MAX_REPEATS: u128 = 25;
-/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, and then the
-/// service's statement repeatedly for about as long as that took.
+/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, and then
+/// the service's statement repeatedly for about as long as that took.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {

@@ -133,7 +133,8 @@ pub struct RunResult {
     pub service_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. `new_capture` opens a new connection, on which the statements of one operation are captured.
+/// Measures all operations. `new_capture` opens a new connection, on which the statements of one operation are
+/// captured.
 pub async fn measure_operations(
     environment: &Environment<'_>,
     pgbench_options: &PgbenchOptions<'_>,

@@ -1,5 +1,5 @@
-//! The statements with which users read: the specification's, and the service's (in names `ours`), which are captured by
-//! calling its operations.
+//! The statements with which users read: the specification's, and the service's (in names `ours`), which are captured
+//! by calling its operations.
 
 use chrono::{Duration, Utc};
 use service::{

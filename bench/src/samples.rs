@@ -1,4 +1,4 @@
-//! The users, sessions and values that statements are measured with, the same in both schemas.
+//! Samples: the users, sessions and values with which statements are measured. They are the same in both schemas.
 
 use uuid::Uuid;
 
@@ -7,8 +7,8 @@ use crate::data_set::{DataSet, EVENTS_PER_SESSION, RowKind, SessionState, id_wit
 /// The maximum number of samples.
 const MAX_SAMPLES: u64 = 64;
 
-/// The users, sessions and values that a statement is executed with once. Every statement is executed with every
-/// sample, one sample after another.
+/// The users, sessions and values for one execution of a statement. The executions of a statement use one sample after
+/// another.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// An active session.
@@ -21,12 +21,12 @@ pub struct Sample {
     pub character: Uuid,
     /// A published adventure.
     pub adventure: Uuid,
-    /// A filter of the lobby by difficulty. The three filters vary between samples, because it is a matter of chance
-    /// how many of the lobby's first sessions match a filter.
+    /// The value of the lobby's filter by difficulty. The values of this and the next two filters vary between samples,
+    /// because chance decides how many of the lobby's first sessions match a value.
     pub filter_difficulty: &'static str,
-    /// A filter of the lobby by maximum duration, in minutes.
+    /// The value of the lobby's filter by maximum duration, in minutes.
     pub filter_max_minutes: u32,
-    /// A filter of the lobby by free seats.
+    /// The value of the lobby's filter by free seats.
     pub filter_free_seats: u32,
     /// A public session of the lobby with at least one player and at least one free seat.
     pub open_session: Uuid,
@@ -40,10 +40,9 @@ pub struct Sample {
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
-    /// The event of `session` that is followed by nine more; the measured statement reads these.
+    /// The tenth event from the end of `session`. The measured statement reads the nine events after it.
     pub event: Uuid,
-    /// The `seq` of `event`, which the database assigns. [`choose_samples`] leaves it 0; `compare` sets it after
-    /// filling the table of events.
+    /// The `seq` of `event`, which the database assigns: 0 until `compare` has filled the table of events.
     pub event_seq: i64,
 }
 
@@ -64,7 +63,7 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
                         && open.state == SessionState::Waiting
                         && (1..open.max_players).contains(&open.taken_seats)
                 });
-            // If the lobby has no such session, statements about `open_session` meet an active session and fail.
+            // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
             let open = open.unwrap_or(active);
             let index = number as usize;
             let seatless = data_set.users_without_sessions();

@@ -1,8 +1,8 @@
 //! The statements with which users and jobs write: the specification's, and the service's (in names `ours`), which are
 //! captured by calling its operations.
 //!
-//! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes an
-//! event, the specification's client writes one with made-up values.
+//! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes
+//! an event, the specification's client writes one with made-up values.
 
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str)
     format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
-/// The statuses in which a session can be started by the service. `active` is among them because starting is idempotent.
+/// The statuses in which a session can be started by the service. `active` is among them because starting is
+/// idempotent.
 const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 
 /// The payload of the specification's events of joining and leaving, with made-up values.

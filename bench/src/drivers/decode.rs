@@ -1,5 +1,5 @@
-//! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows of
-//! tokio-postgres. The JSON documents in the rows have types of the service.
+//! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows
+//! of tokio-postgres. The JSON documents in the rows have types of the service.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{

@@ -75,8 +75,8 @@ impl Pipelined {
         }
     }
 
-    /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server answers
-    /// COMMIT with a rollback, and this returns the statement's error.
+    /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server
+    /// answers COMMIT with a rollback, and this returns the statement's error.
     async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
         let PreparedConnection { client, identity, statements } = &*connection;

@@ -1,5 +1,5 @@
-//! Runs the operations in the three programs: to check that all return the same results, to count the round trips that a
-//! caller waits for, and to measure the throughput.
+//! Runs the operations in the three programs: to check that all return the same results, to count the round trips that
+//! a caller waits for, and to measure the throughput.
 
 use std::{
     sync::Arc,

@@ -126,10 +126,10 @@ operation, divided by 20 ms.
 
 const TABLE_OF_PHASES: &str = "
 The service sends BEGIN, the identity and the check of the account in one message (*opening*), and returns from a read
-without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller waits for
-four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the message.
-Fewer round trips therefore also mean more operations per second: pipelining saves much, except where the statement or
-the disk takes most of the time.
+without waiting for COMMIT. So a caller waits for two round trips, or three to write; with plain sqlx, a caller waits
+for four. On one machine, a round trip costs mostly the processor time for waking the process that waits for the
+message. Fewer round trips therefore also mean more operations per second: pipelining saves much, except where the
+statement or the disk takes most of the time.
 
 The phases of each operation, measured one after the other on one connection, show what limits it (medians in
 milliseconds). *Round trip* is a prepared `SELECT 1`. The time of each phase includes a round trip; the rest is

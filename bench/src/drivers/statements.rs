@@ -1,4 +1,5 @@
-//! The statements that the service sends and the two hand-written programs send too, and the values of their parameters.
+//! The statements that the service sends and the two hand-written programs send too, and the values of their
+//! parameters.
 
 use std::sync::Arc;
 

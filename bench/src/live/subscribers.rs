@@ -1,4 +1,5 @@
-//! The process of the subscribers. It reads commands from its standard input, a line each, and answers each with a line.
+//! The process of the subscribers. It reads commands from its standard input, a line each, and answers each with a
+//! line.
 
 use std::{
     process::Stdio,
