@@ -143,7 +143,8 @@ async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Resu
             // Copies some rows and deletes the originals, so that the timed statement can insert them again.
             client
                 .run(&format!(
-                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {drop_index_sql}
+                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s';
+                     {drop_index_sql}
                      CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
                      SELECT ctid AS row_ctid FROM {table} LIMIT {WRITTEN_ROWS};
                      CREATE TEMPORARY TABLE copied ON COMMIT DROP AS

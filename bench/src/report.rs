@@ -21,7 +21,7 @@ pub struct Report {
     pub operations: Vec<OperationResult>,
     /// The cost of triggers and policies to a roll and to an event.
     pub overhead: Option<Overhead>,
-    /// The steps of the load test in which players poll for events, in the order of their numbers of sessions.
+    /// The steps of the load test with polling players, sorted by their numbers of sessions.
     pub load_steps: Vec<LoadStep>,
     /// Sizes, index builds and migrations, at each scale.
     pub growth: Vec<GrowthResult>,

@@ -1,7 +1,7 @@
 //! The phases of an operation: BEGIN, setting the identity, the statement and COMMIT. They are sent with
-//! `tokio_postgres`, one message each, and each is timed from sending the message to receiving the response. Three other
-//! times are measured for comparison: a round trip, the statement without row-level security, and the service's first
-//! message, which combines BEGIN and the identity.
+//! `tokio_postgres`, one message each, and each is timed from sending the message to receiving the response. Three
+//! other times are measured for comparison: a round trip, the statement without row-level security, and the service's
+//! first message, which combines BEGIN and the identity.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,8 @@ pub struct PhaseTimes {
     pub identity_ms: f64,
     /// The operation's statement.
     pub statement_ms: f64,
-    /// For comparison: the operation's statement, run by the owner of the tables, who is exempt from row-level security.
-    /// `None` if the statement writes.
+    /// For comparison: the operation's statement, run by the owner of the tables, who is exempt from row-level
+    /// security. `None` if the statement writes.
     pub without_row_security_ms: Option<f64>,
     /// COMMIT.
     pub commit_ms: f64,

@@ -78,8 +78,8 @@ pub fn section(report: &Report) -> Option<String> {
     let _ = write!(
         &mut text,
         "\nThe [load test](#load-test) was made with subscriptions and with polling in the same run. If each of the \
-         six players has a subscription, the machine sustains {} sessions; if each polls, {}. *Delivered to all* is the \
-         time from the moment a roll was due until all six players have its event.\n\n\
+         six players has a subscription, the machine sustains {} sessions; if each polls, {}. *Delivered to all* is \
+         the time from the moment a roll was due until all six players have its event.\n\n\
          | players | sessions | rolls/s | roll p50 ms | roll p99 ms | delivered to all p50 ms | delivered to all p99 \
          ms | PostgreSQL CPUs | service CPUs |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
