@@ -124,8 +124,8 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, data_set, now))?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
-    // Only now, because `up` would report Supabase's `auth.uid()` as a change to the stand-in that the migrations
-    // created.
+    // Supabase's `auth.uid()` is installed only now, because `up` would report it as a change to the stand-in that the
+    // migrations created.
     pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 

@@ -36,7 +36,7 @@ const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"]
 /// The number of rounds. In each, the load step is measured without a replica, with one and with two. For each number
 /// of replicas, the round with the median processor use of the primary is reported.
 const ROUNDS: usize = 3;
-/// The number of writes to measure the delay until another user sees them.
+/// The number of writes for which [`measure_visibility_delay`] measures the delay.
 const WRITES: usize = 200;
 /// The number of pairs of runs to measure the cost of tracking: one run of rolls without replicas, one with them.
 const RUN_PAIRS: usize = 9;

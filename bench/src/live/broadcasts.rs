@@ -1,4 +1,4 @@
-//! The time that a roll takes longer if its event is also sent as a Supabase Realtime broadcast. A stand-in replaces
+//! Measures how much longer a roll takes if its event is also sent as a Supabase Realtime broadcast. A stand-in replaces
 //! Supabase's function `realtime.send`.
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ use crate::{
     measure::quantile,
 };
 
-/// The measuring process's handle to the process of the subscribers, with which it controls that process.
+/// A handle with which the measuring process controls the process of the subscribers.
 #[derive(Debug)]
 pub struct SubscriberProcess {
     child: Child,
