@@ -66,8 +66,8 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
             // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
             let open = open.unwrap_or(active);
             let index = number as usize;
-            let seatless = data_set.users_without_sessions();
-            let newcomer = seatless.start.midpoint(seatless.end) + number;
+            let without_sessions = data_set.users_without_sessions();
+            let newcomer = without_sessions.start.midpoint(without_sessions.end) + number;
             Sample {
                 session: row_id(RowKind::Session, active.number),
                 seer: row_id(RowKind::User, active.seer),

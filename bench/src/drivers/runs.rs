@@ -25,7 +25,7 @@ use crate::{
 const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
-/// The number of calls, of which the fastest is used to count the round trips.
+/// The number of calls of a program while its round trips are counted. Only the fastest call counts.
 const COUNTING_CALLS: usize = 12;
 
 /// The context that all runs share.
@@ -41,9 +41,9 @@ impl Environment {
     /// the session gets no rows.
     pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
         let Program::Service(sparc) = &*programs[0] else { return Err(first_program_must_be_service()) };
-        let mismatch = |what: &str, found: &OptionalJson, expected: &OptionalJson| {
+        let mismatch = |subject: &str, found: &OptionalJson, expected: &OptionalJson| {
             let name = operation.name();
-            Failure::Message(format!("{name}: {what} must be {expected:?}, but is {found:?}"))
+            Failure::Message(format!("{name}: {subject} must be {expected:?}, but is {found:?}"))
         };
         let sample = &self.samples[0];
         for program in programs {
@@ -85,21 +85,22 @@ impl Environment {
         let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
         let usual_delay = proxy.delay();
         for (index, count) in round_trips.programs.iter_mut().enumerate() {
-            let mut fastest = [Duration::MAX; 2];
-            for (programs, fastest) in programs.iter().zip(&mut fastest) {
+            let mut fastest_calls = [Duration::MAX; 2];
+            for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
                 // The warm-up, with the usual delay, opens connections and prepares statements.
                 for _ in 0..POOL_SIZE {
-                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
                 }
                 proxy.set_delay(COUNTING_LATENCY / 2);
                 for _ in 0..COUNTING_CALLS {
                     let start = Instant::now();
-                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
-                    *fastest = start.elapsed().min(*fastest);
+                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    *fastest_call = start.elapsed().min(*fastest_call);
                 }
                 proxy.set_delay(usual_delay);
             }
-            *count = fastest[1].saturating_sub(fastest[0]).as_secs_f64() / COUNTING_LATENCY.as_secs_f64();
+            let [direct_call, delayed_call] = fastest_calls;
+            *count = delayed_call.saturating_sub(direct_call).as_secs_f64() / COUNTING_LATENCY.as_secs_f64();
         }
         Ok(round_trips)
     }
