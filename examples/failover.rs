@@ -1,8 +1,8 @@
-//! A game on three servers whose primary is killed during the game: `cargo run --example failover`.
+//! A game on three servers, one of which is killed during the game: `cargo run --example failover`.
 //!
-//! A primary and two standbys start on this machine; a commit is acknowledged once one standby has it. Ada rolls dice
-//! and reads them again; then the primary is killed, a standby is promoted, and the game continues. At the end, the
-//! servers are removed.
+//! A primary and two standbys start on this machine. A commit is acknowledged once one standby has it. A player, Ada,
+//! rolls dice and reads each roll again. Then the primary is killed, a standby is promoted, and the game continues. At
+//! the end, the servers are removed.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use testdb::{Binaries, DemoGame, Server};
 use tokio::{task::spawn_blocking, time::sleep};
 use uuid::Uuid;
 
-/// The settings of all three servers. Each keeps enough WAL for a standby that follows it later, and a standby tries
-/// again soon when it gets no WAL.
+/// The settings of all three servers. Each keeps enough WAL for a standby that begins to follow it later. A standby
+/// that receives no WAL tries again soon.
 const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=256MB", "wal_retrieve_retry_interval=200ms"];
 
 #[tokio::main]
@@ -32,8 +32,8 @@ async fn main() -> anyhow::Result<()> {
     }
     let primary = Server::start_private(Some(&SETTINGS)).await?;
     let game = DemoGame::start_on(&primary).await?;
-    let (first, second) = tokio::try_join!(standby_of(&primary), standby_of(&primary))?;
-    let replicas = [game.replica_on(&first)?, game.replica_on(&second)?];
+    let (first_standby, second_standby) = tokio::try_join!(start_standby_of(&primary), start_standby_of(&primary))?;
+    let replicas = [game.replica_on(&first_standby)?, game.replica_on(&second_standby)?];
     let options = Options::default().replicas(replicas.iter().map(|replica| replica.url()));
     let sparc = Sparc::connect_with(game.url(), options).await?;
     // From here on, no commit is acknowledged before a standby has it.
@@ -42,55 +42,55 @@ async fn main() -> anyhow::Result<()> {
 
     let ada = sparc.as_user(game.player);
     let mut events = ada.events().subscribe(game.session, None).await?;
-    let mut rolled = Vec::new();
+    let mut roll_ids = Vec::new();
     for _ in 0..5 {
-        rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
+        roll_ids.push(roll_and_read(&ada, &game, Uuid::new_v4()).await?);
     }
     println!(
         "Ada rolled {} times and read each roll at once; her log position is {}",
-        rolled.len(),
+        roll_ids.len(),
         position_text(&ada)
     );
 
     println!("{}", "the primary is killed".red());
-    let killed = Instant::now();
+    let killed_at = Instant::now();
     spawn_blocking(move || primary.kill().map(|()| primary)).await??;
     println!("meanwhile a standby still serves reads: {} rolls", count_rolls(&ada, &game).await?);
-    let promoting = first.clone();
+    let to_promote = first_standby.clone();
     let promotion = tokio::spawn(async move {
         sleep(Duration::from_millis(500)).await;
-        spawn_blocking(move || promoting.promote()).await
+        spawn_blocking(move || to_promote.promote()).await
     });
-    // Ada retries for up to twenty seconds. Each attempt has the same id, so the roll is made once, even if an attempt
-    // fails although it was committed.
+    // Ada retries for up to twenty seconds. All attempts have the same id, so the roll is made only once, even if an
+    // attempt is committed but its answer is lost.
     let id = Uuid::new_v4();
     let mut attempts = 1;
-    while let Err(error) = roll(&ada, &game, id).await {
+    while let Err(error) = roll_and_read(&ada, &game, id).await {
         let may_retry = error.is_retryable() || error.code() == "commit_unknown";
-        if !may_retry || killed.elapsed() > Duration::from_secs(20) {
+        if !may_retry || killed_at.elapsed() > Duration::from_secs(20) {
             return Err(error.into());
         }
         println!("  a roll fails: {error}");
         sleep(Duration::from_millis(100)).await;
         attempts += 1;
     }
-    rolled.push(id);
+    roll_ids.push(id);
     promotion.await???;
-    second.follow(&first).await?;
-    println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed.elapsed());
+    second_standby.follow(&first_standby).await?;
+    println!("{} {:.1?} after the kill, on attempt {attempts}", "the game continues".green(), killed_at.elapsed());
     while sparc.servers().iter().all(|server| server.role != ServerRole::Replica) {
         sleep(Duration::from_millis(100)).await;
     }
     print_servers(&sparc, "the other standby follows the promoted one");
 
     for _ in 0..5 {
-        rolled.push(roll(&ada, &game, Uuid::new_v4()).await?);
+        roll_ids.push(roll_and_read(&ada, &game, Uuid::new_v4()).await?);
     }
-    for id in &rolled {
+    for id in &roll_ids {
         ada.dice().get(*id).await?;
     }
-    println!("all {} rolls are there; her log position is {}", rolled.len(), position_text(&ada));
-    for id in &rolled {
+    println!("all {} rolls are there; her log position is {}", roll_ids.len(), position_text(&ada));
+    for id in &roll_ids {
         let event = events.try_next().await?;
         let roll_id = event.as_ref().and_then(|event| event.payload["roll_id"].as_str());
         anyhow::ensure!(roll_id == Some(id.to_string().as_str()), "the event of roll {id} is missing or out of order");
@@ -100,16 +100,18 @@ async fn main() -> anyhow::Result<()> {
     Ok(sparc.close().await?)
 }
 
-async fn standby_of(primary: &Server) -> anyhow::Result<Server> {
+/// Starts a standby of the primary.
+async fn start_standby_of(primary: &Server) -> anyhow::Result<Server> {
     let primary = primary.clone();
     Ok(spawn_blocking(move || primary.start_standby(&SETTINGS)).await??)
 }
 
-async fn roll(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
+/// Makes a roll with this id, and reads it again.
+async fn roll_and_read(ada: &IdentityConnection, game: &DemoGame, id: Uuid) -> Result<Uuid, sparc::service::Error> {
     let hero = Roller::Character(game.hero);
     let new = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Might, Difficulty::MAX);
     ada.dice().roll(NewRoll { id: Some(id), ..new }).await?;
-    // Read from a replica, if one has replayed the roll already.
+    // This reads from a replica if one has replayed the roll already, and from the primary otherwise.
     Ok(ada.dice().get(id).await?.id)
 }
 

@@ -33,21 +33,22 @@ async fn main() -> anyhow::Result<()> {
     let filter =
         LobbyFilter { search: (!search_words.is_empty()).then(|| search_words.join(" ")), ..Default::default() };
     let visitor = sparc.as_anon();
+    // `after` is the cursor of the previous page.
     let (mut after, mut page_number) = (None, 0);
     loop {
         let page = visitor.sessions().lobby(&filter, after.as_ref()).await?;
         page_number += 1;
         println!("{}\n{}", format!("page {page_number}").bold(), sessions_table(&page.items));
         match page.next {
-            Some(next) if wants_next_page()? => after = Some(next),
+            Some(next) if user_wants_next_page()? => after = Some(next),
             _ => break,
         }
     }
     Ok(sparc.close().await?)
 }
 
-/// Asks whether to show the next page; if the input is not a terminal, all pages are shown.
-fn wants_next_page() -> io::Result<bool> {
+/// Asks whether to show the next page. If the input is not a terminal, all pages are shown.
+fn user_wants_next_page() -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(true);
     }
@@ -69,6 +70,7 @@ fn sessions_table(rows: &[SessionSummary]) -> Table {
     ]);
     for row in rows {
         let (name, difficulty, minutes) = row.adventure.as_ref().map_or_else(
+            // A visitor can read only published adventures.
             || ("a secret".to_owned(), String::new(), String::new()),
             |adventure| {
                 let difficulty = format!("{:?}", adventure.difficulty).to_lowercase();
@@ -94,7 +96,8 @@ fn sessions_table(rows: &[SessionSummary]) -> Table {
     table
 }
 
-/// Creates two Seers with fifteen sessions each.
+/// Creates two Seers with fifteen sessions each: some without a start time, one that starts soon, the others days
+/// ahead.
 async fn create_sample_sessions(sparc: &Sparc) -> Result<(), Error> {
     let content = || AdventureContent::single_scene("It begins here, and it ends here.");
     for (seer, adventure, difficulty) in

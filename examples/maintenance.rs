@@ -29,23 +29,23 @@ async fn main() -> anyhow::Result<()> {
 
     let backlog = sparc.as_service().maintenance().backlog().await?;
     let options = JobOptions { batch_size: 500, time_limit: Duration::from_secs(60) };
-    // In a background task, as in a service.
+    // The jobs run in a background task, as they would in a service.
     let maintenance = tokio::spawn(async move {
         let service = sparc.as_service();
-        let events = progress_bar("events deleted", backlog.events);
-        let report = service.maintenance().clean_events(options, |so_far| events.set_position(so_far)).await?;
-        finish_bar(&events, "events deleted", report);
-        let abandoned = progress_bar("sessions cancelled", backlog.abandoned);
-        let report = service.maintenance().cancel_abandoned(options, |so_far| abandoned.set_position(so_far)).await?;
-        finish_bar(&abandoned, "sessions cancelled", report);
-        let archived = progress_bar("sessions archived", backlog.sessions);
-        let report = service.maintenance().archive_sessions(options, |so_far| archived.set_position(so_far)).await?;
-        finish_bar(&archived, "sessions archived", report);
+        let event_bar = progress_bar("events deleted", backlog.events);
+        let report = service.maintenance().clean_events(options, |so_far| event_bar.set_position(so_far)).await?;
+        finish_bar(&event_bar, "events deleted", report);
+        let cancel_bar = progress_bar("sessions cancelled", backlog.abandoned);
+        let report = service.maintenance().cancel_abandoned(options, |so_far| cancel_bar.set_position(so_far)).await?;
+        finish_bar(&cancel_bar, "sessions cancelled", report);
+        let archive_bar = progress_bar("sessions archived", backlog.sessions);
+        let report = service.maintenance().archive_sessions(options, |so_far| archive_bar.set_position(so_far)).await?;
+        finish_bar(&archive_bar, "sessions archived", report);
         // The job vacuums the four tables whose rows change most.
-        let tables = progress_bar("tables vacuumed", 4);
-        match service.maintenance().vacuum(options, |so_far| tables.set_position(so_far)).await {
-            Ok(report) => finish_bar(&tables, "tables vacuumed", report),
-            Err(Error::NotAllowed { rule }) => tables.abandon_with_message(rule),
+        let vacuum_bar = progress_bar("tables vacuumed", 4);
+        match service.maintenance().vacuum(options, |so_far| vacuum_bar.set_position(so_far)).await {
+            Ok(report) => finish_bar(&vacuum_bar, "tables vacuumed", report),
+            Err(Error::NotAllowed { rule }) => vacuum_bar.abandon_with_message(rule),
             Err(other) => return Err(other),
         }
         sparc.close().await
@@ -59,7 +59,7 @@ fn progress_bar(label: &'static str, length: i64) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// Leaves the bar as it is; if the output is not a terminal, prints the result as a line.
+/// Stops the bar and leaves it on the screen. If the output is not a terminal, which shows no bars, prints a line.
 fn finish_bar(bar: &ProgressBar, label: &str, report: JobReport) {
     bar.abandon();
     if !std::io::stderr().is_terminal() {
@@ -78,7 +78,7 @@ async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
     let days_ago = |days| DateTimeWithTimeZone::from(Utc::now() - TimeDelta::days(days));
     let (a_year_ago, two_days_ago) = (days_ago(365), days_ago(2));
     for _ in 0..3 {
-        let old = (0..1000).map(|_| sessions::ActiveModel {
+        let old_sessions = (0..1000).map(|_| sessions::ActiveModel {
             id: Set(Uuid::new_v4()),
             seer_id: Set(seer),
             adventure_id: Set(adventure),
@@ -86,16 +86,16 @@ async fn insert_old_rows(sparc: &Sparc) -> anyhow::Result<()> {
             ended_at: Set(Some(a_year_ago)),
             ..Default::default()
         });
-        sessions::Entity::insert_many(old).exec_without_returning(&service).await?;
+        sessions::Entity::insert_many(old_sessions).exec_without_returning(&service).await?;
     }
     for _ in 0..4 {
-        let old = (0..5000).map(|_| session_events::ActiveModel {
+        let old_events = (0..5000).map(|_| session_events::ActiveModel {
             session_id: Set(session),
             event_type: Set("client.old".to_owned()),
             created_at: Set(two_days_ago),
             ..Default::default()
         });
-        session_events::Entity::insert_many(old).exec_without_returning(&service).await?;
+        session_events::Entity::insert_many(old_events).exec_without_returning(&service).await?;
     }
     Ok(())
 }

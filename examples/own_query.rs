@@ -1,4 +1,4 @@
-//! Your own queries as a user: all of SeaORM, under row security.
+//! Your own SeaORM queries on the connection of a user, under row-level security.
 //!
 //! `cargo run --example own_query` runs on a new database. With `DATABASE_URL`, it runs on that database and leaves its
 //! rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
@@ -26,9 +26,9 @@ async fn main() -> anyhow::Result<()> {
     let sparc = connect(database.url()).await?;
     let (ada, ben) = seat_two_players(&sparc).await?;
 
-    // A query returns only what its user may see.
-    for (name, who) in [("Ada", &ada), ("Ben", &ben)] {
-        let visible = characters::Entity::find().order_by_asc(characters::Column::Name).all(who).await?;
+    // A query returns only the rows that its user may see.
+    for (name, user) in [("Ada", &ada), ("Ben", &ben)] {
+        let visible = characters::Entity::find().order_by_asc(characters::Column::Name).all(user).await?;
         println!("{name} sees {} character: {}", visible.len(), visible[0].name);
     }
 
@@ -40,9 +40,9 @@ async fn main() -> anyhow::Result<()> {
     let streamed: Vec<_> = session_players::Entity::find().limit(10).stream(&ben).await?.try_collect().await?;
     println!("{} seats read from a stream", streamed.len());
 
-    // Users may not read every column of `users`: the error says what to use instead.
-    let refused = users::Entity::find().all(&ada).await.map_err(Error::from);
-    println!("{}", refused.map_or_else(|error| error.to_string(), |_| "readable".into()));
+    // Users may not read every column of `users`. The error says what to use instead.
+    let outcome = users::Entity::find().all(&ada).await.map_err(Error::from);
+    println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "readable".into()));
     let profiles: Vec<Profile> = users::Entity::find().into_partial_model().all(&ada).await?;
     println!("{} profiles, without e-mail addresses", profiles.len());
 
@@ -59,8 +59,8 @@ async fn main() -> anyhow::Result<()> {
     }
 
     // A statement that changes the identity is refused.
-    let reset = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
-    println!("{}", reset.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
+    let outcome = ada.execute_unprepared("RESET ROLE").await.map_err(Error::from);
+    println!("{}", outcome.map_or_else(|error| error.to_string(), |_| "the role was reset".into()));
 
     // An update does not reach the rows of other users.
     let renamed = characters::Entity::update_many()
@@ -78,15 +78,15 @@ async fn seat_two_players(sparc: &Sparc) -> Result<(IdentityConnection, Identity
     let adventure = NewAdventure { name: "The Drowned Ford".into(), ..Default::default() };
     let adventure = ada.adventures().create(adventure).await?;
     let session = ada.sessions().create(NewSession { adventure_id: adventure.id, ..Default::default() }).await?;
-    for (who, name) in [(&ada, "Brunhild"), (&ben, "Nim")] {
-        let hero = who.characters().create(NewCharacter { name: name.into(), ..Default::default() }).await?;
-        who.sessions().join(&session.code.parse()?, hero.id).await?;
+    for (user, name) in [(&ada, "Brunhild"), (&ben, "Nim")] {
+        let hero = user.characters().create(NewCharacter { name: name.into(), ..Default::default() }).await?;
+        user.sessions().join(&session.code.parse()?, hero.id).await?;
     }
     Ok((ada, ben))
 }
 
-/// Connects. In production, connect users through a login that is not a member of `service_role`, so that no SQL run
-/// for a user can take that role.
+/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL that runs for
+/// a user can take that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,

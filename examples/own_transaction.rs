@@ -1,4 +1,4 @@
-//! Several operations and your own statements in one transaction, which commits all of them or none.
+//! Several operations and your own statements in one transaction, which commits or rolls back all of them.
 //!
 //! `cargo run --example own_transaction` runs on a new database. With `DATABASE_URL`, it runs on that database and
 //! leaves its rows there: `DATABASE_URL` names the login that migrates, `USERS_DATABASE_URL` the login for users, and
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     println!("the same name twice: {}", outcome.map_or_else(|error| error.to_string(), |()| "done".into()));
     println!("nothing was created: {} characters", character_count(&ada).await?);
 
-    // With a savepoint, only the refused statement is rolled back.
+    // With a savepoint, only the refused statement is rolled back. Users cannot change the level of a character.
     let tx = ada.begin().await?;
     let nim = tx.characters().create(NewCharacter { name: "Nim".into(), ..Default::default() }).await?;
     let savepoint = tx.begin().await?;
@@ -73,8 +73,8 @@ async fn session_count(ada: &sparc::service::IdentityConnection) -> Result<usize
     Ok(ada.sessions().mine(None).await?.items.len())
 }
 
-/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL run for a user
-/// can take that role.
+/// Connects. In production, use a login for users that is not a member of `service_role`, so that no SQL that runs for
+/// a user can take that role.
 async fn connect(url: &str) -> Result<Sparc, Error> {
     match (env::var("USERS_DATABASE_URL"), env::var("SERVICE_DATABASE_URL")) {
         (Ok(users), Ok(service)) => Sparc::connect_with(&users, Options::default().service_url(service)).await,

@@ -1,7 +1,8 @@
--- What the specification's SQL needs besides `specification.sql`.
---
+-- What the specification's database needs in addition to `specification.sql`.
+
 -- The specification's monthly job writes to `archived_sessions`, which the specification does not create.
 CREATE TABLE archived_sessions (LIKE sessions);
--- The platform grants everything in `public` to the API's roles, so that only row security protects the rows.
+
+-- Supabase grants everything in `public` to the API's roles, so that only row-level security protects the rows.
 GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated, service_role;
 GRANT ALL ON ALL ROUTINES IN SCHEMA public TO anon, authenticated, service_role;

@@ -1,5 +1,5 @@
--- The specification's schema, to the letter: tables, row-level security, stored procedures. The baseline of the
--- benchmark.
+-- The SQL of the game's specification, verbatim: tables, row-level security, stored procedures. The benchmark compares
+-- this project's schema with it.
 
 CREATE TABLE public.users (
   id UUID PRIMARY KEY REFERENCES auth.users(id) ON DELETE CASCADE,

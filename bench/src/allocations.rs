@@ -1,4 +1,4 @@
-//! The service's heap allocations per operation, counted by a heap profiler.
+//! The command `allocations`: the service's heap allocations per operation, counted by the heap profiler `dhat`.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// Profiled executions of each operation.
+/// The number of profiled executions of each operation.
 const EXECUTIONS: u32 = 1000;
 
 /// Runs the command `allocations`: profiles rolls and full pages, after a warm-up that is not profiled. Prints the
@@ -40,6 +40,7 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     for (operation, name) in
         [(Operation::Roll, "a roll"), (Operation::Lobby, "a lobby page"), (Operation::History, "fifty rolls")]
     {
+        // The warm-up.
         for _ in 0..20 {
             run_once(operation, &player, &sample).await?;
         }

@@ -1,4 +1,5 @@
-//! Captures the statements that the service sends: they are read from the connection on which it prepared them.
+//! Captures the statements that the service sends. PostgreSQL lists the prepared statements of a connection, so they
+//! are read on the connection on which the service prepared them.
 
 use sea_orm::DatabaseConnection;
 use service::Sparc;
@@ -12,13 +13,13 @@ pub struct StatementCapture {
     /// The service.
     pub sparc: Sparc,
     /// The number of prepared statements that have been returned so far.
-    returned: usize,
+    returned_statements: usize,
 }
 
 impl StatementCapture {
     /// Creates a service on `pool`, which must have only one connection.
     pub fn new(pool: DatabaseConnection) -> Self {
-        Self { sparc: Sparc::from_connection(pool.clone()), pool, returned: 0 }
+        Self { sparc: Sparc::from_connection(pool.clone()), pool, returned_statements: 0 }
     }
 
     /// Closes the connection, so that the server records its pending statistics.
@@ -37,8 +38,8 @@ impl StatementCapture {
     /// Returns all statements prepared since the previous call.
     pub async fn new_statements(&mut self) -> Result<Vec<PreparedStatement>, Failure> {
         let mut all = prepared_statements(&self.pool).await?;
-        let new = all.split_off(self.returned.min(all.len()));
-        self.returned += new.len();
+        let new = all.split_off(self.returned_statements.min(all.len()));
+        self.returned_statements += new.len();
         Ok(new)
     }
 }

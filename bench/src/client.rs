@@ -17,13 +17,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects as the superuser of the private server.
+    /// Connects. The URL is that of the private server, with its superuser as login.
     pub async fn open(url: &str) -> Result<Self, Failure> {
         let options: PgConnectOptions = url.parse()?;
         Ok(Self { connection: PgConnection::connect_with(&options).await? })
     }
 
-    /// Runs statements, and returns the number of rows that they returned together.
+    /// Runs statements, and returns the total number of rows that they returned.
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let mut results = self.connection.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
         let mut count = 0;
@@ -33,7 +33,7 @@ impl Client {
         Ok(count)
     }
 
-    /// Runs statements and returns the time from sending them to the last response, and the number of rows.
+    /// Runs statements. Returns the time from sending them until the last response, and the total number of rows.
     pub async fn run_timed(&mut self, sql: &str) -> Result<(Duration, u64), Failure> {
         let start = Instant::now();
         let rows = self.run(sql).await?;
@@ -56,7 +56,7 @@ impl Client {
         Ok(self.fetch_value(sql).await?.parse().unwrap_or_default())
     }
 
-    /// Returns the process id of the server's postmaster, whose child processes run the statements.
+    /// Returns the process id of the postmaster. Its child processes run the statements.
     pub async fn postmaster_pid(&mut self) -> Result<Option<u32>, Failure> {
         let pid_file = self.fetch_value("SELECT pg_read_file('postmaster.pid')").await?;
         Ok(pid_file.lines().next().and_then(|line| line.parse().ok()))

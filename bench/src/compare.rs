@@ -1,4 +1,5 @@
-//! The command `compare`: two databases in one cluster, filled with the same rows and measured alternately.
+//! The command `compare`: the specification's schema and this project's schema (in names `ours`), in two databases of
+//! one cluster, filled with the same rows and measured alternately.
 
 use std::{fs, time::Instant};
 
@@ -19,7 +20,7 @@ use crate::{
     load_test::{self, Delivery},
     measure::StatementPair,
     operations, overhead,
-    reads::{capture_reads, quoted},
+    reads::{capture_reads, quote_literal},
     report::{Report, Settings},
     samples::{Sample, choose_samples},
     writes::{capture_writes, new_roll},
@@ -38,11 +39,11 @@ pub const PRODUCTION_SETTINGS: [&str; 8] = [
     "autovacuum_naptime=15s",
 ];
 
-const SPECIFICATION: &str = include_str!("../sql/specification.sql");
+const SPECIFICATION_SQL: &str = include_str!("../sql/specification.sql");
 /// Supabase's definition of `auth.uid()`.
-pub const AUTH_UID: &str = include_str!("../sql/auth_uid.sql");
-/// A table that the specification uses but does not create, and Supabase's privileges.
-const PLATFORM: &str = include_str!("../sql/platform.sql");
+pub const AUTH_UID_SQL: &str = include_str!("../sql/auth_uid.sql");
+/// Creates a table that the specification uses but does not create, and grants Supabase's privileges.
+const PLATFORM_SQL: &str = include_str!("../sql/platform.sql");
 
 /// The two databases at one scale, filled with the same rows.
 struct Databases {
@@ -54,7 +55,7 @@ struct Databases {
 }
 
 /// The number of sessions of the load test's first step, few enough to be sustained.
-const FIRST_SESSIONS: u64 = 50;
+const FIRST_STEP_SESSIONS: u64 = 50;
 
 /// Runs the command `compare`.
 pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
@@ -72,7 +73,8 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
     let mut scales = options.scales.clone();
     scales.sort_by(f64::total_cmp);
     // The goals are about scale 1. So operations, the load test and simulated days run once, at the scale nearest to 1.
-    let nearest_to_1 = scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
+    let scale_nearest_to_1 =
+        scales.iter().copied().min_by(|a, b| (a.ln().abs()).total_cmp(&b.ln().abs())).unwrap_or(1.0);
     for scale in scales {
         println!("scale {scale}");
         let databases = create_databases(&server, scale).await?;
@@ -80,14 +82,14 @@ pub async fn run(options: &CompareOptions) -> Result<(), Failure> {
         let Databases { specification, ours, data_set, samples, growth } = databases;
         drop(specification);
         measure_isolated(&ours, &pairs, scale, &mut report).await?;
-        if scale == nearest_to_1 {
+        if scale == scale_nearest_to_1 {
             // If only some statements were measured, most indexes would seem unused.
             if options.only.is_empty() && !options.no_statements {
                 let mut client = Client::open(ours.url()).await?;
                 report.indexes = measure_indexes(&mut client, &index_uses).await?;
                 client.close().await?;
             }
-            measure_workloads(&ours, &samples, data_set, postmaster_pid, options, &mut report).await?;
+            measure_operations_and_load(&ours, &samples, data_set, postmaster_pid, options, &mut report).await?;
         }
         report.growth.push(growth);
         report.settings.seconds = start.elapsed().as_secs_f64();
@@ -110,9 +112,9 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let pool = specification.connect(2).await?;
     // The first migration is the stand-in for the platform: accounts, roles, `auth.uid()`.
     migrate(&pool, Some(1)).await?;
-    pool.execute_unprepared(AUTH_UID).await?;
-    pool.execute_unprepared(SPECIFICATION).await?;
-    pool.execute_unprepared(PLATFORM).await?;
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
+    pool.execute_unprepared(SPECIFICATION_SQL).await?;
+    pool.execute_unprepared(PLATFORM_SQL).await?;
     pool.close().await?;
     let ours = server.create_empty().await?;
     let pool = ours.connect(2).await?;
@@ -122,15 +124,16 @@ async fn create_databases(server: &Server, scale: f64) -> Result<Databases, Fail
     let (index_builds, _) = tokio::try_join!(filling, fill(specification.url(), Schema::Specification, data_set, now))?;
     tokio::try_join!(fill_events(ours.url(), data_set, now), fill_events(specification.url(), data_set, now))?;
     let (up_filled_ms, longest_lock, longest_lock_table) = migrate_watching_locks(&pool, ours.url()).await?;
-    // After `up`, which would report Supabase's `auth.uid()` as a change to the stand-in that the migrations created.
-    pool.execute_unprepared(AUTH_UID).await?;
+    // Supabase's `auth.uid()` is installed only now, because `up` would report it as a change to the stand-in that the
+    // migrations created.
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
 
     let mut samples = choose_samples(&data_set);
     let mut client = Client::open(ours.url()).await?;
     client.run("VACUUM ANALYZE").await?;
     for sample in &mut samples {
-        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quoted(sample.event));
+        let select_seq = format!("SELECT seq FROM session_events WHERE id = {}", quote_literal(sample.event));
         sample.event_seq = client.fetch_number(&select_seq).await? as i64;
     }
     client.close().await?;
@@ -195,12 +198,12 @@ const PREWARM: &str = "CREATE EXTENSION IF NOT EXISTS pg_prewarm SCHEMA extensio
     WHERE relnamespace = 'public'::regnamespace
       AND relkind IN ('r', 'i')";
 
-/// Each statement is measured in isolation this many times, about a minute apart. The fastest round counts, because
+/// The number of times that each statement is measured in isolation, about a minute apart. The fastest counts, because
 /// other load on the machine varies.
 const ISOLATED_ROUNDS: u32 = 3;
 
-/// Measures this schema's statements in isolation: without the specification's in between, which read more as the data
-/// grows, and evict pages that a production host, which has no second schema, keeps in memory.
+/// Measures this schema's statements in isolation: without the specification's statements in between. Those read more
+/// as the data grows, and evict pages that a production host, which has no second schema, keeps in memory.
 async fn measure_isolated(
     ours: &Database,
     pairs: &[StatementPair],
@@ -226,7 +229,7 @@ async fn measure_isolated(
 }
 
 /// Measures the cost of triggers and policies, whole operations, the load test and simulated days.
-async fn measure_workloads(
+async fn measure_operations_and_load(
     ours: &Database,
     samples: &[Sample],
     data_set: DataSet,
@@ -252,15 +255,15 @@ async fn measure_workloads(
 
     if let (Some(run_length), Some(pgbench)) = (options.operation_run_length(), Binaries::find()?.program("pgbench")) {
         let environment = operations::Environment { url, samples, postmaster_pid };
-        let comparison = operations::Comparison { pgbench: &pgbench, script_folder: &options.out, run_length };
+        let pgbench_options = operations::PgbenchOptions { program: &pgbench, script_folder: &options.out, run_length };
         let new_capture = async || Ok(StatementCapture::new(ours.connect(1).await?));
-        report.operations = operations::measure_operations(&environment, &comparison, new_capture).await?;
+        report.operations = operations::measure_operations(&environment, &pgbench_options, new_capture).await?;
     }
     if !options.no_load_test {
         report.load_steps =
-            load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+            load_test::run_load_test(url, &data_set, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
     }
-    if let Some(duration) = options.days_duration() {
+    if let Some(duration) = options.simulation_length() {
         report.days = days::simulate_days(url, data_set, duration).await?;
     }
     client.close().await

@@ -10,8 +10,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub struct CpuTimes(HashMap<u32, Duration>);
 
 impl CpuTimes {
-    /// Returns the processor time that was used since `before`. A process that has ended since is not counted; one that
-    /// has started since is counted in full.
+    /// Returns the processor time that the processes have used since `before`. A process that has ended since then is
+    /// not counted. A process that has started since then is counted in full.
     #[must_use]
     pub fn since(&self, before: &Self) -> Duration {
         let used = |(pid, time): (&u32, &Duration)| time.saturating_sub(before.0.get(pid).copied().unwrap_or_default());
@@ -52,8 +52,8 @@ pub fn child_processes(postmaster_pid: Option<u32>) -> Option<CpuTimes> {
 
 /// Parses `/proc/PID/stat` into the id of the parent process and the time in user and system mode.
 fn parse_stat(stat: &str) -> Option<(u32, Duration)> {
-    // The program's name is in parentheses and may contain anything. The fields after it are the state, the parent's
-    // id, and so on; the times are at indexes 11 and 12.
+    // The program's name is in parentheses and may contain any character. After it, field 0 is the state, field 1 the
+    // parent's id, and fields 11 and 12 are the times.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((fields.get(1)?.parse().ok()?, Duration::from_secs_f64((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)))
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_ended_is_not_subtracted_from_the_others() {
+    fn a_process_that_has_ended_does_not_reduce_the_time_of_the_others() {
         let cpu_times = |seconds: &[(u32, u64)]| {
             CpuTimes(seconds.iter().map(|(pid, seconds)| (*pid, Duration::from_secs(*seconds))).collect())
         };

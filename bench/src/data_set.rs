@@ -1,26 +1,31 @@
 //! The rows of both databases, the specification's and this schema's, as a function of the scale.
 //!
 //! Every row is computed from its number, so both databases are filled with the same rows, and a measurement knows the
-//! rows' ids without a query. Scale 1: 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby), 700
-//! thousand seats, a million rolls, a million events. The rows per user and per session do not grow with the scale.
+//! rows' ids without a query. Scale 1 is 200 thousand users, 300 thousand sessions (100 thousand wait in the lobby),
+//! 700 thousand seats, a million rolls and a million events. The rows per user and per session do not grow with the
+//! scale.
+//!
+//! What varies between rows comes from [`draw`], a pseudorandom function. Its first argument only makes its uses
+//! differ.
 
 use std::ops::Range;
 
 use uuid::Uuid;
 
-/// The number of sessions that ended more than 90 days ago and can be archived; it does not grow with the scale.
+/// The number of sessions that can be archived, because they ended more than 90 days ago. It does not grow with the
+/// scale.
 pub const SESSIONS_TO_ARCHIVE: u64 = 1000;
 
-/// Rolls of each active session.
+/// The number of rolls of each active session.
 pub const ROLLS_PER_ACTIVE_SESSION: u64 = 400;
 
-/// Events of each session that is active or that ended within the last day.
+/// The number of events of each session that is active or that ended within the last day.
 pub const EVENTS_PER_SESSION: u64 = 100;
 
 /// The minutes of a day.
 pub const MINUTES_PER_DAY: u64 = 24 * 60;
 
-/// The numbers of rows from which all rows of a database are computed.
+/// The numbers of rows of a database. All its rows are computed from them.
 #[derive(Clone, Copy, Debug)]
 pub struct DataSet {
     /// Accounts.
@@ -31,14 +36,14 @@ pub struct DataSet {
     pub active_sessions: u64,
     /// Sessions in the lobby.
     pub open_sessions: u64,
-    /// Ended sessions: the first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
-    /// day, and all others between.
+    /// Ended sessions. The first [`SESSIONS_TO_ARCHIVE`] ended more than 90 days ago, the next ones within the last
+    /// day, and the others on the days between.
     pub ended_sessions: u64,
 }
 
 /// The kind of a row. Rows of different kinds never have the same id.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum RowKind {
     /// An account.
     User,
     /// A character.
@@ -55,7 +60,7 @@ pub enum Kind {
 
 /// The state of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// Being played.
     Active,
     /// Waiting in the lobby.
@@ -68,13 +73,13 @@ pub enum State {
     Cancelled(u64),
 }
 
-/// A session.
+/// A generated session.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
     /// Its number.
     pub number: u64,
     /// Its state.
-    pub state: State,
+    pub state: SessionState,
     /// Whether it is public.
     pub is_public: bool,
     /// The maximum number of players.
@@ -88,7 +93,7 @@ pub struct Session {
 }
 
 impl DataSet {
-    /// Returns the data set at a scale. Its minimums keep small scales usable.
+    /// Returns the data set at a scale. At small scales, minimums keep it usable.
     #[must_use]
     pub fn at_scale(scale: f64) -> Self {
         let scaled = |count: u32| (f64::from(count) * scale).round().max(1.0) as u64;
@@ -110,7 +115,8 @@ impl DataSet {
         self.active_sessions + self.open_sessions + self.ended_sessions
     }
 
-    /// Returns the number of sessions with events: those that are active or that ended within the last day.
+    /// Returns the number of sessions with events: those that are active, and nine times as many that ended within the
+    /// last day.
     #[must_use]
     pub fn sessions_with_events(&self) -> u64 {
         self.active_sessions * 10
@@ -139,23 +145,23 @@ impl DataSet {
         (status, self.pick_seer(draw(40, number)))
     }
 
-    /// Returns the numbers of the accounts that have no seat in any session and are no Seer: [`Self::player`] returns
-    /// smaller numbers, and Seers have greater ones.
+    /// Returns the numbers of the accounts that neither have a seat in any session nor are Seers. Players have smaller
+    /// numbers ([`Self::player`]), Seers greater ones.
     #[must_use]
     pub fn users_without_sessions(&self) -> Range<u64> {
         self.users * 7 / 10..self.users * 9 / 10
     }
 
-    /// Returns the account number of a Seer. One account in twenty is a Seer; `drawn` is any number.
+    /// Returns the account number of the Seer that `drawn`, any number, selects. One account in twenty is a Seer.
     fn pick_seer(&self, drawn: u64) -> u64 {
         self.users * 9 / 10 + drawn % (self.users / 20)
     }
 
-    /// Returns the account number of the Seer of a live session, that is, one that is active or in the lobby. All Seers
-    /// have equally many live sessions; if Seers were drawn at random, some would have more than the limit of twenty.
+    /// Returns the account number of the Seer of a live session (one that is active or in the lobby). All Seers have
+    /// equally many live sessions; if they were drawn at random, some Seers would exceed the limit of twenty.
     fn live_seer(&self, session: u64) -> u64 {
         let seers = self.users / 20;
-        // A large prime, so that consecutive sessions have distant Seers.
+        // 7919 is a large prime, so the Seers of consecutive sessions have distant numbers.
         self.pick_seer(session % seers * 7919 + session / seers)
     }
 
@@ -163,10 +169,10 @@ impl DataSet {
     #[must_use]
     pub fn session(&self, number: u64) -> Session {
         let (state, max_players) = if number < self.active_sessions {
-            (State::Active, 6)
+            (SessionState::Active, 6)
         } else if number < self.active_sessions + self.open_sessions {
             let is_starting_soon = draw(1, number).is_multiple_of(7);
-            (if is_starting_soon { State::StartingSoon } else { State::Waiting }, 2 + draw(2, number) % 5)
+            (if is_starting_soon { SessionState::StartingSoon } else { SessionState::Waiting }, 2 + draw(2, number) % 5)
         } else {
             let ended_number = number - self.active_sessions - self.open_sessions;
             // How long ago the session ended: 91 days, up to 1000 minutes (less than a day), or 1 to 86 days.
@@ -178,22 +184,25 @@ impl DataSet {
                 MINUTES_PER_DAY + draw(3, number) % (85 * MINUTES_PER_DAY)
             };
             let is_cancelled = ended_number >= SESSIONS_TO_ARCHIVE && draw(4, number).is_multiple_of(15);
-            (if is_cancelled { State::Cancelled(minutes) } else { State::Completed(minutes) }, 2 + draw(2, number) % 5)
+            (
+                if is_cancelled { SessionState::Cancelled(minutes) } else { SessionState::Completed(minutes) },
+                2 + draw(2, number) % 5,
+            )
         };
         let taken_seats = match state {
-            State::Active => 6,
-            // A quarter of the lobby is full; the others have a free seat.
-            State::Waiting | State::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
-            State::Waiting | State::StartingSoon => draw(6, number) % max_players,
-            State::Completed(_) | State::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),
+            SessionState::Active => 6,
+            // A quarter of the sessions in the lobby are full; the others have a free seat.
+            SessionState::Waiting | SessionState::StartingSoon if draw(5, number).is_multiple_of(4) => max_players,
+            SessionState::Waiting | SessionState::StartingSoon => draw(6, number) % max_players,
+            SessionState::Completed(_) | SessionState::Cancelled(_) => (1 + draw(6, number) % 4).min(max_players),
         };
-        // Sessions use published adventures only.
+        // All sessions use published adventures: those whose number has a remainder of at most 15 modulo 20.
         let adventure = draw(7, number) % self.adventures / 20 * 20 + draw(8, number) % 16;
         let adventure = if adventure < self.adventures { adventure } else { 0 };
         Session {
             number,
             state,
-            is_public: state == State::Active || !draw(9, number).is_multiple_of(10),
+            is_public: state == SessionState::Active || !draw(9, number).is_multiple_of(10),
             max_players,
             taken_seats,
             seer: if number < self.active_sessions + self.open_sessions {
@@ -205,12 +214,12 @@ impl DataSet {
         }
     }
 
-    /// Returns the account number of the player on a seat of a session. The first fifth of all accounts, the frequent
-    /// players, have four in five seats; the accounts from there to seven tenths have the others.
+    /// Returns the account number of the player in a seat of a session. The frequent players, the first fifth of all
+    /// accounts, have four fifths of the seats. The accounts between one fifth and seven tenths have the other seats.
     #[must_use]
     pub fn player(&self, session: u64, seat: u64) -> u64 {
         let frequent_players = self.users / 5;
-        // The numbers drawn for a session's seats differ by less than the size of a group, so no user has two seats.
+        // Within a session, these numbers differ by less than the size of each group, so no user gets two of its seats.
         let drawn = draw(11, session) + seat * 7;
         if (session + seat) % 5 < 4 {
             drawn % frequent_players
@@ -236,29 +245,29 @@ impl DataSet {
     #[must_use]
     pub fn rolls(&self, session: &Session) -> u64 {
         match session.state {
-            State::Active => ROLLS_PER_ACTIVE_SESSION,
-            State::Completed(_) => 1 + draw(12, session.number) % 6,
-            State::Waiting | State::StartingSoon | State::Cancelled(_) => 0,
+            SessionState::Active => ROLLS_PER_ACTIVE_SESSION,
+            SessionState::Completed(_) => 1 + draw(12, session.number) % 6,
+            SessionState::Waiting | SessionState::StartingSoon | SessionState::Cancelled(_) => 0,
         }
     }
 }
 
-/// Returns the id of the `number`th row of a kind, a version 4 UUID that is always the same.
+/// Returns the id of the `number`th row of a kind, which is the same in each run: a version 4 UUID.
 #[must_use]
-pub fn id(kind: Kind, number: u64) -> Uuid {
+pub fn row_id(kind: RowKind, number: u64) -> Uuid {
     let (high, low) = (draw(100 + kind as u64, number), draw(200 + kind as u64, number));
     uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes()).into_uuid()
 }
 
-/// Returns the id of the `number`th roll or event of a session, of which it has fewer than 100 thousand.
+/// Returns the id of the `number`th roll or event of a session. A session has fewer than 100 thousand of each.
 #[must_use]
-pub fn child_id(kind: Kind, session: u64, number: u64) -> Uuid {
-    id(kind, session * 100_000 + number)
+pub fn id_within_session(kind: RowKind, session: u64, number: u64) -> Uuid {
+    row_id(kind, session * 100_000 + number)
 }
 
-/// Returns a pseudorandom number that is always the same for a purpose and a number (splitmix64).
+/// Returns a pseudorandom number that is always the same for a purpose and a row number (splitmix64).
 ///
-/// Each use has a `purpose` of its own, so that the values drawn for one row are independent.
+/// Each use has a `purpose` of its own, so that the values drawn for one row are independent of each other.
 #[must_use]
 pub fn draw(purpose: u64, number: u64) -> u64 {
     let mut mixed =
@@ -289,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_account_exceeds_the_limits_of_live_sessions_and_seats() {
+    fn no_account_exceeds_the_limits_of_live_sessions_and_seats_at_scale_1() {
         let data_set = DataSet::at_scale(1.0);
         let (mut live_sessions, mut seats) = (std::collections::HashMap::new(), std::collections::HashMap::new());
         for number in 0..data_set.active_sessions + data_set.open_sessions {
@@ -304,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_has_two_seats_and_codes_are_unique() {
+    fn no_user_has_two_seats_in_a_session_and_join_codes_are_unique() {
         let data_set = DataSet::at_scale(0.01);
         let mut codes = std::collections::HashSet::new();
         for number in 0..data_set.sessions() {

@@ -1,7 +1,9 @@
-//! Simulated days: events are written and expire, so the table of events should not grow beyond the events of one day.
+//! Simulated days, in which events are written and expire. The table of events should not grow beyond the events of one
+//! day.
 //!
-//! A simulated day takes a minute. Events expire after 24 hours; each is written as if it had been created 24 hours
-//! minus one minute ago, so it expires after a minute, and the clean-up that runs with each new event deletes it.
+//! A simulated day takes a minute. Each event is written as if it had been created 24 hours minus one minute ago.
+//! Events expire after 24 hours, so it expires after a minute, and the clean-up that runs with each new event deletes
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +13,13 @@ use tokio::task::JoinSet;
 use crate::{
     Failure,
     client::Client,
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
 };
 
 /// The size of the table of events after a simulated day, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Day {
-    /// Simulated days since the start, not rounded.
+    /// Simulated days since the start, with fractions.
     pub elapsed_days: f64,
     /// Events written since the start of the simulation.
     pub events_written: u64,
@@ -29,7 +31,7 @@ pub struct Day {
     pub table_bytes: f64,
     /// Size of its indexes in bytes.
     pub index_bytes: f64,
-    /// The number of autovacuum runs of the table, with those before the simulation.
+    /// The number of autovacuum runs of the table, including those before the simulation.
     pub vacuum_runs: f64,
 }
 
@@ -45,8 +47,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> Result<Vec<Day>, Failure> {
     let mut client = Client::open(url).await?;
     client.run("TRUNCATE session_events").await?;
-    // Each event has the next number of this sequence, which TRUNCATE does not reset.
-    let numbers_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
+    // The sequence counts the events that have ever been written. TRUNCATE does not reset it.
+    let written_before = client.fetch_number("SELECT last_value FROM session_events_seq_seq").await?;
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -68,7 +70,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
         let number = |column: usize| rows[0][column].parse::<f64>().unwrap_or_default();
         days.push(Day {
             elapsed_days: start.elapsed().as_secs_f64() / DAY_LENGTH.as_secs_f64(),
-            events_written: (number(0) - numbers_before) as u64,
+            events_written: (number(0) - written_before) as u64,
             live_rows: number(1),
             dead_rows: number(2),
             table_bytes: number(3),
@@ -83,7 +85,7 @@ pub async fn simulate_days(url: &str, data_set: DataSet, duration: Duration) -> 
     Ok(days)
 }
 
-/// Writes an event every few milliseconds, in one session after another.
+/// Writes an event every few milliseconds until `end`, in one session after another.
 async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client
@@ -99,7 +101,7 @@ async fn write_events(url: &str, data_set: DataSet, writer: u64, end: Instant) -
         if Instant::now() >= end {
             break;
         }
-        let session = id(Kind::Session, (number * WRITERS + writer) % data_set.active_sessions);
+        let session = row_id(RowKind::Session, (number * WRITERS + writer) % data_set.active_sessions);
         client.run(&format!("EXECUTE event('{session}')")).await?;
         tokio::time::sleep(PAUSE).await;
     }

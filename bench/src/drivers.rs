@@ -1,17 +1,18 @@
 //! The command `drivers`: the service compared with the same operations written by hand, in plain sqlx and in
 //! tokio-postgres with pipelining, on one database, with and without the latency of a network.
 //!
-//! All three run alternately in this process, with equally many connections, so that other load on the machine affects
-//! all of them. The processor time per operation depends less on other load than the throughput does.
+//! The report calls these three implementations *programs*, although all of them run in this process. They run
+//! alternately, with equally many connections, so that other load on the machine affects all of them. The processor
+//! time per operation depends less on other load than the throughput does.
 
+mod decode;
 mod delay;
 mod phases;
 mod pipelined;
-mod plain;
+mod plain_sqlx;
 mod runs;
 mod section;
 mod statements;
-mod typed;
 
 use std::{
     fs,
@@ -31,7 +32,7 @@ use self::{
     delay::DelayProxy,
     phases::PhaseTimes,
     pipelined::Pipelined,
-    plain::Plain,
+    plain_sqlx::PlainSqlx,
     runs::Environment,
     statements::{Statements, run_service},
 };
@@ -47,13 +48,13 @@ use crate::{
     sections,
 };
 
-/// Connections of each program, the service's default.
+/// The size of each program's connection pool, which is the service's default.
 const POOL_SIZE: u32 = 10;
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 2] = [1, 8];
-/// The latency that the proxy adds to a round trip.
+/// The latency that the proxy adds to each round trip.
 const ADDED_LATENCY: Duration = Duration::from_millis(1);
-/// The number of times that the proxy's delay is adjusted to [`ADDED_LATENCY`].
+/// The number of times that [`calibrate`] adjusts the proxy's delay.
 const CALIBRATION_STEPS: usize = 4;
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
@@ -84,12 +85,12 @@ impl Operation {
     }
 }
 
-/// What a program does with the decoded result of an operation.
+/// What a program does with the result of an operation after decoding it.
 #[derive(Clone, Copy, Debug)]
 enum Output {
-    /// Discards it, for measurements of speed.
+    /// Discards it. The measurements do this.
     Discard,
-    /// Converts it to JSON, to compare the programs' results.
+    /// Converts it to JSON, so that the programs' results can be compared.
     Json,
 }
 
@@ -108,12 +109,12 @@ impl Output {
     }
 }
 
-/// One of the three compared implementations, which the report calls programs. All run in this process.
+/// One of the three compared implementations.
 enum Program {
     /// The service.
     Service(Sparc),
     /// Plain sqlx.
-    Plain(Plain),
+    PlainSqlx(PlainSqlx),
     /// tokio-postgres with pipelining.
     Pipelined(Pipelined),
 }
@@ -122,8 +123,8 @@ impl Program {
     async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         match self {
             Self::Service(sparc) => run_service(sparc, operation, sample, output).await,
-            Self::Plain(plain) => plain.run(operation, sample, output).await,
-            Self::Pipelined(pipelined) => pipelined.run(operation, sample, output).await,
+            Self::PlainSqlx(program) => program.run(operation, sample, output).await,
+            Self::Pipelined(program) => program.run(operation, sample, output).await,
         }
     }
 }
@@ -131,7 +132,7 @@ impl Program {
 /// The measurements of the command.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DriverResults {
-    /// A round trip in milliseconds, without and with the added latency.
+    /// The time of a round trip in milliseconds, without and with the added latency.
     pub round_trip_ms: [f64; 2],
     /// Each operation, with each number of clients, without and with the added latency.
     pub operations: Vec<OperationComparison>,
@@ -146,11 +147,11 @@ pub struct DriverResults {
 pub struct RoundTrips {
     /// The operation.
     pub name: String,
-    /// Of the service, plain sqlx, and tokio-postgres with pipelining.
+    /// The numbers of the service, of plain sqlx, and of tokio-postgres with pipelining.
     pub programs: [f64; 3],
 }
 
-/// An operation, measured with a number of clients.
+/// An operation, measured in all three programs with one number of clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationComparison {
     /// The operation.
@@ -159,7 +160,7 @@ pub struct OperationComparison {
     pub is_delayed: bool,
     /// Concurrent clients.
     pub clients: usize,
-    /// The results of the service, plain sqlx, and tokio-postgres with pipelining.
+    /// The results of the service, of plain sqlx, and of tokio-postgres with pipelining.
     pub programs: [ProgramResult; 3],
 }
 
@@ -210,7 +211,7 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     for operation in Operation::ALL {
         environment.check_results(operation, &direct).await?;
     }
-    let Program::Service(sparc) = &*direct[0] else { return Err(first_must_be_service()) };
+    let Program::Service(sparc) = &*direct[0] else { return Err(first_program_must_be_service()) };
     let is_chosen = |operation: &Operation| {
         options.only.is_empty() || options.only.iter().any(|word| operation.name().contains(word.as_str()))
     };
@@ -223,9 +224,9 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
                 let programs = environment.compare(operation, programs, clients, options).await?;
                 let comparison =
                     OperationComparison { name: operation.name().to_owned(), is_delayed, clients, programs };
-                let [service, plain, pipelined] = comparison.programs.map(|program| program.operations_per_second);
+                let [service, plain_sqlx, pipelined] = comparison.programs.map(|program| program.operations_per_second);
                 println!(
-                    "{}, {clients} clients{}: {service:.0} per second, sqlx {plain:.0}, pipelined {pipelined:.0}",
+                    "{}, {clients} clients{}: {service:.0} per second, sqlx {plain_sqlx:.0}, pipelined {pipelined:.0}",
                     comparison.name,
                     if is_delayed { ", delayed" } else { "" },
                 );
@@ -238,11 +239,12 @@ pub async fn run(options: &DriverOptions) -> Result<(), Failure> {
     sections::write_report_and_section(&report, &options.out, options.docs, "drivers", section(&report))
 }
 
-fn first_must_be_service() -> Failure {
+fn first_program_must_be_service() -> Failure {
     Failure::Message("the first program must be the service".to_owned())
 }
 
-/// Starts a proxy to the server of the database. Returns the proxy, and the URL of the database through the proxy.
+/// Starts a proxy to the database's server. Returns the proxy, and the URL with which a client connects to the database
+/// through the proxy.
 fn start_proxy(url: &str) -> Result<(DelayProxy, String), Failure> {
     let invalid = || Failure::Message(format!("the database's URL must have an IP address and a port: {url}"));
     let (scheme_and_login, rest) = url.rsplit_once('@').ok_or_else(invalid)?;
@@ -259,7 +261,7 @@ async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[
     let mut direct = phases::measure_round_trip(url).await?;
     let mut delayed = phases::measure_round_trip(delayed_url).await?;
     for _ in 0..CALIBRATION_STEPS {
-        // A sleeping thread wakes up late, so the delay that lets a round trip take as long as intended is shorter.
+        // The proxy's threads wake up late from each sleep, so the right delay is shorter than half the added latency.
         let delay = (proxy.delay() + ADDED_LATENCY / 2).saturating_sub(delayed.saturating_sub(direct) / 2);
         proxy.set_delay(delay.clamp(ADDED_LATENCY / 4, ADDED_LATENCY / 2));
         direct = phases::measure_round_trip(url).await?;
@@ -268,12 +270,12 @@ async fn calibrate(proxy: &DelayProxy, url: &str, delayed_url: &str) -> Result<[
     Ok([direct, delayed].map(|time| time.as_secs_f64() * 1000.0))
 }
 
-/// Connects the three programs.
+/// Creates the three programs, connected to the database at `url`.
 async fn connect_programs(url: &str, statements: &Statements) -> Result<[Arc<Program>; 3], Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(POOL_SIZE)).await?;
     Ok([
         Program::Service(sparc),
-        Program::Plain(Plain::connect(url, statements.clone()).await?),
+        Program::PlainSqlx(PlainSqlx::connect(url, statements.clone()).await?),
         Program::Pipelined(Pipelined::new(url, statements.clone())?),
     ]
     .map(Arc::new))

@@ -1,4 +1,4 @@
-//! Fills both databases with the same rows.
+//! Fills a database with the rows of a data set.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The schema of a database.
+/// One of the two compared schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
     /// The specification's.
@@ -36,8 +36,8 @@ pub struct IndexBuild {
     pub bytes: f64,
 }
 
-/// The number of calls of `append_lines` whose lines are sent to COPY together.
-const CHUNK_LENGTH: u64 = 5000;
+/// The number of calls of `append_lines` whose lines are sent to COPY in one chunk.
+const CALLS_PER_CHUNK: u64 = 5000;
 
 /// The rows to generate for one table.
 struct TableRows {
@@ -45,7 +45,7 @@ struct TableRows {
     copy_into: &'static str,
     /// The number of calls of `append_lines`.
     count: u64,
-    /// Appends the lines with a number: one row, or for seats and rolls all rows of the session with that number.
+    /// Appends the row with a number, or for seats and rolls, all rows of the session with that number.
     append_lines: fn(&mut String, &FillContext, u64),
 }
 
@@ -81,18 +81,18 @@ pub async fn fill(
     let bar = progress_bar(tables.iter().map(|table| table.count).sum(), schema);
     for table in &tables {
         bar.set_message(table.copy_into.split(' ').next().unwrap_or_default().to_owned());
-        let chunks = (0..table.count.div_ceil(CHUNK_LENGTH)).map(|chunk| {
+        let chunks = (0..table.count.div_ceil(CALLS_PER_CHUNK)).map(|chunk| {
             let mut lines = String::new();
-            for number in chunk * CHUNK_LENGTH..table.count.min((chunk + 1) * CHUNK_LENGTH) {
+            for number in chunk * CALLS_PER_CHUNK..table.count.min((chunk + 1) * CALLS_PER_CHUNK) {
                 (table.append_lines)(&mut lines, &context, number);
             }
-            bar.inc(CHUNK_LENGTH);
+            bar.inc(CALLS_PER_CHUNK);
             lines
         });
         client.copy_in(table.copy_into, chunks).await?;
     }
 
-    // Triggers are disabled, so the counters that they would maintain are computed. That updates many users and
+    // The disabled triggers did not maintain the counters, so these are computed now. This updates many users and
     // characters; VACUUM FULL removes the old versions of these rows.
     if schema == Schema::Ours {
         bar.set_message("counters");
@@ -178,13 +178,14 @@ fn tables_to_fill(context: &FillContext) -> [TableRows; 7] {
     ]
 }
 
-/// Fills the table of events, which only `compare` needs filled. The events are the same in both schemas.
+/// Fills the table of events, which only `compare` needs.
 pub async fn fill_events(url: &str, data_set: DataSet, now: DateTime<Utc>) -> Result<(), Failure> {
     let mut client = Client::open(url).await?;
     client.run("SET session_replication_role = replica").await?;
+    // The rows of events do not depend on the schema.
     let context = FillContext { data_set, schema: Schema::Ours, now };
     let sessions = data_set.sessions_with_events();
-    let sessions_per_chunk = CHUNK_LENGTH / EVENTS_PER_SESSION;
+    let sessions_per_chunk = CALLS_PER_CHUNK / EVENTS_PER_SESSION;
     let chunks = (0..sessions.div_ceil(sessions_per_chunk)).map(|chunk| {
         let mut lines = String::new();
         for index in chunk * sessions_per_chunk..sessions.min((chunk + 1) * sessions_per_chunk) {

@@ -5,9 +5,9 @@ use crate::{measure::StatementResult, operations::OperationResult, overhead::BAR
 /// A goal and its measurement.
 #[derive(Debug)]
 pub struct Goal {
-    /// A description of the measured value.
+    /// What is measured.
     pub name: String,
-    /// The value that meets the goal.
+    /// The value that is to be reached.
     pub target: String,
     /// The measured value.
     pub measured: String,
@@ -63,7 +63,7 @@ fn live_goals(report: &Report) -> Vec<Goal> {
     goals
 }
 
-/// Returns the goals that the report has measurements for.
+/// Returns the goals for which the report has measurements.
 #[must_use]
 pub fn goals(report: &Report) -> Vec<Goal> {
     let mut goals = Vec::new();
@@ -126,19 +126,19 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         });
     }
     goals.extend(report.operations.iter().filter(|result| result.clients <= 8).map(pgbench_goal));
-    let mut slower: Vec<&str> = report
+    let mut slower_statements: Vec<&str> = report
         .statements
         .iter()
         .filter(|statement| statement.ratio < 0.5 && !is_bare_insert(statement))
         .map(|statement| statement.name.as_str())
         .collect();
-    slower.sort_unstable();
-    slower.dedup();
+    slower_statements.sort_unstable();
+    slower_statements.dedup();
     goals.push(Goal {
         name: "statements that take more than twice the time of the specification's".to_owned(),
         target: "none".to_owned(),
-        measured: if slower.is_empty() { "none".to_owned() } else { slower.join("; ") },
-        is_met: slower.is_empty(),
+        measured: if slower_statements.is_empty() { "none".to_owned() } else { slower_statements.join("; ") },
+        is_met: slower_statements.is_empty(),
     });
     goals
 }
@@ -146,11 +146,12 @@ pub fn goals(report: &Report) -> Vec<Goal> {
 /// Returns the goal that compares an operation with pgbench.
 ///
 /// With several clients, client and server compete for fully used processors. Then the throughput of an operation that
-/// returns rows depends on decoding them, which pgbench does not do; so its goal is about the service's processor time.
+/// returns rows depends on the time to decode them, which pgbench does not do. So the goal for such an operation is
+/// about the service's processor time.
 fn pgbench_goal(result: &OperationResult) -> Goal {
     let clients = format!("{} client{}", result.clients, if result.clients == 1 { "" } else { "s" });
     if let (true, Some(service_ms), Some(postgresql_ms)) =
-        (result.clients > 1 && result.returns_rows(), result.service_cpu_ms, result.postgresql_cpu_ms)
+        (result.clients > 1 && result.returns_page(), result.service_cpu_ms, result.postgresql_cpu_ms)
     {
         let ratio = service_ms / postgresql_ms;
         return Goal {
@@ -169,7 +170,7 @@ fn pgbench_goal(result: &OperationResult) -> Goal {
     }
 }
 
-/// Returns each statement that was measured at both scales, first at scale 1, then at scale 10.
+/// Returns the results of each statement that was measured at scale 1 and at scale 10, in this order.
 #[must_use]
 pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementResult)> {
     let at_scale_10 = report.statements.iter().filter(|statement| statement.scale == 10.0);
@@ -181,6 +182,7 @@ pub fn at_scales_1_and_10(report: &Report) -> Vec<(&StatementResult, &StatementR
         .collect()
 }
 
+/// Whether the statement is an INSERT without triggers and policies, which is measured only for comparison.
 fn is_bare_insert(statement: &StatementResult) -> bool {
     BARE_INSERT_NAMES.contains(&statement.name.as_str())
 }
@@ -199,7 +201,10 @@ fn growth_goal(report: &Report) -> Option<Goal> {
     let exceptions = if above_target.is_empty() {
         String::new()
     } else {
-        format!(" (exceptions: {})", above_target.iter().map(|one| name_and_ratio(one)).collect::<Vec<_>>().join(", "))
+        format!(
+            " (exceptions: {})",
+            above_target.iter().map(|exception| name_and_ratio(exception)).collect::<Vec<_>>().join(", ")
+        )
     };
     let bare_inserts: Vec<String> = bare_inserts.iter().map(name_and_ratio).collect();
     Some(Goal {

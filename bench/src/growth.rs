@@ -1,5 +1,5 @@
-//! Measurements that grow with the data: the size on disk, the time to build indexes, and the time for which `up` locks
-//! tables.
+//! Measurements that grow with the data: the size on disk, the time that migrations take, and the time for which they
+//! lock tables.
 
 use std::{
     collections::HashMap,
@@ -72,7 +72,7 @@ async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration,
     let mut locked_since: HashMap<String, Instant> = HashMap::new();
     let mut longest = (Duration::ZERO, String::new());
     while !is_done.load(Ordering::Relaxed) {
-        let locked = client
+        let rows = client
             .fetch_rows(
                 "SELECT relation::regclass::text
                  FROM pg_locks
@@ -83,12 +83,12 @@ async fn watch_locks(url: String, is_done: Arc<AtomicBool>) -> Result<(Duration,
                    AND granted",
             )
             .await?;
-        let locked: Vec<String> = locked.into_iter().map(|mut row| row.remove(0)).collect();
-        locked_since.retain(|table, _| locked.contains(table));
-        for table in locked {
-            let held = locked_since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
-            if held > longest.0 {
-                longest = (held, table);
+        let locked_tables: Vec<String> = rows.into_iter().map(|mut row| row.remove(0)).collect();
+        locked_since.retain(|table, _| locked_tables.contains(table));
+        for table in locked_tables {
+            let held_for = locked_since.entry(table.clone()).or_insert_with(Instant::now).elapsed();
+            if held_for > longest.0 {
+                longest = (held_for, table);
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

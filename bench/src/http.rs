@@ -1,4 +1,4 @@
-//! The command `http`: the example service compared with PostgREST, on one database and the same rows, over HTTP.
+//! The command `http`: the example web service compared with PostgREST, over HTTP, on one database.
 //!
 //! Each API is a process of its own, with the same number of connections to the database. Runs alternate, so that other
 //! load on the machine affects both. The processor time per request depends less on other load than the throughput.
@@ -43,8 +43,8 @@ use crate::{
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [usize; 3] = [1, 8, 64];
-/// The maximum duration of the first run, which opens connections and prepares statements.
-const WARM_UP: Duration = Duration::from_millis(300);
+/// The maximum duration of the warm-up, which opens connections and prepares statements.
+const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// A database that fits in the shared buffers.
 const DATA_SET: DataSet =
     DataSet { users: 10_000, adventures: 100, active_sessions: 64, open_sessions: 4000, ended_sessions: 2000 };
@@ -56,9 +56,9 @@ pub struct HttpComparison {
     pub name: String,
     /// Concurrent clients.
     pub clients: usize,
-    /// PostgREST.
+    /// The result of PostgREST.
     pub postgrest: ApiResult,
-    /// The example service.
+    /// The result of the example web service.
     pub service: ApiResult,
     /// Requests per second of the service divided by those of PostgREST.
     pub ratio: f64,
@@ -77,12 +77,13 @@ pub struct ApiResult {
     pub api_cpu_ms: Option<f64>,
     /// Processor time of PostgreSQL per request, in milliseconds.
     pub postgresql_cpu_ms: Option<f64>,
-    /// Bytes per response, including the head.
+    /// Bytes per response, including the headers.
     pub bytes: f64,
 }
 
 /// The context that all runs share.
 struct Environment {
+    /// URL of the database.
     url: String,
     /// The statement that deletes the seats of all newcomers.
     delete_seats_sql: String,
@@ -119,8 +120,8 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
     for api in [Api::PostgRest, Api::Service] {
         for (operation, _) in OPERATIONS {
             let callers = if operation == Operation::Join { &newcomers } else { &players };
-            let list = callers.iter().map(|caller| requests::request_for(api, operation, caller));
-            all_requests.insert((api, operation), Arc::new(list.collect::<Result<Vec<_>, _>>()?));
+            let requests = callers.iter().map(|caller| requests::request_for(api, operation, caller));
+            all_requests.insert((api, operation), Arc::new(requests.collect::<Result<Vec<_>, _>>()?));
         }
     }
     let environment = Environment {
@@ -146,7 +147,7 @@ pub async fn run(options: &HttpOptions) -> Result<(), Failure> {
 }
 
 impl Environment {
-    /// Measures both APIs alternately, and returns the run with the median throughput of each.
+    /// Measures both APIs alternately. Returns the run with the median throughput of each.
     async fn compare(
         &self,
         operation: Operation,
@@ -161,7 +162,7 @@ impl Environment {
                 // The API that runs first alternates.
                 let index = (round as usize + step) % 2;
                 // Round 0 is the warm-up.
-                let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
+                let run_length = if round == 0 { MAX_WARM_UP_LENGTH.min(run_length) } else { run_length };
                 let run = self.run(&self.apis[index], operation, clients, run_length).await?;
                 if round > 0 {
                     runs[index].push(run);
@@ -199,8 +200,8 @@ impl Environment {
             tasks.spawn(async move {
                 let (mut latencies, mut bytes) = (Vec::new(), 0);
                 while start.elapsed() < run_length {
-                    // A newcomer can take a seat only once, so each request to join is sent once, by any client. Other
-                    // requests can be repeated, so each client repeats its own.
+                    // A newcomer can take a seat only once, so each request to join is sent only once: each client
+                    // sends the next one. Other requests can be repeated, so each client repeats a request of its own.
                     let request = match operation {
                         Operation::Join => requests.get(next_newcomer.fetch_add(1, Ordering::Relaxed)),
                         _ => requests.get(number % requests.len()),

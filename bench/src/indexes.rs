@@ -22,7 +22,7 @@ pub struct Index {
     pub write_us: Option<f64>,
 }
 
-/// Uses of indexes by other statements than the measured ones: each index, and its use.
+/// Indexes with uses other than by the measured statements, and a description of each such use.
 const OTHER_USES: [(&str, &str); 17] = [
     ("idx_adventures_creator_id", "the caller's adventures (`adventures.mine`)"),
     ("idx_archived_sessions_seer", "archived sessions of a Seer"),
@@ -43,7 +43,7 @@ const OTHER_USES: [(&str, &str); 17] = [
     ("idx_users_display_name", "finding a user by name (`users.by_display_name`)"),
 ];
 
-/// Rows that are written to measure the cost of an index.
+/// The number of rows that are written to measure the cost of an index.
 const WRITTEN_ROWS: u32 = 2000;
 /// The number of times that the rows are written with and without the index. The medians are compared.
 const ROUNDS: usize = 5;
@@ -63,7 +63,7 @@ impl IndexUses {
         Ok(Self { scan_counts: read_scan_counts(client).await?, statements: HashMap::new() })
     }
 
-    /// Records which indexes have been scanned since the last call, by the statement with this name.
+    /// Records that the statement with this name used the indexes that have been scanned since the last call.
     pub async fn record(&mut self, client: &mut Client, name: &str) -> Result<(), Failure> {
         let scan_counts = read_scan_counts(client).await?;
         for (index, count) in &scan_counts {
@@ -88,8 +88,9 @@ async fn read_scan_counts(client: &mut Client) -> Result<HashMap<String, u64>, F
         .collect())
 }
 
-/// Lists each index: its table, its name, its size, its constraint, and a foreign key that it supports.
-const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_size(index.oid),
+/// Lists all indexes: the table, the name, the size, the kind of the index's constraint, and a foreign key that the
+/// index supports.
+const LIST_INDEXES: &str = "SELECT indexed_table.relname, index.relname, pg_relation_size(index.oid),
     coalesce((
       SELECT CASE contype WHEN 'p' THEN 'primary key' ELSE 'unique' END
       FROM pg_constraint
@@ -99,14 +100,14 @@ const LIST_INDEXES: &str = "SELECT indexed.relname, index.relname, pg_relation_s
     coalesce((
       SELECT 'foreign key to `' || confrelid::regclass || '`'
       FROM pg_constraint
-      WHERE conrelid = indexed.oid AND contype = 'f' AND conkey[1] = indkey[0] AND indpred IS NULL
+      WHERE conrelid = indexed_table.oid AND contype = 'f' AND conkey[1] = indkey[0] AND indpred IS NULL
       LIMIT 1
     ), '')
   FROM pg_index
   JOIN pg_class AS index ON index.oid = indexrelid
-  JOIN pg_class AS indexed ON indexed.oid = indrelid
-  WHERE indexed.relnamespace = 'public'::regnamespace
-    AND indexed.relname <> 'sparc_migrations'
+  JOIN pg_class AS indexed_table ON indexed_table.oid = indrelid
+  WHERE indexed_table.relnamespace = 'public'::regnamespace
+    AND indexed_table.relname <> 'sparc_migrations'
   ORDER BY 1, 2";
 
 /// Measures the cost of each index, and returns all indexes with their uses and costs.
@@ -139,16 +140,19 @@ async fn measure_write_us(client: &mut Client, table: &str, index: &str) -> Resu
         for (times, drop_index_sql) in
             [(&mut with, String::new()), (&mut without, format!("DROP INDEX public.{index};"))]
         {
+            // Copies some rows and deletes the originals, so that the timed statement can insert them again.
             client
                 .run(&format!(
-                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s'; {drop_index_sql}
-                     CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS SELECT ctid AS row_ctid FROM {table} LIMIT {WRITTEN_ROWS};
-                     CREATE TEMPORARY TABLE rewritten ON COMMIT DROP AS
-                     SELECT base.* FROM {table} AS base JOIN chosen ON base.ctid = row_ctid;
+                    "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '5s';
+                     {drop_index_sql}
+                     CREATE TEMPORARY TABLE chosen ON COMMIT DROP AS
+                     SELECT ctid AS row_ctid FROM {table} LIMIT {WRITTEN_ROWS};
+                     CREATE TEMPORARY TABLE copied ON COMMIT DROP AS
+                     SELECT original.* FROM {table} AS original JOIN chosen ON original.ctid = row_ctid;
                      DELETE FROM {table} USING chosen WHERE {table}.ctid = row_ctid"
                 ))
                 .await?;
-            let insert = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM rewritten");
+            let insert = format!("INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM copied");
             times.push(client.run_timed(&insert).await?.0);
             client.run("ROLLBACK").await?;
         }

@@ -1,9 +1,9 @@
-//! The command `live`: the cost of live events to writers, their delay until another process receives them, the cost of
-//! a thousand idle subscribers, the cost of alternatives to the poller and of broadcasts, and the load test with
-//! subscriptions and with polling.
+//! The command `live` measures live events: their cost to writers, their delay until another process receives them, and
+//! the cost of a thousand idle subscribers. It also measures alternatives to the service's poller, which reads new
+//! events from the database; the cost of broadcasts; and the load test with subscriptions and with polling.
 //!
-//! The machine may do other work, so short runs alternate, and are compared by processor time per operation as well as
-//! by throughput.
+//! The machine may do other work. So short runs alternate, and they are compared by processor time per operation as
+//! well as by throughput.
 
 mod alternatives;
 mod broadcasts;
@@ -27,9 +27,9 @@ use self::{alternatives::Alternative, subscribers::SubscriberProcess};
 use crate::{
     Failure, LiveOptions,
     client::Client,
-    compare::{AUTH_UID, PRODUCTION_SETTINGS},
+    compare::{AUTH_UID_SQL, PRODUCTION_SETTINGS},
     cpu,
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
     fill::{Schema, fill},
     growth::migrate,
     load_test::{self, Delivery, LoadStep},
@@ -39,9 +39,9 @@ use crate::{
     sections,
 };
 
-/// Sessions with subscribers.
+/// The number of sessions with subscribers.
 pub const SUBSCRIBED_SESSIONS: u64 = 250;
-/// Subscribers per session: its Seer and three players.
+/// The number of subscribers per session: its Seer and three players.
 pub const SUBSCRIBERS_PER_SESSION: u64 = 4;
 /// The duration of a run of writers.
 const RUN_LENGTH: Duration = Duration::from_millis(1500);
@@ -49,16 +49,16 @@ const RUN_LENGTH: Duration = Duration::from_millis(1500);
 const RUN_PAIRS: usize = 12;
 /// The number of pairs of runs, one with and one without an alternative, for each number of clients.
 const ALTERNATIVE_RUN_PAIRS: usize = 6;
-/// The number of sessions of the load test's first step, few enough to be sustained.
-const FIRST_SESSIONS: u64 = 200;
+/// The number of sessions in the first step of the load test, few enough that the machine sustains them.
+const FIRST_STEP_SESSIONS: u64 = 200;
 /// The time over which the processor use of idle subscribers is measured.
-const IDLE_LENGTH: Duration = Duration::from_secs(20);
-/// Events per second of 250 sessions at human speed: about one event every four seconds in each session.
+const IDLE_MEASUREMENT_LENGTH: Duration = Duration::from_secs(20);
+/// Events per second at human speed: about one event every four seconds in each of the 250 sessions.
 const HUMAN_EVENTS_PER_SECOND: u32 = 60;
 /// The time over which delays are measured.
-const DELAYS_LENGTH: Duration = Duration::from_secs(15);
+const DELAY_MEASUREMENT_LENGTH: Duration = Duration::from_secs(15);
 
-/// A database with many active sessions, because the load test plays active sessions.
+/// The rows of the database. It has many active sessions, because the load test plays these.
 pub const DATA_SET: DataSet =
     DataSet { users: 40_000, adventures: 100, active_sessions: 6000, open_sessions: 1000, ended_sessions: 2000 };
 
@@ -123,11 +123,11 @@ pub struct Delays {
 /// Processor use while no event is written, in percent of a processor.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct IdleUse {
-    /// Of PostgreSQL, with the subscribers.
+    /// PostgreSQL's processor use with the subscribers.
     pub postgresql_percent: Option<f64>,
-    /// Of PostgreSQL, without the subscribers.
+    /// PostgreSQL's processor use without the subscribers.
     pub postgresql_baseline_percent: Option<f64>,
-    /// Of the process with the subscribers.
+    /// The processor use of the subscribers' process.
     pub subscribers_percent: Option<f64>,
 }
 
@@ -143,8 +143,8 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let database = create_filled_database(&server, DATA_SET).await?;
     println!("filled after {:.0} s", start.elapsed().as_secs_f64());
 
-    // All writers write in sessions with subscribers. The smaller number of active sessions shifts the numbers of the
-    // open ones, so only the active sessions of these samples, and their players, are valid and used.
+    // The samples are chosen from the first active sessions, which have subscribers. With this smaller number of active
+    // sessions, the ids of a sample's open session and its users are wrong; they are not used.
     let samples = choose_samples(&DataSet { active_sessions: SUBSCRIBED_SESSIONS, ..DATA_SET });
     let url = database.url();
     let environment = Environment { url, samples: &samples, postmaster_pid };
@@ -157,7 +157,7 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(16)).await?;
     results.at_human_speed = measure_delays(&sparc, &samples, &mut subscribers).await?;
     println!("at human speed: {:?}", results.at_human_speed);
-    let rolls = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAYS_LENGTH);
+    let rolls = operations::run_service(Operation::Roll, &sparc, 8, &environment, DELAY_MEASUREMENT_LENGTH);
     let (_, delays) = tokio::try_join!(rolls, measure_delays(&sparc, &samples, &mut subscribers))?;
     results.while_rolling = delays;
     println!("while eight clients roll: {:?}", results.while_rolling);
@@ -169,9 +169,10 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     subscribers.stop().await?;
     if !options.no_load_test {
         results.polling =
-            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Polling).await?;
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Polling).await?;
         results.subscribing =
-            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_SESSIONS, Delivery::Subscriptions).await?;
+            load_test::run_load_test(url, &DATA_SET, postmaster_pid, FIRST_STEP_SESSIONS, Delivery::Subscriptions)
+                .await?;
         results.max_sustained_sessions = (
             load_test::max_sustained_sessions(&results.subscribing),
             load_test::max_sustained_sessions(&results.polling),
@@ -188,19 +189,20 @@ pub async fn run(options: &LiveOptions) -> Result<(), Failure> {
     sections::write_report_and_section(&report, &options.out, options.docs, "live", section(&report))
 }
 
-/// Creates and fills a database, without events.
+/// Creates a database with this project's schema, and fills it with everything but events.
 pub async fn create_filled_database(server: &Server, data_set: DataSet) -> Result<Database, Failure> {
     let database = server.create_empty().await?;
     let pool = database.connect(2).await?;
     migrate(&pool, None).await?;
     fill(database.url(), Schema::Ours, data_set, Utc::now()).await?;
-    pool.execute_unprepared(AUTH_UID).await?;
+    pool.execute_unprepared(AUTH_UID_SQL).await?;
     pool.close().await?;
     Ok(database)
 }
 
 /// Measures rolls with and without an added load, in pairs of runs whose order alternates. `switch_load` switches the
-/// load on or off. `load_pid` is the process that adds it, or `None` if PostgreSQL or this process does.
+/// load on or off. `load_pid` is the id of the process that adds the load, or `None` if PostgreSQL or this process adds
+/// it.
 async fn compare_writers(
     environment: &Environment<'_>,
     pairs: usize,
@@ -211,14 +213,14 @@ async fn compare_writers(
     for clients in [8, 64] {
         let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(clients.max(10))).await?;
         operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH).await?;
-        // Without the load, and with it.
+        // The runs without the load, and those with it.
         let mut runs: [Vec<RunResult>; 2] = [Vec::new(), Vec::new()];
         let mut load_cpu_ms_by_run = Vec::new();
         for pair in 0..pairs {
             for step in 0..2 {
                 let is_on = (pair + step) % 2 == 1;
                 switch_load(is_on).await?;
-                // An untimed run, because switching the load has effects of its own.
+                // This run is untimed, because switching the load has effects of its own.
                 operations::run_service(Operation::Roll, &sparc, clients, environment, RUN_LENGTH / 5).await?;
                 let before = load_pid.and_then(cpu::process);
                 let (run, _) =
@@ -259,8 +261,8 @@ async fn compare_writers(
     Ok(comparisons)
 }
 
-/// Measures the processor use of the server and of the subscribers' process while no event is written.
-/// Leaves the subscribers subscribed.
+/// Measures the processor use of the server and of the subscribers' process while no event is written. Afterwards, the
+/// subscribers are subscribed.
 async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberProcess) -> Result<IdleUse, Failure> {
     let percent = |used: Option<Duration>, time: Duration| Some(100.0 * used?.as_secs_f64() / time.as_secs_f64());
     let server_cpu_during = async |time: Duration| {
@@ -268,21 +270,21 @@ async fn measure_idle(postmaster_pid: Option<u32>, subscribers: &mut SubscriberP
         tokio::time::sleep(time).await;
         Some(cpu::child_processes(postmaster_pid)?.since(&before?))
     };
-    let baseline = server_cpu_during(IDLE_LENGTH / 2).await;
+    let baseline = server_cpu_during(IDLE_MEASUREMENT_LENGTH / 2).await;
     subscribers.subscribe().await?;
     let before = subscribers.cpu_times();
-    let with_subscribers = server_cpu_during(IDLE_LENGTH).await;
+    let with_subscribers = server_cpu_during(IDLE_MEASUREMENT_LENGTH).await;
     let used_by_subscribers = before.zip(subscribers.cpu_times()).map(|(before, after)| after.since(&before));
     let idle = IdleUse {
-        postgresql_percent: percent(with_subscribers, IDLE_LENGTH),
-        postgresql_baseline_percent: percent(baseline, IDLE_LENGTH / 2),
-        subscribers_percent: percent(used_by_subscribers, IDLE_LENGTH),
+        postgresql_percent: percent(with_subscribers, IDLE_MEASUREMENT_LENGTH),
+        postgresql_baseline_percent: percent(baseline, IDLE_MEASUREMENT_LENGTH / 2),
+        subscribers_percent: percent(used_by_subscribers, IDLE_MEASUREMENT_LENGTH),
     };
     println!("{idle:?}");
     Ok(idle)
 }
 
-/// Sends events that carry the time of sending, and returns the delays that the subscribers measured.
+/// Sends events, each with the time at which it was sent, and returns the delays that the subscribers measured.
 async fn measure_delays(
     sparc: &Sparc,
     samples: &[Sample],
@@ -291,7 +293,7 @@ async fn measure_delays(
     subscribers.discard_delays().await?;
     let start = Instant::now();
     let mut sent = 0_u32;
-    while start.elapsed() < DELAYS_LENGTH {
+    while start.elapsed() < DELAY_MEASUREMENT_LENGTH {
         tokio::time::sleep_until((start + Duration::from_secs(1) * sent / HUMAN_EVENTS_PER_SECOND).into()).await;
         let sample = &samples[sent as usize % samples.len()];
         let (session_id, kind) = (sample.session, "wave".to_owned());
@@ -300,18 +302,18 @@ async fn measure_delays(
         sparc.as_user(sample.player).events().send(event).await?;
         sent += 1;
     }
-    // So that the last events arrive.
+    // Waits until the last events have arrived.
     tokio::time::sleep(Duration::from_millis(500)).await;
     subscribers.delays().await
 }
 
-/// Returns the microseconds since 1970, by the machine's clock, so that processes can compare their times.
+/// Returns the microseconds since 1970 by the machine's clock, which the two processes share.
 fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_micros() as u64)
 }
 
 /// Returns the ids of a session and of one of its participants. Participant 0 is the Seer; the others are players.
 fn session_and_user(data_set: &DataSet, number: u64, participant: u64) -> (uuid::Uuid, uuid::Uuid) {
     let user = if participant == 0 { data_set.session(number).seer } else { data_set.player(number, participant - 1) };
-    (id(Kind::Session, number), id(Kind::User, user))
+    (row_id(RowKind::Session, number), row_id(RowKind::User, user))
 }

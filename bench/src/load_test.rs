@@ -1,5 +1,5 @@
-//! The load test: sessions of six players at human speed, in steps of more and more sessions, until the machine cannot
-//! keep up.
+//! The load test: sessions of six players at human speed. Each step has more sessions than the last, until the machine
+//! cannot keep up.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use uuid::Uuid;
 use crate::{
     Failure,
     cpu::{self, CpuTimes},
-    data_set::{DataSet, Kind, id},
+    data_set::{DataSet, RowKind, row_id},
     measure::quantile,
     samples::Sample,
     writes::new_roll,
 };
 
-/// A step of the load test, with one number of sessions, in the report.
+/// The measurements of a step, which has a fixed number of sessions, in the report.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct LoadStep {
     /// Concurrent sessions of six players.
     pub sessions: u64,
-    /// Rolls per second that were due.
+    /// Rolls per second that the players wanted to make.
     pub due_rolls_per_second: f64,
     /// Rolls per second that were made.
     pub rolls_per_second: f64,
@@ -31,11 +31,11 @@ pub struct LoadStep {
     pub operations_per_second: f64,
     /// Median latency of a roll from the moment it was due, in milliseconds.
     pub roll_p50_ms: f64,
-    /// The 99th percentile of that latency.
+    /// The 99th percentile of that latency, in milliseconds.
     pub roll_p99_ms: f64,
     /// Median time from the moment a roll was due until all six players have received its event, in milliseconds.
     pub delivered_to_all_p50_ms: f64,
-    /// The 99th percentile of that time.
+    /// The 99th percentile of that time, in milliseconds.
     pub delivered_to_all_p99_ms: f64,
     /// The mean number of processors that PostgreSQL kept busy; `None` where the system does not report it.
     pub postgresql_cpus: Option<f64>,
@@ -44,8 +44,8 @@ pub struct LoadStep {
 }
 
 impl LoadStep {
-    /// Whether the machine sustained the step: rolls were fast enough, and more than 95 percent of the rolls that were
-    /// due were made.
+    /// Whether the machine sustained the step: rolls were fast enough, and more than 95 percent of the due rolls were
+    /// made.
     #[must_use]
     pub fn is_sustained(&self) -> bool {
         self.roll_p99_ms < MAX_ROLL_P99_MS && self.rolls_per_second > self.due_rolls_per_second * 0.95
@@ -58,7 +58,7 @@ pub fn max_sustained_sessions(steps: &[LoadStep]) -> u64 {
     steps.iter().filter(|step| step.is_sustained()).map(|step| step.sessions).max().unwrap_or_default()
 }
 
-/// Players of each session.
+/// The number of players of each session.
 const PLAYERS: u64 = 6;
 /// The time between two rolls of a session; after each roll, all six players get the new events.
 pub const ROLL_INTERVAL: Duration = Duration::from_secs(4);
@@ -80,8 +80,8 @@ pub enum Delivery {
     Subscriptions,
 }
 
-/// Runs steps, each with twice as many sessions as the last, until one is not sustained. Then bisects between the most
-/// sessions that were sustained and the fewest that were not, until they differ by at most a tenth.
+/// Runs steps, each with twice as many sessions as the last, until a step is not sustained. Then bisects between the
+/// largest number of sessions that was sustained and the smallest that was not, until they differ by at most a tenth.
 pub async fn run_load_test(
     url: &str,
     data_set: &DataSet,
@@ -91,7 +91,7 @@ pub async fn run_load_test(
 ) -> Result<Vec<LoadStep>, Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(CONNECTIONS)).await?;
     let mut steps = Vec::new();
-    // The most sessions that were sustained so far, and the fewest that were not.
+    // The largest number of sessions that was sustained so far, and the smallest that was not.
     let (mut sustained, mut not_sustained) = (0, None);
     let mut sessions = first_sessions.min(data_set.active_sessions);
     run_step(&sparc, data_set, WARM_UP_SESSIONS.min(data_set.active_sessions), postmaster_pid, delivery).await?;
@@ -128,7 +128,7 @@ pub async fn run_step(
     postmaster_pid: Option<u32>,
     delivery: Delivery,
 ) -> Result<LoadStep, Failure> {
-    // Subscriptions are opened before the time of the step begins.
+    // Subscriptions are opened before the measured time begins.
     let mut opened_sessions = Vec::new();
     for chunk in (0..sessions).collect::<Vec<_>>().chunks(CONNECTIONS as usize) {
         let opening = chunk.iter().map(|number| PlayedSession::open(sparc, data_set, *number, delivery));
@@ -140,12 +140,12 @@ pub async fn run_step(
     for session in opened_sessions {
         tasks.spawn(session.play(start));
     }
-    let mut all = SessionResult::default();
+    let mut totals = SessionResult::default();
     while let Some(outcome) = tasks.join_next().await {
         let result = outcome.map_err(|error| Failure::Message(error.to_string()))??;
-        all.roll_latencies.extend(result.roll_latencies);
-        all.delivery_times.extend(result.delivery_times);
-        all.polls += result.polls;
+        totals.roll_latencies.extend(result.roll_latencies);
+        totals.delivery_times.extend(result.delivery_times);
+        totals.polls += result.polls;
     }
     let seconds = start.elapsed().as_secs_f64();
     let used_cpus =
@@ -153,12 +153,12 @@ pub async fn run_step(
     Ok(LoadStep {
         sessions,
         due_rolls_per_second: sessions as f64 / ROLL_INTERVAL.as_secs_f64(),
-        rolls_per_second: all.roll_latencies.len() as f64 / seconds,
-        operations_per_second: (all.roll_latencies.len() + all.polls) as f64 / seconds,
-        roll_p50_ms: quantile(&mut all.roll_latencies, 0.5),
-        roll_p99_ms: quantile(&mut all.roll_latencies, 0.99),
-        delivered_to_all_p50_ms: quantile(&mut all.delivery_times, 0.5),
-        delivered_to_all_p99_ms: quantile(&mut all.delivery_times, 0.99),
+        rolls_per_second: totals.roll_latencies.len() as f64 / seconds,
+        operations_per_second: (totals.roll_latencies.len() + totals.polls) as f64 / seconds,
+        roll_p50_ms: quantile(&mut totals.roll_latencies, 0.5),
+        roll_p99_ms: quantile(&mut totals.roll_latencies, 0.99),
+        delivered_to_all_p50_ms: quantile(&mut totals.delivery_times, 0.5),
+        delivered_to_all_p99_ms: quantile(&mut totals.delivery_times, 0.99),
         postgresql_cpus: used_cpus(postgresql_before, cpu::child_processes(postmaster_pid)),
         service_cpus: used_cpus(service_before, cpu::this_process()),
     })
@@ -189,14 +189,15 @@ struct PlayedSession {
 }
 
 impl PlayedSession {
+    /// Prepares a session to be played, and opens the subscriptions of its players if they subscribe.
     async fn open(sparc: &Sparc, data_set: &DataSet, number: u64, delivery: Delivery) -> Result<Self, Failure> {
-        let session_id = id(Kind::Session, number);
+        let session_id = row_id(RowKind::Session, number);
         let players: Vec<u64> = (0..PLAYERS).map(|seat| data_set.player(number, seat)).collect();
-        let newest_seq = sparc.as_user(id(Kind::User, players[0])).events().newest(session_id).await?;
+        let newest_seq = sparc.as_user(row_id(RowKind::User, players[0])).events().newest(session_id).await?;
         let mut subscriptions = Vec::new();
         if delivery == Delivery::Subscriptions {
             for player in &players {
-                let caller = sparc.as_user(id(Kind::User, *player));
+                let caller = sparc.as_user(row_id(RowKind::User, *player));
                 subscriptions.push(caller.events().subscribe(session_id, None).await?);
             }
         }
@@ -206,7 +207,7 @@ impl PlayedSession {
     /// Plays for the duration of a step. The latency of a late roll counts from the moment it was due, as the player
     /// perceives it.
     async fn play(mut self, start: Instant) -> Result<SessionResult, Failure> {
-        // The first rolls of the sessions are spread over one interval, at 97 moments.
+        // Spreads the first rolls of the sessions over one interval, at 97 moments.
         let mut due = start + ROLL_INTERVAL.mul_f64((self.number % 97) as f64 / 97.0);
         let mut result = SessionResult::default();
         for turn in 0.. {
@@ -215,8 +216,9 @@ impl PlayedSession {
             }
             tokio::time::sleep_until(due.into()).await;
             let player = self.players[turn % self.players.len()];
-            let sample = Sample { session: self.id, character: id(Kind::Character, player), ..Sample::default() };
-            self.sparc.as_user(id(Kind::User, player)).dice().roll(new_roll(&sample)?).await?;
+            let sample =
+                Sample { session: self.id, character: row_id(RowKind::Character, player), ..Sample::default() };
+            self.sparc.as_user(row_id(RowKind::User, player)).dice().roll(new_roll(&sample)?).await?;
             result.roll_latencies.push(due.elapsed());
             result.polls += self.receive_events().await?;
             result.delivery_times.push(due.elapsed());
@@ -225,7 +227,8 @@ impl PlayedSession {
         Ok(result)
     }
 
-    /// Waits until all six players have received the new events, and returns the number of requests that they made.
+    /// Waits until all six players have received the new events. Returns the number of requests that they made for
+    /// this: none if they have subscriptions.
     async fn receive_events(&mut self) -> Result<usize, Failure> {
         for subscription in &mut self.subscriptions {
             subscription.try_next().await?.ok_or_else(|| Failure::Message("a subscription ended".to_owned()))?;
@@ -234,7 +237,8 @@ impl PlayedSession {
             return Ok(0);
         }
         for player in &self.players {
-            let events = self.sparc.as_user(id(Kind::User, *player)).events().after(self.id, self.newest_seq).await?;
+            let events =
+                self.sparc.as_user(row_id(RowKind::User, *player)).events().after(self.id, self.newest_seq).await?;
             if Some(player) == self.players.last() {
                 self.newest_seq = events.last().map_or(self.newest_seq, |event| event.seq);
             }

@@ -44,7 +44,7 @@ pub enum Failure {
     Statement(String, sqlx::Error),
     /// A connection failed.
     Connection(sqlx::Error),
-    /// A statement in this schema, with this name in the report, exceeded the statement timeout.
+    /// A statement in this project's schema exceeded the statement timeout. It has this name in the report.
     Timeout(&'static str),
     /// Any other failure.
     Message(String),
@@ -83,8 +83,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Converts errors into [`Failure::Message`].
-macro_rules! impl_from_as_message {
+/// Implements the conversion of errors of these types into [`Failure::Message`].
+macro_rules! impl_failure_from {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Self {
@@ -94,7 +94,7 @@ macro_rules! impl_from_as_message {
     };
 }
 
-impl_from_as_message!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
+impl_failure_from!(DbErr, service::Error, serde_json::Error, std::io::Error, testdb::Error);
 
 #[derive(Parser)]
 #[command(about, version)]
@@ -105,17 +105,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compares this schema with the specification's, and the service with pgbench.
+    /// Compares this project's schema with the specification's, and the service with pgbench.
     Compare(CompareOptions),
     /// Measures live events: their cost to writers, their delay, and the cost of idle subscribers.
     Live(LiveOptions),
     /// Measures read replicas: the primary's load, the replicas' delay, and the cost of tracking log positions.
     Replicas(ReplicaOptions),
-    /// Compares the example service with PostgREST, over HTTP, on one database.
+    /// Compares the example web service with PostgREST, over HTTP, on one database.
     Http(HttpOptions),
     /// Compares the service with the same operations in plain sqlx and in tokio-postgres with pipelining.
     Drivers(DriverOptions),
-    /// Runs the subscribers in a process of their own; `live` starts it.
+    /// Runs the subscribers of `live`, which starts this command as a process of its own.
     #[command(hide = true)]
     Subscribers {
         /// URL of the database.
@@ -130,7 +130,7 @@ enum Command {
     /// Counts the service's heap allocations per operation.
     #[cfg(feature = "allocations")]
     Allocations {
-        /// Folder for the profiles.
+        /// Folder for the heap profiles.
         #[arg(long)]
         out: PathBuf,
     },
@@ -155,7 +155,7 @@ pub struct CompareOptions {
     /// Skips the load test, which finds how many sessions at human speed this machine sustains.
     #[arg(long)]
     no_load_test: bool,
-    /// Number of simulated days, a minute each, in which events are written and expire; 0 skips their simulation.
+    /// Number of simulated days, a minute each, in which events are written and expire; 0 skips the simulation.
     #[arg(long, default_value = "3")]
     simulated_days: u64,
     /// Measures only the statements whose name contains this text; can be repeated.
@@ -178,7 +178,7 @@ pub struct LiveOptions {
     /// Skips the load tests, which find how many sessions this machine sustains with subscriptions and with polling.
     #[arg(long)]
     no_load_test: bool,
-    /// Skips the alternatives to the poller: `NOTIFY` and logical decoding.
+    /// Skips the alternatives to the service's polling for new events: `NOTIFY` and logical decoding.
     #[arg(long)]
     no_alternatives: bool,
 }
@@ -254,8 +254,8 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 }
 
 impl CompareOptions {
-    /// Returns the duration of all simulated days, or `None` to skip them.
-    fn days_duration(&self) -> Option<Duration> {
+    /// Returns the duration of the simulation of days, or `None` to skip it.
+    fn simulation_length(&self) -> Option<Duration> {
         Some(Duration::from_secs(self.simulated_days * days::DAY_LENGTH.as_secs()))
             .filter(|duration| !duration.is_zero())
     }

@@ -1,5 +1,5 @@
-//! Measures the specification's statement in the specification's schema and the service's statement in this project's
-//! schema ("this schema", in names `ours`), alternately.
+//! Measures two statements alternately: the specification's statement in the specification's schema, and the service's
+//! statement in this project's schema, which comments call "this schema" and names call `ours`.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,15 @@ use crate::{
     workload::{Role, Workload},
 };
 
-/// Two statements for the same purpose, the specification's and the service's, which are compared.
+/// Two statements for the same purpose, the specification's and the service's, which are compared with each other.
 #[derive(Debug)]
 pub struct StatementPair {
     /// Their name in the report.
     pub name: &'static str,
     /// The role that runs them.
     pub role: Role,
-    /// Whether they can run many times in one transaction. If so, a short statement is sent many times in one message,
-    /// so that the round trip does not dominate.
+    /// Whether the statements can run many times in one transaction. If so, a short statement is sent many times in one
+    /// message, so that the time of the round trip does not dominate.
     pub is_repeatable: bool,
     /// The specification's statement, in the specification's schema.
     pub specification: Workload,
@@ -75,16 +75,16 @@ pub struct StatementResult {
 const TIME_BUDGET: Duration = Duration::from_secs(4);
 /// The maximum number of executions in this schema per round.
 const MAX_EXECUTIONS_PER_ROUND: usize = 10;
-/// A statement that takes longer than this in the specification's schema evicts this schema's pages from the caches. In
-/// production the schemas would not share a host's memory, so this schema's statements then run once before they are
-/// timed.
+/// If the specification's statement takes longer than this, it has evicted this schema's pages from the caches. In
+/// production the two schemas would not share a host's memory, so the service's statement then runs untimed before it
+/// is timed.
 const EVICTION_THRESHOLD: Duration = Duration::from_millis(50);
 /// The maximum number of executions per sample when this schema is measured in isolation.
 const ISOLATED_EXECUTIONS_PER_SAMPLE: usize = 10;
 /// The time for measuring one statement of this schema in isolation.
 const ISOLATED_TIME_BUDGET: Duration = Duration::from_millis(1500);
-/// Executions before timing begins. The server chooses between custom and generic plans after five executions; for the
-/// statements inside a function, after five executions of the function.
+/// Executions before timing begins. The server chooses between a custom and a generic plan after five executions of a
+/// statement. For the statements in a function, it does so after five executions of the function.
 const WARM_UP_EXECUTIONS: usize = 16;
 /// A statement that takes longer than this is warmed up only once.
 const SLOW_STATEMENT: Duration = Duration::from_millis(100);
@@ -92,13 +92,13 @@ const SLOW_STATEMENT: Duration = Duration::from_millis(100);
 const MESSAGE_TIME: Duration = Duration::from_millis(2);
 /// The maximum number of times that a statement is repeated in one message.
 const MAX_REPEATS: u128 = 25;
-/// The minimum and maximum number of rounds. In each, the specification's statement is executed once, and
-/// then this schema's for about as long as that took.
+/// The minimum and maximum number of rounds. In each round, the specification's statement is executed once, and then
+/// the service's statement repeatedly for about as long as that took.
 const ROUNDS: std::ops::RangeInclusive<usize> = 3..=200;
 
 impl StatementPair {
     /// Warms up one of the two statements, and returns how many times to send it in one message: as often as it runs in
-    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. A slow statement is warm after its first execution.
+    /// [`MESSAGE_TIME`], but at most [`MAX_REPEATS`] times. A slow statement is executed only once.
     async fn warm_up_and_choose_repeats(&self, workload: &Workload, client: &mut Client) -> Result<u32, Failure> {
         let mut fastest = TIME_BUDGET;
         for index in 0..WARM_UP_EXECUTIONS {
@@ -112,15 +112,15 @@ impl StatementPair {
         Ok(if self.is_repeatable { repeats.clamp(1, MAX_REPEATS) as u32 } else { 1 })
     }
 
-    /// Measures the service's statement in isolation, after an untimed execution for each sample if time allows.
+    /// Measures the service's statement in isolation. If time allows, it is first executed untimed for each sample.
     /// Returns the median in milliseconds.
-    pub async fn measure_isolated(&self, ours: &mut Client) -> Result<f64, Failure> {
-        self.ours.prepare(ours).await?;
-        let repeats = self.warm_up_and_choose_repeats(&self.ours, ours).await?;
+    pub async fn measure_isolated(&self, our_client: &mut Client) -> Result<f64, Failure> {
+        self.ours.prepare(our_client).await?;
+        let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
         let samples = self.ours.executions.len();
         let start = Instant::now();
         for index in 0..samples {
-            self.ours.execute(ours, self.role, index, repeats).await?;
+            self.ours.execute(our_client, self.role, index, repeats).await?;
             if start.elapsed() > ISOLATED_TIME_BUDGET / 2 {
                 break;
             }
@@ -129,37 +129,37 @@ impl StatementPair {
         while times.len() < *ROUNDS.start()
             || times.len() < samples * ISOLATED_EXECUTIONS_PER_SAMPLE && start.elapsed() < ISOLATED_TIME_BUDGET
         {
-            let Some((time, _)) = self.ours.execute(ours, self.role, times.len(), repeats).await? else {
+            let Some((time, _)) = self.ours.execute(our_client, self.role, times.len(), repeats).await? else {
                 return Err(Failure::Timeout(self.name));
             };
             times.push(time);
         }
-        self.ours.deallocate(ours).await?;
+        self.ours.deallocate(our_client).await?;
         Ok(quantile(&mut times, 0.5))
     }
 
     /// Measures both statements alternately.
     pub async fn measure(
         &self,
-        specification: &mut Client,
-        ours: &mut Client,
+        specification_client: &mut Client,
+        our_client: &mut Client,
         scale: f64,
     ) -> Result<StatementResult, Failure> {
-        self.specification.prepare(specification).await?;
-        self.ours.prepare(ours).await?;
+        self.specification.prepare(specification_client).await?;
+        self.ours.prepare(our_client).await?;
         let (mut specification_times, mut ours_times, mut specification_timed_out) = (Vec::new(), Vec::new(), false);
         let (mut rows, mut specification_rows) = (0, 0);
 
         // After these warm-ups the server has chosen between custom and generic plans.
-        let repeats = self.warm_up_and_choose_repeats(&self.ours, ours).await?;
-        let specification_repeats = self.warm_up_and_choose_repeats(&self.specification, specification).await?;
+        let repeats = self.warm_up_and_choose_repeats(&self.ours, our_client).await?;
+        let specification_repeats = self.warm_up_and_choose_repeats(&self.specification, specification_client).await?;
         let start = Instant::now();
         for round in 0..*ROUNDS.end() {
             if round >= *ROUNDS.start() && start.elapsed() > TIME_BUDGET {
                 break;
             }
             if !specification_timed_out {
-                match self.specification.execute(specification, self.role, round, specification_repeats).await? {
+                match self.specification.execute(specification_client, self.role, round, specification_repeats).await? {
                     Some((time, count)) => {
                         specification_times.push(time);
                         specification_rows = count;
@@ -170,12 +170,16 @@ impl StatementPair {
             let specification_time = specification_times.last().copied().unwrap_or(TIME_BUDGET);
             if specification_time > EVICTION_THRESHOLD {
                 for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
-                    self.ours.execute(ours, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats).await?;
+                    self.ours
+                        .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
+                        .await?;
                 }
             }
             for repetition in 0..MAX_EXECUTIONS_PER_ROUND {
-                let Some((time, count)) =
-                    self.ours.execute(ours, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats).await?
+                let Some((time, count)) = self
+                    .ours
+                    .execute(our_client, self.role, round * MAX_EXECUTIONS_PER_ROUND + repetition, repeats)
+                    .await?
                 else {
                     return Err(Failure::Timeout(self.name));
                 };
@@ -187,7 +191,7 @@ impl StatementPair {
             }
         }
 
-        let plan_counts = ours
+        let plan_counts = our_client
             .fetch_rows(
                 "SELECT custom_plans, generic_plans FROM pg_prepared_statements ORDER BY prepare_time DESC LIMIT 1",
             )
@@ -195,10 +199,10 @@ impl StatementPair {
         let plan_counts = plan_counts
             .first()
             .map_or((0, 0), |row| (row[0].parse().unwrap_or_default(), row[1].parse().unwrap_or_default()));
-        let plan = plan::explain(ours, &self.ours, self.role, "force_custom_plan").await?;
-        let generic_plan = plan::explain(ours, &self.ours, self.role, "force_generic_plan").await?;
-        self.specification.deallocate(specification).await?;
-        self.ours.deallocate(ours).await?;
+        let plan = plan::explain(our_client, &self.ours, self.role, "force_custom_plan").await?;
+        let generic_plan = plan::explain(our_client, &self.ours, self.role, "force_generic_plan").await?;
+        self.specification.deallocate(specification_client).await?;
+        self.ours.deallocate(our_client).await?;
         let specification_ms = if specification_times.is_empty() {
             crate::workload::STATEMENT_TIMEOUT.as_secs_f64() * 1000.0
         } else {
@@ -214,7 +218,7 @@ impl StatementPair {
             ours_ms,
             ratio: specification_ms / ours_ms,
             p99_ms: quantile(&mut ours_times, 0.99),
-            // `compare` sets it from `measure_isolated`.
+            // `compare` sets this later, from `measure_isolated`.
             isolated_ms: 0.0,
             rows,
             specification_rows,
@@ -230,7 +234,7 @@ impl StatementPair {
 }
 
 impl StatementResult {
-    /// Identifies the statement and the scale.
+    /// Returns a key that identifies the statement and the scale.
     #[must_use]
     pub fn key(&self) -> (u64, String) {
         (self.scale.to_bits(), self.name.clone())

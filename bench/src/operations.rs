@@ -1,5 +1,5 @@
-//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions, as
-//! an upper bound for any client.
+//! Whole operations of the service, compared with pgbench, which runs the same statements in the same transactions. Its
+//! throughput is an upper bound for any client.
 
 use std::{
     path::Path,
@@ -20,13 +20,13 @@ use crate::{
     capture::StatementCapture,
     cpu::{self, CpuTimes},
     measure::quantile,
-    pgbench::{self, Step},
-    reads::quoted,
+    pgbench::{self, ScriptStatement},
+    reads::quote_literal,
     samples::Sample,
     writes::{new_roll, roll_values},
 };
 
-/// A line of the report: an operation, measured with a number of concurrent clients.
+/// An operation, measured with one number of concurrent clients, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationResult {
     /// The operation.
@@ -35,11 +35,11 @@ pub struct OperationResult {
     pub clients: u32,
     /// Operations per second by the service.
     pub operations_per_second: f64,
-    /// Transactions per second by pgbench, with BEGIN and identity in separate messages.
+    /// Transactions per second by pgbench, which sends BEGIN and the identity in separate messages.
     pub pgbench_operations_per_second: f64,
     /// `operations_per_second` divided by `pgbench_operations_per_second`.
     pub ratio: f64,
-    /// Transactions per second by pgbench with BEGIN and identity in one message, as the service sends them.
+    /// Transactions per second by pgbench when it sends BEGIN and the identity in one message, as the service does.
     pub pgbench_pipelined_operations_per_second: f64,
     /// Round trips per operation.
     pub round_trips: usize,
@@ -57,7 +57,7 @@ pub struct OperationResult {
 
 impl OperationResult {
     /// Whether the operation returns a page of rows.
-    pub fn returns_rows(&self) -> bool {
+    pub fn returns_page(&self) -> bool {
         OPERATIONS
             .iter()
             .any(|(operation, name)| *name == self.name && matches!(operation, Operation::Lobby | Operation::History))
@@ -87,7 +87,7 @@ const OPERATIONS: [(Operation, &str); 4] = [
 
 /// Numbers of concurrent clients.
 const CLIENT_COUNTS: [u32; 3] = [1, 8, 64];
-/// The number of times that the service and pgbench run, in turn. Throughput and processor time are those of the run
+/// The number of times that the service and pgbench run alternately. Throughput and processor time are those of the run
 /// with the median throughput; latencies are those of all runs.
 const ROUNDS: u32 = 3;
 /// The maximum number of pgbench's threads (`--jobs`).
@@ -95,9 +95,9 @@ const MAX_PGBENCH_THREADS: u32 = 2;
 /// The deadline of each operation. The service sends it as `statement_timeout`.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Sets the identity and checks the account, in one statement. The service uses two statements, in one message with
-/// BEGIN, because its login may not call the function before the role is set.
-const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
+/// Sets the identity and checks the account, in one statement. The service needs two statements, because its login may
+/// not call `require_account` before the role is set; it sends both in one message with BEGIN.
+const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true),
     set_config('statement_timeout', $3, true), private.require_account()";
 
 /// The server, the database and the samples that operations run with.
@@ -105,17 +105,17 @@ const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request
 pub struct Environment<'a> {
     /// URL of the database.
     pub url: &'a str,
-    /// The users and sessions, one sample for each client; clients share samples if there are fewer samples than
-    /// clients.
+    /// The users and sessions of the clients. Each client has one sample; clients share samples if there are fewer
+    /// samples than clients.
     pub samples: &'a [Sample],
     /// The process id of the server's postmaster.
     pub postmaster_pid: Option<u32>,
 }
 
-/// How operations are compared with pgbench.
-pub struct Comparison<'a> {
-    /// Path of pgbench.
-    pub pgbench: &'a Path,
+/// Options of the comparison with pgbench.
+pub struct PgbenchOptions<'a> {
+    /// Path of the program pgbench.
+    pub program: &'a Path,
     /// Folder for pgbench's scripts.
     pub script_folder: &'a Path,
     /// Duration of each run, of the service and of pgbench.
@@ -133,21 +133,21 @@ pub struct RunResult {
     pub service_cpu_ms: Option<f64>,
 }
 
-/// Measures all operations. `new_capture` opens a connection, on which one operation's statements are
+/// Measures all operations. `new_capture` opens a new connection, on which the statements of one operation are
 /// captured.
 pub async fn measure_operations(
     environment: &Environment<'_>,
-    comparison: &Comparison<'_>,
+    pgbench_options: &PgbenchOptions<'_>,
     new_capture: impl AsyncFn() -> Result<StatementCapture, Failure>,
 ) -> Result<Vec<OperationResult>, Failure> {
     let mut results = Vec::new();
     for (operation, name) in OPERATIONS {
-        let steps = capture_steps(operation, new_capture().await?, environment.samples).await?;
-        // The first step shares a message with BEGIN; each other statement and COMMIT are one more round trip.
-        let round_trips = steps.len() + 1;
+        let statements = capture_statements(operation, new_capture().await?, environment.samples).await?;
+        // BEGIN and the identity take one round trip; each other statement takes one, and so does COMMIT.
+        let round_trips = statements.len() + 1;
         let scripts = [false, true].map(|is_pipelined| {
             let file_name = if is_pipelined { "pipelined.sql" } else { "script.sql" };
-            (comparison.script_folder.join(file_name), pgbench::build_script(&steps, is_pipelined))
+            (pgbench_options.script_folder.join(file_name), pgbench::build_script(&statements, is_pipelined))
         });
         for (path, script) in &scripts {
             tokio::fs::write(path, script).await?;
@@ -157,17 +157,17 @@ pub async fn measure_operations(
             let connections = clients.max(10);
             let sparc = Sparc::connect_with(environment.url, Options::default().max_connections(connections)).await?;
             let (mut service_runs, mut latencies) = (Vec::new(), Vec::new());
-            // Without and with pipelining.
+            // The runs without pipelining, and those with it.
             let mut pgbench_runs = [Vec::new(), Vec::new()];
             // Opens every connection and prepares its statements.
             run_service(operation, &sparc, clients, environment, Duration::from_secs(1)).await?;
             for _ in 0..ROUNDS {
                 let (run, run_latencies) =
-                    run_service(operation, &sparc, clients, environment, comparison.run_length).await?;
+                    run_service(operation, &sparc, clients, environment, pgbench_options.run_length).await?;
                 service_runs.push(run);
                 latencies.extend(run_latencies);
                 for (runs, (script, _)) in pgbench_runs.iter_mut().zip(&scripts) {
-                    runs.push(run_pgbench(script, clients, environment, comparison).await?);
+                    runs.push(run_pgbench(script, clients, environment, pgbench_options).await?);
                 }
             }
             sparc.close().await?;
@@ -277,33 +277,39 @@ fn cpu_ms_per_operation(before: Option<CpuTimes>, after: Option<CpuTimes>, count
     Some(used.as_secs_f64() * 1000.0 / count)
 }
 
-/// Runs the operation once. Returns the statement that sets the identity, then the captured statements of the
-/// operation, each with the values of each sample.
-async fn capture_steps(
+/// Runs the operation once and captures its statements. Returns the statement that sets the identity and the captured
+/// statements, each with the values of each sample.
+async fn capture_statements(
     operation: Operation,
     mut capture: StatementCapture,
     samples: &[Sample],
-) -> Result<Vec<Step>, Failure> {
+) -> Result<Vec<ScriptStatement>, Failure> {
     let caller = capture.sparc.as_user(samples[0].player).with_deadline(DEADLINE);
     run_once(operation, &caller, &samples[0]).await?;
     let identity_values = |sample: &Sample| -> Vec<String> {
         let claims = format!("{{\"role\":\"authenticated\",\"sub\":\"{}\"}}", sample.player);
-        vec![quoted("authenticated"), quoted(claims), quoted(DEADLINE.as_millis())]
+        vec![quote_literal("authenticated"), quote_literal(claims), quote_literal(DEADLINE.as_millis())]
     };
     let statement_values = |sample: &Sample| -> Vec<String> {
-        let session = quoted(sample.session);
+        let session = quote_literal(sample.session);
         match operation {
             Operation::Roll => roll_values(sample),
-            Operation::SendEvent => vec!["gen_random_uuid()".to_owned(), session, quoted("client.wave"), quoted("{}")],
+            Operation::SendEvent => {
+                vec!["gen_random_uuid()".to_owned(), session, quote_literal("client.wave"), quote_literal("{}")]
+            }
             Operation::Lobby => Vec::new(),
-            Operation::History => vec![session, quoted(51)],
+            // The limit: fifty rolls, and one more to see whether there is a next page.
+            Operation::History => vec![session, quote_literal(51)],
         }
     };
-    let mut steps = vec![Step { sql: IDENTITY.to_owned(), values: samples.iter().map(identity_values).collect() }];
-    for statement in capture.new_statements().await? {
-        steps.push(Step { sql: statement.sql, values: samples.iter().map(statement_values).collect() });
+    let set_identity = SET_IDENTITY_SQL.to_owned();
+    let mut statements =
+        vec![ScriptStatement { sql: set_identity, values: samples.iter().map(identity_values).collect() }];
+    for captured in capture.new_statements().await? {
+        let values = samples.iter().map(statement_values).collect();
+        statements.push(ScriptStatement { sql: captured.sql, values });
     }
-    Ok(steps)
+    Ok(statements)
 }
 
 /// Runs a script with pgbench, with the given number of clients.
@@ -311,20 +317,20 @@ async fn run_pgbench(
     script: &Path,
     clients: u32,
     environment: &Environment<'_>,
-    comparison: &Comparison<'_>,
+    pgbench_options: &PgbenchOptions<'_>,
 ) -> Result<RunResult, Failure> {
     let before = cpu::child_processes(environment.postmaster_pid);
     let threads = clients.min(MAX_PGBENCH_THREADS).to_string();
-    let mut command = Command::new(comparison.pgbench);
+    let mut command = Command::new(pgbench_options.program);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--define=loaded=0", "--jobs", &threads])
-        .args(["--client", &clients.to_string(), "--time", &comparison.run_length.as_secs().to_string()])
+        .args(["--client", &clients.to_string(), "--time", &pgbench_options.run_length.as_secs().to_string()])
         .arg("--file")
         .arg(script)
         .arg(environment.url);
-    // When pgbench ends, so do its backends, and their processor times can no longer be read. So they are read shortly
-    // before.
-    let until_reading = comparison.run_length.saturating_sub(Duration::from_millis(300));
+    // When pgbench ends, its server processes end too, and their processor times can no longer be read. So they are
+    // read shortly before.
+    let until_reading = pgbench_options.run_length.saturating_sub(Duration::from_millis(300));
     let (output, after) = tokio::join!(command.output(), async {
         tokio::time::sleep(until_reading).await;
         cpu::child_processes(environment.postmaster_pid)

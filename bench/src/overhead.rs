@@ -1,5 +1,6 @@
-//! The cost of triggers and policies: a roll and an event, compared with bare INSERTs of the same rows. Also the bare
-//! INSERTs that the command `compare` runs in both schemas, to show what their keys, constraints and indexes cost.
+//! The cost of triggers and policies: a roll and an event, compared with *bare* INSERTs of the same rows, which run
+//! without triggers and policies. The command `compare` also runs bare INSERTs in both schemas, to show what their
+//! keys, constraints and indexes cost.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::{
     measure::{StatementPair, quantile},
     samples::Sample,
     workload::{Execution, Role, Workload, begin_sql},
-    writes::{ROLLED_PAYLOAD, roll_values},
+    writes::{ROLL_EVENT_PAYLOAD, roll_values},
 };
 
 /// The median times of a roll and of an event, in milliseconds, with and without triggers and policies.
@@ -27,7 +28,7 @@ pub struct Overhead {
     pub roll_ratio: f64,
     /// An event sent by a player.
     pub event_ms: f64,
-    /// The bare INSERT of an event: the lower bound for any policies and triggers on this table.
+    /// The bare INSERT of an event: the lower bound for an event with any policies and triggers.
     pub bare_event_ms: f64,
 }
 
@@ -35,10 +36,11 @@ pub struct Overhead {
 const TRANSACTIONS: usize = 4;
 /// The number of executions per transaction.
 const EXECUTIONS_PER_TRANSACTION: usize = 500;
-/// The number of executions at the beginning of a transaction whose times are discarded, because the server chooses
-/// between custom and generic plans during them.
+/// The number of executions at the beginning of a transaction whose times are discarded. During these, the server
+/// chooses between custom and generic plans.
 const WARM_UP_EXECUTIONS: usize = 20;
 
+/// The bare INSERT of a roll; that of its event follows.
 const BARE_ROLL: &str = "INSERT INTO dice_rolls (id, session_id, character_id, character_name, attribute, dice_count,
       difficulty, roll_type, modifiers, results, total, modified_total, success, outcome, margin, animation_seed)
     VALUES (gen_random_uuid(), $1, $2, 'Hero', 'might', 3, 9, 'attribute_check', '[]', '{4,2,6}', 12, 12, true, 'success',
@@ -50,6 +52,7 @@ const BARE_EVENT: &str = "INSERT INTO session_events (id, session_id, event_type
 const BARE_EVENT_WITHOUT_SENDER: &str = "INSERT INTO session_events (id, session_id, event_type, payload)
     VALUES (gen_random_uuid(), $1, 'dice_rolled', $2)";
 
+/// The bare INSERTs of an account and its profile.
 const BARE_ACCOUNT: &str = "WITH account AS (
       INSERT INTO auth.users (id, email, raw_user_meta_data)
       VALUES (gen_random_uuid(), $1, '{\"display_name\": \"Newcomer\"}')
@@ -66,11 +69,11 @@ const DISABLE_TRIGGERS: &str =
 /// profile.
 pub const BARE_INSERT_NAMES: [&str; 3] = ["bare rows of a roll", "bare row of an event", "bare rows of a sign-up"];
 
-/// Returns the bare INSERTs: for both schemas, without policies and triggers.
+/// Returns the bare INSERTs of the rows of a roll, an event and a sign-up, each for both schemas.
 pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
     let bare_roll_sql = |sample: &Sample| format!("EXECUTE bare_roll('{}', '{}')", sample.session, sample.character);
     let bare_event_sql = |sample: &Sample, sender_argument: &str| {
-        format!("EXECUTE bare_event('{}', '{ROLLED_PAYLOAD}'{sender_argument})", sample.session)
+        format!("EXECUTE bare_event('{}', '{ROLL_EVENT_PAYLOAD}'{sender_argument})", sample.session)
     };
     let bare_roll_and_event_sql = |sample: &Sample, sender_argument: &str| {
         format!("{}; {}", bare_roll_sql(sample), bare_event_sql(sample, sender_argument))
@@ -85,18 +88,18 @@ pub fn bare_inserts(samples: &[Sample]) -> Vec<StatementPair> {
     ]
 }
 
-/// Returns INSERTs of the same rows for both schemas. `statement` returns the SQL for a sample; its second argument is
-/// the argument of `bare_event` with the event's sender, which only this schema stores; it is empty for the other.
+/// Returns INSERTs of the same rows for both schemas. `sql_for_sample` returns the SQL for a sample. Its second
+/// argument is an additional argument of `bare_event`: the event's sender. It is empty for the specification's schema,
+/// which does not store the sender.
 fn bare_insert_pair(
     name: &'static str,
     samples: &[Sample],
-    statement: &dyn Fn(&Sample, &str) -> String,
+    sql_for_sample: &dyn Fn(&Sample, &str) -> String,
 ) -> StatementPair {
     let workload = |insert_event: &str, sender_argument: fn(&Sample) -> String| {
-        let sql = |sample: &Sample| statement(sample, &sender_argument(sample));
-        // Disabling triggers invalidates the tables' plans, so that the next execution plans again. That
-        // execution is untimed, and has the values of another sample, so that it does not warm the caches for the timed
-        // one.
+        let sql = |sample: &Sample| sql_for_sample(sample, &sender_argument(sample));
+        // Disabling triggers invalidates the plans, so the next execution plans again. That execution is untimed. It
+        // has the values of another sample, so that it does not warm the caches for the timed one.
         let next_samples = samples.iter().cycle().skip(1);
         let executions = samples.iter().zip(next_samples).map(|(sample, next_sample)| Execution {
             setup_sql: format!("{DISABLE_TRIGGERS}; {}", sql(next_sample)),
@@ -131,7 +134,7 @@ pub async fn measure_overhead(
         client.run(&format!("PREPARE {name} AS {sql}")).await?;
     }
     let execute_roll = format!("EXECUTE roll({})", roll_values(sample).join(", "));
-    // The payload of an event that a trigger wrote for a roll, so that the bare event is as large.
+    // The payload of an event that a trigger wrote for a roll, so that the bare event has the same size.
     let payload = client
         .fetch_value("SELECT payload FROM session_events WHERE event_type = 'dice_rolled' ORDER BY seq DESC LIMIT 1")
         .await?;
@@ -145,6 +148,7 @@ pub async fn measure_overhead(
 
     let execute_event = format!("EXECUTE event(gen_random_uuid(), '{}', 'client.wave', '{{}}')", sample.session);
     let execute_bare_event = format!("EXECUTE bare_event('{}', '{{}}', '{}')", sample.session, sample.player);
+    // The times of each statement, in the order in which they are destructured below.
     let mut times: [Vec<Duration>; 4] = Default::default();
     for _ in 0..TRANSACTIONS {
         times[0].extend(time_executions(client, &begin_as_player, &execute_roll).await?);

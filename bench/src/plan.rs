@@ -14,7 +14,7 @@ use crate::{
 pub struct Plan {
     /// The text of EXPLAIN.
     pub text: String,
-    /// The plan's nodes with their tables and indexes, without costs and times, which differ between runs.
+    /// The plan's nodes with their tables and indexes. Costs and times are left out, because they differ between runs.
     pub shape: String,
     /// The sum of planning and execution time in milliseconds.
     pub ms: f64,
@@ -23,7 +23,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns a hash of the shape (FNV-1a).
+    /// Returns the FNV-1a hash of the shape.
     #[must_use]
     pub fn hash(&self) -> String {
         let hash = self
@@ -37,8 +37,8 @@ impl Plan {
 /// The number of samples over which the buffers are averaged.
 const SAMPLES: usize = 16;
 
-/// Runs the last timed statement of each of the first [`SAMPLES`] executions under EXPLAIN, with a `plan_cache_mode`.
-/// Returns the plan for the first sample, with the mean buffers of these samples.
+/// Runs the last timed statement of each of the first [`SAMPLES`] executions under EXPLAIN, with the given
+/// `plan_cache_mode`. Returns the plan for the first sample, with the mean of the buffers of these samples.
 pub async fn explain(
     client: &mut Client,
     workload: &Workload,
@@ -51,15 +51,15 @@ pub async fn explain(
     // The first sample runs twice, because its first run is the warm-up.
     for (run, execution) in executions.iter().take(1).chain(executions).enumerate() {
         let mut statements: Vec<&str> = execution.timed_sql.split("; ").collect();
-        let last = statements.pop().unwrap_or_default();
+        let last_statement = statements.pop().unwrap_or_default();
         let setup = format!(
             "{}; SET LOCAL plan_cache_mode = {plan_cache_mode}; {}",
             begin_sql(role, execution),
             statements.join("; ")
         );
         client.run(&setup).await?;
-        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last}")).await;
-        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last}")).await;
+        let json = client.fetch_rows(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {last_statement}")).await;
+        let text = client.fetch_rows(&format!("EXPLAIN (COSTS OFF) {last_statement}")).await;
         client.run("ROLLBACK").await?;
         let json: String = json?.into_iter().map(|mut row| row.remove(0)).collect::<Vec<_>>().join("\n");
         let explained: Value = serde_json::from_str(&json)?;
@@ -81,6 +81,7 @@ pub async fn explain(
     Ok(plan)
 }
 
+/// Appends the shape of a node and of the nodes below it.
 fn append_shape(node: &Value, shape: &mut String) {
     for key in ["Node Type", "Relation Name", "Index Name", "Join Type"] {
         if let Some(text) = node[key].as_str() {

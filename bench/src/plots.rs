@@ -1,4 +1,4 @@
-//! The plots.
+//! Draws the plots of `performance.md`.
 
 use std::path::Path;
 
@@ -89,7 +89,7 @@ fn draw_statements(report: &Report, path: &Path) -> DrawResult {
     Ok(())
 }
 
-/// Draws the legend. Its entries are empty series.
+/// Draws the legend. Each entry belongs to an empty series, because only a series can have an entry.
 fn draw_legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     position: SeriesLabelPosition,
@@ -144,8 +144,8 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
         .draw()?;
     for name in names {
         let points = |ms: fn(&StatementResult) -> f64| -> Vec<_> {
-            let at_each_scale = report.statements.iter().filter(|statement| statement.name == name);
-            at_each_scale.map(|statement| (statement.scale, ms(statement))).collect()
+            let results_at_scales = report.statements.iter().filter(|statement| statement.name == name);
+            results_at_scales.map(|statement| (statement.scale, ms(statement))).collect()
         };
         for (points, color) in [
             (points(|statement| statement.specification_ms), SECOND_COLOR),
@@ -155,8 +155,8 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled())))?;
         }
     }
-    // The legend is at the upper left, between one second and the 30 seconds of the statement timeout, where no points
-    // are: this schema's statements take less, and those of the specification that take longer are stopped.
+    // The legend is at the upper left, between the heights of 1 s and 30 s (the statement timeout). It covers no
+    // points: at the smallest scale, a statement takes less than a second or is stopped after 30 s.
     draw_legend(
         &mut chart,
         SeriesLabelPosition::Coordinate(70, 50),
@@ -166,8 +166,7 @@ fn draw_growth(report: &Report, path: &Path) -> DrawResult {
     Ok(())
 }
 
-/// Draws two bars, the service's and pgbench's, for each operation and number of clients. pgbench's is the run without
-/// pipelining.
+/// Draws two bars for each operation and number of clients: the service's throughput, and pgbench's without pipelining.
 fn draw_operations(report: &Report, path: &Path) -> DrawResult {
     let operations = &report.operations;
     let root = SVGBackend::new(path, (1200, 420)).into_drawing_area();
@@ -246,7 +245,7 @@ fn draw_load_test(report: &Report, path: &Path) -> DrawResult {
 fn draw_days(report: &Report, path: &Path) -> DrawResult {
     const MIB: f64 = 1024.0 * 1024.0;
     let days = &report.days;
-    let last_day = days.iter().map(|day| day.elapsed_days).fold(1.0, f64::max);
+    let max_days = days.iter().map(|day| day.elapsed_days).fold(1.0, f64::max);
     let max_mib = days.iter().map(|day| day.table_bytes.max(day.index_bytes) / MIB).fold(1.0, f64::max);
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -258,7 +257,7 @@ fn draw_days(report: &Report, path: &Path) -> DrawResult {
         &root,
         "Size of session_events",
         ("simulated days", "MiB"),
-        0.0..last_day * 1.02,
+        0.0..max_days * 1.02,
         0.0..max_mib * 1.2,
         &curves,
     )?;

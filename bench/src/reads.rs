@@ -1,4 +1,5 @@
-//! The statements with which users read: the specification's and the service's.
+//! The statements with which users read: the specification's, and the service's (in names `ours`), which are captured
+//! by calling its operations.
 
 use chrono::{Duration, Utc};
 use service::{
@@ -21,14 +22,14 @@ use crate::{
 /// returns the filter's value for a sample.
 type MeasuredFilter<'a> = (&'static str, LobbyFilter, String, &'a dyn Fn(&Sample) -> String);
 
-/// The list of reads, built while the service's statements are captured.
+/// The list of reads, to which each function below adds some.
 struct Reads<'a> {
     samples: &'a [Sample],
     pairs: Vec<StatementPair>,
 }
 
 /// Quotes a value as an SQL literal.
-pub fn quoted(value: impl std::fmt::Display) -> String {
+pub fn quote_literal(value: impl std::fmt::Display) -> String {
     format!("'{}'", value.to_string().replace('\'', "''"))
 }
 
@@ -52,7 +53,8 @@ pub fn prepared_workload(
 }
 
 impl Reads<'_> {
-    /// Adds a read: for each schema, the statement, and the function that returns its user and values for a sample.
+    /// Adds a read. For each schema, it has the statement, and the function that returns the user and the statement's
+    /// values for a sample.
     fn add(
         &mut self,
         name: &'static str,
@@ -77,7 +79,7 @@ impl Reads<'_> {
     }
 }
 
-/// Returns the specification's lobby query with additional clauses.
+/// Returns the specification's query of the lobby with these additional clauses.
 fn specification_lobby(join: &str, condition: &str, having: &str, offset: &str) -> String {
     format!(
         "SELECT s.id, s.code, s.status, a.name, a.thumbnail_url, COUNT(sp.user_id) as player_count, s.max_players
@@ -130,8 +132,8 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
     for _ in 0..48 {
         let Some(next) = page.next.take() else { break };
         let later = caller.sessions().lobby(&LobbyFilter::default(), Some(&next)).await?;
-        // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this ends
-        // before the forty-ninth page, and the page that it has reached is measured as the fiftieth.
+        // Sessions without a start time come last, and the cursor below needs a start time. In a small lobby, this loop
+        // ends before the forty-ninth page; then the page after the last one with start times is measured instead.
         if later.items.last().is_none_or(|last| last.scheduled_start.is_none()) {
             break;
         }
@@ -139,10 +141,13 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
     }
     let last = page.items.last().ok_or(Failure::Message("the lobby is empty".into()))?.clone();
     let fiftieth = capture.last_statement().await?;
-    let start =
-        last.scheduled_start.map(quoted).ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
-    let cursor_values = [quoted(last.created_at), quoted(last.id), start];
+    let start = last
+        .scheduled_start
+        .map(quote_literal)
+        .ok_or(Failure::Message("no session in the lobby has a start time".into()))?;
+    let cursor_values = [quote_literal(last.created_at), quote_literal(last.id), start];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.to_vec());
+    // The specification's clients skip 49 pages of twenty sessions.
     reads.add(
         "lobby, fiftieth page",
         Role::Authenticated,
@@ -158,7 +163,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             "lobby, by difficulty",
             LobbyFilter { difficulty: Some(entity::sea_orm_active_enums::DifficultyLevel::Hard), ..Default::default() },
             specification_lobby("", "AND a.difficulty = $1::difficulty_level", "", ""),
-            &|sample: &Sample| quoted(sample.filter_difficulty),
+            &|sample: &Sample| quote_literal(sample.filter_difficulty),
         ),
         (
             "lobby, by duration",
@@ -170,13 +175,13 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             "lobby, starting before a date",
             LobbyFilter { starts_before: Some(in_a_week), ..Default::default() },
             specification_lobby("", "AND s.scheduled_start < $1::timestamptz", "", ""),
-            &|_: &Sample| quoted(in_a_week),
+            &|_: &Sample| quote_literal(in_a_week),
         ),
         (
             "lobby, starting from a date",
             LobbyFilter { starts_after: Some(in_a_week), ..Default::default() },
             specification_lobby("", "AND s.scheduled_start >= $1::timestamptz", "", ""),
-            &|_: &Sample| quoted(in_a_week),
+            &|_: &Sample| quote_literal(in_a_week),
         ),
         (
             "lobby, by free seats",
@@ -188,15 +193,16 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
             "lobby, by Seer",
             LobbyFilter { seer_id: Some(sample.open_seer), ..Default::default() },
             specification_lobby("", "AND s.seer_id = $1::uuid", "", ""),
-            &|sample: &Sample| quoted(sample.open_seer),
+            &|sample: &Sample| quote_literal(sample.open_seer),
         ),
         (
             "lobby, by adventure",
             LobbyFilter { adventure_id: Some(sample.adventure), ..Default::default() },
             specification_lobby("", "AND s.adventure_id = $1::uuid", "", ""),
-            &|sample: &Sample| quoted(sample.adventure),
+            &|sample: &Sample| quote_literal(sample.adventure),
         ),
         (
+            // One adventure in forty-eight has "Lighthouse" in its name; none has "Nowhere".
             "lobby, search",
             LobbyFilter { search: Some("Lighthouse".to_owned()), ..Default::default() },
             specification_lobby(
@@ -205,7 +211,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
                 "",
                 "",
             ),
-            &|_: &Sample| quoted("%Lighthouse%"),
+            &|_: &Sample| quote_literal("%Lighthouse%"),
         ),
     ];
     for (name, filter, specification, value) in filters {
@@ -214,7 +220,7 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
         let filter_value = move |sample: &Sample| (sample.player.to_string(), vec![value(sample)]);
         reads.add(name, Role::Authenticated, &specification, filter_value, &ours, filter_value);
         if name == "lobby, search" {
-            let no_hit = |sample: &Sample| (sample.player.to_string(), vec![quoted("%Nowhere%")]);
+            let no_hit = |sample: &Sample| (sample.player.to_string(), vec![quote_literal("%Nowhere%")]);
             reads.add("lobby, search without a hit", Role::Authenticated, &specification, no_hit, &ours, no_hit);
         }
     }
@@ -224,11 +230,12 @@ async fn add_lobby_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) 
 async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture) -> Result<(), Failure> {
     let sample = reads.samples[0].clone();
     let caller = capture.sparc.as_user(sample.player);
-    let with_value =
-        |value: fn(&Sample) -> String| move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample))]);
+    let with_value = |value: fn(&Sample) -> String| {
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample))])
+    };
     // Fifty rolls, and one more to see whether there is a next page.
     let with_value_and_limit = |value: fn(&Sample) -> String| {
-        move |sample: &Sample| (sample.player.to_string(), vec![quoted(value(sample)), "51".to_owned()])
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(value(sample)), "51".to_owned()])
     };
 
     caller.dice().history(RollScope::Session(sample.session), &HistoryFilter::default(), None).await?;
@@ -244,7 +251,7 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
     // The five parameters between the character and the limit are filters, which are not set.
     let unfiltered = |sample: &Sample| {
         let mut values = vec!["NULL".to_owned(); 7];
-        values[0] = quoted(sample.character);
+        values[0] = quote_literal(sample.character);
         values[6] = "51".to_owned();
         (sample.player.to_string(), values)
     };
@@ -284,9 +291,10 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
           AND created_at > (SELECT created_at FROM session_events WHERE id = $2)
         ORDER BY created_at
         LIMIT 200";
-    let after_event = |sample: &Sample| (sample.player.to_string(), vec![quoted(sample.session), quoted(sample.event)]);
+    let after_event =
+        |sample: &Sample| (sample.player.to_string(), vec![quote_literal(sample.session), quote_literal(sample.event)]);
     let after_seq = |sample: &Sample| {
-        (sample.player.to_string(), vec![quoted(sample.session), sample.event_seq.to_string(), "200".to_owned()])
+        (sample.player.to_string(), vec![quote_literal(sample.session), sample.event_seq.to_string(), "200".to_owned()])
     };
     reads.add("events after a number", Role::Authenticated, sql, after_event, &ours, after_seq);
 
@@ -296,7 +304,8 @@ async fn add_session_reads(reads: &mut Reads<'_>, capture: &mut StatementCapture
         FROM users
         WHERE id = $1";
     let user = |sample: &Sample| sample.newcomer.to_string();
-    let user_and_limit = move |sample: &Sample| (sample.player.to_string(), vec![quoted(user(sample)), "1".to_owned()]);
+    let user_and_limit =
+        move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(user(sample)), "1".to_owned()]);
     reads.add("a profile", Role::Authenticated, sql, with_value(user), &ours, user_and_limit);
     Ok(())
 }
@@ -338,9 +347,10 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     }
     let last = page.items.last().ok_or(Failure::Message("the catalogue is empty".into()))?.clone();
     let ours = capture.last_statement().await?;
-    let rating = last.average_rating.map(quoted).ok_or(Failure::Message("no adventure has a rating".into()))?;
-    let cursor_values = vec![rating, quoted(last.id)];
+    let rating = last.average_rating.map(quote_literal).ok_or(Failure::Message("no adventure has a rating".into()))?;
+    let cursor_values = vec![rating, quote_literal(last.id)];
     let after_cursor = move |sample: &Sample| (sample.player.to_string(), cursor_values.clone());
+    // The specification's clients skip 19 pages of twenty adventures.
     let sql = format!("{} OFFSET 380", specification_list("", "average_rating DESC NULLS LAST"));
     reads.add("catalogue, best rated, twentieth page", Role::Authenticated, &sql, no_values, &ours, after_cursor);
 
@@ -349,7 +359,7 @@ async fn add_catalogue_reads(reads: &mut Reads<'_>, capture: &mut StatementCaptu
     let ours = capture.last_statement().await?;
     let sql = specification_list("AND (name ILIKE $1 OR description ILIKE $1)", "published_at DESC");
     for (name, pattern) in [("catalogue, search", "%Lighthouse%"), ("catalogue, search without a hit", "%Nowhere%")] {
-        let search = move |sample: &Sample| (sample.player.to_string(), vec![quoted(pattern)]);
+        let search = move |sample: &Sample| (sample.player.to_string(), vec![quote_literal(pattern)]);
         reads.add(name, Role::Authenticated, &sql, search, &ours, search);
     }
     Ok(())

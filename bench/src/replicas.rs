@@ -1,6 +1,6 @@
-//! The effect of read replicas: the same step of the load test without a replica, with one and with two; the delay
-//! until other users see a write; and the cost of tracking log positions. All servers share this machine, so their
-//! processor times are compared, not the throughput.
+//! The command `replicas` measures the effect of read replicas: the same step of the load test without a replica, with
+//! one and with two; the delay until other users see a write; and the cost of tracking log positions. All servers share
+//! this machine, so their processor times are compared, not the throughput.
 
 mod section;
 
@@ -19,7 +19,7 @@ use crate::{
     client::Client,
     compare::PRODUCTION_SETTINGS,
     cpu::{self, CpuTimes},
-    data_set::{Kind, id},
+    data_set::{RowKind, row_id},
     live::{self, DATA_SET},
     load_test::{self, CONNECTIONS, Delivery},
     measure::quantile,
@@ -33,14 +33,14 @@ use crate::{
 const STANDBY_SETTINGS: [&str; 3] = ["shared_buffers=1GB", "hot_standby=on", "max_connections=200"];
 /// Settings of the primary, in addition to [`PRODUCTION_SETTINGS`].
 const PRIMARY_SETTINGS: [&str; 2] = ["wal_keep_size=1GB", "max_connections=200"];
-/// The number of times that the load step is measured with each number of replicas, in turn. The run with the median
-/// processor use of the primary is reported.
+/// The number of rounds. In each, the load step is measured without a replica, with one and with two. For each number
+/// of replicas, the round with the median processor use of the primary is reported.
 const ROUNDS: usize = 3;
-/// The number of writes for which the delay until another user sees them is measured.
+/// The number of writes for which [`measure_visibility_delay`] measures the delay.
 const WRITES: usize = 200;
-/// The number of pairs of runs: rolls with replicas, which track log positions, and without.
+/// The number of pairs of runs to measure the cost of tracking: one run of rolls without replicas, one with them.
 const RUN_PAIRS: usize = 9;
-/// The duration of each of these runs.
+/// The duration of a run of rolls.
 const RUN_LENGTH: Duration = Duration::from_secs(2);
 
 /// The measurements of replicas.
@@ -52,7 +52,7 @@ pub struct ReplicaResults {
     pub load_steps: Vec<ReplicaLoadStep>,
     /// Milliseconds from a commit until another user sees the write: the median, the 99th percentile and the maximum.
     pub visibility_delay_ms: [f64; 3],
-    /// The cost of tracking log positions to rolls by one client and by eight.
+    /// What tracking log positions costs rolls by one client and by eight.
     pub tracking: Vec<TrackingCost>,
 }
 
@@ -76,8 +76,8 @@ pub struct ReplicaLoadStep {
     pub service_cpus: f64,
 }
 
-/// Rolls by a service with replicas, which tracks log positions, and by one without. All rolls run on the primary, so
-/// the difference is the cost of tracking.
+/// Rolls by a service with replicas, which tracks log positions, and by a service without. All rolls run on the
+/// primary, so the difference is the cost of tracking.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TrackingCost {
     /// Concurrent clients.
@@ -115,7 +115,7 @@ pub async fn run(options: &ReplicaOptions) -> Result<(), Failure> {
     let mut results =
         ReplicaResults { sessions: options.sessions.min(DATA_SET.active_sessions), ..ReplicaResults::default() };
     for delivery in [Delivery::Polling, Delivery::Subscriptions] {
-        // The measured steps, by number of replicas.
+        // The measured steps; the index is the number of replicas.
         let mut steps_by_replicas: [Vec<ReplicaLoadStep>; 3] = Default::default();
         for _ in 0..ROUNDS {
             for (replicas, steps) in steps_by_replicas.iter_mut().enumerate() {
@@ -151,8 +151,8 @@ async fn postmaster_pid(server: &Server) -> Result<u32, Failure> {
     pid.ok_or_else(|| Failure::Message("postmaster.pid does not begin with a process id".to_owned()))
 }
 
-/// Runs a step of the load test with the first replicas, and measures the processor use of the primary and of these
-/// replicas. `postmaster_pids` are the primary's, and those of all replicas.
+/// Runs a step of the load test with the given replicas, and measures the processor use of the primary and of these
+/// replicas. `postmaster_pids` has the primary's first, and then those of all replicas, in the order of their URLs.
 async fn measure_load_step(
     url: &str,
     replica_urls: &[String],
@@ -193,18 +193,17 @@ fn median_step(mut steps: Vec<ReplicaLoadStep>) -> ReplicaLoadStep {
     steps.swap_remove(steps.len() / 2)
 }
 
-/// Measures how long after a commit another user sees the write. The service lets a writer read their own writes at
-/// once; other users may read from a replica that lags behind. Returns the median, the 99th percentile and the maximum,
-/// in milliseconds.
+/// Measures how long after a commit another user sees the write. A writer always sees their own writes, but other users
+/// may read from a replica that lags behind. Returns the median, the 99th percentile and the maximum, in milliseconds.
 async fn measure_visibility_delay(sparc: &Sparc) -> Result<[f64; 3], Failure> {
-    let (writer, reader) = (id(Kind::User, 1), sparc.as_user(id(Kind::User, 2)));
+    let (writer_id, reader) = (row_id(RowKind::User, 1), sparc.as_user(row_id(RowKind::User, 2)));
     let mut delays = Vec::new();
     for number in 0..WRITES {
         let name = format!("Name {number}");
         let changes = ProfileChanges { display_name: Some(name.clone()), ..Default::default() };
-        sparc.as_user(writer).users().edit(changes).await?;
+        sparc.as_user(writer_id).users().edit(changes).await?;
         let committed = Instant::now();
-        while reader.users().profile(writer).await?.display_name != name {}
+        while reader.users().profile(writer_id).await?.display_name != name {}
         delays.push(committed.elapsed());
     }
     Ok([0.5, 0.99, 1.0].map(|fraction| quantile(&mut delays, fraction)))
@@ -218,6 +217,7 @@ async fn measure_tracking_cost(
 ) -> Result<TrackingCost, Failure> {
     let without = Sparc::connect_with(environment.url, Options::default().max_connections(CONNECTIONS)).await?;
     let with = Sparc::connect_with(environment.url, with_replicas).await?;
+    // Rolls per second without replicas, and with them.
     let mut runs: [Vec<f64>; 2] = Default::default();
     for pair in 0..=RUN_PAIRS {
         for step in 0..2 {

@@ -10,7 +10,7 @@ use crate::{
     overhead::Overhead, replicas::ReplicaResults,
 };
 
-/// All measurements of a run.
+/// The measurements of a run. A command fills only the fields that it measures.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The machine and the server.
@@ -21,9 +21,9 @@ pub struct Report {
     pub operations: Vec<OperationResult>,
     /// The cost of triggers and policies to a roll and to an event.
     pub overhead: Option<Overhead>,
-    /// The steps of the load test in which players poll for events, by number of sessions.
+    /// The steps of the load test with polling players, sorted by their numbers of sessions.
     pub load_steps: Vec<LoadStep>,
-    /// Sizes, index builds and migrations, by scale.
+    /// Sizes, index builds and migrations, at each scale.
     pub growth: Vec<GrowthResult>,
     /// The uses and the cost of each index.
     pub indexes: Vec<Index>,
@@ -33,7 +33,7 @@ pub struct Report {
     pub live: Option<LiveResults>,
     /// Read replicas.
     pub replicas: Option<ReplicaResults>,
-    /// The example service compared with PostgREST, the platform's API.
+    /// The example web service compared with PostgREST, the platform's API.
     pub http: Vec<HttpComparison>,
     /// The service compared with hand-written programs.
     pub drivers: Option<DriverResults>,
@@ -42,8 +42,8 @@ pub struct Report {
 impl Report {
     /// Adds the measurements of `other` that this report lacks.
     fn add_missing(&mut self, other: Self) {
-        let keys: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
-        self.statements.extend(other.statements.into_iter().filter(|statement| !keys.contains(&statement.key())));
+        let present: HashSet<_> = self.statements.iter().map(StatementResult::key).collect();
+        self.statements.extend(other.statements.into_iter().filter(|statement| !present.contains(&statement.key())));
         let scales: Vec<f64> = self.growth.iter().map(|growth| growth.scale).collect();
         self.growth.extend(other.growth.into_iter().filter(|growth| !scales.contains(&growth.scale)));
         fn fill_if_empty<T>(list: &mut Vec<T>, other: Vec<T>) {
@@ -79,10 +79,10 @@ pub fn merge(paths: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let mut merged = merged.unwrap_or_default();
-    // The statements of every scale are put into the order of the scale that has the most statements.
-    let lists = merged.statements.chunk_by(|a, b| a.scale == b.scale);
-    let longest = lists.max_by_key(|list| list.len()).unwrap_or_default();
-    let order: Vec<String> = longest.iter().map(|statement| statement.name.clone()).collect();
+    // At each scale, the statements are sorted in the order of the scale that has the most statements.
+    let lists_by_scale = merged.statements.chunk_by(|a, b| a.scale == b.scale);
+    let longest_list = lists_by_scale.max_by_key(|list| list.len()).unwrap_or_default();
+    let order: Vec<String> = longest_list.iter().map(|statement| statement.name.clone()).collect();
     let rank = |statement: &StatementResult| order.iter().position(|name| *name == statement.name);
     merged.statements.sort_by(|a, b| a.scale.total_cmp(&b.scale).then(rank(a).cmp(&rank(b))));
     merged.growth.sort_by(|a, b| a.scale.total_cmp(&b.scale));
@@ -104,7 +104,7 @@ pub struct Settings {
     pub seconds: f64,
 }
 
-/// Selects the settings that affect the results.
+/// Selects the settings of the server that affect the results.
 const SELECT_SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     FROM pg_settings
     WHERE name IN ('shared_buffers', 'wal_level', 'fsync', 'synchronous_commit', 'full_page_writes', 'work_mem', 'jit',
@@ -112,7 +112,7 @@ const SELECT_SETTINGS: &str = "SELECT name, setting || coalesce(' ' || unit, '')
     ORDER BY name";
 
 impl Settings {
-    /// Reads the settings from the server and the system.
+    /// Reads the settings from the server and from the operating system.
     pub async fn read(client: &mut Client) -> Result<Self, Failure> {
         let memory_gib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|meminfo| {
             let kib: u64 = meminfo.lines().next()?.split_whitespace().nth(1)?.parse().ok()?;

@@ -1,17 +1,21 @@
-//! Generates rows in the text format of COPY.
+//! Generates rows in the text format of COPY: columns are separated by tabs, and `\N` is NULL.
+//!
+//! The first argument of [`draw`] only makes its uses differ.
 
 use std::fmt::Write;
 
 use chrono::{DateTime, Duration, Utc};
 
 use crate::{
-    data_set::{DataSet, EVENTS_PER_SESSION, Kind, MINUTES_PER_DAY, State, child_id, draw, id, join_code},
+    data_set::{
+        DataSet, EVENTS_PER_SESSION, MINUTES_PER_DAY, RowKind, SessionState, draw, id_within_session, join_code, row_id,
+    },
     fill::Schema,
 };
 
 const MINUTES_PER_YEAR: u64 = 365 * MINUTES_PER_DAY;
 
-/// The data that a row depends on, in addition to its number.
+/// What a row depends on, in addition to its number.
 #[derive(Clone, Copy, Debug)]
 pub struct FillContext {
     /// How many rows there are of each kind.
@@ -24,23 +28,23 @@ pub struct FillContext {
 
 impl FillContext {
     /// Returns the time `minutes` before `now`.
-    fn ago(&self, minutes: u64) -> String {
+    fn minutes_ago(&self, minutes: u64) -> String {
         (self.now - Duration::minutes(i64::try_from(minutes).unwrap_or_default())).to_rfc3339()
     }
 }
 
-/// Appends an account of the platform.
+/// Appends an account, a row of `auth.users`.
 pub fn append_account(lines: &mut String, _: &FillContext, number: u64) {
-    let _ = writeln!(lines, "{}\tuser{number}@mail.example", id(Kind::User, number));
+    let _ = writeln!(lines, "{}\tuser{number}@mail.example", row_id(RowKind::User, number));
 }
 
-/// Appends a profile.
+/// Appends a profile, a row of `users`.
 pub fn append_user(lines: &mut String, context: &FillContext, number: u64) {
-    let created_at = context.ago(draw(20, number) % (2 * MINUTES_PER_YEAR));
+    let created_at = context.minutes_ago(draw(20, number) % (2 * MINUTES_PER_YEAR));
     let _ = writeln!(
         lines,
         "{}\tuser{number}@mail.example\tPlayer {number}\tPlays on {} evenings and likes long stories.\t{created_at}",
-        id(Kind::User, number),
+        row_id(RowKind::User, number),
         number % 7
     );
 }
@@ -55,13 +59,14 @@ pub fn append_character(lines: &mut String, context: &FillContext, number: u64) 
     let _ = writeln!(
         lines,
         "{}\t{}\tHero {number}\t{class}\t{might}\t{grace}\t{wit}\t{heart}\t{{\"name\": \"Second wind\"}}\t{}",
-        id(Kind::Character, number),
-        id(Kind::User, context.data_set.owner(number)),
-        context.ago(draw(21, number) % MINUTES_PER_YEAR)
+        row_id(RowKind::Character, number),
+        row_id(RowKind::User, context.data_set.owner(number)),
+        context.minutes_ago(draw(21, number) % MINUTES_PER_YEAR)
     );
 }
 
-/// Words in names of adventures, one per name. So a search for one of the words matches about one name in forty-eight.
+/// Each adventure has one of these words in its name, so a search for one of them matches about one name in
+/// forty-eight.
 const PLACES: [&str; 48] = [
     "Mill",
     "Tower",
@@ -118,7 +123,7 @@ pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) 
     let (status, creator) = context.data_set.adventure(number);
     let place = PLACES[(draw(22, number) % PLACES.len() as u64) as usize];
     let published_at =
-        if status == "published" { context.ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
+        if status == "published" { context.minutes_ago(draw(23, number) % MINUTES_PER_YEAR) } else { "\\N".to_owned() };
     let rating = if number.is_multiple_of(3) {
         "\\N".to_owned()
     } else {
@@ -136,14 +141,14 @@ pub fn append_adventure(lines: &mut String, context: &FillContext, number: u64) 
         lines,
         "{}\t{}\tThe {place} of {number}\tA story about the {place}.\t{}\t{}\t{{\"start\": \"n0\", \"nodes\": [{}], \
          \"connections\": []}}\t{status}\t{published_at}\t{}\t{}\t{rating}\t{}",
-        id(Kind::Adventure, number),
-        id(Kind::User, creator),
+        row_id(RowKind::Adventure, number),
+        row_id(RowKind::User, creator),
         ["easy", "medium", "hard"][(draw(26, number) % 3) as usize],
         30 + draw(27, number) % 10 * 30,
         nodes.join(", "),
         status == "published",
         draw(28, number) % 500,
-        context.ago(MINUTES_PER_YEAR + draw(29, number) % MINUTES_PER_YEAR),
+        context.minutes_ago(MINUTES_PER_YEAR + draw(29, number) % MINUTES_PER_YEAR),
     );
 }
 
@@ -152,31 +157,33 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let null = || "\\N".to_owned();
     let (status, started_at, ended_at, age_minutes) = match session.state {
-        State::Active => ("active", context.ago(180), null(), MINUTES_PER_DAY),
-        State::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
-        State::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
-        State::Completed(minutes) => ("completed", context.ago(minutes + 180), context.ago(minutes), minutes + 3000),
-        State::Cancelled(minutes) => ("cancelled", null(), context.ago(minutes), minutes + 3000),
+        SessionState::Active => ("active", context.minutes_ago(180), null(), MINUTES_PER_DAY),
+        SessionState::Waiting => ("waiting", null(), null(), draw(30, number) % 20_000),
+        SessionState::StartingSoon => ("starting_soon", null(), null(), draw(30, number) % 20_000),
+        SessionState::Completed(minutes) => {
+            ("completed", context.minutes_ago(minutes + 180), context.minutes_ago(minutes), minutes + 3000)
+        }
+        SessionState::Cancelled(minutes) => ("cancelled", null(), context.minutes_ago(minutes), minutes + 3000),
     };
     // One in ten sessions of the lobby has no start time; the others start in five hours to two weeks.
     let scheduled_start = match session.state {
-        State::Waiting | State::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
-        State::Waiting | State::StartingSoon => {
+        SessionState::Waiting | SessionState::StartingSoon if draw(31, number).is_multiple_of(10) => null(),
+        SessionState::Waiting | SessionState::StartingSoon => {
             let minutes = i64::try_from(300 + draw(32, number) % 19_800).unwrap_or_default();
             (context.now + Duration::minutes(minutes)).to_rfc3339()
         }
-        _ => context.ago(age_minutes / 2),
+        _ => context.minutes_ago(age_minutes / 2),
     };
     let _ = write!(
         lines,
         "{}\t{}\t{}\t{}\t{}\t{}\tBeginners are welcome\t{scheduled_start}\t{status}\t{started_at}\t{ended_at}\t{}",
-        id(Kind::Session, number),
-        id(Kind::User, session.seer),
-        id(Kind::Adventure, session.adventure),
+        row_id(RowKind::Session, number),
+        row_id(RowKind::User, session.seer),
+        row_id(RowKind::Adventure, session.adventure),
         join_code(number),
         session.is_public,
         session.max_players,
-        context.ago(age_minutes),
+        context.minutes_ago(age_minutes),
     );
     if context.schema == Schema::Ours {
         let _ = write!(lines, "\t{}", session.taken_seats);
@@ -188,17 +195,17 @@ pub fn append_session(lines: &mut String, context: &FillContext, number: u64) {
 pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
     let joined_at = match session.state {
-        State::Completed(minutes) | State::Cancelled(minutes) => context.ago(minutes + 1000),
-        State::Active | State::Waiting | State::StartingSoon => context.ago(300),
+        SessionState::Completed(minutes) | SessionState::Cancelled(minutes) => context.minutes_ago(minutes + 1000),
+        SessionState::Active | SessionState::Waiting | SessionState::StartingSoon => context.minutes_ago(300),
     };
     for seat in 0..session.taken_seats {
         let player = context.data_set.player(number, seat);
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\t{joined_at}",
-            id(Kind::Session, number),
-            id(Kind::User, player),
-            id(Kind::Character, player)
+            row_id(RowKind::Session, number),
+            row_id(RowKind::User, player),
+            row_id(RowKind::Character, player)
         );
     }
 }
@@ -206,19 +213,21 @@ pub fn append_seats(lines: &mut String, context: &FillContext, number: u64) {
 /// Appends the rolls of a session.
 pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
     let session = context.data_set.session(number);
+    // The rolls are spread over the 170 minutes after the session's start.
     let started_minutes_ago = match session.state {
-        State::Completed(minutes) => minutes + 180,
+        SessionState::Completed(minutes) => minutes + 180,
         _ => 180,
     };
     let count = context.data_set.rolls(&session);
     for roll in 0..count {
-        let seed = draw(33, number * 1000 + roll);
+        // All random properties of the roll are computed from this number.
+        let random_bits = draw(33, number * 1000 + roll);
         let player = context.data_set.player(number, roll % session.taken_seats);
         let (_, attributes) = CLASSES[(player % 4) as usize];
-        let attribute = (seed % 4) as usize;
-        let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (seed >> (8 * die + 8)) % 6).collect();
+        let attribute = (random_bits % 4) as usize;
+        let dice: Vec<u64> = (0..attributes[attribute]).map(|die| 1 + (random_bits >> (8 * die + 8)) % 6).collect();
         let total: u64 = dice.iter().sum();
-        let difficulty = 3 + (seed >> 3) % 16;
+        let difficulty = 3 + (random_bits >> 3) % 16;
         let outcome = if dice.iter().all(|die| *die == 6) {
             "critical_success"
         } else if dice.iter().all(|die| *die == 1) {
@@ -232,22 +241,22 @@ pub fn append_rolls(lines: &mut String, context: &FillContext, number: u64) {
         let _ = writeln!(
             lines,
             "{}\t{}\t{}\tHero {player}\t{}\t{}\t{difficulty}\t{}\t{{{}}}\t{total}\t{total}\t{}\t{outcome}\t{}\t{}\t{}",
-            child_id(Kind::Roll, number, roll),
-            id(Kind::Session, number),
-            id(Kind::Character, player),
+            id_within_session(RowKind::Roll, number, roll),
+            row_id(RowKind::Session, number),
+            row_id(RowKind::Character, player),
             ["might", "grace", "wit", "heart"][attribute],
             dice.len(),
-            ["attribute_check", "attack", "defense", "damage"][(seed >> 5) as usize % 4],
+            ["attribute_check", "attack", "defense", "damage"][(random_bits >> 5) as usize % 4],
             dice.join(","),
             outcome.ends_with("success"),
             total as i64 - difficulty as i64,
-            seed >> 20,
-            context.ago(started_minutes_ago - roll * 170 / count),
+            random_bits >> 20,
+            context.minutes_ago(started_minutes_ago - roll * 170 / count),
         );
     }
 }
 
-/// Appends the events of a session. `index` counts the sessions with events.
+/// Appends the events of a session. `index` is the session's number among the sessions with events.
 pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
     let session_number = context.data_set.session_with_events(index);
     for event in 0..EVENTS_PER_SESSION {
@@ -256,10 +265,10 @@ pub fn append_events(lines: &mut String, context: &FillContext, index: u64) {
             "{}\t{}\tdice_rolled\t{{\"roll_id\": \"{}\", \"character_name\": \"Hero {index}\", \"roll_type\": \"attack\", \
              \"attribute\": \"might\", \"difficulty\": 9, \"results\": [4, 2, 6], \"total\": 12, \"outcome\": \
              \"success\", \"success\": true}}\t{}",
-            child_id(Kind::Event, session_number, event),
-            id(Kind::Session, session_number),
-            child_id(Kind::Roll, session_number, event),
-            context.ago(1000 - event * 9),
+            id_within_session(RowKind::Event, session_number, event),
+            row_id(RowKind::Session, session_number),
+            id_within_session(RowKind::Roll, session_number, event),
+            context.minutes_ago(1000 - event * 9),
         );
     }
 }

@@ -1,14 +1,14 @@
-//! The users, sessions and values that statements are measured with, the same in both schemas.
+//! Samples: the users, sessions and values with which statements are measured. They are the same in both schemas.
 
 use uuid::Uuid;
 
-use crate::data_set::{DataSet, EVENTS_PER_SESSION, Kind, State, child_id, id, join_code};
+use crate::data_set::{DataSet, EVENTS_PER_SESSION, RowKind, SessionState, id_within_session, join_code, row_id};
 
 /// The maximum number of samples.
 const MAX_SAMPLES: u64 = 64;
 
-/// The users, sessions and values that a statement is executed with once. Every statement is executed with every
-/// sample, one sample after another.
+/// The users, sessions and values for one execution of a statement. The executions of a statement use one sample after
+/// another.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// An active session.
@@ -21,12 +21,12 @@ pub struct Sample {
     pub character: Uuid,
     /// A published adventure.
     pub adventure: Uuid,
-    /// A filter of the lobby by difficulty. The three filters vary between samples, because it is a matter of chance
-    /// how many of the lobby's first sessions match a filter.
+    /// The value of the lobby's filter by difficulty. The values of this and the next two filters vary between samples,
+    /// because chance decides how many of the lobby's first sessions match a value.
     pub filter_difficulty: &'static str,
-    /// A filter of the lobby by maximum duration, in minutes.
+    /// The value of the lobby's filter by maximum duration, in minutes.
     pub filter_max_minutes: u32,
-    /// A filter of the lobby by free seats.
+    /// The value of the lobby's filter by free seats.
     pub filter_free_seats: u32,
     /// A public session of the lobby with at least one player and at least one free seat.
     pub open_session: Uuid,
@@ -40,10 +40,9 @@ pub struct Sample {
     pub newcomer: Uuid,
     /// The newcomer's character.
     pub newcomer_character: Uuid,
-    /// The event of `session` that is followed by nine more; the measured statement reads these.
+    /// The tenth event from the end of `session`. The measured statement reads the nine events after it.
     pub event: Uuid,
-    /// The `seq` of `event`, which the database assigns. [`choose_samples`] leaves it 0; `compare` sets it after
-    /// filling the table of events.
+    /// The `seq` of `event`, which the database assigns: 0 until `compare` has filled the table of events.
     pub event_seq: i64,
 }
 
@@ -60,29 +59,31 @@ pub fn choose_samples(data_set: &DataSet) -> Vec<Sample> {
                     data_set.session(data_set.active_sessions + (number * 1009 + step) % data_set.open_sessions)
                 })
                 .find(|open| {
-                    open.is_public && open.state == State::Waiting && (1..open.max_players).contains(&open.taken_seats)
+                    open.is_public
+                        && open.state == SessionState::Waiting
+                        && (1..open.max_players).contains(&open.taken_seats)
                 });
-            // If the lobby has no such session, statements about `open_session` meet an active session and fail.
+            // If the lobby has no such session, `open_session` is an active one, and the statements about it fail.
             let open = open.unwrap_or(active);
             let index = number as usize;
-            let seatless = data_set.users_without_sessions();
-            let newcomer = seatless.start.midpoint(seatless.end) + number;
+            let without_sessions = data_set.users_without_sessions();
+            let newcomer = without_sessions.start.midpoint(without_sessions.end) + number;
             Sample {
-                session: id(Kind::Session, active.number),
-                seer: id(Kind::User, active.seer),
-                player: id(Kind::User, player),
-                character: id(Kind::Character, player),
-                adventure: id(Kind::Adventure, open.adventure),
+                session: row_id(RowKind::Session, active.number),
+                seer: row_id(RowKind::User, active.seer),
+                player: row_id(RowKind::User, player),
+                character: row_id(RowKind::Character, player),
+                adventure: row_id(RowKind::Adventure, open.adventure),
                 filter_difficulty: ["easy", "medium", "hard"][index % 3],
                 filter_max_minutes: [60, 90, 120, 150][index % 4],
                 filter_free_seats: [2, 3, 4][index % 3],
-                open_session: id(Kind::Session, open.number),
+                open_session: row_id(RowKind::Session, open.number),
                 open_code: join_code(open.number),
-                open_seer: id(Kind::User, open.seer),
-                open_player: id(Kind::User, data_set.player(open.number, 0)),
-                newcomer: id(Kind::User, newcomer),
-                newcomer_character: id(Kind::Character, newcomer),
-                event: child_id(Kind::Event, active.number, EVENTS_PER_SESSION - 10),
+                open_seer: row_id(RowKind::User, open.seer),
+                open_player: row_id(RowKind::User, data_set.player(open.number, 0)),
+                newcomer: row_id(RowKind::User, newcomer),
+                newcomer_character: row_id(RowKind::Character, newcomer),
+                event: id_within_session(RowKind::Event, active.number, EVENTS_PER_SESSION - 10),
                 event_seq: 0,
             }
         })

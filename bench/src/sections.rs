@@ -1,13 +1,13 @@
-//! Writes a command's report and its section of `performance.md`. The section is inserted into the document or replaced
-//! there, and the rest of the document stays as it is. Markers around each section show where it begins and ends.
+//! Writes a command's report and its section of `performance.md`. In the page, the section replaces the one of an
+//! earlier run, or is inserted; the rest of the page stays as it is. Markers show where each section begins and ends.
 
 use std::{fs, path::Path};
 
 use crate::{Failure, report::Report};
 
-/// Writes the report as `report.json` into `folder`, and next to it `text`, the section `name` of `performance.md`, as
-/// `NAME.md`. If `write_to_docs`, also puts the section into `docs/performance.md`; see [`insert_or_replace_section`].
-/// Without measurements, `text` is `None`, and no section is written.
+/// Writes the report as `report.json` into `folder`, and next to it `text` as `NAME.md`. `text` is the section of
+/// `performance.md` with this name, or `None` if there are no measurements for it. If `write_to_docs`, also puts the
+/// section into `docs/performance.md`; see [`insert_or_replace_section`].
 pub fn write_report_and_section(
     report: &Report,
     folder: &Path,

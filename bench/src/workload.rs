@@ -1,4 +1,4 @@
-//! What a measurement runs in one of the two schemas: prepared statements, and their executions.
+//! What a measurement executes in one of the two schemas: prepared statements with the values of each sample.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub enum Role {
     Authenticated,
     /// A visitor.
     Anon,
-    /// The service.
+    /// The service, when it acts for itself and not for a user.
     Service,
     /// The owner of the tables, which runs the database's own jobs.
     Owner,
@@ -30,18 +30,18 @@ impl Role {
     }
 }
 
-/// The execution of prepared statements with one sample.
+/// The SQL that executes prepared statements with the values of one sample.
 #[derive(Clone, Debug, Default)]
 pub struct Execution {
     /// The user's id; empty for a visitor, the service and the owner.
     pub user: String,
-    /// Statements that run before the timed ones in the same transaction, untimed and as the superuser.
+    /// Statements that run untimed before the timed ones, in the same transaction, as the superuser.
     pub setup_sql: String,
     /// The timed statements, separated by `"; "`.
     pub timed_sql: String,
 }
 
-/// The statements for one purpose in one of the two schemas.
+/// The prepared statements for one purpose in one of the two schemas, and their executions.
 #[derive(Debug)]
 pub struct Workload {
     /// Names and texts of the prepared statements.
@@ -68,9 +68,9 @@ impl Workload {
     }
 
     /// Runs the timed statements of an execution `repeats` times in one message, in a transaction that is rolled back.
-    /// Returns the time and the number of rows, both divided by `repeats`, or `None` after [`STATEMENT_TIMEOUT`].
+    /// Returns the mean time and number of rows of a repetition, or `None` after [`STATEMENT_TIMEOUT`].
     ///
-    /// `index` selects the execution; the index after the last one selects the first again.
+    /// `index` selects the execution; after the last one, the first one follows again.
     pub async fn execute(
         &self,
         client: &mut Client,
@@ -90,7 +90,7 @@ impl Workload {
     }
 }
 
-/// Returns the SQL that begins the transaction, runs the untimed statements, and sets the identity.
+/// Returns the SQL that begins the transaction, runs the setup, and sets the role and the claims.
 #[must_use]
 pub fn begin_sql(role: Role, execution: &Execution) -> String {
     // The claims of the service and of a visitor name no user.

@@ -1,5 +1,8 @@
-//! The statements with which users and jobs write. In both schemas, a write adds equally many events of similar size:
-//! where a trigger of this project's schema writes an event, the specification's client writes one with made-up values.
+//! The statements with which users and jobs write: the specification's, and the service's (in names `ours`), which are
+//! captured by calling its operations.
+//!
+//! In both schemas, a write adds equally many events of similar size. Where a trigger of this project's schema writes
+//! an event, the specification's client writes one with made-up values.
 
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::{
     capture::StatementCapture,
     measure::StatementPair,
     overhead,
-    reads::{prepared_workload, quoted},
+    reads::{prepared_workload, quote_literal},
     samples::Sample,
     workload::{Execution, Role, Workload},
 };
@@ -27,9 +30,9 @@ use crate::{
 const INSERT_EVENT: &str =
     "INSERT INTO session_events (session_id, event_type, payload) VALUES ($1, $2, $3) RETURNING *";
 
-/// Inserts a thousand expired events for the clean-up. They copy the payloads of existing events, which makes each too
-/// large for the free space left on existing pages. So they all go to new pages together, like events written one after
-/// another. Without a payload, they would be scattered over the free space of a thousand pages.
+/// Inserts a thousand expired events for the clean-up to delete. They have the payloads of existing events, so each is
+/// too large for the free space that is left on existing pages. So they all go to new pages together, like events that
+/// are written one after another. Without a payload, they would be scattered over the free space of a thousand pages.
 const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     INSERT INTO session_events (session_id, event_type, payload, created_at)
     SELECT session_id, event_type, payload, now() - INTERVAL '1 day' - INTERVAL '1 minute' * row_number() OVER ()
@@ -37,18 +40,18 @@ const INSERT_OLD_EVENTS: &str = "SET LOCAL session_replication_role = replica;
     SET LOCAL session_replication_role = origin";
 
 /// Returns the specification's workload: prepared statements, and the SQL that executes them one after another.
-/// `execution` returns the user and that SQL for a sample.
+/// `user_and_sql` returns the user and that SQL for a sample.
 fn specification_workload(
     prepared: &[(&str, &str)],
     samples: &[Sample],
-    execution: impl Fn(&Sample) -> (String, String),
+    user_and_sql: impl Fn(&Sample) -> (String, String),
 ) -> Workload {
     Workload {
         prepared: prepared.iter().map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned())).collect(),
         executions: samples
             .iter()
             .map(|sample| {
-                let (user, timed_sql) = execution(sample);
+                let (user, timed_sql) = user_and_sql(sample);
                 Execution { user, setup_sql: String::new(), timed_sql }
             })
             .collect(),
@@ -57,17 +60,18 @@ fn specification_workload(
 
 /// Returns the SQL that executes the prepared [`INSERT_EVENT`], whose name is `event`.
 fn execute_event_sql(session: impl std::fmt::Display, kind: &str, payload: &str) -> String {
-    format!("EXECUTE event({}, '{kind}', {})", quoted(session), quoted(payload))
+    format!("EXECUTE event({}, '{kind}', {})", quote_literal(session), quote_literal(payload))
 }
 
-/// The statuses from which the service lets a session start. `active` is among them because starting is idempotent.
-const STARTS_FROM: [&str; 3] = ["waiting", "starting_soon", "active"];
+/// The statuses in which a session can be started by the service. `active` is among them because starting is
+/// idempotent.
+const STARTABLE_STATUSES: [&str; 3] = ["waiting", "starting_soon", "active"];
 
 /// The payload of the specification's events of joining and leaving, with made-up values.
-const SEAT_PAYLOAD: &str =
+const SEAT_EVENT_PAYLOAD: &str =
     r#"{"user_id": "0", "display_name": "Player", "character_name": "Hero", "character_class": "rogue"}"#;
 /// The payload of a roll's event, with made-up values.
-pub const ROLLED_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
+pub const ROLL_EVENT_PAYLOAD: &str = r#"{"roll_id": "0", "character_name": "Hero", "roll_type": "attribute_check",
     "attribute": "might", "difficulty": 9, "results": [4, 2, 6], "total": 12, "outcome": "success", "success": true}"#;
 
 /// Captures the service's statements, and returns all writes.
@@ -100,7 +104,12 @@ async fn capture_rolls_and_events(
             (sample.player.to_string(), execute_event_sql(sample.session, "client.wave", "{}"))
         }),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            let values = ["gen_random_uuid()".to_owned(), quoted(sample.session), quoted("client.wave"), quoted("{}")];
+            let values = [
+                "gen_random_uuid()".to_owned(),
+                quote_literal(sample.session),
+                quote_literal("client.wave"),
+                quote_literal("{}"),
+            ];
             (sample.player.to_string(), values.to_vec())
         }),
     };
@@ -119,10 +128,11 @@ async fn capture_rolls_and_events(
         role: Role::Authenticated,
         is_repeatable: true,
         specification: specification_workload(&[("roll", insert_roll), ("event", INSERT_EVENT)], samples, |sample| {
-            let execute_roll = format!("EXECUTE roll({}, {})", quoted(sample.session), quoted(sample.character));
+            let execute_roll =
+                format!("EXECUTE roll({}, {})", quote_literal(sample.session), quote_literal(sample.character));
             (
                 sample.player.to_string(),
-                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLLED_PAYLOAD)),
+                format!("{execute_roll}; {}", execute_event_sql(sample.session, "dice_rolled", ROLL_EVENT_PAYLOAD)),
             )
         }),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
@@ -139,7 +149,7 @@ pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
 
 /// Returns the values of the service's INSERT of a roll, in the order of its parameters.
 pub fn roll_values(sample: &Sample) -> Vec<String> {
-    let [session, character] = [sample.session, sample.character].map(quoted);
+    let [session, character] = [sample.session, sample.character].map(quote_literal);
     ["gen_random_uuid()", &session, &character, "NULL", "'might'", "9", "'attribute_check'", "'[]'", "NULL"]
         .map(str::to_owned)
         .to_vec()
@@ -166,20 +176,26 @@ async fn capture_seats_and_statuses(
             &[("take_seat", insert_seat), ("event", INSERT_EVENT)],
             samples,
             |sample| {
-                let [code, character, newcomer] =
-                    [quoted(&sample.open_code), quoted(sample.newcomer_character), quoted(sample.newcomer)];
+                let [code, character, newcomer] = [
+                    quote_literal(&sample.open_code),
+                    quote_literal(sample.newcomer_character),
+                    quote_literal(sample.newcomer),
+                ];
                 let execute_take_seat = format!("EXECUTE take_seat({code}, {newcomer}, {character})");
                 (
                     sample.newcomer.to_string(),
                     format!(
                         "{execute_take_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_joined", SEAT_PAYLOAD)
+                        execute_event_sql(sample.open_session, "player_joined", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            (sample.newcomer.to_string(), vec![quoted(&sample.open_code), quoted(sample.newcomer_character)])
+            (
+                sample.newcomer.to_string(),
+                vec![quote_literal(&sample.open_code), quote_literal(sample.newcomer_character)],
+            )
         }),
     };
 
@@ -198,19 +214,22 @@ async fn capture_seats_and_statuses(
             &[("leave_seat", update_seat), ("event", INSERT_EVENT)],
             samples,
             |sample| {
-                let execute_leave_seat =
-                    format!("EXECUTE leave_seat({}, {})", quoted(sample.open_session), quoted(sample.open_player));
+                let execute_leave_seat = format!(
+                    "EXECUTE leave_seat({}, {})",
+                    quote_literal(sample.open_session),
+                    quote_literal(sample.open_player)
+                );
                 (
                     sample.open_player.to_string(),
                     format!(
                         "{execute_leave_seat}; {}",
-                        execute_event_sql(sample.open_session, "player_left", SEAT_PAYLOAD)
+                        execute_event_sql(sample.open_session, "player_left", SEAT_EVENT_PAYLOAD)
                     ),
                 )
             },
         ),
         ours: prepared_workload("ours", ours.sql.clone(), samples, |sample| {
-            let values = ["false".to_owned(), quoted(sample.open_session), quoted(sample.open_player)];
+            let values = ["false".to_owned(), quote_literal(sample.open_session), quote_literal(sample.open_player)];
             (sample.open_player.to_string(), values.to_vec())
         }),
     };
@@ -228,48 +247,52 @@ async fn capture_seats_and_statuses(
     };
     let specification_start = update_status("active", "started_at");
     let specification_completion = update_status("completed", "ended_at");
-    // `allowed_from` lists the statuses that the captured statement has as parameters. The list is empty for completing
-    // a session, where the database itself checks the old status.
-    let status_change = |name,
-                         specification_sql: &str,
-                         ours_sql: &str,
-                         (old_status, new_status): (&str, &str),
-                         allowed_from: &[&str],
-                         session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
-        name,
-        role: Role::Authenticated,
-        is_repeatable: false,
-        specification: specification_workload(
-            &[("change_status", specification_sql), ("event", INSERT_EVENT)],
-            samples,
-            |sample| {
+    // `allowed_from` has the statuses that the captured statement allows as the old one; they are its last parameters.
+    // The statement that completes a session has none, because the database itself checks the old status.
+    let status_change_pair =
+        |name,
+         specification_sql: &str,
+         ours_sql: &str,
+         (old_status, new_status): (&str, &str),
+         allowed_from: &[&str],
+         session_and_seer: fn(&Sample) -> (Uuid, Uuid)| StatementPair {
+            name,
+            role: Role::Authenticated,
+            is_repeatable: false,
+            specification: specification_workload(
+                &[("change_status", specification_sql), ("event", INSERT_EVENT)],
+                samples,
+                |sample| {
+                    let (session, seer) = session_and_seer(sample);
+                    let execute_change_status = format!("EXECUTE change_status({})", quote_literal(session));
+                    let payload = format!(
+                        r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
+                    );
+                    let execute_event = execute_event_sql(session, "session_status", &payload);
+                    (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
+                },
+            ),
+            ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
                 let (session, seer) = session_and_seer(sample);
-                let execute_change_status = format!("EXECUTE change_status({})", quoted(session));
-                let payload = format!(
-                    r#"{{"from": "{old_status}", "to": "{new_status}", "started_at": null, "ended_at": null}}"#
-                );
-                let execute_event = execute_event_sql(session, "session_status", &payload);
-                (seer.to_string(), format!("{execute_change_status}; {execute_event}"))
-            },
-        ),
-        ours: prepared_workload("ours", ours_sql.to_owned(), samples, |sample| {
-            let (session, seer) = session_and_seer(sample);
-            let allowed_from = allowed_from.iter().map(quoted);
-            (seer.to_string(), [quoted(new_status), quoted(session)].into_iter().chain(allowed_from).collect())
-        }),
-    };
+                let allowed_from = allowed_from.iter().map(quote_literal);
+                (
+                    seer.to_string(),
+                    [quote_literal(new_status), quote_literal(session)].into_iter().chain(allowed_from).collect(),
+                )
+            }),
+        };
     Ok(vec![
         join,
         leave,
-        status_change(
+        status_change_pair(
             "starting a session, with its event",
             &specification_start,
             &our_start.sql,
             ("waiting", "active"),
-            &STARTS_FROM,
+            &STARTABLE_STATUSES,
             |sample| (sample.open_session, sample.open_seer),
         ),
-        status_change(
+        status_change_pair(
             "completing a session of six players, with its event",
             &specification_completion,
             &our_completion.sql,
@@ -288,8 +311,8 @@ async fn capture_sign_up_and_jobs(
     let tx = service.begin().await?;
     tx.users().sign_up(NewAccount { email: Some("new@mail.example".to_owned()), ..Default::default() }).await?;
     tx.rollback().await?;
-    // A sign-up also reads the new profile. Only the statement that writes the account is measured; triggers write the
-    // profile.
+    // A sign-up inserts the account, for which a trigger writes the profile, and then reads the profile. Only the
+    // INSERT is measured.
     let sign_up =
         capture.new_statements().await?.into_iter().find(|prepared| prepared.sql.contains("INSERT INTO auth.users"));
     let sign_up = sign_up.ok_or(Failure::Message("no sign-up statement was captured".into()))?;
@@ -298,14 +321,14 @@ async fn capture_sign_up_and_jobs(
     tx.rollback().await?;
     let clean_events = capture.last_statement().await?;
     let tx = service.begin().await?;
-    // The job repeats its statement until nothing is left to archive or the time is up. With a time limit of zero it
-    // ends after one batch, and a batch of one session is fast. Only the text of the statement is needed.
+    // Only the text of the statement is needed, so the job archives only one session: its batch has one, and with a
+    // time limit of zero it ends after one batch.
     let one_batch = JobOptions { batch_size: 1, time_limit: Duration::ZERO };
     tx.maintenance().archive_sessions(one_batch, |_| ()).await?;
     tx.rollback().await?;
     let archive = capture.last_statement().await?;
 
-    let same_for_all_samples = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
+    let sample_independent_workload = |name: &str, sql: String, setup_sql: &str, timed_sql: String| Workload {
         prepared: vec![(name.to_owned(), sql)],
         executions: samples
             .iter()
@@ -324,25 +347,30 @@ async fn capture_sign_up_and_jobs(
             name: "a sign-up",
             role: Role::Service,
             is_repeatable: true,
-            specification: same_for_all_samples(
+            specification: sample_independent_workload(
                 "account",
                 insert_account.to_owned(),
                 "",
                 format!("EXECUTE account({account_values})"),
             ),
-            ours: same_for_all_samples("ours", sign_up.sql, "", format!("EXECUTE ours({account_values})")),
+            ours: sample_independent_workload("ours", sign_up.sql, "", format!("EXECUTE ours({account_values})")),
         },
         StatementPair {
             name: "deleting a thousand old events",
             role: Role::Service,
             is_repeatable: false,
-            specification: same_for_all_samples(
+            specification: sample_independent_workload(
                 "clean",
                 delete_events.to_owned(),
                 INSERT_OLD_EVENTS,
                 "EXECUTE clean".to_owned(),
             ),
-            ours: same_for_all_samples("ours", clean_events.sql, INSERT_OLD_EVENTS, "EXECUTE ours(1000)".to_owned()),
+            ours: sample_independent_workload(
+                "ours",
+                clean_events.sql,
+                INSERT_OLD_EVENTS,
+                "EXECUTE ours(1000)".to_owned(),
+            ),
         },
         StatementPair {
             name: "archiving a thousand sessions",
@@ -358,7 +386,7 @@ async fn capture_sign_up_and_jobs(
                     ..Default::default()
                 }],
             },
-            ours: same_for_all_samples("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
+            ours: sample_independent_workload("ours", archive.sql, "", "EXECUTE ours(1000)".to_owned()),
         },
     ])
 }

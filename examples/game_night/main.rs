@@ -1,7 +1,7 @@
 //! A whole game night: sign-up, an adventure, a full session, dice, a heroic save, and statistics at the end.
 //!
-//! `cargo run --example game_night` plays in a new database on a server of its own, or in the one that `DATABASE_URL`
-//! names.
+//! `cargo run --example game_night` plays in a new database on a server of its own, or in the database that
+//! `DATABASE_URL` names.
 
 use std::{error::Error as StdError, process::ExitCode};
 
@@ -43,7 +43,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     print_heading("Six people sign up, and five of them create a character");
     let seer = sign_up(&sparc, "Morgan").await?;
     let mut party = Vec::new();
-    let mut sheets = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
+    let mut characters = table(["player", "character", "class", "might", "grace", "wit", "heart"]);
     for (player, name, class) in [
         ("Ada", "Brunhild", CharacterClass::Warrior),
         ("Ben", "Quick Nim", CharacterClass::Rogue),
@@ -55,10 +55,10 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         let new = NewCharacter { name: name.into(), class, ..Default::default() };
         let hero = user.characters().create(new).await?;
         let attributes = [hero.might, hero.grace, hero.wit, hero.heart].map(|dice| dice.to_string());
-        sheets.add_row([player.into(), name.into(), format!("{class:?}")].into_iter().chain(attributes));
+        characters.add_row([player.into(), name.into(), format!("{class:?}")].into_iter().chain(attributes));
         party.push((user, hero));
     }
-    println!("{sheets}");
+    println!("{characters}");
 
     print_heading("Morgan writes an adventure, which can be published once it is valid");
     let mut story: AdventureContent = serde_json::from_str(include_str!("the_drowned_ford.json"))?;
@@ -84,11 +84,13 @@ async fn play() -> Result<(), Box<dyn StdError>> {
         ..Default::default()
     };
     let next_week = seer.sessions().create(next_week).await?;
-    party[4].0.sessions().join_public(next_week.id, party[4].1.id).await?;
+    let (eve, far_walker) = &party[4];
+    eve.sessions().join_public(next_week.id, far_walker.id).await?;
     let tonight = NewSession { adventure_id: adventure.id, max_players: MaxPlayers::new(4)?, ..Default::default() };
     let tonight = seer.sessions().create(tonight).await?;
     let mut lobby = table(["lobby", "Seer", "looking for", "seats"]);
     for row in sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
+        // A visitor can read only published adventures.
         let name = row.adventure.map_or("a secret".into(), |adventure| adventure.name);
         let seats = format!("{}/{}", row.seats_taken, row.max_players);
         lobby.add_row([name, row.seer_name, row.looking_for.unwrap_or_default(), seats]);
@@ -112,8 +114,8 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let creatures = vec![horror.id];
     for turn in seer.dice().initiative(NewInitiative { id: None, session_id: tonight.id, creatures }).await? {
         let Some((user, hero)) = party.iter().find(|(_, hero)| turn.roller == Roller::Character(hero.id)) else {
-            let claws = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
-            if seer.dice().roll(claws).await?.success {
+            let claw_attack = NewRoll::attack(tonight.id, turn.roller, Attribute::Might, Difficulty::new(10)?);
+            if seer.dice().roll(claw_attack).await?.success {
                 let remaining = seer.characters().damage(ambrose.id, 2).await?;
                 println!(
                     "the claws find {}: {} of {} left",
@@ -128,37 +130,35 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     }
     let seq = print_events(ada, tonight.id, 0).await?;
 
-    print_heading(
-        "Old Ambrose, with a might of one die, pulls at the rope until he has rolled a critical and a failure",
-    );
+    print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
     let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
-    let (mut failed, mut had_critical) = (None, false);
-    while failed.is_none() || !had_critical {
+    let (mut failed_roll, mut had_critical) = (None, false);
+    while failed_roll.is_none() || !had_critical {
         let roll = cleo.dice().roll(pull.clone()).await?;
         had_critical |= matches!(roll.outcome, RollOutcome::CriticalSuccess | RollOutcome::CriticalFailure);
-        failed = failed.or((!roll.success).then_some(roll.id));
+        failed_roll = failed_roll.or((!roll.success).then_some(roll.id));
     }
-    let failed = failed.ok_or("no roll failed")?;
-    cleo.dice().heroic_save(failed).await?;
+    let failed_roll = failed_roll.ok_or("no roll failed")?;
+    cleo.dice().heroic_save(failed_roll).await?;
     let seq = print_events(ada, tonight.id, seq).await?;
-    if let Err(spent) = cleo.dice().heroic_save(failed).await {
-        println!("a second save is refused: {} ({spent})", spent.code().red());
+    if let Err(refusal) = cleo.dice().heroic_save(failed_roll).await {
+        println!("a second save is refused: {} ({refusal})", refusal.code().red());
     }
 
     print_heading("The bell rings, and the night ends");
     seer.sessions().set_scene(tonight.id, Some("bell")).await?;
     seer.sessions().complete(tonight.id).await?;
     print_events(ada, tonight.id, seq).await?;
-    let mut result = table(["player", "character", "rolls", "successes", "mean", "games played"]);
+    let mut results = table(["player", "character", "rolls", "successes", "mean", "games played"]);
     for player in ada.sessions().details(tonight.id).await?.players {
-        let dice = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
-        let played = seer.users().profile(player.user_id).await?.games_played;
-        let mean = dice.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
-        let numbers = [dice.rolls.to_string(), dice.successes.to_string(), mean, played.to_string()];
-        result.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
+        let statistics = seer.dice().statistics(RollScope::Character(player.character_id)).await?;
+        let games_played = seer.users().profile(player.user_id).await?.games_played;
+        let mean = statistics.mean_total.map_or("-".into(), |mean| format!("{mean:.1}"));
+        let numbers = [statistics.rolls.to_string(), statistics.successes.to_string(), mean, games_played.to_string()];
+        results.add_row([player.display_name, player.character_name].into_iter().chain(numbers));
     }
     let games_run = seer.users().me().await?.games_run;
-    println!("{result}\nMorgan has run {games_run} game(s).");
+    println!("{results}\nMorgan has run {games_run} game(s).");
     Ok(sparc.close().await?)
 }
 

@@ -1,4 +1,4 @@
-//! Errors as responses.
+//! The responses to requests that fail.
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sparc::service::Error;
 
-/// The response to a request that failed: an error of the data layer, or another one in the same format.
+/// The response to a request that failed: an error of the data layer, or an error of this program in the same format.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ApiError {
     #[serde(skip)]
@@ -45,6 +45,7 @@ impl From<Error> for ApiError {
         if status >= 500 && !error.is_retryable() && !matches!(error, Error::PoolClosed) {
             eprintln!("{}: {error:?}", error.code());
         }
+        // An error of the data layer serializes to the fields of this type, except the status.
         Self { status, ..serde_json::from_value(json!(error)).unwrap_or_else(|_| Self::internal()) }
     }
 }

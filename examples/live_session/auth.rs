@@ -32,14 +32,22 @@ const AUTHENTICATED: &str = "authenticated";
 
 /// The keys that verify tokens, and the key that signs the tokens of the demo's users.
 pub struct TokenKeys {
-    verifying: Vec<(Option<String>, Algorithm, DecodingKey)>,
+    verifying: Vec<VerifyingKey>,
     signing: EncodingKey,
+}
+
+struct VerifyingKey {
+    /// The key's id (`kid`), if it has one.
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
 }
 
 impl TokenKeys {
     /// Creates the keys from the platform's shared secret (HS256) and its published keys (ES256, RS256).
     pub fn new(secret: &str, published_keys: &JwkSet) -> Result<Self, jsonwebtoken::errors::Error> {
-        let mut verifying = vec![(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()))];
+        let shared_key = DecodingKey::from_secret(secret.as_bytes());
+        let mut verifying = vec![VerifyingKey { id: None, algorithm: Algorithm::HS256, key: shared_key }];
         for jwk in &published_keys.keys {
             // The key, not the token, determines the algorithm, so that no token can use a public key as a shared
             // secret.
@@ -48,7 +56,8 @@ impl TokenKeys {
                 AlgorithmParameters::RSA(_) => Algorithm::RS256,
                 _ => continue,
             };
-            verifying.push((jwk.common.key_id.clone(), algorithm, DecodingKey::from_jwk(jwk)?));
+            let (id, key) = (jwk.common.key_id.clone(), DecodingKey::from_jwk(jwk)?);
+            verifying.push(VerifyingKey { id, algorithm, key });
         }
         Ok(Self { verifying, signing: EncodingKey::from_secret(secret.as_bytes()) })
     }
@@ -60,10 +69,11 @@ impl TokenKeys {
         encode(&Header::default(), &claims, &self.signing).map_err(|_| ApiError::internal())
     }
 
+    /// Returns the claims of a valid token. All keys that may have signed it are tried.
     fn verify(&self, token: &str) -> Result<Claims, jsonwebtoken::errors::Error> {
         let header = decode_header(token)?;
         let mut last_error = jsonwebtoken::errors::ErrorKind::InvalidAlgorithm.into();
-        for (id, algorithm, key) in &self.verifying {
+        for VerifyingKey { id, algorithm, key } in &self.verifying {
             if *algorithm != header.alg || (id.is_some() && header.kid.is_some() && *id != header.kid) {
                 continue;
             }
@@ -81,47 +91,50 @@ impl TokenKeys {
     }
 }
 
-/// A signed-in user. A request without a token is refused.
+/// The caller of a request that needs a token: a signed-in user. A request without a token is refused.
 pub struct User(pub IdentityConnection);
 
-/// A signed-in user with the expiry of the token (seconds since 1970), or a caller without a token. A token that is
-/// present must be valid.
-pub struct Viewer(pub IdentityConnection, pub Option<u64>);
+/// The caller of a request that needs no token: a signed-in user or a visitor. If there is a token, it must be valid.
+pub struct Viewer {
+    pub caller: IdentityConnection,
+    /// When the token expires, in seconds since 1970; `None` for a visitor.
+    pub token_expires_at: Option<u64>,
+}
 
 impl FromRequestParts<App> for Viewer {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let (mut caller, mut expires_at) = (app.sparc.as_anon(), None);
+        let (mut caller, mut token_expires_at) = (app.sparc.as_anon(), None);
         if let Some(header) = parts.headers.get("authorization") {
             let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
             let claims = app.token_keys.verify(token).map_err(|error| ApiError::invalid_token(&error))?;
-            (caller, expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
+            (caller, token_expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
-        if let Some(position) = parts.headers.get(POSITION) {
+        if let Some(position) = parts.headers.get(POSITION_HEADER) {
             caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
         }
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());
         }
-        Ok(Self(caller, expires_at))
+        Ok(Self { caller, token_expires_at })
     }
 }
 
-/// The header with a log position. A client that sends back the value of its last response reads its own writes, even
+/// The header with a log position. If a client sends back the value of its last response, it reads its own writes, even
 /// through another process of the service or from a replica.
-const POSITION: &str = "sparc-position";
+const POSITION_HEADER: &str = "sparc-position";
 
-/// Where [`Viewer`] leaves the caller for [`add_position`].
+/// A request extension in which [`Viewer`] leaves the caller for [`add_position`].
 type CallerSlot = Arc<OnceLock<IdentityConnection>>;
 
-/// Adds the caller's log position to the response.
+/// Middleware that adds the caller's log position to the response.
 pub async fn add_position(mut request: Request, next: Next) -> Response {
     let slot = CallerSlot::default();
     request.extensions_mut().insert(slot.clone());
     let mut response = next.run(request).await;
     let position = slot.get().and_then(|caller| caller.position()?.to_string().parse().ok());
-    response.headers_mut().extend(position.map(|position| (HeaderName::from_static(POSITION), position)));
+    response.headers_mut().extend(position.map(|position| (HeaderName::from_static(POSITION_HEADER), position)));
     response
 }
 
@@ -129,8 +142,8 @@ impl FromRequestParts<App> for User {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Viewer(caller, expires_at) = Viewer::from_request_parts(parts, app).await?;
-        expires_at.ok_or(sparc::service::Error::NotSignedIn)?;
+        let Viewer { caller, token_expires_at } = Viewer::from_request_parts(parts, app).await?;
+        token_expires_at.ok_or(sparc::service::Error::NotSignedIn)?;
         Ok(Self(caller))
     }
 }

@@ -1,4 +1,5 @@
-//! The demo game: a Seer, three players and a lobby, at human speed. Each scene of the adventure lists its actions.
+//! The demo game: a Seer and three players play at human speed, and the lobby has three more sessions. Each scene of
+//! the adventure lists the actions of the Seer and the players.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,16 +25,18 @@ use sparc::service::{
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
-/// An action in a scene: an element of the field `beats` of a node, which the data layer stores unchanged.
+/// An action in a scene: an element of `beats`. This is a field of the demo's own in each node of the adventure's
+/// content, which the data layer stores unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Action {
-    /// Key of the player who acts.
+    /// Key of the player who acts, for example `ada`.
     by: String,
+    /// What the player says.
     say: Option<String>,
-    /// Attribute of a check.
+    /// Attribute of the player's check.
     roll: Option<Attribute>,
-    /// Attribute of an attack on the foe.
+    /// Attribute of the player's attack on the foe.
     attack: Option<Attribute>,
     /// Attribute of the foe's attack.
     #[serde(rename = "foe")]
@@ -50,6 +53,7 @@ struct Action {
     /// Key of the player whom the action heals.
     #[serde(rename = "heal")]
     healed: Option<String>,
+    /// Whether the action is that all roll for initiative.
     initiative: bool,
 }
 
@@ -63,21 +67,26 @@ struct Player {
 struct Demo {
     sparc: Sparc,
     seer: IdentityConnection,
+    /// The players, by their keys.
     party: HashMap<&'static str, Player>,
     adventure: adventures::Model,
     content: AdventureContent,
+    /// The creature that the players fight.
     foe: creatures::Model,
     /// The time between two actions.
     pace: Duration,
 }
 
-/// Returns one of the demo's ids, which are fixed: after a restart, the same requests return the existing rows.
+/// Returns one of the demo's ids. They are fixed so that after a restart, the same requests return the existing rows.
+///
+/// 1 to 4 are the users, 102 to 104 the players' characters, 10 the adventure and 11 the foe. Each session in the lobby
+/// has three consecutive ids from 20 on: its Seer's, its adventure's and its own.
 fn fixed_id(number: u128) -> Uuid {
     Uuid::from_u128(0x5ba2_c000_0000_4000_8000_0000_0000_0000 + number)
 }
 
-/// Plays one session after another until `sparc` is closed. After a failure, the demo continues with the session in the
-/// database.
+/// Plays one session after another until `sparc` is closed, and sends the id of each to `current_session`. After a
+/// failure, the demo continues the session that is active in the database.
 pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pace: Duration) {
     loop {
         let game = async {
@@ -93,18 +102,19 @@ pub async fn play(sparc: Sparc, current_session: watch::Sender<Option<Uuid>>, pa
 }
 
 impl Demo {
+    /// Signs the users up, and creates what they need, unless it exists.
     async fn prepare(sparc: &Sparc, pace: Duration) -> Result<Self, Error> {
         let seer = sign_up(sparc, 1, "Morgan").await?;
         let mut party = HashMap::new();
-        for (number, key, player, name, class, item, ability) in [
+        for (number, key, user_name, hero_name, class, item, ability) in [
             (2, "ada", "Ada", "Brunhild", CharacterClass::Warrior, "Her mother's axe", "Stand fast"),
             (3, "ben", "Ben", "Quick Nim", CharacterClass::Rogue, "Two knives, one lost", "Slip away"),
             (4, "cleo", "Cleo", "Sister Maud", CharacterClass::Cleric, "The silver bell", "Warm hands"),
         ] {
-            let user = sign_up(sparc, number, player).await?;
+            let user = sign_up(sparc, number, user_name).await?;
             let new = NewCharacter {
                 id: Some(fixed_id(number + 100)),
-                name: name.into(),
+                name: hero_name.into(),
                 class,
                 equipment: vec![Item { name: item.into(), ..Default::default() }],
                 special_ability: SpecialAbility { name: ability.into(), ..Default::default() },
@@ -115,20 +125,20 @@ impl Demo {
         }
         let content: AdventureContent = serde_json::from_str(include_str!("the_lantern_road.json"))
             .map_err(|_| Error::InvalidValue { field: "the_lantern_road.json", rule: "must be an adventure" })?;
-        let about = "A lantern nobody holds, and the way home";
-        let adventure = create_and_publish(&seer, 10, "The Lantern Road", about, content.clone()).await?;
+        let description = "A lantern nobody holds, and the way home";
+        let adventure = create_and_publish(&seer, 10, "The Lantern Road", description, content.clone()).await?;
         let stats = Stats { might: 4, grace: 2, ..Default::default() };
         let foe = NewCreature { id: Some(fixed_id(11)), name: "Reed Horror".into(), stats, ..Default::default() };
         let foe = seer.creatures().add(adventure.id, foe).await?;
-        for (player_count, (number, name, title, about, looking_for, hours)) in (1..).zip([
+        // One player joins the first of these sessions, two the second, three the third.
+        for (player_count, (number, seer_name, title, description, looking_for, hours)) in (1..).zip([
             (20, "Idris", "The Salt Choir", "Somebody sings under the mine", "one more voice, any class", 3),
             (23, "Petra", "Nine Doors Down", "A staircase that was eight yesterday", "patient people and a light", 26),
             (26, "Oswin", "The Bees of Saint Orrin", "They know who did it", "beginners, very welcome", 74),
         ]) {
-            let other_seer = sign_up(sparc, number, name).await?;
-            let adventure =
-                create_and_publish(&other_seer, number + 1, title, about, AdventureContent::single_scene(about))
-                    .await?;
+            let other_seer = sign_up(sparc, number, seer_name).await?;
+            let content = AdventureContent::single_scene(description);
+            let adventure = create_and_publish(&other_seer, number + 1, title, description, content).await?;
             let session = NewSession {
                 id: Some(fixed_id(number + 2)),
                 adventure_id: adventure.id,
@@ -149,13 +159,14 @@ impl Demo {
         Ok(Self { sparc: sparc.clone(), seer, party, adventure, content, foe, pace })
     }
 
+    /// Plays one session after another. A session that is active already is continued in its current scene.
     async fn play_sessions(&self, current_session: &watch::Sender<Option<Uuid>>) -> Result<(), Error> {
         loop {
             let session = self.open_session().await?;
             current_session.send_replace(Some(session.id));
             let scene = session.current_scene_id;
-            let first = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
-            for node in &self.content.nodes[first..] {
+            let first_node = self.content.nodes.iter().position(|node| Some(&node.id) == scene.as_ref()).unwrap_or(0);
+            for node in &self.content.nodes[first_node..] {
                 self.seer.sessions().set_scene(session.id, Some(&node.id)).await?;
                 let actions = node.extra.get("beats").cloned().unwrap_or_default();
                 let actions: Vec<Action> = serde_json::from_value(actions).unwrap_or_default();
@@ -173,11 +184,11 @@ impl Demo {
         }
     }
 
-    /// Returns the active session, or starts a session with all players seated.
+    /// Returns the active session, or opens and starts one in which all players of the demo have seats.
     async fn open_session(&self) -> Result<sessions::Model, Error> {
-        let mine = self.seer.sessions().mine(None).await?;
-        if let Some(running) = mine.items.iter().find(|session| session.status == SessionStatus::Active) {
-            return self.seer.sessions().get(running.id).await;
+        let live_sessions = self.seer.sessions().mine(None).await?.items;
+        if let Some(active) = live_sessions.iter().find(|session| session.status == SessionStatus::Active) {
+            return self.seer.sessions().get(active.id).await;
         }
         let new = NewSession {
             adventure_id: self.adventure.id,
@@ -197,8 +208,9 @@ impl Demo {
 
     async fn play_combat(&self, session: Uuid, encounter: &str, actions: &[Action]) -> Result<(), Error> {
         self.seer.sessions().set_encounter(session, Some(encounter)).await?;
-        let points = json!([self.foe.hit_points, self.foe.hit_points]);
-        let foe = json!({ "name": self.foe.name, "hit_points": points });
+        // The current and the maximum hit points.
+        let hit_points = json!([self.foe.hit_points, self.foe.hit_points]);
+        let foe = json!({ "name": self.foe.name, "hit_points": hit_points });
         change_game_state(&self.seer, session, |state| state["foe"] = foe).await?;
         self.play_scene(session, actions).await?;
         change_game_state(&self.seer, session, |state| state["foe"] = Value::Null).await?;
@@ -251,7 +263,7 @@ impl Demo {
             sleep(self.pace).await;
             match player.user.dice().heroic_save(rolled.id).await {
                 Ok(saved) => rolled = saved,
-                // For example, the save of this encounter is already spent.
+                // A save is not possible, for example because the player has used the one of this encounter.
                 Err(error) if error.http_status() == 409 => {}
                 Err(error) => return Err(error),
             }
@@ -274,9 +286,9 @@ impl Demo {
         Ok(())
     }
 
-    /// Ada and Ben join every session that another user opens in the lobby, and roll in each scene.
+    /// Ada and Ben join every session that a visitor of the page opens in the lobby, and roll once in each scene.
     async fn join_other_sessions(&self) -> Result<(), Error> {
-        // The demo's own sessions in the lobby.
+        // Nobody plays the three sessions that the demo itself has opened in the lobby.
         let mut seen_sessions = vec![fixed_id(22), fixed_id(25), fixed_id(28)];
         loop {
             for session in self.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await?.items {
@@ -284,16 +296,16 @@ impl Demo {
                     continue;
                 }
                 seen_sessions.push(session.id);
-                for (seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
+                for (delay_seconds, player) in [(3, &self.party["ada"]), (6, &self.party["ben"])] {
                     match player.user.sessions().join_public(session.id, player.hero).await {
                         Ok(_) => {}
                         // The session has started, is full, or has ended.
                         Err(error) if error.http_status() < 500 => break,
                         Err(error) => return Err(error),
                     }
-                    let delay = Duration::from_secs(seconds);
-                    let (user, hero, best) = (player.user.clone(), player.hero, player.best_attribute);
-                    tokio::spawn(roll_in_each_scene(user, session.id, hero, best, delay));
+                    let delay = Duration::from_secs(delay_seconds);
+                    let (user, hero, attribute) = (player.user.clone(), player.hero, player.best_attribute);
+                    tokio::spawn(roll_in_each_scene(user, session.id, hero, attribute, delay));
                     sleep(Duration::from_secs(2)).await;
                 }
             }
@@ -302,7 +314,7 @@ impl Demo {
     }
 }
 
-/// Rolls once in each scene, some time after the scene begins, until the session ends.
+/// Rolls once in each scene, `delay` after the scene begins, until the session ends.
 async fn roll_in_each_scene(
     user: IdentityConnection,
     session: Uuid,
@@ -335,10 +347,10 @@ async fn create_and_publish(
     author: &IdentityConnection,
     number: u128,
     name: &str,
-    about: &str,
+    description: &str,
     content: AdventureContent,
 ) -> Result<adventures::Model, Error> {
-    let (name, description) = (name.to_owned(), Some(about.to_owned()));
+    let (name, description) = (name.to_owned(), Some(description.to_owned()));
     let new =
         NewAdventure { id: Some(fixed_id(number)), name, description, content, max_players: 6, ..Default::default() };
     let draft = author.adventures().create(new).await?;
@@ -351,14 +363,16 @@ async fn say(user: &IdentityConnection, session_id: Uuid, text: &str) -> Result<
     Ok(())
 }
 
-/// Writes hit points into the game state of the session. Only owners can read character sheets, so this is how the
-/// other participants see them.
+/// Writes the hit points of a character into the game state of the session, where all participants can read them. The
+/// character itself can be read only by its owner.
 pub async fn publish_hit_points(seer: &IdentityConnection, session: Uuid, new: HitPoints) -> Result<HitPoints, Error> {
-    let points = json!([new.hit_points, new.max_hit_points]);
-    change_game_state(seer, session, |state| state["hit_points"][new.character_id.to_string()] = points).await?;
+    let current_and_maximum = json!([new.hit_points, new.max_hit_points]);
+    let character = new.character_id.to_string();
+    change_game_state(seer, session, |state| state["hit_points"][character] = current_and_maximum).await?;
     Ok(new)
 }
 
+/// Changes the game state, unless another writer changes it at the same time.
 async fn change_game_state(
     seer: &IdentityConnection,
     session: Uuid,

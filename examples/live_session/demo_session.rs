@@ -1,5 +1,5 @@
-//! How visitors of the page take part in the demo: they sign up with one click, watch its current session, and join it
-//! while it runs.
+//! How visitors of the page take part in the demo: they sign up with one click, watch the session that is being played,
+//! and take a seat in it.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::{ApiError, App, Input, demo};
 
-/// A handle to the session that the demo plays at the moment; when that session has ended, the demo plays another.
-/// Everyone can watch the current one, and join it after it has started, unlike other sessions.
+/// The session that the demo plays at the moment. When that session has ended, the demo plays another. Unlike in other
+/// sessions, everyone can watch, and players can take a seat after the session has started.
 #[derive(Clone)]
 pub struct CurrentDemoSession {
     sparc: Sparc,
@@ -33,31 +33,31 @@ impl CurrentDemoSession {
         Self { sparc: sparc.clone(), session }
     }
 
-    /// Returns a handle without a session, for a service without the demo.
-    pub fn none(sparc: &Sparc) -> Self {
+    /// Returns a value that never has a session, for a program without the demo.
+    pub fn never(sparc: &Sparc) -> Self {
         Self { sparc: sparc.clone(), session: watch::channel(None).1 }
     }
 
-    fn is_demo(&self, session: Uuid) -> bool {
+    fn is_current(&self, session: Uuid) -> bool {
         *self.session.borrow() == Some(session)
     }
 
-    /// Returns the identity that reads a session. Row security hides participants and events from users who do not take
-    /// part, so the demo's current session is read as the service.
-    pub fn reading_identity(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
-        if self.is_demo(session) { self.sparc.as_service() } else { viewer }
+    /// Returns the connection with which to read a session for the viewer. Row-level security hides events from users
+    /// who do not take part, so the demo's current session is read as the service.
+    pub fn connection_to_read(&self, viewer: IdentityConnection, session: Uuid) -> IdentityConnection {
+        if self.is_current(session) { self.sparc.as_service() } else { viewer }
     }
 
-    /// Seats a player in the demo's running session, as the service: players themselves can only join sessions that
-    /// have not started. Returns `None` for other sessions.
+    /// Seats a player in the demo's current session. This is done as the service, because players can only join
+    /// sessions that have not started. Returns `None`, and does nothing, if it is another session.
     pub async fn seat_latecomer(
         &self,
         user: &IdentityConnection,
         session: Uuid,
         hero: Uuid,
     ) -> Result<Option<Seat>, Error> {
-        let Some(player) = user.user_id().filter(|_| self.is_demo(session)) else { return Ok(None) };
-        // Fails unless the character is the caller's own, which the service's identity would not check.
+        let Some(player) = user.user_id().filter(|_| self.is_current(session)) else { return Ok(None) };
+        // This fails unless the character is the caller's own. Seating a player as the service does not check that.
         user.characters().get(hero).await?;
         Ok(Some(self.sparc.as_service().sessions().seat(session, player, hero).await?))
     }
@@ -67,14 +67,14 @@ pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.session.borrow())
 }
 
-/// An account that was created for a visitor of the page, with a token for it.
+/// A new account of a visitor of the page, with a token.
 #[derive(Serialize, JsonSchema)]
 pub struct NewDemoUser {
     token: String,
     profile: Profile,
 }
 
-/// Creates an account with one click. On Supabase, the platform's own sign-up does this and returns the token.
+/// Creates an account for a visitor. On Supabase, the platform's own sign-up does this and returns the token.
 pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<NewDemoUser>, ApiError> {
     let profile = app.sparc.as_service().users().sign_up(new).await?;
     Ok(Json(NewDemoUser { token: app.token_keys.issue(profile.id)?, profile }))

@@ -1,10 +1,11 @@
 //! A live session in the browser: an HTTP service on the data layer, small enough to copy.
 //!
-//! `cargo run --example live_session` starts a new database and prints the URL of a page with a demo game. Visitors
-//! can watch, take a seat and roll. With `DATABASE_URL`, it uses that database. `-- --help` lists the options.
+//! `cargo run --example live_session` creates a new database and prints the URL of a page with a demo game. Visitors of
+//! the page can watch, take a seat and roll. With `DATABASE_URL`, the program uses that database.
+//! `cargo run --example live_session -- --help` lists the options.
 //!
-//! This file has the service; `api_error.rs` has its errors, `auth.rs` authentication, `openapi.rs` the description of
-//! the routes, `demo.rs` the demo game, `demo_session.rs` what its visitors do.
+//! This file has the program and its routes. `auth.rs` authenticates requests, `api_error.rs` has the error responses,
+//! and `openapi.rs` describes the routes. `demo.rs` plays the demo game, and `demo_session.rs` lets visitors take part.
 
 mod api_error;
 mod auth;
@@ -42,10 +43,10 @@ use uuid::Uuid;
 /// A live session of SPARC in the browser, with a demo game that plays by itself.
 #[derive(Parser)]
 struct Arguments {
-    /// Port to listen on; 0 picks a free one.
+    /// Port to listen on; 0 picks a free port.
     #[arg(long, env = "PORT", default_value_t = 8017)]
     port: u16,
-    /// Stops after this many seconds; by default, runs until Ctrl-C.
+    /// Stops after this many seconds; by default, the program runs until Ctrl-C.
     #[arg(long, value_name = "SECONDS")]
     for_seconds: Option<u64>,
     /// Seconds between two actions of the demo.
@@ -57,7 +58,7 @@ struct Arguments {
     /// URLs of read replicas of the database, separated by commas.
     #[arg(long, env = "REPLICA_URLS", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
     replicas: Vec<String>,
-    /// Secret that the platform signs tokens with (HS256); random at each start by default.
+    /// Secret with which the platform signs tokens (HS256); by default, a random secret at each start.
     #[arg(long, env = "JWT_SECRET", hide_env_values = true)]
     jwt_secret: Option<String>,
     /// File with the keys that the platform publishes at /auth/v1/.well-known/jwks.json (ES256, RS256).
@@ -65,7 +66,7 @@ struct Arguments {
     jwks: Option<PathBuf>,
 }
 
-/// A number of seconds that no process reaches; half of the maximum, so that it can be added to the current time.
+/// More seconds than any process runs. It is half of the maximum, so that it can be added to the current time.
 const FOREVER_SECONDS: u64 = u64::MAX / 2;
 
 /// The state that all handlers share.
@@ -103,7 +104,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let sparc = Sparc::connect_with(database.url(), options).await?;
     let pace = Duration::try_from_secs_f32(arguments.pace)?;
     let demo_session = if arguments.no_demo {
-        demo_session::CurrentDemoSession::none(&sparc)
+        demo_session::CurrentDemoSession::never(&sparc)
     } else {
         demo_session::CurrentDemoSession::start(&sparc, pace).await
     };
@@ -111,26 +112,26 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let message = if arguments.no_demo { "The service listens" } else { "A game is being played" };
     println!("{message} at http://{}\nPress Ctrl-C to stop.", listener.local_addr()?);
     let app = App { sparc: sparc.clone(), token_keys, demo_session };
-    let stop = async move {
+    let shutdown = async move {
         wait_for_stop_signal(Duration::from_secs(arguments.for_seconds.unwrap_or(FOREVER_SECONDS))).await;
-        // Ends the live streams, which the server would otherwise wait for.
+        // This ends the live streams. Otherwise the server would wait for them.
         let _ = sparc.close().await;
     };
-    Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(stop).await?)
+    Ok(axum::serve(listener, routes().with_state(app)).with_graceful_shutdown(shutdown).await?)
 }
 
-/// Waits for Ctrl-C, SIGTERM, or the end of `time`.
-async fn wait_for_stop_signal(time: Duration) {
+/// Waits for Ctrl-C or SIGTERM, but not longer than `max_time`.
+async fn wait_for_stop_signal(max_time: Duration) {
     #[cfg(unix)]
-    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let sigterm = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     let terminated = async {
         #[cfg(unix)]
-        if let Ok(mut signal) = terminated {
+        if let Ok(mut signal) = sigterm {
             return signal.recv().await;
         }
         std::future::pending().await
     };
-    tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {}, () = sleep(time) => {} }
+    tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminated => {}, () = sleep(max_time) => {} }
 }
 
 fn routes() -> axum::Router<App> {
@@ -173,7 +174,12 @@ fn routes() -> axum::Router<App> {
             take_seat,
         )
         .route::<(), session_players::Model, _>(Method::DELETE, "/api/sessions/{id}/seat", "Gives up the seat", leave)
-        .route::<JoinRequest, session_players::Model, _>(Method::POST, "/api/join", "Takes a seat by code", join)
+        .route::<JoinRequest, session_players::Model, _>(
+            Method::POST,
+            "/api/join",
+            "Takes a seat with the join code",
+            join,
+        )
         .route::<(), sessions::Model, _>(
             Method::POST,
             "/api/sessions/{id}/{action}",
@@ -230,8 +236,8 @@ async fn create_character(User(user): User, Input(new): Input<NewCharacter>) -> 
     Ok(Json(user.characters().create(new).await?))
 }
 
-async fn adventures(Viewer(viewer, _): Viewer) -> ApiResult<Page<AdventureSummary>> {
-    Ok(Json(viewer.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
+async fn adventures(Viewer { caller, .. }: Viewer) -> ApiResult<Page<AdventureSummary>> {
+    Ok(Json(caller.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, None).await?))
 }
 
 #[derive(Deserialize)]
@@ -243,8 +249,8 @@ struct LobbyQuery {
     after: Option<Cursor>,
 }
 
-async fn lobby(Viewer(viewer, _): Viewer, Query(query): Query<LobbyQuery>) -> ApiResult<Page<SessionSummary>> {
-    Ok(Json(viewer.sessions().lobby(&query.filter, query.after.as_ref()).await?))
+async fn lobby(Viewer { caller, .. }: Viewer, Query(query): Query<LobbyQuery>) -> ApiResult<Page<SessionSummary>> {
+    Ok(Json(caller.sessions().lobby(&query.filter, query.after.as_ref()).await?))
 }
 
 async fn my_sessions(User(user): User) -> ApiResult<Page<MySession>> {
@@ -256,11 +262,11 @@ async fn create_session(User(user): User, Input(new): Input<NewSession>) -> ApiR
 }
 
 async fn details(State(app): State<App>, viewer: Viewer, Path(id): Path<Uuid>) -> ApiResult<SessionDetails> {
-    Ok(Json(app.demo_session.reading_identity(viewer.0, id).sessions().details(id).await?))
+    Ok(Json(app.demo_session.connection_to_read(viewer.caller, id).sessions().details(id).await?))
 }
 
-async fn rolls(Viewer(viewer, _): Viewer, Path(id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
-    Ok(Json(viewer.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?))
+async fn rolls(Viewer { caller, .. }: Viewer, Path(id): Path<Uuid>) -> ApiResult<Page<dice_rolls::Model>> {
+    Ok(Json(caller.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -324,11 +330,11 @@ async fn change_hit_points(
     Input(change): Input<HitPointChange>,
 ) -> ApiResult<HitPoints> {
     let (characters, points) = (seer.characters(), change.points.unsigned_abs());
-    let new = match change.points {
+    let hit_points = match change.points {
         ..0 => characters.heal(change.character_id, points).await?,
         0.. => characters.damage(change.character_id, points).await?,
     };
-    Ok(Json(demo::publish_hit_points(&seer, id, new).await?))
+    Ok(Json(demo::publish_hit_points(&seer, id, hit_points).await?))
 }
 
 async fn roll(User(user): User, Input(new): Input<NewRoll>) -> ApiResult<dice_rolls::Model> {
@@ -343,37 +349,39 @@ async fn send_event(User(user): User, Input(new): Input<NewEvent>) -> ApiResult<
     Ok(Json(user.events().send(new).await?))
 }
 
-/// Streams events. The id of each is its `seq`, which a browser sends as `Last-Event-ID` when it reconnects. The stream
-/// ends when the token expires. If it fails, its last event is `ended`, with the error.
+/// Streams the events of a session. Each has its `seq` as id, and a browser that reconnects sends the last id as
+/// `Last-Event-ID`. The stream ends when the token expires. If the stream fails, its last event is `ended`, with the
+/// error.
 async fn events(
     State(app): State<App>,
-    Viewer(viewer, expires_at): Viewer,
+    Viewer { caller, token_expires_at }: Viewer,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, axum::Error>>>, ApiError> {
     let last_seq = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().parse::<i64>()).transpose();
     let last_seq = last_seq.map_err(|_| Error::InvalidValue { field: "Last-Event-ID", rule: "must be a number" })?;
-    // Without an id, the stream begins with the oldest event that is kept, because the page shows them all.
-    let events =
-        app.demo_session.reading_identity(viewer, id).events().subscribe(id, Some(last_seq.unwrap_or(0))).await?;
+    // Without `Last-Event-ID`, the stream begins with the oldest event that the database has, because the page shows
+    // all.
+    let reader = app.demo_session.connection_to_read(caller, id);
+    let events = reader.events().subscribe(id, Some(last_seq.unwrap_or(0))).await?;
     // When this process stops, the stream ends without an error, and the client reconnects to the next process.
     let events = events.take_while(|event| ready(!matches!(event, Err(Error::PoolClosed)))).map(|event| match event {
         Ok(event) => sse::Event::default().id(event.seq.to_string()).json_data(event),
         Err(error) => sse::Event::default().event("ended").json_data(ApiError::from(error)),
     });
-    let valid_for_seconds =
-        expires_at.map_or(FOREVER_SECONDS, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
-    let events = events.take_until(Box::pin(sleep(Duration::from_secs(valid_for_seconds))));
+    let seconds_until_expiry =
+        token_expires_at.map_or(FOREVER_SECONDS, |end| end.saturating_sub(jsonwebtoken::get_current_timestamp()));
+    let events = events.take_until(Box::pin(sleep(Duration::from_secs(seconds_until_expiry))));
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::new().interval(Duration::from_secs(10))))
 }
 
 async fn page() -> impl IntoResponse {
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
-                  connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    ([("content-security-policy", policy)], Html(include_str!("page.html")))
+    let security_policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    ([("content-security-policy", security_policy)], Html(include_str!("page.html")))
 }
 
-/// A JSON request body, deserialized as an input of the data layer.
+/// The body of a request, deserialized from JSON.
 struct Input<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for Input<T> {

@@ -1,4 +1,4 @@
-//! The routes and their description: an OpenAPI document generated from the input and output types of the service.
+//! The routes and the OpenAPI document that describes them, generated from the types of their inputs and outputs.
 
 use axum::{
     Json, Router,
@@ -25,7 +25,7 @@ impl Default for Api {
 }
 
 impl Api {
-    /// Adds a route with the request body `I` (`()` for none) and the response `O`.
+    /// Adds a route with a request body of type `I` (`()` for none) and a response of type `O`.
     pub fn route<I: JsonSchema, O: JsonSchema, T: 'static>(
         mut self,
         method: Method,
@@ -36,7 +36,7 @@ impl Api {
         let input = self.schemas.subschema_for::<I>();
         let output = self.schemas.subschema_for::<O>();
         let error = self.schemas.subschema_for::<ApiError>();
-        let json = |schema: Schema| json!({ "application/json": { "schema": schema } });
+        let json_content = |schema: Schema| json!({ "application/json": { "schema": schema } });
         let path_parameters = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let parameters = path_parameters
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
@@ -44,21 +44,21 @@ impl Api {
             "summary": summary,
             "parameters": parameters.collect::<Vec<_>>(),
             "responses": {
-                "200": { "description": "Done", "content": json(output) },
-                "default": { "description": "Refused", "content": json(error) },
+                "200": { "description": "Done", "content": json_content(output) },
+                "default": { "description": "Refused", "content": json_content(error) },
             },
         });
         if I::schema_name() != <()>::schema_name() {
-            operation["requestBody"] = json!({ "content": json(input) });
+            operation["requestBody"] = json!({ "content": json_content(input) });
         }
         let path_item = self.paths.entry(path).or_insert_with(|| json!({}));
         path_item[method.as_str().to_lowercase()] = operation;
-        let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
-        self.router = self.router.route(path, on(filter, handler));
+        let method_filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
+        self.router = self.router.route(path, on(method_filter, handler));
         self
     }
 
-    /// Returns the routes, with `/openapi.json`.
+    /// Returns the routes, and `/openapi.json` with their description.
     pub fn router(mut self) -> Router<App> {
         let document = json!({
             "openapi": "3.0.3",

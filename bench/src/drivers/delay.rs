@@ -1,4 +1,5 @@
-//! A proxy that delays the bytes that it forwards, as the latency of a network does, without limiting the throughput.
+//! A proxy that simulates the latency of a network: it delays the bytes that it forwards, without limiting the
+//! throughput.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +15,7 @@ use std::{
 
 use crate::Failure;
 
-/// A proxy to a server. It ends with the process.
+/// A proxy to a server. It runs until the process ends.
 pub struct DelayProxy {
     /// The address on which it listens.
     pub address: SocketAddr,
@@ -22,7 +23,7 @@ pub struct DelayProxy {
 }
 
 impl DelayProxy {
-    /// Starts to listen, and delays the bytes of each direction by `delay`.
+    /// Starts a proxy that delays the bytes in each direction by `delay`.
     pub fn start(server: SocketAddr, delay: Duration) -> Result<Self, Failure> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -49,6 +50,7 @@ impl DelayProxy {
     }
 }
 
+/// Starts the threads that forward the bytes of one connection, two for each direction.
 fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> Result<(), std::io::Error> {
     let server = TcpStream::connect(server)?;
     for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
@@ -61,10 +63,11 @@ fn forward(client: TcpStream, server: SocketAddr, delay_ns: &Arc<AtomicU64>) -> 
     Ok(())
 }
 
-/// Received bytes, and the moment at which they are to be written.
+/// The moment at which received bytes are due to be written, and the bytes.
 type Chunk = (Instant, Vec<u8>);
 
-/// Reads without waiting until earlier chunks have been written, so that the throughput is not limited.
+/// Reads chunks and passes them on. It does not wait until earlier chunks have been written, so that the throughput is
+/// not limited.
 fn read_chunks(mut from: TcpStream, chunks: &mpsc::Sender<Chunk>, delay_ns: &AtomicU64) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -75,8 +78,8 @@ fn read_chunks(mut from: TcpStream, chunks: &mpsc::Sender<Chunk>, delay_ns: &Ato
     }
 }
 
-/// Writes each chunk when it is due. Threads, not tasks, because a thread's sleep is more exact than that of Tokio,
-/// which counts milliseconds.
+/// Writes each chunk when it is due. This is a thread, not a task, because Tokio's timers have a resolution of only a
+/// millisecond.
 fn write_chunks(mut to: TcpStream, chunks: &mpsc::Receiver<Chunk>) {
     for (due, bytes) in chunks {
         thread::sleep(due.saturating_duration_since(Instant::now()));

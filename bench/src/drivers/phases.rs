@@ -1,6 +1,7 @@
-//! The phases of an operation: BEGIN, the identity, the statement and COMMIT, sent directly with `tokio_postgres`, one
-//! message each, and timed from sending the message to receiving the response. For comparison, also a round trip, the
-//! statement without row security, and the service's own first message, which combines BEGIN and the identity.
+//! The phases of an operation: BEGIN, setting the identity, the statement and COMMIT. They are sent with
+//! `tokio_postgres`, one message each, and each is timed from sending the message to receiving the response. Three
+//! other times are measured for comparison: a round trip, the statement without row-level security, and the service's
+//! first message, which combines BEGIN and the identity.
 
 use std::time::{Duration, Instant};
 
@@ -11,23 +12,23 @@ use tokio_postgres::NoTls;
 
 use super::{
     Operation,
-    statements::{IDENTITY, ROLE, ServiceStatement, Statements, Values, claims},
+    statements::{ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims},
 };
 use crate::{Failure, measure::quantile, samples::Sample};
 
 /// The number of round trips that [`measure_round_trip`] times.
 const ROUND_TRIP_SAMPLES: usize = 300;
 
-/// The median time of each phase of an operation, and of what the phases are compared with, in milliseconds. All but
-/// `opening_ms` are measured without the service.
+/// The median times of an operation's phases, and the times for comparison, in milliseconds. Only `opening_ms` is
+/// measured with the service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
     /// The operation.
     pub name: String,
-    /// A round trip: a prepared `SELECT 1`, which is no phase of the operation.
+    /// For comparison: a round trip, measured with a prepared `SELECT 1`.
     pub round_trip_ms: f64,
-    /// The service's first message, instead of BEGIN and the identity: BEGIN, the role and all settings, and the check
-    /// that the account is open.
+    /// For comparison: the service's first message. It contains BEGIN, the role, all settings, and the check that the
+    /// account is open.
     pub opening_ms: f64,
     /// BEGIN.
     pub begin_ms: f64,
@@ -35,13 +36,14 @@ pub struct PhaseTimes {
     pub identity_ms: f64,
     /// The operation's statement.
     pub statement_ms: f64,
-    /// The operation's statement run by the tables' owner, who is exempt from row security; `None` if it writes.
+    /// For comparison: the operation's statement, run by the owner of the tables, who is exempt from row-level
+    /// security. `None` if the statement writes.
     pub without_row_security_ms: Option<f64>,
     /// COMMIT.
     pub commit_ms: f64,
 }
 
-/// Returns the lower quartile of many round-trip times, because other load on the machine prolongs some of them.
+/// Returns the time of a round trip: the lower quartile of many, because other load on the machine prolongs some.
 pub async fn measure_round_trip(url: &str) -> Result<Duration, Failure> {
     let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(driver_task);
@@ -67,7 +69,7 @@ pub async fn measure_phases(
 ) -> Result<PhaseTimes, Failure> {
     let (client, driver_task) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(driver_task);
-    let identity = client.prepare(IDENTITY).await?;
+    let identity = client.prepare(SET_IDENTITY_SQL).await?;
     let ServiceStatement { sql, types } = statements.for_operation(operation);
     let statement = client.prepare_typed(sql, types).await?;
     let select_1 = client.prepare("SELECT 1").await?;
@@ -100,8 +102,8 @@ pub async fn measure_phases(
         lap(3);
         client.batch_execute("COMMIT").await?;
         lap(4);
-        // After COMMIT, the connection is again that of the tables' owner, who is exempt from row security. A roll is
-        // left out, because it would be written once more.
+        // After COMMIT, the connection has the role of the tables' owner again. A roll is not repeated, because that
+        // would write a second one.
         if operation != Operation::Roll {
             client.query(&statement, &values.for_operation(operation)).await?;
             lap(5);
@@ -112,9 +114,10 @@ pub async fn measure_phases(
         times[6].push(opening_start.elapsed());
         transaction.rollback().await?;
     }
-    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, as_owner_ms, opening_ms] =
+    let [round_trip_ms, begin_ms, identity_ms, statement_ms, commit_ms, owners_statement_ms, opening_ms] =
         times.map(|mut times| quantile(&mut times, 0.5));
-    let without_row_security_ms = Some(as_owner_ms).filter(|ms| ms.is_finite());
+    // The median of no times is NaN.
+    let without_row_security_ms = Some(owners_statement_ms).filter(|ms| ms.is_finite());
     let name = operation.name().to_owned();
     Ok(PhaseTimes {
         name,

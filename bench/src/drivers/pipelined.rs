@@ -1,5 +1,5 @@
-//! The operations in tokio-postgres with pipelining: all messages of a transaction are sent without waiting for
-//! responses, so that a caller waits for one round trip.
+//! The operations in tokio-postgres with pipelining: all four messages of a transaction are sent before the first
+//! response arrives, so a caller waits for one round trip.
 
 use deadpool::managed::{Manager, Metrics, Pool, RecycleError, RecycleResult};
 use futures_util::future::join4;
@@ -7,8 +7,10 @@ use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
 use super::{
     Operation, OptionalJson, Output, POOL_SIZE,
-    statements::{HISTORY_PAGE_SIZE, IDENTITY, LOBBY_PAGE_SIZE, ROLE, ServiceStatement, Statements, Values, claims},
-    typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
+    decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
+    statements::{
+        HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, ROLE, SET_IDENTITY_SQL, ServiceStatement, Statements, Values, claims,
+    },
 };
 use crate::{Failure, samples::Sample};
 
@@ -37,7 +39,7 @@ impl Manager for Connector {
     async fn create(&self) -> Result<PreparedConnection, tokio_postgres::Error> {
         let (client, driver_task) = self.config.connect(NoTls).await?;
         tokio::spawn(driver_task);
-        let identity = client.prepare(IDENTITY).await?;
+        let identity = client.prepare(SET_IDENTITY_SQL).await?;
         let mut statements = Vec::new();
         for ServiceStatement { sql, types } in self.statements.all() {
             statements.push(client.prepare_typed(sql, types).await?);
@@ -73,8 +75,8 @@ impl Pipelined {
         }
     }
 
-    /// Sends the transaction and returns the statement's rows. If the statement fails, the server rolls back at COMMIT,
-    /// and the statement's error is returned.
+    /// Runs the operation's statement in a transaction, and returns its rows. If the statement fails, the server
+    /// answers COMMIT with a rollback, and this returns the statement's error.
     async fn run_transaction(&self, operation: Operation, sample: &Sample) -> Result<Vec<Row>, Failure> {
         let connection = self.pool.get().await.map_err(|error| Failure::Message(error.to_string()))?;
         let PreparedConnection { client, identity, statements } = &*connection;
@@ -100,7 +102,7 @@ fn decode_one<T: DecodeRow>(rows: &[Row]) -> Result<T, Failure> {
     Ok(T::from_tokio_postgres(row)?)
 }
 
-/// Decodes the rows of a page, without the one that only shows that there is a next page.
+/// Decodes the rows of a page. The row after the last one only shows that there is a next page; it is not decoded.
 fn decode_page<T: DecodeRow>(rows: &[Row], page_size: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(page_size).map(T::from_tokio_postgres).collect::<Result<_, _>>()?)
 }

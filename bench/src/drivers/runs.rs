@@ -1,5 +1,5 @@
-//! Checks that the programs return the same results, counts the round trips that a caller waits for, and measures the
-//! throughput.
+//! Runs the operations in the three programs: to check that all return the same results, to count the round trips that
+//! a caller waits for, and to measure the throughput.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Operation, OptionalJson, Output, POOL_SIZE, Program, ProgramResult, RoundTrips, delay::DelayProxy,
-    first_must_be_service, run_service,
+    first_program_must_be_service, run_service,
 };
 use crate::{
     DriverOptions, Failure,
@@ -21,12 +21,12 @@ use crate::{
     samples::Sample,
 };
 
-/// The maximum duration of the first run, which opens connections and prepares statements.
-const WARM_UP: Duration = Duration::from_millis(300);
+/// The maximum duration of the warm-up, which opens connections and prepares statements.
+const MAX_WARM_UP_LENGTH: Duration = Duration::from_millis(300);
 /// The latency that the proxy adds to a round trip while round trips are counted.
 const COUNTING_LATENCY: Duration = Duration::from_millis(20);
-/// The number of calls of an operation from which its round trips are counted.
-const CALLS_WHILE_COUNTING: usize = 12;
+/// The number of calls of a program while its round trips are counted. Only the fastest call counts.
+const COUNTING_CALLS: usize = 12;
 
 /// The context that all runs share.
 pub struct Environment {
@@ -40,10 +40,10 @@ impl Environment {
     /// Checks that all programs return the same result, and for a session's rolls also that a user without a seat in
     /// the session gets no rows.
     pub async fn check_results(&self, operation: Operation, programs: &[Arc<Program>; 3]) -> Result<(), Failure> {
-        let Program::Service(sparc) = &*programs[0] else { return Err(first_must_be_service()) };
-        let mismatch = |what: &str, found: &OptionalJson, expected: &OptionalJson| {
+        let Program::Service(sparc) = &*programs[0] else { return Err(first_program_must_be_service()) };
+        let mismatch = |subject: &str, found: &OptionalJson, expected: &OptionalJson| {
             let name = operation.name();
-            Failure::Message(format!("{name}: {what} must be {expected:?}, but is {found:?}"))
+            Failure::Message(format!("{name}: {subject} must be {expected:?}, but is {found:?}"))
         };
         let sample = &self.samples[0];
         for program in programs {
@@ -71,10 +71,11 @@ impl Environment {
         Ok(())
     }
 
-    /// Counts the round trips that a caller waits for. The added latency far exceeds all other times, so their number
-    /// is the time of the fastest proxied call minus that of the fastest direct call, divided by the added latency.
+    /// Counts the round trips that a caller waits for. The fastest call through the proxy takes longer than the fastest
+    /// direct call. That difference, divided by the added latency, is the number of round trips, because the added
+    /// latency far exceeds all other times.
     ///
-    /// `programs` are the three programs, connected directly and through the proxy.
+    /// `programs` has the three programs twice: connected directly, and through the proxy.
     pub async fn count_round_trips(
         &self,
         operation: Operation,
@@ -84,26 +85,27 @@ impl Environment {
         let mut round_trips = RoundTrips { name: operation.name().to_owned(), programs: [0.0; 3] };
         let usual_delay = proxy.delay();
         for (index, count) in round_trips.programs.iter_mut().enumerate() {
-            let mut fastest = [Duration::MAX; 2];
-            for (programs, fastest) in programs.iter().zip(&mut fastest) {
-                // Opens connections and prepares statements, with the usual delay.
+            let mut fastest_calls = [Duration::MAX; 2];
+            for (connected_programs, fastest_call) in programs.iter().zip(&mut fastest_calls) {
+                // The warm-up, with the usual delay, opens connections and prepares statements.
                 for _ in 0..POOL_SIZE {
-                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
                 }
                 proxy.set_delay(COUNTING_LATENCY / 2);
-                for _ in 0..CALLS_WHILE_COUNTING {
+                for _ in 0..COUNTING_CALLS {
                     let start = Instant::now();
-                    programs[index].run(operation, &self.samples[0], Output::Discard).await?;
-                    *fastest = start.elapsed().min(*fastest);
+                    connected_programs[index].run(operation, &self.samples[0], Output::Discard).await?;
+                    *fastest_call = start.elapsed().min(*fastest_call);
                 }
                 proxy.set_delay(usual_delay);
             }
-            *count = fastest[1].saturating_sub(fastest[0]).as_secs_f64() / COUNTING_LATENCY.as_secs_f64();
+            let [direct_call, delayed_call] = fastest_calls;
+            *count = delayed_call.saturating_sub(direct_call).as_secs_f64() / COUNTING_LATENCY.as_secs_f64();
         }
         Ok(round_trips)
     }
 
-    /// Measures the programs alternately, and returns the run with the median throughput of each.
+    /// Measures the programs alternately. Returns the run with the median throughput of each program.
     pub async fn compare(
         &self,
         operation: Operation,
@@ -118,7 +120,7 @@ impl Environment {
                 // The program that runs first changes from round to round.
                 let index = (round as usize + step) % programs.len();
                 // Round 0 is the warm-up.
-                let run_length = if round == 0 { WARM_UP.min(run_length) } else { run_length };
+                let run_length = if round == 0 { MAX_WARM_UP_LENGTH.min(run_length) } else { run_length };
                 let run = self.run(operation, &programs[index], clients, run_length).await?;
                 if round > 0 {
                     runs[index].push(run);

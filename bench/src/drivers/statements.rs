@@ -1,4 +1,5 @@
-//! The statements that the service sends, which the other programs send too, and the values of their parameters.
+//! The statements that the service sends and the two hand-written programs send too, and the values of their
+//! parameters.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use uuid::Uuid;
 use super::{Operation, OptionalJson, Output};
 use crate::{Failure, capture::StatementCapture, samples::Sample, writes::new_roll};
 
-/// Sets the identity of each hand-written transaction, as PostgREST does.
-pub const IDENTITY: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
+/// Sets the identity in each transaction of the hand-written programs, as PostgREST does.
+pub const SET_IDENTITY_SQL: &str = "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)";
 
 /// The role of every caller.
 pub const ROLE: &str = "authenticated";
@@ -40,8 +41,9 @@ pub const LOBBY_PAGE_SIZE: usize = 20;
 /// A statement of the service.
 #[derive(Clone, Debug)]
 pub struct ServiceStatement {
+    /// Its text.
     pub sql: Arc<str>,
-    /// The types of the parameters.
+    /// The types of its parameters.
     pub types: Vec<Type>,
 }
 
@@ -58,8 +60,8 @@ impl Statements {
             let PreparedStatement { sql, types } = capture.last_statement().await?;
             let types: Vec<Type> =
                 types.split(", ").filter(|name| !name.is_empty()).map(parse_type).collect::<Result<_, _>>()?;
-            if types != operation.types() {
-                let (name, expected) = (operation.name(), operation.types());
+            if types != operation.value_types() {
+                let (name, expected) = (operation.name(), operation.value_types());
                 let message = format!("{name} must have the parameters {expected:?}, but has {types:?}: {sql}");
                 return Err(Failure::Message(message));
             }
@@ -81,14 +83,15 @@ impl Statements {
 }
 
 impl Operation {
-    /// The types of the values that both hand-written programs send.
-    fn types(self) -> Vec<Type> {
+    /// Returns the types of the values that both hand-written programs send.
+    fn value_types(self) -> Vec<Type> {
         match self {
             Self::Profile => vec![Type::UUID, Type::INT8],
             Self::Lobby => Vec::new(),
             Self::Details => vec![Type::UUID],
             Self::History => vec![Type::UUID, Type::INT8],
             Self::Roll => {
+                // The ids of the roll, the session, the character and the creature.
                 let uuids = [Type::UUID, Type::UUID, Type::UUID, Type::UUID];
                 uuids.into_iter().chain([Type::TEXT, Type::INT4, Type::TEXT, Type::JSONB, Type::TEXT]).collect()
             }
@@ -143,7 +146,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Returns the claims of a user's token.
+/// Returns the claims of a user's token, as JSON.
 pub fn claims(user: Uuid) -> String {
     serde_json::json!({ "role": ROLE, "sub": user }).to_string()
 }

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client on one kept-alive connection, which takes little processor time from the servers that are
+//! A small HTTP/1.1 client on one kept-alive connection. It takes little processor time from the servers that are
 //! measured.
 
 use tokio::{
@@ -26,7 +26,7 @@ pub struct Request {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The number of received bytes, including the head.
+    /// The number of received bytes, including the headers.
     pub bytes: usize,
     /// The body.
     pub body: Vec<u8>,
@@ -86,7 +86,7 @@ impl Connection {
         Ok(Response { status, bytes, body })
     }
 
-    /// Reads one line without its line break, and returns the number of bytes with it.
+    /// Reads one line without its line break. Returns the number of bytes including the line break.
     async fn read_line(&mut self, line: &mut String) -> Result<usize, Failure> {
         line.clear();
         let length = self.stream.read_line(line).await?;
@@ -97,6 +97,7 @@ impl Connection {
         Ok(length)
     }
 
+    /// Appends `length` bytes to the body, and returns `length`.
     async fn read_body(&mut self, body: &mut Vec<u8>, length: usize) -> Result<usize, Failure> {
         let start = body.len();
         body.resize(start + length, 0);

@@ -8,7 +8,7 @@ use super::connection::Request;
 use crate::{
     Failure,
     client::Client,
-    data_set::{DataSet, Kind, State, id},
+    data_set::{DataSet, RowKind, SessionState, row_id},
     samples::Sample,
     writes::new_roll,
 };
@@ -45,14 +45,15 @@ pub const OPERATIONS: [(Operation, &str); 6] = [
 pub enum Api {
     /// PostgREST, the platform's API.
     PostgRest,
-    /// The example service.
+    /// The example web service.
     Service,
 }
 
-/// The maximum number of newcomers, that is, of joins per run.
+/// The maximum number of newcomers. Each joins once, so this is also the maximum number of joins per run.
 const MAX_NEWCOMERS: usize = 4000;
 
-/// The size of a block of SHA-256, and so the maximum size of the secret, in bytes: HMAC would hash a longer one first.
+/// The size of a block of SHA-256 in bytes. The secret must not be longer, because HMAC would hash a longer secret
+/// first.
 const BLOCK_BYTES: usize = 64;
 
 /// A user with a token, and the session and the character in the user's requests.
@@ -70,15 +71,19 @@ pub async fn players(samples: &[Sample], secret: &str, client: &mut Client) -> R
     sign_tokens(callers.collect(), secret, client).await
 }
 
-/// Returns newcomers: users without a seat, each with a public session that has a free seat.
+/// Returns newcomers: users without a seat, each with a public session of the lobby in which to take one.
 pub async fn newcomers(data_set: &DataSet, secret: &str, client: &mut Client) -> Result<Vec<Caller>, Failure> {
-    let open = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
+    let lobby = (data_set.active_sessions..data_set.active_sessions + data_set.open_sessions)
         .map(|number| data_set.session(number));
-    let with_free_seat = open.filter(|session| {
-        session.is_public && session.state == State::Waiting && session.taken_seats < session.max_players
+    let with_free_seat = lobby.filter(|session| {
+        session.is_public && session.state == SessionState::Waiting && session.taken_seats < session.max_players
     });
     let callers = with_free_seat.zip(data_set.users_without_sessions()).take(MAX_NEWCOMERS).map(|(session, user)| {
-        unsigned_caller(id(Kind::User, user), id(Kind::Session, session.number), id(Kind::Character, user))
+        unsigned_caller(
+            row_id(RowKind::User, user),
+            row_id(RowKind::Session, session.number),
+            row_id(RowKind::Character, user),
+        )
     });
     sign_tokens(callers.collect(), secret, client).await
 }
@@ -148,8 +153,8 @@ pub fn request_for(api: Api, operation: Operation, caller: &Caller) -> Result<Re
             body = json!({ "character_id": character }).to_string();
             ("POST", format!("/api/sessions/{session}/seat"))
         }
-        // `eq.true` and not `is.true`, for which the planner would not use the lobby's index. PostgREST cannot compare
-        // two columns, so its lobby includes full sessions; the number of rows is the same.
+        // The filter is `eq.true` because the planner would not use the lobby's index for `is.true`. PostgREST cannot
+        // compare two columns, so its lobby includes full sessions; the number of rows is the same.
         (Api::PostgRest, Operation::Lobby) => {
             let select = "id,status,scheduled_start,looking_for,seats_taken,max_players,created_at,seer_id,\
                           seer:users!sessions_seer_id_fkey(display_name),\

@@ -1,4 +1,4 @@
-//! The two API servers, each a process of its own: PostgREST from npm, and the example service.
+//! The two API servers, each a process of its own: PostgREST, installed with npm, and the example web service.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,18 +18,18 @@ use crate::{Failure, client::Client};
 const POOL_SIZE: u32 = 10;
 /// Timeout for the start of an API server.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// The login of PostgREST. As on the platform, the login has no privileges of its own.
-const LOGIN: &str = "authenticator_of_bench";
+/// The role as which PostgREST logs in. As on the platform, it has no privileges of its own.
+const POSTGREST_LOGIN: &str = "authenticator_of_bench";
 
-/// A running API server. Dropping this kills it.
+/// A running API server. Dropping the value kills the process.
 pub struct ApiServer {
     child: Child,
-    /// The port on which it listens on this machine.
+    /// The port on which the server listens on this machine.
     pub port: u16,
 }
 
 impl ApiServer {
-    /// Returns its process id.
+    /// Returns the process id of the server.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -40,14 +40,14 @@ impl ApiServer {
         let program = install_postgrest().await?;
         let mut owner = Client::open(url).await?;
         let password = uuid::Uuid::new_v4();
-        owner.run(&format!("CREATE ROLE {LOGIN} LOGIN NOINHERIT PASSWORD '{password}'")).await?;
-        owner.run(&format!("GRANT anon, authenticated, service_role TO {LOGIN}")).await?;
+        owner.run(&format!("CREATE ROLE {POSTGREST_LOGIN} LOGIN NOINHERIT PASSWORD '{password}'")).await?;
+        owner.run(&format!("GRANT anon, authenticated, service_role TO {POSTGREST_LOGIN}")).await?;
         owner.close().await?;
         let (_, host_and_database) =
             url.rsplit_once('@').ok_or_else(|| Failure::Message("the database's URL must have a login".into()))?;
         let port = free_port().await?;
         let child = Command::new(program)
-            .env("PGRST_DB_URI", format!("postgresql://{LOGIN}:{password}@{host_and_database}"))
+            .env("PGRST_DB_URI", format!("postgresql://{POSTGREST_LOGIN}:{password}@{host_and_database}"))
             .env("PGRST_DB_SCHEMAS", "public")
             .env("PGRST_DB_ANON_ROLE", "anon")
             .env("PGRST_DB_POOL", POOL_SIZE.to_string())
@@ -62,7 +62,7 @@ impl ApiServer {
         Self { child, port }.wait_until_ready("/adventures?limit=1").await
     }
 
-    /// Builds the example service and starts it on the database, without its demo game.
+    /// Builds the example web service and starts it on the database, without its demo game.
     pub async fn start_service(url: &str, secret: &str) -> Result<Self, Failure> {
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build
@@ -140,6 +140,7 @@ async fn install_postgrest() -> Result<PathBuf, Failure> {
     Ok(program)
 }
 
+/// Returns a port on which no process listens at the moment.
 async fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! Alternatives to the service's poller for learning of new events, and their cost to writers.
+//! Alternatives to the service's poller, which reads new events from the database, and their cost to writers.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{ALTERNATIVE_RUN_PAIRS, WriterComparison, compare_writers};
 use crate::{Failure, client::Client, operations::Environment};
 
-/// An alternative, in the report.
+/// The measurements of an alternative, in the report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Alternative {
     /// Its description.
@@ -22,8 +22,8 @@ pub struct Alternative {
     pub writers: Vec<WriterComparison>,
 }
 
-/// Sets up, and removes, a trigger that sends `NOTIFY` in the writer's transaction.
-const NOTIFY: [&str; 2] = [
+/// Sets up a trigger that sends `NOTIFY` in the writer's transaction, and removes it.
+const NOTIFY_IN_TRIGGER: [&str; 2] = [
     "CREATE OR REPLACE FUNCTION private.notify_event() RETURNS trigger LANGUAGE plpgsql
        SET search_path = pg_catalog, pg_temp
        AS $$ BEGIN PERFORM pg_notify('session_events', NEW.session_id || ':' || NEW.seq); RETURN NULL; END $$;
@@ -32,21 +32,21 @@ const NOTIFY: [&str; 2] = [
     "DROP TRIGGER IF EXISTS notify_event ON public.session_events",
 ];
 
-/// Sets up, and removes, logical decoding of the inserted events.
+/// Sets up logical decoding of the inserted events, and removes it.
 const LOGICAL_DECODING: [&str; 2] = [
     "SELECT pg_create_logical_replication_slot('bench', 'pgoutput');
      CREATE PUBLICATION bench FOR TABLE public.session_events WITH (publish = 'insert')",
     "DROP PUBLICATION IF EXISTS bench;
      SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench'",
 ];
-/// Reads the decoded events. It runs as often as the service's poller reads events.
+/// Reads the decoded events. This runs as often as the service's poller reads new events.
 const READ_DECODED: &str = "SELECT count(*) FROM pg_logical_slot_get_binary_changes('bench', NULL, NULL,
      'proto_version', '1', 'publication_names', 'bench')";
 
-/// Sends one notification for all events since the last one, on a connection other than the writers'.
-const NOTIFY_SEPARATELY: &str = "SELECT pg_notify('session_events', 'x')";
+/// Sends a notification on a connection other than the writers': one for all events since the previous notification.
+const NOTIFY_BY_OTHER_CONNECTION: &str = "SELECT pg_notify('session_events', 'x')";
 
-/// Repeats a statement in a background task until it is stopped.
+/// A background task that repeats a statement until it is stopped.
 struct RepeatedStatement {
     is_running: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Result<(), Failure>>,
@@ -55,10 +55,10 @@ struct RepeatedStatement {
 impl RepeatedStatement {
     fn start(url: &str, sql: &'static str, interval: Duration) -> Self {
         let is_running = Arc::new(AtomicBool::new(true));
-        let (is_still_running, url) = (is_running.clone(), url.to_owned());
+        let (task_is_running, url) = (is_running.clone(), url.to_owned());
         let task = tokio::spawn(async move {
             let mut client = Client::open(&url).await?;
-            while is_still_running.load(Ordering::SeqCst) {
+            while task_is_running.load(Ordering::SeqCst) {
                 client.run(sql).await?;
                 tokio::time::sleep(interval).await;
             }
@@ -76,10 +76,10 @@ impl RepeatedStatement {
 /// Measures each alternative.
 pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<Alternative>, Failure> {
     let mut alternatives = Vec::new();
-    for (name, setup, repeated) in [
-        ("`pg_notify` in the writer's transaction", Some(NOTIFY), None),
+    for (name, setup_and_removal, repeated_statement) in [
+        ("`pg_notify` in the writer's transaction", Some(NOTIFY_IN_TRIGGER), None),
         ("logical decoding (`pgoutput`), read every 25 ms", Some(LOGICAL_DECODING), Some((READ_DECODED, 25))),
-        ("`pg_notify` by another connection, every 5 ms", None, Some((NOTIFY_SEPARATELY, 5))),
+        ("`pg_notify` by another connection, every 5 ms", None, Some((NOTIFY_BY_OTHER_CONNECTION, 5))),
     ] {
         println!("{name}");
         let mut client = Client::open(environment.url).await?;
@@ -89,13 +89,13 @@ pub async fn measure_alternatives(environment: &Environment<'_>) -> Result<Vec<A
             if let Some(running) = running.take() {
                 running.stop().await?;
             }
-            if let Some([set_up, remove]) = setup
+            if let Some([setup, removal]) = setup_and_removal
                 && is_on != is_set_up
             {
-                client.run(if is_on { set_up } else { remove }).await?;
+                client.run(if is_on { setup } else { removal }).await?;
                 is_set_up = is_on;
             }
-            if is_on && let Some((sql, interval_ms)) = repeated {
+            if is_on && let Some((sql, interval_ms)) = repeated_statement {
                 running = Some(RepeatedStatement::start(environment.url, sql, Duration::from_millis(interval_ms)));
             }
             Ok(())

@@ -1,4 +1,5 @@
-//! The time that a broadcast of its event adds to a roll, with a stand-in for Supabase's `realtime.send`.
+//! Measures how much longer a roll takes if its event is also sent as a Supabase Realtime broadcast. A stand-in
+//! replaces Supabase's function `realtime.send`.
 
 use std::time::Duration;
 
@@ -21,9 +22,10 @@ use crate::{
     writes::{new_roll, roll_values},
 };
 
+/// A small database, because only rolls of one session are measured.
 const DATA_SET: DataSet =
     DataSet { users: 1000, adventures: 100, active_sessions: 20, open_sessions: 20, ended_sessions: 2000 };
-/// Rolls per transaction.
+/// The number of rolls per transaction.
 const ROLLS_PER_TRANSACTION: usize = 200;
 /// The number of transactions with broadcasts, and also of those without.
 const TRANSACTIONS: usize = 8;
@@ -55,6 +57,7 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
     let begin = begin_sql(Role::Authenticated, &Execution { user: sample.player.to_string(), ..Default::default() });
     let timed_sql = format!("EXECUTE roll({})", roll_values(&sample).join(", "));
     let database_name = client.fetch_value("SELECT current_database()").await?;
+    // The times without broadcasts, and those with them.
     let mut times: [Vec<Duration>; 2] = Default::default();
     for number in 0..2 * TRANSACTIONS {
         let is_on = number % 2 == 1;
@@ -71,11 +74,12 @@ pub async fn measure_broadcasts() -> Result<BroadcastCost, Failure> {
             }
         }
         client.run("RESET ROLE").await?;
-        let were_sent = client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;
+        let broadcasts_were_sent =
+            client.fetch_number("SELECT count(*) FROM realtime.messages").await? > messages_before;
         client.run("ROLLBACK").await?;
-        if were_sent != is_on {
+        if broadcasts_were_sent != is_on {
             return Err(Failure::Message(format!(
-                "sparc.broadcast is {setting}, but broadcasts were sent: {were_sent}"
+                "sparc.broadcast is {setting}, but broadcasts were sent: {broadcasts_were_sent}"
             )));
         }
     }

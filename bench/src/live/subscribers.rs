@@ -1,4 +1,5 @@
-//! The subscribers' process, which takes commands as lines on its standard input and answers each with a line.
+//! The process of the subscribers. It reads commands from its standard input, a line each, and answers each with a
+//! line.
 
 use std::{
     process::Stdio,
@@ -22,7 +23,7 @@ use crate::{
     measure::quantile,
 };
 
-/// The subscribers' process, seen from the measuring process, which controls it.
+/// A handle with which the measuring process controls the process of the subscribers.
 #[derive(Debug)]
 pub struct SubscriberProcess {
     child: Child,
@@ -32,7 +33,7 @@ pub struct SubscriberProcess {
 }
 
 impl SubscriberProcess {
-    /// Starts the process. Dropping this kills it.
+    /// Starts the process. Dropping the handle kills it.
     pub async fn start(url: &str, data_set: DataSet) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["subscribers", url, &data_set.users.to_string(), &data_set.active_sessions.to_string()])
@@ -47,13 +48,14 @@ impl SubscriberProcess {
         Ok(Self { child, commands, replies, is_subscribed: false })
     }
 
+    /// Sends a command and returns the reply.
     async fn send(&mut self, command: &str) -> Result<String, Failure> {
         self.commands.write_all(format!("{command}\n").as_bytes()).await?;
         let reply = self.replies.next_line().await?;
         reply.ok_or_else(|| Failure::Message("the subscribers' process has ended".to_owned()))
     }
 
-    /// Opens all subscriptions, unless they are open.
+    /// Opens all subscriptions, unless they are open already.
     pub async fn subscribe(&mut self) -> Result<(), Failure> {
         if !self.is_subscribed {
             self.send("subscribe").await?;
@@ -96,11 +98,14 @@ impl SubscriberProcess {
     }
 }
 
+/// The reply to a command that returns nothing.
+const DONE: &str = "{}";
+
 /// Runs the hidden command `subscribers`.
 pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
     let sparc = Sparc::connect_with(url, Options::default().max_connections(10)).await?;
     let delays: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    let mut streams = JoinSet::new();
+    let mut subscription_tasks = JoinSet::new();
     while let Some(command) = next_command().await? {
         let reply = match command.trim() {
             "subscribe" => {
@@ -109,7 +114,7 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                         let (session, user) = session_and_user(&data_set, number, participant);
                         let mut events = sparc.as_user(user).events().subscribe(session, None).await?;
                         let delays = delays.clone();
-                        streams.spawn(async move {
+                        subscription_tasks.spawn(async move {
                             while let Some(Ok(event)) = events.next().await {
                                 let Some(sent_at) = event.payload["sent_at_us"].as_u64() else { continue };
                                 let delay = Duration::from_micros(now_us().saturating_sub(sent_at));
@@ -118,11 +123,11 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                         });
                     }
                 }
-                "{}".to_owned()
+                DONE.to_owned()
             }
             "unsubscribe" => {
-                streams.shutdown().await;
-                "{}".to_owned()
+                subscription_tasks.shutdown().await;
+                DONE.to_owned()
             }
             "delays" | "discard" => {
                 let mut measured = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
@@ -132,9 +137,11 @@ pub async fn run(url: &str, data_set: DataSet) -> Result<(), Failure> {
                     p99_ms: quantile(&mut measured, 0.99),
                     count: measured.len(),
                 };
-                if command.trim() == "discard" { "{}".to_owned() } else { serde_json::to_string(&summary)? }
+                if command.trim() == "discard" { DONE.to_owned() } else { serde_json::to_string(&summary)? }
             }
-            unknown => return Err(Failure::Message(format!("not a command for subscribers: {unknown}"))),
+            unknown => {
+                return Err(Failure::Message(format!("unknown command for the subscribers' process: {unknown}")));
+            }
         };
         println!("{reply}");
     }

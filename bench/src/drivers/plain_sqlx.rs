@@ -10,25 +10,24 @@ use uuid::Uuid;
 
 use super::{
     Operation, OptionalJson, Output, POOL_SIZE,
+    decode::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
     statements::{
-        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE_SIZE, IDENTITY, LOBBY_PAGE_SIZE, PROFILE_LIMIT, ROLE,
-        ROLL_TYPE, Statements, claims,
+        ATTRIBUTE, DIFFICULTY, HISTORY_LIMIT, HISTORY_PAGE_SIZE, LOBBY_PAGE_SIZE, PROFILE_LIMIT, ROLE, ROLL_TYPE,
+        SET_IDENTITY_SQL, Statements, claims,
     },
-    typed::{DecodeRow, LobbySession, Profile, Roll, SessionDetails},
 };
 use crate::{Failure, samples::Sample};
 
 /// The program in plain sqlx, with its pool of connections.
-pub struct Plain {
+pub struct PlainSqlx {
     pool: PgPool,
     statements: Statements,
 }
 
-impl Plain {
-    /// Connects the pool.
+impl PlainSqlx {
+    /// Creates the pool and connects to the database.
     pub async fn connect(url: &str, statements: Statements) -> Result<Self, Failure> {
-        // By default, the pool also pings each connection before it hands out the connection: one more round trip per
-        // operation.
+        // By default, the pool pings a connection before each use, which would cost one more round trip per operation.
         let options = PgPoolOptions::new().max_connections(POOL_SIZE).test_before_acquire(false);
         Ok(Self { pool: options.connect(url).await?, statements })
     }
@@ -36,7 +35,7 @@ impl Plain {
     /// Runs an operation.
     pub async fn run(&self, operation: Operation, sample: &Sample, output: Output) -> Result<OptionalJson, Failure> {
         let mut transaction = self.pool.begin().await?;
-        let identity = sqlx::query(IDENTITY).bind(ROLE).bind(claims(sample.player));
+        let identity = sqlx::query(SET_IDENTITY_SQL).bind(ROLE).bind(claims(sample.player));
         identity.execute(&mut *transaction).await?;
         let rows = self.bound_query(operation, sample).fetch_all(&mut *transaction).await?;
         let result = match operation {
@@ -77,7 +76,7 @@ fn decode_one<T: DecodeRow>(rows: &[PgRow]) -> Result<T, Failure> {
     Ok(T::from_sqlx(row)?)
 }
 
-/// Decodes the rows of a page, without the one that only shows that there is a next page.
+/// Decodes the rows of a page. The row after the last one only shows that there is a next page; it is not decoded.
 fn decode_page<T: DecodeRow>(rows: &[PgRow], page_size: usize) -> Result<Vec<T>, Failure> {
     Ok(rows.iter().take(page_size).map(T::from_sqlx).collect::<Result<_, _>>()?)
 }

@@ -1,5 +1,5 @@
-//! Types for the operations' results, as a hand-written program would use them: the rows are declared here, the JSON
-//! documents in them have types of the service. The rows of both drivers decode into these types.
+//! The types into which the two hand-written programs decode the operations' results, from rows of sqlx and from rows
+//! of tokio-postgres. The JSON documents in the rows have types of the service.
 
 use chrono::{DateTime, FixedOffset};
 use entity::{
@@ -31,7 +31,7 @@ pub trait DecodeRow: Serialize + Sized {
     fn from_tokio_postgres(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error>;
 }
 
-/// Declares a result whose fields are the columns of the row, in the same order.
+/// Declares a type that implements [`DecodeRow`]. Its fields are the columns of the row, in the same order.
 macro_rules! row_type {
     ($(#[$attribute:meta])* $name:ident { $($field:ident: $type:ty,)* }) => {
         $(#[$attribute])*
@@ -117,7 +117,8 @@ row_type! {
 }
 
 row_type! {
-    /// A session in the lobby, with the columns of its adventure.
+    /// A session in the lobby, in the same row as its adventure. All columns of the adventure are NULL if row-level
+    /// security hides it.
     LobbyRow {
         id: Uuid,
         status: EnumValue<SessionStatus>,
@@ -136,7 +137,7 @@ row_type! {
     }
 }
 
-/// A session in the lobby, with its adventure.
+/// A session in the lobby with its adventure, as the service returns it.
 #[derive(Debug, Serialize)]
 pub struct LobbySession {
     id: Uuid,
@@ -202,7 +203,7 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// The value of an enum, parsed from the enum label that the server sends, without copying the label.
+/// The value of an enum. It is parsed from the label that the server sends, without copying the label.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct EnumValue<E>(E);
