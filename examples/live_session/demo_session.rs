@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::{Json, extract::State};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sparc::entity::session_players::Model as Seat;
 use sparc::service::{
     Error, IdentityConnection, Operations, Sparc,
@@ -67,6 +67,14 @@ pub async fn current_session(State(app): State<App>) -> Json<Option<Uuid>> {
     Json(*app.demo_session.session.borrow())
 }
 
+/// What a visitor chooses at sign-up. It has no id, unlike [`NewAccount`]: the id of an existing account would return
+/// that account, and its sender would get a token for it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignUp {
+    display_name: String,
+}
+
 /// A new account of a visitor of the page, with a token.
 #[derive(Serialize, JsonSchema)]
 pub struct NewDemoUser {
@@ -75,7 +83,8 @@ pub struct NewDemoUser {
 }
 
 /// Creates an account for a visitor. On Supabase, the platform's own sign-up does this and returns the token.
-pub async fn sign_up(State(app): State<App>, Input(new): Input<NewAccount>) -> Result<Json<NewDemoUser>, ApiError> {
-    let profile = app.sparc.as_service().users().sign_up(new).await?;
+pub async fn sign_up(State(app): State<App>, Input(sign_up): Input<SignUp>) -> Result<Json<NewDemoUser>, ApiError> {
+    let account = NewAccount { display_name: Some(sign_up.display_name), ..Default::default() };
+    let profile = app.sparc.as_service().users().sign_up(account).await?;
     Ok(Json(NewDemoUser { token: app.token_keys.issue(profile.id)?, profile }))
 }

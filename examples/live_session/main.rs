@@ -35,7 +35,7 @@ use sparc::service::{
     dice::{HistoryFilter, NewRoll, RollScope},
     events::NewEvent,
     sessions::{LobbyFilter, MySession, NewSession, SessionDetails, SessionSummary},
-    users::{NewAccount, Profile, ProfileChanges},
+    users::{Profile, ProfileChanges},
 };
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
@@ -136,7 +136,7 @@ async fn wait_for_stop_signal(max_time: Duration) {
 
 fn routes() -> axum::Router<App> {
     openapi::Api::default()
-        .route::<NewAccount, demo_session::NewDemoUser, _>(
+        .route::<demo_session::SignUp, demo_session::NewDemoUser, _>(
             Method::POST,
             "/api/visitors",
             "Signs up a demo user",

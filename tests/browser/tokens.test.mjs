@@ -59,6 +59,12 @@ test("a closed account gets account_closed", async () => {
   assert.ok([401, 403].includes(created.status));
 });
 
+test("a sign-up that names an account returns no token for it", async () => {
+  const body = { id: ada.profile.id, display_name: "Ada" };
+  const refused = await program.request("POST", "/api/visitors", { body });
+  assert.deepEqual([refused.status, refused.body.code, refused.body.token], [422, "invalid_input", undefined]);
+});
+
 test("an invalid input is refused with the name of the wrong field", async () => {
   const { status, body } = await program.request("POST", "/api/characters", { token: ada.token, body: { name: "Hild", klass: "rogue" } });
   assert.deepEqual([status, body.code], [422, "invalid_input"]);
