@@ -13,7 +13,7 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, insert_seat, row_as_json, run_together};
+use crate::world::{BoxedTask, World, insert_seat_sql, row_as_json, run_together};
 
 /// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
 /// `email` is an SQL literal: a quoted address or `NULL`.
@@ -22,7 +22,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
     let sql = format!(
         "INSERT INTO auth.users (id, email, raw_user_meta_data, is_sso_user) VALUES ('{id}', {email}, '{metadata}', true)"
     );
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
     row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await
 }
 
@@ -63,7 +63,7 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
             let owner = world.owner();
             let insert = "INSERT INTO auth.users (id, email, is_sso_user)
                           VALUES (gen_random_uuid(), 'same@x.org', true)";
-            async move { owner.exec(insert).await }
+            async move { owner.execute(insert).await }
         })
         .collect();
     assert!(run_together(tasks).await.iter().all(|outcome| *outcome == Ok(1)));
@@ -77,11 +77,14 @@ async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let (first, second) = (world.new_account().await, world.new_account().await);
     let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
-    world.owner().exec(&set_email(first, "new@x.org")).await.unwrap();
+    world.owner().execute(&set_email(first, "new@x.org")).await.unwrap();
     let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().value::<String>(&email_of(first)).await.unwrap(), "new@x.org");
-    world.owner().exec(&set_email(second, "new@x.org")).await.unwrap();
-    assert_eq!(world.owner().value::<String>(&email_of(second)).await.unwrap(), format!("{second}@no-email.invalid"));
+    assert_eq!(world.owner().fetch_value::<String>(&email_of(first)).await.unwrap(), "new@x.org");
+    world.owner().execute(&set_email(second, "new@x.org")).await.unwrap();
+    assert_eq!(
+        world.owner().fetch_value::<String>(&email_of(second)).await.unwrap(),
+        format!("{second}@no-email.invalid")
+    );
 }
 
 #[tokio::test]
@@ -89,18 +92,20 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let id = player.id;
+    let id = player.user_id;
     player
         .person
-        .exec("UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'")
+        .execute(
+            "UPDATE users SET display_name = 'Real Name', avatar_url = 'https://x.org/me.png', bio = 'I live here'",
+        )
         .await
         .unwrap();
     let draft = world.new_draft(id).await;
     let adventure = world.new_adventure(id).await;
     let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{adventure}') RETURNING id");
-    let waiting: Uuid = world.owner().value(&sql).await.unwrap();
+    let waiting: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
+    world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
 
     let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
     assert_eq!(profile["email"], format!("{id}@deleted.invalid"));
@@ -109,7 +114,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
     assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
     let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
-    assert_eq!(world.owner().value::<String>(&status).await.unwrap(), "cancelled");
+    assert_eq!(world.owner().fetch_value::<String>(&status).await.unwrap(), "cancelled");
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts must be deleted");
     assert_eq!(
         world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await,
@@ -126,62 +131,70 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
     let world = World::new().await;
     let player = world.new_player().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
-    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.id)).await.unwrap();
+    world.update_session(&game, "is_public = true").await;
+    world
+        .owner()
+        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", player.user_id))
+        .await
+        .unwrap();
     for write in [
         "UPDATE users SET display_name = 'Back again'".to_owned(),
-        crate::world::insert_character(Uuid::new_v4(), player.id),
-        insert_seat(game.session, player.id, player.character),
-        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure),
+        crate::world::insert_character_sql(Uuid::new_v4(), player.user_id),
+        insert_seat_sql(game.session_id, player.user_id, player.character_id),
+        format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id),
     ] {
-        assert_refused!(player.person.exec(&write).await, "SP019", "account_open", "{write}");
+        assert_refused!(player.person.execute(&write).await, "SP019", "account_open", "{write}");
     }
     // The platform may undo the deletion and repeat it. Neither may fail.
     let reopen_and_close = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
-        player.id
+        player.user_id
     );
-    world.owner().exec(&reopen_and_close).await.unwrap();
+    world.owner().execute(&reopen_and_close).await.unwrap();
 }
 
 #[tokio::test]
 async fn closing_an_account_archives_a_draft_that_was_played() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
-    let session: Uuid = seer.value(&insert).await.unwrap();
+    let session: Uuid = seer.fetch_value(&insert).await.unwrap();
     let player = world.new_player().await;
-    world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+    world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
     world
         .owner()
-        .exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.uuid()))
+        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.user_id()))
         .await
         .unwrap();
-    assert_eq!(world.owner().value::<String>("SELECT status::text FROM adventures").await.unwrap(), "archived");
+    assert_eq!(world.owner().fetch_value::<String>("SELECT status::text FROM adventures").await.unwrap(), "archived");
 }
 
 #[tokio::test]
 async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let world = World::new().await;
     let seer = world.new_player().await;
-    let adventure = world.new_adventure(seer.id).await;
+    let adventure = world.new_adventure(seer.user_id).await;
     let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", seer.id);
-    let session: Uuid = world.owner().value(&sql).await.unwrap();
-    world.owner().exec(&insert_seat(session, seer.id, seer.character)).await.unwrap();
-    world.new_roll(session, seer.character, "{1}", 10, 0).await;
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", seer.user_id);
+    let session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    world.owner().execute(&insert_seat_sql(session, seer.user_id, seer.character_id)).await.unwrap();
+    world.new_roll(session, seer.character_id, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
-    assert_eq!(world.owner().exec(&delete(seer.id)).await, Ok(1));
+    assert_eq!(world.owner().execute(&delete(seer.user_id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
     let game = world.new_session(1).await;
-    for id in [game.players[0].id, game.seer.uuid()] {
+    for id in [game.players[0].user_id, game.seer.user_id()] {
         // A session and a character that belong to the account alone.
         let insert = "INSERT INTO sessions (seer_id, adventure_id, status)";
-        world.owner().exec(&format!("{insert} VALUES ('{id}', '{}', 'cancelled')", game.adventure)).await.unwrap();
+        world
+            .owner()
+            .execute(&format!("{insert} VALUES ('{id}', '{}', 'cancelled')", game.adventure_id))
+            .await
+            .unwrap();
         world.new_character(id).await;
-        assert_eq!(world.owner().exec(&delete(id)).await, Ok(1), "deleting an account must succeed");
+        assert_eq!(world.owner().execute(&delete(id)).await, Ok(1), "deleting an account must succeed");
         let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(
             world.owner().count(&anonymous).await,
@@ -198,10 +211,10 @@ async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_i
     let world = World::new().await;
     let user = world.new_user().await;
     let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
-    world.administrator().await.exec(disable).await.unwrap();
-    user.exec(&format!("SELECT private.close_account('{}')", user.uuid())).await.unwrap();
+    world.administrator().await.execute(disable).await.unwrap();
+    user.execute(&format!("SELECT private.close_account('{}')", user.user_id())).await.unwrap();
     let closed =
-        format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.uuid());
+        format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.user_id());
     assert_eq!(world.owner().count(&closed).await, 1);
 }
 
@@ -209,7 +222,7 @@ async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_i
 async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
     let world = World::new().await;
     let insert = "INSERT INTO auth.users (id, email, deleted_at) VALUES (gen_random_uuid(), 'gone@example.org', now())";
-    world.owner().exec(insert).await.unwrap();
+    world.owner().execute(insert).await.unwrap();
     assert_eq!(world.owner().count("users WHERE closed_at IS NOT NULL AND display_name = 'Former player'").await, 1);
     assert_eq!(world.owner().count("users").await, 1);
 }
@@ -218,10 +231,10 @@ async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
 async fn an_account_that_is_created_again_has_its_new_email_address() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let id = game.players[0].id;
-    world.owner().exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+    let id = game.players[0].user_id;
+    world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
     let create = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'back@example.org')");
-    world.owner().exec(&create).await.unwrap();
+    world.owner().execute(&create).await.unwrap();
     let reopened = format!("users WHERE id = '{id}' AND closed_at IS NULL AND email = 'back@example.org'");
     assert_eq!(world.owner().count(&reopened).await, 1);
 }
@@ -231,33 +244,33 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     let world = World::new().await;
     let owner = world.owner();
     let mut games = [world.new_session(0).await, world.new_session(0).await, world.new_session(0).await];
-    games.sort_by_key(|game| game.session);
+    games.sort_by_key(|game| game.session_id);
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
         for (game, other) in games.iter().zip(games.iter().rev()) {
             // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
             // sessions, the accounts would lock them in opposite orders.
-            owner.exec(&insert_seat(game.session, ada.id, ada.character)).await.unwrap();
-            owner.exec(&insert_seat(other.session, ben.id, ben.character)).await.unwrap();
-            owner.exec(&insert_seat(other.session, cas.id, cas.character)).await.unwrap();
+            owner.execute(&insert_seat_sql(game.session_id, ada.user_id, ada.character_id)).await.unwrap();
+            owner.execute(&insert_seat_sql(other.session_id, ben.user_id, ben.character_id)).await.unwrap();
+            owner.execute(&insert_seat_sql(other.session_id, cas.user_id, cas.character_id)).await.unwrap();
         }
         let mut tasks: Vec<BoxedTask<_>> = Vec::new();
-        for account in [ada.id, ben.id] {
+        for account in [ada.user_id, ben.user_id] {
             let owner = owner.clone();
             tasks.push(Box::pin(async move {
-                owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
+                owner.execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
             }));
         }
         // Cas leaves a session while the account is closed.
         for sql in [
-            format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.id),
+            format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.user_id),
             format!(
                 "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
-                cas.id, games[0].session
+                cas.user_id, games[0].session_id
             ),
         ] {
             let owner = owner.clone();
-            tasks.push(Box::pin(async move { owner.exec(&sql).await }));
+            tasks.push(Box::pin(async move { owner.execute(&sql).await }));
         }
         for outcome in run_together(tasks).await {
             assert!(outcome.is_ok(), "round {round}: {outcome:?}");
@@ -269,12 +282,12 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
 async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let (owner, ada) = (world.owner(), game.players[0].id);
+    let (owner, ada) = (world.owner(), game.players[0].user_id);
     let leave_transaction = owner.begin().await;
     let lock = format!("SELECT FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
     leave_transaction.execute_unprepared(&lock).await.unwrap();
     let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
-    let (closed, ()) = tokio::join!(owner.exec(&close), async {
+    let (closed, ()) = tokio::join!(owner.execute(&close), async {
         owner.wait_for_lock_waiters(1).await;
         // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
         // before the seat.
@@ -290,29 +303,29 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     let world = World::new().await;
     let owner = world.owner();
     let mut games = [world.new_session(0).await, world.new_session(0).await];
-    games.sort_by_key(|game| game.session);
+    games.sort_by_key(|game| game.session_id);
     let [first, second] = &games;
     // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
     // Without that order, each account would lock the session of its seat first and then the session that it runs, and
     // the two accounts would deadlock.
     for (game, other) in [(first, second), (second, first)] {
-        let hero = world.new_character(other.seer.uuid()).await;
-        owner.exec(&insert_seat(game.session, other.seer.uuid(), hero)).await.unwrap();
+        let hero = world.new_character(other.seer.user_id()).await;
+        owner.execute(&insert_seat_sql(game.session_id, other.seer.user_id(), hero)).await.unwrap();
     }
     let holder = owner.begin().await;
     holder
-        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session))
+        .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session_id))
         .await
         .unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
     // The first Seer has a seat in the second session, which `holder` has locked, so closing the first account waits.
     // Only then does closing the second account start.
-    let (close_first, close_second) = (close(first.seer.uuid()), close(second.seer.uuid()));
+    let (close_first, close_second) = (close(first.seer.user_id()), close(second.seer.user_id()));
     let (first_outcome, second_outcome, ()) = tokio::join!(
-        owner.exec(&close_first),
+        owner.execute(&close_first),
         async {
             owner.wait_for_lock_waiters(1).await;
-            owner.exec(&close_second).await
+            owner.execute(&close_second).await
         },
         async {
             owner.wait_for_lock_waiters(2).await;
@@ -330,10 +343,10 @@ async fn not_even_the_service_can_give_an_account_the_reserved_address_of_anothe
         [format!("{account}@deleted.invalid"), format!("{account}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
         let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other}'");
-        assert_refused!(world.service().exec(&take).await, "23514", "reserved_email_is_own", "{reserved}");
+        assert_refused!(world.service().execute(&take).await, "23514", "reserved_email_is_own", "{reserved}");
     }
     let take_own = format!("UPDATE users SET email = '{account}@no-email.invalid' WHERE id = '{account}'");
-    assert_eq!(world.service().exec(&take_own).await, Ok(1));
+    assert_eq!(world.service().execute(&take_own).await, Ok(1));
 }
 
 #[tokio::test]
@@ -350,8 +363,8 @@ async fn users_read_and_edit_their_own_profile() {
     assert_eq!((edited.display_name.as_str(), edited.bio.as_deref()), ("Ada", Some("Counts")));
     assert_eq!(ada.users().edit(ProfileChanges::default()).await.unwrap(), edited);
     assert_eq!(world.sparc.as_anon().users().profiles(&[profile.id]).await.unwrap().len(), 1);
-    assert_fails!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
-    assert_fails!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
+    assert_error!(ada.users().sign_up(NewAccount::default()).await, Error::NotAllowed { .. });
+    assert_error!(world.sparc.as_anon().users().me().await, Error::NotSignedIn);
     let hero = NewCharacter { name: "Nim".into(), class: CharacterClass::Rogue, ..Default::default() };
     assert_eq!(
         ada.characters().create(hero).await.unwrap().grace,

@@ -18,11 +18,11 @@ use crate::world::World;
 async fn publishing_requires_validation_and_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.uuid()).await;
+    let draft = world.new_draft(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
-    assert_refused!(creator.exec(&publish).await, "23514", "published_is_valid");
-    world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
-    assert_eq!(creator.exec(&publish).await, Ok(1));
+    assert_refused!(creator.execute(&publish).await, "23514", "published_is_valid");
+    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    assert_eq!(creator.execute(&publish).await, Ok(1));
     assert_eq!(creator.count("adventures WHERE published_at IS NOT NULL").await, 1);
 }
 
@@ -30,11 +30,11 @@ async fn publishing_requires_validation_and_sets_the_time_of_publication() {
 async fn changed_content_clears_the_validation_result_and_a_changed_name_does_not() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.uuid()).await;
-    world.service().exec(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
-    creator.exec("UPDATE adventures SET name = 'Another name'").await.unwrap();
+    let draft = world.new_draft(creator.user_id()).await;
+    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    creator.execute("UPDATE adventures SET name = 'Another name'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name must not clear the validation result");
-    creator.exec("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
+    creator.execute("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 0);
 }
 
@@ -42,19 +42,19 @@ async fn changed_content_clears_the_validation_result_and_a_changed_name_does_no
 async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    world.new_adventure(creator.uuid()).await;
+    world.new_adventure(creator.user_id()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
-    assert_refused!(creator.exec(edit).await, "SP010", "published_not_edited");
-    assert_eq!(creator.exec("UPDATE adventures SET status = 'draft'").await, Ok(1));
-    assert_eq!(creator.exec(edit).await, Ok(1));
-    assert_refused!(creator.exec("UPDATE adventures SET status = 'published'").await, "23514", "published_is_valid");
+    assert_refused!(creator.execute(edit).await, "SP010", "published_not_edited");
+    assert_eq!(creator.execute("UPDATE adventures SET status = 'draft'").await, Ok(1));
+    assert_eq!(creator.execute(edit).await, Ok(1));
+    assert_refused!(creator.execute("UPDATE adventures SET status = 'published'").await, "23514", "published_is_valid");
 }
 
 #[tokio::test]
 async fn no_user_writes_the_validation_result_or_the_statistics() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    world.new_draft(creator.uuid()).await;
+    world.new_draft(creator.user_id()).await;
     for change in [
         "is_valid = true",
         "validation_errors = '[]'",
@@ -64,68 +64,68 @@ async fn no_user_writes_the_validation_result_or_the_statistics() {
         "creator_id = gen_random_uuid()",
         "created_at = now()",
     ] {
-        assert_refused!(creator.exec(&format!("UPDATE adventures SET {change}")).await, forbidden, "{change}");
+        assert_refused!(creator.execute(&format!("UPDATE adventures SET {change}")).await, forbidden, "{change}");
     }
     for column in ["is_valid", "times_played", "average_rating", "published_at", "validation_errors"] {
         let sql = format!("INSERT INTO adventures (name, {column}) VALUES ('Forged', NULL)");
-        assert_refused!(creator.exec(&sql).await, forbidden, "{column}");
+        assert_refused!(creator.execute(&sql).await, forbidden, "{column}");
     }
     let insert_published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
-    assert_refused!(creator.exec(insert_published).await, "23514", "published_is_valid");
+    assert_refused!(creator.execute(insert_published).await, "23514", "published_is_valid");
 }
 
 #[tokio::test]
 async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    world.new_adventure(creator.uuid()).await;
-    world.new_draft(creator.uuid()).await;
+    world.new_adventure(creator.user_id()).await;
+    world.new_draft(creator.user_id()).await;
     assert_eq!(creator.count("adventures").await, 2);
     assert_eq!(stranger.count("adventures").await, 1);
     assert_eq!(world.visitor().count("adventures").await, 1);
-    assert_eq!(stranger.exec("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
-    assert_eq!(stranger.exec("DELETE FROM adventures").await, Ok(0));
+    assert_eq!(stranger.execute("UPDATE adventures SET name = 'Mine now'").await, Ok(0));
+    assert_eq!(stranger.execute("DELETE FROM adventures").await, Ok(0));
     let insert_for_another =
-        format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.uuid());
-    assert_refused!(stranger.exec(&insert_for_another).await, forbidden);
+        format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'Forged')", creator.user_id());
+    assert_refused!(stranger.execute(&insert_for_another).await, forbidden);
     let insert_own = "INSERT INTO adventures (name) VALUES ('My own') RETURNING creator_id";
-    assert_eq!(stranger.value::<Uuid>(insert_own).await.unwrap(), stranger.uuid());
+    assert_eq!(stranger.fetch_value::<Uuid>(insert_own).await.unwrap(), stranger.user_id());
 }
 
 #[tokio::test]
 async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'completed'").await;
-    assert_eq!(game.seer.exec("DELETE FROM adventures").await.unwrap_err().code, "23503");
-    assert_eq!(game.seer.exec("UPDATE adventures SET status = 'archived'").await, Ok(1));
+    world.update_session(&game, "status = 'completed'").await;
+    assert_eq!(game.seer.execute("DELETE FROM adventures").await.unwrap_err().code, "23503");
+    assert_eq!(game.seer.execute("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }
 
 #[tokio::test]
 async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(creator.uuid()).await;
+    let draft = world.new_draft(creator.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
-    assert_eq!(creator.value::<String>(&insert).await.unwrap(), "Wolf");
+    assert_eq!(creator.fetch_value::<String>(&insert).await.unwrap(), "Wolf");
     // Without RETURNING, it is the insert that is refused, not the reading of the new row.
     let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Bear')");
-    assert_refused!(stranger.exec(&insert_only).await, forbidden);
-    assert_refused!(world.visitor().exec(&insert_only).await, forbidden);
+    assert_refused!(stranger.execute(&insert_only).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_only).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
     assert_eq!(world.visitor().count("creatures").await, 0);
-    assert_eq!(stranger.exec("UPDATE creatures SET name = 'Mine'").await, Ok(0));
-    assert_eq!(stranger.exec("DELETE FROM creatures").await, Ok(0));
+    assert_eq!(stranger.execute("UPDATE creatures SET name = 'Mine'").await, Ok(0));
+    assert_eq!(stranger.execute("DELETE FROM creatures").await, Ok(0));
     world
         .owner()
-        .exec("UPDATE adventures SET is_valid = true; UPDATE adventures SET status = 'published'")
+        .execute("UPDATE adventures SET is_valid = true; UPDATE adventures SET status = 'published'")
         .await
         .unwrap();
     assert_eq!(stranger.count("creatures").await, 1);
     assert_eq!(world.visitor().count("creatures").await, 1);
-    assert_eq!(creator.exec("UPDATE creatures SET armor = 2").await, Ok(1));
+    assert_eq!(creator.execute("UPDATE creatures SET armor = 2").await, Ok(1));
     for change in ["adventure_id = gen_random_uuid()", "created_at = now()", "updated_at = now()"] {
-        assert_refused!(creator.exec(&format!("UPDATE creatures SET {change}")).await, forbidden, "{change}");
+        assert_refused!(creator.execute(&format!("UPDATE creatures SET {change}")).await, forbidden, "{change}");
     }
     for stats in [
         "{}",
@@ -134,7 +134,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
         r#"{"might": "5", "grace": 1, "wit": 1, "heart": 1}"#,
     ] {
         assert_refused!(
-            creator.exec(&format!("UPDATE creatures SET stats = '{stats}'")).await,
+            creator.execute(&format!("UPDATE creatures SET stats = '{stats}'")).await,
             "23514",
             "valid_stats",
             "{stats}"
@@ -149,7 +149,7 @@ async fn a_rating_must_be_from_0_to_5() {
     let service = world.sparc.as_service();
     for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
         let refused = service.adventures().set_rating(adventure, Some(invalid.parse().unwrap())).await;
-        assert_fails!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
+        assert_error!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
     }
     for valid in ["0", "4.99", "5", "5.00"] {
         assert!(service.adventures().set_rating(adventure, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
@@ -176,25 +176,25 @@ async fn only_a_valid_adventure_is_published() {
     assert!(me.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     assert!(me.adventures().publish(draft.id).await.is_ok(), "publishing again must succeed");
     let stranger = world.sparc.as_user(world.new_account().await);
-    assert_fails!(stranger.adventures().publish(draft.id).await, Error::AdventureNotYours);
-    assert_fails!(stranger.adventures().validate(draft.id).await, Error::AdventureNotYours);
+    assert_error!(stranger.adventures().publish(draft.id).await, Error::AdventureNotYours);
+    assert_error!(stranger.adventures().validate(draft.id).await, Error::AdventureNotYours);
 }
 
 #[tokio::test]
 async fn a_creature_is_edited_and_deleted_and_its_rolls_stay() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let bite = Ability { name: "Bite".into(), ..Default::default() };
     let new_wolf = NewCreature { name: "Wolf".into(), abilities: vec![bite], armor: 1, ..Default::default() };
-    let wolf = seer.creatures().add(game.adventure, new_wolf).await.unwrap();
-    let attack = NewRoll::attack(game.session, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
+    let wolf = seer.creatures().add(game.adventure_id, new_wolf).await.unwrap();
+    let attack = NewRoll::attack(game.session_id, Roller::Creature(wolf.id), Attribute::Might, Difficulty::MIN);
     let roll = seer.dice().roll(attack).await.unwrap();
     let changes =
         CreatureChanges { hit_points: Some(12), description: Some(Some("grey".into())), ..Default::default() };
     let edited = seer.creatures().edit(wolf.id, changes).await.unwrap();
     assert_eq!((edited.hit_points, edited.armor, edited.name.as_str()), (12, 1, "Wolf"));
-    assert_eq!(seer.creatures().list(game.adventure).await.unwrap(), [edited]);
+    assert_eq!(seer.creatures().list(game.adventure_id).await.unwrap(), [edited]);
     seer.creatures().remove(wolf.id).await.unwrap();
     let roll_after_removal = seer.dice().get(roll.id).await.unwrap();
     assert_eq!((roll_after_removal.creature_id, roll_after_removal.character_name.as_str()), (None, "Wolf"));

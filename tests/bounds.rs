@@ -12,12 +12,12 @@ use crate::world::{Person, World};
 
 /// Asserts that this check constraint refuses the statement.
 pub async fn assert_check_violation(person: &Person, sql: &str, constraint: &str) {
-    assert_refused!(person.exec(sql).await, "23514", constraint, "{sql}");
+    assert_refused!(person.execute(sql).await, "23514", constraint, "{sql}");
 }
 
 /// Asserts that the statement succeeds and writes one row.
 pub async fn assert_accepted(person: &Person, sql: &str) {
-    assert_eq!(person.exec(sql).await, Ok(1), "{sql}");
+    assert_eq!(person.execute(sql).await, Ok(1), "{sql}");
 }
 
 /// Asserts that an integer column accepts `low` and `high`, but neither `low - 1` nor `high + 1`.
@@ -124,7 +124,7 @@ async fn the_bounds_of_rolls_and_events_hold() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{}', 'wit', {difficulty}, 'damage')",
-            game.session, game.players[0].character
+            game.session_id, game.players[0].character_id
         )
     };
     assert_number_bounds(&owner, 3, 18, "dice_rolls_difficulty_check", insert_roll).await;
@@ -132,7 +132,7 @@ async fn the_bounds_of_rolls_and_events_hold() {
     assert_check_violation(&owner, two_rollers, "valid_roller").await;
     assert_check_violation(&owner, "UPDATE dice_rolls SET modifiers = '[1]'", "valid_modifiers").await;
     let insert_event = |event_type: &str| {
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session)
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', {event_type})", game.session_id)
     };
     let insert_of_length = |length| insert_event(&format!("repeat('x', {length})"));
     assert_number_bounds(&owner, 1, 64, "valid_event_type", insert_of_length).await;
@@ -157,18 +157,18 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let assert_taken = |outcome: Result<u64, crate::world::Refused>, constraint: &str| {
+    let assert_taken = |outcome: Result<u64, crate::world::SqlError>, constraint: &str| {
         assert_refused!(outcome, "23505", constraint, "{constraint}");
     };
-    world.new_character(game.players[0].id).await;
-    assert_taken(owner.exec("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    world.new_character(game.players[0].user_id).await;
+    assert_taken(owner.execute("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let repeat_code = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code)
          SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
-        game.session
+        game.session_id
     );
-    assert_taken(world.service().exec(&repeat_code).await, "sessions_code_key");
-    let roll = world.new_roll(game.session, game.players[0].character, "{1,2}", 10, 0).await;
+    assert_taken(world.service().execute(&repeat_code).await, "sessions_code_key");
+    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let save_twice = format!(
         "SET LOCAL session_replication_role = replica;
@@ -178,33 +178,33 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll}'"
     );
-    assert_taken(world.administrator().await.exec(&save_twice).await, "idx_dice_rolls_original");
+    assert_taken(world.administrator().await.execute(&save_twice).await, "idx_dice_rolls_original");
     let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
-        game.session
+        game.session_id
     );
-    assert_taken(world.administrator().await.exec(&insert_two_events).await, "idx_session_events_seq");
+    assert_taken(world.administrator().await.execute(&insert_two_events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
 async fn an_extreme_start_date_is_refused_by_the_database() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     for date in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let set_date = format!("UPDATE sessions SET scheduled_start = '{date}'");
         // For the Seer, a trigger refuses a date in the past before the constraint is checked.
         if !date.contains("-infinity") && !date.contains("BC") && !date.starts_with("1999") {
-            assert_refused!(game.seer.exec(&set_date).await, "23514", "bounded_schedule", "{date}");
+            assert_refused!(game.seer.execute(&set_date).await, "23514", "bounded_schedule", "{date}");
         } else {
-            assert_refused!(game.seer.exec(&set_date).await, "SP030", "scheduled_in_future", "{date}");
+            assert_refused!(game.seer.execute(&set_date).await, "SP030", "scheduled_in_future", "{date}");
         }
-        let refused = world.service().exec(&set_date).await;
+        let refused = world.service().execute(&set_date).await;
         assert_refused!(refused, "23514", "bounded_schedule", "{date}");
     }
-    game.seer.exec("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
+    game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
     assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
 }
 
@@ -225,7 +225,7 @@ async fn an_extreme_start_date_is_refused_by_the_service() {
 async fn numbers_in_a_document_are_returned_as_they_were_sent() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let mut rng = fastrand::Rng::with_seed(17);
     let mut numbers: Vec<serde_json::Value> = Vec::new();
     while numbers.len() < 2000 {
@@ -240,7 +240,7 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
     }
     for sent_numbers in numbers.chunks(50) {
         let state = json!({ "numbers": sent_numbers });
-        let updated = seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
+        let updated = seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
         let stored = updated.game_state["numbers"].as_array().unwrap().clone();
         for (sent, stored) in sent_numbers.iter().zip(&stored) {
             let is_equal = match (sent.as_u64(), sent.as_i64()) {
@@ -252,7 +252,7 @@ async fn numbers_in_a_document_are_returned_as_they_were_sent() {
         // Sending the state back as it was returned must change nothing, not even the version.
         let repeated = seer
             .sessions()
-            .set_game_state(game.session, updated.game_state.clone(), ExpectedVersion::Any)
+            .set_game_state(game.session_id, updated.game_state.clone(), ExpectedVersion::Any)
             .await
             .unwrap();
         assert_eq!(

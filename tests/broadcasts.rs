@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use crate::{
     migrations::platform_server,
-    world::{GameSession, Person, World, insert_roll, refused},
+    world::{GameSession, Person, World, insert_roll_sql, into_sql_error},
 };
 
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
@@ -17,7 +17,7 @@ async fn new_project() -> (World, DatabaseConnection) {
 }
 
 fn topic(game: &GameSession) -> String {
-    format!("session:{}", game.session)
+    format!("session:{}", game.session_id)
 }
 
 async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
@@ -45,7 +45,7 @@ async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
         allowed[index] = match transaction.execute_unprepared(&sql).await {
             Ok(result) => result.rows_affected() > 0,
             Err(error) => {
-                let forbidden = refused(error);
+                let forbidden = into_sql_error(error);
                 assert!(forbidden.is_forbidden(), "{topic}: {forbidden:?}");
                 false
             }
@@ -60,8 +60,8 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
     let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
-    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session)).await;
+    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    let events = world.owner().count(&format!("session_events WHERE session_id = '{}'", game.session_id)).await;
     assert_eq!(count_broadcasts(&world, &game).await, events);
     let matching = format!(
         "realtime.messages AS message
@@ -78,7 +78,7 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
     let (world, _administrator) = new_project().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
-    other_player.person.exec(&insert_roll(other_game.session, other_player.character)).await.unwrap();
+    other_player.person.execute(&insert_roll_sql(other_game.session_id, other_player.character_id)).await.unwrap();
     let person = &game.players[0].person;
     // Presence with content is refused even in the caller's own session, because Realtime would send the content to the
     // other participants.
@@ -92,7 +92,7 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
         let transaction = person.begin().await;
         transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{}'", topic(&game))).await.unwrap();
         let insert = format!("INSERT INTO realtime.messages ({columns}) VALUES ({values})");
-        let forbidden = refused(transaction.execute_unprepared(&insert).await.unwrap_err());
+        let forbidden = into_sql_error(transaction.execute_unprepared(&insert).await.unwrap_err());
         assert!(forbidden.is_forbidden(), "{columns}: {forbidden:?}");
     }
     let transaction = person.begin().await;
@@ -122,9 +122,10 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
         for scope in ["LOCAL", "SESSION"] {
             let before = count_broadcasts(&world, &game).await;
             let world = world.reconnect().await;
-            let transaction = world.user(player.id).begin().await;
+            let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
-            let roll = insert_roll(game.session, player.character).replace("INTO dice_rolls", "INTO public.dice_rolls");
+            let roll = insert_roll_sql(game.session_id, player.character_id)
+                .replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
             transaction.commit().await.unwrap();
             assert_eq!(count_broadcasts(&world, &game).await, before + 1, "{scope} {setting}");
@@ -144,7 +145,11 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
     assert_eq!(permissions(&world.new_user().await, &topic_of_game).await, [false; 3], "a stranger");
     assert_eq!(permissions(&world.visitor(), &topic_of_game).await, [false; 3], "a visitor");
     let closed = &game.players[1];
-    world.owner().exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed.id)).await.unwrap();
+    world
+        .owner()
+        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed.user_id))
+        .await
+        .unwrap();
     assert_eq!(permissions(&closed.person, &topic_of_game).await, [false; 3], "a closed account");
 }
 
@@ -152,7 +157,7 @@ async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_bro
 async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
     let (world, _administrator) = new_project().await;
     let game = world.new_active_session(1).await;
-    let id = game.session.to_string();
+    let id = game.session_id.to_string();
     let upper_case_id = id.to_uppercase();
     for topic in [
         "",
@@ -195,12 +200,12 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let before = count_broadcasts(&world, &game).await;
-        let database = world.owner().value::<String>("SELECT quote_ident(current_database())").await.unwrap();
+        let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
         administrator.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
         // An open connection may have cached the dropped partition, so the roll uses a new connection.
         let reconnected = world.reconnect().await;
         assert_eq!(
-            reconnected.user(player.id).exec(&insert_roll(game.session, player.character)).await,
+            reconnected.user(player.user_id).execute(&insert_roll_sql(game.session_id, player.character_id)).await,
             Ok(1),
             "{obstacle}"
         );
@@ -227,7 +232,8 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let roll_transaction = player.person.begin().await;
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
-    let rolled = roll_transaction.execute_unprepared(&insert_roll(game.session, player.character)).await.unwrap();
+    let rolled =
+        roll_transaction.execute_unprepared(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
     assert_eq!(rolled.rows_affected(), 1);
     roll_transaction.commit().await.unwrap();
     lock_transaction.rollback().await.unwrap();

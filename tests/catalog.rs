@@ -4,7 +4,7 @@ use crate::world::World;
 
 /// Asserts that a query returns no row in a new database. Each row would name an object that breaks a rule.
 pub async fn assert_no_rows(sql: &str) {
-    let violations: Vec<String> = World::new().await.owner().values(sql).await.unwrap();
+    let violations: Vec<String> = World::new().await.owner().fetch_values(sql).await.unwrap();
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
@@ -208,7 +208,9 @@ async fn every_table_with_updated_at_has_a_trigger_that_maintains_it() {
 async fn realtime_publishes_the_four_tables_of_a_session() {
     let owner = World::new().await.owner();
     let published: Vec<String> = owner
-        .values("SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1")
+        .fetch_values(
+            "SELECT tablename::text FROM pg_publication_tables WHERE pubname = 'supabase_realtime' ORDER BY 1",
+        )
         .await
         .unwrap();
     assert_eq!(published, ["dice_rolls", "session_events", "session_players", "sessions"]);
@@ -266,7 +268,7 @@ async fn every_foreign_key_and_its_delete_action_are_as_the_specification_says()
     let mut keys: Vec<String> = World::new()
         .await
         .owner()
-        .values(
+        .fetch_values(
             "SELECT conrelid::regclass || '.' || conname || ' -> ' || confrelid::regclass
                || CASE confdeltype WHEN 'c' THEN ' cascade' WHEN 'n' THEN ' set null' ELSE '' END
              FROM pg_constraint
@@ -309,7 +311,7 @@ async fn only_these_columns_are_nullable() {
     let nullable_columns: Vec<String> = World::new()
         .await
         .owner()
-        .values(
+        .fetch_values(
             "SELECT relname || ': ' || string_agg(attname, ' ' ORDER BY attnum)
              FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
              WHERE relnamespace IN ('public'::regnamespace, 'private'::regnamespace) AND relkind = 'r'
@@ -344,10 +346,10 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
         eprintln!("skipped: this server has no plpgsql_check");
         return;
     }
-    world.administrator().await.exec("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();
+    world.administrator().await.execute("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();
     let findings = world
         .owner()
-        .values::<String>(
+        .fetch_values::<String>(
             "SELECT concat_ws(' ', function.oid::regprocedure, found.lineno, found.level, found.message)
              FROM pg_proc AS function
              LEFT JOIN pg_trigger AS trigger ON trigger.tgfoid = function.oid AND NOT trigger.tgisinternal

@@ -7,28 +7,26 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, insert_character, insert_seat, run_together};
+use crate::world::{BoxedTask, World, insert_character_sql, insert_seat_sql, run_together};
 
 #[tokio::test]
 async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
     let world = World::new().await;
     for _ in 0..100 {
         let user = world.new_account().await;
-        let nine: Vec<String> = (0..9).map(|_| insert_character(Uuid::new_v4(), user)).collect();
-        world.owner().exec(&nine.join(";")).await.unwrap();
+        let nine: Vec<String> = (0..9).map(|_| insert_character_sql(Uuid::new_v4(), user)).collect();
+        world.owner().execute(&nine.join(";")).await.unwrap();
         let tasks = (0..8)
             .map(|_| {
                 let person = world.user(user);
-                async move { person.exec(&insert_character(Uuid::new_v4(), user)).await }
+                async move { person.execute(&insert_character_sql(Uuid::new_v4(), user)).await }
             })
             .collect();
         let refused: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
-            refused
-                .iter()
-                .all(|error| error.is("SP001", "character_limit")
-                    && error.message == "Character limit reached (maximum 10)"),
+            refused.iter().all(|error| error.has("SP001", "character_limit")
+                && error.message == "Character limit reached (maximum 10)"),
             "{refused:?}"
         );
     }
@@ -41,35 +39,35 @@ async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owne
     for _ in 0..10 {
         world.new_character(new_owner).await;
     }
-    let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character);
-    assert_refused!(world.service().exec(&give).await, "SP001", "character_limit");
+    let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character_id);
+    assert_refused!(world.service().execute(&give).await, "SP001", "character_limit");
 }
 
 #[tokio::test]
 async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unretired() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let first = world.new_character(user.uuid()).await;
+    let first = world.new_character(user.user_id()).await;
     for _ in 0..9 {
-        world.new_character(user.uuid()).await;
+        world.new_character(user.user_id()).await;
     }
     let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
-    assert_eq!(user.exec(&set_retired_at("'2000-01-01'")).await, Ok(1));
+    assert_eq!(user.execute(&set_retired_at("'2000-01-01'")).await, Ok(1));
     let with_date_of_client = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
     assert_eq!(user.count(&with_date_of_client).await, 0, "the database must set retired_at");
-    user.exec(&insert_character(Uuid::new_v4(), user.uuid())).await.unwrap();
-    assert_refused!(user.exec(&set_retired_at("NULL")).await, "SP001", "character_limit");
+    user.execute(&insert_character_sql(Uuid::new_v4(), user.user_id())).await.unwrap();
+    assert_refused!(user.execute(&set_retired_at("NULL")).await, "SP001", "character_limit");
 }
 
 #[tokio::test]
 async fn a_retired_character_takes_no_seat() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    player.person.exec("UPDATE characters SET retired_at = now()").await.unwrap();
+    player.person.execute("UPDATE characters SET retired_at = now()").await.unwrap();
     assert_refused!(
-        player.person.exec(&insert_seat(game.session, player.id, player.character)).await,
+        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "SP007",
         "living_character"
     );
@@ -82,14 +80,14 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
     let other = world.new_account().await;
     let player = &game.players[0];
     assert_refused!(
-        player.person.exec("UPDATE characters SET retired_at = now()").await,
+        player.person.execute("UPDATE characters SET retired_at = now()").await,
         "SP008",
         "character_not_seated"
     );
-    let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character);
-    assert_refused!(world.service().exec(&give).await, "SP008", "character_not_seated");
-    world.set(&game, "status = 'cancelled'").await;
-    assert_eq!(player.person.exec("UPDATE characters SET retired_at = now()").await, Ok(1));
+    let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character_id);
+    assert_refused!(world.service().execute(&give).await, "SP008", "character_not_seated");
+    world.update_session(&game, "status = 'cancelled'").await;
+    assert_eq!(player.person.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
 
 #[tokio::test]
@@ -97,13 +95,13 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
     let world = World::new().await;
     for _ in 0..20 {
         let game = world.new_session(0).await;
-        world.set(&game, "is_public = true").await;
+        world.update_session(&game, "is_public = true").await;
         let player = world.new_player().await;
         let (person, same_person) = (player.person.clone(), player.person.clone());
-        let take_seat = insert_seat(game.session, player.id, player.character);
+        let take_seat = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         let tasks: Vec<BoxedTask<bool>> = vec![
-            Box::pin(async move { person.exec(&take_seat).await.is_ok() }),
-            Box::pin(async move { same_person.exec("UPDATE characters SET retired_at = now()").await.is_ok() }),
+            Box::pin(async move { person.execute(&take_seat).await.is_ok() }),
+            Box::pin(async move { same_person.execute("UPDATE characters SET retired_at = now()").await.is_ok() }),
         ];
         let successes = run_together(tasks).await;
         assert_eq!(successes.iter().filter(|success| **success).count(), 1, "exactly one of the two must succeed");
@@ -114,12 +112,12 @@ async fn retiring_and_taking_a_seat_concurrently_seats_no_retired_character() {
 async fn only_a_character_without_history_can_be_deleted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'completed'").await;
+    world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
-    let unplayed = world.new_character(player.id).await;
+    let unplayed = world.new_character(player.user_id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(player.person.exec(&delete(player.character)).await.unwrap_err().code, "23503");
-    assert_eq!(player.person.exec(&delete(unplayed)).await, Ok(1));
+    assert_eq!(player.person.execute(&delete(player.character_id)).await.unwrap_err().code, "23503");
+    assert_eq!(player.person.execute(&delete(unplayed)).await, Ok(1));
 }
 
 #[tokio::test]
@@ -141,18 +139,18 @@ async fn a_player_cannot_change_server_owned_columns_of_a_character() {
         "user_id = gen_random_uuid()",
         "id = gen_random_uuid()",
     ] {
-        assert_refused!(player.person.exec(&format!("UPDATE characters SET {change}")).await, forbidden, "{change}");
+        assert_refused!(player.person.execute(&format!("UPDATE characters SET {change}")).await, forbidden, "{change}");
     }
     for change in ["name = 'Renamed'", "equipment = '[]'", "special_ability = '{}'", "hit_points = 0"] {
-        assert_eq!(player.person.exec(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");
+        assert_eq!(player.person.execute(&format!("UPDATE characters SET {change}")).await, Ok(1), "{change}");
     }
     for column in ["level", "experience", "max_hit_points", "hit_points"] {
         let sql = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, {column})
              VALUES ('{}', 'Forged', 'rogue', 1, 1, 1, 1, '{{}}', 5)",
-            player.id
+            player.user_id
         );
-        assert_refused!(player.person.exec(&sql).await, forbidden, "{column}");
+        assert_refused!(player.person.execute(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -162,10 +160,10 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let player = world.new_player().await;
     let update = |assignment: &str| format!("UPDATE characters SET {assignment}");
     // The maximum of a new character is 6.
-    assert_refused!(player.person.exec(&update("hit_points = 7")).await, "23514", "characters_hit_points_check");
-    assert_refused!(player.person.exec(&update("hit_points = -1")).await, "23514", "characters_hit_points_check");
-    world.service().exec(&update("max_hit_points = 10")).await.unwrap();
-    assert_eq!(player.person.exec(&update("hit_points = 10")).await, Ok(1));
+    assert_refused!(player.person.execute(&update("hit_points = 7")).await, "23514", "characters_hit_points_check");
+    assert_refused!(player.person.execute(&update("hit_points = -1")).await, "23514", "characters_hit_points_check");
+    world.service().execute(&update("max_hit_points = 10")).await.unwrap();
+    assert_eq!(player.person.execute(&update("hit_points = 10")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -174,22 +172,22 @@ async fn only_its_owner_sees_and_changes_a_character() {
     let (owner, stranger) = (world.new_player().await, world.new_user().await);
     assert_eq!(owner.person.count("characters").await, 1);
     assert_eq!(stranger.count("characters").await, 0);
-    assert_eq!(stranger.exec("UPDATE characters SET name = 'Mine'").await, Ok(0));
-    assert_eq!(stranger.exec("DELETE FROM characters").await, Ok(0));
-    let insert_for_owner = insert_character(Uuid::new_v4(), owner.id);
-    assert_refused!(stranger.exec(&insert_for_owner).await, forbidden);
-    assert_refused!(world.visitor().exec("SELECT FROM characters").await, forbidden);
+    assert_eq!(stranger.execute("UPDATE characters SET name = 'Mine'").await, Ok(0));
+    assert_eq!(stranger.execute("DELETE FROM characters").await, Ok(0));
+    let insert_for_owner = insert_character_sql(Uuid::new_v4(), owner.user_id);
+    assert_refused!(stranger.execute(&insert_for_owner).await, forbidden);
+    assert_refused!(world.visitor().execute("SELECT FROM characters").await, forbidden);
     // An INSERT of the owner can return the row.
-    let insert_returning = format!("{} RETURNING name", insert_character(Uuid::new_v4(), owner.id));
-    assert!(owner.person.value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
+    let insert_returning = format!("{} RETURNING name", insert_character_sql(Uuid::new_v4(), owner.user_id));
+    assert!(owner.person.fetch_value::<String>(&insert_returning).await.unwrap().starts_with("Hero"));
 }
 
 #[tokio::test]
 async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let hero = game.players[0].character;
-    let (ada, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
+    let hero = game.players[0].character_id;
+    let (ada, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
     assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
     assert_eq!(ada.characters().heal(hero, 1).await.unwrap().hit_points, 5);
     assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
@@ -214,13 +212,13 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     hit_points.sort_unstable();
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
     // A Seer may change only characters that are seated in their session, and only while the session is live.
-    world.set(&game, "status = 'completed'").await;
-    assert_fails!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
+    world.update_session(&game, "status = 'completed'").await;
+    assert_error!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
     let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
-    assert_eq!(game.players[0].person.value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
+    assert_eq!(game.players[0].person.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;
     let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
-    assert_eq!(stranger.value::<i64>(&by_stranger).await, Ok(0));
+    assert_eq!(stranger.fetch_value::<i64>(&by_stranger).await, Ok(0));
 }
 
 #[tokio::test]
@@ -238,7 +236,7 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
     for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
         let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
-        assert_refused!(world.user(id).exec(&sql).await, forbidden, "{change}");
+        assert_refused!(world.user(id).execute(&sql).await, forbidden, "{change}");
     }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
@@ -252,6 +250,6 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     me.characters().delete(hero.id).await.unwrap();
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let seats = world.sparc.as_user(player.id).characters().seats(player.character).await.unwrap();
-    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session, true));
+    let seats = world.sparc.as_user(player.user_id).characters().seats(player.character_id).await.unwrap();
+    assert_eq!((seats.len(), seats[0].session_id, seats[0].is_active), (1, game.session_id, true));
 }

@@ -62,7 +62,7 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
         tokio::time::timeout(Duration::from_millis(100), &mut close_task).await.is_err(),
         "closing must wait for the open transaction"
     );
-    assert_fails!(other_handle.as_user(id).users().me().await, Error::PoolClosed);
+    assert_error!(other_handle.as_user(id).users().me().await, Error::PoolClosed);
     assert_eq!(tx.users().me().await.unwrap().id, id, "the open transaction must continue");
     tx.commit().await.unwrap();
     close_task.await.unwrap().unwrap();
@@ -186,7 +186,7 @@ async fn a_dropped_stream_ends_before_the_transaction_continues() {
 async fn terminate_connections(world: &World) -> i64 {
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc'";
-    world.owner().value(terminate).await.unwrap()
+    world.owner().fetch_value(terminate).await.unwrap()
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
     ada.users().me().await.unwrap();
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc migration'";
-    assert!(world.owner().value::<i64>(terminate).await.unwrap() > 0);
+    assert!(world.owner().fetch_value::<i64>(terminate).await.unwrap() > 0);
     assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0);
 }
 
@@ -236,8 +236,8 @@ async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let lost = tx.users().me().await.unwrap_err();
     assert!(matches!(lost, Error::ConnectionLost(_)) && lost.is_retryable(), "{lost:?}");
     assert!(lost.to_string().contains("nothing was done"), "{lost}");
-    assert_fails!(tx.users().me().await, Error::ConnectionLost(_));
-    assert_fails!(
+    assert_error!(tx.users().me().await, Error::ConnectionLost(_));
+    assert_error!(
         tx.commit().await.map_err(Error::from),
         Error::ConnectionLost(_),
         "no commit was sent, so its outcome is known"

@@ -4,7 +4,7 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     bounds::{assert_accepted, assert_check_violation, assert_integer_bounds},
-    world::{World, refused},
+    world::{World, into_sql_error},
 };
 
 /// A trigger refuses a row beyond a limit with an error that explains the limit. But what enforces the limit, for every
@@ -14,7 +14,7 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let adventure = owner.value("SELECT adventure_id FROM sessions").await.unwrap();
+    let adventure = owner.fetch_value("SELECT adventure_id FROM sessions").await.unwrap();
     let seer = game.seer.id.unwrap();
     for (table, id, column, limit, constraint) in [
         ("users", seer, "adventure_count", 200, "adventure_limit"),
@@ -35,8 +35,9 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
     assert_accepted(&owner, &set_rating("5")).await;
     assert_check_violation(&owner, &set_rating("-0.01"), "adventures_average_rating_check").await;
     assert_check_violation(&owner, &set_rating("5.01"), "adventures_average_rating_check").await;
-    let set_live_seats =
-        |seats: i32| format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character);
+    let set_live_seats = |seats: i32| {
+        format!("UPDATE characters SET live_seats = {seats} WHERE id = '{}'", game.players[0].character_id)
+    };
     assert_accepted(&owner, &set_live_seats(0)).await;
     assert_check_violation(&owner, &set_live_seats(-1), "characters_live_seats_check").await;
 }
@@ -47,38 +48,41 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
     let (game, completed) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let (owner, other_player) = (world.owner(), world.new_player().await);
-    world.set(&completed, "status = 'completed'").await;
-    world.set(&completed, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    world.update_session(&completed, "status = 'completed'").await;
+    world.update_session(&completed, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     // A trigger would clear `is_active` of a removed player, and so make the row consistent.
-    owner.exec("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
-    let update_user = |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.id);
+    owner.execute("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
+    let update_user = |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.user_id);
     for (sql, constraint) in [
         (
-            format!("UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'", other_player.character),
+            format!(
+                "UPDATE characters SET retired_at = now(), live_seats = 1 WHERE id = '{}'",
+                other_player.character_id
+            ),
             "character_not_seated",
         ),
         ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
         (
-            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session),
+            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session_id),
             "removed_is_inactive",
         ),
-        (update_user(&format!("account_id = '{}'", game.seer.uuid())), "account_is_own"),
+        (update_user(&format!("account_id = '{}'", game.seer.user_id())), "account_is_own"),
         (update_user("display_name = E'two\\nlines'"), "clean_name"),
         (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
-        (update_user(&format!("email = '{}@deleted.invalid'", game.seer.uuid())), "reserved_email_is_own"),
+        (update_user(&format!("email = '{}@deleted.invalid'", game.seer.user_id())), "reserved_email_is_own"),
         (
             format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
             "account_gates_account_id_fkey",
         ),
-        (format!("INSERT INTO private.account_gates VALUES ('{}')", other_player.id), "account_gates_pkey"),
+        (format!("INSERT INTO private.account_gates VALUES ('{}')", other_player.user_id), "account_gates_pkey"),
     ] {
         let code = match constraint.rsplit('_').next() {
             Some("fkey") => "23503",
             Some("pkey") => "23505",
             _ => "23514",
         };
-        assert_refused!(owner.exec(&sql).await, code, constraint, "{sql}");
+        assert_refused!(owner.execute(&sql).await, code, constraint, "{sql}");
     }
 }
 
@@ -90,8 +94,8 @@ async fn closing_an_account_gate_waits_for_writes_in_progress() {
     write_transaction.execute_unprepared("UPDATE characters SET name = 'Robin'").await.unwrap();
     let close_transaction = world.owner().begin().await;
     close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
-    let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.id);
-    let timed_out = refused(close_transaction.execute_unprepared(&sql).await.unwrap_err());
+    let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.user_id);
+    let timed_out = into_sql_error(close_transaction.execute_unprepared(&sql).await.unwrap_err());
     assert_eq!(timed_out.code, "55P03", "{timed_out:?}");
 }
 
@@ -101,9 +105,9 @@ async fn counters_that_the_database_maintains_are_not_negative() {
     let game = world.new_active_session(1).await;
     let owner = world.owner();
     assert_integer_bounds(&owner, "sessions", "game_state_version", 0, i32::MAX).await;
-    world.set(&game, "game_state_version = 0, status = 'completed'").await;
-    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    world.update_session(&game, "game_state_version = 0, status = 'completed'").await;
+    world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     for column in ["seats_taken", "encounters_begun", "game_state_version"] {
         assert_integer_bounds(&owner, "archived_sessions", column, 0, i32::MAX).await;
     }
@@ -116,8 +120,8 @@ async fn counters_that_the_database_maintains_are_not_negative() {
 async fn deleting_a_seat_releases_it() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let delete = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].id);
-    world.owner().exec(&delete).await.unwrap();
+    let delete = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[0].user_id);
+    world.owner().execute(&delete).await.unwrap();
     assert_eq!(world.owner().count("sessions WHERE seats_taken = 1").await, 1);
     assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 1);
     assert_eq!(world.owner().count("characters WHERE live_seats = 1").await, 1);
@@ -128,7 +132,7 @@ async fn deleting_a_live_session_releases_its_seats() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     assert_eq!(world.owner().count("users WHERE live_seats = 1").await, 2);
-    world.owner().exec(&format!("DELETE FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    world.owner().execute(&format!("DELETE FROM sessions WHERE id = '{}'", game.session_id)).await.unwrap();
     assert_eq!(world.owner().count("users WHERE live_seats <> 0 OR live_sessions <> 0").await, 0);
     assert_eq!(world.owner().count("characters WHERE live_seats <> 0").await, 0);
 }

@@ -9,12 +9,12 @@ use std::sync::{
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
-use crate::world::{BoxedTask, World, insert_roll, row_as_json, run_together};
+use crate::world::{BoxedTask, World, insert_roll_sql, row_as_json, run_together};
 
 /// Returns the types of a session's events, in their order.
 async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
     let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
-    world.owner().values(&sql).await.unwrap()
+    world.owner().fetch_values(&sql).await.unwrap()
 }
 
 #[tokio::test]
@@ -27,13 +27,13 @@ async fn every_change_of_a_session_a_seat_or_a_roll_writes_its_event() {
         "current_encounter_id = 'wolves'",
         "game_state = '{\"a\": 1}'",
     ] {
-        world.set(&game, change).await;
+        world.update_session(&game, change).await;
     }
     let player = &game.players[0];
-    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
-    player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
-        event_types(&world, game.session).await,
+        event_types(&world, game.session_id).await,
         [
             "player_joined",
             "session_status",
@@ -50,8 +50,8 @@ async fn every_change_of_a_session_a_seat_or_a_roll_writes_its_event() {
 async fn an_update_that_changes_no_reported_column_writes_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
-    assert_eq!(event_types(&world, game.session).await, ["player_joined", "session_status"]);
+    world.update_session(&game, "status = 'active', current_scene_id = NULL, looking_for = 'x'").await;
+    assert_eq!(event_types(&world, game.session_id).await, ["player_joined", "session_status"]);
 }
 
 #[tokio::test]
@@ -59,14 +59,14 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
+    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
     let payload = |event_type: &str| {
         let person = player.person.clone();
         let sql = format!("SELECT payload FROM session_events WHERE event_type = '{event_type}'");
-        async move { person.value::<Value>(&sql).await.unwrap() }
+        async move { person.fetch_value::<Value>(&sql).await.unwrap() }
     };
     let joined = payload("player_joined").await;
-    assert_eq!(joined["user_id"], player.id.to_string());
+    assert_eq!(joined["user_id"], player.user_id.to_string());
     for key in ["display_name", "character_id", "character_name", "character_class", "seats_taken", "max_players"] {
         assert!(!joined[key].is_null(), "{key}");
     }
@@ -92,41 +92,43 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
 async fn only_participants_send_events_and_only_of_types_that_begin_with_client() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let send = |event_type: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', '{event_type}', '{{}}')",
-            game.session
+            game.session_id
         )
     };
     let player = &game.players[0].person;
-    assert_eq!(player.exec(&send("client.wave")).await, Ok(1));
-    assert_eq!(game.seer.exec(&send("client.wave")).await, Ok(1));
+    assert_eq!(player.execute(&send("client.wave")).await, Ok(1));
+    assert_eq!(game.seer.execute(&send("client.wave")).await, Ok(1));
     for event_type in ["dice_rolled", "session_status", "clientx", "client"] {
-        assert_refused!(player.exec(&send(event_type)).await, forbidden, "{event_type}");
-        assert_refused!(game.seer.exec(&send(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(player.execute(&send(event_type)).await, forbidden, "{event_type}");
+        assert_refused!(game.seer.execute(&send(event_type)).await, forbidden, "{event_type}");
     }
-    assert_refused!(world.new_user().await.exec(&send("client.wave")).await, forbidden);
-    assert_refused!(world.visitor().exec(&send("client.wave")).await, forbidden);
+    assert_refused!(world.new_user().await.execute(&send("client.wave")).await, forbidden);
+    assert_refused!(world.visitor().execute(&send("client.wave")).await, forbidden);
     let other_player = &game.players[1];
     other_player
         .person
-        .exec(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.id))
+        .execute(&format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", other_player.user_id))
         .await
         .unwrap();
-    assert_refused!(other_player.person.exec(&send("client.wave")).await, forbidden, "a player who left");
+    assert_refused!(other_player.person.execute(&send("client.wave")).await, forbidden, "a player who left");
     for column in ["created_at", "sender_id"] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, {column}) VALUES ('{}', 'client.x', NULL)",
-            game.session
+            game.session_id
         );
-        assert_refused!(player.exec(&sql).await, forbidden, "{column}");
+        assert_refused!(player.execute(&sql).await, forbidden, "{column}");
     }
-    let insert_with_seq =
-        format!("INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)", game.session);
-    assert_eq!(player.exec(&insert_with_seq).await.unwrap_err().code, "428C9", "only the server numbers events");
-    assert_refused!(player.exec("DELETE FROM session_events").await, forbidden);
-    assert_refused!(player.exec("UPDATE session_events SET payload = '{}'").await, forbidden);
+    let insert_with_seq = format!(
+        "INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)",
+        game.session_id
+    );
+    assert_eq!(player.execute(&insert_with_seq).await.unwrap_err().code, "428C9", "only the server numbers events");
+    assert_refused!(player.execute("DELETE FROM session_events").await, forbidden);
+    assert_refused!(player.execute("UPDATE session_events SET payload = '{}'").await, forbidden);
 }
 
 #[tokio::test]
@@ -137,20 +139,20 @@ async fn the_sender_is_the_caller_whatever_the_payload_says() {
     let sql = format!(
         "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.chat', '{{\"from\": \"Seer\"}}')
          RETURNING sender_id",
-        game.session
+        game.session_id
     );
-    assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
+    assert_eq!(player.person.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
 }
 
 #[tokio::test]
 async fn only_participants_read_events() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     assert!(game.seer.count("session_events").await > 0);
     assert!(game.players[0].person.count("session_events").await > 0);
     assert_eq!(world.new_user().await.count("session_events").await, 0);
-    assert_refused!(world.visitor().exec("SELECT FROM session_events").await, forbidden);
+    assert_refused!(world.visitor().execute("SELECT FROM session_events").await, forbidden);
 }
 
 #[tokio::test]
@@ -158,16 +160,16 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     let world = World::new().await;
     let game = world.new_active_session(4).await;
     let send =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     let reader = game.seer.clone();
-    let session = game.session;
+    let session = game.session_id;
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
         let (person, send, running_writers) = (player.person.clone(), send.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
             for _ in 0..50 {
-                person.exec(&send).await.unwrap();
+                person.execute(&send).await.unwrap();
             }
             running_writers.fetch_sub(1, Ordering::SeqCst);
         }));
@@ -181,7 +183,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
                 "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
-            let new_numbers: Vec<i64> = reader.values(&sql).await.unwrap();
+            let new_numbers: Vec<i64> = reader.fetch_values(&sql).await.unwrap();
             if new_numbers.is_empty() && writers_are_done {
                 break;
             }
@@ -197,16 +199,16 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let send =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     let first = game.players[0].person.begin().await;
     first.execute_unprepared(&send).await.unwrap();
     // While this transaction is open, no other may draw a number in the session. Otherwise an event with a higher
     // number could become visible before the event of this transaction.
     let second = &game.players[1].person;
-    let blocked = second.exec(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
+    let blocked = second.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
     assert_eq!(blocked.unwrap_err().code, "55P03", "the lock must not be available");
     first.commit().await.unwrap();
-    assert_eq!(second.exec(&send).await, Ok(1));
+    assert_eq!(second.execute(&send).await, Ok(1));
 }
 
 #[tokio::test]
@@ -218,13 +220,14 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, created_at)
          SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
-        game.session
+        game.session_id
     );
-    world.administrator().await.exec(&insert_old_events).await.unwrap();
+    world.administrator().await.execute(&insert_old_events).await.unwrap();
     let old_events = "session_events WHERE event_type = 'client.old'";
-    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session);
+    let send =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session_id);
     for remaining in [150, 50, 0] {
-        game.players[0].person.exec(&send).await.unwrap();
+        game.players[0].person.execute(&send).await.unwrap();
         assert_eq!(
             world.owner().count(old_events).await,
             remaining,
@@ -246,13 +249,13 @@ async fn the_clean_up_uses_the_index_on_old_events() {
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type)
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
-        game.session
+        game.session_id
     );
-    world.administrator().await.exec(&insert).await.unwrap();
-    world.owner().exec("ANALYZE session_events").await.unwrap();
+    world.administrator().await.execute(&insert).await.unwrap();
+    world.owner().execute("ANALYZE session_events").await.unwrap();
     let plan: Vec<String> = world
         .owner()
-        .values(
+        .fetch_values(
             "EXPLAIN SELECT id FROM session_events WHERE created_at < now() - INTERVAL '24 hours'
              ORDER BY created_at LIMIT 100 FOR UPDATE SKIP LOCKED",
         )
@@ -266,16 +269,16 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    player.person.exec(&insert_roll(game.session, player.character)).await.unwrap();
-    world.set(&game, "status = 'completed'").await;
-    world.set(&game, "ended_at = now() - INTERVAL '91 days'").await;
+    world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
+    world.update_session(&game, "status = 'completed'").await;
+    world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
     let recent = world.new_active_session(1).await;
-    world.set(&recent, "status = 'completed'").await;
+    world.update_session(&recent, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
-    assert_refused!(player.person.exec(archive).await, forbidden);
-    assert_eq!(world.service().value::<i32>(archive).await, Ok(1));
-    assert_eq!(world.service().value::<i32>(archive).await, Ok(0), "nothing is left to archive");
+    assert_refused!(player.person.execute(archive).await, forbidden);
+    assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(1));
+    assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(0), "nothing is left to archive");
     assert_eq!(world.owner().count("sessions").await, 1);
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
@@ -283,7 +286,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
         assert_eq!(game.seer.count(table_name).await, rows, "{table_name}");
         assert_eq!(stranger.count(table_name).await, 0, "{table_name}");
         let sql = format!("DELETE FROM {table_name}");
-        assert_refused!(player.person.exec(&sql).await, forbidden, "{table_name}");
+        assert_refused!(player.person.execute(&sql).await, forbidden, "{table_name}");
     }
     let archived = row_as_json(&world.owner(), "SELECT seats_taken, status FROM archived_sessions").await;
     assert_eq!((archived["seats_taken"].as_i64(), archived["status"].as_str()), (Some(2), Some("completed")));
@@ -293,7 +296,7 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
 async fn a_clean_up_that_was_planned_on_an_empty_table_still_uses_its_index() {
     let world = World::new().await;
     // The statistics say that the table is empty, as after its first vacuum.
-    world.owner().exec("ANALYZE session_events").await.unwrap();
+    world.owner().execute("ANALYZE session_events").await.unwrap();
     let transaction = world.owner().begin().await;
     // The connection caches the plan, so a sequential scan that was planned now would still be used once the table has
     // become large.

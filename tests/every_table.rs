@@ -106,7 +106,7 @@ async fn every_write_granted_to_users_has_interleaving_cases() {
     let writes: Vec<String> = World::new()
         .await
         .owner()
-        .values(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes ORDER BY 1"))
+        .fetch_values(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes ORDER BY 1"))
         .await
         .unwrap();
     assert!(!writes.is_empty());

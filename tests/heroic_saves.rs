@@ -3,15 +3,15 @@
 use sparc::service::{Error, Operations};
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, Refused, World, insert_heroic_save, insert_roll, row_as_json, run_together};
+use crate::world::{BoxedTask, SqlError, World, insert_heroic_save_sql, insert_roll_sql, row_as_json, run_together};
 
 #[tokio::test]
 async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let failed = world.new_roll(game.session, player.character, "{1,2}", 18, 0).await;
-    player.person.exec(&insert_heroic_save(game.session, player.character, failed)).await.unwrap();
+    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 18, 0).await;
+    player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, failed)).await.unwrap();
     let save = row_as_json(
         &world.owner(),
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
@@ -27,25 +27,26 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
-    let save = |original| insert_heroic_save(game.session, player.character, original);
-    let successful = world.new_roll(game.session, player.character, "{6,5}", 10, 0).await;
-    assert_refused!(player.person.exec(&save(successful)).await, "SP012", "heroic_save_after_failure");
-    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 31).await;
-    assert_refused!(player.person.exec(&save(old)).await, "SP013", "heroic_save_in_time");
-    let others_roll = world.new_roll(game.session, other_player.character, "{1,2}", 10, 0).await;
-    assert_refused!(player.person.exec(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
-    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    assert_eq!(player.person.exec(&save(failed)).await, Ok(1));
-    world.set(&game, "current_encounter_id = 'next'").await;
+    let save = |original| insert_heroic_save_sql(game.session_id, player.character_id, original);
+    let successful = world.new_roll(game.session_id, player.character_id, "{6,5}", 10, 0).await;
+    assert_refused!(player.person.execute(&save(successful)).await, "SP012", "heroic_save_after_failure");
+    let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
+    assert_refused!(player.person.execute(&save(old)).await, "SP013", "heroic_save_in_time");
+    let others_roll = world.new_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
+    assert_refused!(player.person.execute(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
+    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    assert_eq!(player.person.execute(&save(failed)).await, Ok(1));
+    world.update_session(&game, "current_encounter_id = 'next'").await;
     assert_refused!(
-        player.person.exec(&save(failed)).await,
+        player.person.execute(&save(failed)).await,
         "23505",
         "idx_dice_rolls_original",
         "a roll must be saved only once"
     );
-    let saved: Uuid = world.owner().value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
+    let saved: Uuid =
+        world.owner().fetch_value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert_refused!(
-        player.person.exec(&save(saved)).await,
+        player.person.execute(&save(saved)).await,
         "SP015",
         "heroic_save_of_own_roll",
         "a heroic save must not be saved itself"
@@ -58,17 +59,17 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for encounter in ["wolves", "bridge", "wolves"] {
-        world.set(&game, &format!("current_encounter_id = '{encounter}'")).await;
+        world.update_session(&game, &format!("current_encounter_id = '{encounter}'")).await;
         assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
-        let first = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-        let second = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+        let first = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+        let second = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
         assert_eq!(
-            player.person.exec(&insert_heroic_save(game.session, player.character, first)).await,
+            player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, first)).await,
             Ok(1),
             "{encounter}"
         );
         assert_refused!(
-            player.person.exec(&insert_heroic_save(game.session, player.character, second)).await,
+            player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second)).await,
             "SP011",
             "heroic_save_once_an_encounter"
         );
@@ -81,12 +82,13 @@ async fn of_four_concurrent_heroic_saves_one_succeeds() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for round in 0..20 {
-        world.set(&game, &format!("current_encounter_id = 'round {round}'")).await;
+        world.update_session(&game, &format!("current_encounter_id = 'round {round}'")).await;
         let mut tasks = Vec::new();
         for _ in 0..4 {
-            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-            let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
-            tasks.push(async move { person.exec(&sql).await });
+            let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+            let (person, sql) =
+                (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
+            tasks.push(async move { person.execute(&sql).await });
         }
         let outcomes = run_together(tasks).await;
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
@@ -99,27 +101,28 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
     let game = world.new_active_session(2).await;
     for round in 0..100 {
         // No seat has a save left until the new encounter restores it.
-        world.owner().exec("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
-        let mut tasks: Vec<BoxedTask<Result<u64, Refused>>> = Vec::new();
+        world.owner().execute("UPDATE session_players SET heroic_saves_used = 1").await.unwrap();
+        let mut tasks: Vec<BoxedTask<Result<u64, SqlError>>> = Vec::new();
         for player in &game.players {
             // The players leave in even rounds and rejoin in odd ones.
             let is_active = round % 2 == 1;
-            let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+            let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
             for (person, sql) in [
                 (
                     &player.person,
-                    format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.id),
+                    format!("UPDATE session_players SET is_active = {is_active} WHERE user_id = '{}'", player.user_id),
                 ),
-                (&player.person, insert_heroic_save(game.session, player.character, failed)),
-                (&game.seer, insert_roll(game.session, player.character)),
+                (&player.person, insert_heroic_save_sql(game.session_id, player.character_id, failed)),
+                (&game.seer, insert_roll_sql(game.session_id, player.character_id)),
             ] {
                 let person = person.clone();
-                tasks.push(Box::pin(async move { person.exec(&sql).await }));
+                tasks.push(Box::pin(async move { person.execute(&sql).await }));
             }
         }
         let seer = game.seer.clone();
-        let sql = format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session);
-        tasks.push(Box::pin(async move { seer.exec(&sql).await }));
+        let sql =
+            format!("UPDATE sessions SET current_encounter_id = 'round {round}' WHERE id = '{}'", game.session_id);
+        tasks.push(Box::pin(async move { seer.execute(&sql).await }));
         for outcome in run_together(tasks).await {
             // Only two refusals are expected: of a roll for a player who has just left, and of a save that runs before
             // the new encounter.
@@ -135,31 +138,31 @@ async fn each_refusal_of_a_heroic_save_has_its_own_error() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let me = world.sparc.as_user(player.id);
-    let successful = world.new_roll(game.session, player.character, "{6}", 10, 0).await;
-    assert_fails!(me.dice().heroic_save(successful).await, Error::HeroicSaveNotNeeded);
-    let old = world.new_roll(game.session, player.character, "{1,2}", 10, 40).await;
-    assert_fails!(me.dice().heroic_save(old).await, Error::HeroicSaveTooLate);
-    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    let another_failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
+    let me = world.sparc.as_user(player.user_id);
+    let successful = world.new_roll(game.session_id, player.character_id, "{6}", 10, 0).await;
+    assert_error!(me.dice().heroic_save(successful).await, Error::HeroicSaveNotNeeded);
+    let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 40).await;
+    assert_error!(me.dice().heroic_save(old).await, Error::HeroicSaveTooLate);
+    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let another_failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(me.dice().heroic_save(failed).await.unwrap().original_roll_id, Some(failed));
-    assert_fails!(me.dice().heroic_save(failed).await, Error::RollAlreadySaved);
-    assert_fails!(me.dice().heroic_save(another_failed).await, Error::HeroicSaveSpent);
-    assert_fails!(me.dice().heroic_save(Uuid::new_v4()).await, Error::NotFound { what: "roll" });
+    assert_error!(me.dice().heroic_save(failed).await, Error::RollAlreadySaved);
+    assert_error!(me.dice().heroic_save(another_failed).await, Error::HeroicSaveSpent);
+    assert_error!(me.dice().heroic_save(Uuid::new_v4()).await, Error::NotFound { what: "roll" });
 }
 
 #[tokio::test]
 async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let hero = game.players[0].character;
-    let me = world.sparc.as_user(game.players[0].id);
-    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    let hero = game.players[0].character_id;
+    let me = world.sparc.as_user(game.players[0].user_id);
+    let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
-    let failed = world.new_roll(game.session, hero, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session_id, hero, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
-    let saves = me.dice().heroic_saves_remaining(game.session).await.unwrap();
+    let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert_eq!(saves.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
-    world.sparc.as_user(game.seer.uuid()).sessions().set_encounter(game.session, Some("next")).await.unwrap();
-    assert!(me.dice().heroic_saves_remaining(game.session).await.unwrap().iter().all(|seat| seat.remaining == 1));
+    world.sparc.as_user(game.seer.user_id()).sessions().set_encounter(game.session_id, Some("next")).await.unwrap();
+    assert!(me.dice().heroic_saves_remaining(game.session_id).await.unwrap().iter().all(|seat| seat.remaining == 1));
 }

@@ -30,13 +30,13 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     for _ in 0..10 {
         for player in [&ada, &ben] {
-            let mine = characters::Entity::find().all(&sparc.as_user(player.id)).await.unwrap();
-            assert_eq!(mine.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character]);
+            let mine = characters::Entity::find().all(&sparc.as_user(player.user_id)).await.unwrap();
+            assert_eq!(mine.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
         }
         assert!(characters::Entity::find().all(&sparc.as_anon()).await.is_err());
         // A dropped transaction and a failed one leave no identity on their connections either.
-        drop(sparc.as_user(ada.id).begin().await.unwrap());
-        let failing = sparc.as_user(ada.id).begin().await.unwrap();
+        drop(sparc.as_user(ada.user_id).begin().await.unwrap());
+        let failing = sparc.as_user(ada.user_id).begin().await.unwrap();
         assert!(failing.execute_unprepared("SELECT nonsense").await.is_err());
         drop(failing);
         let query = Statement::from_string(
@@ -72,35 +72,35 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
         let changed = tx.execute_unprepared(change).await.map_err(Error::from);
-        assert_fails!(changed, Error::IdentityChanged, "{change}");
-        assert_fails!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
-        assert_fails!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
+        assert_error!(changed, Error::IdentityChanged, "{change}");
+        assert_error!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
+        assert_error!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
         let changed = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert_fails!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
+        assert_error!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
     let change_and_write =
         format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
     let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
-    assert_fails!(refused, Error::IdentityChanged);
+    assert_error!(refused, Error::IdentityChanged);
     assert!(!ada.users().profile(other).await.unwrap().is_verified);
     let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
     let refused = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
-    assert_fails!(refused, Error::IdentityChanged, "in an expression");
+    assert_error!(refused, Error::IdentityChanged, "in an expression");
 }
 
 #[tokio::test]
 async fn after_a_change_of_identity_no_rows_are_returned_until_it_is_rolled_back() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let tx = world.sparc.as_user(ada.user_id).begin().await.unwrap();
     let set_role = Expr::cust("set_config('role', 'service_role', true)");
     assert!(users::Entity::find().select_only().expr(set_role).into_tuple::<String>().one(&tx).await.is_err());
-    let character_of_ben = characters::Entity::find_by_id(ben.character).one(&tx).await;
-    assert_fails!(character_of_ben.map_err(Error::from), Error::IdentityChanged);
+    let character_of_ben = characters::Entity::find_by_id(ben.character_id).one(&tx).await;
+    assert_error!(character_of_ben.map_err(Error::from), Error::IdentityChanged);
     drop(tx);
     // Rolling back a nested transaction also undoes its change of identity.
-    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let tx = world.sparc.as_user(ada.user_id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
     assert!(inner.execute_unprepared("RESET ROLE").await.is_err());
     inner.rollback().await.unwrap();
@@ -120,18 +120,18 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
         let ended = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_fails!(ended, Error::EndedByStatement, "{end}");
-        assert_fails!(
+        assert_error!(ended, Error::EndedByStatement, "{end}");
+        assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
             "the next call would run with the role of the login"
         );
-        assert_fails!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(tx.commit().await.map_err(Error::from), Error::EndedByStatement);
         assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), bio_afterwards, "{end}");
-        assert_fails!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(ada.execute_unprepared(end).await.map_err(Error::from), Error::EndedByStatement);
     }
     let several = ada.execute_unprepared("SELECT 1; COMMIT; SELECT 2").await.map_err(Error::from);
-    assert_fails!(several, Error::InvalidStatement { .. });
+    assert_error!(several, Error::InvalidStatement { .. });
 }
 
 #[tokio::test]
@@ -156,9 +156,9 @@ async fn a_commit_after_a_failed_statement_reports_that_nothing_was_committed() 
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
     assert!(tx.execute_unprepared("SELECT 1 / 0").await.is_err());
-    assert_fails!(tx.users().me().await, Error::TransactionFailed, "the next operation must be refused too");
+    assert_error!(tx.users().me().await, Error::TransactionFailed, "the next operation must be refused too");
     let outcome = tx.commit().await.map_err(Error::from);
-    assert_fails!(outcome, Error::TransactionFailed, "PostgreSQL itself would answer ROLLBACK without an error");
+    assert_error!(outcome, Error::TransactionFailed, "PostgreSQL itself would answer ROLLBACK without an error");
     assert!(ada.users().me().await.unwrap().bio.is_none());
     let tx = ada.begin().await.unwrap();
     tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
@@ -182,19 +182,19 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let deadline = std::time::Duration::from_millis(300);
-    let ada = world.sparc.as_user(player.id).with_deadline(deadline);
+    let ada = world.sparc.as_user(player.user_id).with_deadline(deadline);
 
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
-    let refused = ada.sessions().leave(game.session).await;
-    assert_fails!(refused, Error::DeadlineExceeded);
+    let refused = ada.sessions().leave(game.session_id).await;
+    assert_error!(refused, Error::DeadlineExceeded);
     holder.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
-    assert!(ada.sessions().leave(game.session).await.is_ok(), "the next operation must succeed");
+    assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
     let slow = Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT pg_sleep(20)");
     let refused = ada.query_one_raw(slow).await.map_err(Error::from);
-    assert_fails!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
+    assert_error!(refused, Error::DeadlineExceeded, "the deadline is passed to the server");
     let tx = ada.begin().await.unwrap();
     let read_timeout =
         Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT current_setting('statement_timeout')");
@@ -203,23 +203,23 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 
     let options = Options::default().max_connections(1).deadline(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let held = sparc.as_user(player.id).begin().await.unwrap();
-    let refused = sparc.as_user(player.id).users().me().await;
-    assert_fails!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
+    let held = sparc.as_user(player.user_id).begin().await.unwrap();
+    let refused = sparc.as_user(player.user_id).users().me().await;
+    assert_error!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
     drop(held);
-    assert!(sparc.as_user(player.id).users().me().await.is_ok());
+    assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
     // Without a deadline, the pool's own timeout ends the wait.
     let options = Options::default().max_connections(1).acquire_timeout(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let _held = sparc.as_user(player.id).begin().await.unwrap();
-    assert_fails!(sparc.as_user(player.id).users().me().await, Error::PoolExhausted);
+    let _held = sparc.as_user(player.user_id).begin().await.unwrap();
+    assert_error!(sparc.as_user(player.user_id).users().me().await, Error::PoolExhausted);
 }
 
 #[tokio::test]
 async fn an_identity_is_a_seaorm_connection() {
     let world = World::new().await;
     let game = world.new_session(3).await;
-    let ada = world.sparc.as_user(game.players[0].id);
+    let ada = world.sparc.as_user(game.players[0].user_id);
     let mine = sessions::Entity::find().all(&ada).await.unwrap();
     let seats = mine.load_many(session_players::Entity, &ada).await.unwrap();
     assert_eq!((mine.len(), seats[0].len()), (1, 3), "finds and loaders");
@@ -243,18 +243,18 @@ async fn operations_in_a_callers_transaction_are_committed_or_rolled_back_togeth
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let ada = world.sparc.as_user(player.id);
+    let ada = world.sparc.as_user(player.user_id);
     let tx = ada.begin().await.unwrap();
-    tx.sessions().leave(game.session).await.unwrap();
-    tx.characters().retire(player.character).await.unwrap();
+    tx.sessions().leave(game.session_id).await.unwrap();
+    tx.characters().retire(player.character_id).await.unwrap();
     let seats =
         session_players::Entity::find().filter(session_players::Column::IsActive.eq(true)).count(&tx).await.unwrap();
     assert_eq!(seats, 0, "the caller's own query must see the change");
     tx.rollback().await.unwrap();
-    assert!(ada.characters().get(player.character).await.unwrap().retired_at.is_none());
+    assert!(ada.characters().get(player.character_id).await.unwrap().retired_at.is_none());
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1);
     let tx = ada.begin().await.unwrap();
-    tx.sessions().leave(game.session).await.unwrap();
+    tx.sessions().leave(game.session_id).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 0);
 }
@@ -264,7 +264,7 @@ async fn a_nested_transaction_has_the_same_identity() {
     let world = World::new().await;
     let ada = world.new_player().await;
     world.new_player().await;
-    let tx = world.sparc.as_user(ada.id).begin().await.unwrap();
+    let tx = world.sparc.as_user(ada.user_id).begin().await.unwrap();
     let inner = tx.begin().await.unwrap();
     assert_eq!(characters::Entity::find().count(&inner).await.unwrap(), 1);
     inner.rollback().await.unwrap();

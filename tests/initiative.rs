@@ -19,12 +19,12 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
     let sql = format!(
         "WITH created AS (INSERT INTO creatures (adventure_id, name)
          SELECT '{}', 'Rat ' || i FROM generate_series(1, 150) AS i RETURNING id) SELECT array_agg(id) FROM created",
-        game.adventure
+        game.adventure_id
     );
-    let creatures: Vec<Uuid> = world.owner().value(&sql).await.unwrap();
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let creatures: Vec<Uuid> = world.owner().fetch_value(&sql).await.unwrap();
+    let seer = world.sparc.as_user(game.seer.user_id());
     let id = Some(Uuid::new_v4());
-    let initiative = NewInitiative { id, session_id: game.session, creatures };
+    let initiative = NewInitiative { id, session_id: game.session_id, creatures };
     let turns = seer.dice().initiative(initiative.clone()).await.unwrap();
     assert_eq!(turns.len(), 151);
     assert!(turns.is_sorted_by(|turn, next| turn.die >= next.die));
@@ -35,21 +35,21 @@ async fn initiative_can_be_rolled_for_more_than_a_hundred_creatures() {
 async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     let world = World::new().await;
     let game = world.new_active_session(4).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let stats = Stats { grace: 10, ..Default::default() };
     let new_wolf = NewCreature { name: "Wolf".into(), stats, ..Default::default() };
-    let wolf = seer.creatures().add(game.adventure, new_wolf).await.unwrap();
+    let wolf = seer.creatures().add(game.adventure_id, new_wolf).await.unwrap();
     for (grace, player) in (1..).zip(&game.players) {
-        let sql = format!("UPDATE characters SET grace = {grace} WHERE id = '{}'", player.character);
-        world.owner().exec(&sql).await.unwrap();
+        let sql = format!("UPDATE characters SET grace = {grace} WHERE id = '{}'", player.character_id);
+        world.owner().execute(&sql).await.unwrap();
     }
     let grace_of = |roller: Roller| match roller {
         Roller::Creature(_) => 10,
-        Roller::Character(id) => 1 + game.players.iter().position(|player| player.character == id).unwrap(),
+        Roller::Character(id) => 1 + game.players.iter().position(|player| player.character_id == id).unwrap(),
     };
     let mut ties = 0;
     for _ in 0..40 {
-        let initiative = NewInitiative { id: None, session_id: game.session, creatures: vec![wolf.id, wolf.id] };
+        let initiative = NewInitiative { id: None, session_id: game.session_id, creatures: vec![wolf.id, wolf.id] };
         let turns = seer.dice().initiative(initiative).await.unwrap();
         assert_eq!(turns.len(), 5, "a creature that is listed twice must roll once");
         assert!(turns.iter().all(|turn| turn.roll.dice_count == 1 && turn.roll.roll_type == RollType::Initiative));
@@ -60,45 +60,45 @@ async fn initiative_is_one_die_and_ties_are_ordered_by_grace() {
     assert!(ties > 0, "the test must have produced at least one tie");
     // `initiative_order` reads private character sheets, so it must return nothing to a caller who cannot see the
     // session.
-    let rolls: Vec<Uuid> = world.owner().values("SELECT id FROM dice_rolls").await.unwrap();
+    let rolls: Vec<Uuid> = world.owner().fetch_values("SELECT id FROM dice_rolls").await.unwrap();
     let list = rolls.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
     let stranger = world.new_user().await;
     let query = format!("SELECT cardinality(private.initiative_order(ARRAY[{list}]::uuid[]))");
-    assert_eq!(stranger.value::<i32>(&query).await, Ok(0), "a stranger");
-    assert_refused!(world.visitor().value::<i32>(&query).await, forbidden);
+    assert_eq!(stranger.fetch_value::<i32>(&query).await, Ok(0), "a stranger");
+    assert_refused!(world.visitor().fetch_value::<i32>(&query).await, forbidden);
 }
 
 #[tokio::test]
 async fn initiative_order_orders_only_initiative_rolls_of_one_session() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let service = world.sparc.as_service();
     let initiative = |session_id| NewInitiative { id: None, session_id, creatures: Vec::new() };
-    let turns = seer.dice().initiative(initiative(game.session)).await.unwrap();
-    let other_turns = service.dice().initiative(initiative(other_game.session)).await.unwrap();
-    let attack = world.new_roll(game.session, game.players[0].character, "{1}", 3, 0).await;
+    let turns = seer.dice().initiative(initiative(game.session_id)).await.unwrap();
+    let other_turns = service.dice().initiative(initiative(other_game.session_id)).await.unwrap();
+    let attack = world.new_roll(game.session_id, game.players[0].character_id, "{1}", 3, 0).await;
     let order_of = |ids: &[Uuid]| {
         let list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(",");
         format!("SELECT unnest(private.initiative_order(ARRAY[{list}]::uuid[]))")
     };
     let rolls: Vec<Uuid> = turns.iter().map(|turn| turn.roll.id).collect();
-    assert_eq!(game.seer.values::<Uuid>(&order_of(&rolls)).await, Ok(rolls.clone()));
+    assert_eq!(game.seer.fetch_values::<Uuid>(&order_of(&rolls)).await, Ok(rolls.clone()));
     assert_eq!(
-        game.seer.values::<Uuid>(&order_of(&[rolls[0], attack])).await,
+        game.seer.fetch_values::<Uuid>(&order_of(&[rolls[0], attack])).await,
         Ok(vec![rolls[0]]),
         "an attack is left out"
     );
     let order_of_both = order_of(&[rolls[0], other_turns[0].roll.id]);
     assert_eq!(
-        world.service().values::<Uuid>(&order_of_both).await,
+        world.service().fetch_values::<Uuid>(&order_of_both).await,
         Ok(Vec::new()),
         "rolls of two sessions have no order"
     );
     // To a caller who may not see a roll, the answer is the same as if the roll did not exist.
     for (seer, roll) in [(&game.seer, rolls[0]), (&other_game.seer, other_turns[0].roll.id)] {
-        assert_eq!(seer.values::<Uuid>(&order_of_both).await, Ok(vec![roll]));
-        assert_eq!(seer.values::<Uuid>(&order_of(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
+        assert_eq!(seer.fetch_values::<Uuid>(&order_of_both).await, Ok(vec![roll]));
+        assert_eq!(seer.fetch_values::<Uuid>(&order_of(&[roll, Uuid::new_v4()])).await, Ok(vec![roll]));
     }
 }
 
@@ -106,7 +106,7 @@ async fn initiative_order_orders_only_initiative_rolls_of_one_session() {
 async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let hero = game.players[0].character;
+    let hero = game.players[0].character_id;
     let small_number = || Uuid::new_v4().as_u128() >> 64;
     let (mut ties, mut lower_id_first) = (0, 0);
     // In every pair, the first id is lower than the second. If ids decided ties, the same one would always be first.
@@ -116,16 +116,16 @@ async fn ids_that_a_client_chooses_do_not_decide_ties_of_initiative() {
             let insert = format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', '{hero}', 'grace', 3, 'initiative')",
-                game.session
+                game.session_id
             );
-            game.seer.exec(&insert).await.unwrap();
+            game.seer.execute(&insert).await.unwrap();
         }
         let list = format!("ARRAY['{}', '{}']::uuid[]", ids[0], ids[1]);
         let totals = format!("SELECT count(DISTINCT total) FROM dice_rolls WHERE id = ANY ({list})");
-        if game.seer.value::<i64>(&totals).await.unwrap() == 1 {
+        if game.seer.fetch_value::<i64>(&totals).await.unwrap() == 1 {
             ties += 1;
             let order = format!("SELECT unnest(private.initiative_order({list}))");
-            lower_id_first += usize::from(game.seer.values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
+            lower_id_first += usize::from(game.seer.fetch_values::<Uuid>(&order).await.unwrap()[0] == ids[0]);
         }
     }
     assert!(0 < lower_id_first && lower_id_first < ties, "the lower id is first in {lower_id_first} of {ties} ties");

@@ -57,15 +57,15 @@ async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (_, db) = world.single_connection().await;
+    let (_, db) = world.with_single_connection().await;
     for sparc in [pooled, Sparc::from_connection(db)] {
-        let ben = sparc.as_user(ben.id);
+        let ben = sparc.as_user(ben.user_id);
         let clean_state = value(&ben, SESSION_STATE).await;
         for statement in STATEMENTS {
             // Ending 0 runs the statement outside of a transaction. The others run it in a transaction that is
             // committed, rolled back, dropped, or fails at a later statement.
             for ending in 0..5 {
-                let ada = sparc.as_user(ada.id);
+                let ada = sparc.as_user(ada.user_id);
                 let tx = ada.begin().await.unwrap();
                 let _ = match ending {
                     0 => {
@@ -110,7 +110,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ben = sparc.as_user(ben.id);
+    let ben = sparc.as_user(ben.user_id);
     let clean_state = value(&ben, SESSION_STATE).await;
     for expression in [
         "set_config('TimeZone', 'Asia/Tokyo', false)",
@@ -119,7 +119,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
         "coalesce(set_config('request.jwt.claim.sub', 'x', false))",
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
-        let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.id)).await;
+        let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
         assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
     }
@@ -131,7 +131,7 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (ada, ben) = (sparc.as_user(ada.id), sparc.as_user(ben.id));
+    let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
     ben.characters().list().await.unwrap();
     let backend_pid = value(&ada, "SELECT pg_backend_pid()::text").await;
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
@@ -152,11 +152,11 @@ async fn copy_is_refused_and_closes_its_connection_without_waiting_for_the_deadl
         .unwrap();
     let options = Options::default().max_connections(1).deadline(Duration::from_secs(2));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let ada = sparc.as_user(player.id);
+    let ada = sparc.as_user(player.user_id);
     let started_at = std::time::Instant::now();
     for copy in ["COPY copied FROM STDIN", "COPY copied TO STDOUT", "/* */ copy copied from stdin with (format csv)"] {
         let refused = ada.execute_unprepared(copy).await.map_err(Error::from);
-        assert_fails!(refused, Error::InvalidStatement { .. }, "{copy}");
+        assert_error!(refused, Error::InvalidStatement { .. }, "{copy}");
         assert_eq!(ada.characters().list().await.unwrap().len(), 1);
         let tx = ada.begin().await.unwrap();
         assert!(tx.execute_unprepared(copy).await.is_err());
@@ -179,28 +179,28 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
     ] {
         let world = World::new().await;
         let (ada, ben) = (world.new_player().await, world.new_player().await);
-        let target: String = world.owner().value(&format!("SELECT {target}")).await.unwrap();
+        let target: String = world.owner().fetch_value(&format!("SELECT {target}")).await.unwrap();
         let administrator = world.administrator().await;
         for (name, value) in [
-            ("request.jwt.claim.sub", ben.id.to_string()),
+            ("request.jwt.claim.sub", ben.user_id.to_string()),
             ("request.jwt.claim.role", "service_role".to_owned()),
-            ("request.jwt.claim", format!("{{\"sub\": \"{}\"}}", ben.id)),
+            ("request.jwt.claim", format!("{{\"sub\": \"{}\"}}", ben.user_id)),
         ] {
-            administrator.exec(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
+            administrator.execute(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
         }
         let new_connection = world.reconnect().await.owner();
-        let setting = new_connection.value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
-        assert_eq!(setting, Ok(ben.id.to_string()), "{target}");
+        let setting = new_connection.fetch_value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;
+        assert_eq!(setting, Ok(ben.user_id.to_string()), "{target}");
         let sparc = Sparc::connect(world.url()).await.unwrap();
         let read_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
         assert_eq!(
-            value(&sparc.as_user(ada.id), read_identity).await,
-            format!("{0}|authenticated|{0}", ada.id),
+            value(&sparc.as_user(ada.user_id), read_identity).await,
+            format!("{0}|authenticated|{0}", ada.user_id),
             "{target}"
         );
         assert_eq!(value(&sparc.as_anon(), read_identity).await, "anon", "{target}");
         assert_eq!(value(&sparc.as_service(), read_identity).await, "service_role", "{target}");
-        assert_eq!(sparc.as_user(ada.id).characters().list().await.unwrap()[0].id, ada.character, "{target}");
+        assert_eq!(sparc.as_user(ada.user_id).characters().list().await.unwrap()[0].id, ada.character_id, "{target}");
     }
 }
 

@@ -27,9 +27,9 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
     );
-    world.owner().exec(&insert).await.unwrap();
+    world.owner().execute(&insert).await.unwrap();
     let created_before: HashSet<Uuid> =
-        world.owner().values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
+        world.owner().fetch_values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
@@ -71,7 +71,7 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().exec(&insert).await.unwrap();
+    world.owner().execute(&insert).await.unwrap();
     let hard = LobbyFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let visitor = world.sparc.as_anon();
     let (mut page_lengths, mut after) = (Vec::new(), None);
@@ -96,11 +96,11 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
 async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     let world = World::new().await;
     let full = world.new_session(2).await;
-    world.set(&full, "is_public = true, max_players = 2").await;
+    world.update_session(&full, "is_public = true, max_players = 2").await;
     let open = world.new_session(1).await;
-    world.set(&open, "is_public = true").await;
+    world.update_session(&open, "is_public = true").await;
     let started = world.new_active_session(1).await;
-    world.set(&started, "is_public = true").await;
+    world.update_session(&started, "is_public = true").await;
     world.new_session(0).await;
     let ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
@@ -108,7 +108,7 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
             visitor.sessions().lobby(&filter, None).await.unwrap().items.iter().map(|row| row.id).collect::<Vec<_>>()
         }
     };
-    assert_eq!(ids(LobbyFilter::default()).await, [open.session]);
+    assert_eq!(ids(LobbyFilter::default()).await, [open.session_id]);
     for (search, expected) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
         let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
         assert_eq!(ids(filter).await.len(), expected, "{search}");
@@ -118,7 +118,7 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     assert_eq!(ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
     let forged_cursor = "00".to_owned().into();
     let refused = world.sparc.as_anon().sessions().lobby(&LobbyFilter::default(), Some(&forged_cursor)).await;
-    assert_fails!(refused, Error::InvalidCursor);
+    assert_error!(refused, Error::InvalidCursor);
 }
 
 #[tokio::test]
@@ -131,15 +131,15 @@ async fn a_lobby_page_is_read_from_an_index() {
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
          SELECT ('{seers}'::uuid[])[1 + i % 250], '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
-    world.owner().exec(&insert).await.unwrap();
-    world.owner().exec("ANALYZE").await.unwrap();
+    world.owner().execute(&insert).await.unwrap();
+    world.owner().execute("ANALYZE").await.unwrap();
     // Clients of the API query the lobby without a condition on free seats; the service's query has one.
     for (seat_condition, index) in
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {
         let plan: Vec<String> = world
             .user(seer)
-            .values(&format!(
+            .fetch_values(&format!(
                 "EXPLAIN SELECT * FROM sessions WHERE is_public AND status IN ('waiting', 'starting_soon')
                    {seat_condition}
                  ORDER BY scheduled_start NULLS LAST, created_at DESC LIMIT 20"

@@ -30,7 +30,7 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
         ["SET ROLE service_role", "SET LOCAL ROLE service_role", "SELECT set_config('role', 'service_role', true)"]
     {
         let refused = ada.execute_unprepared(statement).await.map_err(Error::from);
-        assert_fails!(refused, Error::NotAllowed { .. } | Error::Database(_), "{statement}");
+        assert_error!(refused, Error::NotAllowed { .. } | Error::Database(_), "{statement}");
     }
     let hidden_switch = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
     assert!(ada.execute_unprepared(hidden_switch).await.is_err());
@@ -54,13 +54,13 @@ async fn an_adventure_is_validated_and_published_over_two_logins() {
     assert!(ada.adventures().publish(draft.id).await.unwrap().published_at.is_some());
     let invalid_draft =
         ada.adventures().create(NewAdventure { content: Default::default(), ..adventure }).await.unwrap();
-    assert_fails!(ada.adventures().publish(invalid_draft.id).await, Error::AdventureInvalid(_));
+    assert_error!(ada.adventures().publish(invalid_draft.id).await, Error::AdventureInvalid(_));
     // In a transaction, validation is refused, because the service's login would not see uncommitted changes.
     let tx = ada.begin().await.unwrap();
-    assert_fails!(tx.adventures().validate(invalid_draft.id).await, Error::NotAllowed { .. });
+    assert_error!(tx.adventures().validate(invalid_draft.id).await, Error::NotAllowed { .. });
     tx.rollback().await.unwrap();
     let stranger = sparc.as_user(world.new_account().await);
-    assert_fails!(stranger.adventures().validate(invalid_draft.id).await, Error::NotFound { .. });
+    assert_error!(stranger.adventures().validate(invalid_draft.id).await, Error::NotFound { .. });
 }
 
 #[tokio::test]

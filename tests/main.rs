@@ -16,7 +16,7 @@ macro_rules! assert_refused {
     ($outcome:expr, $code:expr, $constraint:expr $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
         assert!(
-            outcome.as_ref().is_err_and(|refused| refused.is($code, $constraint)),
+            outcome.as_ref().is_err_and(|refused| refused.has($code, $constraint)),
             "must be refused with {} {}, but is {outcome:?} {}",
             $code,
             $constraint,
@@ -27,7 +27,7 @@ macro_rules! assert_refused {
 
 /// Asserts that a call of the service failed with an error that matches the pattern. The remaining arguments are a
 /// message, as in `assert!`.
-macro_rules! assert_fails {
+macro_rules! assert_error {
     ($outcome:expr, $error:pat $(, $($why:tt)+)?) => {{
         let outcome = $outcome;
         assert!(

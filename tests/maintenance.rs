@@ -7,7 +7,7 @@ use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations, PageSize, Sparc, maintenance::JobOptions};
 use uuid::Uuid;
 
-use crate::world::{World, insert_roll, run_together};
+use crate::world::{World, insert_roll_sql, run_together};
 
 fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
@@ -32,7 +32,7 @@ async fn insert_old_sessions(world: &World, count: u32) {
         "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
          SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {count})"
     );
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
 }
 
 /// For example, each insert of an event looks for the oldest events, and has to skip deleted ones until they are
@@ -44,7 +44,7 @@ async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds
         WHERE relnamespace = 'public'::regnamespace
           AND reloptions @> '{autovacuum_vacuum_threshold=5000,autovacuum_vacuum_scale_factor=0.002,vacuum_index_cleanup=on}'
         ORDER BY relname";
-    let tables: Vec<String> = world.owner().values(sql).await.unwrap();
+    let tables: Vec<String> = world.owner().fetch_values(sql).await.unwrap();
     assert_eq!(tables, ["adventures", "session_events", "sessions"]);
 }
 
@@ -52,7 +52,7 @@ async fn tables_whose_scans_start_at_deleted_rows_have_low_autovacuum_thresholds
 async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    insert_old_events(&world, game.session, 25).await;
+    insert_old_events(&world, game.session_id, 25).await;
     let service = world.sparc.as_service();
     assert_eq!(service.maintenance().backlog().await.unwrap().events, 25);
     let mut reported = Vec::new();
@@ -67,7 +67,7 @@ async fn old_events_are_deleted_in_batches_and_each_batch_is_reported() {
 async fn concurrent_runs_share_the_work() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    insert_old_events(&world, game.session, 400).await;
+    insert_old_events(&world, game.session_id, 400).await;
     insert_old_sessions(&world, 40).await;
     // While a run has not committed its batches, another run does the rest of the work.
     let open_run = world.owner().begin().await;
@@ -80,7 +80,7 @@ async fn concurrent_runs_share_the_work() {
     assert_eq!(world.owner().count("archived_sessions").await, 40);
 
     // Runs that begin at the same moment do all of the work, and each part of it once.
-    insert_old_events(&world, game.session, 400).await;
+    insert_old_events(&world, game.session_id, 400).await;
     insert_old_sessions(&world, 40).await;
     let tasks = (0..4)
         .map(|_| {
@@ -102,7 +102,7 @@ async fn concurrent_runs_share_the_work() {
 async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    insert_old_events(&world, game.session, 10).await;
+    insert_old_events(&world, game.session_id, 10).await;
     let holder = world.owner().begin().await;
     let lock_oldest =
         "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
@@ -135,19 +135,19 @@ async fn the_participants_can_read_an_archived_session() {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     for _ in 0..5 {
-        world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
+        world.owner().execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
     }
-    world.set(&game, "status = 'completed'").await;
-    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    world.update_session(&game, "status = 'completed'").await;
+    world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
-    let ada = world.sparc.as_user(player.id);
-    assert_fails!(ada.sessions().get(game.session).await, Error::NotFound { .. });
-    let archived = ada.sessions().archived(game.session).await.unwrap();
-    assert_eq!((archived.session.id, archived.seats.len()), (game.session, 2));
+    let ada = world.sparc.as_user(player.user_id);
+    assert_error!(ada.sessions().get(game.session_id).await, Error::NotFound { .. });
+    let archived = ada.sessions().archived(game.session_id).await.unwrap();
+    assert_eq!((archived.session.id, archived.seats.len()), (game.session_id, 2));
     let page_size = PageSize::new(2).unwrap();
     let (mut rolls, mut after) = (Vec::new(), None);
     loop {
-        let page = ada.sessions().archived_rolls(game.session, page_size, after.as_ref()).await.unwrap();
+        let page = ada.sessions().archived_rolls(game.session_id, page_size, after.as_ref()).await.unwrap();
         rolls.extend(page.items.into_iter().map(|roll| roll.id));
         let Some(next) = page.next else { break };
         after = Some(next);
@@ -155,10 +155,10 @@ async fn the_participants_can_read_an_archived_session() {
     rolls.sort();
     rolls.dedup();
     assert_eq!(rolls.len(), 5);
-    assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session);
+    assert_eq!(ada.sessions().past(None).await.unwrap().items[0].id, game.session_id);
     let stranger = world.sparc.as_user(world.new_account().await);
-    assert_fails!(stranger.sessions().archived(game.session).await, Error::NotFound { .. });
-    assert!(stranger.sessions().archived_rolls(game.session, page_size, None).await.unwrap().items.is_empty());
+    assert_error!(stranger.sessions().archived(game.session_id).await, Error::NotFound { .. });
+    assert!(stranger.sessions().archived_rolls(game.session_id, page_size, None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]

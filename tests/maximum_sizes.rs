@@ -14,7 +14,7 @@ async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, 
     let start = if column.ends_with("_url") { "https://" } else { "" };
     let update =
         |length: usize| format!("UPDATE {table} SET {column} = '{start}' || repeat('ä', {})", length - start.len());
-    person.exec(&update(maximum)).await.unwrap();
+    person.execute(&update(maximum)).await.unwrap();
     assert_check_violation(person, &update(maximum + 1), constraint).await;
 }
 
@@ -32,7 +32,7 @@ async fn assert_maximum_document_size(
         let filled = template.replace("FILL", &format!("' || repeat('x', {length}) || '"));
         format!("UPDATE {table} SET {column} = ('{filled}')::jsonb")
     };
-    person.exec(&update(maximum - 200)).await.unwrap();
+    person.execute(&update(maximum - 200)).await.unwrap();
     assert_check_violation(person, &update(maximum + 1), constraint).await;
 }
 
@@ -55,13 +55,13 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         r#"{"name": "FILL"}"#,
     )
     .await;
-    seer.exec("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
-    let draft: uuid::Uuid = seer.value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
-    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
+    seer.execute("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
+    let draft: uuid::Uuid = seer.fetch_value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
+    seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
     assert_maximum_text_length(seer, "adventures", "description", 10_000, "bounded_description").await;
     assert_maximum_text_length(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
     assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
-    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+    seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
         .await;
     assert_maximum_text_length(seer, "creatures", "description", 5000, "bounded_description").await;
@@ -74,16 +74,16 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_maximum_document_size(seer, "sessions", "game_state", 1 << 18, "bounded_game_state", r#"{"x": "FILL"}"#)
         .await;
 
-    let me = world.sparc.as_user(game.players[0].id);
+    let me = world.sparc.as_user(game.players[0].user_id);
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
-        me.events().send(NewEvent { session_id: game.session, kind: "big".into(), payload, ..Default::default() })
+        me.events().send(NewEvent { session_id: game.session_id, kind: "big".into(), payload, ..Default::default() })
     };
     send(16_000).await.unwrap();
-    assert_fails!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
+    assert_error!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
     let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let set_nested = format!("UPDATE sessions SET game_state = '{nested}'");
-    assert_eq!(seer.exec(&set_nested).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
+    assert_eq!(seer.execute(&set_nested).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
     // The modifiers and the description of a roll have a maximum size each.
     let roll = |modifier_length: usize, description_length: usize| {
         format!(
@@ -93,10 +93,10 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
                  jsonb_build_object('type', 'flat', 'value', 1, 'source', 'x', 'm', repeat('x', {modifier_length}))
                ),
                repeat('x', {description_length}))",
-            game.session, game.players[0].character
+            game.session_id, game.players[0].character_id
         )
     };
-    ada.exec(&roll(8000, 400)).await.unwrap();
+    ada.execute(&roll(8000, 400)).await.unwrap();
     assert_check_violation(ada, &roll(9000, 450), "bounded_modifiers").await;
     assert_check_violation(ada, &roll(100, 501), "bounded_description").await;
 }
@@ -106,8 +106,8 @@ async fn documents_that_no_client_could_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
-    seer.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
-    seer.exec(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure))
+    seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
+    seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id))
         .await
         .unwrap();
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
@@ -118,7 +118,7 @@ async fn documents_that_no_client_could_read_are_refused() {
         (seer, "creatures", "abilities"),
         (seer, "sessions", "game_state"),
     ] {
-        person.exec(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
+        person.execute(&format!("UPDATE {table} SET {column} = '{}'", nested_list(99))).await.unwrap();
         for unreadable in [nested_list(101), r#"{"a": {"b": 1e400}}"#.to_owned(), "[-1e309]".to_owned()] {
             assert_check_violation(
                 person,
@@ -133,28 +133,28 @@ async fn documents_that_no_client_could_read_are_refused() {
     let insert_event = |payload: &str| {
         format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{payload}')",
-            game.session
+            game.session_id
         )
     };
     assert_check_violation(ada, &insert_event(&nested_list(101)), "readable_document").await;
     assert_check_violation(ada, &insert_event("1e400"), "readable_document").await;
-    ada.exec(&insert_event(&nested_list(99))).await.unwrap();
+    ada.execute(&insert_event(&nested_list(99))).await.unwrap();
     let modifiers = r#"[{"type": "flat", "value": 1, "source": "x", "more": 1e400}]"#;
-    let insert_roll = crate::world::insert_roll(game.session, game.players[0].character)
+    let insert_roll = crate::world::insert_roll_sql(game.session_id, game.players[0].character_id)
         .replace("roll_type)", "roll_type, modifiers)")
         .replace("'attribute_check')", &format!("'attribute_check', '{modifiers}')"));
     assert_check_violation(ada, &insert_roll, "readable_document").await;
 
     // The documents that were accepted can be read.
-    let me = world.sparc.as_user(game.players[0].id);
-    me.events().after(game.session, 0).await.unwrap();
-    let details = me.sessions().details(game.session).await.unwrap();
+    let me = world.sparc.as_user(game.players[0].user_id);
+    me.events().after(game.session_id, 0).await.unwrap();
+    let details = me.sessions().details(game.session_id).await.unwrap();
     assert!(
         details.adventure.unwrap().content.is_none(),
         "content that is a list must be ignored, and must not make the call fail"
     );
     me.characters().list().await.unwrap();
-    world.sparc.as_user(seer.uuid()).adventures().get(game.adventure).await.unwrap();
+    world.sparc.as_user(seer.user_id()).adventures().get(game.adventure_id).await.unwrap();
 }
 
 #[tokio::test]
@@ -162,14 +162,15 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
-    owner.exec(&insert_creature).await.unwrap();
+    let insert_creature =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+    owner.execute(&insert_creature).await.unwrap();
     let insert_event =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
-    owner.exec(&insert_event).await.unwrap();
-    world.set(&game, "status = 'paused'").await;
-    owner.exec("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
-    owner.exec("UPDATE adventures SET status = 'draft'").await.unwrap();
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
+    owner.execute(&insert_event).await.unwrap();
+    world.update_session(&game, "status = 'paused'").await;
+    owner.execute("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
+    owner.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     for (table, column, maximum, minimal) in [
         ("adventures", "content", 1_048_576, "{}"),
         ("characters", "equipment", 65_536, "[]"),
@@ -185,7 +186,7 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
             _ => format!("'{minimal}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
         };
         let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
-        let overhead: i32 = owner.value(&measure).await.unwrap();
+        let overhead: i32 = owner.fetch_value(&measure).await.unwrap();
         let update = |size: i32| format!("UPDATE {table} SET {column} = {}", document(&(size - overhead).to_string()));
         assert_accepted(&owner, &update(maximum)).await;
         assert_check_violation(&owner, &update(maximum + 1), &format!("bounded_{column}")).await;
@@ -209,12 +210,12 @@ async fn the_maximum_size_of_modifiers_is_exact_to_the_byte() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', {})",
-            game.session,
-            game.players[0].character,
+            game.session_id,
+            game.players[0].character_id,
             modifiers(length)
         )
     };
-    let overhead: i32 = owner.value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
+    let overhead: i32 = owner.fetch_value(&format!("SELECT pg_column_size({}) - 1000", modifiers(1000))).await.unwrap();
     assert_accepted(&owner, &insert(8192 - overhead)).await;
     assert_check_violation(&owner, &insert(8193 - overhead), "bounded_modifiers").await;
 }

@@ -74,13 +74,13 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
 async fn an_update_of_another_users_row_is_reported_as_not_found() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    let me = world.sparc.as_user(ada.id);
+    let me = world.sparc.as_user(ada.user_id);
     let rename_character =
-        characters::ActiveModel { id: Set(ben.character), name: Set("Mine".into()), ..Default::default() };
+        characters::ActiveModel { id: Set(ben.character_id), name: Set("Mine".into()), ..Default::default() };
     let refused = rename_character.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
     assert_eq!(refused.http_status(), 404);
-    let adventure = world.new_adventure(ben.id).await;
+    let adventure = world.new_adventure(ben.user_id).await;
     let rename_adventure =
         adventures::ActiveModel { id: Set(adventure), name: Set("Mine".into()), ..Default::default() };
     let refused = rename_adventure.update(&me).await.map_err(Error::from).unwrap_err();
@@ -127,7 +127,7 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
         let cancelled =
             tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(sql(failing_query))).await;
         if cancelled.is_err() {
-            assert_fails!(inner.users().me().await, Error::TransactionFailed);
+            assert_error!(inner.users().me().await, Error::TransactionFailed);
         }
         inner.rollback().await.unwrap();
         assert!(tx.users().me().await.is_ok(), "the outer transaction must continue");
@@ -150,7 +150,7 @@ async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_i
     for _ in 0..8 {
         reads.push(async {
             for _ in 0..200 {
-                let character = characters::Entity::find_by_id(ben.character).one(&tx).await.unwrap();
+                let character = characters::Entity::find_by_id(ben.character_id).one(&tx).await.unwrap();
                 assert!(character.is_none(), "another user's character was read with the service's role");
                 let row = tx.query_one_raw(sql("SELECT current_user::text")).await.unwrap().unwrap();
                 assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "authenticated");
@@ -166,25 +166,26 @@ async fn each_refusal_has_its_own_error() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let (me, seer) = (world.sparc.as_user(player.id), world.sparc.as_user(game.seer.uuid()));
-    let refused = seer.sessions().complete(game.session).await.unwrap_err();
+    let (me, seer) = (world.sparc.as_user(player.user_id), world.sparc.as_user(game.seer.user_id()));
+    let refused = seer.sessions().complete(game.session_id).await.unwrap_err();
     assert!(
         matches!(refused, Error::IllegalTransition { from: SessionStatus::Waiting, to: SessionStatus::Completed }),
         "{refused:?}"
     );
     assert_eq!(refused.to_string(), "a session cannot go from waiting to completed");
-    assert_fails!(me.sessions().start(game.session).await, Error::NotSessionSeer);
-    assert_fails!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
-    assert_fails!(me.characters().retire(player.character).await, Error::CharacterSeated);
-    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
-    assert_fails!(me.dice().roll(check).await, Error::SessionNotActive);
+    assert_error!(me.sessions().start(game.session_id).await, Error::NotSessionSeer);
+    assert_error!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
+    assert_error!(me.characters().retire(player.character_id).await, Error::CharacterSeated);
+    let check =
+        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
+    assert_error!(me.dice().roll(check).await, Error::SessionNotActive);
     let short_name = NewCharacter { name: "x".into(), ..Default::default() };
-    assert_fails!(me.characters().create(short_name).await, Error::InvalidValue { field: "name", .. });
+    assert_error!(me.characters().create(short_name).await, Error::InvalidValue { field: "name", .. });
     let twin = NewCharacter { name: "Twin".into(), ..Default::default() };
     me.characters().create(twin.clone()).await.unwrap();
-    assert_fails!(me.characters().create(twin).await, Error::CharacterNameTaken);
+    assert_error!(me.characters().create(twin).await, Error::CharacterNameTaken);
     let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
-    assert_fails!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
-    let largest = NewSession { adventure_id: game.adventure, max_players: MaxPlayers::MAX, ..Default::default() };
+    assert_error!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
+    let largest = NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(largest).await.unwrap().max_players, 6);
 }

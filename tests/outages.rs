@@ -121,9 +121,9 @@ async fn clients_that_disconnect_cause_no_warning() {
     let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
     let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
-    let ada = sparc.as_user(game.players[0].id);
+    let ada = sparc.as_user(game.players[0].user_id);
     for client in 0..300 {
-        poll_then_drop(client % 12, ada.events().after(game.session, 0)).await;
+        poll_then_drop(client % 12, ada.events().after(game.session_id, 0)).await;
         poll_then_drop(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;
         poll_then_drop(client % 12, characters::Entity::find().all(&ada)).await;
     }
@@ -139,8 +139,8 @@ async fn a_connection_that_the_server_closes_is_reported_as_lost() {
     let statement = Statement::from_string(DbBackend::Postgres, "SELECT pg_backend_pid()");
     let pid: i32 = tx.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     // The call waits until the backend has exited, so its final error message has been sent when the next call begins.
-    assert_eq!(world.owner().value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
-    assert_fails!(tx.users().me().await, Error::ConnectionLost(_));
+    assert_eq!(world.owner().fetch_value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await, Ok(true));
+    assert_error!(tx.users().me().await, Error::ConnectionLost(_));
 }
 
 #[tokio::test]

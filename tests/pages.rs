@@ -46,7 +46,7 @@ async fn create_adventures(world: &World, creator: Uuid, count: u32) {
            30 * (1 + i % 4), 1 + i % 3, 4 + i % 3, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 day'
          FROM generate_series(1, {count}) AS i"
     );
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
 }
 
 #[tokio::test]
@@ -55,8 +55,13 @@ async fn the_catalogue_is_paginated_in_each_order() {
     let creator = world.new_account().await;
     create_adventures(&world, creator, 70).await;
     world.new_draft(creator).await;
-    let published_before: HashSet<Uuid> =
-        world.owner().values("SELECT id FROM adventures WHERE status <> 'draft'").await.unwrap().into_iter().collect();
+    let published_before: HashSet<Uuid> = world
+        .owner()
+        .fetch_values("SELECT id FROM adventures WHERE status <> 'draft'")
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
     let (visitor, all) = (world.sparc.as_anon(), CatalogueFilter::default());
     for (order, sort_key) in [
         (CatalogueOrder::Newest, "published_at DESC, id"),
@@ -64,7 +69,7 @@ async fn the_catalogue_is_paginated_in_each_order() {
         (CatalogueOrder::BestRated, "average_rating DESC NULLS LAST, id"),
     ] {
         let sorted = format!("SELECT id FROM adventures WHERE status = 'published' ORDER BY {sort_key}");
-        let expected: Vec<Uuid> = world.owner().values(&sorted).await.unwrap();
+        let expected: Vec<Uuid> = world.owner().fetch_values(&sorted).await.unwrap();
         let seen = read_all(
             async |after| visitor.adventures().catalogue(&all, order, after.as_ref()).await,
             async || (),
@@ -89,14 +94,14 @@ async fn the_catalogue_is_paginated_in_each_order() {
     // drafts from it. It must not return them.
     world.new_draft(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
-    assert_eq!(world.owner().exec(rate_drafts).await, Ok(2));
+    assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
     let best_rated = "SELECT unnest(private.best_rated_after(5, '00000000-0000-0000-0000-000000000000', 1000))";
-    let found: HashSet<Uuid> = world.visitor().values(best_rated).await.unwrap().into_iter().collect();
-    let published = world.owner().values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
+    let found: HashSet<Uuid> = world.visitor().fetch_values(best_rated).await.unwrap().into_iter().collect();
+    let published = world.owner().fetch_values("SELECT id FROM adventures WHERE status = 'published'").await.unwrap();
     assert_eq!(found, published.into_iter().collect());
     let page = visitor.adventures().catalogue(&all, CatalogueOrder::Newest, None).await.unwrap();
     let outcome = visitor.adventures().catalogue(&all, CatalogueOrder::BestRated, page.next.as_ref()).await;
-    assert_fails!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
+    assert_error!(outcome, Error::InvalidCursor, "a cursor of one order must be refused in another");
 }
 
 #[tokio::test]
@@ -119,7 +124,7 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
     // In a search text, `%` is not a wildcard.
     assert_finds(CatalogueFilter { search: Some("%".into()), ..Default::default() }, "false").await;
     let difficulty = Some(DifficultyLevel::Hard);
-    world.owner().exec("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
+    world.owner().execute("UPDATE adventures SET difficulty = 'hard' WHERE name LIKE '%1'").await.unwrap();
     assert_finds(CatalogueFilter { difficulty, ..Default::default() }, "difficulty = 'hard'").await;
 }
 
@@ -135,7 +140,7 @@ async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_ne
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"
     );
-    world.owner().exec(&insert).await.unwrap();
+    world.owner().execute(&insert).await.unwrap();
     let visitor = world.sparc.as_anon();
     let hard = CatalogueFilter { difficulty: Some(DifficultyLevel::Hard), ..Default::default() };
     let easy = CatalogueFilter { difficulty: Some(DifficultyLevel::Easy), ..Default::default() };
@@ -195,12 +200,12 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
          SELECT '{}', CASE WHEN i % 3 = 0 THEN '{}' ELSE '{}' END::uuid, 'might', 10,
            (ARRAY['attack', 'defense'])[1 + i % 2]::roll_type, '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
-        game.session, ben.character, ada.character
+        game.session_id, ben.character_id, ada.character_id
     );
-    world.owner().exec(&insert).await.unwrap();
-    let me = world.sparc.as_user(ada.id);
+    world.owner().execute(&insert).await.unwrap();
+    let me = world.sparc.as_user(ada.user_id);
     let filter = HistoryFilter::default();
-    let scope = RollScope::Session(game.session);
+    let scope = RollScope::Session(game.session_id);
     let first = me.dice().history(scope, &filter, None).await.unwrap();
     assert_eq!(first.items.len(), 50);
     assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
@@ -209,7 +214,7 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let seen = read_all(
         async |after| me.dice().history(scope, &filter, after.as_ref()).await,
         async || {
-            world.owner().exec(&crate::world::insert_roll(game.session, ada.character)).await.unwrap();
+            world.owner().execute(&crate::world::insert_roll_sql(game.session_id, ada.character_id)).await.unwrap();
         },
         |row| row.id,
     )
@@ -221,7 +226,7 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
         let filter = HistoryFilter { page_size: PageSize::MAX, until: "2026-02-01T00:00:00Z".parse().ok(), ..filter };
         me.dice().history(scope, &filter, None).await.unwrap().items.len()
     };
-    assert_eq!(count(scope, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
+    assert_eq!(count(scope, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
     let attacks = Some(RollType::Attack);
     assert_eq!(count(scope, HistoryFilter { kind: attacks, ..filter }).await, 115);
     let from = "2026-01-01T00:32:00Z".parse().ok();
@@ -229,12 +234,12 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let stranger = world.sparc.as_user(world.new_account().await);
     assert!(stranger.dice().history(scope, &filter, None).await.unwrap().items.is_empty());
 
-    let rolls_of_ben = RollScope::Character(ben.character);
+    let rolls_of_ben = RollScope::Character(ben.character_id);
     assert_eq!(count(rolls_of_ben, filter).await, 76);
     assert_eq!(count(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
     assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character), ..filter }).await, 76);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character), ..filter }).await, 0);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
     assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
 }
 
@@ -248,13 +253,13 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
          SELECT (ARRAY['{}', '{}'])[1 + i % 2]::uuid, '{}', 'might', 10, 'attack',
            '2026-01-01'::timestamptz + (i / 7) * INTERVAL '1 minute'
          FROM generate_series(1, 230) AS i",
-        game.session, other_game.session, ada.character
+        game.session_id, other_game.session_id, ada.character_id
     );
-    world.owner().exec(&insert).await.unwrap();
+    world.owner().execute(&insert).await.unwrap();
     let read_as = async |caller: &IdentityConnection| {
         read_all(
             async |after| {
-                let (scope, all) = (RollScope::Character(ada.character), HistoryFilter::default());
+                let (scope, all) = (RollScope::Character(ada.character_id), HistoryFilter::default());
                 let page = caller.dice().history(scope, &all, after.as_ref()).await?;
                 assert!(
                     page.items.is_sorted_by(|a, b| a.created_at >= b.created_at),
@@ -267,13 +272,13 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
         )
         .await
     };
-    let seen_by_participant = read_as(&world.sparc.as_user(ben.id)).await;
+    let seen_by_participant = read_as(&world.sparc.as_user(ben.user_id)).await;
     assert_eq!(seen_by_participant.len(), 115, "every second roll is in the session of Ada and Ben");
     assert!(
-        seen_by_participant.iter().all(|(_, session)| *session == game.session),
+        seen_by_participant.iter().all(|(_, session)| *session == game.session_id),
         "a participant must see only the rolls of the session that they share with the character"
     );
-    assert_eq!(read_as(&world.sparc.as_user(other_game.seer.uuid())).await.len(), 115);
+    assert_eq!(read_as(&world.sparc.as_user(other_game.seer.user_id())).await.len(), 115);
     assert_eq!(read_as(&world.sparc.as_service()).await.len(), 230);
 }
 
@@ -290,17 +295,17 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
         )
     };
     let long_ago = "'2026-02-01'::timestamptz + (i / 4) * INTERVAL '1 day'";
-    world.owner().exec(&insert("completed", long_ago, 40)).await.unwrap();
-    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
+    world.owner().execute(&insert("completed", long_ago, 40)).await.unwrap();
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(100)").await, Ok(40));
     let recently = "now() - (i / 4) * INTERVAL '1 minute'";
     for (status, end, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
-        world.owner().exec(&insert(status, end, count)).await.unwrap();
+        world.owner().execute(&insert(status, end, count)).await.unwrap();
     }
     let other_game = world.new_session(1).await;
     let me = world.sparc.as_user(seer);
     // This session ends after all others, so it is on no later page.
     let end_another = async || {
-        world.owner().exec(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
+        world.owner().execute(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
     assert_eq!(live.len(), 19);
@@ -310,17 +315,17 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
-    let player = world.sparc.as_user(other_game.players[0].id);
+    let player = world.sparc.as_user(other_game.players[0].user_id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
-    assert_eq!(mine[0].character_id, Some(other_game.players[0].character));
+    assert_eq!(mine[0].character_id, Some(other_game.players[0].character_id));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
-    player.sessions().leave(other_game.session).await.unwrap();
+    player.sessions().leave(other_game.session_id).await.unwrap();
     assert!(
         player.sessions().mine(None).await.unwrap().items.is_empty(),
         "a live session must not be listed for a player who left it"
     );
-    world.set(&other_game, "status = 'cancelled'").await;
+    world.update_session(&other_game, "status = 'cancelled'").await;
     assert_eq!(
         player.sessions().past(None).await.unwrap().items.len(),
         1,
@@ -332,7 +337,7 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
 async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let seer = game.seer.uuid();
+    let seer = game.seer.user_id();
     let insert = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          SELECT '{session}', '{hero}', 'might', 10, 'attack' FROM generate_series(1, 60);
@@ -342,19 +347,19 @@ async fn a_cursor_works_only_in_its_own_list() {
          INSERT INTO sessions (seer_id, adventure_id, is_public) SELECT id, '{adventure}', true FROM users;
          INSERT INTO adventures (creator_id, name, status, is_valid)
          SELECT '{seer}', 'The Ford', 'published', true FROM generate_series(1, 30)",
-        session = game.session,
-        hero = game.players[0].character,
-        adventure = game.adventure
+        session = game.session_id,
+        hero = game.players[0].character_id,
+        adventure = game.adventure_id
     );
     world.db.execute_unprepared(&insert).await.unwrap();
     let me = world.sparc.as_user(seer);
-    let other_seer = world.sparc.as_user(other_game.seer.uuid());
+    let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let all = HistoryFilter::default();
     let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });
     let (catalogue, short_catalogue) =
         (CatalogueFilter::default(), CatalogueFilter { max_minutes: Some(90), ..Default::default() });
     let (newest, most_played) = (CatalogueOrder::Newest, CatalogueOrder::MostPlayed);
-    let scope = RollScope::Session(game.session);
+    let scope = RollScope::Session(game.session_id);
     let cursors = [
         me.sessions().past(None).await.unwrap().next.unwrap(),
         me.adventures().mine(None).await.unwrap().next.unwrap(),
@@ -381,10 +386,10 @@ async fn a_cursor_works_only_in_its_own_list() {
             me.sessions().mine(after).await.map(drop),
             other_seer.sessions().past(after).await.map(drop),
             other_seer.adventures().mine(after).await.map(drop),
-            me.dice().history(RollScope::Session(other_game.session), &all, after).await.map(drop),
-            me.dice().history(RollScope::Character(game.players[0].character), &all, after).await.map(drop),
+            me.dice().history(RollScope::Session(other_game.session_id), &all, after).await.map(drop),
+            me.dice().history(RollScope::Character(game.players[0].character_id), &all, after).await.map(drop),
             me.dice().history(scope, &attacks, after).await.map(drop),
-            me.sessions().archived_rolls(game.session, PageSize::default(), after).await.map(drop),
+            me.sessions().archived_rolls(game.session_id, PageSize::default(), after).await.map(drop),
         ];
         for (list, outcome) in outcomes.into_iter().enumerate() {
             match outcome {

@@ -173,21 +173,21 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     let world = World::new().await;
     let (owner, administrator) = (world.owner(), world.administrator().await);
     // The first statistics are collected when only a fiftieth of the rows exists, so they are outdated afterwards.
-    administrator.exec(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
-    owner.exec("ANALYZE").await.unwrap();
-    administrator.exec(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
-    let user: Uuid = owner.value("SELECT md5('u7')::uuid").await.unwrap();
+    administrator.execute(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
+    owner.execute("ANALYZE").await.unwrap();
+    administrator.execute(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
+    let user: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
-        let (single, db) = world.single_connection().await;
+        let (single, db) = world.with_single_connection().await;
         let mut explainer = Explainer { db, user, known_statements: 0, random_page_cost: SSD_PAGE_COST };
         let ada = single.sparc.as_user(user);
         let other_connection = world.sparc.as_user(user);
         lobby(&mut explainer, &ada, &other_connection, statistics).await;
         session_lists(&mut explainer, &ada, statistics).await;
         catalogue(&mut explainer, &ada, &other_connection, statistics).await;
-        owner.exec("ANALYZE").await.unwrap();
+        owner.execute("ANALYZE").await.unwrap();
     }
 }
 

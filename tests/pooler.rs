@@ -98,13 +98,13 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
         let player = world.new_player().await;
         let sparc = sparc.clone();
         tasks.push(async move {
-            let me = sparc.as_user(player.id);
+            let me = sparc.as_user(player.user_id);
             for round in 0..rounds {
                 let characters = me.characters().list().await.unwrap();
-                assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character]);
-                assert_eq!(me.users().me().await.unwrap().id, player.id);
+                assert_eq!(characters.iter().map(|character| character.id).collect::<Vec<_>>(), [player.character_id]);
+                assert_eq!(me.users().me().await.unwrap().id, player.user_id);
                 let found = characters::Entity::find().all(&me).await.unwrap();
-                assert!(found.len() == 1 && found[0].user_id == player.id);
+                assert!(found.len() == 1 && found[0].user_id == player.user_id);
                 match (user_index + round) % 5 {
                     // The next caller on the connection must not get the identity of a dropped transaction, of a failed
                     // one, of a visitor or of the service.
@@ -112,7 +112,7 @@ async fn fifty_users_over_four_connections_each_see_only_their_own_rows() {
                     1 => assert!(me.execute_unprepared("SELECT 1 / 0").await.is_err()),
                     2 => assert_eq!(sparc.as_anon().characters().list().await.unwrap_err().code(), "not_signed_in"),
                     3 => assert!(sparc.as_service().maintenance().backlog().await.is_ok()),
-                    _ => assert!(me.characters().heal(player.character, 1).await.is_ok()),
+                    _ => assert!(me.characters().heal(player.character_id, 1).await.is_ok()),
                 }
             }
         });

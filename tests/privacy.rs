@@ -15,13 +15,13 @@ async fn visitors_and_users_cannot_read_an_email_address() {
     let user = world.new_user().await;
     for person in [&world.visitor(), &user] {
         for sql in ["SELECT email FROM users", "SELECT * FROM users", "SELECT FROM users WHERE email LIKE '%'"] {
-            assert_refused!(person.exec(sql).await, forbidden, "{sql}");
+            assert_refused!(person.execute(sql).await, forbidden, "{sql}");
         }
         let other_columns =
             "SELECT id, display_name, avatar_url, bio, is_verified, games_played, games_run, created_at,
                                updated_at
                              FROM users";
-        assert_eq!(person.exec(other_columns).await, Ok(1));
+        assert_eq!(person.execute(other_columns).await, Ok(1));
     }
     assert_eq!(world.service().count("users WHERE email LIKE '%@example.org'").await, 1);
 }
@@ -30,9 +30,9 @@ async fn visitors_and_users_cannot_read_an_email_address() {
 async fn users_can_read_their_own_email_address() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let address = user.value::<String>("SELECT private.my_email()").await.unwrap();
-    assert_eq!(address, format!("{}@example.org", user.uuid()));
-    assert_refused!(world.visitor().exec("SELECT private.my_email()").await, forbidden);
+    let address = user.fetch_value::<String>("SELECT private.my_email()").await.unwrap();
+    assert_eq!(address, format!("{}@example.org", user.user_id()));
+    assert_refused!(world.visitor().execute("SELECT private.my_email()").await, forbidden);
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
     let (user, other) = (world.new_user().await, world.new_user().await);
     for change in ["display_name = 'New'", "avatar_url = 'https://x.org/me.png'", "bio = 'y'"] {
         assert_eq!(
-            user.exec(&format!("UPDATE users SET {change}")).await,
+            user.execute(&format!("UPDATE users SET {change}")).await,
             Ok(1),
             "the change must apply to the user's own row only: {change}"
         );
@@ -55,13 +55,13 @@ async fn users_edit_three_columns_of_their_own_profile_and_nothing_else() {
         "updated_at = now()",
         "id = gen_random_uuid()",
     ] {
-        assert_refused!(user.exec(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
+        assert_refused!(user.execute(&format!("UPDATE users SET {change}")).await, forbidden, "{change}");
     }
-    let update_other = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.uuid());
-    assert_eq!(user.exec(&update_other).await, Ok(0));
-    assert_refused!(user.exec("DELETE FROM users").await, forbidden);
+    let update_other = format!("UPDATE users SET bio = 'hacked' WHERE id = '{}'", other.user_id());
+    assert_eq!(user.execute(&update_other).await, Ok(0));
+    assert_refused!(user.execute("DELETE FROM users").await, forbidden);
     let insert_profile = "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a', 'b')";
-    assert_refused!(user.exec(insert_profile).await, forbidden);
+    assert_refused!(user.execute(insert_profile).await, forbidden);
 }
 
 #[tokio::test]
@@ -69,9 +69,9 @@ async fn an_update_sets_updated_at() {
     let world = World::new().await;
     let user = world.new_user().await;
     let was_updated = "SELECT updated_at > created_at FROM users";
-    assert_eq!(user.value::<bool>(was_updated).await, Ok(false));
-    user.exec("UPDATE users SET bio = 'x'").await.unwrap();
-    assert_eq!(user.value::<bool>(was_updated).await, Ok(true));
+    assert_eq!(user.fetch_value::<bool>(was_updated).await, Ok(false));
+    user.execute("UPDATE users SET bio = 'x'").await.unwrap();
+    assert_eq!(user.fetch_value::<bool>(was_updated).await, Ok(true));
 }
 
 #[tokio::test]
@@ -80,20 +80,20 @@ async fn users_see_and_change_only_their_own_tutorial() {
     let (user, other) = (world.new_user().await, world.new_user().await);
     let start =
         |id| format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player') RETURNING current_step");
-    assert_eq!(user.value::<String>(&start(user.uuid())).await.unwrap(), "welcome");
-    let insert_other = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.uuid());
-    assert_refused!(user.exec(&insert_other).await, forbidden);
-    assert_eq!(user.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
+    assert_eq!(user.fetch_value::<String>(&start(user.user_id())).await.unwrap(), "welcome");
+    let insert_other = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", other.user_id());
+    assert_refused!(user.execute(&insert_other).await, forbidden);
+    assert_eq!(user.execute("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other.count("tutorial_progress").await, 0);
-    assert_eq!(other.exec("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
-    assert_refused!(user.exec("UPDATE tutorial_progress SET current_step = 'nowhere'").await, "23514", "valid_step");
+    assert_eq!(other.execute("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
+    assert_refused!(user.execute("UPDATE tutorial_progress SET current_step = 'nowhere'").await, "23514", "valid_step");
     assert_refused!(
-        user.exec("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await,
+        user.execute("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await,
         "23514",
         "valid_step"
     );
-    assert_refused!(user.exec("UPDATE tutorial_progress SET started_at = now()").await, forbidden);
-    assert_refused!(world.visitor().exec("SELECT FROM tutorial_progress").await, forbidden);
+    assert_refused!(user.execute("UPDATE tutorial_progress SET started_at = now()").await, forbidden);
+    assert_refused!(world.visitor().execute("SELECT FROM tutorial_progress").await, forbidden);
 }
 
 #[tokio::test]
@@ -102,13 +102,15 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
     let game = world.new_session(1).await;
     let owner = world.owner();
     let (ada, seer, other) = (&game.players[0].person, &game.seer, world.new_player().await);
-    let insert_creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
-    owner.exec(&insert_creature).await.unwrap();
-    owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.uuid())).await.unwrap();
-    let (own_draft, others_adventure) = (world.new_draft(seer.uuid()).await, world.new_adventure(other.id).await);
+    let insert_creature =
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+    owner.execute(&insert_creature).await.unwrap();
+    owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", ada.user_id())).await.unwrap();
+    let (own_draft, others_adventure) =
+        (world.new_draft(seer.user_id()).await, world.new_adventure(other.user_id).await);
     // Users may not update these columns. With these privileges, only the policies protect the rows.
     owner
-        .exec(
+        .execute(
             "GRANT UPDATE (creator_id) ON adventures TO authenticated;
              GRANT UPDATE (user_id) ON characters TO authenticated;
              GRANT UPDATE (adventure_id) ON creatures TO authenticated;
@@ -119,26 +121,29 @@ async fn policies_protect_every_row_even_if_a_privilege_is_granted_by_mistake() 
         )
         .await
         .unwrap();
-    let other_session = world.new_session(0).await.session;
-    let unseated = world.new_character(ada.uuid()).await;
+    let other_session = world.new_session(0).await.session_id;
+    let unseated = world.new_character(ada.user_id()).await;
     for (caller, sql) in [
-        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft}'", other.id)),
-        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated}'", other.id)),
+        (seer, format!("UPDATE adventures SET creator_id = '{}' WHERE id = '{own_draft}'", other.user_id)),
+        (ada, format!("UPDATE characters SET user_id = '{}' WHERE id = '{unseated}'", other.user_id)),
         // PostgreSQL applies SELECT policies to an UPDATE only if the UPDATE reads a column. Most of the following
         // statements read none, so the UPDATE policies alone must refuse them.
-        (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.uuid())),
-        (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.uuid())),
-        (ada, format!("UPDATE session_players SET user_id = '{}'", other.id)),
+        (&other.person, format!("UPDATE adventures SET creator_id = '{}'", ada.user_id())),
+        (&other.person, format!("UPDATE characters SET user_id = '{}'", ada.user_id())),
+        (ada, format!("UPDATE session_players SET user_id = '{}'", other.user_id)),
         (seer, format!("UPDATE creatures SET adventure_id = '{others_adventure}'")),
-        (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.id, game.session)),
+        (seer, format!("UPDATE sessions SET seer_id = '{}' WHERE id = '{}'", other.user_id, game.session_id)),
         (
             seer,
-            format!("UPDATE session_players SET session_id = '{other_session}' WHERE session_id = '{}'", game.session),
+            format!(
+                "UPDATE session_players SET session_id = '{other_session}' WHERE session_id = '{}'",
+                game.session_id
+            ),
         ),
-        (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other.id)),
-        (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.uuid())),
+        (ada, format!("UPDATE tutorial_progress SET user_id = '{}'", other.user_id)),
+        (ada, format!("UPDATE users SET id = '{}' WHERE id = '{}'", uuid::Uuid::new_v4(), ada.user_id())),
     ] {
-        let refused = caller.exec(&sql).await.expect_err(&sql);
+        let refused = caller.execute(&sql).await.expect_err(&sql);
         assert!(refused.is_forbidden() && refused.message.contains("row-level security"), "{sql}: {refused:?}");
     }
 }
@@ -161,17 +166,17 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
     ada.users().close_account(id).await.unwrap();
-    assert_fails!(ada.users().close_account(id).await, Error::AccountClosed);
+    assert_error!(ada.users().close_account(id).await, Error::AccountClosed);
     service.users().close_account(id).await.unwrap();
     let profile = service.users().profile(id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
     let email = format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
+    assert_eq!(world.owner().fetch_value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
     let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
-    assert_fails!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
+    assert_error!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);
     let other_account = world.new_account().await;
     let close_other = format!("SELECT private.close_account('{other_account}')");
-    assert_refused!(world.new_user().await.exec(&close_other).await, forbidden);
-    assert_refused!(world.visitor().exec(&close_other).await, forbidden);
+    assert_refused!(world.new_user().await.execute(&close_other).await, forbidden);
+    assert_refused!(world.visitor().execute(&close_other).await, forbidden);
 }

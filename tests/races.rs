@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
-    world::{World, insert_heroic_save, run_together},
+    world::{World, insert_heroic_save_sql, run_together},
 };
 
 const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
@@ -43,7 +43,7 @@ fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -
 
 async fn join_code(world: &World, session: Uuid) -> JoinCode {
     let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
-    world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+    world.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -69,12 +69,12 @@ async fn every_limit_holds_for_concurrent_calls() {
         // The session has four seats. Half of the players join by its code, and half without it, because the session is
         // public.
         let game = world.new_session(0).await;
-        world.set(&game, "is_public = true").await;
-        let (session, join_code) = (game.session, join_code(&world, game.session).await);
+        world.update_session(&game, "is_public = true").await;
+        let (session, join_code) = (game.session_id, join_code(&world, game.session_id).await);
         let mut players = Vec::new();
         for _ in 0..clients {
             let player = world.new_player().await;
-            players.push((world.sparc.as_user(player.id), player.character));
+            players.push((world.sparc.as_user(player.user_id), player.character_id));
         }
         let outcomes = call_concurrently(clients, |number| {
             let ((player, hero), join_code) = (players[number].clone(), join_code.clone());
@@ -97,11 +97,11 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     let world = World::new().await;
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
-        let (session, hero) = (game.session, game.players[0].character);
+        let (session, hero) = (game.session_id, game.players[0].character_id);
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
         let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
-        let player = world.sparc.as_user(game.players[0].id);
+        let player = world.sparc.as_user(game.players[0].user_id);
         let outcomes = call_concurrently(clients, |_| {
             let player = player.clone();
             async move { player.dice().heroic_save(failed).await }
@@ -125,7 +125,7 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
         assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
 
         // All calls expect version 0 of the game state, so only the first may replace it.
-        let seer = world.sparc.as_user(game.seer.uuid());
+        let seer = world.sparc.as_user(game.seer.user_id());
         let outcomes = call_concurrently(clients, |number| {
             let seer = seer.clone();
             async move {
@@ -163,8 +163,8 @@ async fn every_creation_with_an_id_creates_once() {
     let world = World::new().await;
     for clients in CLIENT_COUNTS {
         let game = world.new_active_session(1).await;
-        let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
-        let (player, seer) = (world.sparc.as_user(game.players[0].id), world.sparc.as_user(game.seer.uuid()));
+        let (session, adventure, hero) = (game.session_id, game.adventure_id, game.players[0].character_id);
+        let (player, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         // A call with the id of a row that the same request has created returns that row.
@@ -201,9 +201,9 @@ async fn every_creation_with_an_id_creates_once() {
         assert_eq!(outcomes, all_succeed, "tutorial");
         for created in [
             format!("dice_rolls WHERE session_id = '{session}'"),
-            format!("sessions WHERE seer_id = '{}' AND id <> '{session}'", game.seer.uuid()),
+            format!("sessions WHERE seer_id = '{}' AND id <> '{session}'", game.seer.user_id()),
             format!("users WHERE id = '{id}'"),
-            format!("tutorial_progress WHERE user_id = '{}'", game.players[0].id),
+            format!("tutorial_progress WHERE user_id = '{}'", game.players[0].user_id),
         ] {
             assert_eq!(world.owner().count(&created).await, 1, "{created}");
         }
@@ -219,7 +219,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     // arbitrary.
     world
         .owner()
-        .exec(
+        .execute(
             "CREATE FUNCTION private.wait() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
              $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
              CREATE TRIGGER wait BEFORE UPDATE OF heroic_saves_used ON session_players
@@ -229,22 +229,22 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
         .unwrap();
     let holder = world.owner().begin().await;
     holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, 0).await;
-    let (person, sql) = (player.person.clone(), insert_heroic_save(game.session, player.character, failed));
-    let saving = tokio::spawn(async move { person.exec(&sql).await });
+    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let (person, sql) = (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
+    let saving = tokio::spawn(async move { person.execute(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let begin_encounter = format!(
         "SET LOCAL lock_timeout = '200ms'; UPDATE sessions SET current_encounter_id = 'ford' WHERE id = '{}'",
-        game.session
+        game.session_id
     );
     assert_eq!(
-        world.owner().exec(&begin_encounter).await.unwrap_err().code,
+        world.owner().execute(&begin_encounter).await.unwrap_err().code,
         "55P03",
         "the new encounter must wait for the save"
     );
     holder.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
-    world.set(&game, "current_encounter_id = 'ford'").await;
+    world.update_session(&game, "current_encounter_id = 'ford'").await;
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
 }
 
@@ -252,12 +252,12 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
 async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let join_code = Arc::new(world.join_code(game.session).await);
+    let join_code = Arc::new(world.join_code(game.session_id).await);
     let mut tasks = Vec::new();
     for _ in 0..16 {
         let player = world.new_player().await;
-        let (me, join_code) = (world.sparc.as_user(player.id), join_code.clone());
-        tasks.push(async move { me.sessions().join(&join_code, player.character).await });
+        let (me, join_code) = (world.sparc.as_user(player.user_id), join_code.clone());
+        tasks.push(async move { me.sessions().join(&join_code, player.character_id).await });
     }
     let outcomes = run_together(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);

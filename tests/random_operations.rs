@@ -50,7 +50,7 @@ pub enum AcknowledgedRow {
 
 impl AcknowledgedRow {
     /// Returns the SQL that follows `FROM` in a query that counts the row.
-    pub fn row_source(self) -> String {
+    pub fn from_clause(self) -> String {
         match self {
             Self::Session(id) => format!("sessions WHERE id = '{id}'"),
             Self::Character(id) => format!("characters WHERE id = '{id}'"),
@@ -69,18 +69,20 @@ impl RandomOperations {
         let creator = world.new_account().await;
         let adventure = world.new_adventure(creator).await;
         let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
-        let creature = world.owner().value(&sql).await.unwrap();
+        let creature = world.owner().fetch_value(&sql).await.unwrap();
         let mut users = Vec::new();
         for _ in 0..user_count {
             let player = world.new_player().await;
-            users
-                .push(User { id: player.id, characters: vec![player.character, world.new_character(player.id).await] });
+            users.push(User {
+                id: player.user_id,
+                characters: vec![player.character_id, world.new_character(player.user_id).await],
+            });
         }
         Self { users, adventure, creature, sessions: Mutex::default() }
     }
 
     /// Calls a random operation as a random user. Returns the row that it created, if it created one that must last.
-    pub async fn call_one(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
+    pub async fn call_random(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
         let user = &self.users[rng.usize(..self.users.len())];
         let character = user.characters[rng.usize(..user.characters.len())];
         let session = {
@@ -270,5 +272,5 @@ pub async fn broken_invariants(world: &World) -> Vec<String> {
         "SELECT concat_ws(': ', invariant, row, detail) FROM ({}) AS broken",
         sparc::migration::INVARIANTS.trim_end().trim_end_matches(';')
     );
-    world.owner().values(&sql).await.unwrap()
+    world.owner().fetch_values(&sql).await.unwrap()
 }

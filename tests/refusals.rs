@@ -33,7 +33,7 @@ async fn every_constraint_says_what_was_wrong() {
     let world = World::new().await;
     let constraints = world
         .owner()
-        .values::<String>(
+        .fetch_values::<String>(
             "SELECT concat_ws(' ', contype, conname, conrelid::regclass) FROM pg_constraint
              WHERE connamespace = 'public'::regnamespace AND contype IN ('c', 'u', 'p', 'f')
                AND conrelid <> 'sparc_migrations'::regclass
@@ -68,7 +68,7 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
     let world = World::new().await;
     let codes = world
         .owner()
-        .values::<String>(
+        .fetch_values::<String>(
             "SELECT DISTINCT code[1] FROM pg_proc, regexp_matches(prosrc, 'ERRCODE = ''(\\w+)''', 'g') AS code
              WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace) ORDER BY 1",
         )
@@ -93,7 +93,7 @@ async fn every_policy_has_an_error_that_says_who_may_write() {
     let world = World::new().await;
     let tables = world
         .owner()
-        .values::<String>("SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public'")
+        .fetch_values::<String>("SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public'")
         .await
         .unwrap();
     assert_eq!(tables.len(), 12);
@@ -112,7 +112,7 @@ async fn every_rule_of_a_policy_has_its_own_error() {
     let world = World::new().await;
     let rules = world
         .owner()
-        .values::<String>(
+        .fetch_values::<String>(
             "SELECT DISTINCT rule[1]
              FROM pg_proc,
                regexp_matches(prosrc, 'refuse\\(\\s*''[^'']+'',\\s*''\\w+'',\\s*''(\\w+)''\\s*\\)', 'g') AS rule
@@ -161,7 +161,7 @@ async fn errors_of_the_server_have_a_code_an_http_status_and_a_retry_hint() {
 async fn a_column_that_is_not_granted_is_explained() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let ada = world.sparc.as_user(player.id);
+    let ada = world.sparc.as_user(player.user_id);
     let error = users::Entity::find().all(&ada).await.unwrap_err();
     assert!(error.to_string().contains("into_partial_model::<service::users::Profile>()"), "{error}");
     let error = Error::from(error);
@@ -172,6 +172,6 @@ async fn a_column_that_is_not_granted_is_explained() {
     assert!(matches!(error, Error::ColumnNotGranted { table: "characters", .. }), "{error:?}");
     // A visitor has no privilege on any column, so the error does not name one.
     let refused = session_players::Entity::find().all(&world.sparc.as_anon()).await.map_err(Error::from);
-    assert_fails!(refused, Error::NotAllowed { .. });
+    assert_error!(refused, Error::NotAllowed { .. });
     assert!(ada.users().me().await.is_ok());
 }

@@ -46,9 +46,9 @@ async fn assert_repeatable<T, F>(
 async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (session, adventure, hero) = (game.session, game.adventure, game.players[0].character);
-    let seer = world.sparc.as_user(game.seer.uuid());
-    let ada = world.sparc.as_user(game.players[0].id);
+    let (session, adventure, hero) = (game.session_id, game.adventure_id, game.players[0].character_id);
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let ada = world.sparc.as_user(game.players[0].user_id);
     assert_repeatable(&seer, "adventure", move |caller, id| async move {
         caller.adventures().create(NewAdventure { id: Some(id), name: "Twice".into(), ..Default::default() }).await
     })
@@ -99,11 +99,11 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
 async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one_event() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    let (me, service) = (world.sparc.as_user(player.id), world.sparc.as_service());
-    let seer = world.sparc.as_user(game.seer.uuid());
-    let (session, hero, id) = (game.session, player.character, player.id);
+    let (me, service) = (world.sparc.as_user(player.user_id), world.sparc.as_service());
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let (session, hero, id) = (game.session_id, player.character_id, player.user_id);
     let tasks = (0..8)
         .map(|index| {
             let (me, service) = (me.clone(), service.clone());
@@ -119,7 +119,7 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
     for outcome in run_together(tasks).await {
         assert!(outcome.unwrap().is_active);
     }
-    assert_eq!(world.owner().value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));
     me.sessions().leave(session).await.unwrap();
     for _ in 0..2 {
         assert!(me.sessions().rejoin(session, hero).await.unwrap().is_active);
@@ -134,18 +134,18 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
 /// Asserts that a creation was refused because its id had been used by another caller or in another request.
 /// `difference` says how it differs from the first creation.
 pub fn assert_id_conflict<T: Debug>(difference: &str, outcome: Result<T, Error>) {
-    assert_fails!(outcome, Error::IdConflict { .. }, "{difference}");
+    assert_error!(outcome, Error::IdConflict { .. }, "{difference}");
 }
 
 #[tokio::test]
 async fn another_creation_with_the_same_id_is_a_conflict() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (session, adventure) = (game.session, game.adventure);
-    let (hero, other_hero) = (game.players[0].character, game.players[1].character);
-    let seer = world.sparc.as_user(game.seer.uuid());
-    let ada = world.sparc.as_user(game.players[0].id);
-    let ben = world.sparc.as_user(game.players[1].id);
+    let (session, adventure) = (game.session_id, game.adventure_id);
+    let (hero, other_hero) = (game.players[0].character_id, game.players[1].character_id);
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let ada = world.sparc.as_user(game.players[0].user_id);
+    let ben = world.sparc.as_user(game.players[1].user_id);
     let service = world.sparc.as_service();
     let uuid = Uuid::new_v4();
     let id = Some(uuid);
@@ -262,8 +262,8 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
 async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
-    let ada = world.sparc.as_user(game.players[0].id);
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let ada = world.sparc.as_user(game.players[0].user_id);
     let uuid = Uuid::new_v4();
     let id = Some(uuid);
 
@@ -290,18 +290,19 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     );
 
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
-    seer.creatures().add(game.adventure, wolf.clone()).await.unwrap();
+    seer.creatures().add(game.adventure_id, wolf.clone()).await.unwrap();
     let add_armor = CreatureChanges { armor: Some(2), ..Default::default() };
     seer.creatures().edit(uuid, add_armor).await.unwrap();
-    assert_eq!(seer.creatures().add(game.adventure, wolf.clone()).await.unwrap().armor, 2);
+    assert_eq!(seer.creatures().add(game.adventure_id, wolf.clone()).await.unwrap().armor, 2);
     assert_id_conflict(
         "the creature as edited",
-        seer.creatures().add(game.adventure, NewCreature { armor: 2, ..wolf }).await,
+        seer.creatures().add(game.adventure_id, NewCreature { armor: 2, ..wolf }).await,
     );
 
     // This time has nanoseconds, and PostgreSQL stores microseconds. The repeated request must be recognized anyway.
     let start = chrono::Utc::now() + chrono::Duration::nanoseconds(86_400_000_000_789);
-    let evening = NewSession { id, adventure_id: game.adventure, scheduled_start: Some(start), ..Default::default() };
+    let evening =
+        NewSession { id, adventure_id: game.adventure_id, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(evening.clone()).await.unwrap();
     let publish = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
     seer.sessions().edit(uuid, publish).await.unwrap();
@@ -321,14 +322,15 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let check = NewRoll::check(game.session, Roller::Character(player.character), Attribute::Might, Difficulty::MIN);
+    let check =
+        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
-    let ada = world.sparc.as_user(player.id);
+    let ada = world.sparc.as_user(player.user_id);
     let first = ada.dice().roll(check.clone()).await.unwrap();
-    assert_eq!(first.rolled_by, Some(player.id));
+    assert_eq!(first.rolled_by, Some(player.user_id));
     assert_eq!(ada.dice().roll(check.clone()).await.unwrap(), first);
     // The Seer may also roll for the character, but did not make the roll with this id.
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     assert_eq!(outcome_code(seer.dice().roll(check.clone()).await), "id_conflict");
     assert_eq!(outcome_code(world.sparc.as_service().dice().roll(check).await), "id_conflict");
 }

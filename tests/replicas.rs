@@ -39,10 +39,10 @@ const ALL_ROWS: &str = "
 /// Creates an active public session with one roll.
 async fn play_session(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
-    world.set(&game, "is_public = true").await;
-    let ada = world.sparc.as_user(game.players[0].id);
-    let hero = Roller::Character(game.players[0].character);
-    let roll = NewRoll::new(RollType::Attack, game.session, hero, Attribute::Wit, Difficulty::MAX);
+    world.update_session(&game, "is_public = true").await;
+    let ada = world.sparc.as_user(game.players[0].user_id);
+    let hero = Roller::Character(game.players[0].character_id);
+    let roll = NewRoll::new(RollType::Attack, game.session_id, hero, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
     game
 }
@@ -86,10 +86,10 @@ async fn a_restored_dump_equals_the_original_and_a_game_continues_in_it() {
     let missing: Vec<_> = original_catalog.iter().filter(|line| !restored_catalog.contains(line)).collect();
     assert!(unexpected.is_empty() && missing.is_empty(), "{unexpected:#?} in place of {missing:#?}");
 
-    let seer = restored.sparc.as_user(game.seer.uuid());
-    seer.sessions().complete(game.session).await.unwrap();
+    let seer = restored.sparc.as_user(game.seer.user_id());
+    seer.sessions().complete(game.session_id).await.unwrap();
     let stranger = restored.sparc.as_user(restored.new_account().await);
-    assert_eq!(stranger.sessions().pause(game.session).await.unwrap_err().code(), "not_a_seer");
+    assert_eq!(stranger.sessions().pause(game.session_id).await.unwrap_err().code(), "not_a_seer");
     assert_eq!(broken_invariants(&restored).await, [""; 0]);
 }
 
@@ -105,12 +105,12 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
     }
     let game = play_session(&world).await;
     let standby = crate::standby::start_standby_of(&server).await;
-    let url = world.replica_on(&standby).await.url().to_owned();
+    let url = world.on_standby(&standby).await.url().to_owned();
     let sparc = Sparc::connect(&url).await.unwrap();
     // The first session is part of the copy that the standby started from. The changes from now on are streamed to it.
     let later_game = play_session(&world).await;
     let stranger = world.new_account().await;
-    let primary_position: String = world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
+    let primary_position: String = world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap();
     let standby_db = connect(&url).await.unwrap();
     for _ in 0..600 {
         let caught_up = format!("SELECT (pg_last_wal_replay_lsn() >= '{primary_position}')::text");
@@ -123,15 +123,15 @@ async fn a_standby_has_the_rows_of_its_primary_answers_reads_and_refuses_writes(
     let catalog = include_str!("catalog.sql");
     assert!(lines(&standby_db, catalog).await == lines(&world.db, catalog).await, "the catalogs must be equal");
     for game in [&game, &later_game] {
-        let ada = sparc.as_user(game.players[0].id);
-        let scope = RollScope::Session(game.session);
+        let ada = sparc.as_user(game.players[0].user_id);
+        let scope = RollScope::Session(game.session_id);
         assert_eq!(ada.dice().history(scope, &HistoryFilter::default(), None).await.unwrap().items.len(), 1);
-        assert_eq!(ada.sessions().details(game.session).await.unwrap().players.len(), 2);
+        assert_eq!(ada.sessions().details(game.session_id).await.unwrap().players.len(), 2);
         let hidden = sparc.as_user(stranger).dice().history(scope, &HistoryFilter::default(), None).await.unwrap();
         assert!(hidden.items.is_empty(), "row security must apply on a standby too");
         assert!(sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
-        assert_eq!(ada.characters().retire(game.players[0].character).await.unwrap_err().code(), "read_only");
-        let refused = ada.events().subscribe(game.session, None).await.unwrap_err();
+        assert_eq!(ada.characters().retire(game.players[0].character_id).await.unwrap_err().code(), "read_only");
+        let refused = ada.events().subscribe(game.session_id, None).await.unwrap_err();
         assert_eq!(refused.code(), "read_only", "a standby lags behind, so it must refuse a subscription");
     }
     sparc.close().await.unwrap();
@@ -157,9 +157,9 @@ async fn a_subscriber_of_logical_replication_gets_every_row_once() {
     );
     copy.db.execute_unprepared(&subscribe).await.unwrap();
     let game = play_session(&world).await;
-    world.sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
-    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    world.sparc.as_user(game.seer.user_id()).sessions().complete(game.session_id).await.unwrap();
+    world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     play_session(&world).await;
     let expected = lines(&world.db, ALL_ROWS).await;
     let mut copied = Vec::new();

@@ -21,7 +21,7 @@ async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
 
 /// Returns how often an insert of a character was attempted.
 async fn count_attempts(world: &World) -> i64 {
-    world.owner().value("SELECT last_value FROM attempts").await.unwrap()
+    world.owner().fetch_value("SELECT last_value FROM attempts").await.unwrap()
 }
 
 fn new_character() -> NewCharacter {
@@ -45,7 +45,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
     fail_inserts(&world, "40P01", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
-    assert_fails!(ada.characters().create(new_character()).await, Error::Busy);
+    assert_error!(ada.characters().create(new_character()).await, Error::Busy);
     assert_eq!(count_attempts(&world).await, 5);
 }
 
@@ -55,7 +55,7 @@ async fn a_callers_transaction_is_not_retried() {
     fail_inserts(&world, "40001", 1).await;
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
-    assert_fails!(tx.characters().create(new_character()).await, Error::Busy);
+    assert_error!(tx.characters().create(new_character()).await, Error::Busy);
     assert_eq!(count_attempts(&world).await, 1);
 }
 
@@ -64,6 +64,6 @@ async fn a_refusal_is_not_retried() {
     let world = World::new().await;
     fail_inserts(&world, "SP001", 1000).await;
     let ada = world.sparc.as_user(world.new_account().await);
-    assert_fails!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
+    assert_error!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
     assert_eq!(count_attempts(&world).await, 1);
 }

@@ -10,16 +10,18 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, insert_roll, row_as_json};
+use crate::world::{World, insert_roll_sql, row_as_json};
 
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let sql =
-        format!("WITH rolled AS ({} RETURNING *) SELECT id FROM rolled", insert_roll(game.session, player.character));
-    let id: Uuid = player.person.value(&sql).await.unwrap();
+    let sql = format!(
+        "WITH rolled AS ({} RETURNING *) SELECT id FROM rolled",
+        insert_roll_sql(game.session_id, player.character_id)
+    );
+    let id: Uuid = player.person.fetch_value(&sql).await.unwrap();
     let rolled = row_as_json(&player.person, &format!("SELECT * FROM dice_rolls WHERE id = '{id}'")).await;
     let results: Vec<i64> = rolled["results"].as_array().unwrap().iter().map(|die| die.as_i64().unwrap()).collect();
     assert_eq!(results.len(), 5, "one die per point of the warrior's might");
@@ -50,9 +52,9 @@ async fn no_player_sets_a_column_that_the_database_fills_in() {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {column})
              VALUES ('{}', '{}', 'might', 10, 'attack', {value})",
-            game.session, player.character
+            game.session_id, player.character_id
         );
-        assert_refused!(player.person.exec(&sql).await, forbidden, "{column}");
+        assert_refused!(player.person.execute(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -60,10 +62,10 @@ async fn no_player_sets_a_column_that_the_database_fills_in() {
 async fn rolls_are_never_updated_or_deleted_through_the_api() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    game.players[0].person.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
+    game.players[0].person.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
     for person in [&game.players[0].person, &game.seer, &world.service(), &world.visitor()] {
-        assert_refused!(person.exec("UPDATE dice_rolls SET description = 'x'").await, forbidden);
-        assert_refused!(person.exec("DELETE FROM dice_rolls").await, forbidden);
+        assert_refused!(person.execute("UPDATE dice_rolls SET description = 'x'").await, forbidden);
+        assert_refused!(person.execute("DELETE FROM dice_rolls").await, forbidden);
     }
 }
 
@@ -71,14 +73,14 @@ async fn rolls_are_never_updated_or_deleted_through_the_api() {
 async fn the_service_may_set_results_that_the_checks_accept() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session, game.players[0].character);
+    let common_values = format!("'{}', '{}', 'might', 10, 'attack'", game.session_id, game.players[0].character_id);
     let insert = |columns: &str, values: &str| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, {columns})
              VALUES ({common_values}, {values})"
         )
     };
-    assert_eq!(world.service().exec(&insert("results", "'{3,4,5}'")).await, Ok(1));
+    assert_eq!(world.service().execute(&insert("results", "'{3,4,5}'")).await, Ok(1));
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
         ("results, dice_count", "'{}', 1", "valid_results"),
@@ -99,7 +101,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         ("results, original_roll_id", "'{3,4}', gen_random_uuid()", "valid_heroic_save"),
     ] {
         assert_refused!(
-            world.service().exec(&insert(columns, values)).await,
+            world.service().execute(&insert(columns, values)).await,
             "23514",
             constraint,
             "{columns} {values}"
@@ -111,14 +113,14 @@ async fn the_service_may_set_results_that_the_checks_accept() {
 async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let character = game.players[0].character;
+    let character = game.players[0].character_id;
     for (results, difficulty, expected, success) in [
         ("{6}", 18, "critical_success", true),
         ("{1,1,1,1}", 3, "critical_failure", false),
         ("{4,6}", 10, "success", true),
         ("{3,6}", 10, "failure", false),
     ] {
-        let id = world.new_roll(game.session, character, results, difficulty, 0).await;
+        let id = world.new_roll(game.session_id, character, results, difficulty, 0).await;
         let rolled =
             row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
         assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
@@ -134,9 +136,9 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
         let sql = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', '{attribute}', 10, '{kind}', '{modifiers}') RETURNING dice_count",
-            game.session, player.character
+            game.session_id, player.character_id
         );
-        player.person.value::<i32>(&sql).await.unwrap()
+        player.person.fetch_value::<i32>(&sql).await.unwrap()
     };
     let dice_modifier = |value| format!(r#"[{{"type": "dice", "value": {value}, "source": "luck"}}]"#);
     // The character has might 5, grace 3 and wit 2.
@@ -157,7 +159,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '{modifiers}')",
-            game.session, player.character
+            game.session_id, player.character_id
         )
     };
     let modifier = |kind: &str, value: &str, source: &str| {
@@ -170,7 +172,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         modifier("dice", "-5", "x"),
         "[]".into(),
     ] {
-        assert_eq!(player.person.exec(&insert_with(&valid)).await, Ok(1), "{valid}");
+        assert_eq!(player.person.execute(&insert_with(&valid)).await, Ok(1), "{valid}");
     }
     let eleven = format!("[{}]", [r#"{"type":"flat","value":1,"source":"x"}"#; 11].join(","));
     for invalid in [
@@ -190,7 +192,7 @@ async fn a_modifier_must_be_within_its_bounds() {
         "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
-        assert_refused!(player.person.exec(&insert_with(&invalid)).await, "23514", "valid_modifiers", "{invalid}");
+        assert_refused!(player.person.execute(&insert_with(&invalid)).await, "23514", "valid_modifiers", "{invalid}");
     }
 }
 
@@ -199,31 +201,31 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
-    assert_eq!(player.person.exec(&insert_roll(game.session, player.character)).await, Ok(1));
+    assert_eq!(player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await, Ok(1));
     assert_refused!(
-        player.person.exec(&insert_roll(game.session, other_player.character)).await,
+        player.person.execute(&insert_roll_sql(game.session_id, other_player.character_id)).await,
         forbidden,
         "the character of another participant"
     );
-    let unseated = world.new_character(player.id).await;
+    let unseated = world.new_character(player.user_id).await;
     assert_refused!(
-        player.person.exec(&insert_roll(game.session, unseated)).await,
+        player.person.execute(&insert_roll_sql(game.session_id, unseated)).await,
         forbidden,
         "a character without a seat"
     );
     let stranger = world.new_player().await;
-    assert_refused!(stranger.person.exec(&insert_roll(game.session, stranger.character)).await, forbidden);
-    assert_refused!(world.visitor().exec(&insert_roll(game.session, player.character)).await, forbidden);
-    player.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    assert_refused!(stranger.person.execute(&insert_roll_sql(game.session_id, stranger.character_id)).await, forbidden);
+    assert_refused!(world.visitor().execute(&insert_roll_sql(game.session_id, player.character_id)).await, forbidden);
+    player.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_refused!(
-        player.person.exec(&insert_roll(game.session, player.character)).await,
+        player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await,
         forbidden,
         "a player who left"
     );
     for status in ["paused", "completed"] {
-        world.set(&game, &format!("status = '{status}'")).await;
+        world.update_session(&game, &format!("status = '{status}'")).await;
         assert_refused!(
-            other_player.person.exec(&insert_roll(game.session, other_player.character)).await,
+            other_player.person.execute(&insert_roll_sql(game.session_id, other_player.character_id)).await,
             forbidden,
             "{status}"
         );
@@ -234,20 +236,20 @@ async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
 async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let own_character = world.new_character(game.seer.uuid()).await;
-    assert_eq!(game.seer.exec(&insert_roll(game.session, game.players[0].character)).await, Ok(1));
-    assert_eq!(game.seer.exec(&insert_roll(game.session, own_character)).await, Ok(1));
+    let own_character = world.new_character(game.seer.user_id()).await;
+    assert_eq!(game.seer.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await, Ok(1));
+    assert_eq!(game.seer.execute(&insert_roll_sql(game.session_id, own_character)).await, Ok(1));
     let insert =
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
-    let wolf: Uuid = world.owner().value(&insert).await.unwrap();
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
+    let wolf: Uuid = world.owner().fetch_value(&insert).await.unwrap();
     let attack = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', 'might', 10, 'attack')",
-        game.session
+        game.session_id
     );
-    assert_eq!(game.seer.exec(&attack).await, Ok(1));
+    assert_eq!(game.seer.execute(&attack).await, Ok(1));
     let stranger = world.new_player().await;
-    assert_refused!(game.seer.exec(&insert_roll(game.session, stranger.character)).await, forbidden);
+    assert_refused!(game.seer.execute(&insert_roll_sql(game.session_id, stranger.character_id)).await, forbidden);
 }
 
 #[tokio::test]
@@ -260,32 +262,32 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
                VALUES ('{adventure}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
-    let wolf: Uuid = world.owner().value(&insert_wolf(game.adventure)).await.unwrap();
-    let other_adventure = world.new_adventure(game.seer.uuid()).await;
-    let wolf_of_other_adventure: Uuid = world.owner().value(&insert_wolf(other_adventure)).await.unwrap();
+    let wolf: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
+    let other_adventure = world.new_adventure(game.seer.user_id()).await;
+    let wolf_of_other_adventure: Uuid = world.owner().fetch_value(&insert_wolf(other_adventure)).await.unwrap();
     let attack = |creature: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
              VALUES ('{}', '{creature}', 'might', 10, 'attack')",
-            game.session
+            game.session_id
         )
     };
-    game.seer.exec(&attack(wolf)).await.unwrap();
+    game.seer.execute(&attack(wolf)).await.unwrap();
     let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert_refused!(game.seer.exec(&attack(wolf_of_other_adventure)).await, "SP017", "creature_of_adventure");
+    assert_refused!(game.seer.execute(&attack(wolf_of_other_adventure)).await, "SP017", "creature_of_adventure");
     assert_refused!(
-        game.players[0].person.exec(&attack(wolf)).await,
+        game.players[0].person.execute(&attack(wolf)).await,
         forbidden,
         "only the Seer may roll for a creature"
     );
     let attack_with_both = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{wolf}', '{}', 'might', 10, 'attack')",
-        game.session, game.players[0].character
+        game.session_id, game.players[0].character_id
     );
-    assert_refused!(game.seer.exec(&attack_with_both).await, "SP016", "one_roller");
-    game.seer.exec(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
+    assert_refused!(game.seer.execute(&attack_with_both).await, "SP016", "one_roller");
+    game.seer.execute(&format!("DELETE FROM creatures WHERE id = '{wolf}'")).await.unwrap();
     assert_eq!(world.owner().count("dice_rolls WHERE creature_id IS NULL AND character_name = 'Wolf'").await, 1);
 }
 
@@ -293,8 +295,8 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
 async fn only_participants_see_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    world.set(&game, "is_public = true").await;
-    game.players[0].person.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
+    world.update_session(&game, "is_public = true").await;
+    game.players[0].person.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
     assert_eq!(game.players[1].person.count("dice_rolls").await, 1);
     assert_eq!(game.seer.count("dice_rolls").await, 1);
     assert_eq!(
@@ -302,7 +304,7 @@ async fn only_participants_see_rolls() {
         0,
         "a stranger must see no rolls, not even those of a public session"
     );
-    assert_refused!(world.visitor().exec("SELECT FROM dice_rolls").await, forbidden);
+    assert_refused!(world.visitor().execute("SELECT FROM dice_rolls").await, forbidden);
 }
 
 #[tokio::test]
@@ -321,12 +323,12 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
 async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (ada, hero) = (&game.players[0], game.players[0].character);
+    let (ada, hero) = (&game.players[0], game.players[0].character_id);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.new_roll(game.session, hero, results, difficulty, 0).await;
+        world.new_roll(game.session_id, hero, results, difficulty, 0).await;
     }
-    let check = NewRoll::check(game.session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
-    let me = world.sparc.as_user(ada.id);
+    let check = NewRoll::check(game.session_id, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+    let me = world.sparc.as_user(ada.user_id);
     me.dice().roll(check).await.unwrap();
     let statistics = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
     assert_eq!(statistics.rolls, 5);
@@ -335,6 +337,6 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     assert!((attacks.mean_total - 7.0).abs() < 1e-9);
     assert_eq!(statistics.by_kind.iter().map(|kind| kind.rolls).sum::<i64>(), statistics.rolls);
     let stranger = world.sparc.as_user(world.new_account().await);
-    let no_rolls = stranger.dice().statistics(RollScope::Session(game.session)).await.unwrap();
+    let no_rolls = stranger.dice().statistics(RollScope::Session(game.session_id)).await.unwrap();
     assert_eq!((no_rolls.rolls, no_rolls.mean_total, no_rolls.by_kind.len()), (0, None, 0));
 }

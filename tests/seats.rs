@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
 
-use crate::world::{World, insert_seat, run_together};
+use crate::world::{World, insert_seat_sql, run_together};
 
 #[tokio::test]
 async fn the_last_two_seats_go_to_two_of_sixteen_players() {
@@ -14,29 +14,29 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
     }
     for _ in 0..100 {
         // An account may hold at most twenty seats in live sessions, so the session of the last round is cancelled.
-        world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
+        world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
         let game = world.new_session(2).await;
-        world.set(&game, "is_public = true").await;
+        world.update_session(&game, "is_public = true").await;
         let tasks = players
             .iter()
             .map(|player| {
                 let (person, take_seat) =
-                    (player.person.clone(), insert_seat(game.session, player.id, player.character));
-                async move { person.exec(&take_seat).await }
+                    (player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
+                async move { person.execute(&take_seat).await }
             })
             .collect();
         let outcomes = run_together(tasks).await;
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "all but two players must be refused");
         assert!(
-            refused.iter().all(|error| error.is("SP002", "session_capacity") && error.message == "Session is full"),
+            refused.iter().all(|error| error.has("SP002", "session_capacity") && error.message == "Session is full"),
             "{refused:?}"
         );
-        let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
+        let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
         assert_eq!(world.owner().count(&seats).await, 4);
-        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
+        let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
         assert_eq!(
-            world.owner().value::<i32>(&taken).await.unwrap(),
+            world.owner().fetch_value::<i32>(&taken).await.unwrap(),
             4,
             "the counter must equal the number of active seats"
         );
@@ -47,14 +47,14 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
 async fn a_player_who_left_cannot_return_to_a_full_session() {
     let world = World::new().await;
     let game = world.new_session(4).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = &game.players[0];
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-    let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
-    assert_eq!(player.person.exec(&leave).await, Ok(1));
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
+    let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
+    assert_eq!(player.person.execute(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
-    newcomer.person.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await.unwrap();
-    assert_refused!(player.person.exec(&rejoin).await, "SP002", "session_capacity");
+    newcomer.person.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await.unwrap();
+    assert_refused!(player.person.execute(&rejoin).await, "SP002", "session_capacity");
 }
 
 #[tokio::test]
@@ -63,11 +63,11 @@ async fn a_player_who_left_can_rejoin_while_the_session_is_live() {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let set_is_active =
-        |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.id);
-    player.person.exec(&set_is_active(false)).await.unwrap();
-    let seat_that_was_left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.id);
+        |active| format!("UPDATE session_players SET is_active = {active} WHERE user_id = '{}'", player.user_id);
+    player.person.execute(&set_is_active(false)).await.unwrap();
+    let seat_that_was_left = format!("session_players WHERE user_id = '{}' AND left_at IS NOT NULL", player.user_id);
     assert_eq!(world.owner().count(&seat_that_was_left).await, 1, "leaving must set left_at");
-    assert_eq!(player.person.exec(&set_is_active(true)).await, Ok(1));
+    assert_eq!(player.person.execute(&set_is_active(true)).await, Ok(1));
     assert_eq!(world.owner().count(&seat_that_was_left).await, 0, "rejoining must clear left_at");
 }
 
@@ -77,23 +77,23 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
-        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-        player.person.exec(&leave).await.unwrap();
-        world.set(&game, &format!("status = '{status}'")).await;
-        let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.id);
-        assert_refused!(player.person.exec(&rejoin).await, "SP004", "session_live");
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
+        player.person.execute(&leave).await.unwrap();
+        world.update_session(&game, &format!("status = '{status}'")).await;
+        let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
+        assert_refused!(player.person.execute(&rejoin).await, "SP004", "session_live");
         let newcomer = world.new_player().await;
         assert_refused!(
-            game.seer.exec(&insert_seat(game.session, newcomer.id, newcomer.character)).await,
+            game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
             forbidden,
             "nobody may seat another user"
         );
-        let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-        let code: String = world.owner().value(&read_code).await.unwrap();
-        let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character);
-        assert_refused!(newcomer.person.value::<uuid::Uuid>(&join).await, "SP004", "session_live");
-        let take_seat = insert_seat(game.session, newcomer.id, newcomer.character);
-        assert_refused!(world.service().exec(&take_seat).await, "SP004", "session_live");
+        let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+        let code: String = world.owner().fetch_value(&read_code).await.unwrap();
+        let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
+        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, "SP004", "session_live");
+        let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
+        assert_refused!(world.service().execute(&take_seat).await, "SP004", "session_live");
     }
 }
 
@@ -101,10 +101,10 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
 async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let (player, other) = (world.new_player().await, world.new_player().await);
-    let take_seat = insert_seat(game.session, player.id, other.character);
-    assert_refused!(player.person.exec(&take_seat).await, "SP006", "own_character");
+    let take_seat = insert_seat_sql(game.session_id, player.user_id, other.character_id);
+    assert_refused!(player.person.execute(&take_seat).await, "SP006", "own_character");
 }
 
 #[tokio::test]
@@ -112,31 +112,40 @@ async fn a_private_session_cannot_be_joined_without_its_code() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    assert_refused!(player.person.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
+    assert_refused!(
+        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        forbidden
+    );
 }
 
 #[tokio::test]
 async fn a_stranger_cannot_join_a_public_session_that_has_started() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    assert_refused!(player.person.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
+    assert_refused!(
+        player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        forbidden
+    );
 }
 
 #[tokio::test]
 async fn a_stranger_seats_no_other_user_and_no_user_inserts_an_inactive_seat() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let (stranger, player) = (world.new_user().await, world.new_player().await);
-    assert_refused!(stranger.exec(&insert_seat(game.session, player.id, player.character)).await, forbidden);
+    assert_refused!(
+        stranger.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        forbidden
+    );
     let inactive_seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active) VALUES ('{}', '{}', '{}', false)",
-        game.session, player.id, player.character
+        game.session_id, player.user_id, player.character_id
     );
     assert_refused!(
-        player.person.exec(&inactive_seat).await,
+        player.person.execute(&inactive_seat).await,
         forbidden,
         "an inactive seat would make the user a participant"
     );
@@ -147,32 +156,35 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let stranger = world.new_player().await;
-    assert_refused!(game.seer.exec(&insert_seat(game.session, stranger.id, stranger.character)).await, forbidden);
+    assert_refused!(
+        game.seer.execute(&insert_seat_sql(game.session_id, stranger.user_id, stranger.character_id)).await,
+        forbidden
+    );
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
     let update_seat =
-        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.id);
+        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
     assert_eq!(
-        other_player.person.exec(&update_seat("is_active = false")).await,
+        other_player.person.execute(&update_seat("is_active = false")).await,
         Ok(0),
         "a player must not be able to remove another"
     );
-    assert_eq!(game.seer.exec(&update_seat("is_active = false")).await, Ok(1));
+    assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
-        assert_refused!(player.person.exec(&update_seat(rejoin)).await, "SP028", "player_removed", "{rejoin}");
+        assert_refused!(player.person.execute(&update_seat(rejoin)).await, "SP028", "player_removed", "{rejoin}");
     }
-    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-    let code: String = world.owner().value(&read_code).await.unwrap();
-    let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character);
-    assert_refused!(player.person.value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
-    assert_refused!(game.seer.exec(&update_seat("is_active = true")).await, "SP018", "own_choice");
-    assert_eq!(game.seer.exec(&update_seat("removed_at = NULL")).await, Ok(1));
+    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+    let code: String = world.owner().fetch_value(&read_code).await.unwrap();
+    let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
+    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
+    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, "SP018", "own_choice");
+    assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
-        game.seer.exec(&update_seat("is_active = true")).await,
+        game.seer.execute(&update_seat("is_active = true")).await,
         "SP018",
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
-    assert_eq!(player.person.exec(&update_seat("is_active = true")).await, Ok(1));
+    assert_eq!(player.person.execute(&update_seat("is_active = true")).await, Ok(1));
 }
 
 #[tokio::test]
@@ -181,17 +193,17 @@ async fn a_player_who_left_can_be_removed_too() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let update_seat =
-        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.id);
-    assert_eq!(player.person.exec(&update_seat("is_active = false")).await, Ok(1));
+        |assignment: &str| format!("UPDATE session_players SET {assignment} WHERE user_id = '{}'", player.user_id);
+    assert_eq!(player.person.execute(&update_seat("is_active = false")).await, Ok(1));
     let removed = "session_players WHERE removed_at IS NOT NULL";
     assert_eq!(world.owner().count(removed).await, 0, "leaving must not count as a removal");
-    assert_eq!(game.seer.exec(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
+    assert_eq!(game.seer.execute(&update_seat("removed_at = '2000-01-01'")).await, Ok(1));
     assert_eq!(
         world.owner().count("session_players WHERE removed_at > '2000-01-01'").await,
         1,
         "the server must set removed_at"
     );
-    assert_refused!(player.person.exec(&update_seat("is_active = true")).await, "SP028", "player_removed");
+    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, "SP028", "player_removed");
 }
 
 #[tokio::test]
@@ -199,35 +211,35 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other_character = world.new_character(player.id).await;
-    let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.id);
-    assert_refused!(game.seer.exec(&choose(other_character)).await, "SP018", "own_choice");
-    assert_eq!(player.person.exec(&choose(other_character)).await, Ok(1));
-    world.set(&game, "status = 'active'").await;
-    assert_refused!(player.person.exec(&choose(player.character)).await, "SP005", "session_not_started");
+    let other_character = world.new_character(player.user_id).await;
+    let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.user_id);
+    assert_refused!(game.seer.execute(&choose(other_character)).await, "SP018", "own_choice");
+    assert_eq!(player.person.execute(&choose(other_character)).await, Ok(1));
+    world.update_session(&game, "status = 'active'").await;
+    assert_refused!(player.person.execute(&choose(player.character_id)).await, "SP005", "session_not_started");
 }
 
 #[tokio::test]
 async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
-    let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session);
-    assert_refused!(game.seer.exec(&set_max_players(2)).await, "23514", "seats_within_limit");
-    assert_eq!(game.seer.exec(&set_max_players(3)).await, Ok(1));
+    let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session_id);
+    assert_refused!(game.seer.execute(&set_max_players(2)).await, "23514", "seats_within_limit");
+    assert_eq!(game.seer.execute(&set_max_players(3)).await, Ok(1));
 }
 
 #[tokio::test]
 async fn a_signed_in_user_who_sees_a_session_sees_its_seats() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let seats = format!("session_players WHERE session_id = '{}'", game.session);
+    let seats = format!("session_players WHERE session_id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&seats).await, 0, "a private session");
     assert_eq!(game.players[0].person.count(&seats).await, 2);
     assert_eq!(game.seer.count(&seats).await, 2);
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     assert_eq!(stranger.count(&seats).await, 2, "a public session");
-    assert_refused!(world.visitor().values::<i64>(&format!("SELECT count(*) FROM {seats}")).await, forbidden);
+    assert_refused!(world.visitor().fetch_values::<i64>(&format!("SELECT count(*) FROM {seats}")).await, forbidden);
 }
 
 #[tokio::test]
@@ -237,9 +249,9 @@ async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it(
     for person in [&game.players[0].person, &game.seer] {
         for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
             let sql = format!("UPDATE session_players SET {column}");
-            assert_refused!(person.exec(&sql).await, forbidden, "{column}");
+            assert_refused!(person.execute(&sql).await, forbidden, "{column}");
         }
-        assert_refused!(person.exec("DELETE FROM session_players").await, forbidden);
+        assert_refused!(person.execute("DELETE FROM session_players").await, forbidden);
     }
 }
 
@@ -247,10 +259,10 @@ async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it(
 async fn an_insert_of_a_seat_can_return_the_row() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
-    let sql = format!("{} RETURNING user_id", insert_seat(game.session, player.id, player.character));
-    assert_eq!(player.person.value::<uuid::Uuid>(&sql).await.unwrap(), player.id);
+    let sql = format!("{} RETURNING user_id", insert_seat_sql(game.session_id, player.user_id, player.character_id));
+    assert_eq!(player.person.fetch_value::<uuid::Uuid>(&sql).await.unwrap(), player.user_id);
 }
 
 #[tokio::test]
@@ -258,32 +270,36 @@ async fn rejoining_concurrently_with_two_characters_takes_one_seat() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let other_character = world.new_character(player.id).await;
+    let other_character = world.new_character(player.user_id).await;
     let other_player = world.new_player().await;
-    world.owner().exec(&insert_seat(game.session, other_player.id, other_player.character)).await.unwrap();
-    let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id);
-    player.person.exec(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
-    world.set(&game, "status = 'active'").await;
+    world
+        .owner()
+        .execute(&insert_seat_sql(game.session_id, other_player.user_id, other_player.character_id))
+        .await
+        .unwrap();
+    let own_seat = format!("WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id);
+    player.person.execute(&format!("UPDATE session_players SET is_active = false {own_seat}")).await.unwrap();
+    world.update_session(&game, "status = 'active'").await;
     let rejoin_transaction = player.person.begin().await;
     let rejoin = format!("UPDATE session_players SET is_active = true {own_seat}");
     rejoin_transaction.execute_unprepared(&rejoin).await.unwrap();
-    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session);
-    let code: String = world.owner().value(&read_code).await.unwrap();
+    let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
+    let code: String = world.owner().fetch_value(&read_code).await.unwrap();
     let person = player.person.clone();
     let join = format!("SELECT character_id FROM private.join_by_code('{code}', '{other_character}')");
-    let join_by_code = tokio::spawn(async move { person.value::<uuid::Uuid>(&join).await });
+    let join_by_code = tokio::spawn(async move { person.fetch_value::<uuid::Uuid>(&join).await });
     // `join_by_code` waits for the lock of the seat's row, and then finds that the player has already rejoined.
     world.owner().wait_for_lock_waiters(1).await;
     rejoin_transaction.commit().await.unwrap();
     assert_eq!(
         join_by_code.await.unwrap(),
-        Ok(player.character),
+        Ok(player.character_id),
         "the seat must keep the character with which the player rejoined"
     );
-    let active = format!("session_players WHERE session_id = '{}' AND is_active", game.session);
+    let active = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
     assert_eq!(world.owner().count(&active).await, 2, "one seat of each player");
-    let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session);
-    assert_eq!(world.owner().value::<i32>(&taken).await, Ok(2));
+    let taken = format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id);
+    assert_eq!(world.owner().fetch_value::<i32>(&taken).await, Ok(2));
 }
 
 #[tokio::test]
@@ -291,16 +307,16 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (player, other_player) = (&game.players[0], world.new_player().await);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-    player.person.exec(&leave).await.unwrap();
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
+    player.person.execute(&leave).await.unwrap();
     let change = format!(
         "UPDATE session_players SET character_id = '{}' WHERE user_id = '{}'",
-        other_player.character, player.id
+        other_player.character_id, player.user_id
     );
     let insert = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
-        game.session, other_player.id, player.character
+        game.session_id, other_player.user_id, player.character_id
     );
     for (person, sql) in [
         (&player.person, &change),
@@ -309,7 +325,7 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
         (&world.service(), &insert),
         (&world.owner(), &insert),
     ] {
-        assert_refused!(person.exec(sql).await, "SP006", "own_character", "{sql}");
+        assert_refused!(person.execute(sql).await, "SP006", "own_character", "{sql}");
     }
 }
 
@@ -317,29 +333,29 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
 async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let join_code = world.join_code(game.session).await;
+    let join_code = world.join_code(game.session_id).await;
     let player = world.new_player().await;
-    let me = world.sparc.as_user(player.id);
+    let me = world.sparc.as_user(player.user_id);
     for _ in 0..2 {
-        let seat = me.sessions().join(&join_code, player.character).await.unwrap();
-        assert!(seat.is_active && seat.session_id == game.session, "a repeated join must return the same seat");
+        let seat = me.sessions().join(&join_code, player.character_id).await.unwrap();
+        assert!(seat.is_active && seat.session_id == game.session_id, "a repeated join must return the same seat");
     }
-    me.sessions().leave(game.session).await.unwrap();
+    me.sessions().leave(game.session_id).await.unwrap();
     let other = world.new_player().await;
-    world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
-    world.set(&game, "status = 'active'").await;
+    world.owner().execute(&insert_seat_sql(game.session_id, other.user_id, other.character_id)).await.unwrap();
+    world.update_session(&game, "status = 'active'").await;
     assert!(
-        me.sessions().join(&join_code, player.character).await.unwrap().is_active,
+        me.sessions().join(&join_code, player.character_id).await.unwrap().is_active,
         "a player who left may rejoin while the session is live"
     );
     let late = world.new_player().await;
-    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
-    assert_fails!(refused, Error::SessionStarted);
-    world.set(&game, "status = 'completed'").await;
-    let refused = world.sparc.as_user(late.id).sessions().join(&join_code, late.character).await;
-    assert_fails!(refused, Error::SessionOver);
-    let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character).await;
-    assert_fails!(refused, Error::UnknownJoinCode);
-    let refused = world.sparc.as_anon().sessions().join(&join_code, player.character).await;
-    assert_fails!(refused, Error::NotSignedIn);
+    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    assert_error!(refused, Error::SessionStarted);
+    world.update_session(&game, "status = 'completed'").await;
+    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    assert_error!(refused, Error::SessionOver);
+    let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character_id).await;
+    assert_error!(refused, Error::UnknownJoinCode);
+    let refused = world.sparc.as_anon().sessions().join(&join_code, player.character_id).await;
+    assert_error!(refused, Error::NotSignedIn);
 }

@@ -16,10 +16,10 @@ use crate::world::{World, run_together};
 async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let tasks = (0..8)
         .map(|device| {
-            let (seer, session) = (seer.clone(), game.session);
+            let (seer, session) = (seer.clone(), game.session_id);
             async move {
                 seer.sessions().set_game_state(session, json!({ "device": device }), ExpectedVersion::Version(0)).await
             }
@@ -28,96 +28,96 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let outcomes = run_together(tasks).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Err(Error::GameStateChanged))).count(), 7);
-    let session = seer.sessions().get(game.session).await.unwrap();
+    let session = seer.sessions().get(game.session_id).await.unwrap();
     assert_eq!(session.game_state_version, 1);
     let unchanged =
-        seer.sessions().set_game_state(game.session, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
+        seer.sessions().set_game_state(game.session_id, session.game_state, ExpectedVersion::Version(1)).await.unwrap();
     assert_eq!(unchanged.game_state_version, 1, "the same state must not change the version");
-    let overwritten = seer.sessions().set_game_state(game.session, json!({}), ExpectedVersion::Any).await.unwrap();
+    let overwritten = seer.sessions().set_game_state(game.session_id, json!({}), ExpectedVersion::Any).await.unwrap();
     assert_eq!(overwritten.game_state_version, 2);
-    let ada = world.sparc.as_user(game.players[0].id);
-    let events = ada.events().after(game.session, 0).await.unwrap();
+    let ada = world.sparc.as_user(game.players[0].user_id);
+    let events = ada.events().after(game.session_id, 0).await.unwrap();
     let states: Vec<_> = events.iter().filter(|event| event.event_type == "game_state").collect();
     assert_eq!(states.len(), 2);
     assert_eq!(states[1].payload, json!({ "game_state": {}, "version": 2 }));
-    assert_eq!(ada.events().newest(game.session).await.unwrap(), events.last().unwrap().seq);
+    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), events.last().unwrap().seq);
     // Nobody can set the version directly, not even the service.
-    assert_refused!(world.service().exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
-    assert_refused!(game.seer.exec("UPDATE sessions SET game_state_version = 9").await, forbidden);
+    assert_refused!(world.service().execute("UPDATE sessions SET game_state_version = 9").await, forbidden);
+    assert_refused!(game.seer.execute("UPDATE sessions SET game_state_version = 9").await, forbidden);
 }
 
 #[tokio::test]
 async fn a_join_code_shows_its_session_before_the_player_joins() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let code = world.join_code(game.session).await;
+    let code = world.join_code(game.session_id).await;
     let stranger = world.sparc.as_user(world.new_account().await);
     let summary = stranger.sessions().by_code(&code).await.unwrap();
-    assert_eq!((summary.id, summary.status, summary.seats_taken), (game.session, SessionStatus::Waiting, 1));
+    assert_eq!((summary.id, summary.status, summary.seats_taken), (game.session_id, SessionStatus::Waiting, 1));
     assert_eq!(summary.adventure.unwrap().name, "The Drowned Ford");
     assert!(
-        stranger.sessions().get(game.session).await.is_err(),
+        stranger.sessions().get(game.session_id).await.is_err(),
         "knowing the code must not give access to the whole session"
     );
-    assert_refused!(world.visitor().exec("SELECT private.session_by_code('AAAAAA')").await, forbidden);
+    assert_refused!(world.visitor().execute("SELECT private.session_by_code('AAAAAA')").await, forbidden);
 }
 
 #[tokio::test]
 async fn details_name_the_seer_to_everyone_who_sees_the_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
-    let player = world.sparc.as_user(game.players[0].person.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let player = world.sparc.as_user(game.players[0].person.user_id());
     let (visitor, service) = (world.sparc.as_anon(), world.sparc.as_service());
     let rename = ProfileChanges { display_name: Some("Morgan".into()), ..Default::default() };
     seer.users().edit(rename).await.unwrap();
     seer.sessions()
-        .edit(game.session, SessionChanges { visibility: Some(Visibility::Public), ..Default::default() })
+        .edit(game.session_id, SessionChanges { visibility: Some(Visibility::Public), ..Default::default() })
         .await
         .unwrap();
     for caller in [&seer, &player, &visitor, &service] {
-        assert_eq!(caller.sessions().details(game.session).await.unwrap().seer_name, "Morgan", "{caller:?}");
+        assert_eq!(caller.sessions().details(game.session_id).await.unwrap().seer_name, "Morgan", "{caller:?}");
     }
-    seer.users().close_account(game.seer.uuid()).await.unwrap();
-    assert_eq!(player.sessions().details(game.session).await.unwrap().seer_name, "Former player");
+    seer.users().close_account(game.seer.user_id()).await.unwrap();
+    assert_eq!(player.sessions().details(game.session_id).await.unwrap().seer_name, "Former player");
 }
 
 #[tokio::test]
 async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let seer = world.sparc.as_user(game.seer.uuid());
+    let seer = world.sparc.as_user(game.seer.user_id());
     let changes = SessionChanges {
         visibility: Some(Visibility::Public),
         looking_for: Some(Some("a healer".into())),
         scheduled_start: Some("2030-01-01T19:00:00Z".parse().ok()),
         ..Default::default()
     };
-    let edited = seer.sessions().edit(game.session, changes).await.unwrap();
+    let edited = seer.sessions().edit(game.session_id, changes).await.unwrap();
     assert!(edited.is_public && edited.scheduled_start.is_some());
     let clear_looking_for = SessionChanges { looking_for: Some(None), ..Default::default() };
-    assert_eq!(seer.sessions().edit(game.session, clear_looking_for).await.unwrap().looking_for, None);
-    let unchanged = seer.sessions().edit(game.session, SessionChanges::default()).await.unwrap();
+    assert_eq!(seer.sessions().edit(game.session_id, clear_looking_for).await.unwrap().looking_for, None);
+    let unchanged = seer.sessions().edit(game.session_id, SessionChanges::default()).await.unwrap();
     assert!(unchanged.scheduled_start.is_some());
     let sessions = || seer.sessions();
-    assert_eq!(sessions().announce(game.session).await.unwrap().status, SessionStatus::StartingSoon);
-    assert_eq!(sessions().withdraw(game.session).await.unwrap().status, SessionStatus::Waiting);
-    assert_fails!(sessions().resume(game.session).await, Error::IllegalTransition { .. }, "the session never began");
-    let started = sessions().start(game.session).await.unwrap().started_at;
-    assert_eq!(sessions().start(game.session).await.unwrap().started_at, started, "idempotent");
-    assert_eq!(sessions().pause(game.session).await.unwrap().status, SessionStatus::Paused);
-    assert_fails!(
-        sessions().start(game.session).await,
+    assert_eq!(sessions().announce(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
+    assert_eq!(sessions().withdraw(game.session_id).await.unwrap().status, SessionStatus::Waiting);
+    assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
+    let started = sessions().start(game.session_id).await.unwrap().started_at;
+    assert_eq!(sessions().start(game.session_id).await.unwrap().started_at, started, "idempotent");
+    assert_eq!(sessions().pause(game.session_id).await.unwrap().status, SessionStatus::Paused);
+    assert_error!(
+        sessions().start(game.session_id).await,
         Error::IllegalTransition { .. },
         "a paused session is resumed, not started"
     );
-    assert_eq!(sessions().resume(game.session).await.unwrap().started_at, started);
-    sessions().complete(game.session).await.unwrap();
+    assert_eq!(sessions().resume(game.session_id).await.unwrap().started_at, started);
+    sessions().complete(game.session_id).await.unwrap();
     let seer_statistics = seer.users().statistics().await.unwrap();
     assert_eq!(
         (seer_statistics.games_run, seer_statistics.adventures_played, seer_statistics.adventures_published),
         (1, 1, 1)
     );
-    let player_statistics = world.sparc.as_user(game.players[0].id).users().statistics().await.unwrap();
+    let player_statistics = world.sparc.as_user(game.players[0].user_id).users().statistics().await.unwrap();
     assert_eq!((player_statistics.games_played, player_statistics.characters), (1, 1));
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
-    world::{World, insert_seat, row_as_json, run_together},
+    world::{World, insert_seat_sql, row_as_json, run_together},
 };
 
 const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
@@ -29,19 +29,19 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATUSES {
         let seer = world.new_user().await;
-        let adventure = world.new_adventure(seer.uuid()).await;
+        let adventure = world.new_adventure(seer.user_id()).await;
         for to in STATUSES.into_iter().filter(|to| *to != from) {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
-                seer.uuid()
+                seer.user_id()
             );
-            let id: Uuid = world.owner().value(&sql).await.unwrap();
+            let id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // A session needs a player to become active. In an ended session nobody can take a seat.
             if !matches!(from, "completed" | "cancelled") {
                 let player = world.new_player().await;
-                world.owner().exec(&insert_seat(id, player.id, player.character)).await.unwrap();
+                world.owner().execute(&insert_seat_sql(id, player.user_id, player.character_id)).await.unwrap();
             }
-            let outcome = seer.exec(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
+            let outcome = seer.execute(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
             if is_legal_transition(from, to) {
                 assert_eq!(outcome, Ok(1), "{from} -> {to}");
             } else {
@@ -55,12 +55,12 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
 async fn starting_sets_started_at_once_and_completing_sets_ended_at() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session);
+    let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
     let active = row_as_json(&world.owner(), &sql).await;
     assert!(active["started_at"].is_string() && active["ended_at"].is_null());
-    world.set(&game, "status = 'paused'").await;
-    world.set(&game, "status = 'active'").await;
-    world.set(&game, "status = 'completed'").await;
+    world.update_session(&game, "status = 'paused'").await;
+    world.update_session(&game, "status = 'active'").await;
+    world.update_session(&game, "status = 'completed'").await;
     let ended = row_as_json(&world.owner(), &sql).await;
     assert_eq!(ended["started_at"], active["started_at"], "started_at must be set only once");
     assert!(ended["ended_at"].is_string());
@@ -71,18 +71,18 @@ async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_cha
     let world = World::new().await;
     let game = world.new_active_session(3).await;
     let leaver = &game.players[2];
-    leaver.person.exec("UPDATE session_players SET is_active = false").await.unwrap();
-    world.set(&game, "status = 'completed'").await;
+    leaver.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    world.update_session(&game, "status = 'completed'").await;
     let owner = world.owner();
-    let seer = game.seer.uuid();
-    assert_eq!(owner.value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
+    let seer = game.seer.user_id();
+    assert_eq!(owner.fetch_value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
     assert_eq!(
         owner.count("users WHERE games_played = 1").await,
         3,
         "the game must count for everyone who was seated, including the player who left"
     );
-    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
-    assert_eq!(owner.value::<i32>(&played).await, Ok(1));
+    let played = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
+    assert_eq!(owner.fetch_value::<i32>(&played).await, Ok(1));
     assert_eq!(owner.count("characters WHERE last_played_at IS NOT NULL").await, 3);
 }
 
@@ -90,9 +90,9 @@ async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_cha
 async fn cancelling_a_session_counts_for_no_user_and_no_adventure() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    world.set(&game, "status = 'cancelled'").await;
+    world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(world.owner().count("users WHERE games_run + games_played > 0").await, 0);
-    assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(0));
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT times_played FROM adventures").await, Ok(0));
 }
 
 #[tokio::test]
@@ -103,33 +103,37 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
         players.push(world.new_player().await);
     }
     let seers = [world.new_user().await, world.new_user().await];
-    let adventure = world.new_adventure(seers[0].uuid()).await;
+    let adventure = world.new_adventure(seers[0].user_id()).await;
     for round in 0..100 {
         let mut tasks = Vec::new();
         for (index, seer) in seers.iter().enumerate() {
             let sql = format!(
                 "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
-                seer.uuid()
+                seer.user_id()
             );
-            let session: Uuid = world.owner().value(&sql).await.unwrap();
+            let session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
             // that order. Without a fixed order of locks, the two completions would deadlock.
             let mut order: Vec<_> = players.iter().collect();
             if index == 1 {
                 order.reverse();
             }
-            let seats = order.iter().map(|player| insert_seat(session, player.id, player.character));
-            world.owner().exec(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
-            world.owner().exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")).await.unwrap();
+            let seats = order.iter().map(|player| insert_seat_sql(session, player.user_id, player.character_id));
+            world.owner().execute(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
+            world
+                .owner()
+                .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'"))
+                .await
+                .unwrap();
             let seer = seer.clone();
             tasks.push(async move {
-                seer.exec(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
+                seer.execute(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
             });
         }
         assert_eq!(run_together(tasks).await, [Ok(1), Ok(1)], "round {round}");
     }
     assert_eq!(world.owner().count("users WHERE games_played = 200").await, 6);
-    assert_eq!(world.owner().value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT times_played FROM adventures").await, Ok(200));
 }
 
 #[tokio::test]
@@ -147,13 +151,13 @@ async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
             .cloned()
             .map(|seer| async move {
                 let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}') RETURNING code::text");
-                seer.value::<String>(&sql).await
+                seer.fetch_value::<String>(&sql).await
             })
             .collect();
         codes.extend(run_together(tasks).await.into_iter().map(Result::unwrap));
         assert_eq!(codes.len(), 24 * round, "every session must have its own code");
         // An account may run at most twenty live sessions, so those of this round are cancelled.
-        world.owner().exec("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
+        world.owner().execute("UPDATE sessions SET status = 'cancelled' WHERE status = 'waiting'").await.unwrap();
     }
     for code in &codes {
         assert_eq!(code.len(), 6);
@@ -169,7 +173,7 @@ async fn every_character_of_a_join_code_is_drawn_equally_often() {
     let sql = "SELECT count(*)
                FROM generate_series(1, 400) AS i, unnest(private.random_numbers(31, 155 + 0 * i)) AS number
                GROUP BY number";
-    let counts: Vec<i64> = world.owner().values(sql).await.unwrap();
+    let counts: Vec<i64> = world.owner().fetch_values(sql).await.unwrap();
     assert_eq!(counts.len(), 31);
     // Of 62,000 numbers, each of the 31 is expected 2,000 times, with a standard deviation of 44. A difference of six
     // standard deviations does not happen by chance.
@@ -180,24 +184,25 @@ async fn every_character_of_a_join_code_is_drawn_equally_often() {
 async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
     let (seer, other) = (world.new_user().await, world.new_account().await);
-    let create_session =
-        |adventure| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.uuid());
-    assert_eq!(seer.exec(&create_session(world.new_draft(seer.uuid()).await)).await, Ok(1));
-    assert_eq!(seer.exec(&create_session(world.new_adventure(other).await)).await, Ok(1));
-    assert_refused!(seer.exec(&create_session(world.new_draft(other).await)).await, "SP009", "adventure_playable");
+    let create_session = |adventure| {
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.user_id())
+    };
+    assert_eq!(seer.execute(&create_session(world.new_draft(seer.user_id()).await)).await, Ok(1));
+    assert_eq!(seer.execute(&create_session(world.new_adventure(other).await)).await, Ok(1));
+    assert_refused!(seer.execute(&create_session(world.new_draft(other).await)).await, "SP009", "adventure_playable");
 }
 
 #[tokio::test]
 async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let this_session = format!("sessions WHERE id = '{}'", game.session);
+    let this_session = format!("sessions WHERE id = '{}'", game.session_id);
     let stranger = world.new_user().await;
     let player = &game.players[0].person;
     for (person, visible_rows) in [(&world.visitor(), 0), (&stranger, 0), (&game.seer, 1), (player, 1)] {
         assert_eq!(person.count(&this_session).await, visible_rows);
     }
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     assert_eq!(world.visitor().count(&this_session).await, 1);
     assert_eq!(stranger.count(&this_session).await, 1);
 }
@@ -206,7 +211,7 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
 async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let where_session = format!("WHERE id = '{}'", game.session);
+    let where_session = format!("WHERE id = '{}'", game.session_id);
     for change in [
         "is_public = true",
         "max_players = 6",
@@ -218,11 +223,15 @@ async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
         "status = 'active'",
     ] {
         assert_eq!(
-            game.players[0].person.exec(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.players[0].person.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
             Ok(0),
             "{change}"
         );
-        assert_eq!(game.seer.exec(&format!("UPDATE sessions SET {change} {where_session}")).await, Ok(1), "{change}");
+        assert_eq!(
+            game.seer.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            Ok(1),
+            "{change}"
+        );
     }
     for change in [
         "seer_id = gen_random_uuid()",
@@ -235,14 +244,14 @@ async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
         "encounters_begun = 0",
     ] {
         assert_refused!(
-            game.seer.exec(&format!("UPDATE sessions SET {change} {where_session}")).await,
+            game.seer.execute(&format!("UPDATE sessions SET {change} {where_session}")).await,
             forbidden,
             "{change}"
         );
     }
-    assert_refused!(game.seer.exec(&format!("DELETE FROM sessions {where_session}")).await, forbidden);
+    assert_refused!(game.seer.execute(&format!("DELETE FROM sessions {where_session}")).await, forbidden);
     assert_refused!(
-        world.service().exec(&format!("UPDATE sessions SET seats_taken = 0 {where_session}")).await,
+        world.service().execute(&format!("UPDATE sessions SET seats_taken = 0 {where_session}")).await,
         forbidden
     );
 }
@@ -254,14 +263,14 @@ async fn a_user_opens_a_session_as_its_seer_and_sets_no_server_owned_column() {
     let adventure = world.new_adventure(other).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
-        seer.uuid()
+        seer.user_id()
     );
-    assert_eq!(seer.value::<String>(&sql).await.unwrap(), "waiting");
+    assert_eq!(seer.fetch_value::<String>(&sql).await.unwrap(), "waiting");
     let for_another_seer = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
-    assert_refused!(seer.exec(&for_another_seer).await, forbidden);
+    assert_refused!(seer.execute(&for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure}', NULL)");
-        assert_refused!(seer.exec(&sql).await, forbidden, "{column}");
+        assert_refused!(seer.execute(&sql).await, forbidden, "{column}");
     }
 }
 
@@ -269,22 +278,22 @@ async fn a_user_opens_a_session_as_its_seer_and_sets_no_server_owned_column() {
 async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let details_function = format!("get_session_details('{}')", game.session);
+    let details_function = format!("get_session_details('{}')", game.session_id);
     let stranger = world.new_user().await;
     assert_eq!(stranger.count(&details_function).await, 0);
     assert_eq!(world.visitor().count(&details_function).await, 0);
     let details = row_as_json(&game.players[0].person, &format!("SELECT * FROM {details_function}")).await;
-    assert_eq!(details["session_data"]["id"], game.session.to_string());
+    assert_eq!(details["session_data"]["id"], game.session_id.to_string());
     assert_eq!(details["players"].as_array().unwrap().len(), 2);
     let other_player = &details["players"][1];
     assert_eq!(
         other_player["characterId"],
-        game.players[1].character.to_string(),
+        game.players[1].character_id.to_string(),
         "participants must see each other's characters"
     );
     assert_eq!(other_player["characterClass"], "warrior");
     assert_eq!(details["adventure_data"]["name"], "The Drowned Ford");
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     assert_eq!(stranger.count(&details_function).await, 1);
     let for_service = row_as_json(&world.service(), &format!("SELECT * FROM {details_function}")).await;
     assert_eq!(for_service["players"].as_array().unwrap().len(), 2);
@@ -294,7 +303,7 @@ async fn get_session_details_returns_only_sessions_that_the_caller_may_see() {
 async fn get_session_details_returns_an_empty_list_for_a_session_without_players() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let details = row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session)).await;
+    let details = row_as_json(&game.seer, &format!("SELECT * FROM get_session_details('{}')", game.session_id)).await;
     assert_eq!(details["players"], serde_json::json!([]));
 }
 
@@ -302,9 +311,9 @@ async fn get_session_details_returns_an_empty_list_for_a_session_without_players
 async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    world.owner().exec("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
-    world.set(&game, "is_public = true").await;
-    let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
+    world.owner().execute("UPDATE adventures SET status = 'draft', content = '{\"secret\": 1}'").await.unwrap();
+    world.update_session(&game, "is_public = true").await;
+    let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -314,8 +323,8 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
     assert!(shows_content(row_as_json(&player.person, &query).await), "a player");
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-    player.person.exec(&leave).await.unwrap();
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
+    player.person.execute(&leave).await.unwrap();
     assert!(!shows_content(row_as_json(&player.person, &query).await), "a player who left");
 }
 
@@ -324,21 +333,22 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
-        world.set(&game, &format!("is_public = true, status = '{status}'")).await;
+        world.update_session(&game, &format!("is_public = true, status = '{status}'")).await;
         // The adventure belongs to somebody other than the Seer, because its creator may always read it.
         let creator = world.new_account().await;
         let set_creator = format!(
             "UPDATE adventures SET creator_id = '{creator}', status = 'published' WHERE id = '{}'",
-            game.adventure
+            game.adventure_id
         );
-        world.owner().exec(&set_creator).await.unwrap();
-        let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session);
+        world.owner().execute(&set_creator).await.unwrap();
+        let query = format!("SELECT adventure_data FROM get_session_details('{}')", game.session_id);
         let callers = [world.visitor(), world.new_user().await, game.seer.clone(), game.players[0].person.clone()];
         for caller in &callers {
             assert_eq!(row_as_json(caller, &query).await["adventure_data"]["status"], "published");
         }
-        let draft = format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure);
-        world.owner().exec(&draft).await.unwrap();
+        let draft =
+            format!("UPDATE adventures SET status = 'draft', name = 'Later' WHERE id = '{}'", game.adventure_id);
+        world.owner().execute(&draft).await.unwrap();
         for caller in &callers {
             let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
             assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
@@ -357,10 +367,10 @@ async fn a_session_that_the_service_inserts_has_consistent_times_in_every_status
     for (status, ended_at) in STATUSES.map(|status| (status, "NULL")).into_iter().chain(ended_yesterday) {
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at) VALUES ('{}', '{}', '{status}', {ended_at})",
-            game.seer.uuid(),
-            game.adventure
+            game.seer.user_id(),
+            game.adventure_id
         );
-        world.service().exec(&insert).await.unwrap();
+        world.service().execute(&insert).await.unwrap();
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
@@ -373,8 +383,8 @@ async fn a_session_cannot_end_before_it_started() {
     // This transaction begins before the one that starts the session, so its now() is earlier than started_at.
     let early = game.seer.begin().await;
     early.execute_unprepared("SELECT now()").await.unwrap();
-    world.set(&game, "status = 'active'").await;
-    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
+    world.update_session(&game, "status = 'active'").await;
+    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
     early.execute_unprepared(&complete).await.unwrap();
     early.commit().await.unwrap();
     assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
@@ -385,14 +395,14 @@ async fn a_session_cannot_end_before_it_started() {
 async fn private_session_details_returns_no_session_that_the_caller_may_not_see() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let details = format!("private.session_details('{}')", game.session);
+    let details = format!("private.session_details('{}')", game.session_id);
     assert_eq!(world.new_user().await.count(&details).await, 0, "a stranger");
     assert_eq!(world.visitor().count(&details).await, 0, "a visitor");
     for person in [&game.seer, &game.players[0].person, &world.service()] {
         assert_eq!(person.count(&details).await, 1);
     }
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let players = format!("SELECT jsonb_array_length(players) FROM {details}");
-    assert_eq!(world.visitor().value::<i32>(&players).await.unwrap(), 0, "a visitor may not see seats");
-    assert_eq!(world.new_user().await.value::<i32>(&players).await.unwrap(), 1);
+    assert_eq!(world.visitor().fetch_value::<i32>(&players).await.unwrap(), 0, "a visitor may not see seats");
+    assert_eq!(world.new_user().await.fetch_value::<i32>(&players).await.unwrap(), 1);
 }

@@ -43,7 +43,7 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
              SET email = '{new_email}', raw_user_meta_data = '{{\"display_name\": \"Anna\"}}'
              WHERE id = '{id}'"
         );
-        owner.exec(&update).await.unwrap();
+        owner.execute(&update).await.unwrap();
         assert_eq!(sign_up(&account).await.unwrap().id, id);
         for changed in [
             NewAccount { email: Some(new_email.clone()), display_name: Some("Anna".into()), ..account.clone() },
@@ -76,11 +76,11 @@ async fn a_repeated_sign_up_is_recognized_after_the_account_has_changed() {
         );
 
         // Once the platform has deleted the account, another request may sign up with the same id.
-        owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+        owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         sign_up(&other_request).await.unwrap();
         assert!(sign_up(&other_request).await.is_ok());
         assert_id_conflict("the request of the deleted account", sign_up(&account).await);
-        owner.exec(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
+        owner.execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
         assert_eq!(owner.count("private.requests").await, 0, "a deleted account must leave no digest");
     }
 }
@@ -102,7 +102,7 @@ async fn an_account_that_the_platform_created_has_no_digest_and_only_the_service
         "SELECT private.is_same_request('users', \
            jsonb_build_object('id', '{id}', 'email', '{email}', 'raw_user_meta_data', '{{}}'::jsonb))"
     );
-    let by_service = world.service().value::<bool>(&guess).await;
+    let by_service = world.service().fetch_value::<bool>(&guess).await;
     assert_eq!(by_service, Ok(true));
     let tx = world.owner().begin().await;
     tx.execute_unprepared("SET LOCAL ROLE authenticated").await.unwrap();

@@ -33,7 +33,7 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
                 let mut rng = Rng::with_seed(u64::from(client));
                 let mut outcomes = BTreeMap::<&'static str, usize>::new();
                 while Instant::now() < deadline {
-                    let outcome = operations.call_one(&sparc, &mut rng).await;
+                    let outcome = operations.call_random(&sparc, &mut rng).await;
                     *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
                 }
                 outcomes
@@ -54,7 +54,10 @@ async fn many_users_who_call_random_operations_break_no_invariant_and_get_no_dea
         "at least a tenth of the operations must succeed: {outcomes:?}"
     );
     assert_eq!(broken_invariants(&world).await, [""; 0]);
-    let deadlocks: i64 =
-        world.owner().value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await.unwrap();
+    let deadlocks: i64 = world
+        .owner()
+        .fetch_value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        .await
+        .unwrap();
     println!("{deadlocks} deadlocks, none of which a caller got as an error");
 }

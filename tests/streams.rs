@@ -57,15 +57,15 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
         assert!(tries < 20, "the unread stream must not keep the only connection");
     }
     let outcome = stream.map_err(Error::from).try_fold(0, |count, _| async move { Ok(count + 1) }).await;
-    assert_fails!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
+    assert_error!(outcome, Error::DeadlineExceeded, "a late reader must get an error");
 
     let tx = ada.begin().await.unwrap();
     let unread = tx.stream_raw(query_rows(1_000_000)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let refused = tx.users().me().await;
     drop(unread);
-    assert_fails!(refused, Error::DeadlineExceeded);
-    assert_fails!(tx.commit().await.map_err(Error::from), Error::DeadlineExceeded);
+    assert_error!(refused, Error::DeadlineExceeded);
+    assert_error!(tx.commit().await.map_err(Error::from), Error::DeadlineExceeded);
     assert!(ada.users().me().await.is_ok());
 }
 
@@ -73,12 +73,12 @@ async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
 async fn a_stream_commits_with_its_last_row_and_not_before() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.id);
+    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(player.user_id);
     let update_bio = |bio: &str| {
         let sql = format!(
             "WITH written AS (UPDATE users SET bio = '{bio}' WHERE id = '{}' RETURNING id)
              SELECT id FROM written, generate_series(1, 2)",
-            player.id
+            player.user_id
         );
         Statement::from_string(DbBackend::Postgres, sql)
     };
@@ -87,7 +87,7 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     // A commit that does not wait for the reader would be over after this pause.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
-        world.owner().value::<Option<String>>("SELECT bio FROM users").await,
+        world.owner().fetch_value::<Option<String>>("SELECT bio FROM users").await,
         Ok(None),
         "another connection must not see the change before the last row is read"
     );
@@ -97,11 +97,11 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
     // A stream whose statement changes the identity must not be committed.
     let sql = format!(
         "UPDATE users SET bio = 'changed' WHERE id = '{}' RETURNING set_config('request.jwt.claim.email', 'x', true)",
-        player.id
+        player.user_id
     );
     let stream = ada.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
     let outcome = stream.try_collect::<Vec<_>>().await.map_err(Error::from);
-    assert_fails!(outcome, Error::IdentityChanged);
+    assert_error!(outcome, Error::IdentityChanged);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
 }
 
@@ -114,13 +114,13 @@ async fn a_stream_that_fails_half_way_fails_its_transaction() {
     let tx = ada.begin().await.unwrap();
     let outcome = tx.stream_raw(failing_query()).await.unwrap().try_collect::<Vec<_>>().await;
     assert!(outcome.is_err());
-    assert_fails!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
+    assert_error!(tx.commit().await.map_err(Error::from), Error::TransactionFailed);
     // The stream is dropped before its failing row is read.
     let tx = ada.begin().await.unwrap();
     let mut stream = tx.stream_raw(failing_query()).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
-    assert_fails!(tx.users().me().await, Error::TransactionFailed);
+    assert_error!(tx.users().me().await, Error::TransactionFailed);
     assert!(tx.commit().await.is_err());
     assert!(ada.execute_unprepared("SELECT 1").await.is_ok());
 }

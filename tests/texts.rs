@@ -171,12 +171,12 @@ async fn every_text_is_stored_unchanged_or_refused_with_the_name_of_its_field() 
     let game_session = world.new_active_session(1).await;
     let player = &game_session.players[0];
     let game = Game {
-        player: world.sparc.as_user(player.id),
-        seer: world.sparc.as_user(game_session.seer.uuid()),
-        session: game_session.session,
-        adventure: game_session.adventure,
-        draft: world.new_draft(game_session.seer.uuid()).await,
-        character: player.character,
+        player: world.sparc.as_user(player.user_id),
+        seer: world.sparc.as_user(game_session.seer.user_id()),
+        session: game_session.session_id,
+        adventure: game_session.adventure_id,
+        draft: world.new_draft(game_session.seer.user_id()).await,
+        character: player.character_id,
     };
     let (mut accepted, mut refused, mut wrong) = (0, 0, Vec::new());
     for (description, text) in texts() {
@@ -203,9 +203,9 @@ async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
     for document in [r#"{"text": "\ud800"}"#, r#"{"text": "\udc00\ud800"}"#, r#"{"text": "\u0000"}"#] {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.x', '{document}')",
-            game.session
+            game.session_id
         );
-        let refused = ada.exec(&sql).await.unwrap_err();
+        let refused = ada.execute(&sql).await.unwrap_err();
         assert!(["22P02", "22P05"].contains(&refused.code.as_str()), "{refused:?}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
@@ -219,6 +219,6 @@ fn a_join_code_is_accepted_as_a_person_would_type_it() {
     }
     // The first three letters of the fifth text are Cyrillic.
     for typed in ["", "ABC23", "ABC2345", "ABC23!", "АВС234", "ABC\u{0}23", &"A".repeat(1_000_000)] {
-        assert_fails!(typed.parse::<JoinCode>(), Error::InvalidValue { field: "code", .. }, "{:.10}", typed);
+        assert_error!(typed.parse::<JoinCode>(), Error::InvalidValue { field: "code", .. }, "{:.10}", typed);
     }
 }

@@ -56,16 +56,16 @@ async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'s
 async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let closed = game.players[0].id;
+    let closed = game.players[0].user_id;
     world.sparc.as_service().users().close_account(closed).await.unwrap();
-    for (call, code) in call_everything(&world.sparc.as_user(closed), game.session).await {
+    for (call, code) in call_everything(&world.sparc.as_user(closed), game.session_id).await {
         assert_eq!(code, "account_closed", "{call}");
     }
-    for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session).await {
+    for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session_id).await {
         assert_eq!(code, "unknown_account", "{call}");
     }
-    let open_account = world.sparc.as_user(game.seer.uuid());
-    assert!(call_everything(&open_account, game.session).await.iter().any(|(_, code)| *code == "done"));
+    let open_account = world.sparc.as_user(game.seer.user_id());
+    assert!(call_everything(&open_account, game.session_id).await.iter().any(|(_, code)| *code == "done"));
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };

@@ -9,7 +9,7 @@ use crate::world::{Person, World};
 
 /// Returns whether the database refuses the statement because it does not follow the order of the steps.
 async fn is_out_of_order(person: &Person, sql: &str) -> bool {
-    person.exec(sql).await.unwrap_err().is("SP021", "tutorial_in_order")
+    person.execute(sql).await.unwrap_err().has("SP021", "tutorial_in_order")
 }
 
 #[tokio::test]
@@ -22,7 +22,7 @@ async fn the_steps_of_both_paths_must_be_completed_in_order() {
         assert_eq!(me.tutorial().begin(path).await.unwrap().completed_steps, Vec::<String>::new());
         let steps = Step::of_path(path);
         for (index, step) in steps[..steps.len() - 1].iter().enumerate() {
-            assert_fails!(
+            assert_error!(
                 me.tutorial().complete().await,
                 Error::TutorialOutOfOrder,
                 "the tutorial must not be completed at {step}"
@@ -30,7 +30,7 @@ async fn the_steps_of_both_paths_must_be_completed_in_order() {
             let progress = me.tutorial().advance(*step).await.unwrap();
             assert_eq!(progress.current_step, steps[index + 1].to_string());
             assert_eq!(progress.completed_steps.len(), index + 1);
-            assert_fails!(
+            assert_error!(
                 me.tutorial().advance(*step).await,
                 Error::TutorialOutOfOrder,
                 "{step} must not be completed twice"
@@ -40,7 +40,7 @@ async fn the_steps_of_both_paths_must_be_completed_in_order() {
         assert_eq!(completed.completed_steps.len(), steps.len());
         let repeated = me.tutorial().complete().await.unwrap();
         assert_eq!(repeated.completed_at, completed.completed_at, "completing again must keep completed_at");
-        assert_fails!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
+        assert_error!(me.tutorial().advance(*steps.last().unwrap()).await, Error::TutorialOutOfOrder);
         let restarted = me.tutorial().restart(TutorialPath::Seer).await.unwrap();
         assert_eq!(
             (restarted.current_step.as_str(), restarted.completed_at, restarted.completed_steps.len()),
@@ -65,7 +65,7 @@ async fn a_skipped_tutorial_may_still_be_begun() {
 async fn a_user_cannot_skip_steps_with_plain_sql() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let id = user.uuid();
+    let id = user.user_id();
     for insert in [
         format!(
             "INSERT INTO tutorial_progress (user_id, path, current_step) VALUES ('{id}', 'player', 'dice-rolling')"
@@ -78,7 +78,7 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     ] {
         assert!(is_out_of_order(&user, &insert).await, "{insert}");
     }
-    user.exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
+    user.execute(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
     for assignments in [
         "current_step = 'combat-practice'",
         "current_step = 'running-sessions'",
@@ -89,15 +89,15 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
         assert!(is_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await, "{assignments}");
     }
     // A user may go one step further by setting the completed steps, the current step or both.
-    user.exec("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
-    user.exec("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
-    user.exec(
+    user.execute("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
+    user.execute("UPDATE tutorial_progress SET current_step = 'character-basics'").await.unwrap();
+    user.execute(
         "UPDATE tutorial_progress SET current_step = 'dice-rolling', completed_steps = '{welcome,character-basics}'",
     )
     .await
     .unwrap();
     let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
-    assert_eq!(user.value::<String>(steps).await.unwrap(), "welcome character-basics");
+    assert_eq!(user.fetch_value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(
         is_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back must be refused"
@@ -107,10 +107,10 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
         "half way, changing only the path must be refused"
     );
     // A user may change the path if the statement also returns to the first step.
-    user.exec("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
-    user.exec("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
-    user.exec("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
-    user.exec("UPDATE tutorial_progress SET completed_at = '2000-01-01'").await.unwrap();
+    user.execute("UPDATE tutorial_progress SET path = 'seer', current_step = 'welcome'").await.unwrap();
+    user.execute("UPDATE tutorial_progress SET current_step = 'running-sessions'").await.unwrap();
+    user.execute("UPDATE tutorial_progress SET current_step = 'seer-complete'").await.unwrap();
+    user.execute("UPDATE tutorial_progress SET completed_at = '2000-01-01'").await.unwrap();
     assert_eq!(
         user.count("tutorial_progress WHERE completed_at > '2020-01-01'").await,
         1,
@@ -118,5 +118,5 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     );
     let set_last_step =
         "UPDATE tutorial_progress SET path = 'player', current_step = 'combat-practice', completed_at = NULL";
-    assert_eq!(world.service().exec(set_last_step).await, Ok(1), "the service may set any step");
+    assert_eq!(world.service().execute(set_last_step).await, Ok(1), "the service may set any step");
 }

@@ -161,7 +161,7 @@ fn write_operations(document: &mut String, report: &Report, plots_path: &str) {
              columns of results are operations per second and their ratios. Latencies and round trips are the \
              service's. Processor times are milliseconds per operation. A caller who writes waits for all three round \
              trips. A caller who reads waits for two, because the rows are returned before COMMIT is answered \
-             (`tests/operations/unawaited.rs`). A single round trip is impossible with this driver: sqlx awaits the \
+             (`tests/operations/early_reads.rs`). A single round trip is impossible with this driver: sqlx awaits the \
              answer to a message before it sends the next, and although a message of the simple query protocol may \
              contain several statements, these have no typed values and no prepared plans.\n\n\
              | operation | clients | service | pgbench | service / pgbench | pipelined pgbench | service / pipelined | \

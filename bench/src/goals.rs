@@ -118,7 +118,7 @@ pub fn goals(report: &Report) -> Vec<Goal> {
         .collect();
     if !round_trips.is_empty() {
         goals.push(Goal {
-            name: "round trips, with BEGIN, identity and COMMIT (for a join, see `tests/operations/wire.rs`)"
+            name: "round trips, with BEGIN, identity and COMMIT (for a join, see `tests/operations/round_trips.rs`)"
                 .to_owned(),
             target: "at most 4".to_owned(),
             measured: round_trips.join(", "),

@@ -8,12 +8,12 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     documents::assert_up_to_date,
-    world::{Person, refused},
+    world::{Person, into_sql_error},
 };
 
+mod fixture;
 mod roles;
 mod rows;
-mod scene;
 mod two_connections;
 
 /// The result of an attempt.
@@ -30,7 +30,7 @@ enum Attempt {
 /// Runs the statement, rolls it back, and returns its result.
 async fn attempt(person: &Person, sql: &str) -> Attempt {
     let transaction = person.begin().await;
-    let attempt = match transaction.execute_unprepared(sql).await.map_err(refused) {
+    let attempt = match transaction.execute_unprepared(sql).await.map_err(into_sql_error) {
         Ok(result) if result.rows_affected() > 0 => Attempt::Done,
         Ok(_) => Attempt::NoAccess,
         Err(refused) if refused.is_forbidden() => Attempt::NoAccess,
@@ -58,14 +58,14 @@ const INTRODUCTION: &str = "# Access\n\n\
 
 #[tokio::test]
 async fn the_page_about_access_is_up_to_date() {
-    let scene = scene::Scene::new().await;
+    let fixture = fixture::Fixture::new().await;
     let mut page = INTRODUCTION.to_owned();
-    rows::write_sections(&scene, &mut page).await;
-    rows::write_transitions(&scene, &mut page).await;
-    roles::write_columns(&scene.world, &mut page).await;
-    roles::write_functions(&scene.world, &mut page).await;
+    rows::write_sections(&fixture, &mut page).await;
+    rows::write_transitions(&fixture, &mut page).await;
+    roles::write_columns(&fixture.world, &mut page).await;
+    roles::write_functions(&fixture.world, &mut page).await;
     let tables = "SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public' ORDER BY 1";
-    for table in scene.world.owner().values::<String>(tables).await.unwrap() {
+    for table in fixture.world.owner().fetch_values::<String>(tables).await.unwrap() {
         let has_section = page
             .lines()
             .filter_map(|line| line.strip_prefix("## "))

@@ -8,7 +8,7 @@ use super::{write_heading, write_row};
 async fn is_allowed(person: &Person, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written (428C9), and a view does not support the operation (42809).
-    person.exec(sql).await.map_or_else(
+    person.execute(sql).await.map_or_else(
         |refused| !refused.is_forbidden() && !["428C9", "42809"].contains(&refused.code.as_str()),
         |_| true,
     )
@@ -36,7 +36,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
     );
     let owner = world.owner();
     let tables: Vec<String> = owner
-        .values(
+        .fetch_values(
             "SELECT relname::text FROM pg_class
              WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname",
         )
@@ -68,7 +68,7 @@ pub async fn write_columns(world: &World, page: &mut String) {
             "SELECT attname::text FROM pg_attribute
              WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         );
-        for column in owner.values::<String>(&columns).await.unwrap() {
+        for column in owner.fetch_values::<String>(&columns).await.unwrap() {
             let mut cells = vec![String::new(), format!("`{column}`")];
             for (_, person) in &roles {
                 let mut letters = String::new();
@@ -102,7 +102,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
     );
     let functions: Vec<String> = world
         .owner()
-        .values(
+        .fetch_values(
             "SELECT format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(function.oid))
              FROM pg_proc AS function JOIN pg_namespace AS schema ON schema.oid = pronamespace
              WHERE nspname IN ('public', 'private') ORDER BY 1",
@@ -155,7 +155,7 @@ pub async fn write_functions(world: &World, page: &mut String) {
 /// own body refuses the caller, or calls another function that does, gives the same SQLSTATE as a missing privilege.
 async fn may_call(person: &Person, name: &str, arguments: &str) -> bool {
     let denied = format!("permission denied for function {}", name.split('.').next_back().unwrap());
-    let outcome = person.exec(&format!("SELECT {name}({arguments})")).await;
+    let outcome = person.execute(&format!("SELECT {name}({arguments})")).await;
     outcome.map_or_else(|refused| refused.message != denied, |_| true)
 }
 

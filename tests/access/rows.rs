@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use crate::world::{insert_character, insert_heroic_save, insert_roll, insert_seat};
+use crate::world::{insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql};
 
 use super::{
     Attempt, attempt,
-    scene::{ACTORS, Actor, Game, STATUSES, Scene},
+    fixture::{ACTORS, Actor, Fixture, Game, STATUSES},
     write_heading, write_row,
 };
 
@@ -26,9 +26,9 @@ fn write_actors_heading(page: &mut String, title: &str, introduction: &str) {
 }
 
 /// Attempts the statements as each actor, and writes the results as one row of the table.
-async fn write_attempts(scene: &Scene, page: &mut String, row_name: &str, statements: Statements<'_>) {
+async fn write_attempts(fixture: &Fixture, page: &mut String, row_name: &str, statements: Statements<'_>) {
     let mut cells = vec![row_name.to_owned()];
-    for actor in &scene.actors {
+    for actor in &fixture.actors {
         let mut cell = String::new();
         let mut refused_by_rule = String::new();
         for (letter, sql) in &statements {
@@ -47,27 +47,27 @@ async fn write_attempts(scene: &Scene, page: &mut String, row_name: &str, statem
 }
 
 /// Returns the actor whose account a new row is to belong to: the actor, or the stranger if the actor has no account.
-fn account_for<'a>(scene: &'a Scene, actor: &'a Actor) -> &'a Actor {
-    if actor.id.is_nil() { scene.actor("stranger") } else { actor }
+fn account_for<'a>(fixture: &'a Fixture, actor: &'a Actor) -> &'a Actor {
+    if actor.id.is_nil() { fixture.actor("stranger") } else { actor }
 }
 
 /// Returns the id of an account that is not the actor's.
-fn another_account(scene: &Scene, actor: &Actor) -> Uuid {
-    let player = scene.actor("player").id;
-    if actor.id == player { scene.actor("left").id } else { player }
+fn another_account(fixture: &Fixture, actor: &Actor) -> Uuid {
+    let player = fixture.actor("player").id;
+    if actor.id == player { fixture.actor("left").id } else { player }
 }
 
 /// Writes every section about rows, except the transitions of a session's status.
-pub async fn write_sections(scene: &Scene, page: &mut String) {
-    write_users(scene, page).await;
-    write_characters(scene, page).await;
-    write_adventures(scene, page).await;
+pub async fn write_sections(fixture: &Fixture, page: &mut String) {
+    write_users(fixture, page).await;
+    write_characters(fixture, page).await;
+    write_adventures(fixture, page).await;
     write_actors_heading(
         page,
         "sessions",
         "r: reads it, u: changes its note, p: makes it public or private, m: changes max_players, d: deletes it.",
     );
-    for Game { name, id, .. } in &scene.games {
+    for Game { name, id, .. } in &fixture.games {
         let update = |set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
         let statements = statements![
             'r' => |_| format!("SELECT FROM sessions WHERE id = '{id}'"),
@@ -76,89 +76,89 @@ pub async fn write_sections(scene: &Scene, page: &mut String) {
             'm' => |_| update("max_players = 5"),
             'd' => |_| format!("DELETE FROM sessions WHERE id = '{id}'"),
         ];
-        write_attempts(scene, page, name, statements).await;
+        write_attempts(fixture, page, name, statements).await;
     }
     for (row_name, adventure_name) in [
         ("new, of a published adventure", "published"),
         ("new, of the Seer's draft", "draft"),
         ("new, of the Seer's archived adventure", "archived"),
     ] {
-        let (_, adventure, _) = *scene.adventures.iter().find(|(name, ..)| *name == adventure_name).unwrap();
+        let (_, adventure, _) = *fixture.adventures.iter().find(|(name, ..)| *name == adventure_name).unwrap();
         let insert =
             |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
         let statements = statements![
-            'i' => |actor| insert(account_for(scene, actor).id),
-            'f' => |actor| insert(another_account(scene, actor)),
+            'i' => |actor| insert(account_for(fixture, actor).id),
+            'f' => |actor| insert(another_account(fixture, actor)),
         ];
-        write_attempts(scene, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
+        write_attempts(fixture, page, &format!("{row_name} (i: as its Seer, f: in another's name)"), statements).await;
     }
-    write_seats(scene, page).await;
-    write_rolls(scene, page).await;
-    write_other_seers_sessions(scene, page).await;
-    write_archive(scene, page).await;
+    write_seats(fixture, page).await;
+    write_rolls(fixture, page).await;
+    write_other_seers_sessions(fixture, page).await;
+    write_archive(fixture, page).await;
 }
 
-async fn write_users(scene: &Scene, page: &mut String) {
+async fn write_users(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "users, tutorial_progress",
         "r: reads it, u: updates it (a bio, a skipped tutorial), d: deletes it, i: inserts their own.",
     );
-    let player = scene.actor("player").id;
+    let player = fixture.actor("player").id;
     for (table, key, set) in [("users", "id", "bio = 'Plays.'"), ("tutorial_progress", "user_id", "skipped = true")] {
-        let statements = |user_of: fn(&Scene, &Actor) -> Uuid| -> Statements<'_> {
+        let statements = |user_of: fn(&Fixture, &Actor) -> Uuid| -> Statements<'_> {
             statements![
-                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", user_of(scene, actor)),
-                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", user_of(scene, actor)),
-                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", user_of(scene, actor)),
+                'r' => |actor| format!("SELECT {key} FROM {table} WHERE {key} = '{}'", user_of(fixture, actor)),
+                'u' => |actor| format!("UPDATE {table} SET {set} WHERE {key} = '{}'", user_of(fixture, actor)),
+                'd' => |actor| format!("DELETE FROM {table} WHERE {key} = '{}'", user_of(fixture, actor)),
             ]
         };
-        write_attempts(scene, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
+        write_attempts(fixture, page, &format!("`{table}`, own"), statements(|_, actor| actor.id)).await;
         write_attempts(
-            scene,
+            fixture,
             page,
             &format!("`{table}`, the player's"),
-            statements(|scene, _| scene.actor("player").id),
+            statements(|fixture, _| fixture.actor("player").id),
         )
         .await;
     }
     let email = statements!['r' => |_| format!("SELECT email FROM users WHERE id = '{player}'")];
-    write_attempts(scene, page, "e-mail address of the player", email).await;
+    write_attempts(fixture, page, "e-mail address of the player", email).await;
     let profile = statements!['i' => |_| "INSERT INTO users (id, email, display_name) VALUES (gen_random_uuid(), 'a@b.c', 'A')".to_owned()];
-    write_attempts(scene, page, "new profile (only for an account without one)", profile).await;
+    write_attempts(fixture, page, "new profile (only for an account without one)", profile).await;
     let tutorial = statements![
-        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account_for(scene, actor).id),
+        'i' => |actor| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", account_for(fixture, actor).id),
     ];
-    write_attempts(scene, page, "new tutorial (one exists already)", tutorial).await;
+    write_attempts(fixture, page, "new tutorial (one exists already)", tutorial).await;
 }
 
-async fn write_characters(scene: &Scene, page: &mut String) {
+async fn write_characters(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "characters",
         "r: reads it, u: changes its name, h: wounds it by UPDATE, w: wounds it by the function, x: gives it experience, t: retires\n\
          or unretires it, d: deletes it.",
     );
-    write_attempts(scene, page, "own, never played", character_statements(|actor| actor.spare)).await;
+    write_attempts(fixture, page, "own, never played", character_statements(|actor| actor.spare)).await;
     write_attempts(
-        scene,
+        fixture,
         page,
         "own, played by those who had a seat (retired for **retired**)",
         character_statements(|actor| actor.character),
     )
     .await;
     for name in ["player", "left", "retired", "removed", "closed", "stranger"] {
-        let id = scene.actor(name).character;
-        write_attempts(scene, page, &format!("of the user: {name}"), character_statements(move |_| id)).await;
+        let id = fixture.actor(name).character;
+        write_attempts(fixture, page, &format!("of the user: {name}"), character_statements(move |_| id)).await;
     }
     let new_character = statements![
-        'i' => |actor| insert_character(Uuid::new_v4(), account_for(scene, actor).id),
-        'f' => |actor| insert_character(Uuid::new_v4(), another_account(scene, actor)),
+        'i' => |actor| insert_character_sql(Uuid::new_v4(), account_for(fixture, actor).id),
+        'f' => |actor| insert_character_sql(Uuid::new_v4(), another_account(fixture, actor)),
         'x' => |actor| format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, level)
-             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account_for(scene, actor).id),
+             VALUES ('{}', 'Elder', 'warrior', 5, 3, 2, 2, '{{}}', 9)", account_for(fixture, actor).id),
     ];
-    write_attempts(scene, page, "new (i: their own, f: another user's, x: with a level)", new_character).await;
+    write_attempts(fixture, page, "new (i: their own, f: another user's, x: with a level)", new_character).await;
 }
 
 fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send + 'a) -> Statements<'a> {
@@ -176,14 +176,14 @@ fn character_statements<'a>(character_of: impl Fn(&Actor) -> Uuid + Copy + Send 
     ]
 }
 
-async fn write_adventures(scene: &Scene, page: &mut String) {
+async fn write_adventures(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "adventures, creatures",
         "The Seer created them. r: reads it, u: changes its name, c: changes its content, p: publishes or unpublishes it, v: marks it\n\
          as valid, d: deletes it. For a creature: r, u, d, and i: adds one.",
     );
-    for (name, adventure, creature) in &scene.adventures {
+    for (name, adventure, creature) in &fixture.adventures {
         let update = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{adventure}'");
         let statements = statements![
             'r' => |_| format!("SELECT FROM adventures WHERE id = '{adventure}'"),
@@ -193,28 +193,28 @@ async fn write_adventures(scene: &Scene, page: &mut String) {
             'v' => |_| update("is_valid = true"),
             'd' => |_| format!("DELETE FROM adventures WHERE id = '{adventure}'"),
         ];
-        write_attempts(scene, page, name, statements).await;
+        write_attempts(fixture, page, name, statements).await;
         let statements = statements![
             'r' => |_| format!("SELECT FROM creatures WHERE id = '{creature}'"),
             'i' => |_| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mud Hag')"),
             'u' => |_| format!("UPDATE creatures SET name = 'Renamed' WHERE id = '{creature}'"),
             'd' => |_| format!("DELETE FROM creatures WHERE id = '{creature}'"),
         ];
-        write_attempts(scene, page, &format!("{name}: creature"), statements).await;
+        write_attempts(fixture, page, &format!("{name}: creature"), statements).await;
     }
     let insert = |creator: Uuid, columns: &str, values: &str| {
         format!("INSERT INTO adventures (creator_id, name{columns}) VALUES ('{creator}', 'A draft'{values})")
     };
     let new_adventure = statements![
-        'i' => |actor| insert(account_for(scene, actor).id, "", ""),
-        'f' => |actor| insert(another_account(scene, actor), "", ""),
-        'p' => |actor| insert(account_for(scene, actor).id, ", status", ", 'published'"),
-        'v' => |actor| insert(account_for(scene, actor).id, ", is_valid", ", true"),
+        'i' => |actor| insert(account_for(fixture, actor).id, "", ""),
+        'f' => |actor| insert(another_account(fixture, actor), "", ""),
+        'p' => |actor| insert(account_for(fixture, actor).id, ", status", ", 'published'"),
+        'v' => |actor| insert(account_for(fixture, actor).id, ", is_valid", ", true"),
     ];
-    write_attempts(scene, page, "new (i: own, f: in another's name, p: published, v: valid)", new_adventure).await;
+    write_attempts(fixture, page, "new (i: own, f: in another's name, p: published, v: valid)", new_adventure).await;
 }
 
-async fn write_seats(scene: &Scene, page: &mut String) {
+async fn write_seats(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "session_players",
@@ -222,29 +222,29 @@ async fn write_seats(scene: &Scene, page: &mut String) {
          a: leaves or rejoins, k: removes the player, b: gives the removed player the seat back, l: lets the removed player rejoin,\n\
          c: changes their own character, x: changes the player's, h: restores their own heroic save, d: deletes the player's seat.",
     );
-    let (player, stranger, removed) = (scene.actor("player"), scene.actor("stranger"), scene.actor("removed"));
-    for Game { name, id, .. } in &scene.games {
+    let (player, stranger, removed) = (fixture.actor("player"), fixture.actor("stranger"), fixture.actor("removed"));
+    for Game { name, id, .. } in &fixture.games {
         let update = |set: &str, user: Uuid| {
             format!("UPDATE session_players SET {set} WHERE session_id = '{id}' AND user_id = '{user}'")
         };
         let statements = statements![
             'r' => |_| format!("SELECT FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
-            'j' => |actor| { let account = account_for(scene, actor); insert_seat(*id, account.id, account.spare) },
-            's' => |_| insert_seat(*id, stranger.id, stranger.character),
+            'j' => |actor| { let account = account_for(fixture, actor); insert_seat_sql(*id, account.id, account.spare) },
+            's' => |_| insert_seat_sql(*id, stranger.id, stranger.character),
             'a' => |actor| update("is_active = NOT is_active", actor.id),
             'k' => |_| update("is_active = false", player.id),
             'b' => |_| update("is_active = true", removed.id),
             'l' => |_| update("removed_at = NULL", removed.id),
             'c' => |actor| update(&format!("character_id = '{}'", actor.spare), actor.id),
             'x' => |_| update(&format!("character_id = '{}'", player.spare), player.id),
-            'h' => |actor| update("heroic_saves_used = 0", account_for(scene, actor).id),
+            'h' => |actor| update("heroic_saves_used = 0", account_for(fixture, actor).id),
             'd' => |_| format!("DELETE FROM session_players WHERE session_id = '{id}' AND user_id = '{}'", player.id),
         ];
-        write_attempts(scene, page, name, statements).await;
+        write_attempts(fixture, page, name, statements).await;
     }
 }
 
-async fn write_rolls(scene: &Scene, page: &mut String) {
+async fn write_rolls(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "dice_rolls, session_events",
@@ -252,21 +252,21 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
          saves the player's roll, u: updates one, d: deletes one. Events: e: reads one, k: sends a `client.` kind, f: sends a\n\
          kind of the server's, w: updates one, b: deletes one.",
     );
-    let player = scene.actor("player");
-    for Game { name, id, roll: roll_id, event, .. } in &scene.games {
+    let player = fixture.actor("player");
+    for Game { name, id, roll: roll_id, event, .. } in &fixture.games {
         let insert_event =
             |kind: &str| format!("INSERT INTO session_events (session_id, event_type) VALUES ('{id}', '{kind}')");
         let statements = statements![
             'r' => |_| format!("SELECT FROM dice_rolls WHERE id = '{roll_id}'"),
-            'o' => |actor| insert_roll(*id, actor.character),
-            'p' => |_| insert_roll(*id, player.character),
+            'o' => |actor| insert_roll_sql(*id, actor.character),
+            'p' => |_| insert_roll_sql(*id, player.character),
             'c' => |_| format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack')", scene.creature),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack')", fixture.creature),
             'n' => |actor| format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, results)
-                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account_for(scene, actor).character),
-            's' => |_| insert_heroic_save(*id, player.character, *roll_id),
+                 VALUES ('{id}', '{}', 'might', 10, 'attack', '{{6,6}}')", account_for(fixture, actor).character),
+            's' => |_| insert_heroic_save_sql(*id, player.character, *roll_id),
             'u' => |_| format!("UPDATE dice_rolls SET description = '' WHERE id = '{roll_id}'"),
             'd' => |_| format!("DELETE FROM dice_rolls WHERE id = '{roll_id}'"),
             'e' => |_| format!("SELECT FROM session_events WHERE id = '{event}'"),
@@ -275,36 +275,36 @@ async fn write_rolls(scene: &Scene, page: &mut String) {
             'w' => |_| format!("UPDATE session_events SET payload = '{{}}' WHERE id = '{event}'"),
             'b' => |_| format!("DELETE FROM session_events WHERE id = '{event}'"),
         ];
-        write_attempts(scene, page, name, statements).await;
+        write_attempts(fixture, page, name, statements).await;
     }
 }
 
 /// Writes who may seat and roll for characters that never had a seat in the session.
-async fn write_other_seers_sessions(scene: &Scene, page: &mut String) {
+async fn write_other_seers_sessions(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "The other Seer's session, and characters that never had a seat there",
         "s: seats the player there, g: seats the stranger there, p: rolls there for the player's character, o: for their own.",
     );
-    let (player, stranger) = (scene.actor("player"), scene.actor("stranger"));
-    for (name, id) in ["waiting", "active"].into_iter().zip(scene.other_seers_sessions) {
+    let (player, stranger) = (fixture.actor("player"), fixture.actor("stranger"));
+    for (name, id) in ["waiting", "active"].into_iter().zip(fixture.other_seers_sessions) {
         let statements = statements![
-            's' => |_| insert_seat(id, player.id, player.spare),
-            'g' => |_| insert_seat(id, stranger.id, stranger.spare),
-            'p' => |_| insert_roll(id, player.character),
-            'o' => |actor| insert_roll(id, account_for(scene, actor).spare),
+            's' => |_| insert_seat_sql(id, player.id, player.spare),
+            'g' => |_| insert_seat_sql(id, stranger.id, stranger.spare),
+            'p' => |_| insert_roll_sql(id, player.character),
+            'o' => |actor| insert_roll_sql(id, account_for(fixture, actor).spare),
         ];
-        write_attempts(scene, page, name, statements).await;
+        write_attempts(fixture, page, name, statements).await;
     }
 }
 
-async fn write_archive(scene: &Scene, page: &mut String) {
+async fn write_archive(fixture: &Fixture, page: &mut String) {
     write_actors_heading(
         page,
         "archived_sessions, archived_session_players, archived_dice_rolls",
         "r: reads it, u: updates it, d: deletes it.",
     );
-    for (visibility, id) in ["public", "private"].into_iter().zip(scene.archived) {
+    for (visibility, id) in ["public", "private"].into_iter().zip(fixture.archived) {
         for (table, key, set) in [
             ("archived_sessions", "id", "looking_for = ''"),
             ("archived_session_players", "session_id", "is_active = false"),
@@ -315,13 +315,13 @@ async fn write_archive(scene: &Scene, page: &mut String) {
                 'u' => |_| format!("UPDATE {table} SET {set} WHERE {key} = '{id}'"),
                 'd' => |_| format!("DELETE FROM {table} WHERE {key} = '{id}'"),
             ];
-            write_attempts(scene, page, &format!("{visibility}: `{table}`"), statements).await;
+            write_attempts(fixture, page, &format!("{visibility}: `{table}`"), statements).await;
         }
     }
 }
 
 /// Writes who may change a session from each status to each other status.
-pub async fn write_transitions(scene: &Scene, page: &mut String) {
+pub async fn write_transitions(fixture: &Fixture, page: &mut String) {
     let mut columns = vec!["from"];
     columns.extend(STATUSES);
     write_heading(
@@ -330,11 +330,11 @@ pub async fn write_transitions(scene: &Scene, page: &mut String) {
         "Who may change it from one status to another. S: its Seer, v: the service. Nobody else may.",
         &columns,
     );
-    for Game { name, id, status, .. } in &scene.games {
+    for Game { name, id, status, .. } in &fixture.games {
         let mut cells = vec![name.clone()];
         for new_status in STATUSES {
             let mut cell = String::new();
-            for (actor_name, actor) in ACTORS.iter().zip(&scene.actors) {
+            for (actor_name, actor) in ACTORS.iter().zip(&fixture.actors) {
                 let sql = format!("UPDATE sessions SET status = '{new_status}' WHERE id = '{id}'");
                 // A status may also be set to its present value, but that is no transition.
                 if attempt(&actor.person, &sql).await == Attempt::Done && *status != new_status {

@@ -4,7 +4,9 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use crate::world::{Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat, refused};
+use crate::world::{
+    Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql, into_sql_error,
+};
 
 /// Writes that users may send twice, by a second click or from a second device. Each write affects rows that no
 /// other write affects.
@@ -13,84 +15,94 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let mut writes = Vec::new();
     let character = Uuid::new_v4();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), insert_character(character, player.id)));
-    writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character)));
+    writes.push((player.person.clone(), insert_character_sql(character, player.user_id)));
+    writes.push((player.person.clone(), format!("DELETE FROM characters WHERE id = '{}'", player.character_id)));
 
     let with_nine_characters = world.new_user().await;
     for _ in 0..9 {
-        world.new_character(with_nine_characters.uuid()).await;
+        world.new_character(with_nine_characters.user_id()).await;
     }
     let insert_tenth = format!(
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{0}', 'Tenth ' || gen_random_uuid(), 'warrior', 5, 3, 2, 2, '{{}}')",
-        with_nine_characters.uuid()
+        with_nine_characters.user_id()
     );
     writes.push((with_nine_characters, insert_tenth));
 
     let player = world.new_player().await;
     writes.push((
         player.person.clone(),
-        format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character),
+        format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id),
     ));
     let player = world.new_player().await;
-    writes.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id)));
+    writes.push((player.person.clone(), format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id)));
     let player = world.new_player().await;
-    writes.push((player.person.clone(), format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)));
+    writes.push((
+        player.person.clone(),
+        format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id),
+    ));
 
     let game = world.new_session(3).await;
-    owner.exec(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session)).await.unwrap();
+    owner.execute(&format!("UPDATE sessions SET is_public = true WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
-    writes.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
+    writes.push((player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
     let game = world.new_session(3).await;
     let code: String =
-        owner.value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+        owner.fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id)).await.unwrap();
     let player = world.new_player().await;
-    writes
-        .push((player.person.clone(), format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character)));
+    writes.push((
+        player.person.clone(),
+        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
+    ));
     let update_seat = |session: Uuid, player: Uuid, set: &str| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
     };
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), update_seat(game.session, player.id, "is_active = false")));
+    writes.push((player.person.clone(), update_seat(game.session_id, player.user_id, "is_active = false")));
     let game = world.new_active_session(2).await;
-    writes.push((game.seer.clone(), update_seat(game.session, game.players[0].id, "is_active = NOT is_active")));
+    writes
+        .push((game.seer.clone(), update_seat(game.session_id, game.players[0].user_id, "is_active = NOT is_active")));
 
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    writes.push((player.person.clone(), insert_roll(game.session, player.character)));
-    let failed = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
-    writes.push((player.person.clone(), insert_heroic_save(game.session, player.character, failed)));
+    writes.push((player.person.clone(), insert_roll_sql(game.session_id, player.character_id)));
+    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
+    writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed)));
     let event =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     writes.push((player.person.clone(), event));
-    writes
-        .push((player.person.clone(), format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character)));
+    writes.push((
+        player.person.clone(),
+        format!("SELECT * FROM private.change_hit_points('{}', -1)", player.character_id),
+    ));
 
     for (is_waiting, set) in
         [(true, "status = 'active'"), (true, "status = 'cancelled'"), (false, "status = 'completed'")]
     {
         let game = if is_waiting { world.new_session(1).await } else { world.new_active_session(1).await };
-        writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session)));
+        writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id)));
     }
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
     let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",
         Uuid::new_v4(),
-        seer.uuid(),
-        world.new_adventure(seer.uuid()).await
+        seer.user_id(),
+        world.new_adventure(seer.user_id()).await
     );
     writes.push((seer, session));
     let player = world.new_player().await;
-    writes.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.id)));
+    writes.push((player.person.clone(), format!("SELECT private.close_account('{}')", player.user_id)));
     writes
 }
 
 fn outcome_code(outcome: Result<sea_orm::ExecResult, sea_orm::DbErr>) -> String {
-    outcome.map_err(refused).map_or_else(|refused| refused.code, |result| format!("{} rows", result.rows_affected()))
+    outcome
+        .map_err(into_sql_error)
+        .map_or_else(|refused| refused.code, |result| format!("{} rows", result.rows_affected()))
 }
 
 #[tokio::test]

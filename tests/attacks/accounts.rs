@@ -4,15 +4,15 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, exec_in,
+    assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, execute_in,
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
     sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE},
 };
-use crate::world::{Player, World, insert_character, insert_roll, insert_seat};
+use crate::world::{Player, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 async fn profile_email(world: &World, account: Uuid) -> String {
-    world.owner().value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
+    world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
 /// Returns e-mail addresses in the domains that are reserved for the placeholders of closed accounts and of accounts
@@ -45,13 +45,13 @@ async fn an_email_address_in_a_reserved_domain_is_replaced() {
             if is_set_at_sign_up {
                 let sql =
                     format!("INSERT INTO auth.users (id, email, is_sso_user) VALUES ('{attacker}', '{address}', true)");
-                owner.exec(&sql).await.unwrap();
+                owner.execute(&sql).await.unwrap();
             } else {
                 let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{attacker}', '{attacker}@example.org')");
-                owner.exec(&sql).await.unwrap();
+                owner.execute(&sql).await.unwrap();
                 let sql =
                     format!("UPDATE auth.users SET email = '{address}', is_sso_user = true WHERE id = '{attacker}'");
-                owner.exec(&sql).await.unwrap();
+                owner.execute(&sql).await.unwrap();
             }
             assert_eq!(profile_email(&world, attacker).await, format!("{attacker}@no-email.invalid"), "{address:?}");
             assert!(!is_closed(&world, attacker).await, "{address:?} must close no account");
@@ -85,7 +85,7 @@ async fn nobody_can_take_the_placeholder_address_of_another_account() {
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
     // The first account asks for the placeholder address that the second one gets later.
     for (id, address) in [(first, format!("'{second}@no-email.invalid'")), (second, "NULL".to_owned())] {
-        world.owner().exec(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
+        world.owner().execute(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', {address})")).await.unwrap();
         assert_eq!(profile_email(&world, id).await, format!("{id}@no-email.invalid"));
     }
 }
@@ -124,19 +124,19 @@ async fn a_closed_account_writes_nothing() {
         // the adventure no longer exists.
         for sql in [
             format!("UPDATE users SET bio = 'Back.' WHERE id = '{}'", fixture.account),
-            insert_character(Uuid::new_v4(), fixture.account),
+            insert_character_sql(Uuid::new_v4(), fixture.account),
             format!("UPDATE characters SET name = 'Back again' WHERE id = '{}'", fixture.hero),
-            format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", fixture.finished.session),
+            format!("UPDATE sessions SET looking_for = 'Me' WHERE id = '{}'", fixture.finished.session_id),
             format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A new draft')", fixture.account),
             format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published),
             format!(
                 "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
-                fixture.finished.session
+                fixture.finished.session_id
             ),
-            insert_roll(fixture.finished.session, fixture.hero),
+            insert_roll_sql(fixture.finished.session_id, fixture.hero),
             format!("SELECT * FROM private.join_by_code('NOCODE', '{}')", fixture.hero),
-            format!("SELECT * FROM private.renew_session_code('{}')", fixture.finished.session),
-            format!("SELECT private.require_listener('{}')", fixture.finished.session),
+            format!("SELECT * FROM private.renew_session_code('{}')", fixture.finished.session_id),
+            format!("SELECT private.require_listener('{}')", fixture.finished.session_id),
         ] {
             if closed_by != "deletion" || !sql.contains("adventures SET") {
                 assert_eq!(dry_run(&fixture.person, &sql).await, ACCOUNT_CLOSED, "{closed_by}: {sql}");
@@ -150,24 +150,24 @@ async fn a_closed_account_writes_nothing() {
 async fn nobody_reopens_a_closed_account() {
     let world = World::new().await;
     let user = world.new_user().await;
-    close(&world, user.uuid()).await;
+    close(&world, user.user_id()).await;
     for person in [&user, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
-            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.uuid());
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
             assert_eq!(attempt(person, &sql).await, "42501", "{set}");
         }
     }
     for person in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
-            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.uuid());
-            assert_refused!(person.exec(&sql).await, "SP019", "account_open", "{set}");
+            let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
+            assert_refused!(person.execute(&sql).await, "SP019", "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen it either.
-    let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", user.uuid());
-    world.owner().exec(&sql).await.unwrap();
-    assert!(is_closed(&world, user.uuid()).await);
-    assert_eq!(profile_email(&world, user.uuid()).await, format!("{}@deleted.invalid", user.uuid()));
+    let sql = format!("UPDATE auth.users SET email = 'back@example.org' WHERE id = '{}'", user.user_id());
+    world.owner().execute(&sql).await.unwrap();
+    assert!(is_closed(&world, user.user_id()).await);
+    assert_eq!(profile_email(&world, user.user_id()).await, format!("{}@deleted.invalid", user.user_id()));
 }
 
 /// Returns requests that a player may have sent just before their account closes.
@@ -182,12 +182,12 @@ fn pending_requests(
     vec![
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{adventure}')"),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
-        insert_seat(public_session, account, player.character),
+        insert_seat_sql(public_session, account, player.character_id),
         format!(
             "UPDATE session_players SET is_active = true WHERE session_id = '{left_session}' AND user_id = '{account}'"
         ),
-        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
-        insert_character(Uuid::new_v4(), account),
+        format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
+        insert_character_sql(Uuid::new_v4(), account),
         format!("UPDATE users SET display_name = 'Somebody', bio = 'Me.' WHERE id = '{account}'"),
         format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')"),
     ]
@@ -202,28 +202,39 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
             for index in 0..8 {
                 let (player, public, left) =
                     (world.new_player().await, world.new_session(0).await, world.new_session(1).await);
-                world.set(&public, "is_public = true").await;
-                world.owner().exec(&insert_seat(left.session, player.id, player.character)).await.unwrap();
-                let leave = format!(
-                    "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
-                    player.id, left.session
-                );
-                world.owner().exec(&leave).await.unwrap();
-                let code: String = world
+                world.update_session(&public, "is_public = true").await;
+                world
                     .owner()
-                    .value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session))
+                    .execute(&insert_seat_sql(left.session_id, player.user_id, player.character_id))
                     .await
                     .unwrap();
-                let sql = pending_requests(player.id, &player, public.adventure, public.session, left.session, &code)
-                    .remove(index);
-                let closing = close_or_delete(player.id, false);
+                let leave = format!(
+                    "UPDATE session_players SET is_active = false WHERE user_id = '{}' AND session_id = '{}'",
+                    player.user_id, left.session_id
+                );
+                world.owner().execute(&leave).await.unwrap();
+                let code: String = world
+                    .owner()
+                    .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", public.session_id))
+                    .await
+                    .unwrap();
+                let sql = pending_requests(
+                    player.user_id,
+                    &player,
+                    public.adventure_id,
+                    public.session_id,
+                    left.session_id,
+                    &code,
+                )
+                .remove(index);
+                let closing = close_or_delete(player.user_id, false);
                 let users_transaction = match has_snapshot {
                     true => player.person.begin_with_snapshot().await,
                     false => player.person.begin().await,
                 };
                 let platforms_transaction = world.owner().begin().await;
                 if closes_first {
-                    exec_in(&platforms_transaction, &closing).await.unwrap();
+                    execute_in(&platforms_transaction, &closing).await.unwrap();
                     let request = sql.clone();
                     let waiting = tokio::spawn(async move { exec_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
@@ -231,13 +242,13 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                     let outcome = waiting.await.unwrap();
                     assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
-                    assert!(exec_in(&users_transaction, &sql).await.is_ok(), "{sql}");
+                    assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
                     let waiting = tokio::spawn(async move { exec_and_commit(platforms_transaction, &closing).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     users_transaction.commit().await.unwrap();
                     assert_eq!(waiting.await.unwrap(), "done", "{sql}");
                 }
-                assert!(is_closed(&world, player.id).await);
+                assert!(is_closed(&world, player.user_id).await);
             }
         }
     }
@@ -251,12 +262,12 @@ async fn no_live_session_outlives_the_account_of_its_seer() {
         for status in ["waiting", "starting_soon", "active", "paused"] {
             let game = world.new_session(2).await;
             if status == "paused" {
-                world.set(&game, "status = 'active'").await;
+                world.update_session(&game, "status = 'active'").await;
             }
             if status != "waiting" {
-                world.set(&game, &format!("status = '{status}'")).await;
+                world.update_session(&game, &format!("status = '{status}'")).await;
             }
-            let seer = game.seer.uuid();
+            let seer = game.seer.user_id();
             match closed_by {
                 "platform" => close(&world, seer).await,
                 "user" => {
@@ -272,7 +283,7 @@ async fn no_live_session_outlives_the_account_of_its_seer() {
             );
             assert_eq!(world.owner().count(&live).await, 0, "{closed_by}, {status}");
             let player = &game.players[0];
-            let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+            let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
             assert_eq!(attempt(&player.person, &retire).await, "done", "{closed_by}, {status}");
         }
         assert_invariants(&world).await;
@@ -288,16 +299,16 @@ async fn deleting_an_account_always_succeeds() {
     let played = open_session(&world, stranger, fixture.published, true).await;
     world
         .owner()
-        .exec(&insert_seat(played, fixture.joined.players[0].id, fixture.joined.players[0].character))
+        .execute(&insert_seat_sql(played, fixture.joined.players[0].user_id, fixture.joined.players[0].character_id))
         .await
         .unwrap();
-    world.set(&fixture.finished, "ended_at = now() - INTERVAL '1 year'").await;
+    world.update_session(&fixture.finished, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, "done");
     for account in [
         fixture.account,
-        fixture.joined.players[0].id,
-        fixture.joined.seer.uuid(),
-        fixture.live.players[0].id,
+        fixture.joined.players[0].user_id,
+        fixture.joined.seer.user_id(),
+        fixture.live.players[0].user_id,
         stranger,
     ] {
         assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{account}'")).await, "done");
@@ -313,13 +324,19 @@ async fn deleting_an_account_always_succeeds() {
         );
     }
     // Other participants keep their history.
-    assert_eq!(world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live.session)).await, 2);
+    assert_eq!(
+        world.owner().count(&format!("session_players WHERE session_id = '{}'", fixture.live.session_id)).await,
+        2
+    );
     // An account without history leaves no rows.
     let newcomer = world.new_player().await;
-    world.new_draft(newcomer.id).await;
-    assert_eq!(attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", newcomer.id)).await, "done");
+    world.new_draft(newcomer.user_id).await;
+    assert_eq!(
+        attempt(&world.owner(), &format!("DELETE FROM auth.users WHERE id = '{}'", newcomer.user_id)).await,
+        "done"
+    );
     for table in ["users WHERE id", "characters WHERE user_id", "adventures WHERE creator_id"] {
-        assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.id)).await, 0, "{table}");
+        assert_eq!(world.owner().count(&format!("{table} = '{}'", newcomer.user_id)).await, 0, "{table}");
     }
     // A new account with the same id gets the old profile, and may write again.
     let returning = fixture.account;

@@ -5,10 +5,10 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    assert_invariants, attempt, exec_and_commit, execute_in, open_session, query_number,
     sqlstates::{ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, ILLEGAL_TRANSITION, SESSION_OVER},
 };
-use crate::world::{Person, World, insert_seat};
+use crate::world::{Person, World, insert_seat_sql};
 
 /// Cancels a session and, if `is_archived`, archives it.
 async fn cancel(world: &World, session: Uuid, is_archived: bool) {
@@ -17,7 +17,7 @@ async fn cancel(world: &World, session: Uuid, is_archived: bool) {
     if is_archived {
         let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
-        let archived: i32 = world.service().value("SELECT private.archive_sessions(100)").await.unwrap();
+        let archived: i32 = world.service().fetch_value("SELECT private.archive_sessions(100)").await.unwrap();
         assert_eq!(archived, 1, "a cancelled session is archived too");
     }
 }
@@ -28,14 +28,14 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure
         for session_count in [1, 3] {
             let world = World::new().await;
             let creator = world.new_user().await;
-            let adventure = world.new_adventure(creator.uuid()).await;
+            let adventure = world.new_adventure(creator.user_id()).await;
             let stranger = world.new_user().await;
             for _ in 0..session_count {
                 let insert = format!(
                     "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
-                    stranger.uuid()
+                    stranger.user_id()
                 );
-                let session: Uuid = stranger.value(&insert).await.unwrap();
+                let session: Uuid = stranger.fetch_value(&insert).await.unwrap();
                 cancel(&world, session, is_archived).await;
             }
             let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
@@ -44,7 +44,7 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure
             for table in ["sessions", "archived_sessions"] {
                 assert_eq!(world.owner().count(&format!("{table} WHERE adventure_id = '{adventure}'")).await, 0);
             }
-            let delete_account = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+            let delete_account = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
             assert_eq!(attempt(&world.owner(), &delete_account).await, "done");
             assert_invariants(&world).await;
         }
@@ -55,13 +55,13 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_an_adventure
 async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (adventure, stranger) = (world.new_adventure(creator.uuid()).await, world.new_account().await);
+    let (adventure, stranger) = (world.new_adventure(creator.user_id()).await, world.new_account().await);
     let session = open_session(&world, stranger, adventure, true).await;
     cancel(&world, session, false).await;
-    let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+    let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(attempt(&world.owner(), &delete).await, "done");
     assert_eq!(
-        world.owner().count(&format!("users WHERE id = '{}'", creator.uuid())).await,
+        world.owner().count(&format!("users WHERE id = '{}'", creator.user_id())).await,
         0,
         "no row is left behind"
     );
@@ -74,11 +74,14 @@ async fn history_prevents_the_deletion_of_an_adventure() {
     for kind in ["live", "live with a player", "left and cancelled", "completed", "archived"] {
         let world = World::new().await;
         let creator = world.new_user().await;
-        let adventure = world.new_adventure(creator.uuid()).await;
+        let adventure = world.new_adventure(creator.user_id()).await;
         let (stranger, player) = (world.new_account().await, world.new_player().await);
         let session = open_session(&world, stranger, adventure, true).await;
         if kind != "live" {
-            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
+            assert_eq!(
+                attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
+                "done"
+            );
         }
         let update_session = async |set: &str| {
             assert_eq!(
@@ -100,7 +103,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         }
         if kind == "archived" {
             update_session("ended_at = now() - INTERVAL '1 year'").await;
-            world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
+            world.service().execute("SELECT private.archive_sessions(10)").await.unwrap();
         }
         assert_eq!(
             attempt(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await,
@@ -109,7 +112,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
         // The account of the adventure's creator can still be deleted.
-        let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+        let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
         assert_eq!(attempt(&world.owner(), &delete).await, "done", "{kind}");
         assert_invariants(&world).await;
     }
@@ -132,7 +135,7 @@ async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bo
             "SELECT count(*) FROM creatures AS creature WHERE adventure_id = '{adventure}' AND creature::text LIKE '%secret%'"
         ),
     ] {
-        if person.value::<i64>(&sql).await.unwrap_or(0) > 0 {
+        if person.fetch_value::<i64>(&sql).await.unwrap_or(0) > 0 {
             return true;
         }
     }
@@ -143,16 +146,19 @@ async fn can_read_content(person: &Person, session: Uuid, adventure: Uuid) -> bo
 async fn unpublished_content_is_readable_only_while_it_is_played() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.new_adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
     let stranger = world.new_user().await;
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
         let (player, leaver) = (world.new_player().await, world.new_player().await);
-        let session = open_session(&world, stranger.uuid(), adventure, true).await;
+        let session = open_session(&world, stranger.user_id(), adventure, true).await;
         for player in [&player, &leaver] {
-            assert_eq!(attempt(&player.person, &insert_seat(session, player.id, player.character)).await, "done");
+            assert_eq!(
+                attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
+                "done"
+            );
         }
-        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id);
         assert_eq!(attempt(&leaver.person, &leave).await, "done");
         sessions.push((kind, session, player, leaver));
     }
@@ -175,7 +181,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
         if *kind == "archived" {
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{session}'");
             assert_eq!(attempt(&world.owner(), &sql).await, "done");
-            world.service().exec("SELECT private.archive_sessions(10)").await.unwrap();
+            world.service().execute("SELECT private.archive_sessions(10)").await.unwrap();
         }
     }
     for (kind, session, player, leaver) in &sessions {
@@ -195,8 +201,8 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
 async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let adventure = world.new_adventure(creator.uuid()).await;
-    let session = open_session(&world, stranger.uuid(), adventure, true).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
+    let session = open_session(&world, stranger.user_id(), adventure, true).await;
     cancel(&world, session, false).await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
@@ -207,7 +213,8 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
         assert_eq!(attempt(&stranger, &sql).await, ILLEGAL_TRANSITION, "{status}");
     }
     // Nor can the Seer of an earlier session open a new one on the draft.
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
+    let insert =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &change).await, "42501");
@@ -224,19 +231,19 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         r#"{"scenes": [12], "gold": 0.00}"#.to_owned(),
     ];
     let update = |table: &str, set: &str, id: Uuid| format!("UPDATE {table} SET {set} WHERE id = '{id}'");
-    let adventure = world.new_draft(game.seer.uuid()).await;
+    let adventure = world.new_draft(game.seer.user_id()).await;
     let publish = format!("content = '{original}', is_valid = true, status = 'published'");
     assert_eq!(attempt(&world.owner(), &update("adventures", &publish, adventure)).await, "done");
     let event_count = "SELECT count(*) FROM session_events WHERE event_type = 'game_state'";
     let version = "SELECT game_state_version::bigint FROM sessions";
-    let write_state = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session);
+    let write_state = |state: &str| update("sessions", &format!("game_state = '{state}'"), game.session_id);
     assert_eq!(attempt(&game.seer, &write_state(original)).await, "done");
     for variant in &variants {
         let edit = update("adventures", &format!("content = '{variant}'"), adventure);
         assert_eq!(attempt(&game.seer, &edit).await, ADVENTURE_PUBLISHED, "{variant}");
         let unpublish = update("adventures", &format!("content = '{variant}', status = 'draft'"), adventure);
         let transaction = game.seer.begin().await;
-        exec_in(&transaction, &unpublish).await.unwrap();
+        execute_in(&transaction, &unpublish).await.unwrap();
         let republish = update("adventures", "status = 'published'", adventure);
         assert_eq!(exec_and_commit(transaction, &republish).await, "23514", "{variant} has not been validated");
 
@@ -249,7 +256,7 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
             assert_eq!(after, (before.0 + is_new, before.1 + is_new), "{state}");
         }
     }
-    world.set(&game, "status = 'completed'").await;
+    world.update_session(&game, "status = 'completed'").await;
     for variant in &variants {
         assert_eq!(attempt(&game.seer, &write_state(variant)).await, SESSION_OVER, "{variant}");
     }
@@ -260,25 +267,25 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
 async fn current_state(world: &World) -> String {
     let sql =
         "SELECT format('{\"scenes\": %s, \"gold\": %s}', game_state -> 'scenes', game_state -> 'gold') FROM sessions";
-    world.owner().value(sql).await.unwrap()
+    world.owner().fetch_value(sql).await.unwrap()
 }
 
 #[tokio::test]
 async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.new_adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
     let set = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{adventure}'");
-    let draft = world.new_draft(creator.uuid()).await;
+    let draft = world.new_draft(creator.user_id()).await;
     let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
     let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
-    assert_eq!(world.owner().value::<bool>(&has_time).await, Ok(true));
+    assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
     let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{adventure}'");
-    let first: String = world.owner().value(&published_at).await.unwrap();
+    let first: String = world.owner().fetch_value(&published_at).await.unwrap();
     for status in ["draft", "published", "archived", "published"] {
         assert_eq!(attempt(&creator, &set(status)).await, "done");
-        assert_eq!(world.owner().value::<String>(&published_at).await.unwrap(), first, "{status}");
+        assert_eq!(world.owner().fetch_value::<String>(&published_at).await.unwrap(), first, "{status}");
     }
 }
 
@@ -288,13 +295,13 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
 async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.uuid()).await;
+    let draft = world.new_draft(creator.user_id()).await;
     let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
     let mut times = std::collections::BTreeSet::new();
     let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
     let transaction = creator.begin().await;
     for name in ["Ford", "Ford", "Mill"] {
-        exec_in(&transaction, &edit(name)).await.unwrap();
+        execute_in(&transaction, &edit(name)).await.unwrap();
         let row =
             transaction.query_one_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, &updated_at)).await;
         assert!(times.insert(row.unwrap().unwrap().try_get_by_index::<String>(0).unwrap()), "{name}");
@@ -305,11 +312,11 @@ async fn two_edits_of_an_adventure_never_have_the_same_time() {
 #[tokio::test]
 async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let world = World::new().await;
-    let adventure = world.new_adventure(world.new_user().await.uuid()).await;
+    let adventure = world.new_adventure(world.new_user().await.user_id()).await;
     let seer = world.new_user().await;
     // Opening a session first checks the adventure. Then it must update the Seer's counter, and waits for this lock.
     let holder = world.owner().begin().await;
-    exec_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
     let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
     let opening = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;

@@ -13,18 +13,18 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, exec_in, open_session};
-use crate::world::{GameSession, World, insert_roll};
+use super::{assert_invariants, attempt, dry_run, exec_and_commit, execute_in, open_session};
+use crate::world::{GameSession, World, insert_roll_sql};
 
 /// Ends a session and moves its end into the past. Sessions are archived 90 days after their end.
 async fn end_session(world: &World, game: &GameSession, status: &str, days_ago: u32) {
-    world.set(game, &format!("status = '{status}'")).await;
-    world.set(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
+    world.update_session(game, &format!("status = '{status}'")).await;
+    world.update_session(game, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
 }
 
 /// Archives one batch and returns how many sessions were archived.
 async fn archive(world: &World, batch_size: i32) -> i32 {
-    world.service().value(&format!("SELECT private.archive_sessions({batch_size})")).await.unwrap()
+    world.service().fetch_value(&format!("SELECT private.archive_sessions({batch_size})")).await.unwrap()
 }
 
 async fn is_archived(world: &World, session: Uuid) -> bool {
@@ -34,7 +34,7 @@ async fn is_archived(world: &World, session: Uuid) -> bool {
 /// Creates an archived session, and returns it and one of its rolls.
 async fn create_archived_session(world: &World) -> (GameSession, Uuid) {
     let game = world.new_active_session(1).await;
-    let roll = world.new_roll(game.session, game.players[0].character, "{1,2,3,4,5}", 10, 0).await;
+    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     end_session(world, &game, "completed", 91).await;
     assert_eq!(archive(world, 10).await, 1);
     (game, roll)
@@ -47,31 +47,31 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
     let stored = world.new_session(0).await;
     let other = world.new_user().await;
     for person in [&archived.seer, &other, &archived.players[0].person, &world.service(), &world.owner()] {
-        let seer = person.id.unwrap_or(other.uuid());
+        let seer = person.id.unwrap_or(other.user_id());
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{seer}', '{}')",
-                archived.adventure
+                archived.adventure_id
             )
         };
-        let duplicate_key = person.exec(&insert(stored.session)).await.unwrap_err();
-        assert!(duplicate_key.is("23505", "sessions_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.exec(&insert(archived.session)).await.unwrap_err(), duplicate_key);
-        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived.session));
+        let duplicate_key = person.execute(&insert(stored.session_id)).await.unwrap_err();
+        assert!(duplicate_key.has("23505", "sessions_pkey"), "{duplicate_key:?}");
+        assert_eq!(person.execute(&insert(archived.session_id)).await.unwrap_err(), duplicate_key);
+        let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived.session_id));
         assert_eq!(attempt(person, &skipping_conflicts).await, "23505");
         let two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
-            archived.adventure,
+            archived.adventure_id,
             Uuid::new_v4(),
-            archived.session
+            archived.session_id
         );
         assert_eq!(attempt(person, &two_rows).await, "23505");
     }
     let reused_id =
-        NewSession { id: Some(archived.session), adventure_id: archived.adventure, ..NewSession::default() };
-    let created = world.sparc.as_user(archived.seer.uuid()).sessions().create(reused_id).await;
-    assert_fails!(created, Error::IdConflict { what: "session" });
+        NewSession { id: Some(archived.session_id), adventure_id: archived.adventure_id, ..NewSession::default() };
+    let created = world.sparc.as_user(archived.seer.user_id()).sessions().create(reused_id).await;
+    assert_error!(created, Error::IdConflict { what: "session" });
     assert_invariants(&world).await;
 }
 
@@ -81,27 +81,27 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
     let (archived, roll) = create_archived_session(&world).await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let stored = world.new_roll(game.session, player.character, "{1,2,3,4,5}", 10, 0).await;
+    let stored = world.new_roll(game.session_id, player.character_id, "{1,2,3,4,5}", 10, 0).await;
     for person in [&player.person, &game.seer, &world.service(), &world.owner()] {
         let insert = |id: Uuid| {
             format!(
                 "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
                  VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
-                game.session, player.character
+                game.session_id, player.character_id
             )
         };
-        let duplicate_key = person.exec(&insert(stored)).await.unwrap_err();
-        assert!(duplicate_key.is("23505", "dice_rolls_pkey"), "{duplicate_key:?}");
-        assert_eq!(person.exec(&insert(roll)).await.unwrap_err(), duplicate_key);
+        let duplicate_key = person.execute(&insert(stored)).await.unwrap_err();
+        assert!(duplicate_key.has("23505", "dice_rolls_pkey"), "{duplicate_key:?}");
+        assert_eq!(person.execute(&insert(roll)).await.unwrap_err(), duplicate_key);
         assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, "23505");
         // A roll may have the id of an archived session.
-        assert_eq!(dry_run(person, &insert(archived.session)).await, "done");
+        assert_eq!(dry_run(person, &insert(archived.session_id)).await, "done");
     }
-    let roller = Roller::Character(player.character);
-    let attack = NewRoll::attack(game.session, roller, Attribute::Might, Difficulty::MIN);
+    let roller = Roller::Character(player.character_id);
+    let attack = NewRoll::attack(game.session_id, roller, Attribute::Might, Difficulty::MIN);
     let reused_id = NewRoll { id: Some(roll), ..attack };
-    let rolled = world.sparc.as_user(player.id).dice().roll(reused_id).await;
-    assert_fails!(rolled, Error::IdConflict { what: "roll" });
+    let rolled = world.sparc.as_user(player.user_id).dice().roll(reused_id).await;
+    assert_error!(rolled, Error::IdConflict { what: "roll" });
     assert_invariants(&world).await;
 }
 
@@ -114,7 +114,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     let with_reused_id = world.new_active_session(1).await;
     let roll_values = format!(
         "'{roll}', '{}', '{}', 'might', 10, 'attack'",
-        with_reused_id.session, with_reused_id.players[0].character
+        with_reused_id.session_id, with_reused_id.players[0].character_id
     );
     // The trigger `Emit_roll` would refuse the reused id.
     let reuse_id_and_add_check = format!(
@@ -123,16 +123,16 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
          ALTER TABLE dice_rolls ENABLE TRIGGER \"Emit_roll\";
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
-    world.administrator().await.exec(&reuse_id_and_add_check).await.unwrap();
+    world.administrator().await.execute(&reuse_id_and_add_check).await.unwrap();
     end_session(&world, &with_reused_id, "completed", 120).await;
     let violating_check = world.new_active_session(1).await;
-    world.set(&violating_check, "looking_for = 'nobody'").await;
+    world.update_session(&violating_check, "looking_for = 'nobody'").await;
     end_session(&world, &violating_check, "cancelled", 110).await;
     let mut others = Vec::new();
     for days in [115, 105, 100, 95] {
         let game = world.new_active_session(1).await;
         end_session(&world, &game, "completed", days).await;
-        others.push(game.session);
+        others.push(game.session_id);
     }
 
     // However small a batch is, the sessions that cannot be archived do not count towards it.
@@ -144,7 +144,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     for session in others {
         assert!(is_archived(&world, session).await);
     }
-    for session in [with_reused_id.session, violating_check.session] {
+    for session in [with_reused_id.session_id, violating_check.session_id] {
         assert!(!is_archived(&world, session).await);
         let of_session = |table: &str| format!("{table} WHERE session_id = '{session}'");
         assert_eq!(world.owner().count(&of_session("session_players")).await, 1, "none of its rows was moved");
@@ -153,39 +153,39 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
     let report = world.sparc.as_service().maintenance().archive_sessions(JobOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.rows, report.is_finished), (0, true));
     // As soon as a session no longer violates the check, it is archived.
-    world.set(&violating_check, "looking_for = 'somebody'").await;
+    world.update_session(&violating_check, "looking_for = 'somebody'").await;
     assert_eq!(archive(&world, 1).await, 1);
-    assert!(is_archived(&world, violating_check.session).await);
+    assert!(is_archived(&world, violating_check.session_id).await);
 }
 
 #[tokio::test]
 async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_fails() {
     let world = World::new().await;
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
-    world.administrator().await.exec(add_check).await.unwrap();
+    world.administrator().await.execute(add_check).await.unwrap();
     let mut games = Vec::new();
     for days in [110, 105, 100, 95, 92] {
         let game = world.new_active_session(1).await;
         if days == 100 {
             // This session violates the check.
-            world.set(&game, "looking_for = 'nobody'").await;
+            world.update_session(&game, "looking_for = 'nobody'").await;
         }
         end_session(&world, &game, "completed", days).await;
-        games.push((days, game.session));
+        games.push((days, game.session_id));
     }
     // An error that concerns the server and not a row ends the job, and nothing is archived.
     let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
-    world.administrator().await.exec(create_function).await.unwrap();
+    world.administrator().await.execute(create_function).await.unwrap();
     // Serialization failure, disk full, query cancelled, I/O error, internal error.
     for code in ["40001", "53100", "57014", "58030", "XX000"] {
         let trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
         );
-        world.administrator().await.exec(&trigger).await.unwrap();
+        world.administrator().await.execute(&trigger).await.unwrap();
         assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
     }
-    world.administrator().await.exec("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
+    world.administrator().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 0);
 
     assert_eq!(archive(&world, 10).await, 4);
@@ -205,7 +205,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                 if job == "archive_sessions" {
                     end_session(&world, &game, "cancelled", 100).await;
                 } else {
-                    world.set(&game, "created_at = now() - INTERVAL '60 days'").await;
+                    world.update_session(&game, "created_at = now() - INTERVAL '60 days'").await;
                 }
             }
             let create_trigger = format!(
@@ -219,8 +219,8 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                  END $$;
                  CREATE TRIGGER deadlock BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION deadlock()"
             );
-            world.administrator().await.exec(&create_trigger).await.unwrap();
-            let processed: i32 = world.service().value(&format!("SELECT private.{job}(10)")).await.unwrap();
+            world.administrator().await.execute(&create_trigger).await.unwrap();
+            let processed: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
             assert_eq!(processed, expected, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
     }
@@ -235,7 +235,7 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
         let adventure = world.new_adventure(seer).await;
         let session = open_session(&world, seer, adventure, false).await;
         let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
-        world.owner().exec(&abandon).await.unwrap();
+        world.owner().execute(&abandon).await.unwrap();
         sessions.push((session, seer));
     }
     sessions.sort();
@@ -243,12 +243,12 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     // and the third session cannot end. Loading data with triggers disabled can leave such a counter.
     for index in [0, 2] {
         let set_wrong_counter = format!("UPDATE users SET live_sessions = 0 WHERE id = '{}'", sessions[index].1);
-        world.owner().exec(&set_wrong_counter).await.unwrap();
+        world.owner().execute(&set_wrong_counter).await.unwrap();
     }
     let mut cancelled_counts = Vec::new();
     for batch_size in [1, 2, 2, 2] {
         let sql = format!("SELECT private.cancel_abandoned_sessions({batch_size})");
-        cancelled_counts.push(world.service().value::<i32>(&sql).await.unwrap());
+        cancelled_counts.push(world.service().fetch_value::<i32>(&sql).await.unwrap());
     }
     assert_eq!(cancelled_counts, [1, 2, 1, 0]);
     for (index, (session, _)) in sessions.iter().enumerate() {
@@ -263,29 +263,29 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
     let world = World::new().await;
     let (ended, live) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let player = &live.players[0];
-    let roll = world.new_roll(ended.session, ended.players[0].character, "{1,2,3,4,5}", 10, 0).await;
+    let roll = world.new_roll(ended.session_id, ended.players[0].character_id, "{1,2,3,4,5}", 10, 0).await;
     // Both sessions get the same Seer. If the ended one were another Seer's, its id would be refused for another
     // reason: the snapshot still shows that the id belongs to somebody else's session.
-    world.set(&ended, &format!("seer_id = '{}'", live.seer.uuid())).await;
+    world.update_session(&ended, &format!("seer_id = '{}'", live.seer.user_id())).await;
     end_session(&world, &ended, "completed", 91).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
-            live.seer.uuid(),
-            live.adventure
+            live.seer.user_id(),
+            live.adventure_id
         )
     };
     let insert_roll = |id: Uuid| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
              VALUES ('{id}', '{}', '{}', 'might', 10, 'attack')",
-            live.session, player.character
+            live.session_id, player.character_id
         )
     };
     let (mut with_archived_id, mut with_new_id) = (Vec::new(), Vec::new());
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         for (person, reused, new) in [
-            (&live.seer, insert_session(ended.session), insert_session(Uuid::new_v4())),
+            (&live.seer, insert_session(ended.session_id), insert_session(Uuid::new_v4())),
             (&player.person, insert_roll(roll), insert_roll(Uuid::new_v4())),
         ] {
             for (list, sql) in [(&mut with_archived_id, reused), (&mut with_new_id, new)] {
@@ -299,7 +299,7 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
         assert_eq!(exec_and_commit(transaction, &sql).await, "23505", "{level}: {sql}");
     }
     for (transaction, sql, level) in with_new_id {
-        assert_eq!(exec_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
+        assert_eq!(execute_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
         transaction.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
@@ -310,21 +310,21 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (removed, kept) = (&game.players[0], &game.players[1]);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
-    world.owner().exec(&leave).await.unwrap();
+    let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
+    world.owner().execute(&leave).await.unwrap();
     // After the end of the session, its Seer can still mark a player as removed.
     end_session(&world, &game, "completed", 91).await;
     let removal = game.seer.begin().await;
     let sql = format!(
         "UPDATE session_players SET removed_at = now() WHERE session_id = '{}' AND user_id = '{}'",
-        game.session, removed.id
+        game.session_id, removed.user_id
     );
-    assert_eq!(exec_in(&removal, &sql).await, Ok(1));
+    assert_eq!(execute_in(&removal, &sql).await, Ok(1));
     assert_eq!(archive(&world, 10).await, 0, "the session is skipped");
     removal.commit().await.unwrap();
     assert_eq!(archive(&world, 10).await, 1);
     assert_eq!(world.owner().count("archived_session_players WHERE removed_at IS NOT NULL").await, 1);
-    let archived = format!("archived_sessions WHERE id = '{}'", game.session);
+    let archived = format!("archived_sessions WHERE id = '{}'", game.session_id);
     for (player, visible_sessions) in [(removed, 0), (kept, 1)] {
         assert_eq!(player.person.count(&archived).await, visible_sessions);
     }
@@ -334,16 +334,16 @@ async fn a_session_with_a_removal_in_progress_is_archived_later() {
 async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'completed'").await;
+    world.update_session(&game, "status = 'completed'").await;
     // Archiving takes this lock on the session before it locks the seats.
     let archiving = world.owner().begin().await;
-    exec_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+    execute_in(&archiving, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     let player = &game.players[0];
     for (person, set) in [(&player.person, "is_active = false"), (&game.seer, "removed_at = now()")] {
         let transaction = person.begin().await;
-        exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-        let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session);
-        assert_refused!(exec_in(&transaction, &sql).await, "SP004", "session_live", "{set}");
+        execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session_id);
+        assert_refused!(execute_in(&transaction, &sql).await, "SP004", "session_live", "{set}");
     }
 }
 
@@ -352,22 +352,27 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let stranger = world.new_player().await;
-    let code: String =
-        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character);
+    let code: String = world
+        .owner()
+        .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
+        .await
+        .unwrap();
+    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character_id);
     for (status, sqlstate, constraint) in [
         ("active", "SP005", "session_not_started"),
         ("paused", "SP005", "session_not_started"),
         ("completed", "SP004", "session_live"),
     ] {
         if status != "active" {
-            world.set(&game, &format!("status = '{status}'")).await;
+            world.update_session(&game, &format!("status = '{status}'")).await;
         }
         let holder = world.owner().begin().await;
-        exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+            .await
+            .unwrap();
         let joining = stranger.person.begin().await;
-        exec_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-        assert_refused!(exec_in(&joining, &join).await, sqlstate, constraint, "{status}");
+        execute_in(&joining, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+        assert_refused!(execute_in(&joining, &join).await, sqlstate, constraint, "{status}");
     }
 }
 
@@ -375,21 +380,21 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
 async fn a_session_with_a_roll_of_an_account_that_no_longer_exists_is_archived() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let former_seer = game.seer.uuid();
-    game.seer.exec(&insert_roll(game.session, game.players[0].character)).await.unwrap();
+    let former_seer = game.seer.user_id();
+    game.seer.execute(&insert_roll_sql(game.session_id, game.players[0].character_id)).await.unwrap();
     // The service hands the session and its adventure to another user, so only the roll still names the former Seer.
-    let new_seer = world.new_user().await.uuid();
-    world.set(&game, &format!("seer_id = '{new_seer}'")).await;
+    let new_seer = world.new_user().await.user_id();
+    world.update_session(&game, &format!("seer_id = '{new_seer}'")).await;
     let owner = world.owner();
     owner
-        .exec(&format!("UPDATE adventures SET creator_id = '{new_seer}' WHERE id = '{}'", game.adventure))
+        .execute(&format!("UPDATE adventures SET creator_id = '{new_seer}' WHERE id = '{}'", game.adventure_id))
         .await
         .unwrap();
-    owner.exec(&format!("DELETE FROM auth.users WHERE id = '{former_seer}'")).await.unwrap();
+    owner.execute(&format!("DELETE FROM auth.users WHERE id = '{former_seer}'")).await.unwrap();
     assert_eq!(owner.count(&format!("users WHERE id = '{former_seer}'")).await, 0);
     assert_eq!(owner.count(&format!("dice_rolls WHERE rolled_by = '{former_seer}'")).await, 1);
     end_session(&world, &game, "completed", 91).await;
     assert_eq!(archive(&world, 10).await, 1);
-    assert!(is_archived(&world, game.session).await);
+    assert!(is_archived(&world, game.session_id).await);
     assert_invariants(&world).await;
 }

@@ -4,8 +4,8 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
-use crate::world::{Person, World, insert_character, insert_seat};
+use super::{assert_invariants, attempt, execute_in, full_account::create_full_account};
+use crate::world::{Person, World, insert_character_sql, insert_seat_sql};
 
 /// Runs a statement whose RETURNING clause calls a function that runs `inner`; returns the SQLSTATE, or "done".
 async fn run_with_inner(person: &Person, outer: &str, inner: &str) -> String {
@@ -13,8 +13,8 @@ async fn run_with_inner(person: &Person, outer: &str, inner: &str) -> String {
     let function = format!(
         "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
     );
-    exec_in(&transaction, &function).await.unwrap();
-    let outcome = exec_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
+    execute_in(&transaction, &function).await.unwrap();
+    let outcome = execute_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;
     transaction.commit().await.unwrap();
     match outcome {
         Ok(_) => "done".to_owned(),
@@ -26,7 +26,7 @@ async fn run_with_inner(person: &Person, outer: &str, inner: &str) -> String {
 async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let set = |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session);
+    let set = |assignment: &str| format!("UPDATE sessions SET {assignment} WHERE id = '{}'", game.session_id);
     for (outer, inner) in [
         ("status = 'paused'", "status = 'completed'"),
         ("game_state = '{\"round\": 1}'", "game_state = '{\"round\": 2}'"),
@@ -41,11 +41,11 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
     assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "no event shows this change");
 
     let (waiting, player) = (world.new_session(0).await, world.new_player().await);
-    world.set(&waiting, "is_public = true").await;
+    world.update_session(&waiting, "is_public = true").await;
     let update_seat = |is_active: bool| {
-        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting.session)
+        format!("UPDATE session_players SET is_active = {is_active} WHERE session_id = '{}'", waiting.session_id)
     };
-    let join = insert_seat(waiting.session, player.id, player.character);
+    let join = insert_seat_sql(waiting.session_id, player.user_id, player.character_id);
     assert_eq!(
         run_with_inner(&player.person, &join, &update_seat(false)).await,
         "23514",
@@ -68,7 +68,7 @@ async fn a_row_that_its_own_statement_deletes_leaves_no_digest_of_its_request() 
     let fixture = create_full_account(&world).await;
     let id = Uuid::new_v4();
     for (table, insert) in [
-        ("characters", insert_character(id, fixture.account)),
+        ("characters", insert_character_sql(id, fixture.account)),
         ("adventures", format!("INSERT INTO adventures (id, name) VALUES ('{id}', 'A draft')")),
         (
             "creatures",

@@ -3,8 +3,8 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, full_account::create_full_account};
-use crate::world::{World, insert_character};
+use super::{assert_invariants, attempt, execute_in, full_account::create_full_account};
+use crate::world::{World, insert_character_sql};
 
 /// Creates a function that an attacker puts into a condition. It fails as soon as PostgreSQL evaluates the condition on
 /// a row.
@@ -20,8 +20,8 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let attacker = create_full_account(&world).await;
     let draft = world.new_draft(victim.account).await;
     let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
-    let hidden_creature: Uuid = world.owner().value(&insert_hidden).await.unwrap();
-    world.set(&victim.live, "is_public = false").await;
+    let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
+    world.update_session(&victim.live, "is_public = false").await;
     let own_draft = world.new_draft(attacker.account).await;
     let insert_session = |id: Uuid| {
         format!(
@@ -38,10 +38,15 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
         (
             "characters",
             "name = 'Mine'",
-            insert_character(victim.hero, attacker.account),
-            insert_character(attacker.spare, attacker.account),
+            insert_character_sql(victim.hero, attacker.account),
+            insert_character_sql(attacker.spare, attacker.account),
         ),
-        ("sessions", "looking_for = 'x'", insert_session(victim.live.session), insert_session(attacker.live.session)),
+        (
+            "sessions",
+            "looking_for = 'x'",
+            insert_session(victim.live.session_id),
+            insert_session(attacker.live.session_id),
+        ),
         ("adventures", "name = 'Mine'", insert_adventure(draft), insert_adventure(own_draft)),
         ("adventures", "name = 'Mine'", insert_adventure(victim.published), insert_adventure(own_draft)),
         ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature)),
@@ -55,13 +60,13 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 format!("{with_victims_id} {}", upsert.replace("(id)", &format!("ON CONSTRAINT {table}_pkey"))),
             ] {
                 let transaction = attacker.person.begin().await;
-                exec_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
-                exec_in(&transaction, "SAVEPOINT before").await.unwrap();
-                assert_refused!(exec_in(&transaction, &sql).await, "23505", &format!("{table}_pkey"), "{sql}");
-                exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
+                execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
+                execute_in(&transaction, "SAVEPOINT before").await.unwrap();
+                assert_refused!(execute_in(&transaction, &sql).await, "23505", &format!("{table}_pkey"), "{sql}");
+                execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
                 let owner = world.owner().begin().await;
                 let lock = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
-                assert!(exec_in(&owner, &lock).await.is_ok(), "{sql} must not have locked the row");
+                assert!(execute_in(&owner, &lock).await.is_ok(), "{sql} must not have locked the row");
                 owner.rollback().await.unwrap();
                 transaction.rollback().await.unwrap();
             }
@@ -78,19 +83,19 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
 async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
     let world = World::new().await;
     let (attacker, victim) = (world.new_user().await, world.new_user().await);
-    let hidden = world.new_draft(victim.uuid()).await;
+    let hidden = world.new_draft(victim.user_id()).await;
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{hidden}', 'Wolf') RETURNING id");
-    let creature: Uuid = world.owner().value(&insert).await.unwrap();
-    let own_draft = world.new_draft(attacker.uuid()).await;
+    let creature: Uuid = world.owner().fetch_value(&insert).await.unwrap();
+    let own_draft = world.new_draft(attacker.user_id()).await;
     for condition in ["pg_temp.read(creatures)", "true", "false"] {
         let transaction = attacker.begin().await;
-        exec_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
+        execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
         let sql = format!(
             "WITH deleted AS (DELETE FROM adventures WHERE id = '{own_draft}' RETURNING id)
              INSERT INTO creatures (id, adventure_id, name) SELECT '{creature}', id, 'Mine' FROM deleted
              ON CONFLICT (id) DO UPDATE SET name = 'Mine' WHERE {condition}"
         );
-        assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{condition}");
+        assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{condition}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -102,8 +107,8 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let played = world.new_adventure(fixture.account).await;
-    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined.session);
-    world.owner().exec(&play).await.unwrap();
+    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined.session_id);
+    world.owner().execute(&play).await.unwrap();
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     let mut statements = Vec::new();
@@ -132,7 +137,7 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
         ];
         for sql in replacements {
             for person in [&fixture.person, &world.owner()] {
-                assert_refused!(person.exec(&sql).await, "23505", &format!("{table}_pkey"), "{sql}");
+                assert_refused!(person.execute(&sql).await, "23505", &format!("{table}_pkey"), "{sql}");
             }
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);
@@ -141,7 +146,7 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
     assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, "23503");
     assert_eq!(attempt(&fixture.person, &delete(fixture.spare)).await, "done");
-    assert_eq!(attempt(&fixture.person, &insert_character(fixture.spare, fixture.account)).await, "done");
+    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare, fixture.account)).await, "done");
     assert_invariants(&world).await;
 }
 
@@ -157,15 +162,15 @@ async fn an_adventure_with_the_id_of_a_deleted_one_has_another_time() {
     let mut outcomes = Vec::new();
     for change in ["", "UPDATE adventures SET name = 'An edited draft'", "UPDATE adventures SET name = 'Edited again'"]
     {
-        exec_in(&transaction, &insert).await.unwrap();
+        execute_in(&transaction, &insert).await.unwrap();
         if !change.is_empty() {
-            exec_in(&transaction, &format!("{change} WHERE id = '{id}'")).await.unwrap();
+            execute_in(&transaction, &format!("{change} WHERE id = '{id}'")).await.unwrap();
         }
         // The second of two equal times would violate the unique constraint.
-        exec_in(&transaction, "CREATE TEMP TABLE IF NOT EXISTS times (time timestamptz UNIQUE)").await.unwrap();
+        execute_in(&transaction, "CREATE TEMP TABLE IF NOT EXISTS times (time timestamptz UNIQUE)").await.unwrap();
         let sql = format!("INSERT INTO times SELECT updated_at FROM adventures WHERE id = '{id}'");
-        outcomes.push(exec_in(&transaction, &sql).await);
-        exec_in(&transaction, &format!("DELETE FROM adventures WHERE id = '{id}'")).await.unwrap();
+        outcomes.push(execute_in(&transaction, &sql).await);
+        execute_in(&transaction, &format!("DELETE FROM adventures WHERE id = '{id}'")).await.unwrap();
     }
     assert_eq!(outcomes, [Ok(1), Ok(1), Ok(1)]);
     transaction.rollback().await.unwrap();

@@ -7,19 +7,19 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, execute_in,
     full_account::create_full_account,
     is_closed, open_session, outcome_code,
     sqlstates::{ACCOUNT_CLOSED, SESSION_OVER},
 };
-use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
+use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 /// Creates four sessions, each with a Seer of its own, and seats the player in all of them.
 async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<GameSession> {
     let mut games = Vec::new();
     for _ in 0..4 {
         let game = world.new_session(1).await;
-        world.owner().exec(&insert_seat(game.session, player, hero)).await.unwrap();
+        world.owner().execute(&insert_seat_sql(game.session_id, player, hero)).await.unwrap();
         games.push(game);
     }
     games
@@ -30,7 +30,7 @@ async fn create_four_sessions(world: &World, player: Uuid, hero: Uuid) -> Vec<Ga
 fn spawn_repeating(person: &Person, sql: &str) -> Vec<JoinHandle<()>> {
     let repeat = |person: Person, sql: String| async move {
         loop {
-            person.exec(&sql).await.unwrap();
+            person.execute(&sql).await.unwrap();
         }
     };
     (0..2).map(|_| tokio::spawn(repeat(person.clone(), sql.to_owned()))).collect()
@@ -42,33 +42,33 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
     for (locked, is_deletion) in [("sessions", false), ("sessions", true), ("seats", false), ("seats", true)] {
         let world = World::new().await;
         let player = world.new_player().await;
-        let games = create_four_sessions(&world, player.id, player.character).await;
+        let games = create_four_sessions(&world, player.user_id, player.character_id).await;
         let mut writers = Vec::new();
         for game in &games {
             let sql = match locked {
                 "sessions" => format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')
                      RETURNING pg_sleep(0.09)",
-                    game.session
+                    game.session_id
                 ),
                 _ => format!(
                     "UPDATE session_players SET removed_at = removed_at
                      WHERE session_id = '{}' AND user_id = '{}' RETURNING pg_sleep(0.09)",
-                    game.session, player.id
+                    game.session_id, player.user_id
                 ),
             };
             // `pg_sleep` keeps the locks for 90 ms. This first run makes sure that the statement succeeds.
-            game.seer.exec(&sql).await.unwrap();
+            game.seer.execute(&sql).await.unwrap();
             writers.extend(spawn_repeating(&game.seer, &sql));
         }
-        let sql = close_or_delete(player.id, is_deletion);
-        let closing = timeout(Duration::from_secs(60), world.owner().exec(&sql)).await;
+        let sql = close_or_delete(player.user_id, is_deletion);
+        let closing = timeout(Duration::from_secs(60), world.owner().execute(&sql)).await;
         assert_eq!(closing.expect("the writes must not delay the closing for ever"), Ok(1), "{locked}");
         for writer in writers {
             assert!(!writer.is_finished(), "the writes must go on while the account closes");
             writer.abort();
         }
-        assert!(is_closed(&world, player.id).await);
+        assert!(is_closed(&world, player.user_id).await);
     }
 }
 
@@ -76,18 +76,18 @@ async fn short_writes_do_not_delay_closing_an_account_for_ever() {
 async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     let world = World::new().await;
     let player = world.new_player().await;
-    let games = create_four_sessions(&world, player.id, player.character).await;
+    let games = create_four_sessions(&world, player.user_id, player.character_id).await;
     let mut writers = Vec::new();
     for game in &games {
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave') RETURNING pg_sleep(0.09)",
-            game.session
+            game.session_id
         );
-        game.seer.exec(&sql).await.unwrap();
+        game.seer.execute(&sql).await.unwrap();
         writers.extend(spawn_repeating(&game.seer, &sql));
     }
-    let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.id);
-    let leaving = timeout(Duration::from_secs(60), player.person.exec(&sql)).await;
+    let sql = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", player.user_id);
+    let leaving = timeout(Duration::from_secs(60), player.person.execute(&sql)).await;
     assert_eq!(leaving.expect("the writes must not delay the player for ever"), Ok(4));
     writers.iter().for_each(JoinHandle::abort);
 }
@@ -99,19 +99,19 @@ async fn closing_survives_a_deadlock() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let administrator = world.administrator().await;
-    let seer = game.seer.uuid();
-    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character);
+    let seer = game.seer.user_id();
+    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
     // `deadlock_timeout`.
     let writing = administrator.begin().await;
-    exec_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-    exec_in(&writing, &equip).await.unwrap();
+    execute_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+    execute_in(&writing, &equip).await.unwrap();
     let closing = administrator.begin().await;
-    exec_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
+    execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_or_delete(seer, false);
     let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(exec_and_commit(writing, &insert_character(Uuid::new_v4(), seer)).await, "done");
+    assert_eq!(exec_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, seer).await);
     assert_invariants(&world).await;
@@ -122,16 +122,16 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
     for is_deletion in [true, false] {
         let world = World::new().await;
         let (author, stranger) = (world.new_user().await, world.new_user().await);
-        let adventure = world.new_adventure(author.uuid()).await;
-        let draft = world.new_draft(author.uuid()).await;
+        let adventure = world.new_adventure(author.user_id()).await;
+        let draft = world.new_draft(author.user_id()).await;
         let holder = stranger.begin().await;
         let session =
-            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
-        exec_in(&holder, &session).await.unwrap();
-        let sql = close_or_delete(author.uuid(), is_deletion);
+            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
+        execute_in(&holder, &session).await.unwrap();
+        let sql = close_or_delete(author.user_id(), is_deletion);
         // Closing waits for none of the stranger's locks, so overlapping transactions of strangers cannot prevent it.
         assert_eq!(attempt(&world.owner(), &format!("SET LOCAL lock_timeout = '10s'; {sql}")).await, "done");
-        assert!(is_closed(&world, author.uuid()).await);
+        assert!(is_closed(&world, author.user_id()).await);
         holder.commit().await.unwrap();
         let kept =
             format!("sessions JOIN adventures ON adventures.id = adventure_id WHERE adventure_id = '{adventure}'");
@@ -146,10 +146,10 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     for session_count in [1, 3] {
-        let adventure = world.new_adventure(author.uuid()).await;
+        let adventure = world.new_adventure(author.user_id()).await;
         let mut ended = Vec::new();
         for _ in 0..session_count {
-            let session = open_session(&world, stranger.uuid(), adventure, false).await;
+            let session = open_session(&world, stranger.user_id(), adventure, false).await;
             let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
             assert_eq!(attempt(&stranger, &end).await, "done");
             ended.push(session);
@@ -161,14 +161,14 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
             (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"), true),
         ] {
             let holder = stranger.begin().await;
-            exec_in(&holder, &write).await.unwrap();
+            execute_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             let deleted = tokio::spawn(async move {
                 if is_committed {
                     exec_and_commit(deleting, &sql).await
                 } else {
-                    let outcome = outcome_code(exec_in(&deleting, &sql).await);
+                    let outcome = outcome_code(execute_in(&deleting, &sql).await);
                     deleting.rollback().await.unwrap();
                     outcome
                 }
@@ -186,18 +186,18 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
 async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_its_adventure() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
-    let adventure = world.new_adventure(author.uuid()).await;
-    let session = open_session(&world, stranger.uuid(), adventure, false).await;
+    let adventure = world.new_adventure(author.user_id()).await;
+    let session = open_session(&world, stranger.user_id(), adventure, false).await;
     let end = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'");
     assert_eq!(attempt(&stranger, &end).await, "done");
     let holder = stranger.begin().await;
     let event = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')");
-    exec_in(&holder, &event).await.unwrap();
-    let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.uuid());
+    execute_in(&holder, &event).await.unwrap();
+    let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     holder.commit().await.unwrap();
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
-    assert!(is_closed(&world, author.uuid()).await);
+    assert!(is_closed(&world, author.user_id()).await);
     assert_invariants(&world).await;
 }
 
@@ -206,7 +206,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
     let (account, live, finished, left) =
-        (fixture.account, fixture.live.session, fixture.finished.session, fixture.left.session);
+        (fixture.account, fixture.live.session_id, fixture.finished.session_id, fixture.left.session_id);
     let (published, creature) = (fixture.published, fixture.creature);
     // An expression that closes the account and returns true.
     let close = format!("private.close_account('{account}')");
@@ -266,9 +266,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live}'", closing_then("anybody")),
         format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left}' AND user_id = '{account}'"),
-        format!("{} RETURNING {close}", insert_seat(fixture.public_session, account, fixture.hero)),
-        format!("{} RETURNING {close}", insert_roll(fixture.joined.session, fixture.hero)),
-        format!("{} RETURNING {close}", insert_roll(live, fixture.live.players[0].character)),
+        format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session, account, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll_sql(fixture.joined.session_id, fixture.hero)),
+        format!("{} RETURNING {close}", insert_roll_sql(live, fixture.live.players[0].character_id)),
         format!("SELECT * FROM private.change_hit_points('{}', CASE WHEN {close} THEN -1 END)", fixture.hero),
     ];
     for (statements, codes) in [
@@ -282,7 +282,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
                 } else {
                     fixture.person.begin().await
                 };
-                let code = outcome_code(exec_in(&transaction, sql).await);
+                let code = outcome_code(execute_in(&transaction, sql).await);
                 transaction.rollback().await.unwrap();
                 assert!(codes.contains(&code.as_str()), "{code}: {sql}");
             }
@@ -291,7 +291,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     // Closing alone succeeds, and so does a write before it in the same transaction.
     let transaction = fixture.person.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
-    assert_eq!(exec_in(&transaction, &rename).await, Ok(1));
+    assert_eq!(execute_in(&transaction, &rename).await, Ok(1));
     assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");
     assert!(is_closed(&world, account).await);
     assert_invariants(&world).await;
@@ -299,7 +299,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let newcomer = world.new_user().await;
     let begin_tutorial = format!(
         "INSERT INTO tutorial_progress (user_id) VALUES ('{0}') RETURNING private.close_account('{0}')",
-        newcomer.uuid()
+        newcomer.user_id()
     );
     assert_eq!(attempt(&newcomer, &begin_tutorial).await, ACCOUNT_CLOSED);
 }

@@ -4,10 +4,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, exec_in, full_account::create_full_account,
+    assert_invariants, attempt, close_or_delete, exec_and_commit, execute_in, full_account::create_full_account,
     is_closed, open_session, sqlstates::ACCOUNT_CLOSED,
 };
-use crate::world::{GameSession, Person, World, insert_character, insert_roll, insert_seat};
+use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 /// A transaction of two statements, each of which locks a row that closing an account changes.
 struct ConflictingWrites {
@@ -29,9 +29,9 @@ fn equip(hero: Uuid) -> String {
 /// Creates a second session of the same Seer, in which the same player has a seat with another character. Returns the
 /// session and the character.
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
-    let session = open_session(world, game.seer.uuid(), game.adventure, false).await;
-    let hero = world.new_character(game.players[0].id).await;
-    world.owner().exec(&insert_seat(session, game.players[0].id, hero)).await.unwrap();
+    let session = open_session(world, game.seer.user_id(), game.adventure_id, false).await;
+    let hero = world.new_character(game.players[0].user_id).await;
+    world.owner().execute(&insert_seat_sql(session, game.players[0].user_id, hero)).await.unwrap();
     (session, hero)
 }
 
@@ -40,16 +40,16 @@ async fn player_writes(world: &World, rows: &'static str) -> ConflictingWrites {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let (session, hero) = create_second_session(world, &game).await;
-    let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.id);
+    let profile = format!("UPDATE users SET bio = 'Plays.' WHERE id = '{}'", player.user_id);
     let statements = match rows {
-        "characters" => [equip(player.character), equip(hero)],
-        "sessions" => [insert_event(game.session), insert_event(session)],
-        "character and session" => [equip(player.character), insert_event(session)],
+        "characters" => [equip(player.character_id), equip(hero)],
+        "sessions" => [insert_event(game.session_id), insert_event(session)],
+        "character and session" => [equip(player.character_id), insert_event(session)],
         "profile and session" => [profile, insert_event(session)],
         "profile and character" => [profile, equip(hero)],
         other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { rows, closing_account: game.seer.uuid(), writer: player.person.clone(), statements }
+    ConflictingWrites { rows, closing_account: game.seer.user_id(), writer: player.person.clone(), statements }
 }
 
 /// Returns a Seer's transaction that writes the given rows. The account that closes is the player's.
@@ -61,15 +61,15 @@ async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
         format!(
             "UPDATE session_players SET removed_at = removed_at
              WHERE session_id = '{session}' AND user_id = '{}'",
-            player.id
+            player.user_id
         )
     };
     let statements = match rows {
-        "seats" => [touch_seat(game.session), touch_seat(session)],
-        "session and seat" => [insert_event(game.session), touch_seat(session)],
+        "seats" => [touch_seat(game.session_id), touch_seat(session)],
+        "session and seat" => [insert_event(game.session_id), touch_seat(session)],
         other => panic!("unknown rows: {other}"),
     };
-    ConflictingWrites { rows, closing_account: player.id, writer: game.seer.clone(), statements }
+    ConflictingWrites { rows, closing_account: player.user_id, writer: game.seer.clone(), statements }
 }
 
 #[tokio::test]
@@ -93,11 +93,11 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 }
                 let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
-                assert_eq!(exec_in(&transaction, &statements[0]).await, Ok(1), "{case}");
+                assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
                 let closing = administrator.begin().await;
                 // The closing itself does not look for deadlocks, because it would just try again. So in a deadlock,
                 // the server would refuse the user's statement, and the test would fail.
-                exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+                execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete(closing_account, is_deletion);
                 let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
@@ -122,24 +122,24 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let (cancelled, _) = create_second_session(&world, &game).await;
             world
                 .owner()
-                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{cancelled}'"))
+                .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{cancelled}'"))
                 .await
                 .unwrap();
             if !is_live {
-                world.set(&game, "status = 'completed'").await;
+                world.update_session(&game, "status = 'completed'").await;
             }
-            let mut sessions = [game.session, cancelled];
+            let mut sessions = [game.session_id, cancelled];
             sessions.sort();
             if is_reversed {
                 sessions.reverse();
             }
             let transaction = game.players[0].person.begin().await;
-            exec_in(&transaction, &insert_event(sessions[0])).await.unwrap();
+            execute_in(&transaction, &insert_event(sessions[0])).await.unwrap();
             let deletion = administrator.begin().await;
-            exec_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            exec_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-            let sql = close_or_delete(game.seer.uuid(), true);
-            let is_live_session_locked = is_live && sessions[0] == game.session;
+            execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+            let sql = close_or_delete(game.seer.user_id(), true);
+            let is_live_session_locked = is_live && sessions[0] == game.session_id;
             if is_live_session_locked {
                 let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
@@ -150,7 +150,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
                 assert_eq!(exec_and_commit(deletion, &sql).await, "done");
                 assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
             }
-            assert!(is_closed(&world, game.seer.uuid()).await);
+            assert!(is_closed(&world, game.seer.user_id()).await);
         }
     }
     assert_invariants(&world).await;
@@ -166,13 +166,13 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         let player = &game.players[0];
         let other = world.new_session(0).await;
         let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-        assert_eq!(world.owner().exec(age_events).await, Ok(1), "only the event of joining exists");
+        assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of joining exists");
         let cleaning = other.seer.begin().await;
-        exec_in(&cleaning, &insert_event(other.session)).await.unwrap();
-        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.id, is_deletion));
+        execute_in(&cleaning, &insert_event(other.session_id)).await.unwrap();
+        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         cleaning.commit().await.unwrap();
-        assert!(is_closed(&world, player.id).await);
+        assert!(is_closed(&world, player.user_id).await);
         let with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
                      AND payload ->> 'display_name' <> 'Former player'";
@@ -195,23 +195,23 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let session = open_session(&world, seer, adventure, false).await;
             world
                 .owner()
-                .exec(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
+                .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
                 .await
                 .unwrap();
             let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
-            world.owner().exec(&unpublish).await.unwrap();
+            world.owner().execute(&unpublish).await.unwrap();
             let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
-            assert_eq!(world.owner().exec(age_events).await, Ok(1), "only the event of cancelling exists");
+            assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of cancelling exists");
             let unrelated = world.new_session(0).await;
             let cleaning = administrator.begin().await;
-            exec_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            exec_in(&cleaning, &insert_event(unrelated.session)).await.unwrap();
+            execute_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&cleaning, &insert_event(unrelated.session_id)).await.unwrap();
             let closing = administrator.begin().await;
-            exec_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
+            execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete(author, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = exec_and_commit(cleaning, &insert_character(Uuid::new_v4(), author)).await;
+            let insert_outcome = exec_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closed.await.unwrap(),
                 "done",
@@ -232,15 +232,15 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
     for is_reversed in [false, true] {
         let game = world.new_active_session(1).await;
         let (_, hero) = create_second_session(&world, &game).await;
-        let mut heroes = [game.players[0].character, hero];
+        let mut heroes = [game.players[0].character_id, hero];
         heroes.sort();
         if is_reversed {
             heroes.reverse();
         }
         let transaction = game.players[0].person.begin().await;
-        exec_in(&transaction, &equip(heroes[0])).await.unwrap();
+        execute_in(&transaction, &equip(heroes[0])).await.unwrap();
         let ending = game.seer.begin().await;
-        let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.uuid());
+        let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
         let ended = tokio::spawn(async move { exec_and_commit(ending, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         assert_eq!(exec_and_commit(transaction, &equip(heroes[1])).await, "done");
@@ -259,7 +259,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let fixture = create_full_account(&world).await;
             let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
             let in_progress = fixture.person.begin().await;
-            exec_in(&in_progress, &rename).await.unwrap();
+            execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete(fixture.account, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
@@ -270,9 +270,9 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account),
                 format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-                    fixture.joined.session
+                    fixture.joined.session_id
                 ),
-                insert_roll(fixture.joined.session, fixture.hero),
+                insert_roll_sql(fixture.joined.session_id, fixture.hero),
             ];
             let mut waiting = Vec::new();
             for write in writes {
@@ -305,22 +305,22 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
     for is_deletion in [false, true] {
         let game = world.new_active_session(1).await;
         let creator = world.new_account().await;
-        let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure);
-        world.owner().exec(&set_creator).await.unwrap();
-        let other = open_session(&world, game.seer.uuid(), game.adventure, false).await;
+        let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
+        world.owner().execute(&set_creator).await.unwrap();
+        let other = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
         let hero = world.new_character(creator).await;
-        world.owner().exec(&insert_seat(other, creator, hero)).await.unwrap();
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
-        world.owner().exec(&unpublish).await.unwrap();
+        world.owner().execute(&insert_seat_sql(other, creator, hero)).await.unwrap();
+        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
+        world.owner().execute(&unpublish).await.unwrap();
         let writing = game.seer.begin().await;
-        let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
-        exec_in(&writing, &complete).await.unwrap();
+        let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
+        execute_in(&writing, &complete).await.unwrap();
         let closing = world.owner().begin().await;
         let sql = close_or_delete(creator, is_deletion);
         let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the creator's session, it would deadlock with this transaction.
-        exec_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
+        execute_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{other}'");
         assert_eq!(exec_and_commit(writing, &cancel).await, "done");
         assert_eq!(closed.await.unwrap(), "done");
@@ -335,24 +335,24 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     let world = World::new().await;
     let account = world.new_user().await;
     let writing = account.begin().await;
-    exec_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", account.uuid())).await.unwrap();
+    execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", account.user_id())).await.unwrap();
     let deletion = world.owner().begin().await;
-    let sql = close_or_delete(account.uuid(), true);
+    let sql = close_or_delete(account.user_id(), true);
     let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
-        exec_in(&writing, "SAVEPOINT before").await.unwrap();
-        let close = format!("SELECT private.close_account('{}')", account.uuid());
-        assert_eq!(exec_in(&writing, &close).await.unwrap_err().code, "40001");
-        exec_in(&writing, "ROLLBACK TO before").await.unwrap();
+        execute_in(&writing, "SAVEPOINT before").await.unwrap();
+        let close = format!("SELECT private.close_account('{}')", account.user_id());
+        assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, "40001");
+        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     // From the second change of the profile on, the check of its foreign key waits for the account's row. However often
     // that ends in a deadlock, the deletion goes on.
     for _ in 0..3 {
-        exec_in(&writing, "SAVEPOINT before").await.unwrap();
-        let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", account.uuid());
-        assert_eq!(exec_in(&writing, &bio).await.unwrap_err().code, "40P01");
-        exec_in(&writing, "ROLLBACK TO before").await.unwrap();
+        execute_in(&writing, "SAVEPOINT before").await.unwrap();
+        let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", account.user_id());
+        assert_eq!(execute_in(&writing, &bio).await.unwrap_err().code, "40P01");
+        execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     writing.commit().await.unwrap();
     assert_eq!(deleted.await.unwrap(), "done");
@@ -367,13 +367,13 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
     let writing = fixture.person.begin().await;
-    exec_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-    exec_in(&writing, &bio).await.unwrap();
+    execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
+    execute_in(&writing, &bio).await.unwrap();
     let closing = world.owner().begin().await;
     let sql = close_or_delete(fixture.account, false);
     let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    exec_in(&writing, &equip).await.unwrap();
+    execute_in(&writing, &equip).await.unwrap();
     assert_eq!(exec_and_commit(writing, &bio).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, fixture.account).await);
@@ -386,14 +386,14 @@ async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let transaction = game.seer.begin().await;
-    let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.uuid());
-    assert_eq!(exec_in(&transaction, &bio).await, Ok(1));
+    let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.user_id());
+    assert_eq!(execute_in(&transaction, &bio).await, Ok(1));
     let event = {
-        let (seer, session) = (game.seer.clone(), game.session);
+        let (seer, session) = (game.seer.clone(), game.session_id);
         tokio::spawn(async move { attempt(&seer, &insert_event(session)).await })
     };
     world.owner().wait_for_lock_waiters(1).await;
-    let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session);
+    let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session_id);
     assert_eq!(exec_and_commit(transaction, &pause).await, "done");
     assert_eq!(event.await.unwrap(), "done");
 }

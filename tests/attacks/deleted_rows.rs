@@ -3,8 +3,8 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, limits::create_characters, query_number};
-use crate::world::{Person, World, insert_character, insert_seat, run_together};
+use super::{assert_invariants, attempt, execute_in, limits::create_characters, query_number};
+use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// Deletes rows in a transaction, starts inserts with the same ids, which wait for it, and commits it. Then inserts
 /// equally many rows with new ids, concurrently. Returns the outcomes of all inserts.
@@ -21,7 +21,7 @@ async fn insert_while_deleting(
     };
     let id_list = ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(", ");
     let deletion = person.begin().await;
-    exec_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
+    execute_in(&deletion, &format!("DELETE FROM {table} WHERE id IN ({id_list})")).await.unwrap();
     let with_same_ids: Vec<_> = ids.iter().map(|id| tokio::spawn(attempt_with(*id))).collect();
     world.owner().wait_for_lock_waiters(ids.len() as i64).await;
     deletion.commit().await.unwrap();
@@ -37,21 +37,21 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
     for on_conflict in ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO UPDATE SET name = excluded.name"] {
         let world = World::new().await;
         let user = world.new_user().await;
-        create_characters(&world, user.uuid(), 10, false).await;
+        create_characters(&world, user.user_id(), 10, false).await;
         let ids: Vec<Uuid> = world
             .owner()
-            .values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", user.uuid()))
+            .fetch_values(&format!("SELECT id FROM characters WHERE user_id = '{}' LIMIT 8", user.user_id()))
             .await
             .unwrap();
-        let insert = |id| insert_character(id, user.uuid()) + on_conflict;
+        let insert = |id| insert_character_sql(id, user.user_id()) + on_conflict;
         let outcomes = insert_while_deleting(&world, &user, "characters", &ids, insert).await;
         let count_living =
-            format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.uuid());
+            format!("SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id());
         let living = query_number(&world, &count_living).await;
         assert!(living <= 10, "{on_conflict}: {living}, {outcomes:?}");
         assert_eq!(
             living,
-            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.uuid())).await
+            query_number(&world, &format!("SELECT living_characters FROM users WHERE id = '{}'", user.user_id())).await
         );
         assert_invariants(&world).await;
     }
@@ -61,19 +61,19 @@ async fn each_deleted_character_makes_room_for_at_most_one() {
 async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
     let world = World::new().await;
     let (user, other) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(other.uuid()).await;
+    let draft = world.new_draft(other.user_id()).await;
     for (person, table, parent_column, parent) in
-        [(&user, "adventures", "creator_id", user.uuid()), (&other, "creatures", "adventure_id", draft)]
+        [(&user, "adventures", "creator_id", user.user_id()), (&other, "creatures", "adventure_id", draft)]
     {
         let insert =
             |id: Uuid| format!("INSERT INTO {table} (id, {parent_column}, name) VALUES ('{id}', '{parent}', 'New')");
         let fill = format!(
             "INSERT INTO {table} (id, {parent_column}, name) SELECT gen_random_uuid(), '{parent}', 'Old' FROM generate_series(1, 200)"
         );
-        world.owner().exec(&fill).await.unwrap();
+        world.owner().execute(&fill).await.unwrap();
         let ids: Vec<Uuid> = world
             .owner()
-            .values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
+            .fetch_values(&format!("SELECT id FROM {table} WHERE {parent_column} = '{parent}' LIMIT 4"))
             .await
             .unwrap();
         let outcomes = insert_while_deleting(&world, person, table, &ids, insert).await;
@@ -87,17 +87,19 @@ async fn each_deleted_draft_or_creature_makes_room_for_exactly_one() {
 async fn a_deleted_seat_makes_room_for_exactly_one() {
     let world = World::new().await;
     let game = world.new_session(4).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let seated = &game.players[0];
     let deletion = world.service().begin().await;
-    let delete =
-        format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, seated.id);
-    exec_in(&deletion, &delete).await.unwrap();
-    let (person, sql) = (seated.person.clone(), insert_seat(game.session, seated.id, seated.character));
+    let delete = format!(
+        "DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'",
+        game.session_id, seated.user_id
+    );
+    execute_in(&deletion, &delete).await.unwrap();
+    let (person, sql) = (seated.person.clone(), insert_seat_sql(game.session_id, seated.user_id, seated.character_id));
     let mut inserts = vec![tokio::spawn(async move { attempt(&person, &sql).await })];
     for _ in 0..3 {
         let player = world.new_player().await;
-        let sql = insert_seat(game.session, player.id, player.character);
+        let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         inserts.push(tokio::spawn(async move { attempt(&player.person, &sql).await }));
     }
     world.owner().wait_for_lock_waiters(4).await;
@@ -108,7 +110,7 @@ async fn a_deleted_seat_makes_room_for_exactly_one() {
     }
     assert_eq!(outcomes.iter().filter(|outcome| *outcome == "done").count(), 1, "{outcomes:?}");
     assert_eq!(
-        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session)).await,
+        world.owner().count(&format!("session_players WHERE session_id = '{}' AND is_active", game.session_id)).await,
         4
     );
     assert_invariants(&world).await;

@@ -3,15 +3,17 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{dry_run, exec_in, outcome_code};
-use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
+use super::{dry_run, execute_in, outcome_code};
+use crate::world::{
+    GameSession, Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+};
 
 #[tokio::test]
 async fn every_function_resolves_types_in_pg_catalog_first() {
     let world = World::new().await;
     let without_fixed_path: Vec<String> = world
         .owner()
-        .values(
+        .fetch_values(
             "SELECT format('%s %s', function.oid::regprocedure, proconfig)
              FROM pg_proc AS function
              WHERE pronamespace IN ('public'::regnamespace, 'private'::regnamespace, 'auth'::regnamespace)
@@ -35,7 +37,7 @@ async fn nothing_that_the_api_serves_is_security_definer() {
     let world = World::new().await;
     let with_owners_privileges: Vec<String> = world
         .owner()
-        .values(
+        .fetch_values(
             "SELECT function.oid::regprocedure::text FROM pg_proc AS function
              WHERE pronamespace = 'public'::regnamespace AND prosecdef
                AND (has_function_privilege('anon', oid, 'EXECUTE') OR has_function_privilege('authenticated', oid, 'EXECUTE'))
@@ -117,48 +119,48 @@ impl Scene {
     async fn new() -> Self {
         let world = World::new().await;
         let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
-        world.set(&waiting, "is_public = true").await;
+        world.update_session(&waiting, "is_public = true").await;
         let player = &game.players[0];
-        let failed_roll = world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await;
-        let spare_character = world.new_character(player.id).await;
-        let (seer, draft) = (game.seer.uuid(), world.new_draft(game.seer.uuid()).await);
+        let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
+        let spare_character = world.new_character(player.user_id).await;
+        let (seer, draft) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
         let sql =
-            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure);
-        let creature = world.owner().value(&sql).await.unwrap();
-        for account in [seer, player.id] {
+            format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
+        let creature = world.owner().fetch_value(&sql).await.unwrap();
+        for account in [seer, player.user_id] {
             let sql = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')");
-            world.owner().exec(&sql).await.unwrap();
+            world.owner().execute(&sql).await.unwrap();
         }
         let insert_old_event = format!(
             "INSERT INTO session_events (session_id, event_type, created_at)
              VALUES ('{}', 'client.old', now() - INTERVAL '2 days')",
-            game.session
+            game.session_id
         );
-        world.owner().exec(&insert_old_event).await.unwrap();
+        world.owner().execute(&insert_old_event).await.unwrap();
         Self { world, game, failed_roll, draft, creature, spare_character, waiting }
     }
 
     /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
     fn statements(&self) -> Vec<(Person, String)> {
         let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
-        let (player, seer) = (&game.players[0], game.seer.uuid());
-        let (session, adventure, hero) = (game.session, game.adventure, player.character);
-        let other_hero = game.players[1].character;
+        let (player, seer) = (&game.players[0], game.seer.user_id());
+        let (session, adventure, hero) = (game.session_id, game.adventure_id, player.character_id);
+        let other_hero = game.players[1].character_id;
         let of_player = [
-            insert_character(Uuid::new_v4(), player.id),
+            insert_character_sql(Uuid::new_v4(), player.user_id),
             format!("UPDATE public.characters SET name = 'Renamed', equipment = '[1]' WHERE id = '{hero}'"),
             format!("UPDATE public.characters SET retired_at = now() WHERE id = '{spare_character}'"),
             format!("DELETE FROM public.characters WHERE id = '{spare_character}'"),
-            format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.id),
-            format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.id),
-            format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.id),
-            insert_seat(waiting.session, player.id, *spare_character),
-            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            insert_roll(session, hero),
-            insert_heroic_save(session, hero, *failed_roll),
+            format!("UPDATE public.users SET bio = 'Plays.', display_name = 'Ada' WHERE id = '{}'", player.user_id),
+            format!("UPDATE public.tutorial_progress SET skipped = true WHERE user_id = '{}'", player.user_id),
+            format!("UPDATE public.tutorial_progress SET path = 'player', current_step = 'character-basics' WHERE user_id = '{}'", player.user_id),
+            insert_seat_sql(waiting.session_id, player.user_id, *spare_character),
+            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
+            insert_roll_sql(session, hero),
+            insert_heroic_save_sql(session, hero, *failed_roll),
             format!("INSERT INTO public.session_events (session_id, event_type, payload) VALUES ('{session}', 'client.wave', '[1]')"),
             format!("SELECT * FROM public.get_session_details('{session}')"),
-            format!("SELECT * FROM public.get_session_details('{}')", waiting.session),
+            format!("SELECT * FROM public.get_session_details('{}')", waiting.session_id),
             format!("SELECT * FROM private.session_details('{session}')"),
             format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
             format!("SELECT * FROM private.rolls_of_character('{hero}', 'attack', NULL, NULL, NULL, NULL, 10)"),
@@ -169,14 +171,14 @@ impl Scene {
             "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT * FROM private.best_rated_adventures(NULL, NULL, 10)".to_owned(),
             format!("SELECT private.may_roll('{session}', '{hero}', NULL), private.may_send_event('{session}')"),
-            format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session),
-            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character}')", waiting.session),
+            format!("SELECT * FROM private.session_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'))", waiting.session_id),
+            format!("SELECT * FROM private.join_by_code((SELECT code::pg_catalog.text FROM public.sessions WHERE id = '{}'), '{spare_character}')", waiting.session_id),
             "SELECT count(*) FROM public.sessions".to_owned(),
             "SELECT count(*) FROM public.dice_rolls".to_owned(),
             "SELECT count(*) FROM public.session_events".to_owned(),
             "SELECT count(*) FROM public.session_players".to_owned(),
             "SELECT count(*) FROM public.creatures".to_owned(),
-            format!("SELECT private.close_account('{}')", player.id),
+            format!("SELECT private.close_account('{}')", player.user_id),
         ];
         let of_seer = [
             format!("INSERT INTO public.adventures (creator_id, name, content) VALUES ('{seer}', 'New', '{{\"nodes\": []}}')"),
@@ -189,8 +191,8 @@ impl Scene {
             format!("UPDATE public.sessions SET status = 'paused' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET status = 'completed' WHERE id = '{session}'"),
             format!("UPDATE public.sessions SET current_scene_id = 'a', current_encounter_id = 'b', game_state = '[1]' WHERE id = '{session}'"),
-            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id),
-            insert_roll(session, other_hero),
+            format!("UPDATE public.session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.user_id),
+            insert_roll_sql(session, other_hero),
             format!("INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, modifiers)
                      VALUES ('{session}', '{creature}', 'might', 10, 'attack', '[{{\"type\": \"dice\", \"value\": 2, \"source\": \"pack\"}}]')"),
             format!("SELECT * FROM private.change_hit_points('{other_hero}', -1)"),
@@ -227,17 +229,17 @@ async fn no_temporary_object_of_the_caller_runs_as_the_owner() {
         {
             let transaction = person.begin().await;
             for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS, IMPOSTORS, set_path] {
-                exec_in(&transaction, sql).await.unwrap();
+                execute_in(&transaction, sql).await.unwrap();
             }
             for sql in &statements {
-                exec_in(&transaction, "SAVEPOINT before").await.unwrap();
-                let outcome = exec_in(&transaction, sql).await;
+                execute_in(&transaction, "SAVEPOINT before").await.unwrap();
+                let outcome = execute_in(&transaction, sql).await;
                 // With a changed path, unqualified names in the statement itself refer to the caller's objects, which
                 // run as the caller and may fail. Then only the traps' own error is an escalation.
                 if outcome.as_ref().is_err_and(|refused| set_path.is_empty() || refused.code == "ZZ666") {
                     escalations.push(format!("{set_path} {sql}: {outcome:?}"));
                 }
-                exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
+                execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
             }
             transaction.rollback().await.unwrap();
         }
@@ -250,7 +252,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
     let world = World::new().await;
     world
         .owner()
-        .exec(
+        .execute(
             "CREATE FUNCTION private.unsafe_cast(given text) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
              AS $$ DECLARE found uuid; BEGIN found := given; RETURN found; END $$;
              GRANT EXECUTE ON FUNCTION private.unsafe_cast(text) TO authenticated",
@@ -260,10 +262,10 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
     let attacker = world.new_user().await;
     let transaction = attacker.begin().await;
     for sql in ["SET LOCAL sparc.attacker = 'authenticated'", TRAPS] {
-        exec_in(&transaction, sql).await.unwrap();
+        execute_in(&transaction, sql).await.unwrap();
     }
-    let call = format!("SELECT private.unsafe_cast('{}')", attacker.uuid());
-    assert_eq!(exec_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
+    let call = format!("SELECT private.unsafe_cast('{}')", attacker.user_id());
+    assert_eq!(execute_in(&transaction, &call).await.unwrap_err().code, "ZZ666");
     transaction.rollback().await.unwrap();
 }
 
@@ -271,7 +273,7 @@ async fn the_traps_catch_a_function_with_an_empty_search_path() {
 async fn statements_of_the_service_and_of_visitors_run_no_trap() {
     let scene = Scene::new().await;
     let world = &scene.world;
-    world.set(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
+    world.update_session(&scene.game, "status = 'completed', ended_at = now() - INTERVAL '1 year'").await;
     for (person, role, statements) in [
         (
             world.service(),
@@ -280,24 +282,27 @@ async fn statements_of_the_service_and_of_visitors_run_no_trap() {
                 "SELECT private.archive_sessions(10)".to_owned(),
                 "SELECT private.clean_events(10)".to_owned(),
                 "SELECT private.cancel_abandoned_sessions(10)".to_owned(),
-                format!("SELECT private.close_account('{}')", scene.waiting.seer.uuid()),
+                format!("SELECT private.close_account('{}')", scene.waiting.seer.user_id()),
                 "INSERT INTO auth.users (id, email) VALUES (pg_catalog.gen_random_uuid(), 'new@example.org')"
                     .to_owned(),
-                format!("UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'", scene.game.players[0].id),
-                format!("DELETE FROM auth.users WHERE id = '{}'", scene.game.players[1].id),
+                format!(
+                    "UPDATE auth.users SET email = 'other@example.org' WHERE id = '{}'",
+                    scene.game.players[0].user_id
+                ),
+                format!("DELETE FROM auth.users WHERE id = '{}'", scene.game.players[1].user_id),
             ],
         ),
         (
             world.visitor(),
             "anon",
-            vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session)],
+            vec![format!("SELECT * FROM public.get_session_details('{}')", scene.waiting.session_id)],
         ),
     ] {
         for sql in statements {
             let transaction = person.begin().await;
             transaction.execute_unprepared(&format!("SET LOCAL sparc.attacker = '{role}'")).await.unwrap();
-            exec_in(&transaction, TRAPS).await.unwrap();
-            assert_eq!(outcome_code(exec_in(&transaction, &sql).await), "done", "{sql}");
+            execute_in(&transaction, TRAPS).await.unwrap();
+            assert_eq!(outcome_code(execute_in(&transaction, &sql).await), "done", "{sql}");
             transaction.rollback().await.unwrap();
         }
     }

@@ -46,7 +46,7 @@ async fn writable_columns(world: &World, table: &str, privilege: &str) -> Vec<(S
          FROM pg_attribute WHERE attrelid = 'public.{table}'::regclass AND attnum > 0 AND NOT attisdropped
            AND has_column_privilege('authenticated', attrelid, attnum, '{privilege}') ORDER BY attnum"
     );
-    let columns: Vec<String> = world.owner().values(&sql).await.unwrap();
+    let columns: Vec<String> = world.owner().fetch_values(&sql).await.unwrap();
     let parsed = columns.iter().map(|column| {
         let mut parts = column.splitn(3, '=');
         let (name, sql_type, labels) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
@@ -123,22 +123,25 @@ fn insert_attempts(stranger: Uuid, own_session: Uuid, own_hero: Uuid) -> Vec<Ins
 async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let (seer, owner) = (game.seer.uuid(), world.owner());
+    let (seer, owner) = (game.seer.user_id(), world.owner());
     let draft = world.new_draft(seer).await;
-    owner.exec(&format!("UPDATE sessions SET adventure_id = '{draft}' WHERE id = '{}'", game.session)).await.unwrap();
+    owner
+        .execute(&format!("UPDATE sessions SET adventure_id = '{draft}' WHERE id = '{}'", game.session_id))
+        .await
+        .unwrap();
     let sql = format!(
         r#"INSERT INTO creatures (adventure_id, name, stats)
            VALUES ('{draft}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
     );
-    let creature = owner.value(&sql).await.unwrap();
-    let roll = world.new_roll(game.session, player.character, "{1,2,1,2,1}", 18, 5).await;
-    owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)).await.unwrap();
+    let creature = owner.fetch_value(&sql).await.unwrap();
+    let roll = world.new_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
+    owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id)).await.unwrap();
     vec![
-        ("$session", game.session),
-        ("$hero", player.character),
+        ("$session", game.session_id),
+        ("$hero", player.character_id),
         ("$creature", creature),
         ("$roll", roll),
-        ("$user", player.id),
+        ("$user", player.user_id),
         ("$draft", draft),
     ]
 }
@@ -172,11 +175,11 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
     let hidden = create_hidden_rows(&world).await;
     let own_game = world.new_active_session(1).await;
-    let (stranger, hero) = (&own_game.seer, world.new_character(own_game.seer.uuid()).await);
+    let (stranger, hero) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
     let insertable_tables =
         "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
                       AND has_any_column_privilege('authenticated', oid, 'INSERT')";
-    let attempts = insert_attempts(stranger.uuid(), own_game.session, hero);
+    let attempts = insert_attempts(stranger.user_id(), own_game.session_id, hero);
     let mut tables: Vec<&str> = attempts.iter().map(|attempt| attempt.table).collect();
     tables.dedup();
     assert_eq!(
@@ -257,9 +260,9 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
         let roll = format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, modifiers, difficulty, roll_type)
              VALUES ('{}', '{}', 'might', '[]', {difficulty}, 'attribute_check')",
-            game.session, player.character
+            game.session_id, player.character_id
         );
-        assert_refused!(player.person.exec(&roll).await, "23514", "dice_rolls_difficulty_check", "{difficulty}");
+        assert_refused!(player.person.execute(&roll).await, "23514", "dice_rolls_difficulty_check", "{difficulty}");
     }
 }
 
@@ -292,7 +295,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
            || '=' || pronamespace::regnamespace::text
          FROM pg_proc WHERE pronamespace IN ('private'::regnamespace, 'public'::regnamespace)
            AND prosecdef AND has_function_privilege('authenticated', oid, 'EXECUTE') ORDER BY 1";
-    let functions: Vec<String> = world.owner().values(callable_functions).await.unwrap();
+    let functions: Vec<String> = world.owner().fetch_values(callable_functions).await.unwrap();
     assert!(functions.len() > 20, "{functions:?}");
     for function in functions {
         let parts: Vec<&str> = function.split('=').collect();
@@ -314,7 +317,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
             );
             let mut first: Option<String> = None;
             for variant in variants(&sql, &hidden) {
-                let answer = match stranger.value::<String>(&variant).await {
+                let answer = match stranger.fetch_value::<String>(&variant).await {
                     Ok(text) => text,
                     Err(refused) => format!("{refused:?}"),
                 };

@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::world::{GameSession, Person, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
+use crate::world::{
+    GameSession, Person, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+};
 
 /// An account with every kind of row that an account can have, as Seer, player and author.
 pub struct FullAccount {
@@ -32,27 +34,30 @@ pub async fn create_full_account(world: &World) -> FullAccount {
     let owner = world.owner();
     let (live, finished) = (world.new_active_session(2).await, world.new_active_session(2).await);
     let person = live.seer.clone();
-    let account = person.uuid();
+    let account = person.user_id();
     let (hero, spare) = (world.new_character(account).await, world.new_character(account).await);
-    owner.exec(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session)).await.unwrap();
-    world.set(&finished, "status = 'completed'").await;
+    owner
+        .execute(&format!("UPDATE sessions SET seer_id = '{account}' WHERE id = '{}'", finished.session_id))
+        .await
+        .unwrap();
+    world.update_session(&finished, "status = 'completed'").await;
     let (joined, left) = (world.new_session(1).await, world.new_session(1).await);
     for game in [&joined, &left] {
-        owner.exec(&insert_seat(game.session, account, hero)).await.unwrap();
+        owner.execute(&insert_seat_sql(game.session_id, account, hero)).await.unwrap();
     }
-    world.set(&joined, "status = 'active'").await;
+    world.update_session(&joined, "status = 'active'").await;
     let leave = format!(
         "UPDATE session_players SET is_active = false WHERE user_id = '{account}' AND session_id = '{}'",
-        left.session
+        left.session_id
     );
-    owner.exec(&leave).await.unwrap();
-    let failed_roll = world.new_roll(joined.session, hero, "{1,2}", 10, -3600).await;
+    owner.execute(&leave).await.unwrap();
+    let failed_roll = world.new_roll(joined.session_id, hero, "{1,2}", 10, -3600).await;
     let public = world.new_session(0).await;
-    world.set(&public, "is_public = true").await;
+    world.update_session(&public, "is_public = true").await;
     let published = world.new_adventure(account).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{published}', 'Wolf') RETURNING id");
-    let creature = owner.value(&sql).await.unwrap();
-    owner.exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
+    let creature = owner.fetch_value(&sql).await.unwrap();
+    owner.execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{account}')")).await.unwrap();
     FullAccount {
         account,
         person,
@@ -60,7 +65,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
         finished,
         joined,
         left,
-        public_session: public.session,
+        public_session: public.session_id,
         hero,
         spare,
         published,
@@ -73,7 +78,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
 pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     let FullAccount { account, hero, spare, published, failed_roll, creature, public_session, .. } = fixture;
     let (live, finished, joined, left) =
-        (fixture.live.session, fixture.finished.session, fixture.joined.session, fixture.left.session);
+        (fixture.live.session_id, fixture.finished.session_id, fixture.joined.session_id, fixture.left.session_id);
     let update_session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
     let update_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
     let update_adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
@@ -84,14 +89,14 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     vec![
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}'"),
         format!("UPDATE users SET display_name = 'Back again' WHERE id = '{account}'"),
-        insert_character(Uuid::new_v4(), *account),
+        insert_character_sql(Uuid::new_v4(), *account),
         update_hero("name = 'Back again'"),
         update_hero("hit_points = 1"),
         update_hero("equipment = '[1]'"),
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare}'"),
         format!("DELETE FROM characters WHERE id = '{spare}'"),
         format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
-        format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live.players[0].character),
+        format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live.players[0].character_id),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
         update_adventure("name = 'Renamed'"),
         update_adventure("difficulty = 'hard'"),
@@ -112,7 +117,7 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         update_session(live, "status = 'paused'"),
         update_session(finished, "looking_for = 'Anybody'"),
         update_session(finished, "is_public = true"),
-        insert_seat(*public_session, *account, *hero),
+        insert_seat_sql(*public_session, *account, *hero),
         format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(*public_session)),
         format!("SELECT * FROM private.join_by_code({}, '{hero}')", code_of(left)),
         update_own_seat(left, "is_active = true"),
@@ -120,11 +125,11 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         update_own_seat(joined, "is_active = false"),
         format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
-            fixture.live.players[0].id
+            fixture.live.players[0].user_id
         ),
-        insert_roll(joined, *hero),
-        insert_roll(live, fixture.live.players[0].character),
-        insert_heroic_save(joined, *hero, *failed_roll),
+        insert_roll_sql(joined, *hero),
+        insert_roll_sql(live, fixture.live.players[0].character_id),
+        insert_heroic_save_sql(joined, *hero, *failed_roll),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{joined}', 'client.wave')"),

@@ -5,14 +5,17 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, exec_and_commit, exec_in, outcome_code,
+    assert_invariants, attempt, attempt_after_waiting, exec_and_commit, execute_in, outcome_code,
     sqlstates::{CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, SESSION_OVER, SESSION_STARTED},
 };
-use crate::world::{Player, World, insert_roll, insert_seat};
+use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
 
 /// Returns the statement with which a player leaves a session, or with which the Seer removes the player.
 fn leave(session: Uuid, player: &Player) -> String {
-    format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'", player.id)
+    format!(
+        "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
+        player.user_id
+    )
 }
 
 #[tokio::test]
@@ -27,14 +30,18 @@ async fn a_player_who_leaves_in_the_same_statement_sends_no_event() {
             "WITH seat_left AS ({} RETURNING session_id)
              INSERT INTO session_events (session_id, event_type, payload)
              SELECT session_id, 'client.x', '{payload}' FROM seat_left",
-            leave(game.session, player)
+            leave(game.session_id, player)
         );
-        assert_refused!(player.person.exec(&sql).await, forbidden, "{payload}");
+        assert_refused!(player.person.execute(&sql).await, forbidden, "{payload}");
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
     let without_sender = "session_events WHERE starts_with(event_type, 'client.') AND sender_id IS NULL";
     assert_eq!(world.owner().count(without_sender).await, 0);
-    assert_eq!(attempt(&player.person, &insert_roll(game.session, player.character)).await, "done", "still seated");
+    assert_eq!(
+        attempt(&player.person, &insert_roll_sql(game.session_id, player.character_id)).await,
+        "done",
+        "still seated"
+    );
     assert_invariants(&world).await;
 }
 
@@ -48,22 +55,24 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
     for has_left in [false, true] {
         let barrier = world.owner().begin().await;
         // An arbitrary key, for which the player's statement waits.
-        exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+        execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
         let sql = format!(
             "INSERT INTO session_events (session_id, event_type)
              SELECT '{}', 'client.late' FROM (SELECT pg_advisory_xact_lock(4711) OFFSET 0) AS wait",
-            game.session
+            game.session_id
         );
         let transaction = player.person.begin().await;
         let sending = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         let deactivated_by = if has_left { &player.person } else { &game.seer };
-        assert_eq!(attempt(deactivated_by, &leave(game.session, player)).await, "done");
+        assert_eq!(attempt(deactivated_by, &leave(game.session_id, player)).await, "done");
         barrier.commit().await.unwrap();
         assert_eq!(sending.await.unwrap(), "42501");
-        let readmit =
-            format!("UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'", player.id);
-        world.owner().exec(&readmit).await.unwrap();
+        let readmit = format!(
+            "UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'",
+            player.user_id
+        );
+        world.owner().execute(&readmit).await.unwrap();
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.late'").await, 0);
     assert_invariants(&world).await;
@@ -78,7 +87,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let creator = world.user(
         world
             .owner()
-            .value(&format!("SELECT creator_id FROM adventures WHERE id = '{}'", game.adventure))
+            .fetch_value(&format!("SELECT creator_id FROM adventures WHERE id = '{}'", game.adventure_id))
             .await
             .unwrap(),
     );
@@ -86,26 +95,26 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let insert = |adventure: Uuid| {
         format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{adventure}', 'Wolf')")
     };
-    world.owner().exec(&insert(game.adventure)).await.unwrap();
-    let other_adventure = world.new_draft(creator.uuid()).await;
+    world.owner().execute(&insert(game.adventure_id)).await.unwrap();
+    let other_adventure = world.new_draft(creator.user_id()).await;
     let barrier = world.owner().begin().await;
     // An arbitrary key, for which the Seer's statement waits.
-    exec_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
+    execute_in(&barrier, "SELECT pg_advisory_xact_lock(4711)").await.unwrap();
     let sql = format!(
         "INSERT INTO dice_rolls (session_id, creature_id, character_id, attribute, difficulty, roll_type, description)
          SELECT '{}', CASE WHEN row = 1 THEN '{creature}'::uuid END, CASE WHEN row = 2 THEN '{}'::uuid END,
                 'might', 10, 'attack', CASE WHEN row = 2 THEN pg_temp.wait() END
          FROM generate_series(1, 2) AS row",
-        game.session, game.players[0].character
+        game.session_id, game.players[0].character_id
     );
     let transaction = game.seer.begin().await;
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
-    exec_in(&transaction, wait).await.unwrap();
+    execute_in(&transaction, wait).await.unwrap();
     let rolling = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    world.owner().exec(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
-    world.owner().exec(&insert(other_adventure)).await.unwrap();
+    world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
+    world.owner().execute(&insert(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
     assert_eq!(rolling.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
@@ -117,19 +126,19 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
     for (has_ended, expected) in [(false, "done"), (true, "40001")] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let other_character = world.new_character(player.id).await;
-        assert_eq!(attempt(&player.person, &leave(game.session, player)).await, "done");
+        let other_character = world.new_character(player.user_id).await;
+        assert_eq!(attempt(&player.person, &leave(game.session_id, player)).await, "done");
         let with_old_snapshot = player.person.begin_with_snapshot().await;
         if has_ended {
-            world.set(&game, "status = 'cancelled'").await;
+            world.update_session(&game, "status = 'cancelled'").await;
         }
         let choose = format!(
             "UPDATE session_players SET character_id = '{other_character}' WHERE session_id = '{}' AND user_id = '{}'",
-            game.session, player.id
+            game.session_id, player.user_id
         );
         assert_eq!(exec_and_commit(with_old_snapshot, &choose).await, expected);
         if has_ended {
-            assert_eq!(outcome_code(player.person.exec(&choose).await), SESSION_OVER);
+            assert_eq!(outcome_code(player.person.execute(&choose).await), SESSION_OVER);
         }
     }
 }
@@ -140,12 +149,12 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
 async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let player = world.new_player().await;
     let starting = game.seer.begin().await;
-    let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session);
-    assert_eq!(exec_in(&starting, &start).await, Ok(1));
-    let sql = insert_seat(game.session, player.id, player.character);
+    let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
+    assert_eq!(execute_in(&starting, &start).await, Ok(1));
+    let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
@@ -155,12 +164,13 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
 async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_statement_waits() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let (player, new_owner) = (world.new_player().await, world.new_user().await);
     let giving = world.service().begin().await;
-    let give = format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.uuid(), player.character);
-    assert_eq!(exec_in(&giving, &give).await, Ok(1));
-    let sql = insert_seat(game.session, player.id, player.character);
+    let give =
+        format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
+    assert_eq!(execute_in(&giving, &give).await, Ok(1));
+    let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

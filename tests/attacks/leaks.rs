@@ -3,19 +3,21 @@
 use uuid::Uuid;
 
 use super::{
-    attempt, close, exec_in, open_session,
+    attempt, close, execute_in, open_session,
     sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE},
 };
-use crate::world::{Person, Refused, World, insert_character, insert_heroic_save, insert_roll, insert_seat};
+use crate::world::{
+    Person, SqlError, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
+};
 
 /// Runs a statement, rolls it back, and returns the number of rows or the text of the refusal.
 pub(super) async fn answer_text(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = exec_in(&transaction, sql).await;
+    let outcome = execute_in(&transaction, sql).await;
     transaction.rollback().await.unwrap();
     match outcome {
         Ok(rows) => format!("{rows} rows"),
-        Err(Refused { code, constraint, message }) => format!("{code} {constraint}: {message}"),
+        Err(SqlError { code, constraint, message }) => format!("{code} {constraint}: {message}"),
     }
 }
 
@@ -40,31 +42,31 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     let (empty, full) = (world.new_session(0).await, world.new_session(4).await);
     let (active, completed, cancelled) =
         (world.new_active_session(1).await, world.new_active_session(1).await, world.new_session(0).await);
-    world.set(&completed, "status = 'completed'").await;
-    world.set(&cancelled, "status = 'cancelled'").await;
+    world.update_session(&completed, "status = 'completed'").await;
+    world.update_session(&cancelled, "status = 'cancelled'").await;
     let closed = world.new_session(1).await;
-    close(&world, closed.seer.uuid()).await;
+    close(&world, closed.seer.user_id()).await;
     let caller = world.new_player().await;
-    let retired = world.new_character(caller.id).await;
-    world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
+    let retired = world.new_character(caller.user_id).await;
+    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
     let other = world.new_player().await;
     for (description, character) in [
-        ("their own character", caller.character),
+        ("their own character", caller.character_id),
         ("their own retired character", retired),
-        ("another user's character", other.character),
+        ("another user's character", other.character_id),
         ("a character that does not exist", Uuid::new_v4()),
     ] {
         let statements: Vec<(&str, String)> = [
-            ("empty", empty.session),
-            ("full", full.session),
-            ("active", active.session),
-            ("completed", completed.session),
-            ("cancelled", cancelled.session),
-            ("of a closed account", closed.session),
+            ("empty", empty.session_id),
+            ("full", full.session_id),
+            ("active", active.session_id),
+            ("completed", completed.session_id),
+            ("cancelled", cancelled.session_id),
+            ("of a closed account", closed.session_id),
             ("one that does not exist", Uuid::new_v4()),
         ]
         .into_iter()
-        .map(|(case, session)| (case, insert_seat(session, caller.id, character)))
+        .map(|(case, session)| (case, insert_seat_sql(session, caller.user_id, character)))
         .collect();
         assert_same_answers(&[&caller.person], &format!("a seat with {description}"), &statements, "42501").await;
         let skipping_conflicts: Vec<(&str, String)> =
@@ -73,12 +75,12 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
-    close(&world, closed_player.id).await;
+    close(&world, closed_player.user_id).await;
     let statements = [
-        ("a user with a seat", insert_seat(full.session, full.players[0].id, full.players[0].character)),
-        ("a user without a seat", insert_seat(full.session, other.id, other.character)),
-        ("a closed account", insert_seat(full.session, closed_player.id, closed_player.character)),
-        ("a user that does not exist", insert_seat(full.session, Uuid::new_v4(), Uuid::new_v4())),
+        ("a user with a seat", insert_seat_sql(full.session_id, full.players[0].user_id, full.players[0].character_id)),
+        ("a user without a seat", insert_seat_sql(full.session_id, other.user_id, other.character_id)),
+        ("a closed account", insert_seat_sql(full.session_id, closed_player.user_id, closed_player.character_id)),
+        ("a user that does not exist", insert_seat_sql(full.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "another's seat", &statements, "42501").await;
 }
@@ -89,21 +91,21 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
     // The caller plays in one session, and knows ids of rows of another session.
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let (saver, other, caller) = (&other_game.players[0], &other_game.players[1], &own_game.players[0]);
-    let saved = world.new_roll(other_game.session, saver.character, "{1,2,1,2,1}", 18, 5).await;
-    let unsaved = world.new_roll(other_game.session, other.character, "{1,2,1,2,1}", 18, 5).await;
-    saver.person.exec(&insert_heroic_save(other_game.session, saver.character, saved)).await.unwrap();
+    let saved = world.new_roll(other_game.session_id, saver.character_id, "{1,2,1,2,1}", 18, 5).await;
+    let unsaved = world.new_roll(other_game.session_id, other.character_id, "{1,2,1,2,1}", 18, 5).await;
+    saver.person.execute(&insert_heroic_save_sql(other_game.session_id, saver.character_id, saved)).await.unwrap();
     for (session, character, what) in [
-        (own_game.session, caller.character, "in the caller's own session"),
-        (other_game.session, caller.character, "in another session"),
-        (other_game.session, saver.character, "in another session, with its player's character"),
+        (own_game.session_id, caller.character_id, "in the caller's own session"),
+        (other_game.session_id, caller.character_id, "in another session"),
+        (other_game.session_id, saver.character_id, "in another session, with its player's character"),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let originals = [("saved", saved), ("unsaved", unsaved), ("one that does not exist", Uuid::new_v4())];
             let statements: Vec<(&str, String)> = originals
                 .into_iter()
-                .map(|(case, original)| (case, insert_heroic_save(session, character, original) + suffix))
+                .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
-            let expected = if session == own_game.session { ROLL_NOT_SAVEABLE } else { "42501" };
+            let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { "42501" };
             assert_same_answers(&[&caller.person], what, &statements, expected).await;
         }
     }
@@ -113,27 +115,27 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
 async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
     let world = World::new().await;
     let (other_game, own_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
-    world.set(&other_game, "is_public = true").await;
+    world.update_session(&other_game, "is_public = true").await;
     let insert_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Rat') RETURNING id")
     };
     let mut rows = Vec::new();
     for game in [&other_game, &own_game] {
-        let creature: Uuid = world.owner().value(&insert_creature(game.adventure)).await.unwrap();
-        let seer = game.seer.uuid();
-        world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
+        let creature: Uuid = world.owner().fetch_value(&insert_creature(game.adventure_id)).await.unwrap();
+        let seer = game.seer.user_id();
+        world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{seer}')")).await.unwrap();
         let hero = world.new_character(seer).await;
         rows.push([
             ("users", "id", "bio = 'x'", seer),
             ("characters", "id", "name = 'Renamed'", hero),
-            ("adventures", "id", "description = 'x'", game.adventure),
+            ("adventures", "id", "description = 'x'", game.adventure_id),
             ("creatures", "id", "name = 'Mouse'", creature),
-            ("sessions", "id", "looking_for = 'x'", game.session),
-            ("session_players", "session_id", "removed_at = now()", game.session),
+            ("sessions", "id", "looking_for = 'x'", game.session_id),
+            ("session_players", "session_id", "removed_at = now()", game.session_id),
             ("tutorial_progress", "user_id", "skipped = true", seer),
         ]);
     }
-    close(&world, own_game.seer.uuid()).await;
+    close(&world, own_game.seer.user_id()).await;
     let caller = &own_game.seer;
     for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
         let (table, key, change, their_id) = *their_row;
@@ -169,55 +171,58 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     for _ in 0..10 {
         world.new_character(many).await;
     }
-    close(&world, closed.id).await;
+    close(&world, closed.user_id).await;
     // `insert_character` derives the name from the id.
     let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
     let same_name = Uuid::new_v4();
     let statements = [
-        ("few", insert_character(Uuid::new_v4(), few.id)),
-        ("ten", insert_character(Uuid::new_v4(), many)),
-        ("closed", insert_character(Uuid::new_v4(), closed.id)),
-        ("a user that does not exist", insert_character(Uuid::new_v4(), Uuid::new_v4())),
-        ("the same name", insert_character(same_name, few.id).replace(&name_of(same_name), &name_of(few.character))),
+        ("few", insert_character_sql(Uuid::new_v4(), few.user_id)),
+        ("ten", insert_character_sql(Uuid::new_v4(), many)),
+        ("closed", insert_character_sql(Uuid::new_v4(), closed.user_id)),
+        ("a user that does not exist", insert_character_sql(Uuid::new_v4(), Uuid::new_v4())),
+        (
+            "the same name",
+            insert_character_sql(same_name, few.user_id).replace(&name_of(same_name), &name_of(few.character_id)),
+        ),
     ];
     assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements, "42501")
         .await;
     let caller = world.new_user().await;
-    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character(Uuid::new_v4(), many));
+    let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), many));
     assert!(answer_text(&caller, &skipping_conflicts).await.starts_with("42501"));
     // The number of sessions, adventures and tutorials of an account is limited too.
     let busy = world.new_user().await;
-    let adventure = world.new_adventure(busy.uuid()).await;
+    let adventure = world.new_adventure(busy.user_id()).await;
     for _ in 0..20 {
-        open_session(&world, busy.uuid(), adventure, false).await;
+        open_session(&world, busy.user_id(), adventure, false).await;
     }
     let insert_session =
         |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
     let statements = [
-        ("few", insert_session(few.id)),
-        ("twenty", insert_session(busy.uuid())),
-        ("closed", insert_session(closed.id)),
+        ("few", insert_session(few.user_id)),
+        ("twenty", insert_session(busy.user_id())),
+        ("closed", insert_session(closed.user_id)),
         ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, "42501").await;
     let sql =
         format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
     let insert_draft =
         |creator: Uuid| format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft')");
     let statements = [
-        ("few", insert_draft(few.id)),
+        ("few", insert_draft(few.user_id)),
         ("many", insert_draft(many)),
-        ("closed", insert_draft(closed.id)),
+        ("closed", insert_draft(closed.user_id)),
         ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, "42501").await;
-    world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
+    world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
     let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
-        ("none", insert_tutorial(few.id)),
+        ("none", insert_tutorial(few.user_id)),
         ("begun", insert_tutorial(many)),
-        ("closed", insert_tutorial(closed.id)),
+        ("closed", insert_tutorial(closed.user_id)),
         ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, "42501").await;
@@ -227,11 +232,11 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (draft, archived) = (world.new_draft(creator.uuid()).await, world.new_draft(creator.uuid()).await);
-    world.owner().exec(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
-    let full = world.new_draft(creator.uuid()).await;
+    let (draft, archived) = (world.new_draft(creator.user_id()).await, world.new_draft(creator.user_id()).await);
+    world.owner().execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
+    let full = world.new_draft(creator.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
     let caller = world.new_user().await;
     let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
         [
@@ -242,7 +247,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
         ]
     };
     let insert_session = |adventure: Uuid| {
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.uuid())
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", caller.user_id())
     };
     assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
@@ -264,7 +269,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     // A private session looks like one that does not exist.
     let game = world.new_session(1).await;
     let resize = |session: Uuid| format!("UPDATE sessions SET max_players = 2 WHERE id = '{session}'");
-    let statements = [("existing", resize(game.session)), ("one that does not exist", resize(Uuid::new_v4()))];
+    let statements = [("existing", resize(game.session_id)), ("one that does not exist", resize(Uuid::new_v4()))];
     assert_same_answers(&[&caller], "another's session", &statements, "0 rows").await;
 }
 
@@ -272,21 +277,21 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
 async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let world = World::new().await;
     let (active, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
-    let hero = active.players[0].character;
+    let hero = active.players[0].character_id;
     // Only a roll of the last 30 seconds can be saved. Rolls dated an hour ahead (-3600) do not become too old
     // meanwhile.
-    let failed = world.new_roll(active.session, hero, "{1,2}", 10, -3600).await;
-    let passed = world.new_roll(active.session, hero, "{6,6}", 10, -3600).await;
-    let late = world.new_roll(active.session, hero, "{1,2}", 10, 3600).await;
-    let saved = world.new_roll(active.session, active.players[1].character, "{1,2}", 10, -3600).await;
-    let save = insert_heroic_save(active.session, active.players[1].character, saved);
+    let failed = world.new_roll(active.session_id, hero, "{1,2}", 10, -3600).await;
+    let passed = world.new_roll(active.session_id, hero, "{6,6}", 10, -3600).await;
+    let late = world.new_roll(active.session_id, hero, "{1,2}", 10, 3600).await;
+    let saved = world.new_roll(active.session_id, active.players[1].character_id, "{1,2}", 10, -3600).await;
+    let save = insert_heroic_save_sql(active.session_id, active.players[1].character_id, saved);
     assert_eq!(attempt(&active.players[1].person, &save).await, "done");
     let caller = world.new_player().await;
     let sql =
-        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure);
-    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+        format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", active.adventure_id);
+    let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    let save_of = |original: Uuid| insert_heroic_save(active.session, hero, original);
+    let save_of = |original: Uuid| insert_heroic_save_sql(active.session_id, hero, original);
     let statements = [
         ("failed", save_of(failed)),
         ("passed", save_of(passed)),
@@ -296,12 +301,12 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, "42501").await;
     let statements = [
-        ("a character with a seat", insert_roll(active.session, hero)),
-        ("a character of another session", insert_roll(active.session, waiting.players[0].character)),
-        ("their own character", insert_roll(active.session, caller.character)),
-        ("a character that does not exist", insert_roll(active.session, Uuid::new_v4())),
-        ("waiting", insert_roll(waiting.session, waiting.players[0].character)),
-        ("a session that does not exist", insert_roll(Uuid::new_v4(), caller.character)),
+        ("a character with a seat", insert_roll_sql(active.session_id, hero)),
+        ("a character of another session", insert_roll_sql(active.session_id, waiting.players[0].character_id)),
+        ("their own character", insert_roll_sql(active.session_id, caller.character_id)),
+        ("a character that does not exist", insert_roll_sql(active.session_id, Uuid::new_v4())),
+        ("waiting", insert_roll_sql(waiting.session_id, waiting.players[0].character_id)),
+        ("a session that does not exist", insert_roll_sql(Uuid::new_v4(), caller.character_id)),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, "42501").await;
     let creature_roll = |creature: Uuid, session: Uuid| {
@@ -311,9 +316,9 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         )
     };
     let statements = [
-        ("a creature of the adventure", creature_roll(creature, active.session)),
-        ("a creature of another adventure", creature_roll(creature, waiting.session)),
-        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session)),
+        ("a creature of the adventure", creature_roll(creature, active.session_id)),
+        ("a creature of another adventure", creature_roll(creature, waiting.session_id)),
+        ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session_id)),
         ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
@@ -324,8 +329,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
     let statements = [
-        ("active", insert_event(active.session)),
-        ("waiting", insert_event(waiting.session)),
+        ("active", insert_event(active.session_id)),
+        ("waiting", insert_event(waiting.session_id)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
     assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, "42501").await;
@@ -338,22 +343,22 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
 async fn joining_reveals_nothing_about_characters_of_others() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let (caller, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
-    let retired = world.new_character(other.id).await;
-    world.owner().exec(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
-    close(&world, closed.id).await;
+    let retired = world.new_character(other.user_id).await;
+    world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
+    close(&world, closed.user_id).await;
     let statements = [
-        ("living", insert_seat(game.session, caller.id, other.character)),
-        ("retired", insert_seat(game.session, caller.id, retired)),
-        ("of a closed account", insert_seat(game.session, caller.id, closed.character)),
+        ("living", insert_seat_sql(game.session_id, caller.user_id, other.character_id)),
+        ("retired", insert_seat_sql(game.session_id, caller.user_id, retired)),
+        ("of a closed account", insert_seat_sql(game.session_id, caller.user_id, closed.character_id)),
     ];
     assert_same_answers(&[&caller.person], "another's character in their own seat", &statements, CHARACTER_NOT_YOURS)
         .await;
     let join = |hero: Uuid, code: &str| format!("SELECT * FROM private.join_by_code('{code}', '{hero}')");
     let statements = [
-        ("own", join(caller.character, "ZZZZZZ")),
-        ("another's", join(other.character, "ZZZZZZ")),
+        ("own", join(caller.character_id, "ZZZZZZ")),
+        ("another's", join(other.character_id, "ZZZZZZ")),
         ("one that does not exist", join(Uuid::new_v4(), "ZZZZZZ")),
     ];
     assert_same_answers(&[&caller.person], "an unknown code", &statements, UNKNOWN_JOIN_CODE).await;
@@ -364,8 +369,11 @@ async fn joining_reveals_nothing_about_characters_of_others() {
 async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_session() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let code: String =
-        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let code: String = world
+        .owner()
+        .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
+        .await
+        .unwrap();
     let caller = world.new_user().await;
     let statements = [
         ("a private session", format!("SELECT * FROM private.join_by_code('{code}', NULL)")),
@@ -379,17 +387,17 @@ async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_sessi
 async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let (published, draft) = (world.new_adventure(creator.uuid()).await, world.new_draft(creator.uuid()).await);
+    let (published, draft) = (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
     let hidden: Uuid = world
         .owner()
-        .value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id"))
+        .fetch_value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id"))
         .await
         .unwrap();
     for adventure in [published, draft] {
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
-        let unused = stranger.exec(&insert(Uuid::new_v4())).await.unwrap_err();
+        let unused = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();
         assert_eq!(unused.code, "42501");
-        assert_eq!(stranger.exec(&insert(hidden)).await.unwrap_err(), unused);
+        assert_eq!(stranger.execute(&insert(hidden)).await.unwrap_err(), unused);
     }
 }

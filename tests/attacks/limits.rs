@@ -3,13 +3,13 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, exec_in, open_session, query_number,
+    assert_invariants, attempt, exec_and_commit, execute_in, open_session, query_number,
     sqlstates::{
         ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
     },
 };
-use crate::world::{Person, World, insert_character, insert_seat, run_together};
+use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
 
 /// A limit that is reached by one more row.
 struct Limit {
@@ -32,7 +32,7 @@ pub async fn create_characters(world: &World, user: Uuid, count: i64, are_retire
         "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
          SELECT '{user}', 'Hero {are_retired} ' || number, 'warrior', 5, 3, 2, 2, '{{}}', {retired_at} FROM generate_series(1, {count}) AS number"
     );
-    world.owner().exec(&sql).await.unwrap();
+    world.owner().execute(&sql).await.unwrap();
 }
 
 /// Creates for every limit all rows but the last one, and `statement_count` statements that each add one more.
@@ -42,26 +42,29 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let counter_of = |user: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{user}'");
 
     let user = world.new_user().await;
-    create_characters(world, user.uuid(), 9, false).await;
+    create_characters(world, user.user_id(), 9, false).await;
     limits.push(Limit {
         name: "living characters",
         code: CHARACTER_LIMIT_REACHED,
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
-            user.uuid()
+            user.user_id()
         ),
-        counter_query: counter_of(user.uuid(), "living_characters"),
+        counter_query: counter_of(user.user_id(), "living_characters"),
         statements: (0..statement_count)
-            .map(|_| (user.clone(), insert_character(Uuid::new_v4(), user.uuid())))
+            .map(|_| (user.clone(), insert_character_sql(Uuid::new_v4(), user.user_id())))
             .collect(),
     });
 
     let user = world.new_user().await;
-    create_characters(world, user.uuid(), 9, false).await;
-    create_characters(world, user.uuid(), statement_count as i64, true).await;
+    create_characters(world, user.user_id(), 9, false).await;
+    create_characters(world, user.user_id(), statement_count as i64, true).await;
     let retired: Vec<Uuid> = owner
-        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL", user.uuid()))
+        .fetch_values(&format!(
+            "SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
+            user.user_id()
+        ))
         .await
         .unwrap();
     limits.push(Limit {
@@ -70,9 +73,9 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         maximum: 10,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NULL",
-            user.uuid()
+            user.user_id()
         ),
-        counter_query: counter_of(user.uuid(), "living_characters"),
+        counter_query: counter_of(user.user_id(), "living_characters"),
         statements: retired
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = NULL WHERE id = '{id}'")))
@@ -80,11 +83,11 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     });
 
     let user = world.new_user().await;
-    create_characters(world, user.uuid(), 99, true).await;
+    create_characters(world, user.user_id(), 99, true).await;
     // An account may have only ten living characters.
-    create_characters(world, user.uuid(), statement_count.min(10) as i64, false).await;
+    create_characters(world, user.user_id(), statement_count.min(10) as i64, false).await;
     let living: Vec<Uuid> = owner
-        .values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.uuid()))
+        .fetch_values(&format!("SELECT id FROM characters WHERE user_id = '{}' AND retired_at IS NULL", user.user_id()))
         .await
         .unwrap();
     limits.push(Limit {
@@ -93,9 +96,9 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         maximum: 100,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",
-            user.uuid()
+            user.user_id()
         ),
-        counter_query: counter_of(user.uuid(), "retired_characters"),
+        counter_query: counter_of(user.user_id(), "retired_characters"),
         statements: living
             .iter()
             .map(|id| (user.clone(), format!("UPDATE characters SET retired_at = now() WHERE id = '{id}'")))
@@ -109,59 +112,59 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     for index in 0..19 {
         let seer = if index % 2 == 0 { first_seer } else { second_seer };
         let session = open_session(world, seer, adventure, true).await;
-        owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+        owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
     }
     let mut statements = Vec::new();
     let third_seer = world.new_account().await;
     for _ in 0..statement_count {
         let session = open_session(world, third_seer, adventure, true).await;
-        statements.push((player.person.clone(), insert_seat(session, player.id, player.character)));
+        statements.push((player.person.clone(), insert_seat_sql(session, player.user_id, player.character_id)));
     }
     limits.push(Limit {
         name: "seats in live sessions",
         code: SEAT_LIMIT_REACHED,
         maximum: 20,
-        count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.id),
-        counter_query: counter_of(player.id, "live_seats"),
+        count_query: format!("SELECT count(*) FROM session_players WHERE user_id = '{}' AND is_active", player.user_id),
+        counter_query: counter_of(player.user_id, "live_seats"),
         statements,
     });
 
     let user = world.new_user().await;
     for _ in 0..19 {
-        open_session(world, user.uuid(), adventure, false).await;
+        open_session(world, user.user_id(), adventure, false).await;
     }
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.uuid());
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.user_id());
     limits.push(Limit {
         name: "live sessions as Seer",
         code: SESSION_LIMIT_REACHED,
         maximum: 20,
-        count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.uuid()),
-        counter_query: counter_of(user.uuid(), "live_sessions"),
+        count_query: format!("SELECT count(*) FROM sessions WHERE seer_id = '{}' AND ended_at IS NULL", user.user_id()),
+        counter_query: counter_of(user.user_id(), "live_sessions"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
     let user = world.new_user().await;
     let sql = format!(
         "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
-        user.uuid()
+        user.user_id()
     );
-    owner.exec(&sql).await.unwrap();
-    let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", user.uuid());
+    owner.execute(&sql).await.unwrap();
+    let insert = format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'One more')", user.user_id());
     limits.push(Limit {
         name: "adventures",
         code: ADVENTURE_LIMIT_REACHED,
         maximum: 200,
-        count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.uuid()),
-        counter_query: counter_of(user.uuid(), "adventure_count"),
+        count_query: format!("SELECT count(*) FROM adventures WHERE creator_id = '{}'", user.user_id()),
+        counter_query: counter_of(user.user_id(), "adventure_count"),
         statements: (0..statement_count).map(|_| (user.clone(), insert.clone())).collect(),
     });
 
     let user = world.new_user().await;
-    let draft = world.new_draft(user.uuid()).await;
+    let draft = world.new_draft(user.user_id()).await;
     let sql = format!(
         "INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat ' || number FROM generate_series(1, 199) AS number"
     );
-    owner.exec(&sql).await.unwrap();
+    owner.execute(&sql).await.unwrap();
     let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'One more')");
     limits.push(Limit {
         name: "creatures of an adventure",
@@ -173,11 +176,11 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     });
 
     let game = world.new_session(3).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let mut statements = Vec::new();
     for _ in 0..statement_count {
         let player = world.new_player().await;
-        statements.push((player.person.clone(), insert_seat(game.session, player.id, player.character)));
+        statements.push((player.person.clone(), insert_seat_sql(game.session_id, player.user_id, player.character_id)));
     }
     limits.push(Limit {
         name: "seats of a session",
@@ -185,9 +188,9 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         maximum: 4,
         count_query: format!(
             "SELECT count(*) FROM session_players WHERE session_id = '{}' AND is_active",
-            game.session
+            game.session_id
         ),
-        counter_query: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session),
+        counter_query: format!("SELECT seats_taken FROM sessions WHERE id = '{}'", game.session_id),
         statements,
     });
     limits
@@ -245,7 +248,7 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         };
         let (second, third) = (second_person.begin_with_snapshot().await, third_person.begin_with_snapshot().await);
         let first = first_person.begin_with_snapshot().await;
-        exec_in(&first, first_sql).await.unwrap();
+        execute_in(&first, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
         let waiting = tokio::spawn(async move { exec_and_commit(second, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
@@ -271,16 +274,19 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
     let join_all = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
-        player.id, player.character
+        player.user_id, player.character_id
     );
     assert_eq!(attempt(&player.person, &join_all).await, SEAT_LIMIT_REACHED);
     assert_eq!(attempt(&player.person, &format!("{join_all} ON CONFLICT DO NOTHING")).await, SEAT_LIMIT_REACHED);
     // Twenty seats are allowed. After a session has ended, its seats no longer count.
-    assert_eq!(player.person.exec(&format!("{join_all} LIMIT 20")).await, Ok(20));
-    assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await, 20);
+    assert_eq!(player.person.execute(&format!("{join_all} LIMIT 20")).await, Ok(20));
+    assert_eq!(
+        query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await,
+        20
+    );
     let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE seats_taken = 1 AND seer_id = '{seer}'");
-    world.owner().exec(&cancel).await.unwrap();
-    assert!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await < 20);
+    world.owner().execute(&cancel).await.unwrap();
+    assert!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await < 20);
     assert_invariants(&world).await;
 }
 
@@ -288,15 +294,15 @@ async fn an_account_takes_no_more_than_twenty_seats_at_once() {
 async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let adventure = world.new_adventure(user.uuid()).await;
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.uuid());
+    let adventure = world.new_adventure(user.user_id()).await;
+    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", user.user_id());
     for _ in 0..20 {
         assert_eq!(attempt(&user, &insert).await, "done");
     }
     assert_eq!(attempt(&user, &insert).await, SESSION_LIMIT_REACHED);
     for end in ["cancelled", "deleted"] {
         let one_session =
-            format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.uuid());
+            format!("(SELECT id FROM sessions WHERE seer_id = '{}' AND status = 'waiting' LIMIT 1)", user.user_id());
         match end {
             "deleted" => {
                 // The service must cancel a live session before it deletes it.
@@ -319,16 +325,19 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     }
     // All sessions end in one statement, and twenty new ones are opened in another.
     let cancel =
-        format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", user.uuid());
-    assert_eq!(user.exec(&cancel).await, Ok(20));
-    assert_eq!(query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", user.uuid())).await, 0);
+        format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}' AND status = 'waiting'", user.user_id());
+    assert_eq!(user.execute(&cancel).await, Ok(20));
+    assert_eq!(
+        query_number(&world, &format!("SELECT live_sessions FROM users WHERE id = '{}'", user.user_id())).await,
+        0
+    );
     let open_sessions = |session_count: usize| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
-            user.uuid()
+            user.user_id()
         )
     };
     assert_eq!(attempt(&user, &open_sessions(21)).await, SESSION_LIMIT_REACHED);
-    assert_eq!(user.exec(&open_sessions(20)).await, Ok(20));
+    assert_eq!(user.execute(&open_sessions(20)).await, Ok(20));
     assert_invariants(&world).await;
 }

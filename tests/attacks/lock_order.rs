@@ -2,12 +2,12 @@
 //! other lock that somebody may be waiting for.
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, exec_in,
+    assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, PLAYER_REMOVED},
 };
-use crate::world::{World, insert_character, insert_roll, insert_seat};
+use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 /// Another transaction has locked one of the rows that closing an account changes, and then locks all the others.
 #[tokio::test]
@@ -21,17 +21,17 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
             let unshared = super::open_session(&world, account, fixture.published, false).await;
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{unshared}'");
-            world.owner().exec(&cancel).await.unwrap();
+            world.owner().execute(&cancel).await.unwrap();
             let draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
-            world.owner().exec(&draft).await.unwrap();
+            world.owner().execute(&draft).await.unwrap();
             let mut rows = vec![
-                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session),
-                format!("sessions WHERE id = '{}'", fixture.joined.session),
-                format!("sessions WHERE id = '{}'", fixture.live.session),
+                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session_id),
+                format!("sessions WHERE id = '{}'", fixture.joined.session_id),
+                format!("sessions WHERE id = '{}'", fixture.live.session_id),
                 format!("characters WHERE id = '{}'", fixture.hero),
-                format!("characters WHERE id = '{}'", player.character),
+                format!("characters WHERE id = '{}'", player.character_id),
                 format!("users WHERE id = '{account}'"),
-                format!("users WHERE id = '{}'", player.id),
+                format!("users WHERE id = '{}'", player.user_id),
                 format!("adventures WHERE creator_id = '{account}' AND status = 'draft'"),
             ];
             if is_deletion {
@@ -40,14 +40,14 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             assert_eq!(rows.len(), row_count);
             let holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
-            assert_eq!(exec_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
+            assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
             let closing = world.administrator().await.begin().await;
-            exec_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
+            execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete(account, is_deletion);
             let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
-                let outcome = exec_in(&holder, &lock(row)).await;
+                let outcome = execute_in(&holder, &lock(row)).await;
                 assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
             }
             holder.rollback().await.unwrap();
@@ -64,17 +64,17 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     let world = World::new().await;
     let user = world.new_user().await;
     let holder = world.service().begin().await;
-    let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.uuid());
-    assert_eq!(exec_in(&holder, &lock).await, Ok(1));
+    let lock = format!("SELECT FROM users WHERE id = '{}' FOR KEY SHARE", user.user_id());
+    assert_eq!(execute_in(&holder, &lock).await, Ok(1));
     let changing = world.owner().begin().await;
-    let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.uuid());
+    let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
     let changed = tokio::spawn(async move { exec_and_commit(changing, &address).await });
     world.owner().wait_for_lock_waiters(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     holder.rollback().await.unwrap();
     assert_eq!(changed.await.unwrap(), "done");
-    let moved = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.uuid());
+    let moved = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
     assert_eq!(world.owner().count(&moved).await, 1);
 }
 
@@ -85,9 +85,9 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let retiring = player.person.begin().await;
-    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
-    assert_eq!(exec_in(&retiring, &retire).await, Ok(1));
-    let sql = insert_seat(game.session, player.id, player.character);
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
+    assert_eq!(execute_in(&retiring, &retire).await, Ok(1));
+    let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
     assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
 }
 
@@ -98,11 +98,14 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let removing = game.seer.begin().await;
-    let remove = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session);
-    assert_eq!(exec_in(&removing, &remove).await, Ok(1));
-    let code: String =
-        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
-    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character);
+    let remove = format!("UPDATE session_players SET is_active = false WHERE session_id = '{}'", game.session_id);
+    assert_eq!(execute_in(&removing, &remove).await, Ok(1));
+    let code: String = world
+        .owner()
+        .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
+        .await
+        .unwrap();
+    let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, PLAYER_REMOVED);
 }
 
@@ -112,13 +115,13 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
 async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creator() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.new_adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
     let opening = world.new_user().await.begin().await;
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')");
-    assert_eq!(exec_in(&opening, &open).await, Ok(1));
+    assert_eq!(execute_in(&opening, &open).await, Ok(1));
     let deletion = world.owner().begin().await;
-    exec_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
-    let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.uuid());
+    execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+    let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(exec_and_commit(deletion, &delete).await, "done");
     opening.commit().await.unwrap();
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
@@ -132,12 +135,12 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let closing = world.owner().begin().await;
-    let close = close_or_delete(player.id, false);
-    exec_in(&closing, &close).await.unwrap();
-    let (service, seat) = (world.service(), insert_seat(game.session, player.id, player.character));
+    let close = close_or_delete(player.user_id, false);
+    execute_in(&closing, &close).await.unwrap();
+    let (service, seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
     let seated = tokio::spawn(async move { attempt(&service, &seat).await });
     world.owner().wait_for_lock_waiters(1).await;
-    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session);
+    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
     assert_eq!(seated.await.unwrap(), ACCOUNT_CLOSED);
@@ -152,11 +155,11 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     let game = world.new_session(0).await;
     let account = world.new_account().await;
     let closing = world.owner().begin().await;
-    exec_in(&closing, &close_or_delete(account, false)).await.unwrap();
+    execute_in(&closing, &close_or_delete(account, false)).await.unwrap();
     let inserts = [
-        insert_character(uuid::Uuid::new_v4(), account),
+        insert_character_sql(uuid::Uuid::new_v4(), account),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{}')", game.adventure),
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{account}', '{}')", game.adventure_id),
     ];
     let mut waiting = Vec::new();
     for insert in inserts {
@@ -177,9 +180,10 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
 async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let world = World::new().await;
     let game = world.new_session(0).await;
-    let insert = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session);
+    let insert =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session_id);
     let first = world.service().begin().await;
-    assert_eq!(exec_in(&first, &insert).await, Ok(1));
+    assert_eq!(execute_in(&first, &insert).await, Ok(1));
     assert_eq!(attempt_after_waiting(&world, &world.service(), insert, first).await, "done");
 }
 
@@ -190,16 +194,16 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     for locked in [
-        format!("session_players WHERE user_id = '{}'", player.id),
-        format!("characters WHERE id = '{}'", player.character),
-        format!("users WHERE id = '{}'", player.id),
-        format!("users WHERE id = '{}'", game.seer.uuid()),
+        format!("session_players WHERE user_id = '{}'", player.user_id),
+        format!("characters WHERE id = '{}'", player.character_id),
+        format!("users WHERE id = '{}'", player.user_id),
+        format!("users WHERE id = '{}'", game.seer.user_id()),
     ] {
         let holder = world.owner().begin().await;
-        assert_eq!(exec_in(&holder, &format!("SELECT FROM {locked} FOR NO KEY UPDATE")).await, Ok(1));
+        assert_eq!(execute_in(&holder, &format!("SELECT FROM {locked} FOR NO KEY UPDATE")).await, Ok(1));
         let deletion = world.owner().begin().await;
-        exec_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
-        let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session);
+        execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
+        let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
         assert_eq!(exec_and_commit(deletion, &delete).await, "55P03", "lock_not_available: {locked}");
         holder.rollback().await.unwrap();
     }
@@ -211,17 +215,17 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
 async fn two_sessions_that_change_their_seers_do_not_deadlock() {
     let world = World::new().await;
     let games = [world.new_session(0).await, world.new_session(0).await];
-    let mut seers = [games[0].seer.uuid(), games[1].seer.uuid()];
+    let mut seers = [games[0].seer.user_id(), games[1].seer.user_id()];
     seers.sort();
     let [low, high] = seers;
     // This lock makes the first statement wait until the second one has started.
     let holder = world.owner().begin().await;
-    assert_eq!(exec_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
+    assert_eq!(execute_in(&holder, &format!("SELECT FROM users WHERE id = '{high}' FOR NO KEY UPDATE")).await, Ok(1));
     let mut moves = Vec::new();
     for (waiters, from, to) in [(1, high, low), (2, low, high)] {
-        let game = games.iter().find(|game| game.seer.uuid() == from).unwrap();
+        let game = games.iter().find(|game| game.seer.user_id() == from).unwrap();
         let owner = world.owner();
-        let sql = format!("UPDATE sessions SET seer_id = '{to}' WHERE id = '{}'", game.session);
+        let sql = format!("UPDATE sessions SET seer_id = '{to}' WHERE id = '{}'", game.session_id);
         moves.push(tokio::spawn(async move { attempt(&owner, &sql).await }));
         world.owner().wait_for_lock_waiters(waiters).await;
     }
@@ -240,57 +244,57 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
     for job in ["archive_sessions", "cancel_abandoned_sessions"] {
         let game = world.new_session(0).await;
         let (owner, player) = (world.owner(), world.new_player().await);
-        let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure);
-        owner.exec(&creature).await.unwrap();
+        let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
+        owner.execute(&creature).await.unwrap();
         for _ in 0..15 {
-            let session = super::open_session(&world, game.seer.uuid(), game.adventure, false).await;
-            owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+            let session = super::open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
+            owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
-            owner.exec(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
-            owner.exec(&insert_roll(session, player.character)).await.unwrap();
+            owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();
+            owner.execute(&insert_roll_sql(session, player.character_id)).await.unwrap();
             let roll = format!(
                 "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
                  SELECT '{session}', id, 'might', 10, 'attack' FROM creatures WHERE adventure_id = '{}'",
-                game.adventure
+                game.adventure_id
             );
-            owner.exec(&roll).await.unwrap();
+            owner.execute(&roll).await.unwrap();
             if job == "archive_sessions" {
-                owner.exec(&format!("UPDATE sessions SET status = 'completed' {of_session}")).await.unwrap();
+                owner.execute(&format!("UPDATE sessions SET status = 'completed' {of_session}")).await.unwrap();
                 owner
-                    .exec(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {of_session}"))
+                    .execute(&format!("UPDATE sessions SET ended_at = now() - INTERVAL '91 days' {of_session}"))
                     .await
                     .unwrap();
             } else {
                 let abandoned = "last_event_at = now() - INTERVAL '40 days', started_at = now() - INTERVAL '40 days'";
-                owner.exec(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
+                owner.execute(&format!("UPDATE sessions SET {abandoned} {of_session}")).await.unwrap();
             }
         }
         let mut lockable = vec![
-            format!("sessions WHERE seer_id = '{}'", game.seer.uuid()),
-            format!("users WHERE id = '{}'", game.seer.uuid()),
-            format!("users WHERE id = '{}'", player.id),
-            format!("characters WHERE id = '{}'", player.character),
+            format!("sessions WHERE seer_id = '{}'", game.seer.user_id()),
+            format!("users WHERE id = '{}'", game.seer.user_id()),
+            format!("users WHERE id = '{}'", player.user_id),
+            format!("characters WHERE id = '{}'", player.character_id),
         ];
         if job == "archive_sessions" {
-            lockable.push(format!("session_players WHERE user_id = '{}'", player.id));
-            lockable.push(format!("adventures WHERE id = '{}'", game.adventure));
-            lockable.push(format!("creatures WHERE adventure_id = '{}'", game.adventure));
+            lockable.push(format!("session_players WHERE user_id = '{}'", player.user_id));
+            lockable.push(format!("adventures WHERE id = '{}'", game.adventure_id));
+            lockable.push(format!("creatures WHERE adventure_id = '{}'", game.adventure_id));
         }
         for locked in lockable {
             let holder = owner.begin().await;
-            exec_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
+            execute_in(&holder, &format!("SELECT FROM {locked} FOR UPDATE")).await.unwrap();
             let running = world.service().begin().await;
             // Less than fifteen waits of 200 ms, which would take three seconds.
-            exec_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
+            execute_in(&running, "SET LOCAL statement_timeout = '2500ms'").await.unwrap();
             let run = format!("CREATE TEMP TABLE job_result AS SELECT private.{job}(100) AS sessions");
-            exec_in(&running, &run).await.unwrap();
+            execute_in(&running, &run).await.unwrap();
             // This finds the row if the job has processed no session.
-            let deleted = exec_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
+            let deleted = execute_in(&running, "DELETE FROM job_result WHERE sessions = 0").await;
             assert_eq!(deleted, Ok(1), "{job}: {locked}");
             running.rollback().await.unwrap();
             holder.rollback().await.unwrap();
         }
-        assert_eq!(world.service().value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(15), "{job}");
+        assert_eq!(world.service().fetch_value::<i32>(&format!("SELECT private.{job}(100)")).await, Ok(15), "{job}");
     }
     assert_invariants(&world).await;
 }
@@ -300,14 +304,14 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
 async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_session() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'completed'").await;
+    world.update_session(&game, "status = 'completed'").await;
     let player = &game.players[0];
     let deleting = world.owner().begin().await;
-    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session);
-    assert_eq!(exec_in(&deleting, &lock).await, Ok(1));
+    let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id);
+    assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
     let closing = player.person.begin().await;
-    exec_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-    assert_eq!(exec_and_commit(closing, &format!("SELECT private.close_account('{}')", player.id)).await, "done");
+    execute_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+    assert_eq!(exec_and_commit(closing, &format!("SELECT private.close_account('{}')", player.user_id)).await, "done");
     deleting.rollback().await.unwrap();
     assert_invariants(&world).await;
 }
@@ -318,25 +322,25 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
 async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_ids() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let adventure = world.new_adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
     let [high, low] = ["f0000000-0000-4000-8000-000000000000", "10000000-0000-4000-8000-000000000000"];
     for id in [high, low] {
         let insert = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id, status) VALUES ('{id}', '{}', '{adventure}', 'cancelled')",
-            creator.uuid()
+            creator.user_id()
         );
-        world.owner().exec(&insert).await.unwrap();
+        world.owner().execute(&insert).await.unwrap();
     }
     let lock = |id: &str| format!("SELECT FROM sessions WHERE id = '{id}' FOR UPDATE NOWAIT");
     let holder = world.owner().begin().await;
-    assert_eq!(exec_in(&holder, &lock(low)).await, Ok(1));
+    assert_eq!(execute_in(&holder, &lock(low)).await, Ok(1));
     // Without index scans, the deletion finds the sessions in the order in which they are stored.
     let deleting = world.owner().begin().await;
-    exec_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
+    execute_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
     let deleted = tokio::spawn(async move { exec_and_commit(deleting, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(exec_in(&holder, &lock(high)).await, Ok(1), "the deletion must hold no later session yet");
+    assert_eq!(execute_in(&holder, &lock(high)).await, Ok(1), "the deletion must hold no later session yet");
     holder.rollback().await.unwrap();
     assert_eq!(deleted.await.unwrap(), "done");
 }

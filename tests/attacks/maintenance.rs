@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, exec_in, open_session, query_number, sqlstates::CHARACTER_SEATED};
-use crate::world::{World, insert_seat};
+use super::{assert_invariants, attempt, execute_in, open_session, query_number, sqlstates::CHARACTER_SEATED};
+use crate::world::{World, insert_seat_sql};
 
 async fn status(world: &World, session: Uuid) -> String {
-    world.owner().value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
+    world.owner().fetch_value(&format!("SELECT status::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
 async fn update_session(world: &World, session: Uuid, assignments: &str) {
@@ -25,20 +25,20 @@ async fn cancelled_sessions_are_archived_like_completed_ones() {
         [("cancelled", 91, true), ("completed", 91, true), ("cancelled", 89, false), ("completed", 89, false)]
     {
         let game = world.new_active_session(2).await;
-        update_session(&world, game.session, &format!("status = '{final_status}'")).await;
-        update_session(&world, game.session, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
+        update_session(&world, game.session_id, &format!("status = '{final_status}'")).await;
+        update_session(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{days_ago} days'")).await;
         attempt(&world.service(), "SELECT private.archive_sessions(100)").await;
         assert_eq!(
-            world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session)).await == 1,
+            world.owner().count(&format!("archived_sessions WHERE id = '{}'", game.session_id)).await == 1,
             is_archived,
             "{final_status}, {days_ago}"
         );
         assert_eq!(
-            world.owner().count(&format!("sessions WHERE id = '{}'", game.session)).await == 0,
+            world.owner().count(&format!("sessions WHERE id = '{}'", game.session_id)).await == 0,
             is_archived,
             "{final_status}, {days_ago}"
         );
-        let seats = format!("archived_session_players WHERE session_id = '{}'", game.session);
+        let seats = format!("archived_session_players WHERE session_id = '{}'", game.session_id);
         assert_eq!(world.owner().count(&seats).await == 2, is_archived, "{final_status}, {days_ago}");
     }
     assert_invariants(&world).await;
@@ -51,15 +51,15 @@ async fn a_batch_of_the_archive_contains_completed_and_cancelled_sessions() {
         let game = world.new_active_session(1).await;
         update_session(
             &world,
-            game.session,
+            game.session_id,
             if index % 2 == 0 { "status = 'cancelled'" } else { "status = 'completed'" },
         )
         .await;
-        update_session(&world, game.session, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
+        update_session(&world, game.session_id, &format!("ended_at = now() - INTERVAL '{} days'", 100 + index)).await;
     }
     let mut archived_counts = Vec::new();
     for _ in 0..4 {
-        archived_counts.push(world.service().value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
+        archived_counts.push(world.service().fetch_value::<i32>("SELECT private.archive_sessions(2)").await.unwrap());
     }
     assert_eq!(archived_counts, [2, 2, 2, 0]);
     assert_eq!(world.owner().count("archived_sessions WHERE status = 'cancelled'").await, 3);
@@ -110,15 +110,16 @@ async fn abandoned_sessions_are_cancelled() {
             _ => &[initial_status],
         };
         for step in steps {
-            update_session(&world, game.session, &format!("status = '{step}'")).await;
+            update_session(&world, game.session_id, &format!("status = '{step}'")).await;
         }
-        update_session(&world, game.session, assignments).await;
+        update_session(&world, game.session_id, assignments).await;
         expected.push((game, initial_status, assignments, is_abandoned));
     }
     // In batches of two, until none is left.
     let mut cancelled = 0;
     loop {
-        let cancelled_now: i32 = world.service().value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
+        let cancelled_now: i32 =
+            world.service().fetch_value("SELECT private.cancel_abandoned_sessions(2)").await.unwrap();
         assert!(cancelled_now <= 2);
         cancelled += cancelled_now;
         if cancelled_now == 0 {
@@ -127,14 +128,14 @@ async fn abandoned_sessions_are_cancelled() {
     }
     assert_eq!(usize::try_from(cancelled).unwrap(), expected.iter().filter(|(.., is_abandoned)| *is_abandoned).count());
     for (game, initial_status, assignments, is_abandoned) in &expected {
-        let status = status(&world, game.session).await;
+        let status = status(&world, game.session_id).await;
         assert_eq!(status, if *is_abandoned { "cancelled" } else { *initial_status }, "{assignments}");
         let player = &game.players[0];
         assert_eq!(
-            query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.id)).await,
+            query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", player.user_id)).await,
             i64::from(!is_abandoned)
         );
-        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+        let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
         assert_eq!(
             attempt(&player.person, &retire).await,
             if *is_abandoned { "done" } else { CHARACTER_SEATED },
@@ -148,12 +149,12 @@ async fn abandoned_sessions_are_cancelled() {
 async fn a_session_with_a_recent_event_is_not_abandoned() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    update_session(&world, game.session, "last_event_at = now() - INTERVAL '40 days'").await;
+    update_session(&world, game.session_id, "last_event_at = now() - INTERVAL '40 days'").await;
     let event =
-        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session);
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     assert_eq!(attempt(&game.players[0].person, &event).await, "done");
-    assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
-    assert_eq!(status(&world, game.session).await, "active");
+    assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(0));
+    assert_eq!(status(&world, game.session_id).await, "active");
 }
 
 #[tokio::test]
@@ -175,16 +176,16 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
     for _ in 0..2 {
         let session = open_session(&world, seer, adventure, false).await;
         let player = world.new_player().await;
-        world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+        world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         update_session(&world, session, "created_at = now() - INTERVAL '60 days'").await;
         sessions.push(session);
     }
     let holder = world.owner().begin().await;
-    exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", sessions[0])).await.unwrap();
     let sql = "SET LOCAL lock_timeout = '2s'; SELECT private.cancel_abandoned_sessions(10)";
     assert_eq!(attempt(&world.service(), sql).await, "done", "the job skips a locked session");
     assert_eq!(status(&world, sessions[1]).await, "cancelled");
     holder.rollback().await.unwrap();
     assert_eq!(status(&world, sessions[0]).await, "waiting");
-    assert_eq!(world.service().value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
+    assert_eq!(world.service().fetch_value::<i32>("SELECT private.cancel_abandoned_sessions(10)").await, Ok(1));
 }

@@ -5,7 +5,7 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use crate::world::{Person, Refused, World, refused};
+use crate::world::{Person, SqlError, World, into_sql_error};
 
 mod accounts;
 mod adventures;
@@ -40,7 +40,7 @@ mod traces;
 mod waits;
 
 /// Returns "done", "no row", or the SQLSTATE of the refusal.
-fn outcome_code(outcome: Result<u64, Refused>) -> String {
+fn outcome_code(outcome: Result<u64, SqlError>) -> String {
     match outcome {
         Ok(0) => "no row".to_owned(),
         Ok(_) => "done".to_owned(),
@@ -50,7 +50,7 @@ fn outcome_code(outcome: Result<u64, Refused>) -> String {
 
 /// Runs a statement in its own transaction and returns its [`outcome_code`].
 async fn attempt(person: &Person, sql: &str) -> String {
-    outcome_code(person.exec(sql).await)
+    outcome_code(person.execute(sql).await)
 }
 
 /// Starts a statement, commits the transaction for whose lock it waits, and returns the statement's [`outcome_code`].
@@ -65,22 +65,22 @@ async fn attempt_after_waiting(world: &World, person: &Person, sql: String, hold
 /// Runs a statement, rolls it back, and returns its [`outcome_code`].
 async fn dry_run(person: &Person, sql: &str) -> String {
     let transaction = person.begin().await;
-    let outcome = outcome_code(exec_in(&transaction, sql).await);
+    let outcome = outcome_code(execute_in(&transaction, sql).await);
     transaction.rollback().await.unwrap();
     outcome
 }
 
 /// Runs a statement in an open transaction.
-async fn exec_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, Refused> {
-    transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(refused)
+async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64, SqlError> {
+    transaction.execute_unprepared(sql).await.map(|result| result.rows_affected()).map_err(into_sql_error)
 }
 
 /// Runs a statement in an open transaction and commits; returns the [`outcome_code`] of both.
 async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
-    match exec_in(&transaction, sql).await {
+    match execute_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
             Ok(()) => outcome_code(Ok(rows)),
-            Err(error) => refused(error).code,
+            Err(error) => into_sql_error(error).code,
         },
         Err(refused) => {
             transaction.rollback().await.unwrap();
@@ -100,11 +100,11 @@ fn close_or_delete(account: Uuid, is_deletion: bool) -> String {
 
 /// Closes an account as the platform does.
 async fn close(world: &World, account: Uuid) {
-    assert_eq!(world.owner().exec(&close_or_delete(account, false)).await, Ok(1));
+    assert_eq!(world.owner().execute(&close_or_delete(account, false)).await, Ok(1));
 }
 
 async fn is_closed(world: &World, account: Uuid) -> bool {
-    world.owner().value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
+    world.owner().fetch_value(&format!("SELECT closed_at IS NOT NULL FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
 /// Creates a waiting session of a Seer, and returns its id.
@@ -112,12 +112,12 @@ async fn open_session(world: &World, seer: Uuid, adventure: Uuid, is_public: boo
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
     );
-    world.owner().value(&sql).await.unwrap()
+    world.owner().fetch_value(&sql).await.unwrap()
 }
 
 /// Runs a query as the owner, and returns its only number.
 async fn query_number(world: &World, sql: &str) -> i64 {
-    world.owner().value(&format!("SELECT ({sql})::bigint")).await.unwrap()
+    world.owner().fetch_value(&format!("SELECT ({sql})::bigint")).await.unwrap()
 }
 
 async fn assert_invariants(world: &World) {

@@ -114,37 +114,37 @@ struct NameColumn {
 async fn name_columns(world: &World) -> Vec<NameColumn> {
     let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
-    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+    let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update =
         |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
     vec![
         NameColumn {
             label: "display name",
             writer: player.person.clone(),
-            writes: vec![update("users", "display_name", player.id)],
-            read: format!("SELECT display_name FROM users WHERE id = '{}'", player.id),
+            writes: vec![update("users", "display_name", player.user_id)],
+            read: format!("SELECT display_name FROM users WHERE id = '{}'", player.user_id),
         },
         NameColumn {
             label: "character",
             writer: player.person.clone(),
             writes: vec![
-                update("characters", "name", player.character),
+                update("characters", "name", player.character_id),
                 format!(
                     "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
                      VALUES ('{}', $NAME$, 'warrior', 5, 3, 2, 2, '{{}}')",
-                    player.id
+                    player.user_id
                 ),
             ],
-            read: format!("SELECT name FROM characters WHERE id = '{}'", player.character),
+            read: format!("SELECT name FROM characters WHERE id = '{}'", player.character_id),
         },
         NameColumn {
             label: "adventure",
             writer: seer.clone(),
             writes: vec![
                 update("adventures", "name", draft),
-                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.uuid()),
+                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.user_id()),
             ],
             read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
         },
@@ -176,14 +176,14 @@ async fn no_name_contains_deceptive_characters() {
                     format!("{forbidden}Ada Lovelace"),
                     format!("Ada Lovelace{forbidden}"),
                 ] {
-                    let outcome = column.writer.exec(&write.replace("$NAME$", &literal(&text))).await;
-                    let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                    let outcome = column.writer.execute(&write.replace("$NAME$", &literal(&text))).await;
+                    let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.has("23514", "clean_name"));
                     assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
             for text in INVISIBLE {
-                let outcome = column.writer.exec(&write.replace("$NAME$", &literal(text))).await;
-                let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.is("23514", "clean_name"));
+                let outcome = column.writer.execute(&write.replace("$NAME$", &literal(text))).await;
+                let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.has("23514", "clean_name"));
                 assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
             }
         }
@@ -223,17 +223,17 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attribute_check', {})",
-            game.session,
-            player.character,
+            game.session_id,
+            player.character_id,
             literal(&modifiers)
         )
     };
     for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
-        assert_refused!(player.person.exec(&roll_with(source)).await, "23514", "valid_modifiers", "{source:?}");
+        assert_refused!(player.person.execute(&roll_with(source)).await, "23514", "valid_modifiers", "{source:?}");
     }
     for source in NAMES {
-        assert_eq!(player.person.exec(&roll_with(source)).await, Ok(1), "{source:?}");
+        assert_eq!(player.person.execute(&roll_with(source)).await, Ok(1), "{source:?}");
     }
 }
 
@@ -241,18 +241,18 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 async fn the_url_of_a_picture_is_http_or_https() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(author.uuid()).await;
+    let draft = world.new_draft(author.user_id()).await;
     // All columns with URLs that a user may write are tested below.
     let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
          WHERE class.relnamespace = 'public'::regnamespace AND relkind = 'r' AND attname ~ 'url|uri|link|href'
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     assert_eq!(
-        world.owner().values::<String>(url_columns).await.unwrap(),
+        world.owner().fetch_values::<String>(url_columns).await.unwrap(),
         ["adventures.artwork_url", "adventures.thumbnail_url", "users.avatar_url"]
     );
     for (person, column, table, id) in [
-        (&user, "avatar_url", "users", user.uuid()),
+        (&user, "avatar_url", "users", user.user_id()),
         (&author, "thumbnail_url", "adventures", draft),
         (&author, "artwork_url", "adventures", draft),
     ] {
@@ -284,7 +284,7 @@ async fn the_url_of_a_picture_is_http_or_https() {
                 " https://x.org",
             ] {
                 assert_refused!(
-                    person.exec(&write.replace("$URL$", &literal(url))).await,
+                    person.execute(&write.replace("$URL$", &literal(url))).await,
                     "23514",
                     &format!("web_{column}"),
                     "{url:?}"
@@ -301,9 +301,9 @@ async fn the_url_of_a_picture_is_http_or_https() {
                 "a.png",
                 "",
             ] {
-                assert_eq!(person.exec(&write.replace("$URL$", &literal(url))).await, Ok(1), "{url}");
+                assert_eq!(person.execute(&write.replace("$URL$", &literal(url))).await, Ok(1), "{url}");
             }
-            assert_eq!(person.exec(&write.replace("$URL$", "NULL")).await, Ok(1));
+            assert_eq!(person.execute(&write.replace("$URL$", "NULL")).await, Ok(1));
         }
     }
 }
@@ -314,13 +314,13 @@ async fn names_in_many_scripts_are_stored_unchanged() {
     for column in name_columns(&world).await {
         for name in NAMES {
             let update = column.writes[0].replace("$NAME$", &literal(name));
-            let outcome = column.writer.exec(&update).await;
+            let outcome = column.writer.execute(&update).await;
             // Some columns require at least two or three characters, so a shorter name may be refused.
             if name.chars().count() < 3 {
                 continue;
             }
             assert_eq!(outcome_code(outcome), "done", "{}: {name:?}", column.label);
-            assert_eq!(column.writer.value::<String>(&column.read).await.unwrap(), *name, "{}", column.label);
+            assert_eq!(column.writer.fetch_value::<String>(&column.read).await.unwrap(), *name, "{}", column.label);
         }
     }
 }
@@ -343,7 +343,7 @@ async fn a_sign_up_cleans_its_name_and_never_fails() {
             );
             assert_eq!(attempt(&world.owner(), &sql).await, "done", "{text:?}");
             let read = format!("SELECT display_name FROM users WHERE id = '{id}'");
-            let name: String = world.owner().value(&read).await.unwrap();
+            let name: String = world.owner().fetch_value(&read).await.unwrap();
             assert!(!name.contains(FORBIDDEN), "{text:?} becomes {name:?}");
             // The user may write the cleaned name too.
             let rename = format!("UPDATE users SET display_name = {} WHERE id = '{id}'", literal(&name));
@@ -366,7 +366,7 @@ async fn a_sign_up_ignores_invalid_names_and_urls_in_its_metadata() {
         );
         assert_eq!(attempt(&world.owner(), &sql).await, "done", "{value}");
         let read = format!("SELECT display_name FROM users WHERE id = '{id}' AND avatar_url IS NULL");
-        assert_eq!(world.owner().value::<String>(&read).await.unwrap(), "Grace", "{value}");
+        assert_eq!(world.owner().fetch_value::<String>(&read).await.unwrap(), "Grace", "{value}");
     }
     for (url, is_kept) in [
         ("https://example.org/a.png", true),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     random_operations::broken_invariants,
-    world::{World, insert_seat},
+    world::{World, insert_seat_sql},
 };
 
 #[tokio::test]
@@ -53,25 +53,32 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
 async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() {
     let world = World::new().await;
     let (game, player) = (world.new_session(1).await, world.new_player().await);
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     // The snapshot of the retirement shows no seat.
     let retiring = player.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
-    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character);
+    assert_eq!(
+        attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        "done"
+    );
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     let outcome = exec_and_commit(retiring, &retire).await;
     assert!([CHARACTER_SEATED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
     let other = world.new_player().await;
     let joining = other.person.begin_with_snapshot().await;
-    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character);
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character_id);
     assert_eq!(attempt(&other.person, &retire).await, "done");
-    let outcome = exec_and_commit(joining, &insert_seat(game.session, other.id, other.character)).await;
+    let outcome = exec_and_commit(joining, &insert_seat_sql(game.session_id, other.user_id, other.character_id)).await;
     assert!([CHARACTER_RETIRED, "40001"].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
     let deleting = third.person.begin_with_snapshot().await;
-    assert_eq!(attempt(&third.person, &insert_seat(game.session, third.id, third.character)).await, "done");
-    let outcome = exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character)).await;
+    assert_eq!(
+        attempt(&third.person, &insert_seat_sql(game.session_id, third.user_id, third.character_id)).await,
+        "done"
+    );
+    let outcome =
+        exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character_id)).await;
     assert!(["23503", "40001", CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
@@ -80,11 +87,14 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
 async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let shrinking = game.seer.begin_with_snapshot().await;
     let player = world.new_player().await;
-    assert_eq!(attempt(&player.person, &insert_seat(game.session, player.id, player.character)).await, "done");
-    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session);
+    assert_eq!(
+        attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
+        "done"
+    );
+    let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session_id);
     let outcome = exec_and_commit(shrinking, &shrink).await;
     assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
     assert_eq!(attempt(&game.seer, &shrink).await, "23514");
@@ -94,13 +104,14 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
 async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_published() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let adventure = world.new_adventure(creator.uuid()).await;
+    let adventure = world.new_adventure(creator.user_id()).await;
     let with_old_snapshot = stranger.begin_with_snapshot().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
-    let insert = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.uuid());
+    let insert =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     let outcome = exec_and_commit(with_old_snapshot, &insert).await;
     assert!(
         [ADVENTURE_NOT_PLAYABLE, "40001"].contains(&outcome.as_str()),
@@ -120,9 +131,10 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let world = World::new().await;
         let game = world.new_active_session(2).await;
         let player = &game.players[0];
-        let write = write.replace("{account}", &player.id.to_string()).replace("{session}", &game.session.to_string());
+        let write =
+            write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
         let with_old_snapshot = player.person.begin_with_snapshot().await;
-        let close = close_or_delete(player.id, false);
+        let close = close_or_delete(player.user_id, false);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
         let outcome = exec_and_commit(with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
@@ -137,11 +149,11 @@ async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_s
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     let with_old_snapshot = world.service().begin_with_snapshot().await;
-    assert_eq!(attempt(&world.owner(), &close_or_delete(player.id, false)).await, "done");
+    assert_eq!(attempt(&world.owner(), &close_or_delete(player.user_id, false)).await, "done");
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
-        game.session, player.id, player.character
+        game.session_id, player.user_id, player.character_id
     );
     assert_eq!(exec_and_commit(with_old_snapshot, &seat).await, "40001");
     assert_invariants(&world).await;

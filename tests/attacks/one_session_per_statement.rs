@@ -3,8 +3,8 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
-use crate::world::{Player, World, insert_roll, insert_seat};
+use super::{assert_invariants, attempt, dry_run, execute_in, outcome_code, sqlstates::SEVERAL_SESSIONS};
+use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
 
 /// Creates two active sessions of one Seer, in both of which the same player has a seat. Returns the player and the
 /// sessions.
@@ -13,15 +13,15 @@ async fn create_two_sessions(world: &World) -> (Player, Uuid, Uuid) {
     let (game, player) = (world.new_active_session(1).await, world.new_player().await);
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}') RETURNING id",
-        game.seer.uuid(),
-        game.adventure
+        game.seer.user_id(),
+        game.adventure_id
     );
-    let first: Uuid = world.owner().value(&sql).await.unwrap();
-    let second: Uuid = world.owner().value(&sql).await.unwrap();
+    let first: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    let second: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     for session in [first, second] {
-        world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+        world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
-        world.owner().exec(&start).await.unwrap();
+        world.owner().execute(&start).await.unwrap();
     }
     (player, first, second)
 }
@@ -49,7 +49,7 @@ fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) 
 async fn one_statement_writes_events_or_rolls_of_only_one_session() {
     let world = World::new().await;
     let (player, first, second) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_roll(session, player.character);
+    let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for (earlier, later) in [(first, second), (second, first)] {
             for sql in insert_into_both(insert, earlier, later) {
@@ -70,12 +70,16 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         );
         let transaction = player.person.begin().await;
         for sql in [insert(first), "SAVEPOINT here".to_owned(), insert(second)] {
-            exec_in(&transaction, &sql).await.unwrap();
+            execute_in(&transaction, &sql).await.unwrap();
         }
         let both = &insert_into_both(insert, first, second)[0];
-        assert_eq!(outcome_code(exec_in(&transaction, both).await), SEVERAL_SESSIONS);
-        exec_in(&transaction, "ROLLBACK TO here").await.unwrap();
-        assert_eq!(exec_in(&transaction, &insert(second)).await, Ok(1), "the refused statement leaves nothing behind");
+        assert_eq!(outcome_code(execute_in(&transaction, both).await), SEVERAL_SESSIONS);
+        execute_in(&transaction, "ROLLBACK TO here").await.unwrap();
+        assert_eq!(
+            execute_in(&transaction, &insert(second)).await,
+            Ok(1),
+            "the refused statement leaves nothing behind"
+        );
         transaction.rollback().await.unwrap();
     }
     // With each row, the caller resets the setting in which the trigger remembers the session of the first row.
@@ -93,9 +97,9 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
 async fn the_second_session_is_refused_before_it_is_locked() {
     let world = World::new().await;
     let (player, free, locked) = create_two_sessions(&world).await;
-    let insert_players_roll = |session: Uuid| insert_roll(session, player.character);
+    let insert_players_roll = |session: Uuid| insert_roll_sql(session, player.character_id);
     let holder = world.owner().begin().await;
-    exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked}' FOR UPDATE")).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{locked}' FOR UPDATE")).await.unwrap();
     for insert in [&insert_event as &(dyn Fn(Uuid) -> String + Sync), &insert_players_roll] {
         for sql in insert_into_both(insert, free, locked) {
             let sql = format!("SET LOCAL lock_timeout = '5s'; {sql}");

@@ -5,10 +5,10 @@ use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, exec_in, open_session, query_number,
+    assert_invariants, attempt, dry_run, execute_in, open_session, query_number,
     sqlstates::{HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST},
 };
-use crate::world::{Player, World, insert_heroic_save, insert_seat, run_together};
+use crate::world::{Player, World, insert_heroic_save_sql, insert_seat_sql, run_together};
 
 /// Creates sessions of two Seers for the same pairs of players, in opposite orders, and returns the Seers. So a
 /// statement that ends all sessions of one Seer finds the players in the opposite order to a statement of the other.
@@ -24,13 +24,13 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
         for pair in &pairs {
             let session = open_session(world, *seer, adventure, true).await;
             for player in *pair {
-                world.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+                world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             }
         }
         pairs.reverse();
     }
     if status != "waiting" {
-        world.owner().exec("UPDATE sessions SET status = 'active'").await.unwrap();
+        world.owner().execute("UPDATE sessions SET status = 'active'").await.unwrap();
     }
     seers
 }
@@ -47,7 +47,7 @@ async fn statements_over_many_rows_never_deadlock() {
         let end_all = |seer: Uuid| {
             format!("UPDATE sessions SET status = '{final_status}' WHERE seer_id = '{seer}' AND ended_at IS NULL")
         };
-        let player: Uuid = owner.value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
+        let player: Uuid = owner.fetch_value("SELECT user_id FROM session_players LIMIT 1").await.unwrap();
         let mut statements =
             vec![(world.user(first_seer), end_all(first_seer)), (world.user(second_seer), end_all(second_seer))];
         match third_statement {
@@ -74,19 +74,19 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let hero = player.character;
-    let failed = world.new_roll(game.session, hero, "{1,2}", 10, -3600).await;
-    let other_failed = world.new_roll(game.session, hero, "{1,3}", 10, -3600).await;
-    let of_other_player = world.new_roll(game.session, game.players[1].character, "{1,2}", 10, -3600).await;
+    let hero = player.character_id;
+    let failed = world.new_roll(game.session_id, hero, "{1,2}", 10, -3600).await;
+    let other_failed = world.new_roll(game.session_id, hero, "{1,3}", 10, -3600).await;
+    let of_other_player = world.new_roll(game.session_id, game.players[1].character_id, "{1,2}", 10, -3600).await;
     let seat_with_unused_save = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
-        game.session, player.id
+        game.session_id, player.user_id
     );
     let save = |id: Uuid, suffix: &str| {
         format!(
             "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
              VALUES ('{id}', '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}'){suffix}",
-            game.session
+            game.session_id
         )
     };
     // With the id of an existing roll, no row is inserted.
@@ -101,7 +101,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let insert_no_row = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          SELECT '{}', '{hero}', 'might', 10, 'heroic_save', '{failed}' WHERE false",
-        game.session
+        game.session_id
     );
     assert_eq!(attempt(&player.person, &insert_no_row).await, "no row");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
@@ -109,15 +109,15 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     assert_eq!(dry_run(&player.person, &save(Uuid::new_v4(), "")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "rolled back");
     let transaction = player.person.begin().await;
-    exec_in(&transaction, "SAVEPOINT before").await.unwrap();
-    exec_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
-    exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
+    execute_in(&transaction, "SAVEPOINT before").await.unwrap();
+    execute_in(&transaction, &save(Uuid::new_v4(), "")).await.unwrap();
+    execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 1);
     // The save can still be used, once.
     assert_eq!(attempt(&player.person, &save(Uuid::new_v4(), " ON CONFLICT DO NOTHING")).await, "done");
     assert_eq!(world.owner().count(&seat_with_unused_save).await, 0);
-    let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save(game.session, hero, other_failed));
+    let second_save = format!("{} ON CONFLICT DO NOTHING", insert_heroic_save_sql(game.session_id, hero, other_failed));
     assert_eq!(attempt(&player.person, &second_save).await, HEROIC_SAVE_SPENT);
     assert_invariants(&world).await;
 }
@@ -128,12 +128,12 @@ async fn one_statement_cannot_make_two_heroic_saves() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (failed, other_failed) = (
-        world.new_roll(game.session, player.character, "{1,2}", 10, -3600).await,
-        world.new_roll(game.session, player.character, "{1,3}", 10, -3600).await,
+        world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await,
+        world.new_roll(game.session_id, player.character_id, "{1,3}", 10, -3600).await,
     );
     for (first, second) in [(failed, other_failed), (failed, failed)] {
         let values = |original: Uuid| {
-            format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session, player.character)
+            format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session_id, player.character_id)
         };
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
             let sql = format!(
@@ -144,7 +144,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
             );
             assert_ne!(dry_run(&player.person, &sql).await, "40P01", "a deadlock: {sql}");
             let transaction = player.person.begin().await;
-            if let Ok(rows) = exec_in(&transaction, &sql).await {
+            if let Ok(rows) = execute_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
             }
             transaction.rollback().await.unwrap();
@@ -156,13 +156,13 @@ async fn one_statement_cannot_make_two_heroic_saves() {
 async fn sessions_without_players_are_not_counted() {
     let world = World::new().await;
     let seer = world.new_player().await;
-    let adventure = world.new_adventure(seer.id).await;
+    let adventure = world.new_adventure(seer.user_id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
-        sessions.push(open_session(&world, seer.id, adventure, true).await);
+        sessions.push(open_session(&world, seer.user_id, adventure, true).await);
     }
     let set_status = |status: &str| {
-        format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.id)
+        format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.user_id)
     };
     assert_eq!(attempt(&seer.person, &set_status("active")).await, SESSION_HAS_NO_PLAYER);
     assert_eq!(attempt(&seer.person, &set_status("starting_soon")).await, "done");
@@ -170,21 +170,22 @@ async fn sessions_without_players_are_not_counted() {
     // A player who joined and left is not counted.
     let guest = world.new_player().await;
     let (session, rest) = sessions.split_first().unwrap();
-    assert_eq!(attempt(&guest.person, &insert_seat(*session, guest.id, guest.character)).await, "done");
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.id);
+    assert_eq!(attempt(&guest.person, &insert_seat_sql(*session, guest.user_id, guest.character_id)).await, "done");
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", guest.user_id);
     assert_eq!(attempt(&guest.person, &leave).await, "done");
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'");
     assert_eq!(attempt(&seer.person, &start).await, SESSION_HAS_NO_PLAYER);
     // Nor is a Seer who has the only seat.
     for session in rest {
         // Whichever of these is accepted, nothing is counted.
-        attempt(&seer.person, &insert_seat(*session, seer.id, seer.character)).await;
+        attempt(&seer.person, &insert_seat_sql(*session, seer.user_id, seer.character_id)).await;
         for status in ["active", "completed"] {
             attempt(&seer.person, &format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'")).await;
         }
     }
     assert_eq!(
-        query_number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.id)).await,
+        query_number(&world, &format!("SELECT games_run + games_played FROM users WHERE id = '{}'", seer.user_id))
+            .await,
         0
     );
     assert_eq!(query_number(&world, &format!("SELECT times_played FROM adventures WHERE id = '{adventure}'")).await, 0);
@@ -196,9 +197,9 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let leaver = &game.players[1];
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.id);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id);
     assert_eq!(attempt(&leaver.person, &leave).await, "done");
-    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session);
+    let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let (seer, sql) = (game.seer.clone(), complete.clone());
@@ -207,15 +208,15 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
         .collect();
     run_together(tasks).await;
     let counter_of = |account: Uuid, counter: &str| format!("SELECT {counter} FROM users WHERE id = '{account}'");
-    assert_eq!(query_number(&world, &counter_of(game.seer.uuid(), "games_run")).await, 1);
+    assert_eq!(query_number(&world, &counter_of(game.seer.user_id(), "games_run")).await, 1);
     for player in &game.players {
         assert_eq!(
-            query_number(&world, &counter_of(player.id, "games_played")).await,
+            query_number(&world, &counter_of(player.user_id, "games_played")).await,
             1,
             "also of the player who left"
         );
     }
-    let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure);
+    let sql = format!("SELECT times_played FROM adventures WHERE id = '{}'", game.adventure_id);
     assert_eq!(query_number(&world, &sql).await, 1);
 }
 
@@ -223,14 +224,14 @@ async fn a_session_that_is_completed_by_many_requests_at_once_is_counted_once() 
 async fn nobody_schedules_more_than_an_hour_in_the_past() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let adventure = world.new_adventure(seer.uuid()).await;
+    let adventure = world.new_adventure(seer.user_id()).await;
     let insert = |at: &str| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start) VALUES ('{}', '{adventure}', true, {at})",
-            seer.uuid()
+            seer.user_id()
         )
     };
-    let session = open_session(&world, seer.uuid(), adventure, true).await;
+    let session = open_session(&world, seer.user_id(), adventure, true).await;
     let update = |at: &str| format!("UPDATE sessions SET scheduled_start = {at} WHERE id = '{session}'");
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
@@ -250,7 +251,7 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
     }
     // A session whose start has passed can still be edited, also by a statement that writes the same start again.
     let pass_start = format!("UPDATE sessions SET scheduled_start = now() - INTERVAL '3 hours' WHERE id = '{session}'");
-    world.owner().exec(&pass_start).await.unwrap();
+    world.owner().execute(&pass_start).await.unwrap();
     for set in [
         "looking_for = 'A healer'",
         "scheduled_start = scheduled_start, looking_for = 'A healer'",
@@ -272,7 +273,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
         let sql = format!(
             "UPDATE sessions SET scheduled_start = now() + INTERVAL '{starts_in_hours} hours' WHERE id = '{session}'"
         );
-        world.owner().exec(&sql).await.unwrap();
+        world.owner().execute(&sql).await.unwrap();
         sessions.push(session);
     }
     for caller in [world.sparc.as_anon(), world.sparc.as_user(world.new_account().await)] {
@@ -290,14 +291,14 @@ async fn a_modifier_must_be_written_as_an_integer() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
              VALUES ('{}', '{}', 'might', 10, 'attack', '[{{\"type\": \"flat\", \"value\": {value}, \"source\": \"x\"}}]')",
-            game.session, game.players[0].character
+            game.session_id, game.players[0].character_id
         )
     };
     for value in
         ["5.0", "5.00", "0.0", "-3.0", "50e-1", "5.5", "1e400", "\"5\"", "null", "true", "11", "-11", "[5]", "{}"]
     {
         for person in [&game.players[0].person, &world.service()] {
-            let outcome = person.exec(&roll_with(value)).await;
+            let outcome = person.execute(&roll_with(value)).await;
             assert_refused!(outcome, "23514", "valid_modifiers", "{value}");
         }
     }
@@ -315,7 +316,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
 async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
@@ -330,22 +331,22 @@ async fn a_change_of_hit_points_by_zero_or_null_does_nothing_and_other_changes_a
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character);
-    let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character);
+    let hit_points = format!("SELECT hit_points FROM characters WHERE id = '{}'", player.character_id);
+    let wound = format!("SELECT * FROM private.change_hit_points('{}', -4)", player.character_id);
     assert_eq!(attempt(&player.person, &wound).await, "done");
     let before = query_number(&world, &hit_points).await;
     for person in [&player.person, &game.seer, &world.service()] {
         for change in ["NULL", "NULL::integer", "(SELECT NULL::integer)", "0"] {
-            let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
+            let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
             let outcome = attempt(person, &sql).await;
             assert_eq!(query_number(&world, &hit_points).await, before, "{change}: {outcome}");
         }
     }
     // The largest and smallest integers are accepted and clamped.
     for (change, after) in [("2147483647", "max_hit_points"), ("-2147483648", "0")] {
-        let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character);
+        let sql = format!("SELECT * FROM private.change_hit_points('{}', {change})", player.character_id);
         assert_eq!(attempt(&game.seer, &sql).await, "done");
-        let clamped = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character);
+        let clamped = format!("characters WHERE id = '{}' AND hit_points = {after}", player.character_id);
         assert_eq!(world.owner().count(&clamped).await, 1, "{change}");
     }
 }

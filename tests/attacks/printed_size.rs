@@ -20,7 +20,7 @@ async fn stored_size_limit(world: &World, constraint: &str) -> usize {
         "SELECT substring(pg_get_constraintdef(oid) FROM '<= ([0-9]+)')::integer FROM pg_constraint
          WHERE conname = '{constraint}'"
     );
-    let bytes: i32 = world.owner().value(&sql).await.unwrap();
+    let bytes: i32 = world.owner().fetch_value(&sql).await.unwrap();
     usize::try_from(bytes).unwrap()
 }
 
@@ -51,7 +51,7 @@ async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document(
             for value in [number, &in_array, &in_object, &repeated, &after_long_text] {
                 let document = document_with(constraint, value);
                 assert_refused!(
-                    person.exec(&sql.replace("$DOC$", &document)).await,
+                    person.execute(&sql.replace("$DOC$", &document)).await,
                     "23514",
                     "readable_document",
                     "{constraint}, {document}"
@@ -61,7 +61,7 @@ async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document(
         for number in ["0", "-0", "0e-308", "1e308", "-1e308", "1e-308", "0.1", "1e-5", "12345678901234567890.5", "1E2"]
         {
             let document = document_with(constraint, number);
-            assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
+            assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}, {document}");
         }
     }
 }
@@ -75,7 +75,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
             // Each of these numbers prints at least 200 digits, so this prints more than eight times the limit.
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
-                person.exec(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
+                person.execute(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
                 "23514",
                 "readable_document",
                 "{constraint}, {number}"
@@ -84,7 +84,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
         // Ordinary numbers, and texts in which every character is escaped, print within the limit.
         for value in ["12.5, ".repeat(limit / 40), r#""\u0001\u0002\"", "#.repeat(limit / 40)] {
             let document = document_with(constraint, &format!("[{value}1]"));
-            assert_eq!(person.exec(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
+            assert_eq!(person.execute(&sql.replace("$DOC$", &document)).await, Ok(1), "{constraint}");
         }
     }
 }
@@ -103,7 +103,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE')
          ORDER BY 1";
     assert_eq!(
-        world.owner().values::<String>(document_columns).await.unwrap(),
+        world.owner().fetch_values::<String>(document_columns).await.unwrap(),
         [
             "adventures.content true true",
             "characters.equipment true true",
@@ -116,7 +116,7 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ]
     );
     let user = world.new_user().await;
-    let draft = world.new_draft(user.uuid()).await;
+    let draft = world.new_draft(user.user_id()).await;
     let document = r#"{"might": 1, "grace": 1, "wit": 1, "heart": 1, "z": [0e-16383]}"#;
     let insert_hero = "INSERT INTO characters (id, name, class, might, grace, wit, heart, equipment, special_ability)
                 VALUES (gen_random_uuid(), 'Hero', 'warrior', 5, 3, 2, 2, ";
@@ -134,23 +134,23 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
-            assert_refused!(user.exec(&format!("{sql}{suffix}")).await, "23514", "readable_document", "{table}");
+            assert_refused!(user.execute(&format!("{sql}{suffix}")).await, "23514", "readable_document", "{table}");
         }
     }
     assert_owner_is_refused(&world, draft).await;
-    assert_eq!(world.owner().count(&format!("adventures WHERE creator_id = '{}'", user.uuid())).await, 1);
+    assert_eq!(world.owner().count(&format!("adventures WHERE creator_id = '{}'", user.user_id())).await, 1);
 }
 
 /// Asserts that the schema's owner cannot store such a document either, even in a column that users may not update.
 async fn assert_owner_is_refused(world: &World, draft: Uuid) {
     let game = world.new_active_session(1).await;
-    let roll = world.new_roll(game.session, game.players[0].character, "{1,2,1,2,1}", 18, 5).await;
+    let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2,1,2,1}", 18, 5).await;
     let modifiers = r#"[{"type": "flat", "value": 0, "source": "x", "z": 0e-16383}]"#;
     for sql in [
         format!("UPDATE dice_rolls SET modifiers = '{modifiers}' WHERE id = '{roll}'"),
         format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft}'"),
-        format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session),
+        format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session_id),
     ] {
-        assert_refused!(world.owner().exec(&sql).await, "23514", "readable_document", "{sql}");
+        assert_refused!(world.owner().execute(&sql).await, "23514", "readable_document", "{sql}");
     }
 }

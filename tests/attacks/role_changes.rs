@@ -4,11 +4,11 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, exec_in, open_session, outcome_code,
+    assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, execute_in, open_session, outcome_code,
     query_number,
     sqlstates::{SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
-use crate::world::{World, insert_roll, insert_seat};
+use crate::world::{World, insert_roll_sql, insert_seat_sql};
 
 /// An expression that resets the role while the statement that contains it runs.
 const RESET_ROLE: &str = "set_config('role', 'none', true)";
@@ -19,12 +19,16 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
     let users = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
-        world.set(&game, "is_public = true").await;
+        world.update_session(&game, "is_public = true").await;
         let hiding = game.seer.begin().await;
-        let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session);
-        exec_in(&hiding, &sql).await.unwrap();
-        let join = format!("{} {returning}", insert_seat(game.session, player.id, player.character));
-        assert_eq!(attempt_after_waiting(&world, &users.user(player.id), join, hiding).await, "42501", "{returning}");
+        let sql = format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id);
+        execute_in(&hiding, &sql).await.unwrap();
+        let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
+        assert_eq!(
+            attempt_after_waiting(&world, &users.user(player.user_id), join, hiding).await,
+            "42501",
+            "{returning}"
+        );
         assert_eq!(query_number(&world, "SELECT count(*) FROM session_players").await, 0);
     }
 }
@@ -34,12 +38,12 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
     let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (users.user(game.seer.uuid()), users.user(game.players[0].id));
-    let other_session = open_session(&world, game.seer.uuid(), game.adventure, false).await;
-    let draft = world.new_draft(game.seer.uuid()).await;
+    let (seer, player) = (users.user(game.seer.user_id()), users.user(game.players[0].user_id));
+    let other_session = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
+    let draft = world.new_draft(game.seer.user_id()).await;
     let insert_creatures =
         format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 140)");
-    world.owner().exec(&insert_creatures).await.unwrap();
+    world.owner().execute(&insert_creatures).await.unwrap();
     let insert_events = |session: Uuid, count: u32| {
         format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -54,8 +58,12 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
     let update = |order: &str| format!("UPDATE creatures SET description = 'x' WHERE {}", sixty_creatures(order));
     for (person, sql, code) in [
-        (&player, in_one_statement(insert_events(game.session, 60), insert_events(game.session, 60)), TOO_MANY_ROWS),
-        (&seer, in_one_statement(insert_events(game.session, 1), insert_events(other_session, 1)), SEVERAL_SESSIONS),
+        (
+            &player,
+            in_one_statement(insert_events(game.session_id, 60), insert_events(game.session_id, 60)),
+            TOO_MANY_ROWS,
+        ),
+        (&seer, in_one_statement(insert_events(game.session_id, 1), insert_events(other_session, 1)), SEVERAL_SESSIONS),
         (&seer, in_one_statement(update("ASC"), update("DESC")), TOO_MANY_ROWS),
         (&seer, in_one_statement(delete("ASC"), delete("DESC")), TOO_MANY_ROWS),
     ] {
@@ -65,7 +73,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     }
     // The expression for the first row's session resets the role before the row's triggers fire. It returns the text
     // `none`, which `replace` removes.
-    let resetting = format!("{RESET_ROLE} || '{}'", game.session);
+    let resetting = format!("{RESET_ROLE} || '{}'", game.session_id);
     let events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(session, 'none', '')::uuid, 'client.wave'
@@ -80,13 +88,13 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
     let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "status = 'completed'").await;
-    let seer = users.user(game.seer.uuid());
+    world.update_session(&game, "status = 'completed'").await;
+    let seer = users.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
-        let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session);
+        let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
         assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
         for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
-            let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session);
+            let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session_id);
             let code = dry_run(&seer, &sql).await;
             assert!(["42501", SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
@@ -100,7 +108,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     let game = world.new_active_session(1).await;
     let stranger = users.user(world.new_account().await);
     let holder = world.owner().begin().await;
-    exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
+    execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     let last_seq = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
@@ -115,9 +123,9 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
                    RETURN NEW;
                  END $$;
                  CREATE TRIGGER write BEFORE INSERT ON callers_table FOR EACH ROW EXECUTE FUNCTION pg_temp.write()",
-                game.session
+                game.session_id
             );
-            exec_in(&transaction, &create_trigger).await.unwrap();
+            execute_in(&transaction, &create_trigger).await.unwrap();
             let before = query_number(&world, last_seq).await;
             let outcome = exec_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, "42501", "{kind} {options} {body}");
@@ -128,16 +136,16 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     holder.rollback().await.unwrap();
     // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
     let before = world.owner().count("session_events").await;
-    let seer = users.user(game.seer.uuid());
+    let seer = users.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN UPDATE public.sessions SET status = 'paused' WHERE id = '{}'; RETURN NEW; END $$;
          CREATE TRIGGER write BEFORE INSERT ON callers_table FOR EACH ROW EXECUTE FUNCTION pg_temp.write();
          INSERT INTO callers_table VALUES (1)",
-        game.session
+        game.session_id
     );
-    assert_eq!(outcome_code(seer.exec(&pause_by_trigger).await), "done");
+    assert_eq!(outcome_code(seer.execute(&pause_by_trigger).await), "done");
     assert_eq!(world.owner().count("session_events").await, before + 1);
 }
 
@@ -145,7 +153,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
 async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let draft = world.new_draft(game.seer.uuid()).await;
+    let draft = world.new_draft(game.seer.user_id()).await;
     let insert_creatures =
         format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 120)");
     // The role, its privileges and its policies are created in a transaction that is rolled back.
@@ -161,9 +169,9 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
         "SET LOCAL ROLE sparc_operators_own",
         &insert_creatures,
         "UPDATE creatures SET description = 'x'",
-        &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session),
+        &format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{}'", game.session_id),
     ] {
-        exec_in(&transaction, sql).await.unwrap();
+        execute_in(&transaction, sql).await.unwrap();
     }
     transaction.rollback().await.unwrap();
 }
@@ -180,17 +188,22 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let holder = world.owner().begin().await;
-        exec_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session)).await.unwrap();
-        exec_in(&holder, &format!("UPDATE {change} = '{}'", game.session)).await.unwrap();
-        let sql = insert_roll(game.session, player.character);
+        execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id))
+            .await
+            .unwrap();
+        execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
+        let sql = insert_roll_sql(game.session_id, player.character_id);
         assert_eq!(attempt_after_waiting(&world, &player.person, sql, holder).await, "42501", "{change}");
     }
     let game = world.new_session(0).await;
     let player = world.new_player().await;
-    let code: String =
-        world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session)).await.unwrap();
+    let code: String = world
+        .owner()
+        .fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id))
+        .await
+        .unwrap();
     let holder = game.seer.begin().await;
-    exec_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session)).await.unwrap();
-    let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character);
+    execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
+    let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
     assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
 }

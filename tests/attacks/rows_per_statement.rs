@@ -2,7 +2,7 @@
 //! only its note (`looking_for`) and its visibility (`is_public`).
 
 use super::{
-    assert_invariants, attempt, dry_run, exec_in, outcome_code, query_number,
+    assert_invariants, attempt, dry_run, execute_in, outcome_code, query_number,
     sqlstates::{SESSION_OVER, TOO_MANY_ROWS},
 };
 use crate::world::{Person, World};
@@ -19,9 +19,9 @@ struct ManyRows {
 
 async fn create_many_rows(world: &World) -> ManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
-    let id = format!("'{}'", user.uuid());
-    let adventure = world.new_adventure(user.uuid()).await;
-    let draft = format!("'{}'", world.new_draft(user.uuid()).await);
+    let id = format!("'{}'", user.user_id());
+    let adventure = world.new_adventure(user.user_id()).await;
+    let draft = format!("'{}'", world.new_draft(user.user_id()).await);
     for sql in [
         format!("INSERT INTO adventures (creator_id, name) SELECT {id}, 'Draft' FROM generate_series(1, 150)"),
         format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
@@ -35,7 +35,7 @@ async fn create_many_rows(world: &World) -> ManyRows {
              SELECT {id}, 'Living ' || number, 'warrior', 5, 3, 2, 2, '{{}}' FROM generate_series(1, 10) AS number"
         ),
     ] {
-        world.owner().exec(&sql).await.unwrap();
+        world.owner().execute(&sql).await.unwrap();
     }
     // A Seer may have twenty live sessions, so 152 sessions are opened and cancelled in eight rounds.
     for _ in 0..8 {
@@ -46,16 +46,16 @@ async fn create_many_rows(world: &World) -> ManyRows {
              )
              SELECT array_agg(id)::text FROM opened"
         );
-        let opened: String = world.owner().value(&open_sessions).await.unwrap();
+        let opened: String = world.owner().fetch_value(&open_sessions).await.unwrap();
         for sql in [
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
                  SELECT id, '{}', '{}' FROM unnest('{opened}'::uuid[]) AS opened (id)",
-                player.id, player.character
+                player.user_id, player.character_id
             ),
             format!("UPDATE sessions SET status = 'cancelled' WHERE id = ANY ('{opened}')"),
         ] {
-            world.owner().exec(&sql).await.unwrap();
+            world.owner().execute(&sql).await.unwrap();
         }
     }
     ManyRows { user, id, draft }
@@ -166,8 +166,8 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         );
         assert_eq!(dry_run(&user, &delete_hundred).await, "done", "{delete_hundred}");
         let transaction = user.begin().await;
-        exec_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
-        assert_eq!(exec_in(&transaction, &delete_hundred).await, Ok(100), "{delete_hundred}");
+        execute_in(&transaction, "SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off").await.unwrap();
+        assert_eq!(execute_in(&transaction, &delete_hundred).await, Ok(100), "{delete_hundred}");
         transaction.rollback().await.unwrap();
         let repeated = format!("SAVEPOINT here; {0}; ROLLBACK TO here; {0}", delete(100));
         assert_eq!(dry_run(&user, &repeated).await, "done", "{table}");
@@ -179,7 +179,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
     let delete = format!("DELETE FROM auth.users WHERE id = {id}");
-    assert_eq!(world.administrator().await.exec(&delete).await, Ok(1));
+    assert_eq!(world.administrator().await.execute(&delete).await, Ok(1));
     assert_invariants(&world).await;
 }
 
@@ -208,13 +208,13 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
         let changed = format!("pg_stat_get_xact_tuples_{counter}('public.{table}'::regclass)");
         // The server's count includes what this connection changed before.
         let remember_count = format!("SELECT set_config('test.before', {changed}::text, true); SAVEPOINT before");
-        exec_in(&transaction, &remember_count).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
+        execute_in(&transaction, &remember_count).await.unwrap();
+        assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
         let assert_few = format!(
             "ROLLBACK TO before;
              DO $$ BEGIN ASSERT {changed} - current_setting('test.before')::bigint BETWEEN 100 AND 102; END $$"
         );
-        exec_in(&transaction, &assert_few).await.unwrap();
+        execute_in(&transaction, &assert_few).await.unwrap();
         transaction.rollback().await.unwrap();
     }
 }
@@ -224,7 +224,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
     let world = World::new().await;
     for status in ["completed", "cancelled"] {
         let game = world.new_active_session(1).await;
-        let update = |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session);
+        let update = |assignments: &str| format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
         assert_eq!(attempt(&game.seer, &update(&format!("game_state = '{{}}', status = '{status}'"))).await, "done");
         for assignments in [
             "game_state = '{\"a\": 1}'",
@@ -242,7 +242,7 @@ async fn the_seer_of_an_ended_session_changes_only_its_note_and_its_visibility()
         let merge = format!(
             "MERGE INTO sessions USING (SELECT '{}'::uuid AS ended) AS wanted ON id = ended
              WHEN MATCHED THEN UPDATE SET game_state = '{{\"a\": 1}}'",
-            game.session
+            game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge).await, SESSION_OVER);
         for assignments in

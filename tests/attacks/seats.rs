@@ -3,17 +3,17 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, dry_run, exec_and_commit, exec_in, open_session, query_number,
+    assert_invariants, attempt, close, dry_run, exec_and_commit, execute_in, open_session, query_number,
     sqlstates::{CHARACTER_NOT_YOURS, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_STARTED},
 };
-use crate::world::{GameSession, Player, World, insert_roll, insert_seat};
+use crate::world::{GameSession, Player, World, insert_roll_sql, insert_seat_sql};
 
 fn update_seat(session: Uuid, player: Uuid, set: &str) -> String {
     format!("UPDATE session_players SET {set} WHERE session_id = '{session}' AND user_id = '{player}'")
 }
 
 async fn session_code(world: &World, session: Uuid) -> String {
-    world.owner().value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
+    world.owner().fetch_value(&format!("SELECT code::text FROM sessions WHERE id = '{session}'")).await.unwrap()
 }
 
 /// Creates the session of an attacking Seer, and a victim: a player whose character the Seer knows from a public
@@ -21,9 +21,12 @@ async fn session_code(world: &World, session: Uuid) -> String {
 async fn create_session_and_victim(world: &World) -> (GameSession, Player) {
     let (game, public) = (world.new_session(1).await, world.new_session(0).await);
     let victim = world.new_player().await;
-    world.set(&public, "is_public = true").await;
-    assert_eq!(attempt(&victim.person, &insert_seat(public.session, victim.id, victim.character)).await, "done");
-    let visible = format!("session_players WHERE character_id = '{}'", victim.character);
+    world.update_session(&public, "is_public = true").await;
+    assert_eq!(
+        attempt(&victim.person, &insert_seat_sql(public.session_id, victim.user_id, victim.character_id)).await,
+        "done"
+    );
+    let visible = format!("session_players WHERE character_id = '{}'", victim.character_id);
     assert_eq!(game.seer.count(&visible).await, 1, "everybody sees the seats of a public session");
     (game, victim)
 }
@@ -34,16 +37,16 @@ async fn nobody_seats_another_user() {
     for is_public in [false, true] {
         let (game, victim) = create_session_and_victim(&world).await;
         let accomplice = &game.players[0];
-        world.set(&game, &format!("is_public = {is_public}")).await;
+        world.update_session(&game, &format!("is_public = {is_public}")).await;
         for status in ["waiting", "starting_soon", "active", "paused", "completed"] {
             if status != "waiting" {
-                world.set(&game, &format!("status = '{status}'")).await;
+                world.update_session(&game, &format!("status = '{status}'")).await;
             }
             for person in [&game.seer, &accomplice.person, &world.new_user().await, &world.visitor()] {
-                let values = format!("('{}', '{}', '{}')", game.session, victim.id, victim.character);
+                let values = format!("('{}', '{}', '{}')", game.session_id, victim.user_id, victim.character_id);
                 let columns = "session_players (session_id, user_id, character_id)";
                 for sql in [
-                    insert_seat(game.session, victim.id, victim.character),
+                    insert_seat_sql(game.session_id, victim.user_id, victim.character_id),
                     format!("INSERT INTO {columns} VALUES {values} ON CONFLICT DO NOTHING"),
                     format!(
                         "INSERT INTO {columns} VALUES {values}
@@ -52,22 +55,25 @@ async fn nobody_seats_another_user() {
                     format!(
                         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
                          VALUES ('{}', '{}', '{}', false)",
-                        game.session, victim.id, victim.character
+                        game.session_id, victim.user_id, victim.character_id
                     ),
                     format!(
                         "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
                          ON seat.session_id = wanted.id AND seat.user_id = '{}'
                          WHEN NOT MATCHED THEN INSERT (session_id, user_id, character_id) VALUES {values}",
-                        game.session, victim.id
+                        game.session_id, victim.user_id
                     ),
                     // Another player's seat, changed into the victim's.
-                    update_seat(game.session, accomplice.id, &format!("user_id = '{}'", victim.id)),
+                    update_seat(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
                     assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat.
-                let with_victims_character =
-                    update_seat(game.session, accomplice.id, &format!("character_id = '{}'", victim.character));
+                let with_victims_character = update_seat(
+                    game.session_id,
+                    accomplice.user_id,
+                    &format!("character_id = '{}'", victim.character_id),
+                );
                 assert_ne!(
                     dry_run(person, &with_victims_character).await,
                     "done",
@@ -75,7 +81,10 @@ async fn nobody_seats_another_user() {
                 );
             }
         }
-        assert_eq!(query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.id)).await, 1);
+        assert_eq!(
+            query_number(&world, &format!("SELECT live_seats FROM users WHERE id = '{}'", victim.user_id)).await,
+            1
+        );
     }
 }
 
@@ -83,24 +92,27 @@ async fn nobody_seats_another_user() {
 async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
-    world.set(&game, "status = 'active'").await;
+    world.update_session(&game, "status = 'active'").await;
     for person in [&game.seer, &game.players[0].person] {
-        assert_eq!(dry_run(person, &insert_roll(game.session, victim.character)).await, "42501");
-        let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character);
+        assert_eq!(dry_run(person, &insert_roll_sql(game.session_id, victim.character_id)).await, "42501");
+        let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
         assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
-            let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character);
+            let sql = format!("UPDATE characters SET {set} WHERE id = '{}'", victim.character_id);
             assert_eq!(dry_run(person, &sql).await, "no row");
         }
-        assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character)).await, 0);
+        assert_eq!(person.count(&format!("characters WHERE id = '{}'", victim.character_id)).await, 0);
     }
     // Nor can a Seer affect a character whose player has left the session.
     let leaver = &game.players[0];
-    assert_eq!(attempt(&leaver.person, &update_seat(game.session, leaver.id, "is_active = false")).await, "done");
-    let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character);
+    assert_eq!(
+        attempt(&leaver.person, &update_seat(game.session_id, leaver.user_id, "is_active = false")).await,
+        "done"
+    );
+    let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
     assert_eq!(dry_run(&game.seer, &wound).await, "no row");
-    assert_eq!(dry_run(&game.seer, &insert_roll(game.session, leaver.character)).await, "42501");
-    close(&world, victim.id).await;
+    assert_eq!(dry_run(&game.seer, &insert_roll_sql(game.session_id, leaver.character_id)).await, "42501");
+    close(&world, victim.user_id).await;
     assert_invariants(&world).await;
 }
 
@@ -108,15 +120,15 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
 async fn no_player_takes_a_seat_with_another_users_character() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     let stranger = world.new_player().await;
-    let sql = insert_seat(game.session, stranger.id, victim.character);
+    let sql = insert_seat_sql(game.session_id, stranger.user_id, victim.character_id);
     assert_eq!(attempt(&stranger.person, &sql).await, CHARACTER_NOT_YOURS);
-    let code = session_code(&world, game.session).await;
+    let code = session_code(&world, game.session_id).await;
     let join_as = |character: Uuid| format!("SELECT * FROM private.join_by_code('{code}', '{character}')");
-    assert_eq!(attempt(&stranger.person, &join_as(victim.character)).await, CHARACTER_NOT_YOURS);
-    assert_eq!(attempt(&stranger.person, &join_as(stranger.character)).await, "done");
-    let change = update_seat(game.session, stranger.id, &format!("character_id = '{}'", victim.character));
+    assert_eq!(attempt(&stranger.person, &join_as(victim.character_id)).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt(&stranger.person, &join_as(stranger.character_id)).await, "done");
+    let change = update_seat(game.session_id, stranger.user_id, &format!("character_id = '{}'", victim.character_id));
     assert_eq!(attempt(&stranger.person, &change).await, CHARACTER_NOT_YOURS);
 }
 
@@ -126,8 +138,8 @@ async fn a_seer_never_chooses_a_players_character() {
     for is_removed in [false, true] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.new_character(player.id).await;
-        let update = |set: String| update_seat(game.session, player.id, &set);
+        let spare = world.new_character(player.user_id).await;
+        let update = |set: String| update_seat(game.session_id, player.user_id, &set);
         let choose = format!("character_id = '{spare}'");
         if is_removed {
             assert_eq!(attempt(&game.seer, &update("is_active = false".to_owned())).await, "done");
@@ -144,12 +156,12 @@ async fn a_seer_never_chooses_a_players_character() {
             assert!([NOT_YOUR_CHOICE, "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several seats in one statement.
-        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session);
+        let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session_id);
         assert_eq!(attempt(&game.seer, &all).await, NOT_YOUR_CHOICE);
         let merge = format!(
             "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted ON seat.session_id = wanted.id
              WHEN MATCHED THEN UPDATE SET {choose}",
-            game.session
+            game.session_id
         );
         assert_eq!(attempt(&game.seer, &merge).await, NOT_YOUR_CHOICE);
     }
@@ -157,10 +169,10 @@ async fn a_seer_never_chooses_a_players_character() {
     for is_one_transaction in [true, false] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
-        let spare = world.new_character(player.id).await;
+        let spare = world.new_character(player.user_id).await;
         let steps =
             ["is_active = false".to_owned(), format!("character_id = '{spare}'"), "is_active = true".to_owned()];
-        let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session, player.id, set)).collect();
+        let steps: Vec<String> = steps.iter().map(|set| update_seat(game.session_id, player.user_id, set)).collect();
         if is_one_transaction {
             assert_eq!(attempt(&game.seer, &steps.join("; ")).await, NOT_YOUR_CHOICE);
         } else {
@@ -170,7 +182,8 @@ async fn a_seer_never_chooses_a_players_character() {
             }
             assert_eq!(outcomes, ["done", NOT_YOUR_CHOICE, NOT_YOUR_CHOICE]);
         }
-        let with_spare = format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session);
+        let with_spare =
+            format!("session_players WHERE session_id = '{}' AND character_id = '{spare}'", game.session_id);
         assert_eq!(world.owner().count(&with_spare).await, 0);
     }
 }
@@ -182,16 +195,23 @@ async fn a_seer_cannot_give_a_seat_back() {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let deactivated_by = if left_voluntarily { &player.person } else { &game.seer };
-        assert_eq!(attempt(deactivated_by, &update_seat(game.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(
+            attempt(deactivated_by, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            "done"
+        );
         for set in ["is_active = true", "is_active = NOT is_active", "is_active = true, removed_at = NULL"] {
-            assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, set)).await, NOT_YOUR_CHOICE, "{set}");
+            assert_eq!(
+                attempt(&game.seer, &update_seat(game.session_id, player.user_id, set)).await,
+                NOT_YOUR_CHOICE,
+                "{set}"
+            );
         }
         // Nor can the Seer give it back after the session has begun.
         let other = world.new_player().await;
-        world.owner().exec(&insert_seat(game.session, other.id, other.character)).await.unwrap();
-        world.set(&game, "status = 'active'").await;
+        world.owner().execute(&insert_seat_sql(game.session_id, other.user_id, other.character_id)).await.unwrap();
+        world.update_session(&game, "status = 'active'").await;
         assert_eq!(
-            attempt(&game.seer, &update_seat(game.session, player.id, "is_active = true")).await,
+            attempt(&game.seer, &update_seat(game.session_id, player.user_id, "is_active = true")).await,
             NOT_YOUR_CHOICE
         );
     }
@@ -202,26 +222,29 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
     let world = World::new().await;
     for status in ["waiting", "active", "paused"] {
         let game = world.new_session(2).await;
-        world.set(&game, "is_public = true").await;
+        world.update_session(&game, "is_public = true").await;
         let steps: &[&str] = match status {
             "waiting" => &[],
             "paused" => &["active", "paused"],
             _ => &[status],
         };
         for step in steps {
-            world.set(&game, &format!("status = '{step}'")).await;
+            world.update_session(&game, &format!("status = '{step}'")).await;
         }
         let player = &game.players[0];
-        let spare = world.new_character(player.id).await;
-        let code = session_code(&world, game.session).await;
+        let spare = world.new_character(player.user_id).await;
+        let code = session_code(&world, game.session_id).await;
         let with_old_snapshot = player.person.begin_with_snapshot().await;
-        assert_eq!(attempt(&game.seer, &update_seat(game.session, player.id, "is_active = false")).await, "done");
-        let update = |set: &str| update_seat(game.session, player.id, set);
+        assert_eq!(
+            attempt(&game.seer, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            "done"
+        );
+        let update = |set: &str| update_seat(game.session_id, player.user_id, set);
         for sql in [
             update("is_active = true"),
             update("is_active = NOT is_active"),
             update(&format!("is_active = true, character_id = '{spare}'")),
-            format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character),
+            format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id),
             format!("SELECT * FROM private.join_by_code('{code}', '{spare}')"),
         ] {
             assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
@@ -229,12 +252,12 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         for (sql, possible_codes) in [
             (update("removed_at = NULL"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE][..]),
             (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE]),
-            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session, player.id), &["42501"]),
-            (insert_seat(game.session, player.id, player.character), &["23505", "42501", PLAYER_REMOVED, SESSION_STARTED]),
+            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id), &["42501"]),
+            (insert_seat_sql(game.session_id, player.user_id, player.character_id), &["23505", "42501", PLAYER_REMOVED, SESSION_STARTED]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
-                    insert_seat(game.session, player.id, player.character)
+                    insert_seat_sql(game.session_id, player.user_id, player.character_id)
                 ),
                 &["42501", PLAYER_REMOVED, SESSION_STARTED],
             ),
@@ -243,7 +266,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
                 format!(
                     "MERGE INTO session_players AS seat USING (SELECT '{}'::uuid AS id) AS wanted
                      ON seat.session_id = wanted.id AND seat.user_id = '{}' WHEN MATCHED THEN UPDATE SET is_active = true",
-                    game.session, player.id
+                    game.session_id, player.user_id
                 ),
                 &[PLAYER_REMOVED],
             ),
@@ -256,7 +279,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         assert!([PLAYER_REMOVED, "40001", "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
-            game.session, player.id
+            game.session_id, player.user_id
         );
         assert_eq!(world.owner().count(&active_seat).await, 0, "{status}");
         // Other users cannot clear `removed_at`.
@@ -281,14 +304,20 @@ async fn a_player_who_left_can_rejoin_unless_the_seer_removes_them_afterwards() 
     let game = world.new_session(2).await;
     let (leaver, removed) = (&game.players[0], &game.players[1]);
     for player in [leaver, removed] {
-        assert_eq!(attempt(&player.person, &update_seat(game.session, player.id, "is_active = false")).await, "done");
+        assert_eq!(
+            attempt(&player.person, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
+            "done"
+        );
     }
-    assert_eq!(attempt(&leaver.person, &update_seat(game.session, leaver.id, "is_active = true")).await, "done");
+    assert_eq!(
+        attempt(&leaver.person, &update_seat(game.session_id, leaver.user_id, "is_active = true")).await,
+        "done"
+    );
     // The Seer removes a player who has already left.
-    let remove = update_seat(game.session, removed.id, "is_active = false");
+    let remove = update_seat(game.session_id, removed.user_id, "is_active = false");
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     assert_eq!(
-        attempt(&removed.person, &update_seat(game.session, removed.id, "is_active = true")).await,
+        attempt(&removed.person, &update_seat(game.session_id, removed.user_id, "is_active = true")).await,
         PLAYER_REMOVED
     );
 }
@@ -299,11 +328,15 @@ async fn only_the_seer_removes_a_player() {
     let game = world.new_active_session(2).await;
     let (player, other) = (&game.players[0], &game.players[1]);
     for set in ["is_active = false", "removed_at = now()"] {
-        assert_ne!(attempt(&player.person, &update_seat(game.session, other.id, set)).await, "done", "{set}");
-        assert_ne!(attempt(&world.new_user().await, &update_seat(game.session, other.id, set)).await, "done", "{set}");
+        assert_ne!(attempt(&player.person, &update_seat(game.session_id, other.user_id, set)).await, "done", "{set}");
+        assert_ne!(
+            attempt(&world.new_user().await, &update_seat(game.session_id, other.user_id, set)).await,
+            "done",
+            "{set}"
+        );
     }
     // The server sets `removed_at` to the current time, whatever value the Seer gives.
-    let outcome = attempt(&game.seer, &update_seat(game.session, player.id, "removed_at = '2000-01-01'")).await;
+    let outcome = attempt(&game.seer, &update_seat(game.session_id, player.user_id, "removed_at = '2000-01-01'")).await;
     let with_given_time = "session_players WHERE removed_at < now() - INTERVAL '1 day'";
     assert_eq!(world.owner().count(with_given_time).await, 0, "{outcome}");
 }
@@ -312,19 +345,19 @@ async fn only_the_seer_removes_a_player() {
 async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
     let world = World::new().await;
     let (game, victim) = create_session_and_victim(&world).await;
-    let seer = game.seer.uuid();
+    let seer = game.seer.user_id();
     for _ in 0..10 {
-        open_session(&world, seer, game.adventure, true).await;
+        open_session(&world, seer, game.adventure_id, true).await;
     }
     let seat_victim = format!(
         "INSERT INTO session_players (session_id, user_id, character_id)
          SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
-        victim.id, victim.character
+        victim.user_id, victim.character_id
     );
     assert_eq!(attempt(&game.seer, &seat_victim).await, "42501");
     // So the victim has only the seat that they took, and can retire the character after leaving it.
-    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.id);
+    let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character_id);
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.user_id);
     assert_eq!(attempt(&victim.person, &leave).await, "done");
     assert_eq!(attempt(&victim.person, &retire).await, "done");
 }
@@ -335,16 +368,16 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
     for setting in ["", "sparc.joins_by_code"] {
         let world = World::new().await;
         let (game, player) = (world.new_session(0).await, world.new_player().await);
-        world.set(&game, "is_public = true").await;
+        world.update_session(&game, "is_public = true").await;
         let hiding = game.seer.begin().await;
-        exec_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session))
+        execute_in(&hiding, &format!("UPDATE sessions SET is_public = false WHERE id = '{}'", game.session_id))
             .await
             .unwrap();
         let joining = player.person.begin().await;
         if !setting.is_empty() {
-            exec_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session)).await.unwrap();
+            execute_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session_id)).await.unwrap();
         }
-        let sql = insert_seat(game.session, player.id, player.character);
+        let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
         let joined = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();

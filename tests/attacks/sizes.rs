@@ -2,15 +2,15 @@
 
 use uuid::Uuid;
 
-use super::{attempt, dry_run, exec_in, outcome_code, query_number, sqlstates::TOO_MANY_ROWS};
+use super::{attempt, dry_run, execute_in, outcome_code, query_number, sqlstates::TOO_MANY_ROWS};
 use crate::world::{Person, World};
 
 #[tokio::test]
 async fn one_statement_inserts_at_most_a_hundred_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (player, session) = (&game.players[0], game.session);
-    let draft = world.new_draft(game.seer.uuid()).await;
+    let (player, session) = (&game.players[0], game.session_id);
+    let draft = world.new_draft(game.seer.user_id()).await;
     let from_series = |count: usize| format!("FROM generate_series(1, {count}) AS number");
     let insert_events = |count| {
         format!(
@@ -22,7 +22,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
              SELECT '{session}', '{}', 'might'::attribute, 10, 'attack'::roll_type {}",
-            player.character,
+            player.character_id,
             from_series(count)
         )
     };
@@ -32,7 +32,7 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     let insert_adventures = |count| {
         format!(
             "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number {}",
-            game.seer.uuid(),
+            game.seer.user_id(),
             from_series(count)
         )
     };
@@ -61,14 +61,14 @@ async fn one_statement_inserts_at_most_a_hundred_rows() {
     );
     assert_eq!(dry_run(&player.person, &merge).await, TOO_MANY_ROWS);
     // The owner is not limited.
-    assert_eq!(outcome_code(world.owner().exec(&insert_events(500)).await), "done");
+    assert_eq!(outcome_code(world.owner().execute(&insert_events(500)).await), "done");
 }
 
 #[tokio::test]
 async fn nobody_resets_the_count_of_inserted_rows() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (player, session) = (&game.players[0], game.session);
+    let (player, session) = (&game.players[0], game.session_id);
     let insert = "INSERT INTO session_events (session_id, event_type)";
     let row = format!("'{session}'::uuid, 'client.wave'");
     for sql in [
@@ -107,7 +107,7 @@ async fn nobody_resets_the_count_of_inserted_rows() {
 async fn too_many_rows_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (player, seer) = (&game.players[0], game.seer.uuid());
+    let (player, seer) = (&game.players[0], game.seer.user_id());
     let draft = world.new_draft(seer).await;
     let adventure = world.new_adventure(seer).await;
     // More than a hundred public sessions, of Seers with twenty each.
@@ -117,7 +117,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             "INSERT INTO sessions (seer_id, adventure_id, is_public)
              SELECT '{other_seer}', '{adventure}', true FROM generate_series(1, 20)"
         );
-        world.owner().exec(&open).await.unwrap();
+        world.owner().execute(&open).await.unwrap();
     }
     let numbers = "FROM generate_series(1, 5000) AS number";
     for (person, table, sql) in [
@@ -127,7 +127,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             format!(
                 "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability)
                  SELECT '{}', 'Hero ' || number, 'warrior'::character_class, 5, 3, 2, 2, '{{}}'::jsonb {numbers}",
-                player.id
+                player.user_id
             ),
         ),
         (
@@ -151,7 +151,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             format!(
                 "INSERT INTO session_players (session_id, user_id, character_id)
                  SELECT id, '{}', '{}' FROM sessions WHERE is_public AND status = 'waiting'",
-                player.id, player.character
+                player.user_id, player.character_id
             ),
         ),
         (
@@ -160,7 +160,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
                  SELECT '{}', '{}', 'might'::attribute, 10, 'attack'::roll_type {numbers}",
-                game.session, player.character
+                game.session_id, player.character_id
             ),
         ),
     ] {
@@ -168,16 +168,16 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         let inserted = format!("pg_stat_get_xact_tuples_inserted('public.{table}'::regclass)");
         // The server's count includes what this connection inserted before.
         let remember_count = format!("SELECT set_config('test.before', {inserted}::text, true); SAVEPOINT before");
-        exec_in(&transaction, &remember_count).await.unwrap();
-        assert_eq!(outcome_code(exec_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
-        exec_in(&transaction, "ROLLBACK TO before").await.unwrap();
+        execute_in(&transaction, &remember_count).await.unwrap();
+        assert_eq!(outcome_code(execute_in(&transaction, &sql).await), TOO_MANY_ROWS, "{sql}");
+        execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
         // The count still includes the rows that were rolled back.
         let assert_few = format!(
             "DO $$ BEGIN
                ASSERT {inserted} - current_setting('test.before')::bigint BETWEEN 1 AND 100;
              END $$"
         );
-        assert_eq!(outcome_code(exec_in(&transaction, &assert_few).await), "no row", "{table}");
+        assert_eq!(outcome_code(execute_in(&transaction, &assert_few).await), "no row", "{table}");
         transaction.rollback().await.unwrap();
     }
 }
@@ -186,7 +186,7 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
 async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (player, session) = (&game.players[0], game.session);
+    let (player, session) = (&game.players[0], game.session_id);
     let last_seq = "SELECT last_value FROM session_events_seq_seq";
     let repeated_id = Uuid::new_v4();
     let first = format!(
@@ -219,23 +219,27 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
 pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str, String)> {
     let game = world.new_active_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
-    let creature: Uuid = world.owner().value(&sql).await.unwrap();
+    let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update = |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $DOC$ WHERE id = '{id}'");
     vec![
-        (player.person.clone(), "bounded_equipment", update("characters", "equipment", player.character)),
-        (player.person.clone(), "bounded_special_ability", update("characters", "special_ability", player.character)),
+        (player.person.clone(), "bounded_equipment", update("characters", "equipment", player.character_id)),
+        (
+            player.person.clone(),
+            "bounded_special_ability",
+            update("characters", "special_ability", player.character_id),
+        ),
         (seer.clone(), "bounded_content", update("adventures", "content", draft)),
         (seer.clone(), "bounded_abilities", update("creatures", "abilities", creature)),
         (seer.clone(), "bounded_stats", update("creatures", "stats", creature)),
-        (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session)),
+        (seer.clone(), "bounded_game_state", update("sessions", "game_state", game.session_id)),
         (
             player.person.clone(),
             "bounded_payload",
             format!(
                 "INSERT INTO session_events (session_id, event_type, payload) VALUES ('{}', 'client.big', $DOC$)",
-                game.session
+                game.session_id
             ),
         ),
         (
@@ -244,7 +248,7 @@ pub(super) async fn document_writes(world: &World) -> Vec<(Person, &'static str,
             format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers)
                  VALUES ('{}', '{}', 'might', 10, 'attack', $DOC$)",
-                game.session, player.character
+                game.session_id, player.character_id
             ),
         ),
     ]
@@ -260,7 +264,7 @@ async fn the_size_of_a_document_is_checked_before_its_content() {
     let object = format!("jsonb_build_object('a', {too_deep})");
     for (person, constraint, sql) in document_writes(&world).await {
         for document in [too_large, &too_deep, &with_huge_number, &object] {
-            assert_refused!(person.exec(&sql.replace("$DOC$", document)).await, "23514", constraint, "{constraint}");
+            assert_refused!(person.execute(&sql.replace("$DOC$", document)).await, "23514", constraint, "{constraint}");
         }
     }
 }
@@ -271,10 +275,10 @@ async fn refusing_a_document_that_is_too_large_takes_no_more_than_three_times_as
     let (mut build_times, mut refusal_times) = (Vec::new(), Vec::new());
     let too_large = "(SELECT jsonb_agg(jsonb_build_array(number, number)) FROM generate_series(1, 300000) AS number)";
     let game = world.new_active_session(1).await;
-    let sql = format!("UPDATE sessions SET game_state = {too_large} WHERE id = '{}'", game.session);
+    let sql = format!("UPDATE sessions SET game_state = {too_large} WHERE id = '{}'", game.session_id);
     for _ in 0..3 {
         let began = std::time::Instant::now();
-        game.seer.exec(&format!("SELECT pg_column_size({too_large})")).await.unwrap();
+        game.seer.execute(&format!("SELECT pg_column_size({too_large})")).await.unwrap();
         build_times.push(began.elapsed());
         let began = std::time::Instant::now();
         assert_eq!(attempt(&game.seer, &sql).await, "23514");

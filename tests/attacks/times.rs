@@ -14,15 +14,19 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
            AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
            AND has_column_privilege('authenticated', class.oid, attnum, 'INSERT, UPDATE') ORDER BY 1";
     let other_game = world.new_active_session(1).await;
-    let adventure = game.adventure;
-    let character = world.new_character(player.id).await;
+    let adventure = game.adventure_id;
+    let character = world.new_character(player.user_id).await;
     let user = world.new_user().await;
-    world.owner().exec(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id)).await.unwrap();
+    world
+        .owner()
+        .execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id))
+        .await
+        .unwrap();
     for status in ["active", "completed"] {
-        world.set(&other_game, &format!("status = '{status}'")).await;
+        world.update_session(&other_game, &format!("status = '{status}'")).await;
         for person in [&other_game.seer, &other_game.players[0].person] {
             let remove =
-                format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session);
+                format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", other_game.session_id);
             let remove_and_deactivate = remove.replace(" WHERE", ", is_active = false WHERE");
             for time in UNPARSABLE_TIMES {
                 // The second `remove` would replace the time that the first one has written.
@@ -42,12 +46,12 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
         (
             "session_players.removed_at",
             seer,
-            format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", game.session),
+            format!("UPDATE session_players SET removed_at = $TIME WHERE session_id = '{}'", game.session_id),
         ),
         (
             "sessions.scheduled_start",
             seer,
-            format!("UPDATE sessions SET scheduled_start = $TIME WHERE id = '{}'", game.session),
+            format!("UPDATE sessions SET scheduled_start = $TIME WHERE id = '{}'", game.session_id),
         ),
         (
             "sessions.scheduled_start",
@@ -62,7 +66,7 @@ async fn every_time_that_a_client_writes_is_bounded_or_replaced_by_the_servers()
     ];
     let mut tested_columns: Vec<&str> = writes.iter().map(|(column, ..)| *column).collect();
     tested_columns.dedup();
-    assert_eq!(world.owner().values::<String>(time_columns).await.unwrap(), tested_columns);
+    assert_eq!(world.owner().fetch_values::<String>(time_columns).await.unwrap(), tested_columns);
     let insert_tutorial = "INSERT INTO tutorial_progress (path, current_step, completed_steps, completed_at)
                   VALUES ('seer', 'welcome', '{}', $TIME)"
         .to_owned();
@@ -93,16 +97,17 @@ async fn the_time_of_a_removal_can_be_cleared_but_not_changed() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
-    let update =
-        |assignments: &str| format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session);
-    let removed_at = format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session);
+    let update = |assignments: &str| {
+        format!("UPDATE session_players SET {assignments} WHERE session_id = '{}'", game.session_id)
+    };
+    let removed_at = format!("SELECT removed_at::text FROM session_players WHERE session_id = '{}'", game.session_id);
     assert_eq!(attempt(&game.seer, &update("is_active = false")).await, "done");
-    let first: String = world.owner().value(&removed_at).await.unwrap();
+    let first: String = world.owner().fetch_value(&removed_at).await.unwrap();
     for assignments in ["removed_at = 'infinity'", "removed_at = now()", "removed_at = '-infinity', is_active = false"]
     {
         for person in [&game.seer, &world.service()] {
             assert_eq!(attempt(person, &update(assignments)).await, "done");
-            assert_eq!(world.owner().value::<String>(&removed_at).await.unwrap(), first, "{assignments}");
+            assert_eq!(world.owner().fetch_value::<String>(&removed_at).await.unwrap(), first, "{assignments}");
         }
     }
     assert_eq!(attempt(&game.seer, &update("removed_at = NULL")).await, "done");

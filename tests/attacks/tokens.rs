@@ -8,7 +8,7 @@ use super::{
     full_account::{all_writes, create_full_account},
     sqlstates::{NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, UNKNOWN_SESSION},
 };
-use crate::world::{World, refused};
+use crate::world::{World, into_sql_error};
 
 const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
     r#"{"role": "authenticated"}"#,
@@ -21,25 +21,25 @@ const CLAIMS_WITHOUT_ACCOUNT: [&str; 4] = [
 async fn a_token_without_an_account_writes_nothing() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    world.set(&fixture.live, "is_public = false").await;
+    world.update_session(&fixture.live, "is_public = false").await;
     let mut statements: Vec<String> = all_writes(&fixture);
     let insert_creature = format!(
         "INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id",
-        fixture.live.adventure
+        fixture.live.adventure_id
     );
-    let creature: Uuid = world.owner().value(&insert_creature).await.unwrap();
+    let creature: Uuid = world.owner().fetch_value(&insert_creature).await.unwrap();
     statements.push(format!(
         "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES ('{}', '{creature}', 'might', 10, 'attack')",
-        fixture.live.session
+        fixture.live.session_id
     ));
     statements.push(format!(
         "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-        fixture.live.session
+        fixture.live.session_id
     ));
     // Another transaction keeps a session locked, and no statement may wait for it.
     let writer = fixture.person.begin().await;
-    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session);
+    let lock = format!("UPDATE sessions SET looking_for = 'x' WHERE id = '{}'", fixture.live.session_id);
     writer.execute_unprepared(&lock).await.unwrap();
     for sql in &statements {
         for claims in CLAIMS_WITHOUT_ACCOUNT {
@@ -50,7 +50,7 @@ async fn a_token_without_an_account_writes_nothing() {
             match transaction.execute_unprepared(sql).await {
                 Ok(result) => assert_eq!(result.rows_affected(), 0, "{claims}: {sql}"),
                 Err(error) => {
-                    let code = refused(error).code;
+                    let code = into_sql_error(error).code;
                     assert!(
                         ["42501", UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, NOT_PARTICIPANT, UNKNOWN_SESSION, "22P02"]
                             .contains(&code.as_str()),
@@ -70,13 +70,13 @@ async fn a_token_without_an_account_does_not_learn_which_sessions_exist() {
     let game = world.new_active_session(1).await;
     for claims in CLAIMS_WITHOUT_ACCOUNT {
         let mut answers = Vec::new();
-        for session in [game.session, Uuid::new_v4()] {
+        for session in [game.session_id, Uuid::new_v4()] {
             for function in ["my_listener_status", "require_listener"] {
-                let transaction = world.user(game.seer.uuid()).begin().await;
+                let transaction = world.user(game.seer.user_id()).begin().await;
                 let set_claims = format!("SELECT set_config('request.jwt.claims', '{claims}', true)");
                 transaction.execute_unprepared(&set_claims).await.unwrap();
                 let sql = format!("DO $$ BEGIN RAISE EXCEPTION '%', private.{function}('{session}'); END $$");
-                let message = refused(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
+                let message = into_sql_error(transaction.execute_unprepared(&sql).await.unwrap_err()).message;
                 answers.push((function, message));
                 transaction.rollback().await.unwrap();
             }

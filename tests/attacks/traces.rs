@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{attempt, dry_run, query_number};
-use crate::world::{GameSession, Person, World, insert_character};
+use crate::world::{GameSession, Person, World, insert_character_sql};
 
 /// Returns the `updated_at` of all profiles, adventures and sessions that a visitor can read.
 async fn visible_times(world: &World) -> Vec<String> {
@@ -15,7 +15,7 @@ async fn visible_times(world: &World) -> Vec<String> {
                  UNION ALL SELECT 'session', id, updated_at FROM sessions
                ) AS visible
                ORDER BY 1";
-    world.visitor().values(sql).await.unwrap()
+    world.visitor().fetch_values(sql).await.unwrap()
 }
 
 #[tokio::test]
@@ -23,37 +23,43 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let world = World::new().await;
     let game = world.new_session(2).await;
     let public = world.new_session(1).await;
-    world.set(&public, "is_public = true").await;
+    world.update_session(&public, "is_public = true").await;
     let (player, guest) = (&game.players[0], &public.players[0]);
     let (hero, draft) = (Uuid::new_v4(), Uuid::new_v4());
-    let (session, seer) = (game.session, game.seer.uuid());
+    let (session, seer) = (game.session_id, game.seer.user_id());
     let before = visible_times(&world).await;
     assert_eq!(before.len(), 8, "five accounts, two adventures and a session");
-    let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.id);
+    let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
     for (person, sql) in [
-        (&player.person, insert_character(hero, player.id)),
+        (&player.person, insert_character_sql(hero, player.user_id)),
         (&player.person, format!("UPDATE characters SET retired_at = now() WHERE id = '{hero}'")),
         (&player.person, format!("DELETE FROM characters WHERE id = '{hero}'")),
         (&player.person, update_seat("is_active = false")),
         (&player.person, update_seat("is_active = true")),
         (
             &player.person,
-            format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{draft}', '{}', 'Draft')", player.id),
+            format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{draft}', '{}', 'Draft')", player.user_id),
         ),
         (&player.person, format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat')")),
         (&player.person, format!("DELETE FROM adventures WHERE id = '{draft}'")),
-        (&game.seer, format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{}')", game.adventure)),
+        (
+            &game.seer,
+            format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{}')", game.adventure_id),
+        ),
         (&game.seer, format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'")),
         (&game.seer, format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")),
         (
             &world.owner(),
-            format!("UPDATE sessions SET last_event_at = now() - INTERVAL '9 days' WHERE id = '{}'", public.session),
+            format!("UPDATE sessions SET last_event_at = now() - INTERVAL '9 days' WHERE id = '{}'", public.session_id),
         ),
         (
             &guest.person,
-            format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", public.session),
+            format!(
+                "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')",
+                public.session_id
+            ),
         ),
-        (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.id)),
+        (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
         assert_eq!(attempt(person, &sql).await, "done", "{sql}");
         assert_eq!(visible_times(&world).await, before, "{sql}");
@@ -69,12 +75,17 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let (player, seer, service) = (&game.players[0], &game.seer, &world.service());
-    let draft = world.new_draft(seer.uuid()).await;
+    let draft = world.new_draft(seer.user_id()).await;
     let user_edits: [(&str, Uuid, &Person, &[&str]); 4] = [
-        ("users", player.id, &player.person, &["display_name = 'Ada'", "avatar_url = 'https://x.org/a'", "bio = 'x'"]),
+        (
+            "users",
+            player.user_id,
+            &player.person,
+            &["display_name = 'Ada'", "avatar_url = 'https://x.org/a'", "bio = 'x'"],
+        ),
         (
             "characters",
-            player.character,
+            player.character_id,
             &player.person,
             &["name = 'Renamed'", "equipment = '[1]'", "special_ability = '[]'", "hit_points = 2"],
         ),
@@ -97,7 +108,7 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
         ),
         (
             "sessions",
-            game.session,
+            game.session_id,
             seer,
             &[
                 "is_public = true",
@@ -112,23 +123,23 @@ async fn every_edit_sets_updated_at_whoever_makes_it() {
         ),
     ];
     let service_edits: [(&str, Uuid, &[&str]); 4] = [
-        ("users", player.id, &["is_verified = true", "updated_at = 'infinity'"]),
+        ("users", player.user_id, &["is_verified = true", "updated_at = 'infinity'"]),
         (
             "characters",
-            player.character,
+            player.character_id,
             &["level = 2", "experience = 9", "max_hit_points = 9", "updated_at = 'infinity'"],
         ),
         ("adventures", draft, &["is_valid = true", "validation_errors = '[1]'", "updated_at = 'infinity'"]),
-        ("sessions", game.session, &["code = 'AAAAAA'", "updated_at = 'infinity'"]),
+        ("sessions", game.session_id, &["code = 'AAAAAA'", "updated_at = 'infinity'"]),
     ];
     let service_edits = service_edits.map(|(table, id, sets)| (table, id, service, sets));
     let edits = user_edits.into_iter().chain(service_edits);
     let edits = edits.flat_map(|(table, id, person, sets)| sets.iter().map(move |set| (table, id, person, *set)));
     for (table, id, person, set) in edits {
         let updated_at = format!("SELECT updated_at::text FROM {table} WHERE id = '{id}'");
-        let before: String = world.owner().value(&updated_at).await.unwrap();
+        let before: String = world.owner().fetch_value(&updated_at).await.unwrap();
         assert_eq!(attempt(person, &format!("UPDATE {table} SET {set} WHERE id = '{id}'")).await, "done", "{set}");
-        let after: String = world.owner().value(&updated_at).await.unwrap();
+        let after: String = world.owner().fetch_value(&updated_at).await.unwrap();
         assert!(after > before && after != "infinity", "{table}: {set}");
     }
 }
@@ -144,7 +155,7 @@ const ARCHIVED_SESSION: usize = 7;
 /// Returns how many rows of a session, live or archived, the user sees in each table. Two of the counts say whether the
 /// user may follow the session's broadcasts and its events (1 or 0).
 async fn visible_rows(person: &Person, game: &GameSession) -> Vec<i64> {
-    let session = game.session;
+    let session = game.session_id;
     let mut counts = Vec::new();
     for from in [
         format!("sessions WHERE id = '{session}'"),
@@ -169,18 +180,18 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     let game = world.new_active_session(3).await;
     let [removed, left, player] = [0, 1, 2].map(|index| &game.players[index]);
     for roller in [removed, player] {
-        world.new_roll(game.session, roller.character, "{1,2,3,4,5}", 10, 0).await;
+        world.new_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
     }
     let before = visible_rows(&removed.person, &game).await;
     // The number of events does not matter here.
     assert_eq!((before[SESSION], before[ROLLS]), (1, 2));
     assert_eq!(before[DETAILS..=MAY_FOLLOW_EVENTS], [1, 3, 1, 1]);
     let update_seat = |set: &str, id: Uuid| {
-        format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session)
+        format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session_id)
     };
-    assert_eq!(attempt(&left.person, &update_seat("is_active = false", left.id)).await, "done");
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.id)).await, "done");
-    let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session);
+    assert_eq!(attempt(&left.person, &update_seat("is_active = false", left.user_id)).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
+    let renew = format!("SELECT FROM private.renew_session_code('{}')", game.session_id);
     assert_eq!(attempt(&game.seer, &renew).await, "done");
 
     let only_own_seat = vec![0, 0, 0, 0, 1, 0, 0, 0, 0, 0];
@@ -188,21 +199,21 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     assert_eq!(visible_rows(&left.person, &game).await[SESSION], 1, "a player who left may rejoin");
     assert_eq!(visible_rows(&player.person, &game).await[SEATS], 3);
     let ordered_rolls = "SELECT cardinality(private.initiative_order(ARRAY(SELECT id FROM dice_rolls)))";
-    assert_eq!(removed.person.value::<i32>(ordered_rolls).await, Ok(0));
+    assert_eq!(removed.person.fetch_value::<i32>(ordered_rolls).await, Ok(0));
     // Everyone sees a public session, but only its participants see its rolls and events.
-    world.set(&game, "is_public = true").await;
+    world.update_session(&game, "is_public = true").await;
     assert_eq!(visible_rows(&removed.person, &game).await, [1, 0, 0, 1, 3, 0, 0, 0, 0, 0]);
-    world.set(&game, "is_public = false").await;
+    world.update_session(&game, "is_public = false").await;
     // Once readmitted, the player is a participant again.
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed.id)).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = NULL", removed.user_id)).await, "done");
     assert_eq!(visible_rows(&removed.person, &game).await[SESSION..=ROLLS], [1, 2]);
-    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.id)).await, "done");
+    assert_eq!(attempt(&game.seer, &update_seat("removed_at = now()", removed.user_id)).await, "done");
     // After the end of the session, and in the archive, the removed player also reads only their own seat.
     for set in ["status = 'completed'", "ended_at = now() - INTERVAL '91 days'"] {
-        world.set(&game, set).await;
+        world.update_session(&game, set).await;
     }
     assert_eq!(visible_rows(&removed.person, &game).await, only_own_seat);
-    assert_eq!(world.service().value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
+    assert_eq!(world.service().fetch_value::<i32>("SELECT private.archive_sessions(9)").await, Ok(1));
     assert_eq!(visible_rows(&removed.person, &game).await, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!(visible_rows(&left.person, &game).await[ARCHIVED_SESSION..], [1, 2, 3]);
 }
@@ -212,15 +223,15 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
     let world = World::new().await;
     let game = world.new_session(2).await;
     let (player, removed, stranger) = (&game.players[0], &game.players[1], world.new_user().await);
-    let code: String = world.owner().value("SELECT code::text FROM sessions").await.unwrap();
+    let code: String = world.owner().fetch_value("SELECT code::text FROM sessions").await.unwrap();
     let visible_sessions = async |person: &Person| person.count(&format!("private.session_by_code('{code}')")).await;
-    let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.id);
+    let remove = format!("UPDATE session_players SET removed_at = now() WHERE user_id = '{}'", removed.user_id);
     assert_eq!(attempt(&game.seer, &remove).await, "done");
     for (status, visible_to_others) in
         [("waiting", 1), ("starting_soon", 1), ("active", 0), ("paused", 0), ("completed", 0)]
     {
         if status != "waiting" {
-            world.set(&game, &format!("status = '{status}'")).await;
+            world.update_session(&game, &format!("status = '{status}'")).await;
         }
         for (person, expected) in [
             (&stranger, visible_to_others),
@@ -238,14 +249,14 @@ async fn the_code_of_a_session_that_has_started_shows_it_only_to_participants() 
 async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    world.set(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
+    world.update_session(&game, "scheduled_start = now() + INTERVAL '1 day'").await;
     let status_events = "SELECT count(*) FROM session_events WHERE event_type = 'session_status'";
     let with_utc = format!("{status_events} AND payload ->> 'started_at' LIKE '%+00:00'");
     // `<x>+150` is a time zone in the POSIX notation: 150 hours behind UTC.
     for zone in ["<x>+150", "Asia/Kolkata"] {
         let set_zone = format!("SET LOCAL timezone = '{zone}'; SET LOCAL datestyle = 'German'");
         for status in ["active", "paused"] {
-            let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session);
+            let sql = format!("{set_zone}; UPDATE sessions SET status = '{status}' WHERE id = '{}'", game.session_id);
             assert_eq!(attempt(&game.seer, &sql).await, "done", "{zone}");
         }
         assert_eq!(query_number(&world, &with_utc).await, query_number(&world, status_events).await, "{zone}");
@@ -255,7 +266,7 @@ async fn documents_show_times_in_utc_whatever_zone_the_writer_sets() {
                ASSERT details ->> 'created_at' LIKE '%+00:00', details ->> 'created_at';
                ASSERT details ->> 'scheduled_start' LIKE '%+00:00', details ->> 'scheduled_start';
              END $$",
-            game.session
+            game.session_id
         );
         assert_eq!(dry_run(&game.seer, &assert_utc).await, "no row", "{zone}");
     }

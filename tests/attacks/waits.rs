@@ -3,19 +3,19 @@
 
 use uuid::Uuid;
 
-use super::{attempt, exec_in};
-use crate::world::{World, insert_character, insert_roll, insert_seat};
+use super::{attempt, execute_in};
+use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 #[tokio::test]
 async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let (stranger, leaver) = (world.new_user().await, &game.players[1].person);
-    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.uuid());
+    let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", leaver.user_id());
     assert_eq!(attempt(leaver, &leave).await, "done");
     let holder = game.seer.begin().await;
-    let lock = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session);
-    exec_in(&holder, &lock).await.unwrap();
+    let lock = format!("UPDATE sessions SET looking_for = 'somebody' WHERE id = '{}'", game.session_id);
+    execute_in(&holder, &lock).await.unwrap();
     let last_seq = "SELECT last_value::text FROM session_events_seq_seq";
     // Only an event that its sender may send waits for the lock, so `'client.x'` is missing for the participant.
     let participant = &game.players[0].person;
@@ -27,16 +27,16 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
         for kind in kinds {
             for suffix in ["", " ON CONFLICT DO NOTHING", " RETURNING seq"] {
                 let mut numbers_drawn = Vec::new();
-                for session in [game.session, Uuid::new_v4()] {
-                    let before: String = world.owner().value(last_seq).await.unwrap();
+                for session in [game.session_id, Uuid::new_v4()] {
+                    let before: String = world.owner().fetch_value(last_seq).await.unwrap();
                     let transaction = person.begin().await;
-                    exec_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+                    execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
                     let sql = format!(
                         "INSERT INTO session_events (session_id, event_type) VALUES ('{session}', {kind}){suffix}"
                     );
-                    assert_refused!(exec_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
+                    assert_refused!(execute_in(&transaction, &sql).await, forbidden, "{kind}{suffix}");
                     transaction.rollback().await.unwrap();
-                    let after: String = world.owner().value(last_seq).await.unwrap();
+                    let after: String = world.owner().fetch_value(last_seq).await.unwrap();
                     numbers_drawn.push(after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap());
                 }
                 assert_eq!(numbers_drawn[0], numbers_drawn[1], "{kind}: for a session and for one that does not exist");
@@ -46,18 +46,19 @@ async fn a_refused_event_waits_for_no_session_and_draws_no_extra_number() {
     }
     holder.rollback().await.unwrap();
     // Participants can still send events, and triggers still write events of rolls and new seats.
-    let send = format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session);
+    let send =
+        format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     assert_eq!(attempt(participant, &send).await, "done");
-    assert_eq!(attempt(participant, &insert_roll(game.session, game.players[0].character)).await, "done");
+    assert_eq!(attempt(participant, &insert_roll_sql(game.session_id, game.players[0].character_id)).await, "done");
     let joined = world.new_session(0).await;
-    world.set(&joined, "is_public = true").await;
-    let hero = world.new_character(stranger.uuid()).await;
-    assert_eq!(attempt(&stranger, &insert_seat(joined.session, stranger.uuid(), hero)).await, "done");
-    for (session, kind) in [(game.session, "dice_rolled"), (joined.session, "player_joined")] {
+    world.update_session(&joined, "is_public = true").await;
+    let hero = world.new_character(stranger.user_id()).await;
+    assert_eq!(attempt(&stranger, &insert_seat_sql(joined.session_id, stranger.user_id(), hero)).await, "done");
+    for (session, kind) in [(game.session_id, "dice_rolled"), (joined.session_id, "player_joined")] {
         let events = format!("session_events WHERE session_id = '{session}' AND event_type = '{kind}' AND seq > 0");
         assert!(world.owner().count(&events).await >= 1, "{kind}");
     }
-    assert_eq!(attempt(&stranger, &insert_character(Uuid::new_v4(), stranger.uuid())).await, "done");
+    assert_eq!(attempt(&stranger, &insert_character_sql(Uuid::new_v4(), stranger.user_id())).await, "done");
 }
 
 /// If opening a session kept a shared lock on its adventure, overlapping transactions that open sessions could keep an
@@ -69,21 +70,21 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
     let stranger = world.new_user().await;
     for has_snapshot in [false, true] {
         let opening = if has_snapshot { stranger.begin_with_snapshot().await } else { stranger.begin().await };
-        let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
-        assert_eq!(exec_in(&opening, &open).await, Ok(1));
+        let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
+        assert_eq!(execute_in(&opening, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
             let writer = world.owner().begin().await;
-            exec_in(&writer, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-            let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure);
-            assert_eq!(exec_in(&writer, &sql).await, Ok(1), "{change}");
+            execute_in(&writer, "SET LOCAL lock_timeout = '1s'").await.unwrap();
+            let sql = format!("UPDATE adventures SET {change} WHERE id = '{}'", game.adventure_id);
+            assert_eq!(execute_in(&writer, &sql).await, Ok(1), "{change}");
             writer.commit().await.unwrap();
         }
         opening.commit().await.unwrap();
     }
     // An adventure that was unpublished since the snapshot is still refused.
     let with_old_snapshot = stranger.begin_with_snapshot().await;
-    let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure);
-    world.owner().exec(&unpublish).await.unwrap();
-    let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure);
-    assert_eq!(exec_in(&with_old_snapshot, &open).await.unwrap_err().code, "40001");
+    let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
+    world.owner().execute(&unpublish).await.unwrap();
+    let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
+    assert_eq!(execute_in(&with_old_snapshot, &open).await.unwrap_err().code, "40001");
 }

@@ -60,7 +60,7 @@ async fn terminating_random_backends_loses_no_acknowledged_row() {
     let mut terminated = 0;
     for _ in 0..attempts {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        terminated += owner.value::<i64>(terminate_one).await.unwrap();
+        terminated += owner.fetch_value::<i64>(terminate_one).await.unwrap();
     }
     let outcomes = load.stop().await;
     let fresh = world.reconnect().await;

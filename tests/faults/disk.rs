@@ -73,18 +73,18 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let world = World::from_database(database, db);
     let game = world.new_active_session(1).await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
-    let ada = sparc.as_user(game.players[0].id);
+    let ada = sparc.as_user(game.players[0].user_id);
     // Fill most of the disk with a table that can be dropped to make room.
     let ballast = "CREATE TABLE public.ballast AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 1000)";
-    world.owner().exec(ballast).await.unwrap();
-    while world.owner().exec("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
+    world.owner().execute(ballast).await.unwrap();
+    while world.owner().execute("INSERT INTO public.ballast SELECT x FROM public.ballast LIMIT 2000").await.is_ok() {}
 
     // Send events with an incompressible payload until the disk is full.
     let mut code = "";
     for _ in 0..2000 {
         let incompressible: String = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
         let payload = serde_json::json!({ "noise": incompressible });
-        let event = NewEvent { session_id: game.session, kind: "noise".to_owned(), payload, ..Default::default() };
+        let event = NewEvent { session_id: game.session_id, kind: "noise".to_owned(), payload, ..Default::default() };
         if let Err(error) = ada.events().send(event).await {
             code = error.code();
             break;
@@ -95,9 +95,9 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     assert_eq!(ada.characters().list().await.unwrap().len(), 1, "reads must still work");
 
-    world.owner().exec("DROP TABLE public.ballast").await.unwrap();
+    world.owner().execute("DROP TABLE public.ballast").await.unwrap();
     sparc.as_service().users().sign_up(NewAccount::default()).await.unwrap();
-    let event = NewEvent { session_id: game.session, kind: "again".to_owned(), ..Default::default() };
+    let event = NewEvent { session_id: game.session_id, kind: "again".to_owned(), ..Default::default() };
     ada.events().send(event).await.unwrap();
     assert_eq!(broken_invariants(&world).await, [""; 0]);
     sparc.close().await.unwrap();

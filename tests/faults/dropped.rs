@@ -44,15 +44,15 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let waiting = world.new_session(0).await;
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting.session);
-    let code: JoinCode = world.owner().value::<String>(&code).await.unwrap().parse().unwrap();
+    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting.session_id);
+    let code: JoinCode = world.owner().fetch_value::<String>(&code).await.unwrap().parse().unwrap();
     // The proxy runs in this thread, so no response arrives before the test waits for it. With two connections, the
     // next call does not wait for the one that is returning to the pool.
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
-    let ada = sparc.as_user(game.players[0].id);
-    let (character, session) = (game.players[0].character, game.session);
-    let seer = sparc.as_user(game.seer.uuid());
+    let ada = sparc.as_user(game.players[0].user_id);
+    let (character, session) = (game.players[0].character_id, game.session_id);
+    let seer = sparc.as_user(game.seer.user_id());
     drop_at_every_wait(&world, "dice.roll", || async {
         let roll =
             NewRoll::new(RollType::Attack, session, Roller::Character(character), Attribute::Wit, Difficulty::MAX);
@@ -67,7 +67,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     })
     .await;
     drop_at_every_wait(&world, "sessions.create", || async {
-        let new = NewSession { adventure_id: game.adventure, ..Default::default() };
+        let new = NewSession { adventure_id: game.adventure_id, ..Default::default() };
         seer.sessions().create(new).await.map(drop)
     })
     .await;

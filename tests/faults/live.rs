@@ -10,7 +10,7 @@ use sparc::{
 
 use super::network::{CUT, OPEN, Proxy, SLOW, SWALLOWING};
 use crate::{
-    live::{event_numbers, is_silent, new_handle, next_event, read_to_error, read_until, write_events},
+    live::{connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, write_events},
     pooler::start_pooler,
     world::{World, server},
 };
@@ -21,9 +21,9 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
     let game = world.new_active_session(1).await;
     let options = Options::default().max_connections(1).acquire_timeout(Duration::from_millis(100));
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let ada = sparc.as_user(game.players[0].id);
-    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = event_numbers(&world, game.session).await.len();
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..2 {
         let holder = loop {
             // The poller uses the only connection from time to time.
@@ -31,13 +31,13 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
                 break holder;
             }
         };
-        write_events(&game.players[0].person, game.session, 2).await;
-        assert!(is_silent(&mut stream).await, "the poller has no connection to read with");
+        write_events(&game.players[0].person, game.session_id, 2).await;
+        assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
         holder.rollback().await.unwrap();
-        let last = *event_numbers(&world, game.session).await.last().unwrap();
+        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut stream, last).await.len(), 2);
     }
-    assert_eq!(event_numbers(&world, game.session).await.len(), before + 4);
+    assert_eq!(event_numbers(&world, game.session_id).await.len(), before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,21 +48,21 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
     let options = Options::default().max_connections(3).deadline(Duration::from_secs(1));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
     let mut streams = Vec::new();
-    for caller in [sparc.as_user(game.players[0].id), sparc.as_service()] {
-        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+    for caller in [sparc.as_user(game.players[0].user_id), sparc.as_service()] {
+        streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
-        let before = event_numbers(&world, game.session).await.len();
+        let before = event_numbers(&world, game.session_id).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
-            write_events(&game.players[0].person, game.session, 15).await;
+            write_events(&game.players[0].person, game.session_id, 15).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Requests that were swallowed are never answered, so their connections are cut.
         proxy.set_state(if state == SWALLOWING { CUT } else { OPEN });
         tokio::time::sleep(Duration::from_millis(50)).await;
         proxy.set_state(OPEN);
-        let all = event_numbers(&world, game.session).await;
+        let all = event_numbers(&world, game.session_id).await;
         for stream in &mut streams {
             assert_eq!(read_until(stream, *all.last().unwrap()).await, all[before..], "{state}");
         }
@@ -80,12 +80,12 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
     let options = Options::default().max_connections(6).without_prepared_statements();
     let sparc = Sparc::connect_with(&pooler.url, options).await.unwrap();
     let mut streams = Vec::new();
-    for caller in [sparc.as_service(), sparc.as_user(game.players[0].id), sparc.as_user(game.players[1].id)] {
-        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+    for caller in [sparc.as_service(), sparc.as_user(game.players[0].user_id), sparc.as_user(game.players[1].user_id)] {
+        streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for _ in 0..5 {
-        write_events(&game.players[0].person, game.session, 3).await;
-        let last = *event_numbers(&world, game.session).await.last().unwrap();
+        write_events(&game.players[0].person, game.session_id, 3).await;
+        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
         for stream in &mut streams {
             assert_eq!(read_until(stream, last).await.len(), 3);
         }
@@ -97,15 +97,15 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
     let sparc = Sparc::connect_with(&pooler.url, Options::default().max_connections(6)).await.unwrap();
     let mut errors = Vec::new();
     for _ in 0..40 {
-        let caller = sparc.as_user(game.players[0].id);
-        let mut stream = match caller.events().subscribe(game.session, None).await {
+        let caller = sparc.as_user(game.players[0].user_id);
+        let mut stream = match caller.events().subscribe(game.session_id, None).await {
             Ok(stream) => stream,
             Err(error) => {
                 errors.push(error);
                 continue;
             }
         };
-        write_events(&game.players[0].person, game.session, 1).await;
+        write_events(&game.players[0].person, game.session_id, 1).await;
         match tokio::time::timeout(Duration::from_secs(30), futures_util::StreamExt::next(&mut stream)).await {
             Ok(Some(Ok(_))) => {}
             Ok(Some(Err(error))) => errors.push(error),
@@ -141,32 +141,32 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     let without_events = world.new_session(1).await;
     world
         .owner()
-        .exec(&format!("DELETE FROM session_events WHERE session_id = '{}'", without_events.session))
+        .execute(&format!("DELETE FROM session_events WHERE session_id = '{}'", without_events.session_id))
         .await
         .unwrap();
-    let sparc = new_handle(&world).await;
+    let sparc = connect_sparc(&world).await;
     let service = sparc.as_service();
     let mut streams = Vec::new();
     for game in [&quiet, &busy, &without_events] {
-        streams.push(service.events().subscribe(game.session, None).await.unwrap());
+        streams.push(service.events().subscribe(game.session_id, None).await.unwrap());
     }
-    write_events(&quiet.players[0].person, quiet.session, 1).await;
-    write_events(&busy.players[0].person, busy.session, 1).await;
+    write_events(&quiet.players[0].person, quiet.session_id, 1).await;
+    write_events(&busy.players[0].person, busy.session_id, 1).await;
     next_event(&mut streams[0]).await;
     next_event(&mut streams[1]).await;
 
     // A copy of the database from this moment, like a backup or a standby that lags behind.
-    let database: String = world.owner().value("SELECT current_database()::text").await.unwrap();
+    let database: String = world.owner().fetch_value("SELECT current_database()::text").await.unwrap();
     let administrator = connect(server().await.url()).await.unwrap();
     lock_out(&administrator, &database).await;
     execute(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
     execute(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
     let original = world.reconnect().await;
-    write_events(&original.user(busy.players[0].id), busy.session, 3).await;
+    write_events(&original.user(busy.players[0].user_id), busy.session_id, 3).await;
     for _ in 0..3 {
         next_event(&mut streams[1]).await;
     }
-    let original_numbers = event_numbers(&original, busy.session).await;
+    let original_numbers = event_numbers(&original, busy.session_id).await;
     original.db.close().await.unwrap();
     world.db.close_by_ref().await.unwrap();
 
@@ -179,10 +179,10 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     );
     execute(&administrator, &swap).await;
     let replacement = world.reconnect().await;
-    write_events(&replacement.user(busy.players[0].id), busy.session, 5).await;
-    write_events(&replacement.user(quiet.players[0].id), quiet.session, 2).await;
-    write_events(&replacement.user(without_events.players[0].id), without_events.session, 1).await;
-    let replacement_numbers = event_numbers(&replacement, busy.session).await;
+    write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 5).await;
+    write_events(&replacement.user(quiet.players[0].user_id), quiet.session_id, 2).await;
+    write_events(&replacement.user(without_events.players[0].user_id), without_events.session_id, 1).await;
+    let replacement_numbers = event_numbers(&replacement, busy.session_id).await;
     assert_eq!(
         replacement_numbers[..original_numbers.len()],
         original_numbers,
@@ -195,11 +195,11 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
         "events_expired",
         "the stream has read events that are lost, and would miss the new ones with the same numbers"
     );
-    let all = event_numbers(&replacement, quiet.session).await;
+    let all = event_numbers(&replacement, quiet.session_id).await;
     assert_eq!(read_until(quiet_stream, *all.last().unwrap()).await, all[all.len() - 2..]);
     next_event(empty_stream).await;
-    let mut reloaded = service.events().subscribe(busy.session, None).await.unwrap();
-    write_events(&replacement.user(busy.players[0].id), busy.session, 1).await;
+    let mut reloaded = service.events().subscribe(busy.session_id, None).await.unwrap();
+    write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 1).await;
     next_event(&mut reloaded).await;
     drop(streams);
     execute(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
@@ -210,7 +210,7 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
 async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
+    let sparc = connect_sparc(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     // A read returns before its transaction has ended; a separate task waits for the end.
     let wait_until_idle = async |count| {
@@ -225,18 +225,18 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     };
     let before = tasks();
     let service = sparc.as_service();
-    service.events().newest(game.session).await.unwrap();
+    service.events().newest(game.session_id).await.unwrap();
     wait_until_idle(before).await;
     for _ in 0..3 {
         let mut streams = Vec::new();
         for _ in 0..20 {
-            streams.push(service.events().subscribe(game.session, Some(0)).await.unwrap());
+            streams.push(service.events().subscribe(game.session_id, Some(0)).await.unwrap());
         }
-        let mut many = service.events().subscribe_many([(game.session, None)]).await.unwrap();
+        let mut many = service.events().subscribe_many([(game.session_id, None)]).await.unwrap();
         next_event(&mut streams[0]).await;
         // One poller, and no task per stream.
         wait_until_idle(before + 1).await;
-        many.remove(game.session);
+        many.remove(game.session_id);
         drop(many);
         drop(streams);
         wait_until_idle(before).await;

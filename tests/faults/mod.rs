@@ -52,7 +52,7 @@ impl Load {
                     let mut rng = Rng::with_seed(client);
                     let mut outcomes = Outcomes::default();
                     while !is_stopped.load(Ordering::SeqCst) {
-                        let operation = operations.call_one(&sparc, &mut rng);
+                        let operation = operations.call_random(&sparc, &mut rng);
                         let outcome =
                             tokio::time::timeout(MAX_OPERATION_TIME, operation).await.expect("an operation hangs");
                         if let Ok(Some(row)) = &outcome {
@@ -101,7 +101,7 @@ pub async fn assert_service_works(sparc: &Sparc) {
 pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<AcknowledgedRow>) {
     let owner = world.owner();
     for row in acknowledged {
-        assert_eq!(owner.count(&row.row_source()).await, 1, "{row:?} was acknowledged but does not exist");
+        assert_eq!(owner.count(&row.from_clause()).await, 1, "{row:?} was acknowledged but does not exist");
     }
 }
 

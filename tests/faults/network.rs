@@ -154,7 +154,7 @@ async fn calls_over_a_network_that_forwards_nothing_end_in_time() {
     let deadline = Duration::from_millis(500);
     let options = Options::default().max_connections(2).acquire_timeout(deadline).deadline(deadline);
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
-    let me = sparc.as_user(player.id);
+    let me = sparc.as_user(player.user_id);
     me.characters().list().await.unwrap();
     proxy.set_state(SWALLOWING);
     for _ in 0..4 {
@@ -186,7 +186,7 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     let proxy = Proxy::to_world(&world).await;
     let options = Options::default().max_connections(2).acquire_timeout(Duration::from_millis(300));
     let sparc = Sparc::connect_with(&proxy.url, options).await.unwrap();
-    let me = sparc.as_user(player.id);
+    let me = sparc.as_user(player.user_id);
     // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);

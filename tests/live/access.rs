@@ -6,7 +6,7 @@ use sparc::service::{Operations, sessions::Participation};
 use uuid::Uuid;
 
 use super::{
-    DELIVERY_TIMEOUT, all_callers, event_numbers, new_handle, next_event, read_to_error, read_until, subscribe_code,
+    DELIVERY_TIMEOUT, all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, subscribe_code,
     write_events,
 };
 use crate::world::World;
@@ -15,24 +15,25 @@ use crate::world::World;
 async fn only_participants_and_the_service_may_subscribe() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    world.set(&game, "is_public = true").await;
-    let (sparc, stranger) = (new_handle(&world).await, world.new_account().await);
+    world.update_session(&game, "is_public = true").await;
+    let (sparc, stranger) = (connect_sparc(&world).await, world.new_account().await);
     let missing = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
             subscribe_code(caller.events().subscribe(session, after).await)
         };
-        assert_eq!(subscribe(sparc.as_user(stranger), game.session).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(stranger), game.session_id).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(stranger), missing).await, "not_allowed");
-        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session).await, "unknown_account");
-        assert_eq!(subscribe(sparc.as_anon(), game.session).await, "not_signed_in");
+        assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session_id).await, "unknown_account");
+        assert_eq!(subscribe(sparc.as_anon(), game.session_id).await, "not_signed_in");
         assert_eq!(subscribe(sparc.as_service(), missing).await, "not_found");
     }
     for caller in all_callers(&sparc, &game) {
-        assert_eq!(subscribe_code(caller.events().subscribe(game.session, Some(0)).await), "subscribed");
+        assert_eq!(subscribe_code(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
     }
-    let mut former_stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
-    game.players[0].person.exec("UPDATE session_players SET is_active = false").await.unwrap();
+    let mut former_stream =
+        sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
+    game.players[0].person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
         next_event(&mut former_stream).await.event_type,
         "player_left",
@@ -44,8 +45,8 @@ async fn only_participants_and_the_service_may_subscribe() {
 async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    world.set(&game, "is_public = true").await;
-    let [stranger, closed] = [world.new_account().await, game.players[1].id];
+    world.update_session(&game, "is_public = true").await;
+    let [stranger, closed] = [world.new_account().await, game.players[1].user_id];
     world.sparc.as_service().users().close_account(closed).await.unwrap();
     let outcome = async |caller: sparc::service::IdentityConnection, session| {
         let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
@@ -55,13 +56,13 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
         after
     };
     let (missing, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(outcome(sparc.as_user(stranger), game.session).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(game.seer.uuid()), missing).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(closed), game.session).await, "account_closed");
-    assert_eq!(outcome(sparc.as_anon(), game.session).await, "not_signed_in");
+    assert_eq!(outcome(sparc.as_user(stranger), game.session_id).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(game.seer.user_id()), missing).await, "not_allowed");
+    assert_eq!(outcome(sparc.as_user(closed), game.session_id).await, "account_closed");
+    assert_eq!(outcome(sparc.as_anon(), game.session_id).await, "not_signed_in");
     assert_eq!(outcome(sparc.as_service(), missing).await, "not_found");
-    for caller in [sparc.as_service(), sparc.as_user(game.seer.uuid()), sparc.as_user(game.players[0].id)] {
-        assert_eq!(outcome(caller, game.session).await, "done");
+    for caller in [sparc.as_service(), sparc.as_user(game.seer.user_id()), sparc.as_user(game.players[0].user_id)] {
+        assert_eq!(outcome(caller, game.session_id).await, "done");
     }
 }
 
@@ -69,31 +70,31 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
 async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let sparc = new_handle(&world).await;
-    let [closing, unseated, remaining] = [0, 1, 2].map(|index| sparc.as_user(game.players[index].id));
+    let sparc = connect_sparc(&world).await;
+    let [closing, unseated, remaining] = [0, 1, 2].map(|index| sparc.as_user(game.players[index].user_id));
     let subscribe = async |caller: &sparc::service::IdentityConnection| {
-        caller.events().subscribe(game.session, None).await.unwrap()
+        caller.events().subscribe(game.session_id, None).await.unwrap()
     };
     let (mut closing_stream, mut unseated_stream) = (subscribe(&closing).await, subscribe(&unseated).await);
     let (mut remaining_stream, mut service_stream) =
         (subscribe(&remaining).await, subscribe(&sparc.as_service()).await);
 
-    sparc.as_service().users().close_account(game.players[0].id).await.unwrap();
+    sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
     assert_eq!(read_to_error(&mut closing_stream).await, "account_closed");
-    assert_eq!(subscribe_code(closing.events().subscribe(game.session, None).await), "account_closed");
+    assert_eq!(subscribe_code(closing.events().subscribe(game.session_id, None).await), "account_closed");
 
-    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].id);
-    world.owner().exec(&sql).await.unwrap();
+    let sql = format!("DELETE FROM session_players WHERE user_id = '{}'", game.players[1].user_id);
+    world.owner().execute(&sql).await.unwrap();
     assert_eq!(read_to_error(&mut unseated_stream).await, "not_allowed");
 
-    write_events(&game.players[2].person, game.session, 1).await;
-    let newest = *event_numbers(&world, game.session).await.last().unwrap();
+    write_events(&game.players[2].person, game.session_id, 1).await;
+    let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
     read_until(&mut remaining_stream, newest).await;
     read_until(&mut service_stream, newest).await;
 
-    world.set(&game, "status = 'cancelled'").await;
-    let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session);
-    world.owner().exec(&sql).await.unwrap();
+    world.update_session(&game, "status = 'cancelled'").await;
+    let sql = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
+    world.owner().execute(&sql).await.unwrap();
     assert_eq!(read_to_error(&mut remaining_stream).await, "not_found");
     assert_eq!(read_to_error(&mut service_stream).await, "not_found");
 }
@@ -101,20 +102,21 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
 #[tokio::test]
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
-    let sparc = new_handle(&world).await;
+    let sparc = connect_sparc(&world).await;
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
-        let mut closed = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
-        let mut others = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
-        world.sparc.as_service().users().close_account(game.players[0].id).await.unwrap();
-        let last = *event_numbers(&world, game.session).await.last().unwrap();
-        write_events(&game.players[1].person, game.session, 1).await;
+        let mut closed =
+            sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
+        let mut others = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
+        world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
+        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
+        write_events(&game.players[1].person, game.session_id, 1).await;
         while let Some(Ok(event)) =
             tokio::time::timeout(DELIVERY_TIMEOUT, closed.next()).await.expect("the stream must end")
         {
             assert!(event.seq <= last, "an event that was written after the closing was delivered");
         }
-        read_until(&mut others, *event_numbers(&world, game.session).await.last().unwrap()).await;
+        read_until(&mut others, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
     }
 }
 
@@ -123,16 +125,16 @@ async fn participation_returns_the_callers_role_in_a_session() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let [player, left, removed] = [0, 1, 2].map(|index| &game.players[index]);
-    world.set(&game, "is_public = true").await;
-    let participation = async |id| world.sparc.as_user(id).sessions().participation(game.session).await.unwrap();
+    world.update_session(&game, "is_public = true").await;
+    let participation = async |id| world.sparc.as_user(id).sessions().participation(game.session_id).await.unwrap();
     let leave = "UPDATE session_players SET is_active = false WHERE user_id =";
-    world.owner().exec(&format!("{leave} '{}'", left.id)).await.unwrap();
-    let seer = world.sparc.as_user(game.seer.uuid());
-    seer.sessions().remove(game.session, removed.id).await.unwrap();
-    assert_eq!(participation(game.seer.uuid()).await, Participation::Seer);
-    assert_eq!(participation(player.id).await, Participation::Player);
-    assert_eq!(participation(left.id).await, Participation::Left);
-    assert_eq!(participation(removed.id).await, Participation::Removed);
+    world.owner().execute(&format!("{leave} '{}'", left.user_id)).await.unwrap();
+    let seer = world.sparc.as_user(game.seer.user_id());
+    seer.sessions().remove(game.session_id, removed.user_id).await.unwrap();
+    assert_eq!(participation(game.seer.user_id()).await, Participation::Seer);
+    assert_eq!(participation(player.user_id).await, Participation::Player);
+    assert_eq!(participation(left.user_id).await, Participation::Left);
+    assert_eq!(participation(removed.user_id).await, Participation::Removed);
     assert_eq!(
         participation(world.new_account().await).await,
         Participation::None,
@@ -141,9 +143,9 @@ async fn participation_returns_the_callers_role_in_a_session() {
     let in_missing = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
     assert_eq!(in_missing, Participation::None);
     assert!(!in_missing.is_participant());
-    assert!(!participation(removed.id).await.is_participant());
-    assert!(participation(left.id).await.is_participant());
-    assert_eq!(json!(participation(left.id).await), json!("left"));
-    let outcome = world.sparc.as_anon().sessions().participation(game.session).await;
+    assert!(!participation(removed.user_id).await.is_participant());
+    assert!(participation(left.user_id).await.is_participant());
+    assert_eq!(json!(participation(left.user_id).await), json!("left"));
+    let outcome = world.sparc.as_anon().sessions().participation(game.session_id).await;
     assert_eq!(outcome.unwrap_err().code(), "not_signed_in");
 }

@@ -10,59 +10,61 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, event_numbers, insert_events, is_silent, new_handle, next_event, read_to_error, read_until, wave,
-    write_events,
+    all_callers, connect_sparc, event_numbers, insert_events, next_event, read_to_error, read_until, receives_nothing,
+    wave, write_events,
 };
-use crate::world::{BoxedTask, World, insert_roll, run_together};
+use crate::world::{BoxedTask, World, insert_roll_sql, run_together};
 
 #[tokio::test]
 async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (first_sparc, second_sparc, player) = (new_handle(&world).await, new_handle(&world).await, &game.players[0]);
-    let before = event_numbers(&world, game.session).await;
-    let ada = first_sparc.as_user(player.id);
-    let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
-    let mut last_day = ada.events().subscribe(game.session, Some(0)).await.unwrap();
-    let mut resumed = second_sparc.as_user(player.id).events().subscribe(game.session, Some(before[0])).await.unwrap();
+    let (first_sparc, second_sparc, player) =
+        (connect_sparc(&world).await, connect_sparc(&world).await, &game.players[0]);
+    let before = event_numbers(&world, game.session_id).await;
+    let ada = first_sparc.as_user(player.user_id);
+    let mut from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
+    let mut resumed =
+        second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(before[0])).await.unwrap();
 
-    ada.events().send(wave(game.session)).await.unwrap();
-    let sent = second_sparc.as_user(player.id).events().send(wave(game.session)).await.unwrap();
+    ada.events().send(wave(game.session_id)).await.unwrap();
+    let sent = second_sparc.as_user(player.user_id).events().send(wave(game.session_id)).await.unwrap();
     assert_eq!(
         read_until(&mut from_now, sent.seq).await.len(),
         2,
         "both must arrive before any other event is written"
     );
-    write_events(&player.person, game.session, 3).await;
-    world.owner().exec(&insert_roll(game.session, player.character)).await.unwrap();
+    write_events(&player.person, game.session_id, 3).await;
+    world.owner().execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
 
-    let all = event_numbers(&world, game.session).await;
+    let all = event_numbers(&world, game.session_id).await;
     let last = *all.last().unwrap();
     let new = all[before.len()..].to_vec();
     assert_eq!(new.len(), 6);
     assert_eq!(read_until(&mut from_now, last).await, new[2..]);
     assert_eq!(read_until(&mut last_day, last).await, all);
     assert_eq!(read_until(&mut resumed, last).await, all[1..]);
-    assert!(is_silent(&mut from_now).await, "no event may arrive twice");
+    assert!(receives_nothing(&mut from_now).await, "no event may arrive twice");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load() {
     let world = World::new().await;
-    let (first_sparc, second_sparc) = (new_handle(&world).await, new_handle(&world).await);
+    let (first_sparc, second_sparc) = (connect_sparc(&world).await, connect_sparc(&world).await);
     let mut streams = Vec::new();
     let mut writers: Vec<BoxedTask<()>> = Vec::new();
     let mut games = Vec::new();
     for _ in 0..10 {
         let game = world.new_active_session(2).await;
         let mut subscribers = all_callers(&first_sparc, &game);
-        subscribers.push(second_sparc.as_user(game.players[0].id));
+        subscribers.push(second_sparc.as_user(game.players[0].user_id));
         for subscriber in subscribers {
-            streams.push((game.session, subscriber.events().subscribe(game.session, None).await.unwrap()));
+            streams.push((game.session_id, subscriber.events().subscribe(game.session_id, None).await.unwrap()));
         }
         for (index, player) in game.players.iter().enumerate() {
-            let (person, session) = (player.person.clone(), game.session);
-            let sender = [&first_sparc, &second_sparc][index].as_user(player.id);
+            let (person, session) = (player.person.clone(), game.session_id);
+            let sender = [&first_sparc, &second_sparc][index].as_user(player.user_id);
             writers.push(Box::pin(async move {
                 for _ in 0..8 {
                     sender.events().send(wave(session)).await.unwrap();
@@ -70,7 +72,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
                 }
             }));
         }
-        games.push((event_numbers(&world, game.session).await.len(), game));
+        games.push((event_numbers(&world, game.session_id).await.len(), game));
     }
     assert_eq!(streams.len(), 50);
     let readers: Vec<_> = streams
@@ -89,7 +91,7 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
     run_together(writers).await;
     for reader in readers {
         let (session, seen, mut stream) = reader.await.unwrap();
-        let (before, _) = games.iter().find(|(_, game)| game.session == session).unwrap();
+        let (before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
         assert_eq!(seen, event_numbers(&world, session).await[*before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
@@ -102,35 +104,35 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
 async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
     let (game, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let sparc = new_handle(&world).await;
-    let mut stream = sparc.as_service().events().subscribe(game.session, None).await.unwrap();
-    let mut others = sparc.as_service().events().subscribe(other.session, None).await.unwrap();
+    let sparc = connect_sparc(&world).await;
+    let mut stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
+    let mut others = sparc.as_service().events().subscribe(other.session_id, None).await.unwrap();
     let open_transaction = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events(game.session, 1)).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events(game.session_id, 1)).await.unwrap();
     // An event of another session draws a higher number, but becomes visible first.
-    write_events(&other.players[0].person, other.session, 1).await;
+    write_events(&other.players[0].person, other.session_id, 1).await;
     next_event(&mut others).await;
-    assert!(is_silent(&mut stream).await, "the event is not committed yet");
+    assert!(receives_nothing(&mut stream).await, "the event is not committed yet");
     open_transaction.commit().await.unwrap();
     next_event(&mut stream).await;
-    assert!(is_silent(&mut stream).await);
+    assert!(receives_nothing(&mut stream).await);
 }
 
 #[tokio::test]
 async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    let mut slow = ada.events().subscribe(game.session, None).await.unwrap();
-    let mut fast = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = event_numbers(&world, game.session).await.len();
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut slow = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let mut fast = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
-        write_events(&game.players[0].person, game.session, 100).await;
-        let newest = *event_numbers(&world, game.session).await.last().unwrap();
+        write_events(&game.players[0].person, game.session_id, 100).await;
+        let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast, newest).await.len(), 100);
     }
-    let all = event_numbers(&world, game.session).await;
+    let all = event_numbers(&world, game.session_id).await;
     assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[before..]);
 }
 
@@ -140,14 +142,14 @@ async fn a_stream_survives_a_crash_of_the_server() {
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     let mut seen = Vec::new();
     for round in 0..3 {
         let sent = loop {
             // The first attempts may get a connection that the crash has broken.
-            match ada.events().send(wave(game.session)).await {
+            match ada.events().send(wave(game.session_id)).await {
                 Ok(sent) => break sent,
                 Err(error) => assert!(error.is_retryable() || error.code() == "commit_unknown", "{error}"),
             }
@@ -158,7 +160,7 @@ async fn a_stream_survives_a_crash_of_the_server() {
             tokio::task::spawn_blocking(move || server.crash()).await.unwrap().unwrap();
         }
     }
-    let all = event_numbers(&world.reconnect().await, game.session).await;
+    let all = event_numbers(&world.reconnect().await, game.session_id).await;
     assert_eq!(seen, all[all.len() - seen.len()..]);
 }
 
@@ -166,28 +168,28 @@ async fn a_stream_survives_a_crash_of_the_server() {
 async fn large_events_and_large_batches_arrive() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let (sparc, seer) = (new_handle(&world).await, world.sparc.as_user(game.seer.uuid()));
+    let (sparc, seer) = (connect_sparc(&world).await, world.sparc.as_user(game.seer.user_id()));
     let mut streams = Vec::new();
     for caller in all_callers(&sparc, &game) {
-        streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+        streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
-    let before = event_numbers(&world, game.session).await.len();
+    let before = event_numbers(&world, game.session_id).await.len();
     for round in 0..3 {
         // The database stores a large event compressed, but its reader gets it in full.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
-        seer.sessions().set_game_state(game.session, state, ExpectedVersion::Any).await.unwrap();
-        write_events(&game.players[0].person, game.session, 99).await;
-        write_events(&game.players[0].person, game.session, 21).await;
-        let all = event_numbers(&world, game.session).await;
+        seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
+        write_events(&game.players[0].person, game.session_id, 99).await;
+        write_events(&game.players[0].person, game.session_id, 21).await;
+        let all = event_numbers(&world, game.session_id).await;
         // The first subscriber reads nothing in the second round, and the events of two rounds in the third.
         for (index, stream) in streams.iter_mut().enumerate().skip(usize::from(round == 1)) {
             let rounds = if index == 0 && round == 2 { 2 } else { 1 };
             assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), rounds * 121);
         }
     }
-    write_events(&game.players[0].person, game.session, 1).await;
-    let all = event_numbers(&world, game.session).await;
+    write_events(&game.players[0].person, game.session_id, 1).await;
+    let all = event_numbers(&world, game.session_id).await;
     assert_eq!(all.len() - before, 3 * 121 + 1);
     for stream in &mut streams {
         assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), 1);
@@ -198,21 +200,21 @@ async fn large_events_and_large_batches_arrive() {
 async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
-    let before = event_numbers(&world, game.session).await.len();
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
+    let before = event_numbers(&world, game.session_id).await.len();
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
-        world.owner().exec(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
-        write_events(&game.players[0].person, game.session, 2).await;
+        world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
+        write_events(&game.players[0].person, game.session_id, 2).await;
     }
-    let all = event_numbers(&world, game.session).await.split_off(before);
+    let all = event_numbers(&world, game.session_id).await.split_off(before);
     assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
     assert_eq!(read_until(&mut stream, all[5]).await, all);
-    let mut resumed = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
+    let mut resumed = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();
     assert_eq!(read_until(&mut resumed, all[5]).await, all[3..]);
-    world.owner().exec("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
-    write_events(&game.players[0].person, game.session, 1).await;
+    world.owner().execute("SELECT setval('session_events_seq_seq', 1000)").await.unwrap();
+    write_events(&game.players[0].person, game.session_id, 1).await;
     for stream in [&mut stream, &mut resumed] {
         assert_eq!(read_to_error(stream).await, "events_expired");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sparc::service::Operations;
 
 use super::{
-    all_callers, event_numbers, is_silent, new_handle, next_event, read_to_error, read_until, subscribe_code,
+    all_callers, connect_sparc, event_numbers, next_event, read_to_error, read_until, receives_nothing, subscribe_code,
     write_events,
 };
 use crate::world::World;
@@ -14,16 +14,16 @@ use crate::world::World;
 async fn resuming_after_a_deleted_event_fails_with_events_expired() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    write_events(&game.players[0].person, game.session, 3).await;
-    let all = event_numbers(&world, game.session).await;
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    write_events(&game.players[0].person, game.session_id, 3).await;
+    let all = event_numbers(&world, game.session_id).await;
     let delete = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
-    world.owner().exec(&delete).await.unwrap();
+    world.owner().execute(&delete).await.unwrap();
     for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
-        assert_eq!(subscribe_code(ada.events().subscribe(game.session, Some(seq)).await), "events_expired", "{seq}");
+        assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(seq)).await), "events_expired", "{seq}");
     }
-    let mut stream = ada.events().subscribe(game.session, Some(all[2])).await.unwrap();
+    let mut stream = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();
     assert_eq!(read_until(&mut stream, *all.last().unwrap()).await, all[3..]);
 }
 
@@ -31,29 +31,29 @@ async fn resuming_after_a_deleted_event_fails_with_events_expired() {
 async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    write_events(&game.players[0].person, game.session, 2).await;
-    let all = event_numbers(&world, game.session).await;
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    write_events(&game.players[0].person, game.session_id, 2).await;
+    let all = event_numbers(&world, game.session_id).await;
     // A clean-up skips locked rows, so an older event may remain although later ones were deleted.
     let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
-    world.owner().exec(&old).await.unwrap();
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session, Some(all[0])).await), "events_expired");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session, Some(all[1])).await), "subscribed");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session, None).await), "subscribed");
+    world.owner().execute(&old).await.unwrap();
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(all[0])).await), "events_expired");
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(all[1])).await), "subscribed");
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, None).await), "subscribed");
 }
 
 #[tokio::test]
 async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let mut stream = sparc.as_user(game.players[0].id).events().subscribe(game.session, None).await.unwrap();
-    sparc.as_user(game.seer.uuid()).sessions().complete(game.session).await.unwrap();
+    let sparc = connect_sparc(&world).await;
+    let mut stream = sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
+    sparc.as_user(game.seer.user_id()).sessions().complete(game.session_id).await.unwrap();
     assert_eq!(next_event(&mut stream).await.event_type, "session_status");
-    assert!(is_silent(&mut stream).await);
-    world.set(&game, "ended_at = now() - INTERVAL '1 year'").await;
-    assert_eq!(world.owner().value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+    assert!(receives_nothing(&mut stream).await);
+    world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
+    assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     assert_eq!(read_to_error(&mut stream).await, "not_found");
 }
 
@@ -62,9 +62,9 @@ async fn wait_until_idle(world: &World) {
     let last_statement = "SELECT coalesce(max(state_change)::text, '') FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'sparc'";
     for _ in 0..50 {
-        let before: String = world.owner().value(last_statement).await.unwrap();
+        let before: String = world.owner().fetch_value(last_statement).await.unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        if world.owner().value::<String>(last_statement).await.unwrap() == before {
+        if world.owner().fetch_value::<String>(last_statement).await.unwrap() == before {
             return;
         }
     }
@@ -75,13 +75,13 @@ async fn wait_until_idle(world: &World) {
 async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
+    let sparc = connect_sparc(&world).await;
     for _ in 0..2 {
         let mut streams = Vec::new();
         for caller in all_callers(&sparc, &game) {
-            streams.push(caller.events().subscribe(game.session, None).await.unwrap());
+            streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
         }
-        write_events(&game.players[0].person, game.session, 1).await;
+        write_events(&game.players[0].person, game.session_id, 1).await;
         for stream in &mut streams {
             next_event(stream).await;
         }
@@ -94,36 +94,36 @@ async fn dropping_the_last_stream_stops_the_poller_and_the_next_one_restarts_it(
 async fn closing_the_handle_ends_its_streams() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
-    write_events(&game.players[0].person, game.session, 1).await;
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
+    write_events(&game.players[0].person, game.session_id, 1).await;
     next_event(&mut stream).await;
     sparc.close().await.unwrap();
     assert_eq!(read_to_error(&mut stream).await, "pool_closed");
-    assert_eq!(subscribe_code(ada.events().subscribe(game.session, None).await), "pool_closed");
+    assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, None).await), "pool_closed");
 }
 
 #[tokio::test]
 async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its_newest_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    write_events(&game.players[0].person, game.session, 2).await;
-    world.owner().exec("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
-    let newest = ada.events().newest(game.session).await.unwrap();
-    let mut after_newest = ada.events().subscribe(game.session, Some(newest)).await.unwrap();
-    let mut from_now = ada.events().subscribe(game.session, None).await.unwrap();
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    write_events(&game.players[0].person, game.session_id, 2).await;
+    world.owner().execute("UPDATE session_events SET created_at = now() - INTERVAL '25 hours'").await.unwrap();
+    let newest = ada.events().newest(game.session_id).await.unwrap();
+    let mut after_newest = ada.events().subscribe(game.session_id, Some(newest)).await.unwrap();
+    let mut from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert!(
-        !event_numbers(&world, game.session).await.is_empty(),
+        !event_numbers(&world, game.session_id).await.is_empty(),
         "the old events must stay until the next event is written"
     );
-    assert!(ada.events().after(game.session, 0).await.unwrap().is_empty());
-    assert!(is_silent(&mut after_newest).await, "an event older than a day must not be delivered as new");
-    write_events(&game.players[0].person, game.session, 1).await;
-    let last = event_numbers(&world, game.session).await.pop().unwrap();
-    assert_eq!(ada.events().newest(game.session).await.unwrap(), last);
+    assert!(ada.events().after(game.session_id, 0).await.unwrap().is_empty());
+    assert!(receives_nothing(&mut after_newest).await, "an event older than a day must not be delivered as new");
+    write_events(&game.players[0].person, game.session_id, 1).await;
+    let last = event_numbers(&world, game.session_id).await.pop().unwrap();
+    assert_eq!(ada.events().newest(game.session_id).await.unwrap(), last);
     for stream in [&mut after_newest, &mut from_now] {
         assert_eq!(next_event(stream).await.seq, last);
     }
@@ -133,19 +133,19 @@ async fn the_stream_of_a_session_without_events_of_the_last_day_starts_after_its
 async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let sparc = new_handle(&world).await;
-    let ada = sparc.as_user(game.players[0].id);
-    write_events(&game.players[0].person, game.session, 2).await;
-    let old = event_numbers(&world, game.session).await;
-    let resumed = ada.events().subscribe(game.session, Some(old[0])).await.unwrap();
+    let sparc = connect_sparc(&world).await;
+    let ada = sparc.as_user(game.players[0].user_id);
+    write_events(&game.players[0].person, game.session_id, 2).await;
+    let old = event_numbers(&world, game.session_id).await;
+    let resumed = ada.events().subscribe(game.session_id, Some(old[0])).await.unwrap();
     assert_eq!(resumed.last_seq(), old[0]);
-    let mut stream = ada.events().subscribe(game.session, None).await.unwrap();
+    let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
     assert_eq!(stream.last_seq(), *old.last().unwrap(), "a new stream starts after the newest event");
-    write_events(&game.players[0].person, game.session, 2).await;
-    for seq in &event_numbers(&world, game.session).await[old.len()..] {
+    write_events(&game.players[0].person, game.session_id, 2).await;
+    for seq in &event_numbers(&world, game.session_id).await[old.len()..] {
         assert_eq!((next_event(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
     }
     let quiet = world.new_session(0).await;
-    let seer = sparc.as_user(quiet.seer.uuid());
-    assert_eq!(seer.events().subscribe(quiet.session, None).await.unwrap().last_seq(), 0);
+    let seer = sparc.as_user(quiet.seer.user_id());
+    assert_eq!(seer.events().subscribe(quiet.session_id, None).await.unwrap().last_seq(), 0);
 }

@@ -31,7 +31,7 @@ pub async fn next_event(stream: &mut Subscription) -> Event {
 }
 
 /// Returns whether no event arrives within [`SILENCE_TIMEOUT`].
-pub async fn is_silent(stream: &mut Subscription) -> bool {
+pub async fn receives_nothing(stream: &mut Subscription) -> bool {
     tokio::time::timeout(SILENCE_TIMEOUT, stream.next()).await.is_err()
 }
 
@@ -66,7 +66,7 @@ pub fn subscribe_code(outcome: Result<Subscription, Error>) -> &'static str {
 /// Returns the numbers of the session's events in order.
 pub async fn event_numbers(world: &World, session: Uuid) -> Vec<i64> {
     let sql = format!("SELECT seq FROM session_events WHERE session_id = '{session}' ORDER BY seq");
-    world.owner().values(&sql).await.unwrap()
+    world.owner().fetch_values(&sql).await.unwrap()
 }
 
 /// Returns an event to send to the session.
@@ -84,17 +84,17 @@ fn insert_events(session: Uuid, count: usize) -> String {
 
 /// Inserts events in one statement, by plain SQL.
 pub async fn write_events(person: &Person, session: Uuid, count: usize) {
-    person.exec(&insert_events(session, count)).await.unwrap();
+    person.execute(&insert_events(session, count)).await.unwrap();
 }
 
 /// Connects a new `Sparc` handle to the database.
-pub async fn new_handle(world: &World) -> Sparc {
+pub async fn connect_sparc(world: &World) -> Sparc {
     Sparc::connect_with(world.url(), Options::default().max_connections(6)).await.unwrap()
 }
 
 /// Returns a connection of the Seer, of the service and of every player.
 pub fn all_callers(sparc: &Sparc, game: &GameSession) -> Vec<sparc::service::IdentityConnection> {
-    let mut all = vec![sparc.as_user(game.seer.uuid()), sparc.as_service()];
-    all.extend(game.players.iter().map(|player| sparc.as_user(player.id)));
+    let mut all = vec![sparc.as_user(game.seer.user_id()), sparc.as_service()];
+    all.extend(game.players.iter().map(|player| sparc.as_user(player.user_id)));
     all
 }

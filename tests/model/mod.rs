@@ -48,7 +48,7 @@ async fn create_game(world: &World) -> Game {
              VALUES ('{id}', '{creator_id}', 'The Drowned Ford', '{status}', true);
              INSERT INTO creatures (id, adventure_id, name) VALUES ('{creature}', '{id}', 'Wolf')"
         );
-        world.owner().exec(&sql).await.unwrap();
+        world.owner().execute(&sql).await.unwrap();
         let creature = Some(creature);
         game.adventures.push(Adventure {
             id,
@@ -63,7 +63,7 @@ async fn create_game(world: &World) -> Game {
     let select_default =
         "SELECT pg_get_expr(adbin, adrelid)::integer FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid
                    AND attnum = adnum WHERE adrelid = 'characters'::regclass AND attname = 'max_hit_points'";
-    game.default_hit_points = world.owner().value(select_default).await.unwrap();
+    game.default_hit_points = world.owner().fetch_value(select_default).await.unwrap();
     game
 }
 
@@ -71,7 +71,7 @@ async fn create_game(world: &World) -> Game {
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
-    let world = World::with_connections(server().await, 2).await;
+    let world = World::new_with_connections(server().await, 2).await;
     let mut game = create_game(&world).await;
     let sparc = Sparc::from_connection(world.db.clone());
     let target = Target { pool: world.db.get_postgres_connection_pool(), sparc: &sparc };

@@ -23,37 +23,39 @@ pub fn operations() -> Vec<Operation> {
         operation!("characters.create", USERS_MAY, |tx, fixture| tx.characters().create(new_character("Brunhild"))),
         operation!("characters.list", USERS_MAY, |tx, fixture| tx.characters().list()),
         operation!("characters.retired", USERS_MAY, |tx, fixture| tx.characters().retired()),
-        operation!("characters.get", OWNER_MAY, |tx, fixture| tx.characters().get(fixture.player.character)),
-        operation!("characters.seats", SIGNED_IN_MAY, |tx, fixture| tx.characters().seats(fixture.player.character)),
+        operation!("characters.get", OWNER_MAY, |tx, fixture| tx.characters().get(fixture.player.character_id)),
+        operation!("characters.seats", SIGNED_IN_MAY, |tx, fixture| tx.characters().seats(fixture.player.character_id)),
         operation!("characters.rename", OWNER_MAY, |tx, fixture| tx
             .characters()
-            .rename(fixture.player.character, "Other")),
+            .rename(fixture.player.character_id, "Other")),
         operation!("characters.set_equipment", OWNER_MAY, |tx, fixture| async {
             let rope = Item { name: "rope".into(), ..Default::default() };
-            tx.characters().set_equipment(fixture.player.character, &[rope]).await
+            tx.characters().set_equipment(fixture.player.character_id, &[rope]).await
         }),
         operation!("characters.set_special_ability", OWNER_MAY, |tx, fixture| async {
             let song = SpecialAbility { name: "song".into(), ..Default::default() };
-            tx.characters().set_special_ability(fixture.player.character, &song).await
+            tx.characters().set_special_ability(fixture.player.character_id, &song).await
         }),
         operation!("characters.damage", OWNER_OR_SEER_MAY, |tx, fixture| tx
             .characters()
-            .damage(fixture.player.character, 2)),
+            .damage(fixture.player.character_id, 2)),
         operation!("characters.heal", OWNER_OR_SEER_MAY, |tx, fixture| tx
             .characters()
-            .heal(fixture.player.character, 2)),
-        operation!("characters.rest", OWNER_OR_SEER_MAY, |tx, fixture| tx.characters().rest(fixture.player.character)),
+            .heal(fixture.player.character_id, 2)),
+        operation!("characters.rest", OWNER_OR_SEER_MAY, |tx, fixture| tx
+            .characters()
+            .rest(fixture.player.character_id)),
         operation!("characters.retire", OWNER_MAY, |tx, fixture| tx.characters().retire(fixture.spare_character)),
         operation!("characters.unretire", OWNER_MAY, |tx, fixture| tx.characters().unretire(fixture.retired_character)),
         operation!("characters.delete", OWNER_MAY, |tx, fixture| tx.characters().delete(fixture.spare_character)),
         operation!("characters.award_experience", SERVICE_MAY, |tx, fixture| {
-            tx.characters().award_experience(fixture.player.character, 100)
+            tx.characters().award_experience(fixture.player.character_id, 100)
         }),
         operation!("characters.set_level", SERVICE_MAY, |tx, fixture| {
-            tx.characters().set_level(fixture.player.character, Level::MAX)
+            tx.characters().set_level(fixture.player.character_id, Level::MAX)
         }),
         operation!("characters.set_max_hit_points", SERVICE_MAY, |tx, fixture| {
-            tx.characters().set_max_hit_points(fixture.player.character, MaxHitPoints::MIN)
+            tx.characters().set_max_hit_points(fixture.player.character_id, MaxHitPoints::MIN)
         }),
     ]
 }
@@ -68,7 +70,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.characters().create(new_character("Twin")).await
         }),
         refusal!("characters.create", Player, "id_conflict", |tx, fixture| {
-            tx.characters().create(NewCharacter { id: Some(fixture.stranger.character), ..new_character("Thief") })
+            tx.characters().create(NewCharacter { id: Some(fixture.stranger.character_id), ..new_character("Thief") })
         }),
         refusal!("characters.create", Player, "id_conflict", |tx, fixture| async {
             let id = Some(Uuid::new_v4());
@@ -106,7 +108,7 @@ pub fn refusals() -> Vec<Refusal> {
             .characters()
             .damage(fixture.spare_character, 1)),
         refusal!("characters.retire", Player, "character_seated", |tx, fixture| {
-            tx.characters().retire(fixture.player.character)
+            tx.characters().retire(fixture.player.character_id)
         }),
         refusal!("characters.retire", AtLimits, "retired_limit_reached", |tx, fixture| {
             tx.characters().retire(fixture.unseated_character_at_limits)
@@ -121,7 +123,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.characters().unretire(fixture.retired_character_of_closed_account)
         }),
         refusal!("characters.delete", Player, "has_history", |tx, fixture| {
-            tx.characters().delete(fixture.player.character)
+            tx.characters().delete(fixture.player.character_id)
         }),
         refusal!("characters.award_experience", Service, "not_found", |tx, fixture| {
             tx.characters().award_experience(Uuid::new_v4(), 1)

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operation, outcome_code, refusal};
 
 fn check(fixture: &Fixture, session: Uuid) -> NewRoll {
-    NewRoll::check(session, Roller::Character(fixture.player.character), Attribute::Might, Difficulty::MIN)
+    NewRoll::check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
 }
 
 fn check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
@@ -53,7 +53,7 @@ pub fn operations() -> Vec<Operation> {
             .heroic_saves_remaining(fixture.active_session)),
         operation!("dice.statistics", SIGNED_IN_MAY, |tx, fixture| tx
             .dice()
-            .statistics(RollScope::Character(fixture.player.character))),
+            .statistics(RollScope::Character(fixture.player.character_id))),
     ]
 }
 
@@ -77,13 +77,13 @@ pub fn refusals() -> Vec<Refusal> {
             .dice()
             .roll(creature_attack(fixture, fixture.creature))),
         refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, fixture.stranger.character))
+            tx.dice().roll(check_by(fixture, fixture.stranger.character_id))
         }),
         refusal!("dice.roll", Player, "character_not_yours", |tx, fixture| {
             tx.dice().roll(check_by(fixture, Uuid::new_v4()))
         }),
         refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
-            tx.dice().roll(check_by(fixture, fixture.stranger.character))
+            tx.dice().roll(check_by(fixture, fixture.stranger.character_id))
         }),
         refusal!("dice.roll", Seer, "character_not_yours", |tx, fixture| {
             tx.dice().roll(check_by(fixture, Uuid::new_v4()))
@@ -126,7 +126,7 @@ pub fn refusals() -> Vec<Refusal> {
             .dice()
             .heroic_save(fixture.roll_of_retired_character)),
         refusal!("dice.heroic_save", Seer, "character_not_yours", |tx, fixture| async {
-            tx.sessions().remove(fixture.active_session, fixture.player.id).await?;
+            tx.sessions().remove(fixture.active_session, fixture.player.user_id).await?;
             tx.dice().heroic_save(fixture.failed_roll).await
         }),
         refusal!("dice.heroic_save", Seer, "session_not_active", |tx, fixture| async {

@@ -33,7 +33,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
     // poll after which the call can be dropped.
     let proxy = Proxy::to_world(&fixture.world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(1)).await.unwrap();
-    let next_caller = sparc.as_user(fixture.stranger.id);
+    let next_caller = sparc.as_user(fixture.stranger.user_id);
     let mut points = 0;
     for operation in operations() {
         let caller = operation.outcomes.iter().rposition(|outcome| *outcome == "done");
@@ -54,7 +54,7 @@ async fn an_operation_dropped_at_any_point_does_not_affect_the_next_caller() {
                 poll_then_drop(more_polls, (operation.call)(&tx, &fixture)).await.is_some() && is_finished;
             drop(tx);
             let me = next_caller.users().me().await.unwrap_or_else(|error| panic!("{what}, the next caller: {error}"));
-            assert_eq!(me.id, fixture.stranger.id, "{what}");
+            assert_eq!(me.id, fixture.stranger.user_id, "{what}");
             if is_finished {
                 break;
             }

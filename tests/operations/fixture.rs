@@ -3,7 +3,7 @@
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
 
-use crate::world::{Player, World, insert_roll, insert_seat};
+use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
 
 /// The caller of an operation. Each list of outcomes is in the order of the first six.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,19 +99,21 @@ impl Fixture {
         let owner = world.owner();
         let seer = world.new_account().await;
         let (player, leaver, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
-        let spare_character = world.new_character(player.id).await;
-        let retired_character = world.new_character(player.id).await;
+        let spare_character = world.new_character(player.user_id).await;
+        let retired_character = world.new_character(player.user_id).await;
         let (account_at_limits, closed_account) = (world.new_account().await, world.new_account().await);
         let retired_character_at_limits = world.new_character(account_at_limits).await;
         let retired_character_of_closed_account = world.new_character(closed_account).await;
         let living_character_of_closed_account = world.new_character(closed_account).await;
         let most_experienced_character = world.new_character(account_at_limits).await;
         owner
-            .exec(&format!("UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced_character}'"))
+            .execute(&format!(
+                "UPDATE characters SET experience = 2147483647 WHERE id = '{most_experienced_character}'"
+            ))
             .await
             .unwrap();
         owner
-            .exec(&format!(
+            .execute(&format!(
                 "UPDATE characters SET retired_at = now()
                  WHERE id IN (
                    '{retired_character}', '{retired_character_at_limits}', '{retired_character_of_closed_account}'
@@ -128,7 +130,7 @@ impl Fixture {
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
              FROM generate_series(1, 99) AS i"
         );
-        owner.exec(&insert).await.unwrap();
+        owner.execute(&insert).await.unwrap();
 
         let adventure = world.new_adventure(seer).await;
         let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
@@ -138,25 +140,25 @@ impl Fixture {
                  VALUES ('{seer}', '{name}', '{content}') RETURNING id"
             )
         };
-        let draft = owner.value(&insert_draft("The Quiet Mill", story)).await.unwrap();
-        let invalid_draft = owner.value(&insert_draft("The Torn Page", "{}")).await.unwrap();
+        let draft = owner.fetch_value(&insert_draft("The Quiet Mill", story)).await.unwrap();
+        let invalid_draft = owner.fetch_value(&insert_draft("The Torn Page", "{}")).await.unwrap();
         let insert_creature = |adventure: Uuid| {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Reed Horror') RETURNING id")
         };
-        let creature_of_draft = owner.value(&insert_creature(draft)).await.unwrap();
-        let creature = owner.value(&insert_creature(adventure)).await.unwrap();
-        let creature_with_roll: Uuid = owner.value(&insert_creature(adventure)).await.unwrap();
+        let creature_of_draft = owner.fetch_value(&insert_creature(draft)).await.unwrap();
+        let creature = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
+        let creature_with_roll: Uuid = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
         let adventure_at_limits = world.new_draft(account_at_limits).await;
         let insert = format!(
             "INSERT INTO adventures (creator_id, name)
              SELECT '{account_at_limits}', 'Draft ' || i FROM generate_series(1, 199) AS i"
         );
-        owner.exec(&insert).await.unwrap();
+        owner.execute(&insert).await.unwrap();
         let insert = format!(
             "INSERT INTO creatures (adventure_id, name)
              SELECT '{adventure_at_limits}', 'Rat ' || i FROM generate_series(1, 200) AS i"
         );
-        owner.exec(&insert).await.unwrap();
+        owner.execute(&insert).await.unwrap();
 
         let mut sessions = Vec::new();
         for (is_public, statuses) in [
@@ -173,18 +175,18 @@ impl Fixture {
                 "INSERT INTO sessions (seer_id, adventure_id, is_public)
                  VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
             );
-            let session: Uuid = owner.value(&sql).await.unwrap();
+            let session: Uuid = owner.fetch_value(&sql).await.unwrap();
             for participant in [&leaver, &player] {
-                owner.exec(&insert_seat(session, participant.id, participant.character)).await.unwrap();
+                owner.execute(&insert_seat_sql(session, participant.user_id, participant.character_id)).await.unwrap();
             }
             let leave = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
-                leaver.id
+                leaver.user_id
             );
-            owner.exec(&leave).await.unwrap();
+            owner.execute(&leave).await.unwrap();
             for status in statuses.split_whitespace() {
                 let sql = format!("UPDATE sessions SET status = '{status}' WHERE id = '{session}'");
-                owner.exec(&sql).await.unwrap();
+                owner.execute(&sql).await.unwrap();
             }
             sessions.push(session);
         }
@@ -201,65 +203,71 @@ impl Fixture {
         else {
             unreachable!()
         };
-        owner.exec(&insert_roll(archived_session, player.character)).await.unwrap();
+        owner.execute(&insert_roll_sql(archived_session, player.character_id)).await.unwrap();
         let end_long_ago =
             format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{archived_session}'");
-        owner.exec(&end_long_ago).await.unwrap();
-        assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
+        owner.execute(&end_long_ago).await.unwrap();
+        assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
         let full = world.new_session(2).await;
-        world.set(&full, "is_public = true, max_players = 2").await;
+        world.update_session(&full, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
-        let session_without_player: Uuid = owner.value(&sql).await.unwrap();
+        let session_without_player: Uuid = owner.fetch_value(&sql).await.unwrap();
         let (session_with_one_seat_free, session_with_no_seat_free): (Uuid, Uuid) =
-            (owner.value(&sql).await.unwrap(), owner.value(&sql).await.unwrap());
+            (owner.fetch_value(&sql).await.unwrap(), owner.fetch_value(&sql).await.unwrap());
         for session in [session_with_one_seat_free, session_with_no_seat_free] {
-            owner.exec(&insert_seat(session, leaver.id, leaver.character)).await.unwrap();
+            owner.execute(&insert_seat_sql(session, leaver.user_id, leaver.character_id)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
-            owner.exec(&leave).await.unwrap();
+            owner.execute(&leave).await.unwrap();
         }
         let only_player = world.new_player().await;
-        owner.exec(&insert_seat(session_without_player, only_player.id, only_player.character)).await.unwrap();
+        owner
+            .execute(&insert_seat_sql(session_without_player, only_player.user_id, only_player.character_id))
+            .await
+            .unwrap();
         for (session, other_players) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
-            owner.exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+            owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             for _ in 0..other_players {
                 let other = world.new_player().await;
-                owner.exec(&insert_seat(session, other.id, other.character)).await.unwrap();
+                owner.execute(&insert_seat_sql(session, other.user_id, other.character_id)).await.unwrap();
             }
         }
         owner
-            .exec(&insert_seat(session_with_one_seat_free, closed_account, living_character_of_closed_account))
-            .await
-            .unwrap();
-        owner.exec(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'")).await.unwrap();
-        owner
-            .exec(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{session_with_no_seat_free}'"))
+            .execute(&insert_seat_sql(session_with_one_seat_free, closed_account, living_character_of_closed_account))
             .await
             .unwrap();
         owner
-            .exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_without_player}'"))
+            .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await
             .unwrap();
         owner
-            .exec(&format!(
+            .execute(&format!("UPDATE sessions SET max_players = 2 WHERE id = '{session_with_no_seat_free}'"))
+            .await
+            .unwrap();
+        owner
+            .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_without_player}'"))
+            .await
+            .unwrap();
+        owner
+            .execute(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session_without_player}'"
             ))
             .await
             .unwrap();
         let public_active = world.new_active_session(1).await;
-        world.set(&public_active, "is_public = true").await;
+        world.update_session(&public_active, "is_public = true").await;
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id)
              SELECT '{account_at_limits}', '{adventure}' FROM generate_series(1, 20)"
         );
-        owner.exec(&insert).await.unwrap();
+        owner.execute(&insert).await.unwrap();
 
         // The Seer has removed `leaver` from `starting_soon_session`.
         owner
-            .exec(&format!(
+            .execute(&format!(
                 "UPDATE session_players SET removed_at = now()
                  WHERE session_id = '{starting_soon_session}' AND user_id = '{}'",
-                leaver.id
+                leaver.user_id
             ))
             .await
             .unwrap();
@@ -276,31 +284,34 @@ impl Fixture {
                  SELECT id, '{account_at_limits}', '{most_experienced_character}' FROM opened RETURNING session_id"
             )
         };
-        let session_left_at_limits: Uuid = owner.value(&open_and_join_sessions(1)).await.unwrap();
+        let session_left_at_limits: Uuid = owner.fetch_value(&open_and_join_sessions(1)).await.unwrap();
         owner
-            .exec(&format!(
+            .execute(&format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session_left_at_limits}'"
             ))
             .await
             .unwrap();
-        owner.exec(&open_and_join_sessions(20)).await.unwrap();
+        owner.execute(&open_and_join_sessions(20)).await.unwrap();
 
         // All but `late_roll` are dated in the future, so that a heroic save is never too late.
-        let character = player.character;
+        let character = player.character_id;
         let failed_roll = world.new_roll(active_session, character, "{1,2}", 10, -3600).await;
         let successful_roll = world.new_roll(active_session, character, "{6}", 10, -3600).await;
         let late_roll = world.new_roll(active_session, character, "{1,2}", 10, 3600).await;
         let saved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
         let unsaved_roll = world.new_roll(session_with_save_used, character, "{1,2}", 10, -3600).await;
-        owner.exec(&crate::world::insert_heroic_save(session_with_save_used, character, saved_roll)).await.unwrap();
+        owner
+            .execute(&crate::world::insert_heroic_save_sql(session_with_save_used, character, saved_roll))
+            .await
+            .unwrap();
         let roll_of_retired_character = world.new_roll(active_session, retired_character, "{1,2}", 10, -3600).await;
         let insert = format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type, results)
              VALUES ('{active_session}', '{creature_with_roll}', 'might', 10, 'attack', '{{1,2}}') RETURNING id"
         );
-        let roll_of_creature = owner.value(&insert).await.unwrap();
+        let roll_of_creature = owner.fetch_value(&insert).await.unwrap();
         owner
-            .exec(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.id))
+            .execute(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{}', 'player')", player.user_id))
             .await
             .unwrap();
         Self {
@@ -333,10 +344,10 @@ impl Fixture {
             completed_session,
             archived_session,
             session_with_save_used,
-            full_session: full.session,
+            full_session: full.session_id,
             session_with_one_seat_free,
             session_with_no_seat_free,
-            public_active_session: public_active.session,
+            public_active_session: public_active.session_id,
             session_without_player,
             failed_roll,
             successful_roll,
@@ -352,9 +363,9 @@ impl Fixture {
     pub fn as_caller(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
         match caller {
             Caller::Visitor => sparc.as_anon(),
-            Caller::Stranger => sparc.as_user(self.stranger.id),
-            Caller::Leaver => sparc.as_user(self.leaver.id),
-            Caller::Player => sparc.as_user(self.player.id),
+            Caller::Stranger => sparc.as_user(self.stranger.user_id),
+            Caller::Leaver => sparc.as_user(self.leaver.user_id),
+            Caller::Player => sparc.as_user(self.player.user_id),
             Caller::Seer => sparc.as_user(self.seer),
             Caller::Service => sparc.as_service(),
             Caller::ClosedAccount => sparc.as_user(self.closed_account),
@@ -364,7 +375,7 @@ impl Fixture {
 
     pub async fn join_code(&self, session: Uuid) -> JoinCode {
         let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
-        self.world.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+        self.world.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
     /// Returns a hash of all rows of all tables.
@@ -372,6 +383,6 @@ impl Fixture {
         let sql = "SELECT md5(string_agg(query_to_xml(format('SELECT * FROM public.%I ORDER BY 1, 2', relname),
                      true, true, '')::text, '' ORDER BY relname))
                    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
-        self.world.owner().value(sql).await.unwrap()
+        self.world.owner().fetch_value(sql).await.unwrap()
     }
 }

@@ -12,15 +12,15 @@ mod creatures;
 mod dice;
 mod documented;
 mod dropped_calls;
+mod early_reads;
 mod events;
 mod fixture;
 mod maintenance;
+mod round_trips;
 mod sessions;
 mod standby;
 mod tutorial;
-mod unawaited;
 mod users;
-mod wire;
 
 use fixture::{CALLERS, Caller, Fixture};
 

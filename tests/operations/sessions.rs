@@ -40,13 +40,15 @@ pub fn operations() -> Vec<Operation> {
             "sessions.join",
             ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
             |tx, fixture| async {
-                tx.sessions().join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character).await
+                tx.sessions()
+                    .join(&fixture.join_code(fixture.private_session).await, fixture.stranger.character_id)
+                    .await
             }
         ),
         operation!(
             "sessions.join_public",
             ["not_signed_in", "done", "character_not_yours", "done", "character_not_yours", "not_signed_in"],
-            |tx, fixture| tx.sessions().join_public(fixture.waiting_session, fixture.stranger.character)
+            |tx, fixture| tx.sessions().join_public(fixture.waiting_session, fixture.stranger.character_id)
         ),
         operation!(
             "sessions.leave",
@@ -56,7 +58,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.rejoin",
             ["not_signed_in", "not_seated", "done", "character_not_yours", "not_seated", "not_signed_in"],
-            |tx, fixture| tx.sessions().rejoin(fixture.waiting_session, fixture.leaver.character)
+            |tx, fixture| tx.sessions().rejoin(fixture.waiting_session, fixture.leaver.character_id)
         ),
         operation!(
             "sessions.change_character",
@@ -66,17 +68,21 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.seat",
             ["not_signed_in", "done", "not_your_choice", "not_your_choice", "not_your_choice", "done"],
-            |tx, fixture| tx.sessions().seat(fixture.waiting_session, fixture.stranger.id, fixture.stranger.character)
+            |tx, fixture| tx.sessions().seat(
+                fixture.waiting_session,
+                fixture.stranger.user_id,
+                fixture.stranger.character_id
+            )
         ),
         operation!(
             "sessions.remove",
             ["not_signed_in", "not_found", "not_a_seer", "done", "done", "done"],
-            |tx, fixture| tx.sessions().remove(fixture.active_session, fixture.player.id)
+            |tx, fixture| tx.sessions().remove(fixture.active_session, fixture.player.user_id)
         ),
         operation!(
             "sessions.readmit",
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
-            |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.leaver.id)
+            |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.leaver.user_id)
         ),
         operation!("sessions.renew_code", SEER_OF_PUBLIC_MAY, |tx, fixture| tx
             .sessions()
@@ -132,16 +138,16 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().by_code(&"ZZZZZZ".parse()?).await
         }),
         refusal!("sessions.join", Stranger, "no_such_code", |tx, fixture| async {
-            tx.sessions().join(&"ZZZZZZ".parse()?, fixture.stranger.character).await
+            tx.sessions().join(&"ZZZZZZ".parse()?, fixture.stranger.character_id).await
         }),
         refusal!("sessions.join", Stranger, "session_full", |tx, fixture| async {
-            tx.sessions().join(&fixture.join_code(fixture.full_session).await, fixture.stranger.character).await
+            tx.sessions().join(&fixture.join_code(fixture.full_session).await, fixture.stranger.character_id).await
         }),
         refusal!("sessions.join", Stranger, "session_over", |tx, fixture| async {
-            tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.stranger.character).await
+            tx.sessions().join(&fixture.join_code(fixture.completed_session).await, fixture.stranger.character_id).await
         }),
         refusal!("sessions.join", Stranger, "session_started", |tx, fixture| async {
-            tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.stranger.character).await
+            tx.sessions().join(&fixture.join_code(fixture.active_session).await, fixture.stranger.character_id).await
         }),
         refusal!("sessions.join", AtLimits, "character_retired", |tx, fixture| async {
             tx.sessions()
@@ -157,13 +163,13 @@ fn seat_refusals() -> Vec<Refusal> {
                 .await
         }),
         refusal!("sessions.join_public", Stranger, "not_allowed", |tx, fixture| {
-            tx.sessions().join_public(fixture.private_session, fixture.stranger.character)
+            tx.sessions().join_public(fixture.private_session, fixture.stranger.character_id)
         }),
         refusal!("sessions.join_public", Stranger, "session_full", |tx, fixture| {
-            tx.sessions().join_public(fixture.full_session, fixture.stranger.character)
+            tx.sessions().join_public(fixture.full_session, fixture.stranger.character_id)
         }),
         refusal!("sessions.join_public", Leaver, "session_over", |tx, fixture| {
-            tx.sessions().join_public(fixture.completed_session, fixture.leaver.character)
+            tx.sessions().join_public(fixture.completed_session, fixture.leaver.character_id)
         }),
         refusal!("sessions.join_public", AtLimits, "character_retired", |tx, fixture| {
             tx.sessions().join_public(fixture.waiting_session, fixture.retired_character_at_limits)
@@ -175,19 +181,19 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().join_public(fixture.waiting_session, fixture.living_character_of_closed_account)
         }),
         refusal!("sessions.join_public", Stranger, "session_started", |tx, fixture| async {
-            tx.sessions().join_public(fixture.public_active_session, fixture.stranger.character).await
+            tx.sessions().join_public(fixture.public_active_session, fixture.stranger.character_id).await
         }),
         refusal!("sessions.seat", Stranger, "not_allowed", |tx, fixture| {
-            tx.sessions().seat(fixture.private_session, fixture.player.id, fixture.player.character)
+            tx.sessions().seat(fixture.private_session, fixture.player.user_id, fixture.player.character_id)
         }),
         refusal!("sessions.leave", Player, "session_over", |tx, fixture| tx
             .sessions()
             .leave(fixture.completed_session)),
         refusal!("sessions.rejoin", Leaver, "session_full", |tx, fixture| {
-            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.leaver.character)
+            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.leaver.character_id)
         }),
         refusal!("sessions.rejoin", Leaver, "session_over", |tx, fixture| {
-            tx.sessions().rejoin(fixture.completed_session, fixture.leaver.character)
+            tx.sessions().rejoin(fixture.completed_session, fixture.leaver.character_id)
         }),
         refusal!("sessions.rejoin", Leaver, "not_found", |tx, fixture| {
             tx.sessions().rejoin(fixture.waiting_session, Uuid::new_v4())
@@ -197,10 +203,10 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().rejoin(fixture.waiting_session, fixture.retired_character).await
         }),
         refusal!("sessions.rejoin", Stranger, "not_found", |tx, fixture| {
-            tx.sessions().rejoin(fixture.private_session, fixture.stranger.character)
+            tx.sessions().rejoin(fixture.private_session, fixture.stranger.character_id)
         }),
         refusal!("sessions.change_character", Stranger, "not_found", |tx, fixture| {
-            tx.sessions().change_character(fixture.private_session, fixture.stranger.character)
+            tx.sessions().change_character(fixture.private_session, fixture.stranger.character_id)
         }),
         refusal!("sessions.rejoin", ClosedAccount, "account_closed", |tx, fixture| {
             tx.sessions().rejoin(fixture.session_with_one_seat_free, fixture.living_character_of_closed_account)
@@ -215,19 +221,23 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().change_character(fixture.waiting_session, fixture.retired_character)
         }),
         refusal!("sessions.seat", Service, "session_full", |tx, fixture| {
-            tx.sessions().seat(fixture.session_with_no_seat_free, fixture.stranger.id, fixture.stranger.character)
+            tx.sessions().seat(
+                fixture.session_with_no_seat_free,
+                fixture.stranger.user_id,
+                fixture.stranger.character_id,
+            )
         }),
         refusal!("sessions.seat", Service, "session_over", |tx, fixture| {
-            tx.sessions().seat(fixture.completed_session, fixture.stranger.id, fixture.stranger.character)
+            tx.sessions().seat(fixture.completed_session, fixture.stranger.user_id, fixture.stranger.character_id)
         }),
         refusal!("sessions.seat", Service, "character_not_yours", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.stranger.id, fixture.spare_character)
+            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, fixture.spare_character)
         }),
         refusal!("sessions.seat", Service, "character_retired", |tx, fixture| {
             tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.retired_character_at_limits)
         }),
         refusal!("sessions.seat", Service, "not_found", |tx, fixture| {
-            tx.sessions().seat(fixture.waiting_session, fixture.stranger.id, Uuid::new_v4())
+            tx.sessions().seat(fixture.waiting_session, fixture.stranger.user_id, Uuid::new_v4())
         }),
         refusal!("sessions.seat", Service, "account_closed", |tx, fixture| {
             tx.sessions().seat(
@@ -237,13 +247,13 @@ fn seat_refusals() -> Vec<Refusal> {
             )
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, fixture| {
-            tx.sessions().seat(fixture.session_with_one_seat_free, fixture.leaver.id, fixture.leaver.character)
+            tx.sessions().seat(fixture.session_with_one_seat_free, fixture.leaver.user_id, fixture.leaver.character_id)
         }),
         refusal!("sessions.seat", Stranger, "session_started", |tx, fixture| {
-            tx.sessions().seat(fixture.public_active_session, fixture.stranger.id, fixture.stranger.character)
+            tx.sessions().seat(fixture.public_active_session, fixture.stranger.user_id, fixture.stranger.character_id)
         }),
         refusal!("sessions.seat", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().seat(fixture.starting_soon_session, fixture.leaver.id, fixture.leaver.character)
+            tx.sessions().seat(fixture.starting_soon_session, fixture.leaver.user_id, fixture.leaver.character_id)
         }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, fixture| {
             tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.living_character_at_limits)
@@ -260,13 +270,15 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().rejoin(fixture.session_left_at_limits, fixture.living_character_at_limits)
         }),
         refusal!("sessions.join", Leaver, "player_removed", |tx, fixture| async {
-            tx.sessions().join(&fixture.join_code(fixture.starting_soon_session).await, fixture.leaver.character).await
+            tx.sessions()
+                .join(&fixture.join_code(fixture.starting_soon_session).await, fixture.leaver.character_id)
+                .await
         }),
         refusal!("sessions.join_public", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().join_public(fixture.starting_soon_session, fixture.leaver.character)
+            tx.sessions().join_public(fixture.starting_soon_session, fixture.leaver.character_id)
         }),
         refusal!("sessions.rejoin", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().rejoin(fixture.starting_soon_session, fixture.leaver.character)
+            tx.sessions().rejoin(fixture.starting_soon_session, fixture.leaver.character_id)
         }),
         refusal!("sessions.renew_code", Seer, "session_over", |tx, fixture| tx
             .sessions()
@@ -276,7 +288,7 @@ fn seat_refusals() -> Vec<Refusal> {
             tx.sessions().renew_code(fixture.waiting_session)
         }),
         refusal!("sessions.remove", Seer, "session_over", |tx, fixture| {
-            tx.sessions().remove(fixture.completed_session, fixture.player.id)
+            tx.sessions().remove(fixture.completed_session, fixture.player.user_id)
         }),
     ]
 }
@@ -335,7 +347,7 @@ fn seer_refusals() -> Vec<Refusal> {
             .start(fixture.paused_session)),
         refusal!("sessions.start", Seer, "not_found", |tx, fixture| tx.sessions().start(Uuid::new_v4())),
         refusal!("sessions.start", Seer, "session_has_no_player", |tx, fixture| async {
-            tx.sessions().remove(fixture.waiting_session, fixture.player.id).await?;
+            tx.sessions().remove(fixture.waiting_session, fixture.player.user_id).await?;
             tx.sessions().start(fixture.waiting_session).await
         }),
         refusal!("sessions.pause", Seer, "illegal_transition", |tx, fixture| tx

@@ -29,11 +29,11 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "users.close_account",
             ["not_signed_in", "not_allowed", "not_allowed", "done", "not_allowed", "done"],
-            |tx, fixture| tx.users().close_account(fixture.player.id)
+            |tx, fixture| tx.users().close_account(fixture.player.user_id)
         ),
         operation!("users.set_badge", SERVICE_MAY, |tx, fixture| tx
             .users()
-            .set_badge(fixture.player.id, Badge::Verified)),
+            .set_badge(fixture.player.user_id, Badge::Verified)),
     ]
 }
 

@@ -56,7 +56,7 @@ async fn random_programs_agree_with_the_model() {
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user());
-            let stored = world.owner().values::<i64>(&sql).await.unwrap().into_iter().collect();
+            let stored = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
             task.compare_stored(&stored);
             steps += u64::from(STEPS);
             dropped += task.dropped_calls;

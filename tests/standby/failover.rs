@@ -37,7 +37,7 @@ async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]
         // A standby replays everything that it has received before it is promoted, so the position that counts is the
         // received one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
-        received.push(world.owner().value::<i64>(sql).await.unwrap());
+        received.push(world.owner().fetch_value::<i64>(sql).await.unwrap());
     }
     let promoted = usize::from(received[1] > received[0]);
     run_blocking(&standbys[promoted], |standby| standby.promote().unwrap()).await;
@@ -62,10 +62,10 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
     let (mut world, mut primary) = (world, primary);
     let mut standbys: [Server; 2] = standbys.try_into().unwrap();
     let operations = Arc::new(RandomOperations::new(&world, 20).await);
-    let writer = world.new_player().await.id;
+    let writer = world.new_player().await.user_id;
     let (mut acknowledged, mut recovery_times) = (BTreeSet::new(), Vec::new());
     for round in 0..failovers {
-        let replicas = [world.replica_on(&standbys[0]).await, world.replica_on(&standbys[1]).await];
+        let replicas = [world.on_standby(&standbys[0]).await, world.on_standby(&standbys[1]).await];
         let options = Options::default().max_connections(8).replicas(replicas.iter().map(World::url));
         let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
         let load = Load::start(&sparc, &operations, 6);
@@ -109,11 +109,11 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
-    write_and_read(&sparc, player.id).await.unwrap();
+    write_and_read(&sparc, player.user_id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
     let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
     let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
-    wait_until(async || write_and_read(&sparc, player.id).await.is_ok()).await;
+    wait_until(async || write_and_read(&sparc, player.user_id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary does not know of the promotion and accepts writes. No handle may read what is written there.
     let old_primary = cluster.world.reconnect().await;
@@ -126,7 +126,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(2) {
         for handle in [&sparc, &new_sparc] {
-            let me = handle.as_user(player.id);
+            let me = handle.as_user(player.user_id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
             assert_eq!(replicas[promoted].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
@@ -153,13 +153,13 @@ async fn reads_succeed_while_there_is_no_primary() {
     let sparc =
         Sparc::connect_with(cluster.world.url(), options.replicas(replicas.iter().map(World::url))).await.unwrap();
     let player = cluster.world.new_player().await;
-    wait_until(async || sparc.as_user(player.id).characters().list().await.unwrap().len() == 1).await;
+    wait_until(async || sparc.as_user(player.user_id).characters().list().await.unwrap().len() == 1).await;
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     for _ in 0..10 {
-        assert_eq!(sparc.as_user(player.id).characters().list().await.unwrap().len(), 1);
+        assert_eq!(sparc.as_user(player.user_id).characters().list().await.unwrap().len(), 1);
     }
     let started = Instant::now();
-    let code = write_and_read(&sparc, player.id).await.unwrap_err().code();
+    let code = write_and_read(&sparc, player.user_id).await.unwrap_err().code();
     assert!(["connection_lost", "deadline_exceeded", "read_only"].contains(&code), "{code}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     sparc.close().await.unwrap();
@@ -182,12 +182,12 @@ async fn the_promoted_server_is_found_behind_poolers() {
     let sparc = Sparc::connect_with(&poolers[0].url, options).await.unwrap();
     let player = cluster.world.new_player().await;
     for _ in 0..20 {
-        write_and_read(&sparc, player.id).await.unwrap();
+        write_and_read(&sparc, player.user_id).await.unwrap();
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
     let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
     let promoted_at = Instant::now();
-    wait_until(async || write_and_read(&sparc, player.id).await.is_ok()).await;
+    wait_until(async || write_and_read(&sparc, player.user_id).await.is_ok()).await;
     println!("behind poolers, the next write after {:?}", promoted_at.elapsed());
     let status = sparc.servers();
     assert_eq!(status[1 + promoted].role, ServerRole::Primary, "{status:?}");

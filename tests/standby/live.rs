@@ -27,10 +27,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
     let mut subscribers = Vec::new();
-    for user in [ada, morgan, game.seer.uuid()] {
-        let mut events = sparc.as_user(user).events().subscribe(game.session, None).await.unwrap();
+    for user in [ada, morgan, game.seer.user_id()] {
+        let mut events = sparc.as_user(user).events().subscribe(game.session_id, None).await.unwrap();
         subscribers.push(tokio::spawn(async move {
             let mut received = Vec::new();
             loop {
@@ -45,7 +45,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     }
     let mut sent = Vec::new();
     for number in 0..60 {
-        sent.extend(send(&sparc, ada, game.session, format!("wave{number}")).await);
+        sent.extend(send(&sparc, ada, game.session_id, format!("wave{number}")).await);
     }
     // Replication is asynchronous here, so events that no standby has yet would be lost with the primary.
     let lsn = super::current_lsn(&cluster.world).await;
@@ -58,10 +58,10 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
     run_blocking(&standbys[1], |standby| standby.promote().unwrap()).await;
     standbys[0].follow(&standbys[1]).await.unwrap();
     for number in 0..20 {
-        sent.extend(send(&sparc, morgan, game.session, format!("later{number}")).await);
+        sent.extend(send(&sparc, morgan, game.session_id, format!("later{number}")).await);
     }
     wait_until(async || {
-        let id = send(&sparc, ada, game.session, "last".to_owned()).await;
+        let id = send(&sparc, ada, game.session_id, "last".to_owned()).await;
         sent.extend(id);
         id.is_some()
     })
@@ -91,12 +91,12 @@ impl PausedReplicas {
         let cluster = Cluster::start().await?;
         let sparc = cluster.connect().await;
         let game = cluster.world.new_active_session(2).await;
-        let ada = sparc.as_user(game.players[0].id);
-        let events = ada.events().subscribe(game.session, None).await.unwrap();
+        let ada = sparc.as_user(game.players[0].user_id);
+        let events = ada.events().subscribe(game.session_id, None).await.unwrap();
         pause_replicas(&cluster).await;
         cluster.world.new_account().await;
         let second_subscription =
-            sparc.as_user(game.players[1].id).events().subscribe(game.session, None).await.unwrap();
+            sparc.as_user(game.players[1].user_id).events().subscribe(game.session_id, None).await.unwrap();
         Some(Self { cluster, sparc, game, ada, events, _second_subscription: second_subscription })
     }
 }
@@ -106,7 +106,7 @@ async fn pause_replicas(cluster: &Cluster) {
     let lsn = super::current_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         super::wait_until_replayed(&replica, &lsn).await;
-        replica.owner().exec("SELECT pg_wal_replay_pause()").await.unwrap();
+        replica.owner().execute("SELECT pg_wal_replay_pause()").await.unwrap();
     }
 }
 
@@ -119,10 +119,10 @@ async fn a_read_after_an_event_was_delivered_shows_it_even_if_replicas_are_pause
     let Some(paused) = PausedReplicas::start().await else { return };
     let PausedReplicas { cluster: _cluster, sparc, game, ada, mut events, _second_subscription } = paused;
     for number in 0..5 {
-        let sent = send(&sparc, game.players[1].id, game.session, format!("wave{number}")).await.unwrap();
+        let sent = send(&sparc, game.players[1].user_id, game.session_id, format!("wave{number}")).await.unwrap();
         let event = next_event(&mut events).await;
         assert_eq!(event.id, sent);
-        assert_eq!(ada.events().newest(game.session).await.unwrap(), event.seq);
+        assert_eq!(ada.events().newest(game.session_id).await.unwrap(), event.seq);
     }
     sparc.close().await.unwrap();
 }
@@ -136,9 +136,9 @@ async fn large_events_are_delivered_even_if_replicas_are_paused() {
          SELECT '{}', 'game_state', jsonb_build_object('number', number, 'story', (
            SELECT string_agg(md5(number::text || line::text), '') FROM generate_series(1, 300) AS line
          )) FROM generate_series(1, 20) AS number",
-        game.session
+        game.session_id
     );
-    cluster.world.owner().exec(&sql).await.unwrap();
+    cluster.world.owner().execute(&sql).await.unwrap();
     for number in 1..=20 {
         assert_eq!(next_event(&mut events).await.payload["number"], number);
     }
@@ -151,23 +151,23 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let sparc = cluster.connect().await;
     let game = cluster.world.new_session(1).await;
     let newcomer = cluster.world.new_player().await;
-    let seer = sparc.as_user(game.seer.uuid());
+    let seer = sparc.as_user(game.seer.user_id());
     let subscribed_at = Instant::now();
-    let _first = seer.events().subscribe(game.session, None).await.unwrap();
+    let _first = seer.events().subscribe(game.session_id, None).await.unwrap();
     // The access of all subscribers is checked every two seconds. Replay is paused shortly before the next check, so
     // that the replicas are still used for reads at the time of the check.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
     pause_replicas(&cluster).await;
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
-        game.session, newcomer.id, newcomer.character
+        game.session_id, newcomer.user_id, newcomer.character_id
     );
-    cluster.world.owner().exec(&seat).await.unwrap();
-    let mut events = sparc.as_user(newcomer.id).events().subscribe(game.session, None).await.unwrap();
+    cluster.world.owner().execute(&seat).await.unwrap();
+    let mut events = sparc.as_user(newcomer.user_id).events().subscribe(game.session_id, None).await.unwrap();
     // No event is sent, so nothing may arrive. An error would mean that a replica, which lacks the seat, was asked.
     let outcome = tokio::time::timeout(Duration::from_millis(2500), events.try_next()).await;
     assert!(outcome.is_err(), "{outcome:?}");
-    let sent = send(&sparc, newcomer.id, game.session, "hello".to_owned()).await.unwrap();
+    let sent = send(&sparc, newcomer.user_id, game.session_id, "hello".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }
@@ -177,7 +177,7 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
-    let (ada, morgan) = (game.players[0].id, game.players[1].id);
+    let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
     // Both standbys are disconnected from the primary, so the next event exists only there.
     let lsn = super::current_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
@@ -187,8 +187,8 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     }
     // After this write, the subscription needs a log position that no standby has, so it reads from the primary.
     cluster.world.new_account().await;
-    let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session, "lost".to_owned()).await.unwrap();
+    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session_id, "lost".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     run_blocking(&cluster.standbys[1], |standby| standby.promote().unwrap()).await;
@@ -196,8 +196,8 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let ended = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
     assert_eq!(ended.unwrap_err().code(), "events_expired");
     // A new subscription must work.
-    let mut events = sparc.as_user(ada).events().subscribe(game.session, None).await.unwrap();
-    let sent = send(&sparc, morgan, game.session, "again".to_owned()).await.unwrap();
+    let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
+    let sent = send(&sparc, morgan, game.session_id, "again".to_owned()).await.unwrap();
     assert_eq!(next_event(&mut events).await.id, sent);
     sparc.close().await.unwrap();
 }

@@ -41,7 +41,7 @@ impl Cluster {
     pub async fn replicas(&self) -> Vec<World> {
         let mut replicas = Vec::new();
         for standby in &self.standbys {
-            replicas.push(self.world.replica_on(standby).await);
+            replicas.push(self.world.on_standby(standby).await);
         }
         replicas
     }
@@ -66,7 +66,7 @@ pub async fn start_standby_of(primary: &Server) -> Server {
 
 /// Returns the primary's log position.
 pub async fn current_lsn(world: &World) -> String {
-    world.owner().value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
+    world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
 /// Waits until the standby has replayed the log up to the position, minus 64 bytes for a page header. The position that
@@ -74,7 +74,7 @@ pub async fn current_lsn(world: &World) -> String {
 /// after the next record was replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");
-    wait_until(async || replica.owner().value(&is_replayed).await.unwrap()).await;
+    wait_until(async || replica.owner().fetch_value(&is_replayed).await.unwrap()).await;
 }
 
 /// Waits until the condition is true, for at most half a minute.

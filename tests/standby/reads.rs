@@ -43,7 +43,7 @@ async fn create_character(me: &IdentityConnection, name: &str) -> Result<uuid::U
 /// Pauses or resumes replay (`action`) on the standbys.
 async fn set_replay(replicas: &[World], action: &str) {
     for replica in replicas {
-        replica.owner().exec(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
+        replica.owner().execute(&format!("SELECT pg_wal_replay_{action}()")).await.unwrap();
     }
 }
 
@@ -62,7 +62,7 @@ async fn callers_read_their_own_writes_and_never_an_older_state() {
     for _ in 0..8 {
         let (player, sparc, standby_reads) = (cluster.world.new_player().await, sparc.clone(), standby_reads.clone());
         clients.push(async move {
-            let me = sparc.as_user(player.id);
+            let me = sparc.as_user(player.user_id);
             let (mut last_position, started) = (None, Instant::now());
             for round in 0.. {
                 if round >= 40 && standby_reads.load(Relaxed) >= 80 {
@@ -107,7 +107,7 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     for replica in &replicas {
         wait_until_replayed(replica, &lsn).await;
     }
-    let (me, me_elsewhere) = (sparc.as_user(player.id), other_sparc.as_user(player.id));
+    let (me, me_elsewhere) = (sparc.as_user(player.user_id), other_sparc.as_user(player.user_id));
     assert!(reads_on_standby(&me).await);
     assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1);
 
@@ -156,7 +156,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
         // This user is new, so `Sparc` knows no log position of theirs.
-        let me = sparc.as_user(cluster.world.new_player().await.id);
+        let me = sparc.as_user(cluster.world.new_player().await.user_id);
         let lsn = current_lsn(&cluster.world).await;
         for replica in &replicas {
             wait_until_replayed(replica, &lsn).await;
@@ -165,7 +165,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
-        assert_fails!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
+        assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
         set_replay(&replicas, "resume").await;
@@ -178,7 +178,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
 async fn another_users_write_becomes_visible_within_seconds() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
-    let (ada, visitor) = (sparc.as_user(cluster.world.new_player().await.id), sparc.as_anon());
+    let (ada, visitor) = (sparc.as_user(cluster.world.new_player().await.user_id), sparc.as_anon());
     let mut waits = Vec::new();
     for number in 0..30 {
         let name = format!("Ada {number}");
@@ -204,17 +204,17 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
          CREATE VIEW visitors WITH (security_invoker) AS SELECT nextval('visits') AS number;
          GRANT SELECT ON visitors TO authenticated";
     for statement in setup.split(';') {
-        owner.exec(statement).await.unwrap();
+        owner.execute(statement).await.unwrap();
     }
     let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
     let lsn = current_lsn(&cluster.world).await;
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
-        let refused = replica.service().value::<String>("SELECT private.event_history()").await.unwrap_err();
+        let refused = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
         assert_eq!(refused.code, "25006", "the function must refuse to run on a standby, which may lack events");
     }
-    let me = sparc.as_user(player.id);
+    let me = sparc.as_user(player.user_id);
     for sql in [
         r#"SELECT "number" FROM "visitors""#,
         "SELECT number FROM visitors",
@@ -246,7 +246,7 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
     let options = Options::default().replicas([proxy.url.as_str(), replicas[1].url()]).deadline(deadline);
     let sparc = Sparc::connect_with(cluster.world.url(), options).await.unwrap();
     let player = cluster.world.new_player().await;
-    let me = sparc.as_user(player.id);
+    let me = sparc.as_user(player.user_id);
     wait_until(async || count_servers(&sparc, ServerRole::Replica) == 2).await;
     for _ in 0..4 {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);

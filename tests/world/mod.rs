@@ -11,7 +11,7 @@ use testdb::{Database, Server};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-pub use person::{Person, Refused, refused};
+pub use person::{Person, SqlError, into_sql_error};
 
 /// Returns whether the tests run on databases laid out as on Supabase (`.ci/platform`).
 pub fn is_platform() -> bool {
@@ -34,8 +34,8 @@ pub struct World {
 
 /// A session, its adventure, its Seer and its seated players.
 pub struct GameSession {
-    pub session: Uuid,
-    pub adventure: Uuid,
+    pub session_id: Uuid,
+    pub adventure_id: Uuid,
     pub seer: Person,
     pub players: Vec<Player>,
 }
@@ -43,8 +43,8 @@ pub struct GameSession {
 /// A user with a character.
 pub struct Player {
     pub person: Person,
-    pub id: Uuid,
-    pub character: Uuid,
+    pub user_id: Uuid,
+    pub character_id: Uuid,
 }
 
 impl World {
@@ -55,11 +55,11 @@ impl World {
 
     /// Creates a migrated database on the given server, with up to 40 connections.
     pub async fn new_on(server: &Server) -> Self {
-        Self::with_connections(server, 40).await
+        Self::new_with_connections(server, 40).await
     }
 
     /// Creates a migrated database on the given server, with up to `connections` connections.
-    pub async fn with_connections(server: &Server, connections: u32) -> Self {
+    pub async fn new_with_connections(server: &Server, connections: u32) -> Self {
         let database = server.create_migrated().await.unwrap();
         let db = database.connect(connections).await.unwrap();
         Self::from_database(database, db)
@@ -81,21 +81,21 @@ impl World {
     pub async fn with_users_login(&self) -> Self {
         let name = format!("l{}", Uuid::new_v4().simple());
         let sql = format!("CREATE ROLE {name} LOGIN INHERIT PASSWORD 'pw'; GRANT anon, authenticated TO {name}");
-        self.owner().exec(&sql).await.unwrap();
+        self.owner().execute(&sql).await.unwrap();
         let (_, address) = self.url().rsplit_once('@').unwrap();
         let db = sea_orm::Database::connect(format!("postgres://{name}:pw@{address}")).await.unwrap();
         Self { sparc: Sparc::from_connection(db.clone()), db, database: self.database.clone() }
     }
 
     /// Returns the same database on a standby of its server.
-    pub async fn replica_on(&self, standby: &Server) -> Self {
+    pub async fn on_standby(&self, standby: &Server) -> Self {
         let database = standby.replica_of(&self.database).unwrap();
         let db = database.connect(4).await.unwrap();
         Self::from_database(database, db)
     }
 
     /// Returns the same database over a pool of one connection, and that pool.
-    pub async fn single_connection(&self) -> (Self, DatabaseConnection) {
+    pub async fn with_single_connection(&self) -> (Self, DatabaseConnection) {
         let db = self.database.connect(1).await.unwrap();
         (Self { sparc: Sparc::from_connection(db.clone()), db: db.clone(), database: self.database.clone() }, db)
     }
@@ -139,7 +139,7 @@ impl World {
     pub async fn new_account(&self) -> Uuid {
         let id = Uuid::new_v4();
         let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', '{id}@example.org')");
-        self.owner().exec(&sql).await.unwrap();
+        self.owner().execute(&sql).await.unwrap();
         id
     }
 
@@ -150,7 +150,7 @@ impl World {
             "WITH created AS (INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, {count}) RETURNING id)
              SELECT array_agg(id)::text FROM created"
         );
-        self.owner().value(&sql).await.unwrap()
+        self.owner().fetch_value(&sql).await.unwrap()
     }
 
     /// Creates an account and returns a person with its claims.
@@ -161,7 +161,7 @@ impl World {
     /// Creates a character and returns its id.
     pub async fn new_character(&self, user: Uuid) -> Uuid {
         let id = Uuid::new_v4();
-        self.owner().exec(&insert_character(id, user)).await.unwrap();
+        self.owner().execute(&insert_character_sql(id, user)).await.unwrap();
         id
     }
 
@@ -171,29 +171,29 @@ impl World {
             "INSERT INTO adventures (creator_id, name, status, is_valid)
              VALUES ('{creator}', 'The Drowned Ford', 'published', true) RETURNING id"
         );
-        self.owner().value(&sql).await.unwrap()
+        self.owner().fetch_value(&sql).await.unwrap()
     }
 
     /// Creates a draft and returns its id.
     pub async fn new_draft(&self, creator: Uuid) -> Uuid {
         let sql = format!("INSERT INTO adventures (creator_id, name) VALUES ('{creator}', 'A draft') RETURNING id");
-        self.owner().value(&sql).await.unwrap()
+        self.owner().fetch_value(&sql).await.unwrap()
     }
 
-    /// Creates a private, waiting session with four seats, and seats `players` new players in it. Use [`World::set`] to
-    /// change its columns.
+    /// Creates a private, waiting session with four seats, and seats `players` new players in it. Use
+    /// [`World::update_session`] to change its columns.
     pub async fn new_session(&self, players: usize) -> GameSession {
         let seer = self.new_user().await;
-        let adventure = self.new_adventure(seer.id.unwrap()).await;
+        let adventure_id = self.new_adventure(seer.id.unwrap()).await;
         let sql = format!(
-            "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id",
+            "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING id",
             seer.id.unwrap()
         );
-        let session = self.owner().value(&sql).await.unwrap();
-        let mut game = GameSession { session, adventure, seer, players: Vec::new() };
+        let session_id = self.owner().fetch_value(&sql).await.unwrap();
+        let mut game = GameSession { session_id, adventure_id, seer, players: Vec::new() };
         for _ in 0..players {
             let player = self.new_player().await;
-            self.owner().exec(&insert_seat(session, player.id, player.character)).await.unwrap();
+            self.owner().execute(&insert_seat_sql(session_id, player.user_id, player.character_id)).await.unwrap();
             game.players.push(player);
         }
         game
@@ -202,26 +202,26 @@ impl World {
     /// Creates a session as [`World::new_session`] does, and starts it.
     pub async fn new_active_session(&self, players: usize) -> GameSession {
         let game = self.new_session(players).await;
-        self.set(&game, "status = 'active'").await;
+        self.update_session(&game, "status = 'active'").await;
         game
     }
 
     /// Returns the join code of a session.
     pub async fn join_code(&self, session: Uuid) -> JoinCode {
         let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
-        self.owner().value::<String>(&sql).await.unwrap().parse().unwrap()
+        self.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
     }
 
     /// Creates an account with a character.
     pub async fn new_player(&self) -> Player {
         let id = self.new_account().await;
-        Player { person: self.user(id), id, character: self.new_character(id).await }
+        Player { person: self.user(id), user_id: id, character_id: self.new_character(id).await }
     }
 
     /// Updates columns of a session as the schema's owner.
-    pub async fn set(&self, game: &GameSession, assignments: &str) {
-        let sql = format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session);
-        assert_eq!(self.owner().exec(&sql).await.unwrap(), 1);
+    pub async fn update_session(&self, game: &GameSession, assignments: &str) {
+        let sql = format!("UPDATE sessions SET {assignments} WHERE id = '{}'", game.session_id);
+        assert_eq!(self.owner().execute(&sql).await.unwrap(), 1);
     }
 
     /// Inserts an attack with the given dice, and returns its id. `results` is an array literal such as `{1,2}`. A
@@ -240,12 +240,12 @@ impl World {
                      now() - INTERVAL '{seconds_ago} seconds')
              RETURNING id"
         );
-        self.owner().value(&sql).await.unwrap()
+        self.owner().fetch_value(&sql).await.unwrap()
     }
 }
 
 /// Returns an INSERT of a new character: a warrior with might 5, grace 3, wit 2 and heart 2.
-pub fn insert_character(id: Uuid, user: Uuid) -> String {
+pub fn insert_character_sql(id: Uuid, user: Uuid) -> String {
     format!(
         "INSERT INTO characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES ('{id}', '{user}', 'Hero {}', 'warrior', 5, 3, 2, 2, '{{}}')",
@@ -254,14 +254,14 @@ pub fn insert_character(id: Uuid, user: Uuid) -> String {
 }
 
 /// Returns an INSERT of a new seat.
-pub fn insert_seat(session: Uuid, user: Uuid, character: Uuid) -> String {
+pub fn insert_seat_sql(session: Uuid, user: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO session_players (session_id, user_id, character_id) VALUES ('{session}', '{user}', '{character}')"
     )
 }
 
 /// Returns an INSERT of a character's check of might against difficulty 10.
-pub fn insert_roll(session: Uuid, character: Uuid) -> String {
+pub fn insert_roll_sql(session: Uuid, character: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{session}', '{character}', 'might', 10, 'attribute_check')"
@@ -269,7 +269,7 @@ pub fn insert_roll(session: Uuid, character: Uuid) -> String {
 }
 
 /// Returns an INSERT of a heroic save that repeats the original roll.
-pub fn insert_heroic_save(session: Uuid, character: Uuid, original: Uuid) -> String {
+pub fn insert_heroic_save_sql(session: Uuid, character: Uuid, original: Uuid) -> String {
     format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
          VALUES ('{session}', '{character}', 'might', 10, 'heroic_save', '{original}')"
@@ -311,5 +311,5 @@ where
 
 /// Returns the first row of a query as JSON.
 pub async fn row_as_json(person: &Person, sql: &str) -> Value {
-    person.value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
+    person.fetch_value(&format!("SELECT to_jsonb(answer) FROM ({sql}) AS answer")).await.unwrap()
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// An error that the database returned.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct SqlError {
     /// SQLSTATE.
     pub code: String,
     /// The violated constraint, or the name that a trigger put into this field of its error; empty if there is neither.
@@ -33,37 +33,39 @@ pub struct Person {
 
 impl Person {
     /// Runs a statement in its own transaction and returns the number of affected rows.
-    pub async fn exec(&self, sql: &str) -> Result<u64, Refused> {
+    pub async fn execute(&self, sql: &str) -> Result<u64, SqlError> {
         let transaction = self.begin().await;
-        let result = transaction.execute_unprepared(sql).await.map_err(refused)?;
-        transaction.commit().await.map_err(refused)?;
+        let result = transaction.execute_unprepared(sql).await.map_err(into_sql_error)?;
+        transaction.commit().await.map_err(into_sql_error)?;
         Ok(result.rows_affected())
     }
 
     /// Runs a query and returns the first column of its first row; panics if there is no row.
-    pub async fn value<T: TryGetable>(&self, sql: &str) -> Result<T, Refused> {
+    pub async fn fetch_value<T: TryGetable>(&self, sql: &str) -> Result<T, SqlError> {
         let transaction = self.begin().await;
         let row = transaction
             .query_one_raw(Statement::from_string(DbBackend::Postgres, sql))
             .await
-            .map_err(refused)?
+            .map_err(into_sql_error)?
             .unwrap_or_else(|| panic!("no row: {sql}"));
-        transaction.commit().await.map_err(refused)?;
+        transaction.commit().await.map_err(into_sql_error)?;
         Ok(row.try_get_by_index(0).unwrap())
     }
 
     /// Runs a query and returns the first column of each row.
-    pub async fn values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, Refused> {
+    pub async fn fetch_values<T: TryGetable>(&self, sql: &str) -> Result<Vec<T>, SqlError> {
         let transaction = self.begin().await;
-        let rows =
-            transaction.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await.map_err(refused)?;
-        transaction.commit().await.map_err(refused)?;
+        let rows = transaction
+            .query_all_raw(Statement::from_string(DbBackend::Postgres, sql))
+            .await
+            .map_err(into_sql_error)?;
+        transaction.commit().await.map_err(into_sql_error)?;
         Ok(rows.into_iter().map(|row| row.try_get_by_index(0).unwrap()).collect())
     }
 
     /// Counts the rows of a query. `from` is the SQL that follows `FROM`.
     pub async fn count(&self, from: &str) -> i64 {
-        self.value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
+        self.fetch_value(&format!("SELECT count(*) FROM {from}")).await.unwrap()
     }
 
     /// Waits until at least `waiters` backends of this database wait for a lock.
@@ -121,32 +123,32 @@ impl Person {
     }
 
     /// Returns the user's id; panics for a role without one.
-    pub fn uuid(&self) -> Uuid {
+    pub fn user_id(&self) -> Uuid {
         self.id.unwrap()
     }
 }
 
-impl Refused {
+impl SqlError {
     /// Returns whether row security or a missing privilege refused the statement.
     pub fn is_forbidden(&self) -> bool {
         self.code == "42501"
     }
 
     /// Returns whether the error has this SQLSTATE and constraint.
-    pub fn is(&self, code: &str, constraint: &str) -> bool {
+    pub fn has(&self, code: &str, constraint: &str) -> bool {
         self.code == code && self.constraint == constraint
     }
 }
 
 /// Converts an error of SeaORM; panics if it did not come from the database.
-pub fn refused(error: DbErr) -> Refused {
+pub fn into_sql_error(error: DbErr) -> SqlError {
     let inner = match &error {
         DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner)) => inner,
         other => panic!("not an error of the database: {other}"),
     };
     let SqlxError::Database(error) = &**inner else { panic!("not an error of the database: {inner}") };
     let error = error.downcast_ref::<SqlxPostgresError>();
-    Refused {
+    SqlError {
         code: error.code().to_owned(),
         constraint: error.constraint().unwrap_or_default().to_owned(),
         message: error.message().to_owned(),

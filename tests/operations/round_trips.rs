@@ -203,12 +203,12 @@ async fn count_round_trips<T>(
 async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let (ada, eve) = (sparc.as_user(fixture.player.id), sparc.as_user(fixture.stranger.id));
+    let (ada, eve) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.stranger.user_id));
     let code = fixture.join_code(fixture.private_session).await;
     let check = || {
         NewRoll::check(
             fixture.active_session,
-            Roller::Character(fixture.player.character),
+            Roller::Character(fixture.player.character_id),
             Attribute::Might,
             Difficulty::MIN,
         )
@@ -217,7 +217,7 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
         // The first calls also prepare the statements.
         let _ = ada.dice().roll(check()).await.unwrap();
         sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.unwrap();
-        eve.sessions().join(&code, fixture.stranger.character).await.unwrap();
+        eve.sessions().join(&code, fixture.stranger.character_id).await.unwrap();
         eve.sessions().leave(fixture.private_session).await.unwrap();
     }
     assert_eq!(count_round_trips(&sparc, &proxy, ada.dice().roll(check())).await, 3);
@@ -225,17 +225,17 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
         count_round_trips(&sparc, &proxy, sparc.as_anon().sessions().lobby(&LobbyFilter::default(), None)).await,
         3
     );
-    assert_eq!(count_round_trips(&sparc, &proxy, eve.sessions().join(&code, fixture.stranger.character)).await, 3);
+    assert_eq!(count_round_trips(&sparc, &proxy, eve.sessions().join(&code, fixture.stranger.character_id)).await, 3);
 }
 
 #[tokio::test]
 async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let ada = sparc.as_user(fixture.player.id);
+    let ada = sparc.as_user(fixture.player.user_id);
     let check = NewRoll::check(
         fixture.active_session,
-        Roller::Character(fixture.player.character),
+        Roller::Character(fixture.player.character_id),
         Attribute::Might,
         Difficulty::MIN,
     );
@@ -249,7 +249,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
     holder.rollback().await.unwrap();
-    assert_fails!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
+    assert_error!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
     assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
     let found = roll(roll_id).await.unwrap();
     assert_eq!((found.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");

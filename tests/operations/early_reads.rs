@@ -14,8 +14,8 @@ use super::{
     documented::read_documentation,
     fixture::Fixture,
     operations,
+    round_trips::{NUMBER_WORDS, ResponseProxy, connect_by_proxy, connect_by_proxy_to, connect_through},
     standby::declared_reads,
-    wire::{NUMBER_WORDS, ResponseProxy, connect_by_proxy, connect_by_proxy_to, connect_through},
 };
 use crate::{programs::poll_then_drop, world::World};
 
@@ -73,8 +73,8 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
 async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let ada = sparc.as_user(fixture.player.id);
-    let character = fixture.player.character;
+    let ada = sparc.as_user(fixture.player.user_id);
+    let character = fixture.player.character_id;
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
     macro_rules! assert_returns_early {
         ($expected:literal, $what:literal, $call:expr) => {
@@ -104,7 +104,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
 async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let ada = sparc.as_user(fixture.player.id);
+    let ada = sparc.as_user(fixture.player.user_id);
     let missing = Uuid::new_v4();
     assert!(ada.characters().get(missing).await.is_err());
     sparc.ping().await.unwrap();
@@ -112,7 +112,7 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
         returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(missing)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
     assert!(returned_early);
-    assert_eq!(ada.characters().get(fixture.player.character).await.unwrap().id, fixture.player.character);
+    assert_eq!(ada.characters().get(fixture.player.character_id).await.unwrap().id, fixture.player.character_id);
 }
 
 /// What a serializable transaction has read is valid only once it has committed.
@@ -121,11 +121,11 @@ async fn a_serializable_read_waits_for_its_commit() {
     let fixture = Fixture::new().await;
     let parameters = "&options=-c%20default_transaction_isolation%3Dserializable";
     let (sparc, proxy) = connect_by_proxy_to(fixture.world.url(), parameters).await;
-    let ada = sparc.as_user(fixture.player.id);
+    let ada = sparc.as_user(fixture.player.user_id);
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
     let (returned_early, outcome) = returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.users().me()).await;
-    assert_eq!(outcome.unwrap().id, fixture.player.id);
+    assert_eq!(outcome.unwrap().id, fixture.player.user_id);
     assert!(!returned_early);
 }
 
@@ -133,11 +133,11 @@ async fn a_serializable_read_waits_for_its_commit() {
 async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let (ada, ben) = (sparc.as_user(fixture.player.id), sparc.as_user(fixture.seer));
+    let (ada, ben) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.seer));
     ada.users().me().await.unwrap();
     sparc.ping().await.unwrap();
     proxy.hold_after(RESPONSES_BEFORE_COMMIT);
-    assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
+    assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
     proxy.wait_until_held().await;
     let status = sparc.pool_status();
     assert_eq!((status.connections, status.idle), (1, 0));
@@ -165,14 +165,14 @@ async fn a_connection_counts_as_used_until_its_transaction_has_ended() {
 async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_the_next() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
-    let ada = sparc.as_user(fixture.player.id);
+    let ada = sparc.as_user(fixture.player.user_id);
     for _ in 0..3 {
         ada.users().me().await.unwrap();
         sparc.ping().await.unwrap();
         proxy.cut_at(RESPONSES_BEFORE_COMMIT + 1);
-        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
+        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
         // The only connection is gone, so the next call opens another.
-        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.id);
+        assert_eq!(ada.users().me().await.unwrap().id, fixture.player.user_id);
         assert_eq!(sparc.pool_status().connections, 1);
     }
 }
@@ -181,7 +181,7 @@ async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_t
 async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
     let fixture = Fixture::new().await;
     let (_, proxy) = connect_by_proxy(&fixture).await;
-    let (url, id) = (fixture.world.url().to_owned(), fixture.player.id);
+    let (url, id) = (fixture.world.url().to_owned(), fixture.player.user_id);
     let port = proxy.port;
     let proxy_in_task = proxy.clone();
     let reading = tokio::task::spawn_blocking(move || {

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use crate::world::{Person, Player, World, insert_seat};
+use crate::world::{Person, Player, World, insert_seat_sql};
 
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
 
@@ -32,7 +32,7 @@ pub struct Game {
     pub event: Uuid,
 }
 
-pub struct Scene {
+pub struct Fixture {
     pub world: World,
     /// In the order of [`ACTORS`].
     pub actors: Vec<Actor>,
@@ -48,7 +48,7 @@ pub struct Scene {
     pub creature: Uuid,
 }
 
-impl Scene {
+impl Fixture {
     pub async fn new() -> Self {
         let world = World::new().await;
         let owner = world.owner();
@@ -58,12 +58,13 @@ impl Scene {
             people.push((world.new_player().await, Uuid::nil()));
         }
         for (player, spare) in &mut people {
-            *spare = world.new_character(player.id).await;
-            let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.id);
-            owner.exec(&tutorial).await.unwrap();
+            *spare = world.new_character(player.user_id).await;
+            let tutorial = format!("INSERT INTO tutorial_progress (user_id) VALUES ('{}')", player.user_id);
+            owner.execute(&tutorial).await.unwrap();
         }
         let [_, _, _, (retired, _), _, (closed, _), (other_seer, _), (seer, _)] = &people[..] else { unreachable!() };
-        let (retired, closed, other_seer, seer) = (retired.character, closed.id, other_seer.id, seer.id);
+        let (retired, closed, other_seer, seer) =
+            (retired.character_id, closed.user_id, other_seer.user_id, seer.user_id);
 
         let mut adventures = Vec::new();
         for (name, status) in [
@@ -76,9 +77,9 @@ impl Scene {
                 "INSERT INTO adventures (creator_id, name, status, is_valid)
                  VALUES ('{seer}', 'The Drowned Ford', '{status}', true) RETURNING id"
             );
-            let id: Uuid = owner.value(&sql).await.unwrap();
+            let id: Uuid = owner.fetch_value(&sql).await.unwrap();
             let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{id}', 'Reed Horror') RETURNING id");
-            adventures.push((name, id, owner.value(&sql).await.unwrap()));
+            adventures.push((name, id, owner.fetch_value(&sql).await.unwrap()));
         }
         let (_, adventure, creature) = adventures[0];
 
@@ -92,28 +93,28 @@ impl Scene {
         for (is_public, id) in [true, false].into_iter().zip(&mut archived) {
             *id = create_game(&world, &people, adventure, is_public, "completed").await.id;
             let sql = format!("UPDATE sessions SET ended_at = now() - INTERVAL '1 year' WHERE id = '{id}'");
-            owner.exec(&sql).await.unwrap();
+            owner.execute(&sql).await.unwrap();
         }
-        assert_eq!(owner.value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
+        assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(2));
         let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'");
-        owner.exec(&retire).await.unwrap();
+        owner.execute(&retire).await.unwrap();
         let mut other_seers_sessions = [Uuid::nil(); 2];
         for (is_active, id) in [false, true].into_iter().zip(&mut other_seers_sessions) {
             *id = create_session(&world, other_seer, adventure, true).await;
             let guest = world.new_player().await;
-            owner.exec(&insert_seat(*id, guest.id, guest.character)).await.unwrap();
+            owner.execute(&insert_seat_sql(*id, guest.user_id, guest.character_id)).await.unwrap();
             if is_active {
-                owner.exec(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
+                owner.execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{id}'")).await.unwrap();
             }
         }
         let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed}'");
-        owner.exec(&close).await.unwrap();
+        owner.execute(&close).await.unwrap();
 
         let without_account =
             |person: Person| Actor { person, id: Uuid::nil(), character: Uuid::nil(), spare: Uuid::nil() };
         let mut actors = vec![without_account(world.visitor())];
         for (player, spare) in people {
-            actors.push(Actor { person: player.person, id: player.id, character: player.character, spare });
+            actors.push(Actor { person: player.person, id: player.user_id, character: player.character_id, spare });
         }
         actors.push(without_account(world.service()));
         Self { world, actors, games, other_seers_sessions, archived, adventures, creature }
@@ -129,7 +130,7 @@ async fn create_session(world: &World, seer: Uuid, adventure: Uuid, is_public: b
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public) VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
     );
-    world.owner().value(&sql).await.unwrap()
+    world.owner().fetch_value(&sql).await.unwrap()
 }
 
 /// Creates a session in which two users are seated, the player and the one whose account is closed later. Two other
@@ -145,22 +146,22 @@ async fn create_game(
     let [_, (player, _), (left, _), (retired, _), (removed, _), (closed, _), _, (seer, _)] = people else {
         unreachable!()
     };
-    let id = create_session(world, seer.id, adventure, is_public).await;
+    let id = create_session(world, seer.user_id, adventure, is_public).await;
     for seated in [player, closed] {
-        owner.exec(&insert_seat(id, seated.id, seated.character)).await.unwrap();
+        owner.execute(&insert_seat_sql(id, seated.user_id, seated.character_id)).await.unwrap();
     }
     for (former_player, deactivated_by) in [(left, &left.person), (retired, &retired.person), (removed, &seer.person)] {
-        owner.exec(&insert_seat(id, former_player.id, former_player.character)).await.unwrap();
+        owner.execute(&insert_seat_sql(id, former_player.user_id, former_player.character_id)).await.unwrap();
         let deactivate = format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{id}' AND user_id = '{}'",
-            former_player.id
+            former_player.user_id
         );
-        assert_eq!(deactivated_by.exec(&deactivate).await, Ok(1));
+        assert_eq!(deactivated_by.execute(&deactivate).await, Ok(1));
     }
     // The roll is dated an hour in the future (-3600 seconds ago), so that a heroic save is never too late.
-    let roll = world.new_roll(id, player.character, "{1,2}", 10, -3600).await;
+    let roll = world.new_roll(id, player.character_id, "{1,2}", 10, -3600).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
-    let event = owner.value(&event).await.unwrap();
+    let event = owner.fetch_value(&event).await.unwrap();
     let steps: &[&str] = match status {
         "waiting" => &[],
         "paused" => &["active", "paused"],
@@ -168,7 +169,7 @@ async fn create_game(
         _ => &[status],
     };
     for step in steps {
-        owner.exec(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
+        owner.execute(&format!("UPDATE sessions SET status = '{step}' WHERE id = '{id}'")).await.unwrap();
     }
     let name = format!("{}, {}", if is_public { "public" } else { "private" }, status.replace('_', " "));
     Game { name, status, id, roll, event }
