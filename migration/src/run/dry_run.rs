@@ -57,7 +57,7 @@ async fn plan_up(
     let report = state.report();
     if !report.pending.is_empty() {
         preflight::check_ready(db, state).await?;
-        return Ok(script::install_sql(&report.pending));
+        return Ok(script::install_sql(&report.pending, state.record.jobs_were_scheduled));
     }
     if report.differences.is_empty() {
         return Ok(Vec::new());

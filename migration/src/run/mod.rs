@@ -178,7 +178,7 @@ async fn up(
         InnerMigrator::up(db, Some(count)).await?;
         steps.extend(pending.iter().take(count as usize).cloned().map(Step::Applied));
         if count as usize == pending.len() {
-            query::execute_all(db, &script::after_tables_sql()).await?;
+            query::execute_all(db, &script::after_tables_sql(state.record.jobs_were_scheduled)).await?;
             steps.push(Step::Installed(record::repeatable_objects().len()));
         }
         return Ok(());
