@@ -8,11 +8,13 @@ use crate::{
     tables,
 };
 
-/// The files of functions and triggers, then those of policies and grants. The shared functions come first.
-const FILES: [&str; 31] = [
+/// The files of functions and triggers, then those of policies and grants. A function that others call comes first.
+const FILES: [&str; 34] = [
+    include_str!("../sql/triggers/callers.sql"),
     include_str!("../sql/triggers/shared.sql"),
     include_str!("../sql/triggers/documents.sql"),
     include_str!("../sql/triggers/users.sql"),
+    include_str!("../sql/triggers/account_locks.sql"),
     include_str!("../sql/triggers/account_deletion.sql"),
     include_str!("../sql/triggers/characters.sql"),
     include_str!("../sql/triggers/adventures.sql"),
@@ -20,6 +22,7 @@ const FILES: [&str; 31] = [
     include_str!("../sql/triggers/sessions.sql"),
     include_str!("../sql/triggers/session_end.sql"),
     include_str!("../sql/triggers/session_players.sql"),
+    include_str!("../sql/triggers/seat_counts.sql"),
     include_str!("../sql/triggers/dice_rolls.sql"),
     include_str!("../sql/triggers/session_events.sql"),
     include_str!("../sql/triggers/tutorial_progress.sql"),

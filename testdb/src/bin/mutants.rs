@@ -31,7 +31,6 @@ const UNRELATED_TESTS: &[&str] = &[
     "model::",
     "soak::",
     "faults::",
-    "replicas::",
     "standby::",
     "outages::",
     "tokens::",
@@ -151,7 +150,10 @@ fn run() -> Result<usize, Box<dyn std::error::Error>> {
     fs::remove_file(&test_program)?;
     let killers = killers.into_inner().map_err(|_| "a thread panicked")?;
     write_page(&page, &mutants, &killers)?;
-    Ok(chosen.iter().filter(|mutant| killers.get(&mutant.key()).is_none_or(String::is_empty)).count())
+    let is_survivor = |mutant: &&&Mutant| {
+        reason_for_equivalence(mutant).is_none() && killers.get(&mutant.key()).is_none_or(String::is_empty)
+    };
+    Ok(chosen.iter().filter(is_survivor).count())
 }
 
 /// The tests that are run on a mutant.

@@ -1,0 +1,290 @@
+-- Locks all rows that closing or deleting an account changes. An account's *gate* is its row in
+-- `private.account_gates`, which every write of the account locks first.
+
+-- Locks the rows that closing an account changes, without waiting, and returns those that it could not lock because
+-- another transaction has locked them. The rows are:
+-- - the account's seats in live sessions, the characters in these seats, and these sessions,
+-- - the live sessions that the account runs, with the characters and profiles of all who have or had a seat there,
+--   because ending a session changes their counters,
+-- - the account's profile and its drafts,
+-- - if the account is deleted, also the ended sessions in which nobody else ever had a seat, because they are deleted.
+--
+-- For a seat, `key` is the id of the session. `relation` names the table, except that `unshared sessions` stands for
+-- the sessions that are deleted: these need a stronger lock than other sessions.
+CREATE OR REPLACE FUNCTION private.lock_free_rows_of_account(account uuid, is_deletion boolean)
+RETURNS TABLE (relation text, key uuid)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  live_statuses CONSTANT public.session_status[] := '{waiting,starting_soon,active,paused}'::public.session_status[];
+  seated_session_ids uuid[];
+  live_session_ids uuid[];
+  run_session_ids uuid[];
+  unshared_session_ids uuid[] := '{}'::uuid[];
+  character_ids uuid[];
+  other_player_ids uuid[];
+  locked_ids uuid[];
+BEGIN
+  seated_session_ids := ARRAY(
+    SELECT seat.session_id
+    FROM public.session_players AS seat
+    JOIN public.sessions AS session ON session.id = seat.session_id
+    WHERE seat.user_id = account
+      AND seat.is_active
+      AND session.status = ANY (live_statuses)
+  );
+  locked_ids := ARRAY(
+    SELECT seat.session_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (seated_session_ids)
+      AND seat.user_id = account
+    FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'session_players', unnest(seated_session_ids) EXCEPT SELECT 'session_players', unnest(locked_ids);
+
+  live_session_ids := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.status = ANY (live_statuses)
+      AND (session.seer_id = account OR session.id = ANY (seated_session_ids))
+  );
+  locked_ids := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.id = ANY (live_session_ids)
+    FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'sessions', unnest(live_session_ids) EXCEPT SELECT 'sessions', unnest(locked_ids);
+
+  IF is_deletion THEN
+    unshared_session_ids := ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      WHERE session.seer_id = account
+        AND session.status <> ALL (live_statuses)
+        AND NOT EXISTS (
+          SELECT
+          FROM public.session_players AS seat
+          WHERE seat.session_id = session.id
+            AND seat.user_id <> account
+        )
+    );
+    locked_ids := ARRAY(
+      SELECT session.id
+      FROM public.sessions AS session
+      WHERE session.id = ANY (unshared_session_ids)
+      FOR UPDATE SKIP LOCKED
+    );
+    RETURN QUERY
+    SELECT 'unshared sessions', unnest(unshared_session_ids)
+    EXCEPT
+    SELECT 'unshared sessions', unnest(locked_ids);
+  END IF;
+
+  run_session_ids := ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.seer_id = account
+      AND session.id = ANY (live_session_ids)
+  );
+  character_ids := ARRAY(
+    SELECT DISTINCT seat.character_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (run_session_ids)
+      OR (seat.session_id = ANY (seated_session_ids) AND seat.user_id = account)
+  );
+  locked_ids := ARRAY(
+    SELECT character.id
+    FROM public.characters AS character
+    WHERE character.id = ANY (character_ids)
+    FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY SELECT 'characters', unnest(character_ids) EXCEPT SELECT 'characters', unnest(locked_ids);
+
+  other_player_ids := ARRAY(
+    SELECT DISTINCT seat.user_id
+    FROM public.session_players AS seat
+    WHERE seat.session_id = ANY (run_session_ids)
+      AND seat.user_id <> account
+  );
+  locked_ids := ARRAY(
+    SELECT profile.id
+    FROM public.users AS profile
+    WHERE profile.id = ANY (other_player_ids)
+    FOR NO KEY UPDATE SKIP LOCKED
+  );
+  -- The closing changes the e-mail address of the account's own profile. The address is a key, so the profile needs the
+  -- stronger lock.
+  PERFORM FROM public.users WHERE id = account FOR UPDATE SKIP LOCKED;
+  IF FOUND THEN
+    locked_ids := locked_ids || account;
+  END IF;
+  RETURN QUERY
+  SELECT 'users', profile.id FROM public.users AS profile WHERE profile.id = ANY (other_player_ids || account)
+  EXCEPT
+  SELECT 'users', unnest(locked_ids);
+
+  -- Drafts are deleted or, if others have played them, archived. The completion of a session of a draft changes the
+  -- draft too: its `times_played`.
+  locked_ids := ARRAY(
+    SELECT id FROM public.adventures WHERE creator_id = account AND status = 'draft' FOR NO KEY UPDATE SKIP LOCKED
+  );
+  RETURN QUERY
+  SELECT 'adventures', draft.id FROM public.adventures AS draft WHERE creator_id = account AND status = 'draft'
+  EXCEPT
+  SELECT 'adventures', unnest(locked_ids);
+END
+$$;
+
+-- Waits for a row that `lock_free_rows_of_account` returned, and locks it in the same mode.
+CREATE OR REPLACE FUNCTION private.wait_for_row_of_account(account uuid, relation text, key uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  CASE relation
+    WHEN 'session_players' THEN
+      PERFORM FROM public.session_players WHERE session_id = key AND user_id = account FOR NO KEY UPDATE;
+    WHEN 'sessions' THEN
+      PERFORM FROM public.sessions WHERE id = key FOR NO KEY UPDATE;
+    WHEN 'unshared sessions' THEN
+      PERFORM FROM public.sessions WHERE id = key FOR UPDATE;
+    WHEN 'characters' THEN
+      PERFORM FROM public.characters WHERE id = key FOR NO KEY UPDATE;
+    WHEN 'adventures' THEN
+      PERFORM FROM public.adventures WHERE id = key FOR NO KEY UPDATE;
+    ELSE -- users
+      IF key = account THEN
+        PERFORM FROM public.users WHERE id = key FOR UPDATE;
+      ELSE
+        PERFORM FROM public.users WHERE id = key FOR NO KEY UPDATE;
+      END IF;
+  END CASE;
+END
+$$;
+
+-- Locks all rows that closing an account changes, in rounds. The caller has locked the account's gate, so no write of
+-- the account is in progress. No fixed order of these rows avoids deadlocks, because users can lock several of their
+-- rows in any order: a statement locks them in scan order, and a transaction in the order of its statements. So each
+-- round first waits for at most one row, while it holds only the gate. Then it tries to lock all the others without
+-- waiting. If one of them is busy, the round releases all its locks.
+--
+-- The row to wait for is chosen at random among the busy ones, so that sooner or later it is the row that the competing
+-- statements lock first. Whoever gets that row finds the others free, because those statements wait for it too.
+--
+-- Writers who keep many rows busy could make every such round fail. So after eight rounds, each further round waits for
+-- all rows that were busy, one after the other, which can end in a deadlock.
+CREATE OR REPLACE FUNCTION private.lock_rows_of_account(account uuid, is_deletion boolean, in_random_order boolean)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- The rows that the next round waits for.
+  awaited_relations text[] := '{}'::text[];
+  awaited_keys uuid[] := '{}'::uuid[];
+  -- The rows that the last round found locked.
+  busy_relations text[];
+  busy_keys uuid[];
+  is_waiting boolean;
+  rounds integer := 0;
+BEGIN
+  LOOP
+    BEGIN
+      is_waiting := true;
+      FOR i IN 1 .. cardinality(awaited_keys)
+      LOOP
+        PERFORM private.wait_for_row_of_account(account, awaited_relations[i], awaited_keys[i]);
+      END LOOP;
+      is_waiting := false;
+      SELECT array_agg(relation), array_agg(key)
+      INTO busy_relations, busy_keys
+      FROM (
+        SELECT relation, key
+        FROM private.lock_free_rows_of_account(account, is_deletion)
+        ORDER BY random()
+      ) AS busy;
+      IF busy_keys IS NULL THEN
+        RETURN;
+      END IF;
+      RAISE lock_not_available; -- Releases the locks of this round.
+    EXCEPTION
+      WHEN lock_not_available THEN
+        IF is_waiting THEN
+          RAISE; -- The caller's own lock_timeout expired.
+        END IF;
+    END;
+    rounds := rounds + 1;
+    IF rounds <= 8 THEN
+      awaited_relations := busy_relations[1:1];
+      awaited_keys := busy_keys[1:1];
+    ELSE
+      -- In the lock order, or in random order if an attempt in the lock order ended in a deadlock. A statement that
+      -- always locks in another order could make every attempt in a fixed order fail.
+      SELECT
+        array_agg(relation ORDER BY lock_rank, key),
+        array_agg(key ORDER BY lock_rank, key)
+      INTO awaited_relations, awaited_keys
+      FROM (
+        SELECT
+          relation,
+          key,
+          CASE
+            WHEN in_random_order THEN random()
+            ELSE array_position('{session_players,sessions,unshared sessions,characters,users,adventures}', relation)
+          END AS lock_rank
+        FROM (
+          SELECT * FROM unnest(awaited_relations, awaited_keys) AS awaited (relation, key)
+          UNION
+          SELECT * FROM unnest(busy_relations, busy_keys) AS busy (relation, key)
+        ) AS to_lock
+      ) AS ranked;
+    END IF;
+  END LOOP;
+END
+$$;
+
+-- Locks the gate and the rows of an account, and tries again after a deadlock, because the platform, which closes and
+-- deletes accounts, does not retry. A failed attempt releases its locks, so the other statement proceeds.
+--
+-- A deadlock over the gate does not count towards the limit of ten attempts. A deletion has locked the account's row in
+-- `auth.users`. Transactions of the account that hold the gate and wait for that row could make any number of attempts
+-- fail.
+--
+-- The gate is locked in the attempt's own subtransaction, not in one nested in it. Once a nested subtransaction has
+-- ended, whoever waits for a lock that it took must wait until the whole transaction ends, even if the attempt is
+-- rolled back.
+CREATE OR REPLACE FUNCTION private.lock_account(account uuid, is_deletion boolean DEFAULT false)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  is_gate_locked boolean;
+  failed_attempts integer := 0;
+BEGIN
+  LOOP
+    BEGIN
+      is_gate_locked := false;
+      PERFORM FROM private.account_gates WHERE account_id = account FOR UPDATE;
+      is_gate_locked := true;
+      PERFORM private.lock_rows_of_account(account, is_deletion, failed_attempts > 0);
+      RETURN;
+    EXCEPTION
+      WHEN deadlock_detected THEN
+        IF is_gate_locked THEN
+          failed_attempts := failed_attempts + 1;
+        END IF;
+        IF failed_attempts = 10 THEN
+          RAISE;
+        END IF;
+    END;
+  END LOOP;
+END
+$$;

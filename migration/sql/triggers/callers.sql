@@ -1,0 +1,185 @@
+-- Who the caller is: the service or a user, whether the user's account is open, and which sessions the user takes part
+-- in. `policies/functions.sql` says who may call each function.
+
+-- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
+-- is the owner. So this checks the role that was set, and whether the login may assume the service's role.
+CREATE OR REPLACE FUNCTION private.is_server()
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RETURN current_setting('role') NOT IN ('anon', 'authenticated')
+    AND pg_has_role(session_user, 'service_role', 'MEMBER');
+END
+$$;
+
+-- Returns true, or raises an error if the caller is a user whose account is closed or does not exist. It locks the
+-- account's gate, so the account stays open until the end of the transaction: closing the account locks the gate too,
+-- so a write waits here while the account is being closed. Writes and closings lock the gate first, so neither waits
+-- for it while holding another lock.
+--
+-- The lock is exclusive, so the transactions in which one account writes run one after the other, and those that come
+-- after a closing queue behind it. If the lock were shared, a user with two connections could keep shared locks on
+-- their own rows (`SELECT ... FOR SHARE`) in transactions that overlap. Then everybody who has to change these rows,
+-- such as the Seer who ends a session, would wait for ever. Only the service's shared lock (`lock_gate`) is compatible
+-- with this one.
+CREATE OR REPLACE FUNCTION private.require_open_account()
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  is_account_open boolean;
+BEGIN
+  SELECT is_open
+  INTO is_account_open
+  FROM private.account_gates
+  WHERE account_id = auth.uid()
+  FOR NO KEY UPDATE;
+  IF is_account_open IS NOT TRUE AND NOT private.is_server() THEN
+    PERFORM private.require_account(); -- Raises the error.
+  END IF;
+  RETURN true;
+END
+$$;
+
+-- Refuses a caller whose account is closed or does not exist, because a token outlives its account by up to an hour.
+-- The service begins each transaction of a user with this check. It takes no lock, so the account may be closed right
+-- after it; `require_open_account` makes a write wait for a concurrent closing.
+CREATE OR REPLACE FUNCTION private.require_account()
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  is_account_open boolean;
+BEGIN
+  SELECT is_open
+  INTO is_account_open
+  FROM private.account_gates
+  WHERE account_id = auth.uid();
+  IF is_account_open IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'SP032',
+      MESSAGE = 'The account does not exist',
+      TABLE = 'users',
+      CONSTRAINT = 'known_account';
+  END IF;
+  IF NOT is_account_open THEN
+    PERFORM private.refuse_closed_account();
+  END IF;
+END
+$$;
+
+-- Locks an account's gate, so that it is locked before rows of others: when the service seats a player, the player's
+-- gate, and when a user sends an event, the user's own. It raises no error. Only the lock on the caller's own gate is
+-- exclusive. The lock on another account's gate is shared, because the service may lock several gates in one
+-- transaction.
+CREATE OR REPLACE FUNCTION private.lock_gate(account uuid)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF account = auth.uid() THEN
+    PERFORM FROM private.account_gates WHERE account_id = account FOR NO KEY UPDATE;
+  ELSE
+    PERFORM FROM private.account_gates WHERE account_id = account FOR KEY SHARE;
+  END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION private.refuse_closed_account()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = 'SP019',
+    MESSAGE = 'The account is closed',
+    TABLE = 'users',
+    CONSTRAINT = 'account_open';
+END
+$$;
+
+-- Raises the error of a refused policy, with a reason and the name of the rule. If the caller's account is closed or
+-- does not exist, it raises the error for that instead.
+CREATE OR REPLACE FUNCTION private.refuse(reason text, relation text, rule text)
+RETURNS void
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM private.require_account();
+  RAISE EXCEPTION USING
+    ERRCODE = 'insufficient_privilege',
+    MESSAGE = reason,
+    TABLE = relation,
+    CONSTRAINT = rule;
+END
+$$;
+
+-- Returns the ids of the sessions that the caller takes part in: those that they run, have a seat in, or have left. A
+-- player whom the Seer removed no longer takes part; otherwise they could read the new code and watch the game. A
+-- policy that compares with this array computes it once per query and can use an index. A subquery in the policy would
+-- instead read the whole other table into a hash table.
+CREATE OR REPLACE FUNCTION private.my_session_ids()
+RETURNS uuid[]
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me uuid := auth.uid();
+BEGIN
+  IF me IS NULL THEN
+    RETURN '{}'::uuid[];
+  END IF;
+  RETURN ARRAY(
+    SELECT session.id
+    FROM public.sessions AS session
+    WHERE session.seer_id = me
+    UNION ALL
+    SELECT seat.session_id
+    FROM public.session_players AS seat
+    WHERE seat.user_id = me
+      AND seat.removed_at IS NULL
+  );
+END
+$$;
+
+-- Returns the ids of the archived sessions that the caller took part in, by the same rule as `my_session_ids`.
+CREATE OR REPLACE FUNCTION private.my_archived_session_ids()
+RETURNS uuid[]
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me uuid := auth.uid();
+BEGIN
+  IF me IS NULL THEN
+    RETURN '{}'::uuid[];
+  END IF;
+  RETURN ARRAY(
+    SELECT session.id
+    FROM public.archived_sessions AS session
+    WHERE session.seer_id = me
+    UNION ALL
+    SELECT seat.session_id
+    FROM public.archived_session_players AS seat
+    WHERE seat.user_id = me
+      AND seat.removed_at IS NULL
+  );
+END
+$$;

@@ -1,0 +1,253 @@
+-- Counts seats, for the session and for the account: a session never has more active seats than its `max_players`.
+
+-- Counts the seats that one statement takes and gives up. Refuses a seat if the session is full or has started or
+-- ended, if the account has too many seats, or if the character is retired or another player's. Emits the events of
+-- players who joined or left. The statement's sessions are locked first (by `lock_rows`), then the characters, and then
+-- the profiles. Characters and profiles are locked in the order of their keys.
+CREATE OR REPLACE FUNCTION private.check_session_capacity()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  ended_statuses CONSTANT public.session_status[] := '{completed,cancelled}'::public.session_status[];
+  -- Parallel arrays with one element for each seat that was given up (-1) or taken (+1). A seat whose character changes
+  -- has two elements: -1 with the old character and +1 with the new one.
+  session_ids uuid[];
+  user_ids uuid[];
+  character_ids uuid[];
+  seat_changes integer[];
+  live_session_ids uuid[] := '{}'::uuid[];
+  session_change record;
+  character_change record;
+  player_change record;
+  current_session record;
+  current_character record;
+  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)
+    INTO session_ids, user_ids, character_ids, seat_changes
+    FROM new_seats
+    WHERE is_active;
+  ELSIF TG_OP = 'DELETE' THEN
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(-1)
+    INTO session_ids, user_ids, character_ids, seat_changes
+    FROM old_seats
+    WHERE is_active;
+  ELSE
+    SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(net_change)
+    INTO session_ids, user_ids, character_ids, seat_changes
+    FROM (
+      SELECT session_id, user_id, character_id, sum(seat_change)::integer AS net_change
+      FROM (
+        SELECT session_id, user_id, character_id, -1 AS seat_change FROM old_seats WHERE is_active
+        UNION ALL
+        SELECT session_id, user_id, character_id, 1 FROM new_seats WHERE is_active
+      ) AS old_and_new_seats
+      GROUP BY session_id, user_id, character_id
+      HAVING sum(seat_change) <> 0
+    ) AS changed;
+    -- A player who has left can choose another character without taking the seat. `prepare_seat` has checked that the
+    -- session has not ended, but at REPEATABLE READ perhaps in an old snapshot. If the session has changed since,
+    -- locking it fails with a serialization error.
+    PERFORM private.lock_rows(
+      'sessions',
+      ARRAY(
+        SELECT old_seat.session_id
+        FROM old_seats AS old_seat
+        JOIN new_seats AS new_seat USING (session_id, user_id)
+        WHERE new_seat.character_id <> old_seat.character_id
+          AND NOT new_seat.is_active
+      )
+    );
+  END IF;
+  IF session_ids IS NULL THEN
+    RETURN NULL;
+  END IF;
+  -- A function that the statement calls, for example in RETURNING, may have changed one of these seats a second time.
+  -- The second change has already emitted its event, before the events of the first change below, so the statement is
+  -- refused.
+  IF TG_OP <> 'DELETE' THEN
+    IF EXISTS (
+      SELECT
+      FROM new_seats AS new_seat
+      JOIN public.session_players AS seat USING (session_id, user_id)
+      WHERE seat.is_active <> new_seat.is_active
+    ) THEN
+      PERFORM private.refuse_repeated_change('session_players');
+    END IF;
+  END IF;
+
+  PERFORM private.lock_rows('sessions', ARRAY(SELECT DISTINCT id FROM unnest(session_ids) AS changed (id)));
+  FOR session_change IN
+    SELECT
+      session_id,
+      sum(seat_change)::integer AS net_change,
+      bool_or(is_character_changed) AS is_any_character_changed
+    FROM (
+      SELECT session_id, user_id, sum(seat_change) AS seat_change, count(*) > 1 AS is_character_changed
+      FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
+      GROUP BY session_id, user_id
+    ) AS changed_seats
+    GROUP BY session_id
+    ORDER BY session_id
+  LOOP
+    SELECT status, seats_taken, max_players
+    INTO current_session
+    FROM public.sessions
+    WHERE id = session_change.session_id;
+    CONTINUE WHEN NOT FOUND; -- The session is being deleted, or the foreign key refuses the seat.
+    IF current_session.status = ANY (ended_statuses) AND TG_OP <> 'DELETE' THEN
+      PERFORM private.refuse_seat_after_end();
+    END IF;
+    -- Row security was evaluated on the statement's snapshot, before the session was locked. The session may have
+    -- changed since.
+    IF is_user AND TG_OP = 'INSERT' AND current_session.status NOT IN ('waiting', 'starting_soon') THEN
+      PERFORM private.refuse_seat_after_start();
+    END IF;
+    IF session_change.is_any_character_changed
+      AND current_session.status NOT IN ('waiting', 'starting_soon')
+      AND TG_OP <> 'DELETE'
+    THEN
+      PERFORM private.refuse_seat_after_start();
+    END IF;
+    IF session_change.net_change > 0
+      AND current_session.seats_taken + session_change.net_change > current_session.max_players
+    THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP002',
+        MESSAGE = 'Session is full',
+        TABLE = 'session_players',
+        CONSTRAINT = 'session_capacity';
+    END IF;
+    IF session_change.net_change <> 0 THEN
+      UPDATE public.sessions
+      SET seats_taken = seats_taken + session_change.net_change
+      WHERE id = session_change.session_id;
+    END IF;
+    IF current_session.status <> ALL (ended_statuses) THEN
+      live_session_ids := live_session_ids || session_change.session_id;
+    END IF;
+  END LOOP;
+
+  FOR character_change IN
+    SELECT character_id, user_id, sum(seat_change)::integer AS net_change
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes)
+      AS changed (session_id, user_id, character_id, seat_change)
+    WHERE session_id = ANY (live_session_ids)
+    GROUP BY character_id, user_id
+    ORDER BY character_id
+  LOOP
+    SELECT user_id, retired_at
+    INTO current_character
+    FROM public.characters
+    WHERE id = character_change.character_id
+    FOR NO KEY UPDATE;
+    CONTINUE WHEN NOT FOUND; -- The foreign key refuses the seat.
+    IF character_change.net_change > 0 AND current_character.user_id <> character_change.user_id THEN
+      PERFORM private.refuse_other_players_character();
+    END IF;
+    IF character_change.net_change > 0 AND current_character.retired_at IS NOT NULL THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'SP007',
+        MESSAGE = 'A retired character cannot take a seat',
+        TABLE = 'session_players',
+        CONSTRAINT = 'living_character';
+    END IF;
+    UPDATE public.characters
+    SET live_seats = live_seats + character_change.net_change
+    WHERE id = character_change.character_id;
+  END LOOP;
+
+  FOR player_change IN
+    SELECT user_id, sum(seat_change)::integer AS net_change
+    FROM unnest(session_ids, user_ids, seat_changes) AS changed (session_id, user_id, seat_change)
+    WHERE session_id = ANY (live_session_ids)
+    GROUP BY user_id
+    HAVING sum(seat_change) <> 0
+    ORDER BY user_id
+  LOOP
+    PERFORM private.count_for_account(player_change.user_id, seats => player_change.net_change);
+  END LOOP;
+
+  INSERT INTO public.session_events (session_id, event_type, payload)
+  SELECT
+    seat.session_id,
+    CASE WHEN seat.net_change > 0 THEN 'player_joined' ELSE 'player_left' END,
+    jsonb_build_object(
+      'user_id', seat.user_id,
+      'display_name', profile.display_name,
+      'avatar_url', profile.avatar_url,
+      'character_id', seat.character_id,
+      'character_name', character.name,
+      'character_class', character.class,
+      'seats_taken', session.seats_taken,
+      'max_players', session.max_players
+    )
+  FROM (
+    -- A change of character is neither joining nor leaving: its net change is 0. Every other seat has one character, so
+    -- `max` returns it.
+    SELECT session_id, user_id, max(character_id::text)::uuid AS character_id, sum(seat_change) AS net_change
+    FROM unnest(session_ids, user_ids, character_ids, seat_changes)
+      AS changed (session_id, user_id, character_id, seat_change)
+    GROUP BY session_id, user_id
+    HAVING sum(seat_change) <> 0
+  ) AS seat
+  JOIN public.sessions AS session ON session.id = seat.session_id
+  JOIN public.users AS profile ON profile.id = seat.user_id
+  JOIN public.characters AS character ON character.id = seat.character_id
+  ORDER BY seat.session_id, seat.user_id;
+  RETURN NULL;
+END
+$$;
+
+-- Checks the policy of new seats again. Row security was evaluated on the statement's snapshot, before
+-- `enforce_session_capacity` locked the sessions. One of them may have become private in between. A seat that is taken
+-- by code is not checked here: `private.join_by_code` runs as the owner of the schema, to whom row security does not
+-- apply, and checks the code again itself.
+CREATE OR REPLACE FUNCTION private.recheck_new_seats()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  -- As in `limits.sql`, the check also applies to a login that can assume a role of the API, because a function in its
+  -- statement can change the role. This condition is an IF of its own, because the service has no EXECUTE on
+  -- `may_take_seat`, which PostgreSQL requires for an expression that contains the call.
+  IF NOT (
+    row_security_active(TG_RELID)
+    AND (pg_has_role('anon', 'MEMBER') OR pg_has_role('authenticated', 'MEMBER'))
+  ) THEN
+    RETURN NULL;
+  END IF;
+  IF EXISTS (SELECT FROM new_seats WHERE NOT private.may_take_seat(session_id, user_id)) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = 'new row violates row-level security policy for table "session_players"';
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER enforce_session_capacity
+  AFTER INSERT ON public.session_players
+  REFERENCING NEW TABLE AS new_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
+
+-- Its name puts this trigger after `enforce_session_capacity`, which takes the locks.
+CREATE OR REPLACE TRIGGER recheck_new_seats
+  AFTER INSERT ON public.session_players
+  REFERENCING NEW TABLE AS new_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.recheck_new_seats();
+
+CREATE OR REPLACE TRIGGER count_changed_seats
+  AFTER UPDATE ON public.session_players
+  REFERENCING OLD TABLE AS old_seats NEW TABLE AS new_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
+
+CREATE OR REPLACE TRIGGER count_deleted_seats
+  AFTER DELETE ON public.session_players
+  REFERENCING OLD TABLE AS old_seats
+  FOR EACH STATEMENT EXECUTE FUNCTION private.check_session_capacity();
