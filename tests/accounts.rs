@@ -211,7 +211,7 @@ async fn closing_an_account_erases_its_profile_even_if_the_trigger_on_accounts_i
     let world = World::new().await;
     let user = world.new_user().await;
     let disable = "ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_changed";
-    world.administrator().await.execute(disable).await.unwrap();
+    world.superuser().await.execute(disable).await.unwrap();
     user.execute(&format!("SELECT private.close_account('{}')", user.user_id())).await.unwrap();
     let closed =
         format!("users WHERE id = '{}' AND closed_at IS NOT NULL AND display_name = 'Former player'", user.user_id());

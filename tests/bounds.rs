@@ -178,14 +178,14 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll}'"
     );
-    assert_taken(world.administrator().await.execute(&save_twice).await, "idx_dice_rolls_original");
+    assert_taken(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
     let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session_id
     );
-    assert_taken(world.administrator().await.execute(&insert_two_events).await, "idx_session_events_seq");
+    assert_taken(world.superuser().await.execute(&insert_two_events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]

@@ -11,9 +11,9 @@ use crate::{
 /// Creates a migrated database like that of a Supabase project, and returns it with a connection of its superuser.
 async fn new_project() -> (World, DatabaseConnection) {
     let database = platform_server().await.create_migrated().await.unwrap();
-    let administrator = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
+    let superuser = sea_orm::Database::connect(database.superuser_url()).await.unwrap();
     let owner = database.connect(10).await.unwrap();
-    (World::from_database(database, owner), administrator)
+    (World::from_database(database, owner), superuser)
 }
 
 fn topic(game: &GameSession) -> String {
@@ -196,12 +196,12 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
          RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
-        let (world, administrator) = new_project().await;
+        let (world, superuser) = new_project().await;
         let game = world.new_active_session(1).await;
         let player = &game.players[0];
         let before = count_broadcasts(&world, &game).await;
         let database = world.owner().fetch_value::<String>("SELECT quote_ident(current_database())").await.unwrap();
-        administrator.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
+        superuser.execute_unprepared(&obstacle.replace("{database}", &database)).await.unwrap();
         // An open connection may have cached the dropped partition, so the roll uses a new connection.
         let reconnected = world.reconnect().await;
         assert_eq!(
@@ -210,14 +210,14 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             "{obstacle}"
         );
         assert_eq!(world.owner().count("dice_rolls").await, 1, "{obstacle}");
-        let count_after = administrator.query_one_raw(sea_orm::Statement::from_string(
+        let count_after = superuser.query_one_raw(sea_orm::Statement::from_string(
             sea_orm::DbBackend::Postgres,
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
         // Some of these statements also remove the earlier broadcasts.
         assert!(after <= before, "{obstacle}: nothing may be sent");
-        administrator.close().await.unwrap();
+        superuser.close().await.unwrap();
     }
 }
 
@@ -225,10 +225,10 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
 /// removal waits for that transaction, and later statements wait for the removal.
 #[tokio::test]
 async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
-    let (world, administrator) = new_project().await;
+    let (world, superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let lock_transaction = administrator.begin().await.unwrap();
+    let lock_transaction = superuser.begin().await.unwrap();
     lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let roll_transaction = player.person.begin().await;
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
@@ -237,5 +237,5 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     assert_eq!(rolled.rows_affected(), 1);
     roll_transaction.commit().await.unwrap();
     lock_transaction.rollback().await.unwrap();
-    administrator.close().await.unwrap();
+    superuser.close().await.unwrap();
 }

@@ -81,7 +81,7 @@ async fn visitors_may_call_only_the_listed_functions() {
             AND has_function_privilege('anon', oid, 'EXECUTE')
             AND proname NOT IN ('get_session_details', 'session_details', 'my_session_ids',
                                 'my_archived_session_ids', 'can_see_adventure', 'best_rated_after', 'newest_adventures',
-                                'most_played_adventures', 'best_rated_adventures', 'is_server')",
+                                'most_played_adventures', 'best_rated_adventures', 'is_service')",
     )
     .await;
 }
@@ -346,7 +346,7 @@ async fn plpgsql_check_finds_nothing_in_any_function() {
         eprintln!("skipped: this server has no plpgsql_check");
         return;
     }
-    world.administrator().await.execute("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();
+    world.superuser().await.execute("CREATE EXTENSION plpgsql_check SCHEMA public").await.unwrap();
     let findings = world
         .owner()
         .fetch_values::<String>(

@@ -222,7 +222,7 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
          SELECT '{}', 'client.old', now() - INTERVAL '25 hours' FROM generate_series(1, 250)",
         game.session_id
     );
-    world.administrator().await.execute(&insert_old_events).await.unwrap();
+    world.superuser().await.execute(&insert_old_events).await.unwrap();
     let old_events = "session_events WHERE event_type = 'client.old'";
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.new')", game.session_id);
@@ -251,7 +251,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
          SELECT '{}', 'client.x' FROM generate_series(1, 20000)",
         game.session_id
     );
-    world.administrator().await.execute(&insert).await.unwrap();
+    world.superuser().await.execute(&insert).await.unwrap();
     world.owner().execute("ANALYZE session_events").await.unwrap();
     let plan: Vec<String> = world
         .owner()

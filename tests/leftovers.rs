@@ -180,13 +180,13 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         let world = World::new().await;
         let (ada, ben) = (world.new_player().await, world.new_player().await);
         let target: String = world.owner().fetch_value(&format!("SELECT {target}")).await.unwrap();
-        let administrator = world.administrator().await;
+        let superuser = world.superuser().await;
         for (name, value) in [
             ("request.jwt.claim.sub", ben.user_id.to_string()),
             ("request.jwt.claim.role", "service_role".to_owned()),
             ("request.jwt.claim", format!("{{\"sub\": \"{}\"}}", ben.user_id)),
         ] {
-            administrator.execute(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
+            superuser.execute(&format!("ALTER {target} SET {name} = '{value}'")).await.unwrap();
         }
         let new_connection = world.reconnect().await.owner();
         let setting = new_connection.fetch_value::<String>("SELECT current_setting('request.jwt.claim.sub')").await;

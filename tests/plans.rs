@@ -171,11 +171,11 @@ fn quoted(value: impl std::fmt::Display) -> String {
 #[tokio::test]
 async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statistics() {
     let world = World::new().await;
-    let (owner, administrator) = (world.owner(), world.administrator().await);
+    let (owner, superuser) = (world.owner(), world.superuser().await);
     // The first statistics are collected when only a fiftieth of the rows exists, so they are outdated afterwards.
-    administrator.execute(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
+    superuser.execute(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
     owner.execute("ANALYZE").await.unwrap();
-    administrator.execute(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
+    superuser.execute(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
     let user: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,

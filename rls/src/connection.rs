@@ -112,9 +112,9 @@ impl IdentityConnection {
     pub(crate) async fn begin_read(&self, deadline: Option<Duration>) -> Result<UncheckedTransaction, DbErr> {
         // With replicas, the answer to the commit contains the log position of what the identity has read, so it is
         // awaited.
-        let ends_in_background = !self.has_replicas();
+        let allows_background_end = !self.has_replicas();
         let uses_one_snapshot = false;
-        let request = self.new_begin_request(READ_ONLY, deadline, ends_in_background);
+        let request = self.new_begin_request(READ_ONLY, deadline, allows_background_end);
         self.begin_with(self.read_purpose(uses_one_snapshot), request).await
     }
 
@@ -174,14 +174,14 @@ impl IdentityConnection {
         &'a self,
         modes: &'a str,
         deadline: Option<Duration>,
-        ends_in_background: bool,
+        allows_background_end: bool,
     ) -> BeginRequest<'a> {
         BeginRequest {
             identity: &self.identity,
             modes,
             deadline,
             prepared_statements: self.database.prepared_statements,
-            ends_in_background,
+            allows_background_end,
         }
     }
 

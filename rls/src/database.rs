@@ -52,7 +52,7 @@ impl Database {
     /// [`Error::Misconfigured`] if the options allow no connections.
     pub async fn connect(url: &str, options: &Options) -> Result<Self, Error> {
         let prepared_statements =
-            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
         let positions = Arc::default();
         let (servers, _) = open_servers(url, options, None, None, &positions).await?;
         Ok(Self::new(servers, options.deadline, prepared_statements, positions))
@@ -72,7 +72,7 @@ impl Database {
         query: &'static str,
     ) -> Result<(Self, Option<String>), Error> {
         let prepared_statements =
-            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::Deallocated };
+            if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
         let positions = Arc::default();
         let (servers, answer) = open_servers(url, options, Some(query), None, &positions).await?;
         Ok((Self::new(servers, options.deadline, prepared_statements, positions), answer))

@@ -40,7 +40,8 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     pub(crate) end_reason: Option<EndReason>,
     /// Whether a statement has run that may have changed the database session.
     pub(crate) is_unclean: bool,
-    /// Whether a COMMIT of the caller was sent and is unanswered.
+    /// Whether a raw statement of the caller that may commit (COMMIT, END, PREPARE TRANSACTION) was sent and is
+    /// unanswered.
     pub(crate) has_unanswered_raw_commit: bool,
     /// The highest id that a frame has had so far.
     pub(crate) last_frame_id: u64,
@@ -50,11 +51,12 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     /// The identity with its settings in the form in which the server stores them. Verification compares with this
     /// form.
     pub(crate) stored_identity: Identity,
+    /// The time limit of each statement, counted from its start.
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
-    /// Whether the caller need not wait for the end of the transaction: it only reads, and is not SERIALIZABLE, so what
-    /// it read is valid whether it is committed or rolled back.
-    pub(crate) ends_in_background: bool,
+    /// Whether the transaction belongs to an operation that only reads, and is not SERIALIZABLE, so that what it read
+    /// is valid whether it is committed or rolled back. Then the caller need not wait for its end.
+    pub(crate) allows_background_end: bool,
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
@@ -106,9 +108,10 @@ impl<C: Connection> Inner<C> {
         outcome: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         self.pending = None;
-        let is_unanswered =
+        // A pooler that has lost the server does not know whether the server received the request.
+        let may_have_run =
             outcome.as_ref().err().is_some_and(|error| breaks_connection(error) || is_from_pooler(error));
-        self.has_unanswered_raw_commit &= is_unanswered;
+        self.has_unanswered_raw_commit &= may_have_run;
         if let Err(error) = &outcome {
             if breaks_connection(error) || self.has_unanswered_raw_commit {
                 self.close(EndReason::ConnectionLost);
@@ -116,7 +119,7 @@ impl<C: Connection> Inner<C> {
                 self.has_unread_end = true;
                 self.mark_failed(frame_id, Failure::CallFailed);
             } else {
-                // The driver could not send the request or decode the response, so more of it may follow.
+                // The driver failed before it had read the whole response, the rest of which may still arrive.
                 self.pending = Some(Pending::Discardable);
             }
         }
@@ -138,9 +141,9 @@ impl<C: Connection> Inner<C> {
         }
     }
 
-    /// Reads the last response to its end. Otherwise the driver would read it before it sends the next request, and if
-    /// that call were dropped, nobody would know whether its request was sent. After this, the driver sends a request
-    /// as soon as the call is first polled.
+    /// Reads the last response to its end. Otherwise the driver would read the rest of it at the start of the next
+    /// call, before it sends that call's request, and if that call were dropped, nobody would know whether its request
+    /// was sent. After this, the driver sends a request as soon as the call is first polled.
     async fn finish_response(&mut self) -> Result<(), DbErr> {
         if !self.has_unread_end || self.end_reason.is_some() {
             return Ok(());
@@ -275,7 +278,7 @@ impl<C: Connection> Inner<C> {
     /// After a statement that removed the driver's prepared statements (`DEALLOCATE`, `DISCARD`), clears the driver's
     /// cache, so that the driver prepares them again.
     async fn forget_deallocated(&mut self, prepared_count: Option<i64>, pending: Pending) -> Result<(), DbErr> {
-        if self.prepared_statements == PreparedStatements::Deallocated {
+        if self.prepared_statements == PreparedStatements::PerTransaction {
             return Ok(());
         }
         if prepared_count == self.connection()?.prepared_statement_count() {

@@ -237,7 +237,7 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let identity = Identity::new(USER_ROLE);
     let prepared_statements = PreparedStatements::Cached;
     let request =
-        BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, ends_in_background: false };
+        BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
     let begin = Inner::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };

@@ -133,7 +133,7 @@ pub(crate) enum PreparedStatements {
     Cached,
     /// Each transaction begins with DEALLOCATE ALL, because behind a pooler another client may have used the server
     /// connection.
-    Deallocated,
+    PerTransaction,
 }
 
 impl PreparedStatements {
@@ -141,7 +141,7 @@ impl PreparedStatements {
     pub(crate) fn sql_after_begin(self) -> &'static str {
         match self {
             Self::Cached => "",
-            Self::Deallocated => "DEALLOCATE ALL; ",
+            Self::PerTransaction => "DEALLOCATE ALL; ",
         }
     }
 
@@ -149,7 +149,7 @@ impl PreparedStatements {
     pub(crate) fn clean_session_sql(self) -> String {
         match self {
             Self::Cached => format!("{CLEAN_SESSION}{COUNT_PREPARED_STATEMENTS}"),
-            Self::Deallocated => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
+            Self::PerTransaction => format!("{CLEAN_SESSION}DEALLOCATE ALL"),
         }
     }
 }
@@ -255,7 +255,7 @@ pub(crate) fn has_only_driver_statements(
     prepared_statements: PreparedStatements,
 ) -> bool {
     match prepared_statements {
-        PreparedStatements::Deallocated => true,
+        PreparedStatements::PerTransaction => true,
         PreparedStatements::Cached => answer
             .row
             .as_ref()

@@ -4,10 +4,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, close_or_delete, dry_run, exec_and_commit, execute_in,
+    assert_invariants, attempt, close, close_or_delete, dry_run, execute_and_commit, execute_in,
     full_account::{all_writes, create_full_account},
     is_closed, open_session,
-    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE},
+    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE},
 };
 use crate::world::{Player, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
@@ -115,7 +115,7 @@ async fn a_closed_account_writes_nothing() {
             let outcome = dry_run(&fixture.person, sql).await;
             // Row security refuses (42501) or hides a row that no longer exists or no longer belongs to the account. A
             // new session may be refused because its adventure no longer exists.
-            if ![ACCOUNT_CLOSED, "42501", "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
+            if ![ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, "no row", ADVENTURE_NOT_PLAYABLE].contains(&outcome.as_str()) {
                 accepted.push(format!("{outcome}: {sql}"));
             }
         }
@@ -154,13 +154,13 @@ async fn nobody_reopens_a_closed_account() {
     for person in [&user, &world.new_user().await, &world.visitor()] {
         for set in ["closed_at = NULL", "email = 'back@example.org'", "account_id = id"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_eq!(attempt(person, &sql).await, "42501", "{set}");
+            assert_eq!(attempt(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{set}");
         }
     }
     for person in [&world.service(), &world.owner()] {
         for set in ["display_name = 'Ada'", "avatar_url = 'https://example.org/a.png'", "bio = 'Back.'"] {
             let sql = format!("UPDATE users SET {set} WHERE id = '{}'", user.user_id());
-            assert_refused!(person.execute(&sql).await, "SP019", "account_open", "{set}");
+            assert_refused!(person.execute(&sql).await, ACCOUNT_CLOSED, "account_open", "{set}");
         }
     }
     // A later change by the platform does not reopen it either.
@@ -229,21 +229,22 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 .remove(index);
                 let closing = close_or_delete(player.user_id, false);
                 let users_transaction = match has_snapshot {
-                    true => player.person.begin_with_snapshot().await,
+                    true => player.person.begin_repeatable_read().await,
                     false => player.person.begin().await,
                 };
                 let platforms_transaction = world.owner().begin().await;
                 if closes_first {
                     execute_in(&platforms_transaction, &closing).await.unwrap();
                     let request = sql.clone();
-                    let waiting = tokio::spawn(async move { exec_and_commit(users_transaction, &request).await });
+                    let waiting = tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
                     let outcome = waiting.await.unwrap();
-                    assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+                    assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
                     assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
-                    let waiting = tokio::spawn(async move { exec_and_commit(platforms_transaction, &closing).await });
+                    let waiting =
+                        tokio::spawn(async move { execute_and_commit(platforms_transaction, &closing).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     users_transaction.commit().await.unwrap();
                     assert_eq!(waiting.await.unwrap(), "done", "{sql}");

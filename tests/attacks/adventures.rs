@@ -5,8 +5,11 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, execute_in, open_session, query_number,
-    sqlstates::{ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, ILLEGAL_TRANSITION, SESSION_OVER},
+    assert_invariants, attempt, execute_and_commit, execute_in, open_session, query_number,
+    sqlstates::{
+        ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, ILLEGAL_TRANSITION,
+        INSUFFICIENT_PRIVILEGE, SESSION_OVER,
+    },
 };
 use crate::world::{Person, World, insert_seat_sql};
 
@@ -107,7 +110,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         }
         assert_eq!(
             attempt(&creator, &format!("DELETE FROM adventures WHERE id = '{adventure}'")).await,
-            "23503",
+            FOREIGN_KEY_VIOLATION,
             "{kind}"
         );
         assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1);
@@ -217,7 +220,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
     assert_eq!(attempt(&stranger, &insert).await, ADVENTURE_NOT_PLAYABLE);
     let change = format!("UPDATE sessions SET adventure_id = '{adventure}' WHERE id = '{session}'");
-    assert_eq!(attempt(&stranger, &change).await, "42501");
+    assert_eq!(attempt(&stranger, &change).await, INSUFFICIENT_PRIVILEGE);
 }
 
 #[tokio::test]
@@ -245,7 +248,11 @@ async fn json_that_differs_only_in_the_digits_of_a_number_counts_as_changed() {
         let transaction = game.seer.begin().await;
         execute_in(&transaction, &unpublish).await.unwrap();
         let republish = update("adventures", "status = 'published'", adventure);
-        assert_eq!(exec_and_commit(transaction, &republish).await, "23514", "{variant} has not been validated");
+        assert_eq!(
+            execute_and_commit(transaction, &republish).await,
+            CHECK_VIOLATION,
+            "{variant} has not been validated"
+        );
 
         // The second time that the variant is written, the state does not change.
         for state in [variant.as_str(), variant, original] {

@@ -13,7 +13,10 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, dry_run, exec_and_commit, execute_in, open_session};
+use super::{
+    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_session,
+    sqlstates::{SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION},
+};
 use crate::world::{GameSession, World, insert_roll_sql};
 
 /// Ends a session and moves its end into the past. Sessions are archived 90 days after their end.
@@ -55,10 +58,10 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
             )
         };
         let duplicate_key = person.execute(&insert(stored.session_id)).await.unwrap_err();
-        assert!(duplicate_key.has("23505", "sessions_pkey"), "{duplicate_key:?}");
+        assert!(duplicate_key.has(UNIQUE_VIOLATION, "sessions_pkey"), "{duplicate_key:?}");
         assert_eq!(person.execute(&insert(archived.session_id)).await.unwrap_err(), duplicate_key);
         let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert(archived.session_id));
-        assert_eq!(attempt(person, &skipping_conflicts).await, "23505");
+        assert_eq!(attempt(person, &skipping_conflicts).await, UNIQUE_VIOLATION);
         let two_rows = format!(
             "INSERT INTO sessions (id, seer_id, adventure_id)
              SELECT id, '{seer}', '{}' FROM unnest('{{{}, {}}}'::uuid[]) AS wanted (id)",
@@ -66,7 +69,7 @@ async fn the_id_of_an_archived_session_is_refused_like_the_id_of_a_stored_one() 
             Uuid::new_v4(),
             archived.session_id
         );
-        assert_eq!(attempt(person, &two_rows).await, "23505");
+        assert_eq!(attempt(person, &two_rows).await, UNIQUE_VIOLATION);
     }
     let reused_id =
         NewSession { id: Some(archived.session_id), adventure_id: archived.adventure_id, ..NewSession::default() };
@@ -91,9 +94,9 @@ async fn the_id_of_an_archived_roll_is_refused_like_the_id_of_a_stored_one() {
             )
         };
         let duplicate_key = person.execute(&insert(stored)).await.unwrap_err();
-        assert!(duplicate_key.has("23505", "dice_rolls_pkey"), "{duplicate_key:?}");
+        assert!(duplicate_key.has(UNIQUE_VIOLATION, "dice_rolls_pkey"), "{duplicate_key:?}");
         assert_eq!(person.execute(&insert(roll)).await.unwrap_err(), duplicate_key);
-        assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, "23505");
+        assert_eq!(attempt(person, &format!("{} ON CONFLICT DO NOTHING", insert(roll))).await, UNIQUE_VIOLATION);
         // A roll may have the id of an archived session.
         assert_eq!(dry_run(person, &insert(archived.session_id)).await, "done");
     }
@@ -123,7 +126,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
          ALTER TABLE dice_rolls ENABLE TRIGGER \"Emit_roll\";
          ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')"
     );
-    world.administrator().await.execute(&reuse_id_and_add_check).await.unwrap();
+    world.superuser().await.execute(&reuse_id_and_add_check).await.unwrap();
     end_session(&world, &with_reused_id, "completed", 120).await;
     let violating_check = world.new_active_session(1).await;
     world.update_session(&violating_check, "looking_for = 'nobody'").await;
@@ -162,7 +165,7 @@ async fn a_session_that_cannot_be_archived_does_not_stop_the_job() {
 async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_fails() {
     let world = World::new().await;
     let add_check = "ALTER TABLE archived_sessions ADD CHECK (looking_for <> 'nobody')";
-    world.administrator().await.execute(add_check).await.unwrap();
+    world.superuser().await.execute(add_check).await.unwrap();
     let mut games = Vec::new();
     for days in [110, 105, 100, 95, 92] {
         let game = world.new_active_session(1).await;
@@ -176,16 +179,16 @@ async fn a_batch_skips_a_session_that_cannot_be_archived_but_ends_if_the_server_
     // An error that concerns the server and not a row ends the job, and nothing is archived.
     let create_function = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE EXCEPTION 'no' USING ERRCODE = TG_ARGV[0]; END $$";
-    world.administrator().await.execute(create_function).await.unwrap();
+    world.superuser().await.execute(create_function).await.unwrap();
     // Serialization failure, disk full, query cancelled, I/O error, internal error.
-    for code in ["40001", "53100", "57014", "58030", "XX000"] {
+    for code in [SERIALIZATION_FAILURE, "53100", "57014", "58030", "XX000"] {
         let trigger = format!(
             "CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON archived_sessions FOR EACH ROW EXECUTE FUNCTION fail('{code}')"
         );
-        world.administrator().await.execute(&trigger).await.unwrap();
+        world.superuser().await.execute(&trigger).await.unwrap();
         assert_eq!(attempt(&world.service(), "SELECT private.archive_sessions(10)").await, code);
     }
-    world.administrator().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
+    world.superuser().await.execute("DROP TRIGGER fail ON archived_sessions; DROP FUNCTION fail()").await.unwrap();
     assert_eq!(world.owner().count("archived_sessions").await, 0);
 
     assert_eq!(archive(&world, 10).await, 4);
@@ -219,7 +222,7 @@ async fn a_deadlock_does_not_stop_the_jobs() {
                  END $$;
                  CREATE TRIGGER deadlock BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION deadlock()"
             );
-            world.administrator().await.execute(&create_trigger).await.unwrap();
+            world.superuser().await.execute(&create_trigger).await.unwrap();
             let processed: i32 = world.service().fetch_value(&format!("SELECT private.{job}(10)")).await.unwrap();
             assert_eq!(processed, expected, "{job}: {session_count} sessions, {deadlock_count} deadlocks");
         }
@@ -289,14 +292,14 @@ async fn the_id_of_an_archived_row_is_refused_in_an_older_snapshot_too() {
             (&player.person, insert_roll(roll), insert_roll(Uuid::new_v4())),
         ] {
             for (list, sql) in [(&mut with_archived_id, reused), (&mut with_new_id, new)] {
-                let transaction = person.begin_with_snapshot_at(level).await;
+                let transaction = person.begin_at_with_snapshot(level).await;
                 list.push((transaction, sql, level));
             }
         }
     }
     assert_eq!(archive(&world, 10).await, 1);
     for (transaction, sql, level) in with_archived_id {
-        assert_eq!(exec_and_commit(transaction, &sql).await, "23505", "{level}: {sql}");
+        assert_eq!(execute_and_commit(transaction, &sql).await, UNIQUE_VIOLATION, "{level}: {sql}");
     }
     for (transaction, sql, level) in with_new_id {
         assert_eq!(execute_in(&transaction, &sql).await, Ok(1), "{level}: {sql}");
@@ -343,7 +346,7 @@ async fn a_seat_of_an_ended_session_is_refused_without_waiting_for_the_session()
         let transaction = person.begin().await;
         execute_in(&transaction, "SET LOCAL lock_timeout = '1s'").await.unwrap();
         let sql = format!("UPDATE session_players SET {set} WHERE session_id = '{}'", game.session_id);
-        assert_refused!(execute_in(&transaction, &sql).await, "SP004", "session_live", "{set}");
+        assert_refused!(execute_in(&transaction, &sql).await, SESSION_OVER, "session_live", "{set}");
     }
 }
 
@@ -359,9 +362,9 @@ async fn joining_by_code_after_the_start_or_the_end_is_refused_without_locking_t
         .unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", stranger.character_id);
     for (status, sqlstate, constraint) in [
-        ("active", "SP005", "session_not_started"),
-        ("paused", "SP005", "session_not_started"),
-        ("completed", "SP004", "session_live"),
+        ("active", SESSION_STARTED, "session_not_started"),
+        ("paused", SESSION_STARTED, "session_not_started"),
+        ("completed", SESSION_OVER, "session_live"),
     ] {
         if status != "active" {
             world.update_session(&game, &format!("status = '{status}'")).await;

@@ -4,7 +4,11 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, execute_in, full_account::create_full_account};
+use super::{
+    assert_invariants, attempt, execute_in,
+    full_account::create_full_account,
+    sqlstates::{CHECK_VIOLATION, TRIGGERED_DATA_CHANGE_VIOLATION},
+};
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql};
 
 /// Runs a statement whose RETURNING clause calls a function that runs `inner`; returns the SQLSTATE, or "done".
@@ -35,7 +39,11 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
         ("current_encounter_id = 'a'", "current_encounter_id = 'b'"),
         ("status = 'paused'", "current_encounter_id = 'c'"),
     ] {
-        assert_eq!(run_with_inner(&game.seer, &set(outer), &set(inner)).await, "27000", "{outer}, then {inner}");
+        assert_eq!(
+            run_with_inner(&game.seer, &set(outer), &set(inner)).await,
+            TRIGGERED_DATA_CHANGE_VIOLATION,
+            "{outer}, then {inner}"
+        );
     }
     let edit = set("looking_for = 'somebody'");
     assert_eq!(run_with_inner(&game.seer, &edit, &edit).await, "done", "no event shows this change");
@@ -48,15 +56,18 @@ async fn a_statement_that_changes_a_session_or_a_seat_twice_is_refused() {
     let join = insert_seat_sql(waiting.session_id, player.user_id, player.character_id);
     assert_eq!(
         run_with_inner(&player.person, &join, &update_seat(false)).await,
-        "23514",
+        CHECK_VIOLATION,
         "the seat is not yet counted"
     );
     assert_eq!(attempt(&player.person, &join).await, "done");
-    assert_eq!(run_with_inner(&player.person, &update_seat(false), &update_seat(true)).await, "27000");
+    assert_eq!(
+        run_with_inner(&player.person, &update_seat(false), &update_seat(true)).await,
+        TRIGGERED_DATA_CHANGE_VIOLATION
+    );
     assert_eq!(attempt(&player.person, &update_seat(false)).await, "done");
     assert_eq!(
         run_with_inner(&player.person, &update_seat(true), &update_seat(false)).await,
-        "23514",
+        CHECK_VIOLATION,
         "the seat is not yet counted"
     );
     assert_invariants(&world).await;

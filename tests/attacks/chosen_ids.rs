@@ -3,7 +3,11 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, execute_in, full_account::create_full_account};
+use super::{
+    assert_invariants, attempt, execute_in,
+    full_account::create_full_account,
+    sqlstates::{FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION},
+};
 use crate::world::{World, insert_character_sql};
 
 /// Creates a function that an attacker puts into a condition. It fails as soon as PostgreSQL evaluates the condition on
@@ -62,7 +66,12 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
                 let transaction = attacker.person.begin().await;
                 execute_in(&transaction, CREATE_READ_FUNCTION).await.unwrap();
                 execute_in(&transaction, "SAVEPOINT before").await.unwrap();
-                assert_refused!(execute_in(&transaction, &sql).await, "23505", &format!("{table}_pkey"), "{sql}");
+                assert_refused!(
+                    execute_in(&transaction, &sql).await,
+                    UNIQUE_VIOLATION,
+                    &format!("{table}_pkey"),
+                    "{sql}"
+                );
                 execute_in(&transaction, "ROLLBACK TO before").await.unwrap();
                 let owner = world.owner().begin().await;
                 let lock = format!("SELECT FROM {table} FOR UPDATE NOWAIT");
@@ -137,14 +146,14 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
         ];
         for sql in replacements {
             for person in [&fixture.person, &world.owner()] {
-                assert_refused!(person.execute(&sql).await, "23505", &format!("{table}_pkey"), "{sql}");
+                assert_refused!(person.execute(&sql).await, UNIQUE_VIOLATION, &format!("{table}_pkey"), "{sql}");
             }
         }
         assert_eq!(world.owner().count(&format!("{table} WHERE id = '{id}' AND name <> 'Better'")).await, 1);
     }
     // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, "23503");
+    assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, FOREIGN_KEY_VIOLATION);
     assert_eq!(attempt(&fixture.person, &delete(fixture.spare)).await, "done");
     assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare, fixture.account)).await, "done");
     assert_invariants(&world).await;

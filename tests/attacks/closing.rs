@@ -1,5 +1,5 @@
-//! Nobody can delay for long, or prevent, the closing or deletion of another account. No statement can close the
-//! caller's account and then write.
+//! Nobody can delay for long, or prevent, that another account is closed (its personal data is removed) or deleted. No
+//! statement can close the caller's account and then write.
 
 use std::time::Duration;
 
@@ -7,10 +7,12 @@ use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, execute_in,
+    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
     full_account::create_full_account,
     is_closed, open_session, outcome_code,
-    sqlstates::{ACCOUNT_CLOSED, SESSION_OVER},
+    sqlstates::{
+        ACCOUNT_CLOSED, CHECK_VIOLATION, INSUFFICIENT_PRIVILEGE, SESSION_OVER, TRIGGERED_DATA_CHANGE_VIOLATION,
+    },
 };
 use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
@@ -92,26 +94,27 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// Closing an account first locks the account's gate. A transaction has locked a row that the closing needs, and then
-/// waits for the gate. That is a deadlock; the closing tries again, and succeeds.
+/// Closing an account first locks the account's row in `private.account_gates`. Here a transaction has locked the
+/// character of a player in the Seer's session, which the closing locks too, because it cancels that session. Then the
+/// transaction waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
     let game = world.new_session(2).await;
-    let administrator = world.administrator().await;
+    let superuser = world.superuser().await;
     let seer = game.seer.user_id();
     let equip = format!("UPDATE characters SET equipment = '[1]' WHERE id = '{}'", game.players[0].character_id);
     // The timeouts make the closing detect the deadlock: a backend checks for one after it has waited for
     // `deadlock_timeout`.
-    let writing = administrator.begin().await;
+    let writing = superuser.begin().await;
     execute_in(&writing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
     execute_in(&writing, &equip).await.unwrap();
-    let closing = administrator.begin().await;
+    let closing = superuser.begin().await;
     execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_or_delete(seer, false);
-    let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
-    assert_eq!(exec_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
+    assert_eq!(execute_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, seer).await);
     assert_invariants(&world).await;
@@ -142,7 +145,7 @@ async fn an_account_is_closed_or_deleted_while_a_stranger_creates_a_session_of_i
 }
 
 #[tokio::test]
-async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_of_it() {
+async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_of_it_without_players() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     for session_count in [1, 3] {
@@ -156,7 +159,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
         }
         let last = ended[session_count - 1];
         // The first deletion is rolled back, so that the second one has something to delete.
-        for (write, is_committed) in [
+        for (write, commits_deletion) in [
             (format!("INSERT INTO session_events (session_id, event_type) VALUES ('{last}', 'client.wave')"), false),
             (format!("UPDATE sessions SET looking_for = 'anybody' WHERE id = '{last}'"), true),
         ] {
@@ -165,8 +168,8 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
             let deleted = tokio::spawn(async move {
-                if is_committed {
-                    exec_and_commit(deleting, &sql).await
+                if commits_deletion {
+                    execute_and_commit(deleting, &sql).await
                 } else {
                     let outcome = outcome_code(execute_in(&deleting, &sql).await);
                     deleting.rollback().await.unwrap();
@@ -183,7 +186,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_empty_session_
 }
 
 #[tokio::test]
-async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_its_adventure() {
+async fn an_account_is_deleted_while_a_stranger_writes_to_an_ended_session_of_its_adventure_without_players() {
     let world = World::new().await;
     let (author, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(author.user_id()).await;
@@ -196,6 +199,8 @@ async fn an_account_is_deleted_while_a_stranger_writes_to_an_empty_session_of_it
     let sql = format!("SET LOCAL lock_timeout = '10s'; DELETE FROM auth.users WHERE id = '{}'", author.user_id());
     assert_eq!(attempt(&world.owner(), &sql).await, "done");
     holder.commit().await.unwrap();
+    // Deleting an account waits for no lock of a stranger. So the adventure of the locked session stays, and with it
+    // the profile, which is closed.
     assert_eq!(world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await, 1, "the adventure stays");
     assert!(is_closed(&world, author.user_id()).await);
     assert_invariants(&world).await;
@@ -257,8 +262,9 @@ async fn no_statement_closes_the_account_and_then_writes() {
             "INSERT INTO tutorial_progress (user_id, skipped) VALUES ('{account}', true) ON CONFLICT (user_id) DO UPDATE SET skipped = {close}"
         ),
     ];
-    // Closing changes these rows itself, so the server or another rule may refuse the statement first.
-    let refused_for_any_reason = [
+    // Closing changes these rows itself, or rows that the statement needs. So PostgreSQL or another rule may refuse the
+    // statement first, or it finds no row.
+    let without_effect = [
         format!(
             "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{finished}'"
         ),
@@ -273,12 +279,22 @@ async fn no_statement_closes_the_account_and_then_writes() {
     ];
     for (statements, codes) in [
         (&refused_as_closed[..], &[ACCOUNT_CLOSED][..]),
-        (&refused_for_any_reason[..], &[ACCOUNT_CLOSED, "42501", "27000", "23514", SESSION_OVER, "no row"]),
+        (
+            &without_effect[..],
+            &[
+                ACCOUNT_CLOSED,
+                INSUFFICIENT_PRIVILEGE,
+                TRIGGERED_DATA_CHANGE_VIOLATION,
+                CHECK_VIOLATION,
+                SESSION_OVER,
+                "no row",
+            ],
+        ),
     ] {
         for sql in statements {
-            for has_snapshot in [false, true] {
-                let transaction = if has_snapshot {
-                    fixture.person.begin_with_snapshot().await
+            for is_repeatable_read in [false, true] {
+                let transaction = if is_repeatable_read {
+                    fixture.person.begin_repeatable_read().await
                 } else {
                     fixture.person.begin().await
                 };
@@ -292,7 +308,7 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let transaction = fixture.person.begin().await;
     let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{published}'");
     assert_eq!(execute_in(&transaction, &rename).await, Ok(1));
-    assert_eq!(exec_and_commit(transaction, &format!("SELECT {close}")).await, "done");
+    assert_eq!(execute_and_commit(transaction, &format!("SELECT {close}")).await, "done");
     assert!(is_closed(&world, account).await);
     assert_invariants(&world).await;
     // The fixture's account has a row in `tutorial_progress` already.

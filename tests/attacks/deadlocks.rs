@@ -4,8 +4,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, execute_in, full_account::create_full_account,
-    is_closed, open_session, sqlstates::ACCOUNT_CLOSED,
+    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
+    full_account::create_full_account,
+    is_closed, open_session,
+    sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
 use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
@@ -75,7 +77,7 @@ async fn seer_writes(world: &World, rows: &'static str) -> ConflictingWrites {
 #[tokio::test]
 async fn closing_does_not_deadlock_with_writes_of_others() {
     let world = World::new().await;
-    let administrator = world.administrator().await;
+    let superuser = world.superuser().await;
     for is_deletion in [false, true] {
         for is_reversed in [false, true] {
             let mut cases = Vec::new();
@@ -94,14 +96,14 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 let case = format!("{rows}, is deletion: {is_deletion}, reversed: {is_reversed}");
                 let transaction = writer.begin().await;
                 assert_eq!(execute_in(&transaction, &statements[0]).await, Ok(1), "{case}");
-                let closing = administrator.begin().await;
+                let closing = superuser.begin().await;
                 // The closing itself does not look for deadlocks, because it would just try again. So in a deadlock,
                 // the server would refuse the user's statement, and the test would fail.
                 execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete(closing_account, is_deletion);
-                let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+                let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
-                assert_eq!(exec_and_commit(transaction, &statements[1]).await, "done", "{case}");
+                assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closed.await.unwrap(), "done", "{case}");
                 assert!(is_closed(&world, closing_account).await, "{case}");
             }
@@ -115,7 +117,7 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
 #[tokio::test]
 async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions() {
     let world = World::new().await;
-    let administrator = world.administrator().await;
+    let superuser = world.superuser().await;
     for is_reversed in [false, true] {
         for is_live in [false, true] {
             let game = world.new_active_session(1).await;
@@ -135,20 +137,20 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             }
             let transaction = game.players[0].person.begin().await;
             execute_in(&transaction, &insert_event(sessions[0])).await.unwrap();
-            let deletion = administrator.begin().await;
+            let deletion = superuser.begin().await;
             execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
             let sql = close_or_delete(game.seer.user_id(), true);
             let is_live_session_locked = is_live && sessions[0] == game.session_id;
             if is_live_session_locked {
-                let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
+                let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
-                assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
+                assert_eq!(execute_and_commit(transaction, &insert_event(sessions[1])).await, "done");
                 assert_eq!(deleted.await.unwrap(), "done");
             } else {
                 // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
-                assert_eq!(exec_and_commit(deletion, &sql).await, "done");
-                assert_eq!(exec_and_commit(transaction, &insert_event(sessions[1])).await, "done");
+                assert_eq!(execute_and_commit(deletion, &sql).await, "done");
+                assert_eq!(execute_and_commit(transaction, &insert_event(sessions[1])).await, "done");
             }
             assert!(is_closed(&world, game.seer.user_id()).await);
         }
@@ -188,7 +190,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
     for is_strangers_session in [false, true] {
         for is_deletion in [false, true] {
             let world = World::new().await;
-            let administrator = world.administrator().await;
+            let superuser = world.superuser().await;
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
             let seer = if is_strangers_session { stranger } else { author };
@@ -203,15 +205,15 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let age_events = "UPDATE session_events SET created_at = now() - INTERVAL '2 days'";
             assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of cancelling exists");
             let unrelated = world.new_session(0).await;
-            let cleaning = administrator.begin().await;
+            let cleaning = superuser.begin().await;
             execute_in(&cleaning, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&cleaning, &insert_event(unrelated.session_id)).await.unwrap();
-            let closing = administrator.begin().await;
+            let closing = superuser.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete(author, is_deletion);
-            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
-            let insert_outcome = exec_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
+            let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
                 closed.await.unwrap(),
                 "done",
@@ -241,9 +243,9 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         execute_in(&transaction, &equip(heroes[0])).await.unwrap();
         let ending = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
-        let ended = tokio::spawn(async move { exec_and_commit(ending, &sql).await });
+        let ended = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
-        assert_eq!(exec_and_commit(transaction, &equip(heroes[1])).await, "done");
+        assert_eq!(execute_and_commit(transaction, &equip(heroes[1])).await, "done");
         assert_eq!(ended.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
@@ -262,7 +264,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete(fixture.account, is_deletion);
-            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
                 format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account),
@@ -277,11 +279,11 @@ async fn no_write_overtakes_a_closing_that_waits() {
             let mut waiting = Vec::new();
             for write in writes {
                 let transaction = match has_snapshot {
-                    true => fixture.person.begin_with_snapshot().await,
+                    true => fixture.person.begin_repeatable_read().await,
                     false => fixture.person.begin().await,
                 };
                 waiting.push(tokio::spawn(async move {
-                    let outcome = exec_and_commit(transaction, &write).await;
+                    let outcome = execute_and_commit(transaction, &write).await;
                     (outcome, write)
                 }));
                 world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
@@ -290,7 +292,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             assert_eq!(closed.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
-                assert_eq!(outcome, if has_snapshot { "40001" } else { ACCOUNT_CLOSED }, "{sql}");
+                assert_eq!(outcome, if has_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
             }
         }
     }
@@ -317,12 +319,12 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         execute_in(&writing, &complete).await.unwrap();
         let closing = world.owner().begin().await;
         let sql = close_or_delete(creator, is_deletion);
-        let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+        let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the creator's session, it would deadlock with this transaction.
         execute_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{other}'");
-        assert_eq!(exec_and_commit(writing, &cancel).await, "done");
+        assert_eq!(execute_and_commit(writing, &cancel).await, "done");
         assert_eq!(closed.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
@@ -338,12 +340,12 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", account.user_id())).await.unwrap();
     let deletion = world.owner().begin().await;
     let sql = close_or_delete(account.user_id(), true);
-    let deleted = tokio::spawn(async move { exec_and_commit(deletion, &sql).await });
+    let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
         execute_in(&writing, "SAVEPOINT before").await.unwrap();
         let close = format!("SELECT private.close_account('{}')", account.user_id());
-        assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, "40001");
+        assert_eq!(execute_in(&writing, &close).await.unwrap_err().code, SERIALIZATION_FAILURE);
         execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     // From the second change of the profile on, the check of its foreign key waits for the account's row. However often
@@ -351,7 +353,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     for _ in 0..3 {
         execute_in(&writing, "SAVEPOINT before").await.unwrap();
         let bio = format!("UPDATE users SET bio = 'Still here.' WHERE id = '{}'", account.user_id());
-        assert_eq!(execute_in(&writing, &bio).await.unwrap_err().code, "40P01");
+        assert_eq!(execute_in(&writing, &bio).await.unwrap_err().code, DEADLOCK_DETECTED);
         execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     writing.commit().await.unwrap();
@@ -371,10 +373,10 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     execute_in(&writing, &bio).await.unwrap();
     let closing = world.owner().begin().await;
     let sql = close_or_delete(fixture.account, false);
-    let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     execute_in(&writing, &equip).await.unwrap();
-    assert_eq!(exec_and_commit(writing, &bio).await, "done");
+    assert_eq!(execute_and_commit(writing, &bio).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
     assert!(is_closed(&world, fixture.account).await);
 }
@@ -394,6 +396,6 @@ async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     };
     world.owner().wait_for_lock_waiters(1).await;
     let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session_id);
-    assert_eq!(exec_and_commit(transaction, &pause).await, "done");
+    assert_eq!(execute_and_commit(transaction, &pause).await, "done");
     assert_eq!(event.await.unwrap(), "done");
 }

@@ -165,7 +165,7 @@ impl Scene {
             format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
             format!("SELECT * FROM private.rolls_of_character('{hero}', 'attack', NULL, NULL, NULL, NULL, 10)"),
             format!("SELECT private.initiative_order(ARRAY['{failed_roll}']::pg_catalog.uuid[])"),
-            "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_server()".to_owned(),
+            "SELECT private.my_session_ids(), private.my_archived_session_ids(), private.my_email(), private.is_service()".to_owned(),
             "SELECT * FROM private.newest_adventures(NULL, NULL, 10)".to_owned(),
             "SELECT * FROM private.most_played_adventures(9, pg_catalog.gen_random_uuid(), 10)".to_owned(),
             "SELECT private.best_rated_after(4.5, pg_catalog.gen_random_uuid(), 10)".to_owned(),

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{leaks::answer_text, query_number};
+use super::{leaks::answer_text, query_number, sqlstates::CHECK_VIOLATION};
 use crate::world::{Person, World};
 
 /// Returns SQL expressions for the smallest, the largest and the most unusual values of a type.
@@ -262,7 +262,12 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
              VALUES ('{}', '{}', 'might', '[]', {difficulty}, 'attribute_check')",
             game.session_id, player.character_id
         );
-        assert_refused!(player.person.execute(&roll).await, "23514", "dice_rolls_difficulty_check", "{difficulty}");
+        assert_refused!(
+            player.person.execute(&roll).await,
+            CHECK_VIOLATION,
+            "dice_rolls_difficulty_check",
+            "{difficulty}"
+        );
     }
 }
 

@@ -5,8 +5,11 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, exec_and_commit, execute_in, outcome_code,
-    sqlstates::{CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, SESSION_OVER, SESSION_STARTED},
+    assert_invariants, attempt, attempt_after_waiting, execute_and_commit, execute_in, outcome_code,
+    sqlstates::{
+        CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE, SESSION_OVER,
+        SESSION_STARTED,
+    },
 };
 use crate::world::{Player, World, insert_roll_sql, insert_seat_sql};
 
@@ -62,12 +65,12 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
             game.session_id
         );
         let transaction = player.person.begin().await;
-        let sending = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
+        let sending = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         let deactivated_by = if has_left { &player.person } else { &game.seer };
         assert_eq!(attempt(deactivated_by, &leave(game.session_id, player)).await, "done");
         barrier.commit().await.unwrap();
-        assert_eq!(sending.await.unwrap(), "42501");
+        assert_eq!(sending.await.unwrap(), INSUFFICIENT_PRIVILEGE);
         let readmit = format!(
             "UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'",
             player.user_id
@@ -111,7 +114,7 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
-    let rolling = tokio::spawn(async move { exec_and_commit(transaction, &sql).await });
+    let rolling = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().execute(&insert(other_adventure)).await.unwrap();
@@ -123,12 +126,12 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
 #[tokio::test]
 async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_snapshot() {
     let world = World::new().await;
-    for (has_ended, expected) in [(false, "done"), (true, "40001")] {
+    for (has_ended, expected) in [(false, "done"), (true, SERIALIZATION_FAILURE)] {
         let game = world.new_session(1).await;
         let player = &game.players[0];
         let other_character = world.new_character(player.user_id).await;
         assert_eq!(attempt(&player.person, &leave(game.session_id, player)).await, "done");
-        let with_old_snapshot = player.person.begin_with_snapshot().await;
+        let with_old_snapshot = player.person.begin_repeatable_read().await;
         if has_ended {
             world.update_session(&game, "status = 'cancelled'").await;
         }
@@ -136,7 +139,7 @@ async fn a_player_who_left_changes_no_seat_of_a_session_that_ended_since_the_sna
             "UPDATE session_players SET character_id = '{other_character}' WHERE session_id = '{}' AND user_id = '{}'",
             game.session_id, player.user_id
         );
-        assert_eq!(exec_and_commit(with_old_snapshot, &choose).await, expected);
+        assert_eq!(execute_and_commit(with_old_snapshot, &choose).await, expected);
         if has_ended {
             assert_eq!(outcome_code(player.person.execute(&choose).await), SESSION_OVER);
         }

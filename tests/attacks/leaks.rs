@@ -4,7 +4,10 @@ use uuid::Uuid;
 
 use super::{
     attempt, close, execute_in, open_session,
-    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE, UNKNOWN_JOIN_CODE},
+    sqlstates::{
+        ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, ROLL_NOT_SAVEABLE,
+        UNKNOWN_JOIN_CODE,
+    },
 };
 use crate::world::{
     Person, SqlError, World, insert_character_sql, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql,
@@ -68,10 +71,17 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         .into_iter()
         .map(|(case, session)| (case, insert_seat_sql(session, caller.user_id, character)))
         .collect();
-        assert_same_answers(&[&caller.person], &format!("a seat with {description}"), &statements, "42501").await;
+        assert_same_answers(
+            &[&caller.person],
+            &format!("a seat with {description}"),
+            &statements,
+            INSUFFICIENT_PRIVILEGE,
+        )
+        .await;
         let skipping_conflicts: Vec<(&str, String)> =
             statements.iter().map(|(case, sql)| (*case, format!("{sql} ON CONFLICT DO NOTHING"))).collect();
-        assert_same_answers(&[&caller.person], "a seat with ON CONFLICT", &skipping_conflicts, "42501").await;
+        assert_same_answers(&[&caller.person], "a seat with ON CONFLICT", &skipping_conflicts, INSUFFICIENT_PRIVILEGE)
+            .await;
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
@@ -82,7 +92,8 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
         ("a closed account", insert_seat_sql(full.session_id, closed_player.user_id, closed_player.character_id)),
         ("a user that does not exist", insert_seat_sql(full.session_id, Uuid::new_v4(), Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "another's seat", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "another's seat", &statements, INSUFFICIENT_PRIVILEGE)
+        .await;
 }
 
 #[tokio::test]
@@ -105,7 +116,7 @@ async fn nobody_learns_which_rolls_of_others_exist_or_were_saved() {
                 .into_iter()
                 .map(|(case, original)| (case, insert_heroic_save_sql(session, character, original) + suffix))
                 .collect();
-            let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { "42501" };
+            let expected = if session == own_game.session_id { ROLL_NOT_SAVEABLE } else { INSUFFICIENT_PRIVILEGE };
             assert_same_answers(&[&caller.person], what, &statements, expected).await;
         }
     }
@@ -185,11 +196,16 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
             insert_character_sql(same_name, few.user_id).replace(&name_of(same_name), &name_of(few.character_id)),
         ),
     ];
-    assert_same_answers(&[&world.new_user().await, &world.visitor()], "another's character", &statements, "42501")
-        .await;
+    assert_same_answers(
+        &[&world.new_user().await, &world.visitor()],
+        "another's character",
+        &statements,
+        INSUFFICIENT_PRIVILEGE,
+    )
+    .await;
     let caller = world.new_user().await;
     let skipping_conflicts = format!("{} ON CONFLICT DO NOTHING", insert_character_sql(Uuid::new_v4(), many));
-    assert!(answer_text(&caller, &skipping_conflicts).await.starts_with("42501"));
+    assert!(answer_text(&caller, &skipping_conflicts).await.starts_with(INSUFFICIENT_PRIVILEGE));
     // The number of sessions, adventures and tutorials of an account is limited too.
     let busy = world.new_user().await;
     let adventure = world.new_adventure(busy.user_id()).await;
@@ -204,7 +220,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
         ("closed", insert_session(closed.user_id)),
         ("a user that does not exist", insert_session(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's session", &statements, INSUFFICIENT_PRIVILEGE).await;
     let sql =
         format!("INSERT INTO adventures (creator_id, name) SELECT '{many}', 'Draft' FROM generate_series(1, 200)");
     world.owner().execute(&sql).await.unwrap();
@@ -216,7 +232,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
         ("closed", insert_draft(closed.user_id)),
         ("a user that does not exist", insert_draft(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's adventure", &statements, INSUFFICIENT_PRIVILEGE).await;
     world.owner().execute(&format!("INSERT INTO tutorial_progress (user_id) VALUES ('{many}')")).await.unwrap();
     let insert_tutorial = |user: Uuid| format!("INSERT INTO tutorial_progress (user_id) VALUES ('{user}')");
     let statements = [
@@ -225,7 +241,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
         ("closed", insert_tutorial(closed.user_id)),
         ("a user that does not exist", insert_tutorial(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, "42501").await;
+    assert_same_answers(&[&caller, &world.visitor()], "another's tutorial", &statements, INSUFFICIENT_PRIVILEGE).await;
 }
 
 #[tokio::test]
@@ -252,8 +268,13 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     assert_same_answers(&[&caller], "a session on it", &for_each_case(&insert_session), ADVENTURE_NOT_PLAYABLE).await;
     let insert_creature =
         |adventure: Uuid| format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Mine')");
-    assert_same_answers(&[&caller, &world.visitor()], "a creature in it", &for_each_case(&insert_creature), "42501")
-        .await;
+    assert_same_answers(
+        &[&caller, &world.visitor()],
+        "a creature in it",
+        &for_each_case(&insert_creature),
+        INSUFFICIENT_PRIVILEGE,
+    )
+    .await;
     let insert_invalid_creature = |adventure: Uuid| {
         format!("INSERT INTO creatures (adventure_id, name, stats) VALUES ('{adventure}', 'Mine', '[]')")
     };
@@ -299,7 +320,8 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("saved", save_of(saved)),
         ("one that does not exist", save_of(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "another's save", &statements, INSUFFICIENT_PRIVILEGE)
+        .await;
     let statements = [
         ("a character with a seat", insert_roll_sql(active.session_id, hero)),
         ("a character of another session", insert_roll_sql(active.session_id, waiting.players[0].character_id)),
@@ -308,7 +330,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("waiting", insert_roll_sql(waiting.session_id, waiting.players[0].character_id)),
         ("a session that does not exist", insert_roll_sql(Uuid::new_v4(), caller.character_id)),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "a roll", &statements, INSUFFICIENT_PRIVILEGE).await;
     let creature_roll = |creature: Uuid, session: Uuid| {
         format!(
             "INSERT INTO dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
@@ -321,10 +343,17 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("a creature that does not exist", creature_roll(Uuid::new_v4(), active.session_id)),
         ("a session that does not exist", creature_roll(creature, Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "a creature's roll", &statements, INSUFFICIENT_PRIVILEGE)
+        .await;
     // A participant learns only that they may not roll for creatures, and nothing about the creature.
     let [existing, _, missing, _] = statements;
-    assert_same_answers(&[&active.players[0].person], "a creature's roll", &[existing, missing], "42501").await;
+    assert_same_answers(
+        &[&active.players[0].person],
+        "a creature's roll",
+        &[existing, missing],
+        INSUFFICIENT_PRIVILEGE,
+    )
+    .await;
     let insert_event = |session: Uuid| {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
     };
@@ -333,7 +362,7 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
         ("waiting", insert_event(waiting.session_id)),
         ("one that does not exist", insert_event(Uuid::new_v4())),
     ];
-    assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, "42501").await;
+    assert_same_answers(&[&caller.person, &world.visitor()], "an event", &statements, INSUFFICIENT_PRIVILEGE).await;
     let wound = |hero: Uuid| format!("SELECT * FROM private.change_hit_points('{hero}', -1)");
     let statements = [("existing", wound(hero)), ("one that does not exist", wound(Uuid::new_v4()))];
     assert_same_answers(&[&caller.person], "a wound", &statements, "0 rows").await;
@@ -397,7 +426,7 @@ async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() 
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
         let unused = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();
-        assert_eq!(unused.code, "42501");
+        assert_eq!(unused.code, INSUFFICIENT_PRIVILEGE);
         assert_eq!(stranger.execute(&insert(hidden)).await.unwrap_err(), unused);
     }
 }

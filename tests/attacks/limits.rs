@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, exec_and_commit, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, open_session, query_number,
     sqlstates::{
         ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
-        SEAT_LIMIT_REACHED, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
+        SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
     },
 };
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql, run_together};
@@ -246,17 +246,17 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         else {
             panic!("three statements")
         };
-        let (second, third) = (second_person.begin_with_snapshot().await, third_person.begin_with_snapshot().await);
-        let first = first_person.begin_with_snapshot().await;
+        let (second, third) = (second_person.begin_repeatable_read().await, third_person.begin_repeatable_read().await);
+        let first = first_person.begin_repeatable_read().await;
         execute_in(&first, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
-        let waiting = tokio::spawn(async move { exec_and_commit(second, &second_sql).await });
+        let waiting = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         first.commit().await.unwrap();
         let outcome = waiting.await.unwrap();
-        assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
-        let outcome = exec_and_commit(third, third_sql).await;
-        assert!([limit.code, "40001"].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
+        let outcome = execute_and_commit(third, third_sql).await;
+        assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         assert_limit_holds(&world, &limit).await;
     }
     assert_invariants(&world).await;

@@ -2,10 +2,10 @@
 //! other lock that somebody may be waiting for.
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, close_or_delete, exec_and_commit, execute_in,
+    assert_invariants, attempt, attempt_after_waiting, close_or_delete, execute_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
-    sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, PLAYER_REMOVED},
+    sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
 };
 use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
@@ -41,10 +41,10 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let holder = world.owner().begin().await;
             let lock = |row: &str| format!("SELECT FROM {row} FOR UPDATE NOWAIT");
             assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
-            let closing = world.administrator().await.begin().await;
+            let closing = world.superuser().await.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete(account, is_deletion);
-            let closed = tokio::spawn(async move { exec_and_commit(closing, &sql).await });
+            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
                 let outcome = execute_in(&holder, &lock(row)).await;
@@ -68,7 +68,7 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     assert_eq!(execute_in(&holder, &lock).await, Ok(1));
     let changing = world.owner().begin().await;
     let address = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
-    let changed = tokio::spawn(async move { exec_and_commit(changing, &address).await });
+    let changed = tokio::spawn(async move { execute_and_commit(changing, &address).await });
     world.owner().wait_for_lock_waiters(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
@@ -122,7 +122,7 @@ async fn a_new_session_on_an_adventure_does_not_delay_the_deletion_of_its_creato
     let deletion = world.owner().begin().await;
     execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
-    assert_eq!(exec_and_commit(deletion, &delete).await, "done");
+    assert_eq!(execute_and_commit(deletion, &delete).await, "done");
     opening.commit().await.unwrap();
     assert_eq!(query_number(&world, &format!("SELECT count(*) FROM adventures WHERE id = '{adventure}'")).await, 1);
     assert_invariants(&world).await;
@@ -204,7 +204,7 @@ async fn the_deletion_of_a_live_session_fails_at_once_if_it_would_wait() {
         let deletion = world.owner().begin().await;
         execute_in(&deletion, "SET LOCAL statement_timeout = '10s'").await.unwrap();
         let delete = format!("DELETE FROM sessions WHERE id = '{}'", game.session_id);
-        assert_eq!(exec_and_commit(deletion, &delete).await, "55P03", "lock_not_available: {locked}");
+        assert_eq!(execute_and_commit(deletion, &delete).await, LOCK_NOT_AVAILABLE, "lock_not_available: {locked}");
         holder.rollback().await.unwrap();
     }
     assert_invariants(&world).await;
@@ -311,7 +311,10 @@ async fn closing_ones_own_account_does_not_wait_for_the_deletion_of_an_ended_ses
     assert_eq!(execute_in(&deleting, &lock).await, Ok(1));
     let closing = player.person.begin().await;
     execute_in(&closing, "SET LOCAL lock_timeout = '1s'").await.unwrap();
-    assert_eq!(exec_and_commit(closing, &format!("SELECT private.close_account('{}')", player.user_id)).await, "done");
+    assert_eq!(
+        execute_and_commit(closing, &format!("SELECT private.close_account('{}')", player.user_id)).await,
+        "done"
+    );
     deleting.rollback().await.unwrap();
     assert_invariants(&world).await;
 }
@@ -338,7 +341,7 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     let deleting = world.owner().begin().await;
     execute_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    let deleted = tokio::spawn(async move { exec_and_commit(deleting, &delete).await });
+    let deleted = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(execute_in(&holder, &lock(high)).await, Ok(1), "the deletion must hold no later session yet");
     holder.rollback().await.unwrap();

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{assert_invariants, attempt, execute_in, open_session, query_number, sqlstates::CHARACTER_SEATED};
+use super::{
+    assert_invariants, attempt, execute_in, open_session, query_number,
+    sqlstates::{CHARACTER_SEATED, INSUFFICIENT_PRIVILEGE},
+};
 use crate::world::{World, insert_seat_sql};
 
 async fn status(world: &World, session: Uuid) -> String {
@@ -162,7 +165,11 @@ async fn only_the_service_may_run_maintenance() {
     let world = World::new().await;
     for person in [world.new_user().await, world.visitor()] {
         for function in ["cancel_abandoned_sessions", "archive_sessions", "clean_events"] {
-            assert_eq!(attempt(&person, &format!("SELECT private.{function}(10)")).await, "42501", "{function}");
+            assert_eq!(
+                attempt(&person, &format!("SELECT private.{function}(10)")).await,
+                INSUFFICIENT_PRIVILEGE,
+                "{function}"
+            );
         }
     }
 }

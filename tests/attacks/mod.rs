@@ -76,7 +76,7 @@ async fn execute_in(transaction: &DatabaseTransaction, sql: &str) -> Result<u64,
 }
 
 /// Runs a statement in an open transaction and commits; returns the [`outcome_code`] of both.
-async fn exec_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
+async fn execute_and_commit(transaction: DatabaseTransaction, sql: &str) -> String {
     match execute_in(&transaction, sql).await {
         Ok(rows) => match transaction.commit().await {
             Ok(()) => outcome_code(Ok(rows)),

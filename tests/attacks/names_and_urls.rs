@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{attempt, outcome_code};
+use super::{attempt, outcome_code, sqlstates::CHECK_VIOLATION};
 use crate::world::{Person, World};
 
 /// Characters that no name may contain.
@@ -177,13 +177,15 @@ async fn no_name_contains_deceptive_characters() {
                     format!("Ada Lovelace{forbidden}"),
                 ] {
                     let outcome = column.writer.execute(&write.replace("$NAME$", &literal(&text))).await;
-                    let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.has("23514", "clean_name"));
+                    let is_refused =
+                        outcome.as_ref().err().is_some_and(|refused| refused.has(CHECK_VIOLATION, "clean_name"));
                     assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
                 }
             }
             for text in INVISIBLE {
                 let outcome = column.writer.execute(&write.replace("$NAME$", &literal(text))).await;
-                let is_refused = outcome.as_ref().err().is_some_and(|refused| refused.has("23514", "clean_name"));
+                let is_refused =
+                    outcome.as_ref().err().is_some_and(|refused| refused.has(CHECK_VIOLATION, "clean_name"));
                 assert!(is_refused, "{}: {text:?}: {outcome:?}", column.label);
             }
         }
@@ -230,7 +232,12 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
     };
     for source in INVISIBLE.iter().copied().chain(["", " ", "\t", "\n\r", "\u{3000}\t", "\u{200b}", "\u{feff}\u{2028}"])
     {
-        assert_refused!(player.person.execute(&roll_with(source)).await, "23514", "valid_modifiers", "{source:?}");
+        assert_refused!(
+            player.person.execute(&roll_with(source)).await,
+            CHECK_VIOLATION,
+            "valid_modifiers",
+            "{source:?}"
+        );
     }
     for source in NAMES {
         assert_eq!(player.person.execute(&roll_with(source)).await, Ok(1), "{source:?}");
@@ -285,7 +292,7 @@ async fn the_url_of_a_picture_is_http_or_https() {
             ] {
                 assert_refused!(
                     person.execute(&write.replace("$URL$", &literal(url))).await,
-                    "23514",
+                    CHECK_VIOLATION,
                     &format!("web_{column}"),
                     "{url:?}"
                 );

@@ -1,10 +1,13 @@
 //! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close, close_or_delete, exec_and_commit,
+    assert_invariants, attempt, close, close_or_delete, execute_and_commit,
     full_account::{all_writes, create_full_account},
     is_closed,
-    sqlstates::{ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED},
+    sqlstates::{
+        ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION,
+        FOREIGN_KEY_VIOLATION, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE,
+    },
 };
 use crate::{
     random_operations::broken_invariants,
@@ -21,12 +24,15 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
     // Only every third write, because each transaction holds one of the pool's 40 connections.
     for sql in statements.iter().step_by(3).chain([&open_session]) {
-        transactions.push((fixture.person.begin_with_snapshot().await, sql));
+        transactions.push((fixture.person.begin_repeatable_read().await, sql));
     }
     close(&world, fixture.account).await;
     for (transaction, sql) in transactions {
-        let outcome = exec_and_commit(transaction, sql).await;
-        assert!([ACCOUNT_CLOSED, "40001", "42501", "no row"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        let outcome = execute_and_commit(transaction, sql).await;
+        assert!(
+            [ACCOUNT_CLOSED, SERIALIZATION_FAILURE, INSUFFICIENT_PRIVILEGE, "no row"].contains(&outcome.as_str()),
+            "{outcome}: {sql}"
+        );
     }
     assert_invariants(&world).await;
 }
@@ -40,10 +46,11 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
         let fixture = create_full_account(&world).await;
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
-        let closing = fixture.person.begin_with_snapshot().await;
+        let closing = fixture.person.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
-        let outcome = exec_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
-        assert!(["done", "40001"].contains(&outcome.as_str()), "{outcome}: {sql}");
+        let outcome =
+            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
+        assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
         assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
         assert_eq!(broken_invariants(&world).await, [""; 0], "{sql}");
     }
@@ -55,31 +62,32 @@ async fn a_seated_character_is_not_retired_or_deleted_through_an_old_snapshot() 
     let (game, player) = (world.new_session(1).await, world.new_player().await);
     world.update_session(&game, "is_public = true").await;
     // The snapshot of the retirement shows no seat.
-    let retiring = player.person.begin_with_snapshot().await;
+    let retiring = player.person.begin_repeatable_read().await;
     assert_eq!(
         attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
-    let outcome = exec_and_commit(retiring, &retire).await;
-    assert!([CHARACTER_SEATED, "40001"].contains(&outcome.as_str()), "{outcome}");
+    let outcome = execute_and_commit(retiring, &retire).await;
+    assert!([CHARACTER_SEATED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // The snapshot of the new seat shows a living character.
     let other = world.new_player().await;
-    let joining = other.person.begin_with_snapshot().await;
+    let joining = other.person.begin_repeatable_read().await;
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", other.character_id);
     assert_eq!(attempt(&other.person, &retire).await, "done");
-    let outcome = exec_and_commit(joining, &insert_seat_sql(game.session_id, other.user_id, other.character_id)).await;
-    assert!([CHARACTER_RETIRED, "40001"].contains(&outcome.as_str()), "{outcome}");
+    let outcome =
+        execute_and_commit(joining, &insert_seat_sql(game.session_id, other.user_id, other.character_id)).await;
+    assert!([CHARACTER_RETIRED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
     // A character with a seat that the snapshot does not show cannot be deleted either.
     let third = world.new_player().await;
-    let deleting = third.person.begin_with_snapshot().await;
+    let deleting = third.person.begin_repeatable_read().await;
     assert_eq!(
         attempt(&third.person, &insert_seat_sql(game.session_id, third.user_id, third.character_id)).await,
         "done"
     );
     let outcome =
-        exec_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character_id)).await;
-    assert!(["23503", "40001", CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
+        execute_and_commit(deleting, &format!("DELETE FROM characters WHERE id = '{}'", third.character_id)).await;
+    assert!([FOREIGN_KEY_VIOLATION, SERIALIZATION_FAILURE, CHARACTER_SEATED].contains(&outcome.as_str()), "{outcome}");
     assert_invariants(&world).await;
 }
 
@@ -88,16 +96,16 @@ async fn a_session_does_not_shrink_below_seats_that_the_snapshot_does_not_show()
     let world = World::new().await;
     let game = world.new_session(2).await;
     world.update_session(&game, "is_public = true").await;
-    let shrinking = game.seer.begin_with_snapshot().await;
+    let shrinking = game.seer.begin_repeatable_read().await;
     let player = world.new_player().await;
     assert_eq!(
         attempt(&player.person, &insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
         "done"
     );
     let shrink = format!("UPDATE sessions SET max_players = 2 WHERE id = '{}'", game.session_id);
-    let outcome = exec_and_commit(shrinking, &shrink).await;
-    assert!(["23514", "40001"].contains(&outcome.as_str()), "{outcome}");
-    assert_eq!(attempt(&game.seer, &shrink).await, "23514");
+    let outcome = execute_and_commit(shrinking, &shrink).await;
+    assert!([CHECK_VIOLATION, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}");
+    assert_eq!(attempt(&game.seer, &shrink).await, CHECK_VIOLATION);
 }
 
 #[tokio::test]
@@ -105,16 +113,16 @@ async fn no_session_is_opened_in_a_snapshot_where_the_adventure_is_still_publish
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let with_old_snapshot = stranger.begin_with_snapshot().await;
+    let with_old_snapshot = stranger.begin_repeatable_read().await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
         "done"
     );
     let insert =
         format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", stranger.user_id());
-    let outcome = exec_and_commit(with_old_snapshot, &insert).await;
+    let outcome = execute_and_commit(with_old_snapshot, &insert).await;
     assert!(
-        [ADVENTURE_NOT_PLAYABLE, "40001"].contains(&outcome.as_str()),
+        [ADVENTURE_NOT_PLAYABLE, SERIALIZATION_FAILURE].contains(&outcome.as_str()),
         "{outcome}: the Seer could read what the creator writes from now on"
     );
 }
@@ -133,11 +141,11 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let player = &game.players[0];
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
-        let with_old_snapshot = player.person.begin_with_snapshot().await;
+        let with_old_snapshot = player.person.begin_repeatable_read().await;
         let close = close_or_delete(player.user_id, false);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
-        let outcome = exec_and_commit(with_old_snapshot, &write).await;
-        assert!([ACCOUNT_CLOSED, "40001"].contains(&outcome.as_str()), "{write}: {outcome}");
+        let outcome = execute_and_commit(with_old_snapshot, &write).await;
+        assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");
         assert_invariants(&world).await;
     }
 }
@@ -148,13 +156,13 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
 async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_still_open() {
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
-    let with_old_snapshot = world.service().begin_with_snapshot().await;
+    let with_old_snapshot = world.service().begin_repeatable_read().await;
     assert_eq!(attempt(&world.owner(), &close_or_delete(player.user_id, false)).await, "done");
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",
         game.session_id, player.user_id, player.character_id
     );
-    assert_eq!(exec_and_commit(with_old_snapshot, &seat).await, "40001");
+    assert_eq!(execute_and_commit(with_old_snapshot, &seat).await, SERIALIZATION_FAILURE);
     assert_invariants(&world).await;
 }

@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use super::{
     assert_invariants, attempt, dry_run, execute_in, open_session, query_number,
-    sqlstates::{HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST},
+    sqlstates::{
+        CHECK_VIOLATION, DEADLOCK_DETECTED, HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST, UNIQUE_VIOLATION,
+    },
 };
 use crate::world::{Player, World, insert_heroic_save_sql, insert_seat_sql, run_together};
 
@@ -64,7 +66,10 @@ async fn statements_over_many_rows_never_deadlock() {
         let tasks: Vec<_> =
             statements.into_iter().map(|(person, sql)| async move { attempt(&person, &sql).await }).collect();
         let outcomes = run_together(tasks).await;
-        assert!(outcomes.iter().all(|outcome| outcome != "40P01"), "third statement: {third_statement}: {outcomes:?}");
+        assert!(
+            outcomes.iter().all(|outcome| outcome != DEADLOCK_DETECTED),
+            "third statement: {third_statement}: {outcomes:?}"
+        );
         assert_invariants(&world).await;
     }
 }
@@ -92,7 +97,7 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     // With the id of an existing roll, no row is inserted.
     for id in [other_failed, failed, of_other_player] {
         for (suffix, expected) in
-            [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", "23505")]
+            [(" ON CONFLICT DO NOTHING", "no row"), (" ON CONFLICT (id) DO NOTHING", "no row"), ("", UNIQUE_VIOLATION)]
         {
             assert_eq!(attempt(&player.person, &save(id, suffix)).await, expected, "{suffix}");
             assert_eq!(world.owner().count(&seat_with_unused_save).await, 1, "{id}{suffix} must not use up the save");
@@ -142,7 +147,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
                 values(first),
                 values(second)
             );
-            assert_ne!(dry_run(&player.person, &sql).await, "40P01", "a deadlock: {sql}");
+            assert_ne!(dry_run(&player.person, &sql).await, DEADLOCK_DETECTED, "a deadlock: {sql}");
             let transaction = player.person.begin().await;
             if let Ok(rows) = execute_in(&transaction, &sql).await {
                 assert_eq!(rows, 1, "{sql}");
@@ -242,7 +247,7 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
     for out_of_range in ["'-infinity'", "'infinity'", "'0044-03-15 BC'", "'294000-01-01'"] {
         for sql in [insert(out_of_range), update(out_of_range)] {
             let outcome = dry_run(&seer, &sql).await;
-            assert!([START_IN_PAST, "23514"].contains(&outcome.as_str()), "{outcome}: {sql}");
+            assert!([START_IN_PAST, CHECK_VIOLATION].contains(&outcome.as_str()), "{outcome}: {sql}");
         }
     }
     for valid in ["NULL", "now() - INTERVAL '59 minutes'", "now() + INTERVAL '1 day'"] {
@@ -299,7 +304,7 @@ async fn a_modifier_must_be_written_as_an_integer() {
     {
         for person in [&game.players[0].person, &world.service()] {
             let outcome = person.execute(&roll_with(value)).await;
-            assert_refused!(outcome, "23514", "valid_modifiers", "{value}");
+            assert_refused!(outcome, CHECK_VIOLATION, "valid_modifiers", "{value}");
         }
     }
     for value in ["5", "-5", "0", "-0", "10", "-10", "5e0", "1E1", "0.5e1"] {
@@ -322,7 +327,7 @@ async fn the_numbers_of_a_creature_must_be_written_as_integers() {
             "INSERT INTO creatures (adventure_id, name, stats)
              VALUES ('{draft}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
         );
-        assert_eq!(dry_run(&seer, &sql).await, "23514", "{value}");
+        assert_eq!(dry_run(&seer, &sql).await, CHECK_VIOLATION, "{value}");
     }
 }
 

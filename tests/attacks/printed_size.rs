@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::sizes::document_writes;
+use super::{sizes::document_writes, sqlstates::CHECK_VIOLATION};
 use crate::world::World;
 
 /// Puts a value into a document that the column with this constraint accepts.
@@ -52,7 +52,7 @@ async fn a_number_with_more_digits_than_any_double_is_refused_in_every_document(
                 let document = document_with(constraint, value);
                 assert_refused!(
                     person.execute(&sql.replace("$DOC$", &document)).await,
-                    "23514",
+                    CHECK_VIOLATION,
                     "readable_document",
                     "{constraint}, {document}"
                 );
@@ -76,7 +76,7 @@ async fn a_document_prints_at_most_eight_times_its_limit() {
             let value = format!("[{}1]", format!("{number}, ").repeat(limit / 20));
             assert_refused!(
                 person.execute(&sql.replace("$DOC$", &document_with(constraint, &value))).await,
-                "23514",
+                CHECK_VIOLATION,
                 "readable_document",
                 "{constraint}, {number}"
             );
@@ -134,7 +134,12 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ),
     ] {
         for suffix in ["", " ON CONFLICT DO NOTHING"] {
-            assert_refused!(user.execute(&format!("{sql}{suffix}")).await, "23514", "readable_document", "{table}");
+            assert_refused!(
+                user.execute(&format!("{sql}{suffix}")).await,
+                CHECK_VIOLATION,
+                "readable_document",
+                "{table}"
+            );
         }
     }
     assert_owner_is_refused(&world, draft).await;
@@ -151,6 +156,6 @@ async fn assert_owner_is_refused(world: &World, draft: Uuid) {
         format!("UPDATE adventures SET content = '[1e-16383]' WHERE id = '{draft}'"),
         format!("UPDATE sessions SET game_state = '[0e-16383]' WHERE id = '{}'", game.session_id),
     ] {
-        assert_refused!(world.owner().execute(&sql).await, "23514", "readable_document", "{sql}");
+        assert_refused!(world.owner().execute(&sql).await, CHECK_VIOLATION, "readable_document", "{sql}");
     }
 }

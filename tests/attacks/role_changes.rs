@@ -4,9 +4,9 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_after_waiting, dry_run, exec_and_commit, execute_in, open_session, outcome_code,
+    assert_invariants, attempt_after_waiting, dry_run, execute_and_commit, execute_in, open_session, outcome_code,
     query_number,
-    sqlstates::{SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
+    sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
 use crate::world::{World, insert_roll_sql, insert_seat_sql};
 
@@ -26,7 +26,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
             attempt_after_waiting(&world, &users.user(player.user_id), join, hiding).await,
-            "42501",
+            INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
         assert_eq!(query_number(&world, "SELECT count(*) FROM session_players").await, 0);
@@ -96,7 +96,7 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
         for note in [RESET_ROLE.to_owned(), format!("(SELECT {RESET_ROLE})")] {
             let sql = format!("UPDATE sessions SET {set}, looking_for = {note} WHERE id = '{}'", game.session_id);
             let code = dry_run(&seer, &sql).await;
-            assert!(["42501", SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
+            assert!([INSUFFICIENT_PRIVILEGE, SESSION_OVER].contains(&code.as_str()), "{sql}: {code}");
         }
     }
 }
@@ -127,8 +127,8 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
             );
             execute_in(&transaction, &create_trigger).await.unwrap();
             let before = query_number(&world, last_seq).await;
-            let outcome = exec_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
-            assert_eq!(outcome, "42501", "{kind} {options} {body}");
+            let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
+            assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
             // The column's default draws one number per row.
             assert!(query_number(&world, last_seq).await <= before + 1, "{kind} {options} {body}");
         }
@@ -193,7 +193,11 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
             .unwrap();
         execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_roll_sql(game.session_id, player.character_id);
-        assert_eq!(attempt_after_waiting(&world, &player.person, sql, holder).await, "42501", "{change}");
+        assert_eq!(
+            attempt_after_waiting(&world, &player.person, sql, holder).await,
+            INSUFFICIENT_PRIVILEGE,
+            "{change}"
+        );
     }
     let game = world.new_session(0).await;
     let player = world.new_player().await;

@@ -179,7 +179,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
     let delete = format!("DELETE FROM auth.users WHERE id = {id}");
-    assert_eq!(world.administrator().await.execute(&delete).await, Ok(1));
+    assert_eq!(world.superuser().await.execute(&delete).await, Ok(1));
     assert_invariants(&world).await;
 }
 

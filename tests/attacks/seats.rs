@@ -3,8 +3,11 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close, dry_run, exec_and_commit, execute_in, open_session, query_number,
-    sqlstates::{CHARACTER_NOT_YOURS, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_STARTED},
+    assert_invariants, attempt, close, dry_run, execute_and_commit, execute_in, open_session, query_number,
+    sqlstates::{
+        CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE, PLAYER_REMOVED, SERIALIZATION_FAILURE,
+        SESSION_STARTED, UNIQUE_VIOLATION,
+    },
 };
 use crate::world::{GameSession, Player, World, insert_roll_sql, insert_seat_sql};
 
@@ -66,7 +69,7 @@ async fn nobody_seats_another_user() {
                     // Another player's seat, changed into the victim's.
                     update_seat(game.session_id, accomplice.user_id, &format!("user_id = '{}'", victim.user_id)),
                 ] {
-                    assert_eq!(dry_run(person, &sql).await, "42501", "{status}: {sql}");
+                    assert_eq!(dry_run(person, &sql).await, INSUFFICIENT_PRIVILEGE, "{status}: {sql}");
                 }
                 // The victim's character in the accomplice's seat.
                 let with_victims_character = update_seat(
@@ -94,7 +97,10 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     let (game, victim) = create_session_and_victim(&world).await;
     world.update_session(&game, "status = 'active'").await;
     for person in [&game.seer, &game.players[0].person] {
-        assert_eq!(dry_run(person, &insert_roll_sql(game.session_id, victim.character_id)).await, "42501");
+        assert_eq!(
+            dry_run(person, &insert_roll_sql(game.session_id, victim.character_id)).await,
+            INSUFFICIENT_PRIVILEGE
+        );
         let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", victim.character_id);
         assert_eq!(dry_run(person, &wound).await, "no row");
         for set in ["hit_points = 0", "name = 'Mine'", "retired_at = now()"] {
@@ -111,7 +117,10 @@ async fn a_seer_cannot_affect_a_character_without_a_seat_in_their_session() {
     );
     let wound = format!("SELECT * FROM private.change_hit_points('{}', -9)", leaver.character_id);
     assert_eq!(dry_run(&game.seer, &wound).await, "no row");
-    assert_eq!(dry_run(&game.seer, &insert_roll_sql(game.session_id, leaver.character_id)).await, "42501");
+    assert_eq!(
+        dry_run(&game.seer, &insert_roll_sql(game.session_id, leaver.character_id)).await,
+        INSUFFICIENT_PRIVILEGE
+    );
     close(&world, victim.user_id).await;
     assert_invariants(&world).await;
 }
@@ -153,7 +162,7 @@ async fn a_seer_never_chooses_a_players_character() {
             "character_id = (SELECT gen_random_uuid())".to_owned(),
         ] {
             let outcome = attempt(&game.seer, &update(set.clone())).await;
-            assert!([NOT_YOUR_CHOICE, "42501"].contains(&outcome.as_str()), "{outcome}: {set}");
+            assert!([NOT_YOUR_CHOICE, INSUFFICIENT_PRIVILEGE].contains(&outcome.as_str()), "{outcome}: {set}");
         }
         // Several seats in one statement.
         let all = format!("UPDATE session_players SET {choose} WHERE session_id = '{}'", game.session_id);
@@ -234,7 +243,7 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
         let player = &game.players[0];
         let spare = world.new_character(player.user_id).await;
         let code = session_code(&world, game.session_id).await;
-        let with_old_snapshot = player.person.begin_with_snapshot().await;
+        let with_old_snapshot = player.person.begin_repeatable_read().await;
         assert_eq!(
             attempt(&game.seer, &update_seat(game.session_id, player.user_id, "is_active = false")).await,
             "done"
@@ -250,16 +259,16 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             assert_eq!(attempt(&player.person, &sql).await, PLAYER_REMOVED, "{status}: {sql}");
         }
         for (sql, possible_codes) in [
-            (update("removed_at = NULL"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE][..]),
-            (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, "42501", NOT_YOUR_CHOICE]),
-            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id), &["42501"]),
-            (insert_seat_sql(game.session_id, player.user_id, player.character_id), &["23505", "42501", PLAYER_REMOVED, SESSION_STARTED]),
+            (update("removed_at = NULL"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE][..]),
+            (update("removed_at = NULL, is_active = true"), &[PLAYER_REMOVED, INSUFFICIENT_PRIVILEGE, NOT_YOUR_CHOICE]),
+            (format!("DELETE FROM session_players WHERE session_id = '{}' AND user_id = '{}'", game.session_id, player.user_id), &[INSUFFICIENT_PRIVILEGE]),
+            (insert_seat_sql(game.session_id, player.user_id, player.character_id), &[UNIQUE_VIOLATION, INSUFFICIENT_PRIVILEGE, PLAYER_REMOVED, SESSION_STARTED]),
             (
                 format!(
                     "{} ON CONFLICT (session_id, user_id) DO UPDATE SET is_active = true",
                     insert_seat_sql(game.session_id, player.user_id, player.character_id)
                 ),
-                &["42501", PLAYER_REMOVED, SESSION_STARTED],
+                &[INSUFFICIENT_PRIVILEGE, PLAYER_REMOVED, SESSION_STARTED],
             ),
             // An update of the existing seat by MERGE.
             (
@@ -275,8 +284,8 @@ async fn a_removed_player_cannot_rejoin_until_the_seer_readmits_them() {
             assert!(possible_codes.contains(&outcome.as_str()), "{status}, {outcome}: {sql}");
         }
         // Whatever this update returns, the seat must not be active afterwards.
-        let outcome = exec_and_commit(with_old_snapshot, &update("is_active = true")).await;
-        assert!([PLAYER_REMOVED, "40001", "done"].contains(&outcome.as_str()), "{outcome}");
+        let outcome = execute_and_commit(with_old_snapshot, &update("is_active = true")).await;
+        assert!([PLAYER_REMOVED, SERIALIZATION_FAILURE, "done"].contains(&outcome.as_str()), "{outcome}");
         let active_seat = format!(
             "session_players WHERE session_id = '{}' AND user_id = '{}' AND is_active",
             game.session_id, player.user_id
@@ -354,7 +363,7 @@ async fn a_seer_cannot_seat_a_strangers_character_in_many_sessions() {
          SELECT id, '{}', '{}' FROM sessions WHERE seer_id = '{seer}'",
         victim.user_id, victim.character_id
     );
-    assert_eq!(attempt(&game.seer, &seat_victim).await, "42501");
+    assert_eq!(attempt(&game.seer, &seat_victim).await, INSUFFICIENT_PRIVILEGE);
     // So the victim has only the seat that they took, and can retire the character after leaving it.
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", victim.character_id);
     let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{}'", victim.user_id);
@@ -378,10 +387,10 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
             execute_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session_id)).await.unwrap();
         }
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        let joined = tokio::spawn(async move { exec_and_commit(joining, &sql).await });
+        let joined = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
-        assert_eq!(joined.await.unwrap(), "42501", "{setting}");
+        assert_eq!(joined.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
         assert_invariants(&world).await;
     }
 }

@@ -1,4 +1,14 @@
-//! The SQLSTATEs of the schema's own errors. `docs/schema.md` lists all of them.
+//! SQLSTATEs: those of PostgreSQL, by its own names for them, and those of the schema's own errors, all of which
+//! `docs/schema.md` lists.
+
+pub(super) const FOREIGN_KEY_VIOLATION: &str = "23503";
+pub(super) const UNIQUE_VIOLATION: &str = "23505";
+pub(super) const CHECK_VIOLATION: &str = "23514";
+pub(super) const TRIGGERED_DATA_CHANGE_VIOLATION: &str = "27000";
+pub(super) const SERIALIZATION_FAILURE: &str = "40001";
+pub(super) const DEADLOCK_DETECTED: &str = "40P01";
+pub(super) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 pub(super) const CHARACTER_LIMIT_REACHED: &str = "SP001";
 pub(super) const SESSION_FULL: &str = "SP002";

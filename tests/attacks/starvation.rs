@@ -1,10 +1,10 @@
 //! An account may keep or renew some locks for as long as it likes. They do not make others wait for ever.
 
 use super::{
-    assert_invariants, attempt, close_or_delete, exec_and_commit, execute_in,
+    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
     full_account::create_full_account,
     open_session,
-    sqlstates::{CHARACTER_NOT_YOURS, ROLL_NOT_SAVEABLE},
+    sqlstates::{CHARACTER_NOT_YOURS, LOCK_NOT_AVAILABLE, ROLL_NOT_SAVEABLE},
 };
 use crate::world::{World, insert_heroic_save_sql, insert_roll_sql, insert_seat_sql};
 
@@ -42,7 +42,7 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
             execute_in(&second, "SET LOCAL lock_timeout = '100ms'").await.unwrap();
             assert_eq!(
                 execute_in(&second, &lock_own_rows[0]).await.unwrap_err().code,
-                "55P03",
+                LOCK_NOT_AVAILABLE,
                 "lock_not_available: {sql}"
             );
             second.rollback().await.unwrap();
@@ -87,7 +87,7 @@ async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows(
         };
         let transaction = person.begin().await;
         execute_in(&transaction, "SET LOCAL statement_timeout = '20s'").await.unwrap();
-        assert_eq!(exec_and_commit(transaction, &end).await, "done");
+        assert_eq!(execute_and_commit(transaction, &end).await, "done");
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         for locker in lockers {
             locker.await.unwrap();
@@ -170,7 +170,7 @@ async fn a_lock_in_an_empty_session_does_not_delay_a_closing() {
             let closing = world.owner().begin().await;
             execute_in(&closing, "SET LOCAL statement_timeout = '5s'").await.unwrap();
             let sql = close_or_delete(creator.user_id(), is_deletion);
-            assert_eq!(exec_and_commit(closing, &sql).await, "done", "{locked}");
+            assert_eq!(execute_and_commit(closing, &sql).await, "done", "{locked}");
             holder.rollback().await.unwrap();
         }
     }
@@ -270,7 +270,7 @@ async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     )
     .await
     .unwrap();
-    assert_eq!(exec_and_commit(sign_up, &sql).await, "done");
+    assert_eq!(execute_and_commit(sign_up, &sql).await, "done");
     closing.commit().await.unwrap();
     let stored: String =
         world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{new}'")).await.unwrap();
@@ -287,7 +287,7 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let new = uuid::Uuid::new_v4();
     let sign_up = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{new}', '{new}@example.com')");
-    let signing_up = tokio::spawn(async move { exec_and_commit(sign_up, &sql).await });
+    let signing_up = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {

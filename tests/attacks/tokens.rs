@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     full_account::{all_writes, create_full_account},
-    sqlstates::{NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, UNKNOWN_SESSION},
+    sqlstates::{INSUFFICIENT_PRIVILEGE, NOT_PARTICIPANT, UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, UNKNOWN_SESSION},
 };
 use crate::world::{World, into_sql_error};
 
@@ -52,8 +52,15 @@ async fn a_token_without_an_account_writes_nothing() {
                 Err(error) => {
                     let code = into_sql_error(error).code;
                     assert!(
-                        ["42501", UNKNOWN_ACCOUNT, UNKNOWN_JOIN_CODE, NOT_PARTICIPANT, UNKNOWN_SESSION, "22P02"]
-                            .contains(&code.as_str()),
+                        [
+                            INSUFFICIENT_PRIVILEGE,
+                            UNKNOWN_ACCOUNT,
+                            UNKNOWN_JOIN_CODE,
+                            NOT_PARTICIPANT,
+                            UNKNOWN_SESSION,
+                            "22P02"
+                        ]
+                        .contains(&code.as_str()),
                         "{code}: {claims}: {sql}"
                     );
                 }

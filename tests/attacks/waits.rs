@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{attempt, execute_in};
+use super::{attempt, execute_in, sqlstates::SERIALIZATION_FAILURE};
 use crate::world::{World, insert_character_sql, insert_roll_sql, insert_seat_sql};
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
     let game = world.new_active_session(1).await;
     let stranger = world.new_user().await;
     for has_snapshot in [false, true] {
-        let opening = if has_snapshot { stranger.begin_with_snapshot().await } else { stranger.begin().await };
+        let opening = if has_snapshot { stranger.begin_repeatable_read().await } else { stranger.begin().await };
         let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
         assert_eq!(execute_in(&opening, &open).await, Ok(1));
         for change in ["times_played = times_played + 1", "status = 'draft'", "status = 'published'"] {
@@ -82,9 +82,9 @@ async fn opening_a_session_does_not_lock_the_adventure_until_the_transaction_end
         opening.commit().await.unwrap();
     }
     // An adventure that was unpublished since the snapshot is still refused.
-    let with_old_snapshot = stranger.begin_with_snapshot().await;
+    let with_old_snapshot = stranger.begin_repeatable_read().await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
     world.owner().execute(&unpublish).await.unwrap();
     let open = format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id);
-    assert_eq!(execute_in(&with_old_snapshot, &open).await.unwrap_err().code, "40001");
+    assert_eq!(execute_in(&with_old_snapshot, &open).await.unwrap_err().code, SERIALIZATION_FAILURE);
 }

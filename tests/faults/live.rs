@@ -119,16 +119,16 @@ async fn behind_a_pooler_in_transaction_mode_streams_work_or_end_with_an_error_t
     }
 }
 
-/// Runs a statement as the server's administrator.
-async fn execute(administrator: &DatabaseConnection, sql: &str) {
-    administrator.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+/// Runs a statement as the server's superuser.
+async fn execute(superuser: &DatabaseConnection, sql: &str) {
+    superuser.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// Allows no new connections to a database, and closes the existing ones.
-async fn lock_out(administrator: &DatabaseConnection, database: &str) {
-    execute(administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
+async fn lock_out(superuser: &DatabaseConnection, database: &str) {
+    execute(superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS false")).await;
     execute(
-        administrator,
+        superuser,
         &format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"),
     )
     .await;
@@ -157,10 +157,10 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
 
     // A copy of the database from this moment, like a backup or a standby that lags behind.
     let database: String = world.owner().fetch_value("SELECT current_database()::text").await.unwrap();
-    let administrator = connect(server().await.url()).await.unwrap();
-    lock_out(&administrator, &database).await;
-    execute(&administrator, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
-    execute(&administrator, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
+    let superuser = connect(server().await.url()).await.unwrap();
+    lock_out(&superuser, &database).await;
+    execute(&superuser, &format!("CREATE DATABASE \"{database}_copy\" TEMPLATE \"{database}\"")).await;
+    execute(&superuser, &format!("ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true")).await;
     let original = world.reconnect().await;
     write_events(&original.user(busy.players[0].user_id), busy.session_id, 3).await;
     for _ in 0..3 {
@@ -171,13 +171,13 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     world.db.close_by_ref().await.unwrap();
 
     // The copy replaces the original, and other events get the same numbers there.
-    lock_out(&administrator, &database).await;
+    lock_out(&superuser, &database).await;
     // Both are renamed in one transaction, so that a database of that name always exists.
     let swap = format!(
         "ALTER DATABASE \"{database}\" RENAME TO \"{database}_lost\";
          ALTER DATABASE \"{database}_copy\" RENAME TO \"{database}\""
     );
-    execute(&administrator, &swap).await;
+    execute(&superuser, &swap).await;
     let replacement = world.reconnect().await;
     write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 5).await;
     write_events(&replacement.user(quiet.players[0].user_id), quiet.session_id, 2).await;
@@ -202,8 +202,8 @@ async fn if_an_older_copy_replaces_the_database_only_streams_that_have_read_lost
     write_events(&replacement.user(busy.players[0].user_id), busy.session_id, 1).await;
     next_event(&mut reloaded).await;
     drop(streams);
-    execute(&administrator, &format!("DROP DATABASE \"{database}_lost\"")).await;
-    administrator.close().await.unwrap();
+    execute(&superuser, &format!("DROP DATABASE \"{database}_lost\"")).await;
+    superuser.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
-        ("57P01", "terminating connection due to administrator command", "wait until it runs"),
+        ("57P01", "terminating connection due to superuser command", "wait until it runs"),
         ("53300", "sorry, too many clients already", "raise the limit"),
         ("08P01", "no more connections allowed (max_client_conn)", "raise the limit"),
         ("XX000", "MaxClientsInSessionMode: max clients reached", "raise the limit"),

@@ -102,12 +102,12 @@ const DEPENDENTS: &[(&str, &str)] = &[
 async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
     let mut failures = Vec::new();
     for (sql, object) in DEPENDENTS {
-        let (_database, owner, administrator) = create_migrated_database().await;
-        administrator.execute_unprepared("SET search_path = public").await.unwrap();
+        let (_database, owner, superuser) = create_migrated_database().await;
+        superuser.execute_unprepared("SET search_path = public").await.unwrap();
         for statement in sql.split_inclusive(";\n") {
-            administrator.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+            superuser.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
         }
-        let before = read_catalog(&administrator).await;
+        let before = read_catalog(&superuser).await;
         match Migrator::reset(&owner).await {
             Ok(()) => failures.push(format!("{sql}: reset does not refuse")),
             Err(error) => {
@@ -117,19 +117,19 @@ async fn each_kind_of_dependent_object_is_named_and_nothing_changes() {
                 }
             }
         }
-        if read_catalog(&administrator).await != before {
+        if read_catalog(&superuser).await != before {
             failures.push(format!("{sql}: something changed"));
         }
         // A database with a subscription cannot be dropped.
-        administrator.execute_unprepared("DROP SUBSCRIPTION IF EXISTS dependent").await.unwrap();
+        superuser.execute_unprepared("DROP SUBSCRIPTION IF EXISTS dependent").await.unwrap();
     }
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), DEPENDENTS.len(), failures.join("\n"));
 }
 
 #[tokio::test]
 async fn objects_that_do_not_depend_on_the_schema_stay() {
-    let (_database, owner, administrator) = create_migrated_database().await;
-    administrator
+    let (_database, owner, superuser) = create_migrated_database().await;
+    superuser
         .execute_unprepared(
             "SET search_path = public;
              CREATE PUBLICATION all_tables FOR ALL TABLES;
@@ -154,7 +154,7 @@ async fn objects_that_do_not_depend_on_the_schema_stay() {
                 SELECT oid::regclass::text FROM pg_class WHERE relname IN ('notes', 'people')
                 ORDER BY 1";
     assert_eq!(
-        query_lines(&administrator, remaining).await,
+        query_lines(&superuser, remaining).await,
         ["all_tables true 0", "function count_users()", "people", "private.notes", "schema_public false 1"]
     );
 }
@@ -167,11 +167,11 @@ async fn reset_of_renamed_or_moved_objects_changes_nothing() {
         ("ALTER FUNCTION private.is_seer(uuid) RENAME TO seer", "function private.is_seer(uuid)"),
         ("CREATE SCHEMA elsewhere; ALTER TABLE users SET SCHEMA elsewhere", "table elsewhere.users"),
     ] {
-        let (_database, owner, administrator) = create_migrated_database().await;
-        administrator.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
-        let before = read_catalog(&administrator).await;
+        let (_database, owner, superuser) = create_migrated_database().await;
+        superuser.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
+        let before = read_catalog(&superuser).await;
         let message = refusal_message(Migrator::reset(&owner).await.unwrap_err());
         assert!(message.contains(object), "{sql}: {message}");
-        assert_eq!(read_catalog(&administrator).await, before, "{sql}");
+        assert_eq!(read_catalog(&superuser).await, before, "{sql}");
     }
 }

@@ -10,12 +10,12 @@ use testdb::Database;
 use super::{Migrator, query_lines, refusal_message};
 use crate::world::server;
 
-/// Creates a migrated database, and connects to it as its owner and as an administrator.
+/// Creates a migrated database, and connects to it as its owner and as an superuser.
 pub async fn create_migrated_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = server().await.create_migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
-    let administrator = connect(&database.superuser_url()).await.unwrap();
-    (database, owner, administrator)
+    let superuser = connect(&database.superuser_url()).await.unwrap();
+    (database, owner, superuser)
 }
 
 /// Runs `up` and returns its steps.
@@ -31,7 +31,7 @@ pub async fn up_refusal(db: &DatabaseConnection) -> String {
 #[tokio::test]
 async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
     for applies_script in [false, true] {
-        let (_database, owner, administrator) = create_migrated_database().await;
+        let (_database, owner, superuser) = create_migrated_database().await;
         let breaking_sql = "SET search_path = public;
             DROP POLICY \"Users can update own profile\" ON users;
             ALTER TABLE characters DISABLE ROW LEVEL SECURITY;
@@ -42,7 +42,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
             GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated;
             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA private TO PUBLIC;
             ALTER TABLE users DROP COLUMN bio CASCADE";
-        administrator.execute_unprepared(breaking_sql).await.unwrap();
+        superuser.execute_unprepared(breaking_sql).await.unwrap();
         let before = super::read_catalog(&owner).await;
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
         assert_eq!(super::read_catalog(&owner).await, before, "a dry run must change nothing");
@@ -184,13 +184,13 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
         ("DROP CONSTRAINT users_email_key", "email = 'same@x.org'", "constraint users_email_key on public.users"),
         ("ALTER COLUMN display_name DROP NOT NULL", "display_name = NULL", "column display_name of public.users"),
     ] {
-        let (_database, owner, administrator) = create_migrated_database().await;
+        let (_database, owner, superuser) = create_migrated_database().await;
         let accounts = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
         for (number, id) in accounts.iter().enumerate() {
             let insert = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'a{number}@x.org')");
             owner.execute_unprepared(&insert).await.unwrap();
         }
-        administrator
+        superuser
             .execute_unprepared(&format!(
                 "SET session_replication_role = replica; ALTER TABLE public.users {alteration}; UPDATE public.users SET {assignment};
                  DROP POLICY \"Users can update own profile\" ON public.users"
@@ -223,9 +223,9 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 
 #[tokio::test]
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
-    let (_database, owner, administrator) = create_migrated_database().await;
+    let (_database, owner, superuser) = create_migrated_database().await;
     // A transaction with stronger locks than users can hold: `up` would wait if it locked any table for writing.
-    let holder = administrator.begin().await.unwrap();
+    let holder = superuser.begin().await.unwrap();
     for table in query_lines(
         &owner,
         "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
@@ -251,10 +251,10 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
 
 #[tokio::test]
 async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
-    let (_database, owner, administrator) = create_migrated_database().await;
+    let (_database, owner, superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TRIGGER set_updated_at ON users").await.unwrap();
     let before = super::read_catalog(&owner).await;
-    let writer = administrator.begin().await.unwrap();
+    let writer = superuser.begin().await.unwrap();
     writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
     let message = migration::operator_message(&error);
@@ -266,9 +266,9 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_role_that_can_only_read_the_catalog_can_run_check() {
-    let (database, owner, administrator) = create_migrated_database().await;
+    let (database, owner, superuser) = create_migrated_database().await;
     let role = format!("reader_{}", uuid::Uuid::new_v4().simple());
-    administrator.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
+    superuser.execute_unprepared(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'")).await.unwrap();
     owner.execute_unprepared("DROP POLICY \"Users can update own profile\" ON users").await.unwrap();
     let reader = connect(&super::url_with_login(database.url(), &role, "x")).await.unwrap();
     let report = check(&reader).await.unwrap();
@@ -278,14 +278,14 @@ async fn a_role_that_can_only_read_the_catalog_can_run_check() {
     assert!(message.contains(&role) && message.contains("sparc_migrations"), "{message}");
     assert_eq!(super::read_catalog(&owner).await, before);
     reader.close().await.unwrap();
-    administrator.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
+    superuser.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_table_that_another_role_owns_is_reported() {
-    let (database, _owner, administrator) = create_migrated_database().await;
+    let (database, _owner, superuser) = create_migrated_database().await;
     let other_owner = format!("other_{}", uuid::Uuid::new_v4().simple());
-    administrator
+    superuser
         .execute_unprepared(&format!(
             "CREATE ROLE {other_owner}; GRANT CREATE ON SCHEMA public TO {other_owner};
              ALTER TABLE public.creatures OWNER TO {other_owner}"
@@ -293,7 +293,7 @@ async fn a_table_that_another_role_owns_is_reported() {
         .await
         .unwrap();
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
-    administrator
+    superuser
         .execute_unprepared(&format!(
             "CREATE ROLE {reader} LOGIN PASSWORD 'x' BYPASSRLS; GRANT SELECT ON ALL TABLES IN SCHEMA public, private TO {reader};
              GRANT USAGE ON SCHEMA private TO {reader}"
@@ -306,7 +306,7 @@ async fn a_table_that_another_role_owns_is_reported() {
         report.differences.iter().find(|difference| difference.object == "table public.creatures").unwrap();
     assert!(difference.found.as_deref().unwrap().contains("owned by another role"), "{report:#?}");
     db.close().await.unwrap();
-    administrator
+    superuser
         .execute_unprepared(&format!(
             "DROP OWNED BY {reader}; ALTER TABLE public.creatures OWNER TO CURRENT_USER; DROP OWNED BY {other_owner};
              DROP ROLE {other_owner}, {reader}"

@@ -312,11 +312,11 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     if is_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
-    let (_database, owner, administrator) = create_migrated_database().await;
-    // The owner breaks the objects, because objects that an administrator creates do not belong to the owner. Only what
-    // the owner may not do is done by an administrator.
+    let (_database, owner, superuser) = create_migrated_database().await;
+    // The owner breaks the objects, because objects that an superuser creates do not belong to the owner. Only what
+    // the owner may not do is done by an superuser.
     let needs_administrator = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
-    let connection = if needs_administrator { &administrator } else { &owner };
+    let connection = if needs_administrator { &superuser } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
     connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
     let expect = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };

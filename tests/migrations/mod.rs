@@ -250,12 +250,12 @@ pub async fn platform_server() -> &'static Server {
     SERVER.get_or_init(|| async { Server::start_platform(None).await.unwrap() }).await
 }
 
-/// Creates a Supabase-like project, and connects to it as its administrator and as its owner, who is not a superuser.
+/// Creates a Supabase-like project, and connects to it as its superuser and as its owner, who is not a superuser.
 pub async fn create_platform_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = platform_server().await.create_empty().await.unwrap();
-    let administrator = connect(&database.superuser_url()).await.unwrap();
+    let superuser = connect(&database.superuser_url()).await.unwrap();
     let owner = connect(database.url()).await.unwrap();
-    (database, administrator, owner)
+    (database, superuser, owner)
 }
 
 /// Returns the URL with another role and password.
@@ -266,14 +266,14 @@ pub fn url_with_login(url: &str, role: &str, password: &str) -> String {
 
 #[tokio::test]
 async fn the_owner_of_a_supabase_project_migrates_it_and_reset_removes_only_our_objects() {
-    let (_database, administrator, owner) = create_platform_database().await;
-    let before = read_catalog(&administrator).await;
+    let (_database, superuser, owner) = create_platform_database().await;
+    let before = read_catalog(&superuser).await;
     Migrator::up(&owner, None).await.unwrap();
-    let migrated = read_catalog(&administrator).await;
+    let migrated = read_catalog(&superuser).await;
     Migrator::reset(&owner).await.unwrap();
-    assert_eq!(read_catalog(&administrator).await, before, "the platform's own objects must be unchanged");
+    assert_eq!(read_catalog(&superuser).await, before, "the platform's own objects must be unchanged");
     Migrator::up(&owner, None).await.unwrap();
-    assert_eq!(read_catalog(&administrator).await, migrated);
+    assert_eq!(read_catalog(&superuser).await, migrated);
 }
 
 #[tokio::test]
@@ -291,10 +291,10 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
         ("ALTER TABLE auth.users DISABLE TRIGGER on_auth_user_created", "trigger on_auth_user_created on auth.users"),
         ("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon", "grant on table public.users to anon"),
     ] {
-        let (_database, administrator, owner) = create_platform_database().await;
+        let (_database, superuser, owner) = create_platform_database().await;
         Migrator::up(&owner, None).await.unwrap();
         assert!(check(&owner).await.unwrap().is_clean());
-        administrator.execute_unprepared(sql).await.unwrap();
+        superuser.execute_unprepared(sql).await.unwrap();
         let report = check(&owner).await.unwrap();
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
         Migrator::up(&owner, None).await.unwrap();
@@ -305,7 +305,7 @@ async fn the_owner_of_a_supabase_project_can_check_and_repair() {
 
 #[tokio::test]
 async fn the_platforms_default_privileges_give_no_access() {
-    let (_database, administrator, owner) = create_platform_database().await;
+    let (_database, superuser, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let (_plain_database, plain) = create_plain_database().await;
     Migrator::up(&plain, None).await.unwrap();
@@ -324,16 +324,16 @@ async fn the_platforms_default_privileges_give_no_access() {
          ) AS acl (object, grantee, privilege)
          WHERE grantee IN ('anon', 'authenticated', 'service_role', '-')
          GROUP BY object, grantee ORDER BY 1";
-    assert_eq!(query_lines(&administrator, grants).await, query_lines(&plain, grants).await);
+    assert_eq!(query_lines(&superuser, grants).await, query_lines(&plain, grants).await);
 }
 
 #[tokio::test]
 async fn the_service_works_on_a_supabase_project() {
-    let (database, administrator, owner) = create_platform_database().await;
+    let (database, superuser, owner) = create_platform_database().await;
     Migrator::up(&owner, None).await.unwrap();
     let id = uuid::Uuid::new_v4();
     // In a project, the role of the platform's Auth server writes the accounts.
-    administrator
+    superuser
         .execute_unprepared(&format!(
             "SET ROLE supabase_auth_admin; INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org'); RESET ROLE"
         ))
@@ -353,10 +353,10 @@ async fn the_service_works_on_a_supabase_project() {
     assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
     let closed =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
-    assert_eq!(query_lines(&administrator, &closed).await.len(), 1);
+    assert_eq!(query_lines(&superuser, &closed).await.len(), 1);
     // Closing an account also works if the platform does not let the project's owner write accounts.
     let ben = uuid::Uuid::new_v4();
-    administrator
+    superuser
         .execute_unprepared(&format!(
             "INSERT INTO auth.users (id, email) VALUES ('{ben}', 'ben@x.org');
              SET ROLE supabase_auth_admin; REVOKE UPDATE ON auth.users FROM postgres; RESET ROLE"

@@ -195,8 +195,8 @@ async fn swapped_names_and_moved_tables_are_reported() {
             "table before.users",
         ),
     ] {
-        let (_database, owner, administrator) = create_migrated_database().await;
-        let connection = if sql.contains("SCHEMA public") { &administrator } else { &owner };
+        let (_database, owner, superuser) = create_migrated_database().await;
+        let connection = if sql.contains("SCHEMA public") { &superuser } else { &owner };
         connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         assert!(!check(&owner).await.unwrap().is_clean(), "{sql}");
         let before = read_catalog(&owner).await;

@@ -92,7 +92,7 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
     };
     // A new project already has schema `public`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
-    // The dump also contains the administrator's default privileges, which the owner may not set. psql reports these
+    // The dump also contains the superuser's default privileges, which the owner may not set. psql reports these
     // errors and continues.
     run_program("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
     let db = connect(new.url()).await.unwrap();

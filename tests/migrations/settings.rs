@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use sparc::migration::{self, MANIFEST, check, connect, sea_orm_migration::MigratorTrait};
 
-use super::{Migrator, create_empty_database, drift::up, query_lines, scripts::run_program};
+use super::{Migrator, create_empty_database, query_lines, scripts::run_program};
 use crate::world::server;
 
 const SETTINGS: [&str; 7] = [
@@ -22,8 +22,8 @@ async fn settings_of_the_database_change_nothing() {
     for setting in SETTINGS {
         let (database, db) = create_empty_database().await;
         let name = query_lines(&db, "SELECT current_database()::text").await.concat();
-        let administrator = connect(&database.superuser_url()).await.unwrap();
-        administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        let superuser = connect(&database.superuser_url()).await.unwrap();
+        superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(database.url()).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
@@ -33,13 +33,14 @@ async fn settings_of_the_database_change_nothing() {
         )
         .await
         .unwrap();
-        up(&db).await;
+        // With such a setting, `up` must also repair.
+        Migrator::up(&db, None).await.unwrap();
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{setting}");
 
         let scripted_database = server().await.create_empty().await.unwrap();
-        let administrator = connect(&scripted_database.superuser_url()).await.unwrap();
-        let name = query_lines(&administrator, "SELECT current_database()::text").await.concat();
-        administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        let superuser = connect(&scripted_database.superuser_url()).await.unwrap();
+        let name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
+        superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
         let db = connect(scripted_database.url()).await.unwrap();
         let Some(outcome) =
             run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
@@ -57,8 +58,8 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     let name = query_lines(&db, "SELECT current_database()::text").await.concat();
-    let administrator = connect(&database.superuser_url()).await.unwrap();
-    administrator.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
+    let superuser = connect(&database.superuser_url()).await.unwrap();
+    superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
     let db = connect(database.url()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
     assert_eq!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");
@@ -67,6 +68,7 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
 
 #[tokio::test]
 async fn default_privileges_of_the_migrating_role_change_nothing() {
+    // `pg_monitor` stands for any role that the schema does not know.
     let grants = "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
                  ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC;
@@ -85,7 +87,7 @@ async fn default_privileges_of_the_migrating_role_change_nothing() {
         // Only now can `anon` be named, because `up` creates the API roles.
         db.execute_unprepared("ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO anon").await.unwrap();
         db.execute_unprepared(breaking_sql).await.unwrap();
-        up(&db).await;
+        Migrator::up(&db, None).await.unwrap();
         assert_eq!(migration::manifest(&db).await.unwrap(), MANIFEST, "{sql}");
 
         let (_database, db) = create_empty_database().await;

@@ -119,7 +119,7 @@ test("schemas that are not exposed cannot be reached", async () => {
   for (const schema of ["private", "auth", "extensions", "pg_catalog"]) {
     assert.equal((await request("/users", { ...ada.headers, "Accept-Profile": schema })).status, 406, schema);
   }
-  for (const name of ["join_by_code", "close_account", "is_server", "archive_sessions", "erase_account", "clean_events"]) {
+  for (const name of ["join_by_code", "close_account", "is_service", "archive_sessions", "erase_account", "clean_events"]) {
     const postOptions = { method: "POST", body: "{}", headers: { ...ada.headers, "Content-Type": "application/json" } };
     assert.equal((await request(`/rpc/${name}`, {}, postOptions)).status, 404, name);
     postOptions.headers["Content-Profile"] = "private";

@@ -111,7 +111,7 @@ impl World {
 
     /// Returns the server's superuser, for statements that the owner may not run: on the platform, the schema's owner
     /// is not a superuser.
-    pub async fn administrator(&self) -> Person {
+    pub async fn superuser(&self) -> Person {
         let db = sea_orm::Database::connect(self.database.superuser_url()).await.unwrap();
         Person { db, _database: self.database.clone(), role: "", id: None }
     }

@@ -101,12 +101,12 @@ impl Person {
     }
 
     /// Begins a REPEATABLE READ transaction whose snapshot is taken at once.
-    pub async fn begin_with_snapshot(&self) -> sea_orm::DatabaseTransaction {
-        self.begin_with_snapshot_at(IsolationLevel::RepeatableRead).await
+    pub async fn begin_repeatable_read(&self) -> sea_orm::DatabaseTransaction {
+        self.begin_at_with_snapshot(IsolationLevel::RepeatableRead).await
     }
 
     /// Begins a transaction at the given isolation level and takes its snapshot at once.
-    pub async fn begin_with_snapshot_at(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
+    pub async fn begin_at_with_snapshot(&self, level: IsolationLevel) -> sea_orm::DatabaseTransaction {
         let transaction = self.begin_at(level).await;
         transaction.execute_unprepared("SELECT").await.unwrap();
         transaction

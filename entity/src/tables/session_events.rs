@@ -22,7 +22,7 @@ pub struct Model {
     /// Type of event, 1 to 64 characters without control characters; types that participants send begin with `client.`.
     #[sea_orm(column_type = "Text")]
     pub event_type: String,
-    /// JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.
+    /// JSON data of the event, with all that a client needs to show it; at most 16 KiB for a `client.` event.
     #[sea_orm(column_type = "JsonBinary")]
     pub payload: Json,
     /// Time of the event; set by the database.

@@ -29,7 +29,7 @@ pub struct Model {
     pub joined_at: DateTimeWithTimeZone,
     /// Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.
     pub left_at: Option<DateTimeWithTimeZone>,
-    /// The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.
+    /// Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounters_begun` at that time. Set by a trigger.
     pub heroic_saves_encounter: i32,
     /// Time at which the Seer removed the player; NULL if not removed, or let back in since.
     pub removed_at: Option<DateTimeWithTimeZone>,

@@ -24,7 +24,7 @@ BEGIN
   SET hit_points = greatest(0, least(character.max_hit_points, character.hit_points::bigint + change))
   WHERE character.id = target_character_id
     AND (
-      private.is_server()
+      private.is_service()
       OR character.user_id = me
       OR EXISTS (
         SELECT

@@ -1,10 +1,9 @@
 -- A closed account can write to no table, although its token outlives it by up to an hour.
 --
 -- `require_open_account` raises the error, and takes the lock that makes a write wait for a concurrent closing. It is
--- called in a subquery, which is evaluated once per statement. An UPDATE is checked when its rows are found, so it need
--- not be checked again when they are written. UPDATE and DELETE are checked only for rows that the caller could write
--- if the account were open: for the rows of others, a closed account gets the same answer as for rows that do not
--- exist.
+-- called in a subquery, which is evaluated once per statement. For UPDATE, `USING` already checks the account, so
+-- `WITH CHECK` is `true`. UPDATE and DELETE are checked only for rows that the caller could write if the account were
+-- open: for the rows of others, a closed account gets the same answer as for rows that do not exist.
 DO $$
 DECLARE
   policy record;

@@ -92,7 +92,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   readable_session_ids uuid[] := private.my_session_ids();
-  is_service boolean := private.is_server();
+  is_service boolean := private.is_service();
 BEGIN
   IF (
     SELECT count(DISTINCT session_id)

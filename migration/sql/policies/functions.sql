@@ -9,7 +9,7 @@ GRANT EXECUTE ON FUNCTION
   private.newest_adventures(timestamptz, uuid, integer),
   private.most_played_adventures(integer, uuid, integer),
   private.best_rated_adventures(numeric, uuid, integer),
-  private.is_server(),
+  private.is_service(),
   private.session_details(uuid),
   public.get_session_details(uuid)
 TO anon, authenticated, service_role;

@@ -86,7 +86,7 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
   me uuid := auth.uid();
-  is_service boolean := private.is_server();
+  is_service boolean := private.is_service();
 BEGIN
   RETURN QUERY
   SELECT
@@ -172,7 +172,7 @@ BEGIN
   SET code = private.draw_session_code()
   WHERE session.id = target_session_id
     AND session.status NOT IN ('completed', 'cancelled')
-    AND (private.is_server() OR session.seer_id = auth.uid())
+    AND (private.is_service() OR session.seer_id = auth.uid())
   RETURNING session.*;
 END
 $$;
@@ -221,7 +221,7 @@ BEGIN
           AND seat.user_id = auth.uid()
           AND seat.removed_at IS NULL
       )
-      OR private.is_server()
+      OR private.is_service()
     );
 END
 $$;

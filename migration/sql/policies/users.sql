@@ -24,7 +24,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NOT private.is_server() AND account IS DISTINCT FROM auth.uid() THEN
+  IF NOT private.is_service() AND account IS DISTINCT FROM auth.uid() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
       MESSAGE = 'Only the account itself or the service may close it';
@@ -33,7 +33,7 @@ BEGIN
     -- If the user's transaction already has a transaction id, it may have locked the account's gate. The platform locks
     -- the row in `auth.users` first and then the gate. So waiting for that row here could make the platform's deletion
     -- of the account fail in a deadlock.
-    IF NOT private.is_server() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    IF NOT private.is_service() AND pg_current_xact_id_if_assigned() IS NOT NULL THEN
       PERFORM FROM auth.users WHERE id = account FOR UPDATE NOWAIT;
     END IF;
     UPDATE auth.users

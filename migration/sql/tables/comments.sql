@@ -106,7 +106,7 @@ COMMENT ON COLUMN public.session_players.is_active IS 'Whether the player holds 
 COMMENT ON COLUMN public.session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1; counted by a trigger.';
 COMMENT ON COLUMN public.session_players.joined_at IS 'Time at which the seat was first taken; set by the database.';
 COMMENT ON COLUMN public.session_players.left_at IS 'Time at which the player last left or was removed; NULL while the seat is active. Set by a trigger.';
-COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'The encounter of `heroic_saves_used`, as a value of `sessions.encounters_begun`; set by a trigger.';
+COMMENT ON COLUMN public.session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `sessions.encounters_begun` at that time. Set by a trigger.';
 COMMENT ON COLUMN public.session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or let back in since.';
 COMMENT ON COLUMN public.session_players.replica_id IS 'Random replica identity, sent to realtime subscribers when the row is deleted; does not identify the player.';
 
@@ -137,7 +137,7 @@ COMMENT ON TABLE public.session_events IS 'An event in a session, for its partic
 COMMENT ON COLUMN public.session_events.id IS 'Unique id of the event.';
 COMMENT ON COLUMN public.session_events.session_id IS 'The session in which the event happened.';
 COMMENT ON COLUMN public.session_events.event_type IS 'Type of event, 1 to 64 characters without control characters; types that participants send begin with `client.`.';
-COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, complete without a further query; at most 16 KiB for a `client.` event.';
+COMMENT ON COLUMN public.session_events.payload IS 'JSON data of the event, with all that a client needs to show it; at most 16 KiB for a `client.` event.';
 COMMENT ON COLUMN public.session_events.created_at IS 'Time of the event; set by the database.';
 COMMENT ON COLUMN public.session_events.seq IS 'Number, ascending within a session, with gaps; a reader resumes after the last number that it has. Set by a trigger.';
 COMMENT ON COLUMN public.session_events.sender_id IS 'The user who caused the event, from the token; NULL if the service did. Set by a trigger.';
@@ -183,7 +183,7 @@ COMMENT ON COLUMN public.archived_session_players.is_active IS 'Whether the play
 COMMENT ON COLUMN public.archived_session_players.heroic_saves_used IS 'Number of heroic saves used in the encounter `heroic_saves_encounter`, 0 or 1.';
 COMMENT ON COLUMN public.archived_session_players.joined_at IS 'Time at which the seat was first taken.';
 COMMENT ON COLUMN public.archived_session_players.left_at IS 'Time at which the player last left or was removed; NULL if the seat was active when the session was archived.';
-COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'The encounter of `heroic_saves_used`, as a value of `archived_sessions.encounters_begun`.';
+COMMENT ON COLUMN public.archived_session_players.heroic_saves_encounter IS 'Number of the encounter in which `heroic_saves_used` were used: the value of `archived_sessions.encounters_begun` at that time.';
 COMMENT ON COLUMN public.archived_session_players.removed_at IS 'Time at which the Seer removed the player; NULL if not removed, or let back in since.';
 
 COMMENT ON TABLE public.archived_dice_rolls IS 'A roll of an archived session.';

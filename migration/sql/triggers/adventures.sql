@@ -1,7 +1,9 @@
 -- A published adventure has valid content. When a client changes the content, it becomes valid again only through the
 -- service's validation.
 
-CREATE OR REPLACE FUNCTION private.check_adventure()
+-- Sets what the caller does not write (the creator, the time of publication, whether new content is valid), and refuses
+-- new content of a published adventure.
+CREATE OR REPLACE FUNCTION private.prepare_adventure()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -10,13 +12,13 @@ AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.creator_id := coalesce(NEW.creator_id, auth.uid());
-    IF NEW.creator_id = auth.uid() AND NOT private.is_server() THEN
+    IF NEW.creator_id = auth.uid() AND NOT private.is_service() THEN
       IF EXISTS (SELECT FROM public.adventures WHERE id = NEW.id AND creator_id <> NEW.creator_id) THEN
         PERFORM private.refuse_used_id('adventures');
       END IF;
-      -- The service stores a validation result only if `updated_at` has not changed. If an adventure replaces a deleted
-      -- one with the same id, it must not be taken for the one that was validated. So this is not `now()`, which can be
-      -- the same for several transactions that one simple-query message contains.
+      -- The service stores a validation result only if `updated_at` has not changed. If this adventure replaces a
+      -- deleted one with the same id, the result was for the other one, so the two need different times. `now()` would
+      -- not do: transactions that are sent in one simple-query message can have the same time.
       NEW.updated_at := clock_timestamp();
     END IF;
     IF NEW.status = 'published' THEN
@@ -34,8 +36,8 @@ BEGIN
         TABLE = 'adventures',
         CONSTRAINT = 'published_not_edited';
     END IF;
-    -- Only the service can write `is_valid`. If it writes new content and marks the row, which was not valid, as valid,
-    -- it has validated that content. Otherwise new content is not valid.
+    -- Only the service can write `is_valid`. If it sets `is_valid` from false to true together with new content, it has
+    -- validated that content. In every other case new content is not valid.
     IF OLD.is_valid OR NOT NEW.is_valid THEN
       NEW.is_valid := false;
       NEW.validation_errors := '[]';
@@ -46,8 +48,9 @@ BEGIN
     -- publishing again.
     NEW.published_at := coalesce(OLD.published_at, now());
   END IF;
-  -- A transaction that closes the account may have an older snapshot, in which this adventure is not yet a draft.
-  -- Updating the gate makes that transaction fail with a serialization error.
+  -- Closing an account deletes its drafts. A transaction that closes this account may have an older snapshot, in which
+  -- this adventure is not yet a draft. Updating the account's row in `account_gates`, which closing locks first, makes
+  -- that transaction fail with a serialization error.
   IF NEW.status = 'draft' AND OLD.status <> 'draft' AND auth.uid() = NEW.creator_id THEN
     UPDATE private.account_gates
     SET is_open = is_open
@@ -117,8 +120,8 @@ $$;
 
 -- Before an adventure is deleted, deletes its sessions that are not history (see `adventure_has_history`). The
 -- adventure is already locked, although sessions come before adventures in the lock order. Waiting for these sessions
--- is safe all the same: they have ended, and no single statement locks an ended session and then waits for an
--- adventure.
+-- is safe all the same: they have ended, and no statement locks an ended session and then waits for an adventure. (A
+-- transaction of two statements can, and may then end in a deadlock error.)
 CREATE OR REPLACE FUNCTION private.delete_playerless_sessions()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -156,9 +159,9 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE TRIGGER check_adventure
+CREATE OR REPLACE TRIGGER prepare_adventure
   BEFORE INSERT OR UPDATE ON public.adventures
-  FOR EACH ROW EXECUTE FUNCTION private.check_adventure();
+  FOR EACH ROW EXECUTE FUNCTION private.prepare_adventure();
 
 CREATE OR REPLACE TRIGGER enforce_adventure_limit
   AFTER INSERT OR DELETE OR UPDATE OF creator_id ON public.adventures
@@ -179,4 +182,4 @@ CREATE OR REPLACE TRIGGER check_readable_content
   BEFORE INSERT OR UPDATE OF content ON public.adventures
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.content, 1048576))
-  EXECUTE FUNCTION private.check_readable('content');
+  EXECUTE FUNCTION private.refuse_unreadable_column('content');

@@ -3,7 +3,7 @@
 
 -- Whether the caller is the service rather than a user of the API. In a function that runs as its owner, `current_user`
 -- is the owner. So this checks the role that was set, and whether the login may assume the service's role.
-CREATE OR REPLACE FUNCTION private.is_server()
+CREATE OR REPLACE FUNCTION private.is_service()
 RETURNS boolean
 LANGUAGE plpgsql
 STABLE
@@ -39,7 +39,7 @@ BEGIN
   FROM private.account_gates
   WHERE account_id = auth.uid()
   FOR NO KEY UPDATE;
-  IF is_account_open IS NOT TRUE AND NOT private.is_server() THEN
+  IF is_account_open IS NOT TRUE AND NOT private.is_service() THEN
     PERFORM private.require_account(); -- Raises the error.
   END IF;
   RETURN true;

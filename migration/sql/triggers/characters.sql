@@ -11,7 +11,7 @@ BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, auth.uid());
     IF NEW.user_id = auth.uid()
-      AND NOT private.is_server()
+      AND NOT private.is_service()
       AND EXISTS (SELECT FROM public.characters WHERE id = NEW.id AND user_id <> NEW.user_id)
     THEN
       PERFORM private.refuse_used_id('characters');
@@ -96,10 +96,10 @@ CREATE OR REPLACE TRIGGER check_readable_equipment
   BEFORE INSERT OR UPDATE OF equipment ON public.characters
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.equipment, 65536))
-  EXECUTE FUNCTION private.check_readable('equipment');
+  EXECUTE FUNCTION private.refuse_unreadable_column('equipment');
 
 CREATE OR REPLACE TRIGGER check_readable_special_ability
   BEFORE INSERT OR UPDATE OF special_ability ON public.characters
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.special_ability, 16384))
-  EXECUTE FUNCTION private.check_readable('special_ability');
+  EXECUTE FUNCTION private.refuse_unreadable_column('special_ability');

@@ -15,7 +15,7 @@ BEGIN
     WHERE creature.id = NEW.id
       AND adventure.creator_id IS DISTINCT FROM auth.uid()
   )
-    AND NOT private.is_server()
+    AND NOT private.is_service()
   THEN
     IF private.owns_adventure(NEW.adventure_id) THEN
       PERFORM private.refuse_used_id('creatures');
@@ -84,10 +84,10 @@ CREATE OR REPLACE TRIGGER check_readable_stats
   BEFORE INSERT OR UPDATE OF stats ON public.creatures
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.stats, 16384))
-  EXECUTE FUNCTION private.check_readable('stats');
+  EXECUTE FUNCTION private.refuse_unreadable_column('stats');
 
 CREATE OR REPLACE TRIGGER check_readable_abilities
   BEFORE INSERT OR UPDATE OF abilities ON public.creatures
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.abilities, 65536))
-  EXECUTE FUNCTION private.check_readable('abilities');
+  EXECUTE FUNCTION private.refuse_unreadable_column('abilities');

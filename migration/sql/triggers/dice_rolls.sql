@@ -87,7 +87,7 @@ BEGIN
   IF NEW.original_roll_id IS NOT NULL
     AND NEW.roll_type = 'heroic_save'
     AND (
-      private.is_server()
+      private.is_service()
       OR private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
     )
   THEN
@@ -141,7 +141,7 @@ BEGIN
     JOIN public.sessions AS session ON session.adventure_id = creature.adventure_id
     WHERE creature.id = NEW.creature_id
       AND session.id = NEW.session_id;
-    IF NOT FOUND AND (private.is_server() OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
+    IF NOT FOUND AND (private.is_service() OR private.may_roll(NEW.session_id, NULL, NEW.creature_id)) THEN
       PERFORM private.refuse_creature();
     END IF;
   END IF;
@@ -271,7 +271,7 @@ BEGIN
   -- the caller's rows.
   IF me IS NOT NULL
     AND EXISTS (SELECT FROM new_rolls WHERE session_id <> NEW.session_id)
-    AND NOT private.is_server()
+    AND NOT private.is_service()
   THEN
     PERFORM private.refuse_several_sessions('dice_rolls');
   END IF;
@@ -323,7 +323,7 @@ BEGIN
         AND seat.is_active
         AND session.status = 'active'
     )
-    AND NOT private.is_server()
+    AND NOT private.is_service()
     AND NOT private.may_roll(NEW.session_id, NEW.character_id, NEW.creature_id)
   THEN
     RAISE EXCEPTION USING
@@ -363,4 +363,4 @@ CREATE OR REPLACE TRIGGER unreadable_modifiers
   BEFORE UPDATE OF modifiers ON public.dice_rolls
   FOR EACH ROW
   WHEN (NOT private.is_readable(NEW.modifiers, 8192))
-  EXECUTE FUNCTION private.check_readable('modifiers');
+  EXECUTE FUNCTION private.refuse_unreadable_column('modifiers');

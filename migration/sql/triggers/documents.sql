@@ -91,7 +91,7 @@ $$;
 -- Refuses the document in the column that the trigger's argument names. It is called only for an unreadable document:
 -- the trigger's WHEN condition has examined it. So a readable document does not cost the call of a function that finds
 -- its column by name.
-CREATE OR REPLACE FUNCTION private.check_readable()
+CREATE OR REPLACE FUNCTION private.refuse_unreadable_column()
 RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER

@@ -73,7 +73,7 @@ DECLARE
     WHEN 'creatures' THEN to_jsonb(jsonb_populate_record(NULL::public.creatures, requested_row))
     WHEN 'sessions' THEN to_jsonb(jsonb_populate_record(NULL::public.sessions, requested_row))
     -- Only the service signs users up, so only it may compare these requests.
-    WHEN 'users' THEN CASE WHEN private.is_server() THEN requested_row END
+    WHEN 'users' THEN CASE WHEN private.is_service() THEN requested_row END
   END;
 BEGIN
   RETURN EXISTS (
@@ -81,7 +81,7 @@ BEGIN
     FROM private.requests AS original
     WHERE original.id = (requested_row ->> 'id')::uuid
       AND original.relation = is_same_request.relation
-      AND (original.asker = auth.uid() OR (original.asker IS NULL AND private.is_server()))
+      AND (original.asker = auth.uid() OR (original.asker IS NULL AND private.is_service()))
       AND original.digest = private.request_digest(is_same_request.relation, request)
   );
 END

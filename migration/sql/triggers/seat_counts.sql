@@ -24,7 +24,7 @@ DECLARE
   player_change record;
   current_session record;
   current_character record;
-  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_server();
+  is_user CONSTANT boolean := auth.uid() IS NOT NULL AND NOT private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     SELECT array_agg(session_id), array_agg(user_id), array_agg(character_id), array_agg(1)

@@ -16,7 +16,7 @@ DECLARE
   previous_event_at timestamptz;
 BEGIN
   IF is_client_event THEN
-    is_user_event := NOT private.is_server();
+    is_user_event := NOT private.is_service();
   END IF;
   IF is_user_event THEN
     -- This runs before row security is evaluated. A caller who is not a participant must not lock the session, so such
@@ -121,7 +121,7 @@ DECLARE
   status text := private.listener_status(target_session_id, me);
 BEGIN
   RETURN CASE
-    WHEN private.is_server() THEN status
+    WHEN private.is_service() THEN status
     WHEN me IS NULL OR status = 'no_session' THEN 'not_participant'
     ELSE status
   END;
@@ -286,4 +286,4 @@ CREATE OR REPLACE TRIGGER check_readable_payload
   BEFORE UPDATE OF payload ON public.session_events
   FOR EACH ROW
   WHEN (starts_with(NEW.event_type, 'client.') AND NOT private.is_readable(NEW.payload, 16384))
-  EXECUTE FUNCTION private.check_readable('payload');
+  EXECUTE FUNCTION private.refuse_unreadable_column('payload');

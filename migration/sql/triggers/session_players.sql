@@ -52,7 +52,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   me uuid := auth.uid();
-  is_service CONSTANT boolean := private.is_server();
+  is_service CONSTANT boolean := private.is_service();
 BEGIN
   IF TG_OP = 'INSERT' THEN
     NEW.user_id := coalesce(NEW.user_id, me);
@@ -129,7 +129,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF NEW.user_id <> auth.uid() AND NOT private.is_server() THEN
+  IF NEW.user_id <> auth.uid() AND NOT private.is_service() THEN
     NEW.removed_at := now();
   END IF;
   RETURN NEW;

@@ -49,7 +49,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  is_service CONSTANT boolean := private.is_server();
+  is_service CONSTANT boolean := private.is_service();
 BEGIN
   NEW.seer_id := coalesce(NEW.seer_id, auth.uid());
   IF NOT is_service AND NEW.seer_id IS DISTINCT FROM auth.uid() THEN
@@ -92,7 +92,7 @@ BEGIN
   IF TG_OP = 'UPDATE' AND NEW.scheduled_start IS NOT DISTINCT FROM OLD.scheduled_start THEN
     RETURN NEW;
   END IF;
-  IF NEW.seer_id = auth.uid() AND NOT private.is_server() THEN
+  IF NEW.seer_id = auth.uid() AND NOT private.is_service() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'SP030',
       MESSAGE = 'scheduled_start must be in the future',
@@ -398,4 +398,4 @@ CREATE OR REPLACE TRIGGER check_readable_game_state
   BEFORE INSERT OR UPDATE OF game_state ON public.sessions
   FOR EACH ROW
   WHEN (NEW.game_state <> '{}' AND NOT private.is_readable(NEW.game_state, 262144))
-  EXECUTE FUNCTION private.check_readable('game_state');
+  EXECUTE FUNCTION private.refuse_unreadable_column('game_state');

@@ -14,8 +14,8 @@
 -- their names. A trigger of ours that must lock before them has a name that begins with a capital letter before R.
 --
 -- **Lock order**, everywhere: the gate of the caller's account, seats, sessions, characters, users, adventures; within
--- a table by key, across the whole statement. Triggers keep to this order. `docs/decisions.md` names the exceptions, and
--- the deadlocks that remain possible because a user's statement may lock the user's own rows in another order.
+-- a table by key, across the whole statement. Triggers keep to this order. `docs/decisions.md` names the exceptions,
+-- and the deadlocks that remain possible because a user's statement may lock the user's own rows in another order.
 
 -- Sets `updated_at`, whoever edits the row. The triggers that call this name the edited columns but not the counters,
 -- because counters also change when somebody else acts. For example, completing a private session changes the counters

@@ -53,7 +53,7 @@ BEGIN
     NEW.skipped := NEW.skipped AND NOT OLD.skipped; -- Stays true only if it was false before.
     RETURN NEW;
   END IF;
-  IF private.is_server() THEN
+  IF private.is_service() THEN
     RETURN NEW;
   END IF;
 
@@ -83,7 +83,7 @@ DECLARE
   step_number CONSTANT integer := array_position(steps, NEW.current_step);
   previous_step_number integer := 1;
 BEGIN
-  IF private.is_server() THEN
+  IF private.is_service() THEN
     RETURN NULL;
   END IF;
   IF TG_OP = 'UPDATE' THEN

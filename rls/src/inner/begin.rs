@@ -32,7 +32,7 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) deadline: Option<Duration>,
     pub(crate) prepared_statements: PreparedStatements,
     /// Whether the caller need not wait for the end of the transaction, because the transaction only reads.
-    pub(crate) ends_in_background: bool,
+    pub(crate) allows_background_end: bool,
 }
 
 /// The columns that the message reads. They stand between two columns of [`Identity::set_local_sql`]: the result of
@@ -98,7 +98,7 @@ impl<C: Connection> Inner<C> {
         request: &BeginRequest<'_>,
         server: Option<TransactionServer>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
-        let BeginRequest { identity, modes, deadline, prepared_statements, ends_in_background } = *request;
+        let BeginRequest { identity, modes, deadline, prepared_statements, allows_background_end } = *request;
         let mut inner = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST)],
@@ -113,13 +113,13 @@ impl<C: Connection> Inner<C> {
             stored_identity: identity.clone(),
             deadline,
             prepared_statements,
-            ends_in_background: false,
+            allows_background_end: false,
             is_read_only: modes.contains(READ_ONLY),
             server,
         };
         let columns = BeginColumns {
             identity,
-            includes_isolation: ends_in_background,
+            includes_isolation: allows_background_end,
             includes_position: inner.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
@@ -130,7 +130,7 @@ impl<C: Connection> Inner<C> {
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
-        let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::Deallocated);
+        let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::PerTransaction);
         inner.record_outcome(OUTERMOST, outcome).map_err(|error| {
             if answer.completed <= statements_before_identity {
                 explain_identity_error(error, identity.role())
@@ -142,7 +142,7 @@ impl<C: Connection> Inner<C> {
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
         inner.started_at = values.started_at;
-        inner.ends_in_background = ends_in_background && values.is_serializable == Some(false);
+        inner.allows_background_end = allows_background_end && values.is_serializable == Some(false);
         if let Some(stored_identity) = values.stored_identity {
             inner.stored_identity = stored_identity;
         }

@@ -33,7 +33,7 @@ impl<C: Connection> Inner<C> {
     /// Whether the commit or rollback need not be awaited: there is nothing to verify or clean, and no log position to
     /// record.
     fn may_end_in_background(&self) -> bool {
-        self.ends_in_background
+        self.allows_background_end
             && !self.is_unclean
             && self.server.is_none()
             && !self.frames.iter().any(|frame| frame.is_unverified)

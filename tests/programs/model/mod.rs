@@ -1,4 +1,5 @@
-//! The model of one task of a random program: what its calls have written, and which outcome its next call must have.
+//! One of the concurrent tasks of a random program (see the parent module): it makes random calls on a connection, and
+//! keeps a model of what they have written, which says what the outcome of the next call must be.
 
 mod steps;
 
@@ -24,6 +25,7 @@ pub async fn poll_then_drop<T>(more_polls: u32, future: impl Future<Output = T>)
     .await
 }
 
+/// Keys of rows of the tests' table `notes`.
 type Keys = BTreeSet<i64>;
 
 /// The state of a transaction or savepoint, as far as the model knows it.
@@ -41,7 +43,7 @@ enum Health {
 struct OpenTransaction {
     id: u64,
     health: Health,
-    /// The keys of the notes that the transaction has written.
+    /// The keys that the transaction has written.
     keys: Keys,
     /// The keys of calls and nested transactions whose outcome is unknown. Of each set, either all keys were written or
     /// none.
@@ -59,8 +61,8 @@ pub struct Task {
     seed: u64,
     number: u64,
     connection: IdentityConnection,
-    /// A draft of the task's user, which the task validates when it calls an operation of the service.
-    draft: Uuid,
+    /// A draft adventure of the task's user, which the task validates when it calls an operation of the service.
+    draft_adventure: Uuid,
     last_key: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
     open: Vec<OpenTransaction>,
@@ -87,7 +89,7 @@ impl Task {
             seed,
             number,
             connection,
-            draft,
+            draft_adventure: draft,
             last_key: number as i64 * 1_000_000,
             open: Vec::new(),
             held: Vec::new(),
@@ -168,14 +170,15 @@ impl Task {
         self.open.iter().position(|open| open.id == self.held[index].id)
     }
 
-    /// Asserts that the model expects this outcome of a call that would succeed on a good transaction, and updates the
-    /// model. Returns whether the call succeeded.
+    /// Asserts that a call, which always succeeds on a good transaction, had the outcome that the model predicts, and
+    /// updates the model. Returns whether the call succeeded.
     fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let found = code(outcome);
         self.log.push(format!("{what} on {index} of {}: {found}", self.held.len()));
         let position = self.open_transaction_position(index);
         let expected = match position {
             _ if self.is_ended_by_raw_sql => "transaction_ended",
+            // Its handle has committed it or rolled it back.
             None => "transaction_over",
             Some(at) if at + 1 < self.open.len() => "nested_transaction_open",
             Some(at) => match self.open[at].health {

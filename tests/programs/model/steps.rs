@@ -239,7 +239,7 @@ impl Task {
             0 => poll_then_drop(polls, self.insert(index, key, true)).await,
             1 => poll_then_drop(polls, self.insert(index, key, false)).await,
             _ => {
-                let draft = self.draft;
+                let draft = self.draft_adventure;
                 poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
                     .await
                     .map(|outcome| outcome.map(drop))
@@ -305,7 +305,7 @@ impl Task {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held[index].tx;
-        let (draft, user) = (self.draft, self.user());
+        let (draft, user) = (self.draft_adventure, self.user());
         let dropped_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
         let dropped = async {
