@@ -20,6 +20,9 @@ use super::{
 /// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The SQLSTATE with which PostgreSQL refuses a write at REPEATABLE READ to a row that changed after the snapshot.
+const SERIALIZATION_FAILURE: &str = "40001";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IsolationLevel {
     ReadCommitted,
@@ -60,10 +63,10 @@ impl Client {
         // that long by itself.
         execute(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (statements, mut received) = unbounded_channel::<String>();
+        let (statements, mut received_statements) = unbounded_channel::<String>();
         let (answer_sender, answers) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = received.recv().await {
+            while let Some(sql) = received_statements.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
@@ -71,6 +74,7 @@ impl Client {
                         let message = format!("{} {}", error.message(), context.unwrap_or_default().replace('\n', " "));
                         (error.code().unwrap_or_default().into_owned(), message)
                     }
+                    // No SQLSTATE: the connection has failed.
                     other => ("connection".to_owned(), other.to_string()),
                 });
                 if answer_sender.send(answer).is_err() {
@@ -227,7 +231,7 @@ impl Runner {
         let mut commits = 0;
         let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
-        let mut is_released = case.held_rows.is_empty();
+        let mut has_released_rows = case.held_rows.is_empty();
         let mut stalled_since = None;
         loop {
             // Transactions whose statement has finished in the meantime continue with their postponed steps.
@@ -242,8 +246,8 @@ impl Runner {
                 }
             }
             let Some((transaction, step)) = schedule.pop_front() else {
-                if !is_released {
-                    is_released = true;
+                if !has_released_rows {
+                    has_released_rows = true;
                     for holder in &mut self.holders[..case.held_rows.len()] {
                         if holder.has_pending_statement {
                             holder.finish().await;
@@ -307,7 +311,7 @@ fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<Stri
             None => problems.push(format!("{} waits for ever", statement.name)),
             Some(Err((code, message))) => {
                 let is_listed = statement.refusals.contains(&code.as_str())
-                    || (code == "40001" && case.level == IsolationLevel::RepeatableRead);
+                    || (code == SERIALIZATION_FAILURE && case.level == IsolationLevel::RepeatableRead);
                 if !is_listed {
                     problems.push(format!("{} is refused with {code}: {message}", statement.name));
                 }
@@ -315,13 +319,13 @@ fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<Stri
             Some(Ok(_)) => {}
         }
     }
-    for (closing, closed) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closed_at)) = (closing.closes, closed.commit_position) else { continue };
+    for (closing, closing_outcome) in case.statements.iter().zip(outcomes) {
+        let (Some(account), Some(closed_at)) = (closing.closed_account, closing_outcome.commit_position) else { continue };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let has_written = matches!(outcome.answer, Some(Ok(1..)))
                 && outcome.commit_position.is_some_and(|position| position > closed_at)
                 && statement.sender == Sender::User(account)
-                && statement.closes.is_none();
+                && statement.closed_account.is_none();
             if has_written {
                 problems.push(format!("{} wrote after {}", statement.name, closing.name));
             }

@@ -1,4 +1,5 @@
-//! An operator's own objects: a command that would drop one refuses and names it; all others are left alone.
+//! An operator's own objects: a command that would drop one refuses and names it; objects that need not be dropped are
+//! left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};

@@ -21,6 +21,7 @@ pub struct Step {
     pub reader: Pick,
 }
 
+/// What a step does. `to` is the new value: of a status, its index in the list of statuses.
 #[derive(Clone, Debug)]
 pub enum Action {
     CreateCharacter { name: u8 },
@@ -126,7 +127,7 @@ impl Step {
         // changes are refused.
         let caller_or_seer =
             |session: usize, game: &Game| if self.caller >= 128 { game.sessions[session].seer } else { me };
-        let update_session = |index: usize, set: String, game: &Game| {
+        let update_session_sql = |index: usize, set: String, game: &Game| {
             format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[index].id)
         };
         let sql_literal = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
@@ -175,21 +176,21 @@ impl Step {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
                 let actual =
-                    target.run_sql(game, me, &update_session(index, format!("is_public = {is_public}"), game)).await;
+                    target.run_sql(game, me, &update_session_sql(index, format!("is_public = {is_public}"), game)).await;
                 (actual, game.set_visibility(me, index, is_public))
             }
             Action::SetMaxPlayers { session: pick, max_players } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
                 let actual = target
-                    .run_sql(game, me, &update_session(index, format!("max_players = {max_players}"), game))
+                    .run_sql(game, me, &update_session_sql(index, format!("max_players = {max_players}"), game))
                     .await;
                 (actual, game.set_max_players(me, index, usize::from(max_players)))
             }
             Action::ChangeStatus { session: pick, to } => {
                 let index = pick_session(game, pick)?;
                 let (me, to) = (caller_or_seer(index, game), STATUSES[usize::from(to)]);
-                let actual = target.run_sql(game, me, &update_session(index, format!("status = '{to}'"), game)).await;
+                let actual = target.run_sql(game, me, &update_session_sql(index, format!("status = '{to}'"), game)).await;
                 (actual, game.change_status(me, index, to))
             }
             Action::Join { session: pick, hero: hero_pick } => {
@@ -256,13 +257,13 @@ impl Step {
             Action::Roll { session: pick, hero: hero_pick } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
-                let seated: Vec<usize> = game.sessions[index].seats.values().map(|seat| seat.hero).collect();
-                let hero = pick_index(&seated, hero_pick)
+                let seated_heroes: Vec<usize> = game.sessions[index].seats.values().map(|seat| seat.hero).collect();
+                let hero = pick_index(&seated_heroes, hero_pick)
                     .filter(|_| hero_pick < LIKELY_PICKS)
-                    .map(|index| seated[index])
+                    .map(|index| seated_heroes[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
-                let sql = insert_roll(game, id, index, &format!("'{}', NULL", game.characters[hero].id));
+                let sql = insert_roll_sql(game, id, index, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, index, Some(hero), None);
                 self.copy_success(game, target, id, &actual).await;
@@ -272,7 +273,7 @@ impl Step {
                 let (index, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
                 let (me, id) = (caller_or_seer(index, game), game.next_id());
-                let sql = insert_roll(game, id, index, &format!("NULL, '{creature}'"));
+                let sql = insert_roll_sql(game, id, index, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
                 let expected = game.roll(me, id, index, None, Some(adventure));
                 self.copy_success(game, target, id, &actual).await;
@@ -304,19 +305,19 @@ impl Step {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
                 let set = format!("current_scene_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_scene(me, index, to))
+                (target.run_sql(game, me, &update_session_sql(index, set, game)).await, game.set_scene(me, index, to))
             }
             Action::SetEncounter { session: pick, to } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
                 let set = format!("current_encounter_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_encounter(me, index, to))
+                (target.run_sql(game, me, &update_session_sql(index, set, game)).await, game.set_encounter(me, index, to))
             }
             Action::SetGameState { session: pick, to } => {
                 let index = pick_session(game, pick)?;
                 let me = caller_or_seer(index, game);
                 let set = if to == 0 { "game_state = '{}'".to_owned() } else { format!("game_state = '[{to}]'") };
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_game_state(me, index, to))
+                (target.run_sql(game, me, &update_session_sql(index, set, game)).await, game.set_game_state(me, index, to))
             }
             Action::CreateAdventure => {
                 let id = game.next_id();
@@ -364,7 +365,7 @@ impl Step {
     }
 }
 
-fn insert_roll(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
+fn insert_roll_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
          VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",

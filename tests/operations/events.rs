@@ -38,6 +38,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(fixture.active_session) })
         }),
+        // With the prefix `client.`, this kind has 65 characters; 64 are allowed.
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(fixture.active_session) })
         }),

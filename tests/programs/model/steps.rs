@@ -33,7 +33,7 @@ impl Task {
     }
 
     async fn insert(&self, index: usize, key: i64, is_raw_sql: bool) -> Result<(), Error> {
-        insert(&self.held[index].tx, key, is_raw_sql, self.user()).await
+        insert(&self.held[index].tx, key, is_raw_sql, self.user_id()).await
     }
 
     /// Compares the rows that the transaction sees with the model.
@@ -42,7 +42,7 @@ impl Task {
         let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
         if self.check_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
-            rows.iter().for_each(|row| assert_caller(row, self.user()));
+            rows.iter().for_each(|row| assert_caller(row, self.user_id()));
             let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
             let mut required = self.committed.clone();
             let mut uncertain = self.uncertain.clone();
@@ -138,8 +138,8 @@ impl Task {
         }
     }
 
-    /// Removes a transaction from `held`, and it and those nested in it from `open`. Returns the transaction with its
-    /// entry in `open`.
+    /// Removes a transaction from `held`, and the transaction and those nested in it from `open`. Returns the
+    /// transaction with its entry in `open`.
     fn remove(&mut self, index: usize) -> (Transaction, Option<OpenTransaction>) {
         let position = self.open_transaction_position(index);
         let removed = position.and_then(|at| self.open.drain(at..).next());
@@ -152,21 +152,21 @@ impl Task {
         let is_innermost = self.open_transaction_position(index).is_some_and(|at| at + 1 == self.open.len());
         let position = self.open_transaction_position(index);
         let health_before = position.map(|at| self.open[at].health);
-        let length = self.held.len();
-        self.log.push(format!("commit on {index} of {length}, dropped after polls: {polls_before_drop:?}"));
-        let (tx, ended) = self.remove(index);
+        let held_count = self.held.len();
+        self.log.push(format!("commit on {index} of {held_count}, dropped after polls: {polls_before_drop:?}"));
+        let (tx, removed) = self.remove(index);
         let outcome = match polls_before_drop {
             Some(polls) => poll_then_drop(polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
             self.dropped_calls += 1;
-            let Some(ended) =
-                ended.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
+            let Some(removed) =
+                removed.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
             else {
                 return;
             };
-            self.record_uncertain(ended);
+            self.record_uncertain(removed);
             return;
         };
         let outcome = outcome.map_err(Error::from);
@@ -181,23 +181,23 @@ impl Task {
             Some(Health::Good | Health::Unknown) => "done",
         };
         assert_eq!(found, expected, "commit\n{}", self.report());
-        if let (Some(ended), true) = (ended, outcome.is_ok()) {
+        if let (Some(removed), true) = (removed, outcome.is_ok()) {
             match self.open.last_mut() {
                 Some(outer) => {
-                    outer.keys.extend(ended.keys);
-                    outer.uncertain.extend(ended.uncertain);
+                    outer.keys.extend(removed.keys);
+                    outer.uncertain.extend(removed.uncertain);
                 }
                 None => {
-                    self.committed.extend(ended.keys);
-                    self.uncertain.extend(ended.uncertain);
+                    self.committed.extend(removed.keys);
+                    self.uncertain.extend(removed.uncertain);
                 }
             }
         }
     }
 
     /// Records a dropped commit, after which either all keys of the transaction are committed or none.
-    fn record_uncertain(&mut self, ended: OpenTransaction) {
-        let groups = [ended.keys].into_iter().chain(ended.uncertain).filter(|keys| !keys.is_empty());
+    fn record_uncertain(&mut self, removed: OpenTransaction) {
+        let groups = [removed.keys].into_iter().chain(removed.uncertain).filter(|keys| !keys.is_empty());
         match self.open.last_mut() {
             Some(outer) => outer.uncertain.extend(groups),
             None => self.uncertain.extend(groups),
@@ -270,7 +270,7 @@ impl Task {
     /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
     pub(super) async fn stream(&mut self, index: usize) {
         let (rows, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
-        let user = self.user();
+        let user = self.user_id();
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
         let key = self.next_key();
@@ -305,21 +305,21 @@ impl Task {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held[index].tx;
-        let (draft, user) = (self.draft_adventure, self.user());
-        let dropped_key = keys[3];
+        let (draft, user) = (self.draft_adventure, self.user_id());
+        let droppable_key = keys[3];
         let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
-        let dropped = async {
+        let droppable_write = async {
             match polls_before_drop {
-                Some(polls) => poll_then_drop(polls, insert(tx, dropped_key, true, user)).await,
-                None => Some(insert(tx, dropped_key, true, user).await),
+                Some(polls) => poll_then_drop(polls, insert(tx, droppable_key, true, user)).await,
+                None => Some(insert(tx, droppable_key, true, user).await),
             }
         };
         let adventures = tx.adventures();
-        let (written, validated, dropped) =
-            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), dropped);
+        let (written, validated, droppable_outcome) =
+            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), droppable_write);
         let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
-        match dropped {
-            Some(outcome) => outcomes.push((dropped_key, outcome)),
+        match droppable_outcome {
+            Some(outcome) => outcomes.push((droppable_key, outcome)),
             None => {
                 self.dropped_calls += 1;
                 self.log.push("one of several concurrent calls dropped".into());
@@ -364,7 +364,7 @@ impl Task {
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
         match poll_then_drop(polls, call).await {
             Some(Ok(outcome)) => {
-                assert_caller(&outcome.unwrap().unwrap(), self.user());
+                assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed.insert(key);
             }
             _ => {
