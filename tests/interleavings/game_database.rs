@@ -77,7 +77,7 @@ fn name_of(id: &str) -> String {
     }
 }
 
-/// Replaces each `@name` by the row's id.
+/// Replaces each `@name` by the row's id. An `@` before other text, as in an email address, stays.
 pub fn with_ids(sql: &str) -> String {
     let mut replaced = String::with_capacity(sql.len() * 2);
     let mut parts = sql.split('@');

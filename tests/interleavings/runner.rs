@@ -150,6 +150,8 @@ pub struct Case<'a> {
     pub held_rows: Vec<String>,
 }
 
+/// The name of the case: its statements, the isolation level, the steps (each a letter and the number of its
+/// transaction) and the held rows.
 impl fmt::Display for Case<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.statements.iter().map(|statement| statement.name).collect();
@@ -295,7 +297,7 @@ impl Runner {
                 }
             }
         }
-        check_outcomes(case, &outcomes, &mut problems);
+        collect_problems(case, &outcomes, &mut problems);
         self.needs_restore = commits > 0;
         if self.needs_restore {
             problems.extend(self.database.broken_invariants().await);
@@ -304,8 +306,9 @@ impl Runner {
     }
 }
 
-/// Checks that only listed refusals occur and that no account wrote anything after it was closed.
-fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
+/// Adds a problem for each refusal that is not listed, for each statement that waits for ever, and for each write of an
+/// account after it was closed.
+fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
             None => problems.push(format!("{} waits for ever", statement.name)),

@@ -49,21 +49,22 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
     world.update_session(&game, "is_public = true").await;
     let [stranger, closed_account] = [world.new_account().await, game.players[1].user_id];
     world.sparc.as_service().users().close_account(closed_account).await.unwrap();
-    let outcome = async |caller: sparc::service::IdentityConnection, session| {
-        let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
-        let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
-        assert_eq!(after, newest);
-        assert_eq!(after.replace("done", "subscribed"), subscribe_code(caller.events().subscribe(session, None).await));
-        after
+    let common_code = async |caller: sparc::service::IdentityConnection, session| {
+        let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
+        let newest_code = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
+        assert_eq!(after_code, newest_code);
+        let subscribed_code = subscribe_code(caller.events().subscribe(session, None).await);
+        assert_eq!(after_code.replace("done", "subscribed"), subscribed_code);
+        after_code
     };
     let (missing_session, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(outcome(sparc.as_user(stranger), game.session_id).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(game.seer.user_id()), missing_session).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(closed_account), game.session_id).await, "account_closed");
-    assert_eq!(outcome(sparc.as_anon(), game.session_id).await, "not_signed_in");
-    assert_eq!(outcome(sparc.as_service(), missing_session).await, "not_found");
+    assert_eq!(common_code(sparc.as_user(stranger), game.session_id).await, "not_allowed");
+    assert_eq!(common_code(sparc.as_user(game.seer.user_id()), missing_session).await, "not_allowed");
+    assert_eq!(common_code(sparc.as_user(closed_account), game.session_id).await, "account_closed");
+    assert_eq!(common_code(sparc.as_anon(), game.session_id).await, "not_signed_in");
+    assert_eq!(common_code(sparc.as_service(), missing_session).await, "not_found");
     for caller in [sparc.as_service(), sparc.as_user(game.seer.user_id()), sparc.as_user(game.players[0].user_id)] {
-        assert_eq!(outcome(caller, game.session_id).await, "done");
+        assert_eq!(common_code(caller, game.session_id).await, "done");
     }
 }
 

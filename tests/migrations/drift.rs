@@ -295,6 +295,7 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
+    // *Another role* is one that does not own the schema. It does not matter which role runs `check`.
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(

@@ -90,7 +90,8 @@ async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project
         eprintln!("skipped: pg_dump is older than the server");
         return;
     };
-    // A new project already has schema `public`.
+    // A new project already has schema `public`. An older psql does not know the commands `\restrict` and
+    // `\unrestrict`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
     // The dump also contains the superuser's default privileges, which the owner may not set. psql reports these
     // errors and continues.

@@ -22,8 +22,8 @@ use crate::{programs::poll_then_drop, world::World};
 /// The responses to begin and to the query of a transaction that only reads; the next one is the response to commit.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
-/// Delivers only the first `responses` responses. Returns whether the call finishes without the next one, and its
-/// result.
+/// Delivers only the first `responses` responses. Returns whether the call finishes without the next response, and the
+/// call's result.
 async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     proxy.hold_after(responses);

@@ -124,10 +124,12 @@ impl Fixture {
             ))
             .await
             .unwrap();
+        // With `most_experienced_character` and `unseated_character_at_limits`, the account has ten living characters.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
         let unseated_character_at_limits = world.new_character(account_at_limits).await;
+        // With `retired_character_at_limits`, it has a hundred retired ones.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -136,14 +138,14 @@ impl Fixture {
         owner.execute(&insert).await.unwrap();
 
         let adventure = world.new_adventure(seer).await;
-        let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
+        let valid_content = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
         let insert_draft = |name: &str, content: &str| {
             format!(
                 "INSERT INTO adventures (creator_id, name, content)
                  VALUES ('{seer}', '{name}', '{content}') RETURNING id"
             )
         };
-        let draft_adventure = owner.fetch_value(&insert_draft("The Quiet Mill", story)).await.unwrap();
+        let draft_adventure = owner.fetch_value(&insert_draft("The Quiet Mill", valid_content)).await.unwrap();
         let invalid_draft_adventure = owner.fetch_value(&insert_draft("The Torn Page", "{}")).await.unwrap();
         let insert_creature = |adventure: Uuid| {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Reed Horror') RETURNING id")
@@ -164,6 +166,7 @@ impl Fixture {
         owner.execute(&insert).await.unwrap();
 
         let mut sessions = Vec::new();
+        // Whether the session is public, and the statuses that it is given one after another. The names follow below.
         for (is_public, statuses) in [
             (true, ""),
             (false, ""),
@@ -241,6 +244,7 @@ impl Fixture {
             .execute(&insert_seat_sql(session_with_one_seat_free, closed_account, living_character_of_closed_account))
             .await
             .unwrap();
+        // This closes the account, which gives up its seat.
         owner
             .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await

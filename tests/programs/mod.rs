@@ -1,7 +1,7 @@
 //! Random programs, compared with a model of the connection. A program is several concurrent tasks, each of which makes
-//! random calls as a user of its own. The model covers identity, savepoints,
-//! failures, dropped calls, streams. At the end, the database must have every row whose insert was committed and no row
-//! whose insert failed or was rolled back. Each statement must run as its caller.
+//! random calls as a user of its own. The model covers identity, savepoints, failures, dropped calls and streams. At the
+//! end, the database must have every row whose insert was committed and no row whose insert failed or was rolled back.
+//! Each statement must run as its caller.
 //!
 //! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs only
 //! the program with that seed.
@@ -53,12 +53,12 @@ async fn random_programs_agree_with_the_model() {
             }
         });
         let tasks = futures_util::future::join_all(tasks).await;
-        // Closing waits for pending rollbacks, so the notes do not change any more.
+        // Closing waits for pending rollbacks, so the rows do not change any more.
         sparc.close().await.unwrap();
         for task in tasks {
             let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user_id());
             let stored = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
-            task.compare_stored(&stored);
+            task.assert_stored_keys(&stored);
             step_count += u64::from(STEPS_PER_TASK);
             dropped_calls += task.dropped_calls;
         }

@@ -29,19 +29,19 @@ async fn make_synchronous(primary: &Server, world: &World) {
 /// Returns the index of the promoted standby.
 async fn fail_over(primary: &Server, standbys: &[Server; 2], replicas: &[World; 2]) -> usize {
     run_blocking(primary, |primary| primary.kill().unwrap()).await;
-    let mut received = Vec::new();
+    let mut received_positions = Vec::new();
     for replica in replicas {
         // Wait until the standby has written all WAL that arrived, because its received position is final only then.
         wait_until(async || replica.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
         // A standby replays everything that it has received before it is promoted, so the position that counts is the
         // received one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
-        received.push(replica.owner().fetch_value::<i64>(sql).await.unwrap());
+        received_positions.push(replica.owner().fetch_value::<i64>(sql).await.unwrap());
     }
-    let promoted = usize::from(received[1] > received[0]);
-    run_blocking(&standbys[promoted], |standby| standby.promote().unwrap()).await;
-    standbys[1 - promoted].follow(&standbys[promoted]).await.unwrap();
-    promoted
+    let promoted_index = usize::from(received_positions[1] > received_positions[0]);
+    run_blocking(&standbys[promoted_index], |standby| standby.promote().unwrap()).await;
+    standbys[1 - promoted_index].follow(&standbys[promoted_index]).await.unwrap();
+    promoted_index
 }
 
 /// Creates a character, reads it and deletes it.
@@ -70,7 +70,7 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let load = Load::start(&sparc, &operations, 6);
         // The primary is killed after a different time in each round.
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
-        let promoted = fail_over(&primary, &standbys, &replicas).await;
+        let promoted_index = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
         wait_until(async || create_read_and_delete(&sparc, writer).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
@@ -84,12 +84,12 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
         let [first, second] = replicas;
-        world = if promoted == 0 { first } else { second };
+        world = if promoted_index == 0 { first } else { second };
         assert_nothing_lost(&world, &acknowledged).await;
         assert_eq!(broken_invariants(&world).await, [""; 0]);
         // The old primary is replaced by a new standby.
         let [first, second] = standbys;
-        let (new_primary, other_standby) = if promoted == 0 { (first, second) } else { (second, first) };
+        let (new_primary, other_standby) = if promoted_index == 0 { (first, second) } else { (second, first) };
         primary = new_primary;
         standbys = [other_standby, start_standby_of(&primary).await];
         make_synchronous(&primary, &world).await;
@@ -111,7 +111,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     create_read_and_delete(&sparc, player.user_id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
     let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
-    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
+    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
     wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
     // The old primary does not know of the promotion and accepts writes. No `Sparc` handle may read what is written
@@ -129,7 +129,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             let me = handle.as_user(player.user_id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
-            assert_eq!(replicas[promoted].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
+            assert_eq!(replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
             me.characters().delete(created.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
@@ -186,12 +186,12 @@ async fn the_promoted_server_is_found_behind_poolers() {
         create_read_and_delete(&sparc, player.user_id).await.unwrap();
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
+    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
     let promoted_at = Instant::now();
     wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     println!("behind poolers, the next write after {:?}", promoted_at.elapsed());
     // The old primary comes first, followed by the replicas in their order.
     let status = sparc.servers();
-    assert_eq!(status[1 + promoted].role, ServerRole::Primary, "{status:?}");
+    assert_eq!(status[1 + promoted_index].role, ServerRole::Primary, "{status:?}");
     sparc.close().await.unwrap();
 }

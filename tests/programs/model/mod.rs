@@ -139,13 +139,13 @@ impl Task {
         }
     }
 
-    /// Compares the keys that are stored at the end with the model.
-    pub fn compare_stored(&self, stored: &Keys) {
-        self.compare(stored, &self.committed, &self.uncertain);
+    /// Asserts that the keys that are stored at the end are those that the model allows.
+    pub fn assert_stored_keys(&self, stored: &Keys) {
+        self.assert_keys(stored, &self.committed, &self.uncertain);
     }
 
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
-    fn compare(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
+    fn assert_keys(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
         let missing: Vec<_> = required.difference(found).collect();
         assert!(missing.is_empty(), "{missing:?} returned Ok but were not found\n{}", self.report());
         let extra: Keys = found.difference(required).copied().collect();
@@ -175,7 +175,7 @@ impl Task {
 
     /// Asserts that a call, which always succeeds on a good transaction, had the outcome that the model predicts, and
     /// updates the model. Returns whether the call succeeded.
-    fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
+    fn assert_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
         let actual = code(outcome);
         self.log.push(format!("{what} on {index} of {}: {actual}", self.held.len()));
         let position = self.open_transaction_position(index);

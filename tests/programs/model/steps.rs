@@ -10,6 +10,20 @@ use uuid::Uuid;
 
 use super::{Health, HeldTransaction, Keys, OpenTransaction, Task, code, poll_then_drop};
 
+/// How a row is inserted.
+#[derive(Clone, Copy)]
+enum InsertMethod {
+    RawSql,
+    QueryBuilder,
+}
+
+impl InsertMethod {
+    /// Returns one method for even keys and the other for odd ones, so that both are used.
+    fn for_key(key: i64) -> Self {
+        if key % 2 == 0 { Self::RawSql } else { Self::QueryBuilder }
+    }
+}
+
 fn sql(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
@@ -23,24 +37,24 @@ impl Task {
         self.held.push(HeldTransaction { tx, id: 0 });
     }
 
-    /// Writes a row, by raw SQL or with a query builder, and checks the role and user that wrote it.
+    /// Writes a row, by raw SQL or with a query builder.
     pub(super) async fn write(&mut self, index: usize) {
         let key = self.next_key();
-        let outcome = self.insert(index, key, self.last_key % 2 == 0).await;
-        if self.check_outcome(index, &format!("write {key}"), &outcome) {
+        let outcome = self.insert(index, key, InsertMethod::for_key(key)).await;
+        if self.assert_outcome(index, &format!("write {key}"), &outcome) {
             self.innermost().keys.insert(key);
         }
     }
 
-    async fn insert(&self, index: usize, key: i64, is_raw_sql: bool) -> Result<(), Error> {
-        insert(&self.held[index].tx, key, is_raw_sql, self.user_id()).await
+    async fn insert(&self, index: usize, key: i64, method: InsertMethod) -> Result<(), Error> {
+        insert(&self.held[index].tx, key, method, self.user_id()).await
     }
 
-    /// Compares the rows that the transaction sees with the model.
+    /// Reads all rows and compares them with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
         let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
-        if self.check_outcome(index, "read", &outcome) {
+        if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
             rows.iter().for_each(|row| assert_caller(row, self.user_id()));
             let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
@@ -50,7 +64,7 @@ impl Task {
                 required.extend(&transaction.keys);
                 uncertain.extend(transaction.uncertain.iter().cloned());
             }
-            self.compare(&found, &required, &uncertain);
+            self.assert_keys(&found, &required, &uncertain);
         }
     }
 
@@ -72,10 +86,10 @@ impl Task {
         if code(&outcome) == refusal {
             // The statement itself was refused, so any other call on the transaction must have been possible.
             let accepted: Result<(), Error> = Ok(());
-            self.check_outcome(index, what, &accepted);
+            self.assert_outcome(index, what, &accepted);
             self.innermost().health = health_after;
         } else {
-            assert!(!self.check_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
+            assert!(!self.assert_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
         }
     }
 
@@ -84,7 +98,7 @@ impl Task {
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let statement = statements[self.rng.usize(..statements.len())];
         let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
-        self.check_outcome(index, statement, &outcome);
+        self.assert_outcome(index, statement, &outcome);
     }
 
     pub(super) async fn change_identity(&mut self, index: usize) {
@@ -96,7 +110,7 @@ impl Task {
         let was_changed_before =
             self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::IdentityChanged);
         if was_changed_before {
-            assert!(!self.check_outcome(index, statement, &outcome));
+            assert!(!self.assert_outcome(index, statement, &outcome));
         } else {
             self.expect_refusal(index, statement, outcome, "identity_changed", Health::IdentityChanged);
         }
@@ -107,14 +121,14 @@ impl Task {
         let outcome = self.held[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.is_ended_by_raw_sql && code(&outcome) == "transaction_ended" {
             let accepted: Result<(), Error> = Ok(());
-            self.check_outcome(index, "COMMIT", &accepted);
+            self.assert_outcome(index, "COMMIT", &accepted);
             for transaction in std::mem::take(&mut self.open) {
                 self.committed.extend(transaction.keys);
                 self.uncertain.extend(transaction.uncertain);
             }
             self.is_ended_by_raw_sql = true;
         } else {
-            assert!(!self.check_outcome(index, "COMMIT", &outcome));
+            assert!(!self.assert_outcome(index, "COMMIT", &outcome));
         }
     }
 
@@ -132,7 +146,7 @@ impl Task {
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        if self.check_outcome(index, "begin", &outcome) {
+        if self.assert_outcome(index, "begin", &outcome) {
             self.open.push(OpenTransaction { id, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() });
             self.held.push(HeldTransaction { tx: outcome.unwrap(), id });
         }
@@ -236,8 +250,8 @@ impl Task {
     pub(super) async fn drop_call(&mut self, index: usize) {
         let (key, polls) = (self.next_key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => poll_then_drop(polls, self.insert(index, key, true)).await,
-            1 => poll_then_drop(polls, self.insert(index, key, false)).await,
+            0 => poll_then_drop(polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft = self.draft_adventure;
                 poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
@@ -247,8 +261,8 @@ impl Task {
         };
         match outcome {
             Some(outcome) => {
-                if self.check_outcome(index, &format!("call {key}, not dropped"), &outcome) {
-                    // The call may have been a validation, which writes no note.
+                if self.assert_outcome(index, &format!("call {key}, not dropped"), &outcome) {
+                    // The call may have been a validation, which writes no row.
                     self.innermost().uncertain.push([key].into());
                 }
             }
@@ -283,7 +297,7 @@ impl Task {
                 assert_caller(&row?, user);
                 seen += 1;
                 if seen == read_limit / 2 {
-                    write_outcome = Some(insert(tx, key, true, user).await);
+                    write_outcome = Some(insert(tx, key, InsertMethod::RawSql, user).await);
                 }
                 if seen == read_limit {
                     return Ok(());
@@ -293,9 +307,9 @@ impl Task {
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
-        let is_done = self.check_outcome(index, "stream", &outcome);
+        let is_done = self.assert_outcome(index, "stream", &outcome);
         if let Some(written) = write_outcome {
-            assert!(is_done && self.check_outcome(index, &format!("write {key} between two rows"), &written));
+            assert!(is_done && self.assert_outcome(index, &format!("write {key} between two rows"), &written));
             self.innermost().keys.insert(key);
         }
     }
@@ -307,11 +321,11 @@ impl Task {
         let tx = &self.held[index].tx;
         let (draft, user) = (self.draft_adventure, self.user_id());
         let droppable_key = keys[3];
-        let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
+        let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
         let droppable_write = async {
             match polls_before_drop {
-                Some(polls) => poll_then_drop(polls, insert(tx, droppable_key, true, user)).await,
-                None => Some(insert(tx, droppable_key, true, user).await),
+                Some(polls) => poll_then_drop(polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await,
+                None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
         };
         let adventures = tx.adventures();
@@ -333,7 +347,7 @@ impl Task {
         let is_unknown =
             self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::Unknown);
         // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
-        // Key 0 stands for the validation, which writes no note.
+        // Key 0 stands for the validation, which writes no row.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
             if is_unknown {
                 self.log.push(format!("write {key} concurrently: {}", code(&outcome)));
@@ -343,7 +357,7 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.check_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
+            } else if self.assert_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
                 self.innermost().keys.insert(key);
             }
         }
@@ -375,16 +389,20 @@ impl Task {
     }
 }
 
-/// Inserts a note, by raw SQL or with a query builder.
-async fn insert(tx: &Transaction, key: i64, is_raw_sql: bool, user: Uuid) -> Result<(), Error> {
-    if is_raw_sql {
-        let text =
-            format!("INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id");
-        assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
-    } else {
-        let mut insert = Query::insert();
-        insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
-        assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
+/// Inserts a row into `notes`. With raw SQL, also asserts the role and the user that inserted it.
+async fn insert(tx: &Transaction, key: i64, method: InsertMethod, user: Uuid) -> Result<(), Error> {
+    match method {
+        InsertMethod::RawSql => {
+            let text = format!(
+                "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
+            );
+            assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+        }
+        InsertMethod::QueryBuilder => {
+            let mut insert = Query::insert();
+            insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
+            assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
+        }
     }
     Ok(())
 }
