@@ -181,8 +181,7 @@ async fn large_events_and_large_batches_arrive() {
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
-        // Events are read in pages of at most 50. With the event of the game state, these are two full pages and a part
-        // of a third.
+        // With the event of the game state, these are 121 events. They are read in pages of at most 50.
         write_events(&game.players[0].person, game.session_id, 99).await;
         write_events(&game.players[0].person, game.session_id, 21).await;
         let all = event_numbers(&world, game.session_id).await;

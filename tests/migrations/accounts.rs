@@ -28,7 +28,7 @@ async fn existing_accounts_get_a_profile() {
 async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens_no_account() {
     let (_database, db) = create_plain_database().await;
     Migrator::up(&db, None).await.unwrap();
-    // `ben` closes the account. That `deleted_at` is NULL again does not open it.
+    // The account of `ben` is closed. Setting `deleted_at` to NULL again does not reopen it.
     db.execute_unprepared(
         "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
          UPDATE auth.users SET deleted_at = now() WHERE email = 'ben@x.org';
