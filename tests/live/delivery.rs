@@ -127,14 +127,14 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let ada = sparc.as_user(game.players[0].user_id);
     let mut slow = ada.events().subscribe(game.session_id, None).await.unwrap();
     let mut fast = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
         write_events(&game.players[0].person, game.session_id, 100).await;
         let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast, newest).await.len(), 100);
     }
     let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[before..]);
+    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[count_before..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,7 +175,7 @@ async fn large_events_and_large_batches_arrive() {
     for caller in all_callers(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     for round in 0..3 {
         // The database stores a large event compressed, but its reader gets it in full.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
@@ -206,14 +206,14 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     // The largest 32-bit integer, the largest of the consecutive integers that a JSON reader with doubles
     // distinguishes, and almost the last value of the sequence.
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].person, game.session_id, 2).await;
     }
-    let all = event_numbers(&world, game.session_id).await.split_off(before);
+    let all = event_numbers(&world, game.session_id).await.split_off(count_before);
     assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
     assert_eq!(read_until(&mut stream, all[5]).await, all);
     let mut resumed = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();

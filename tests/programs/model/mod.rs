@@ -59,7 +59,9 @@ struct HeldTransaction {
 
 pub struct Task {
     rng: Rng,
+    /// The seed of the program.
     seed: u64,
+    /// The number of the task in the program.
     number: u64,
     connection: IdentityConnection,
     /// A draft adventure of the task's user, which the task validates when it calls an operation of the service.
