@@ -193,7 +193,7 @@ async fn large_events_and_large_batches_arrive() {
     }
     write_events(&game.players[0].person, game.session_id, 1).await;
     let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(all.len() - before, 3 * 121 + 1);
+    assert_eq!(all.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
         assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), 1);
     }
