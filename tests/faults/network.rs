@@ -54,9 +54,9 @@ impl Proxy {
     /// Starts a proxy to the server of the URL.
     pub async fn to_url(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (before, rest) = url.rsplit_once('@').unwrap();
+        let (credentials, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
-        let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
+        let url = format!("{credentials}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
         let state = Arc::new(AtomicU8::new(OPEN));
         let proxy = Self { state, chunks_left: Arc::default(), accepted_count: Arc::default(), url };
         let (state, chunks_left, accepted_count) = (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted_count.clone());
