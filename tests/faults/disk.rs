@@ -61,15 +61,16 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
         eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
-    db.execute_unprepared(&format!("CREATE TABLESPACE small_{database_name} LOCATION '{}'", file_system.folder.display()))
-        .await
-        .unwrap();
-    db.execute_unprepared(&format!("SET default_tablespace = small_{database_name}")).await.unwrap();
     db.execute_unprepared(&format!(
-        "ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"
+        "CREATE TABLESPACE small_{database_name} LOCATION '{}'",
+        file_system.folder.display()
     ))
     .await
     .unwrap();
+    db.execute_unprepared(&format!("SET default_tablespace = small_{database_name}")).await.unwrap();
+    db.execute_unprepared(&format!("ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"))
+        .await
+        .unwrap();
     db.close().await.unwrap();
     let db = database.connect(4).await.unwrap();
     Migrator::up(&db, None).await.unwrap();

@@ -108,7 +108,8 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
         drop(tx);
         // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped_validations += u32::from(poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none());
+        dropped_validations +=
+            u32::from(poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none());
         assert_same_identity(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;

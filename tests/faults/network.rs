@@ -59,7 +59,8 @@ impl Proxy {
         let url = format!("{credentials}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
         let state = Arc::new(AtomicU8::new(OPEN));
         let proxy = Self { state, chunks_left: Arc::default(), accepted_count: Arc::default(), url };
-        let (state, chunks_left, accepted_count) = (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted_count.clone());
+        let (state, chunks_left, accepted_count) =
+            (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted_count.clone());
         let server = server.to_owned();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -194,5 +195,9 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     proxy.set_state(SWALLOWING);
     let accepted_before = proxy.accepted_connections();
     assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(proxy.accepted_connections(), accepted_before + 1, "another attempt would wait for `acquire_timeout` again");
+    assert_eq!(
+        proxy.accepted_connections(),
+        accepted_before + 1,
+        "another attempt would wait for `acquire_timeout` again"
+    );
 }

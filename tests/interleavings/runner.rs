@@ -323,7 +323,9 @@ fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<St
         }
     }
     for (closing, closing_outcome) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closed_at)) = (closing.closed_account, closing_outcome.commit_position) else { continue };
+        let (Some(account), Some(closed_at)) = (closing.closed_account, closing_outcome.commit_position) else {
+            continue;
+        };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let has_written = matches!(outcome.answer, Some(Ok(1..)))
                 && outcome.commit_position.is_some_and(|position| position > closed_at)

@@ -10,8 +10,8 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, insert_events_sql, next_event, read_to_error, read_until, receives_nothing,
-    wave, write_events,
+    all_callers, connect_sparc, event_numbers, insert_events_sql, next_event, read_to_error, read_until,
+    receives_nothing, wave, write_events,
 };
 use crate::world::{BoxedTask, World, insert_roll_sql, run_together};
 
@@ -109,7 +109,9 @@ async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let mut stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
     let mut other_stream = sparc.as_service().events().subscribe(other_game.session_id, None).await.unwrap();
     let open_transaction = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events_sql(game.session_id, 1)).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events_sql(game.session_id, 1))
+        .await
+        .unwrap();
     // An event of another session draws a higher number, but becomes visible first.
     write_events(&other_game.players[0].person, other_game.session_id, 1).await;
     next_event(&mut other_stream).await;

@@ -166,7 +166,10 @@ async fn a_missing_or_outdated_schema_is_reported() {
 
     Migrator::up(&db, Some(1)).await.unwrap();
     let unfinished_error = Sparc::connect(database.url()).await.unwrap_err();
-    assert!(matches!(&unfinished_error, Error::SchemaOutdated { found, .. } if found == "unfinished"), "{unfinished_error:?}");
+    assert!(
+        matches!(&unfinished_error, Error::SchemaOutdated { found, .. } if found == "unfinished"),
+        "{unfinished_error:?}"
+    );
     Migrator::up(&db, None).await.unwrap();
     Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
 
@@ -175,7 +178,10 @@ async fn a_missing_or_outdated_schema_is_reported() {
         .unwrap();
     let older_error = Sparc::connect(database.url()).await.unwrap_err();
     assert_eq!(older_error.code(), "schema_outdated");
-    assert!(older_error.to_string().contains("0.16") && older_error.to_string().contains("needs version 0.17"), "{older_error}");
+    assert!(
+        older_error.to_string().contains("0.16") && older_error.to_string().contains("needs version 0.17"),
+        "{older_error}"
+    );
     // A newer schema is accepted.
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")
         .await

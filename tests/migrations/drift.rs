@@ -235,7 +235,10 @@ async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others(
     )
     .await
     {
-        locking_transaction.execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")).await.unwrap();
+        locking_transaction
+            .execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+            .await
+            .unwrap();
     }
     assert_eq!(up(&owner).await, []);
     locking_transaction.rollback().await.unwrap();

@@ -59,7 +59,10 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
     Migrator::up(&db, None).await.unwrap();
     let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
     let superuser = connect(&database.superuser_url()).await.unwrap();
-    superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET statement_timeout = '1ms'")).await.unwrap();
+    superuser
+        .execute_unprepared(&format!("ALTER DATABASE {database_name} SET statement_timeout = '1ms'"))
+        .await
+        .unwrap();
     let db = connect(database.url()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
     assert_eq!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");

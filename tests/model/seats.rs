@@ -27,7 +27,11 @@ impl Game {
         }
         let has_active_seat =
             |session: &&Session| session.is_live() && session.seats.get(&player).is_some_and(|seat| seat.is_active);
-        if self.sessions.iter().filter(has_active_seat).count() >= MAX_ACTIVE_SEATS { Err("seat_limit_reached") } else { Ok(()) }
+        if self.sessions.iter().filter(has_active_seat).count() >= MAX_ACTIVE_SEATS {
+            Err("seat_limit_reached")
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes a new seat by a plain INSERT.

@@ -176,8 +176,9 @@ impl Step {
             Action::SetVisibility { session: pick, is_public } => {
                 let session = pick_session(game, pick)?;
                 let me = caller_or_seer(session, game);
-                let actual =
-                    target.run_sql(game, me, &update_session_sql(session, format!("is_public = {is_public}"), game)).await;
+                let actual = target
+                    .run_sql(game, me, &update_session_sql(session, format!("is_public = {is_public}"), game))
+                    .await;
                 (actual, game.set_visibility(me, session, is_public))
             }
             Action::SetMaxPlayers { session: pick, max_players } => {
@@ -191,7 +192,8 @@ impl Step {
             Action::ChangeStatus { session: pick, to } => {
                 let session = pick_session(game, pick)?;
                 let (me, to) = (caller_or_seer(session, game), STATUSES[usize::from(to)]);
-                let actual = target.run_sql(game, me, &update_session_sql(session, format!("status = '{to}'"), game)).await;
+                let actual =
+                    target.run_sql(game, me, &update_session_sql(session, format!("status = '{to}'"), game)).await;
                 (actual, game.change_status(me, session, to))
             }
             Action::Join { session: pick, hero: hero_pick } => {
@@ -306,19 +308,28 @@ impl Step {
                 let session = pick_session(game, pick)?;
                 let me = caller_or_seer(session, game);
                 let set = format!("current_scene_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session_sql(session, set, game)).await, game.set_scene(me, session, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_scene(me, session, to),
+                )
             }
             Action::SetEncounter { session: pick, to } => {
                 let session = pick_session(game, pick)?;
                 let me = caller_or_seer(session, game);
                 let set = format!("current_encounter_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session_sql(session, set, game)).await, game.set_encounter(me, session, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_encounter(me, session, to),
+                )
             }
             Action::SetGameState { session: pick, to } => {
                 let session = pick_session(game, pick)?;
                 let me = caller_or_seer(session, game);
                 let set = if to == 0 { "game_state = '{}'".to_owned() } else { format!("game_state = '[{to}]'") };
-                (target.run_sql(game, me, &update_session_sql(session, set, game)).await, game.set_game_state(me, session, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_game_state(me, session, to),
+                )
             }
             Action::CreateAdventure => {
                 let id = game.next_id();

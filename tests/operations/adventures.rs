@@ -34,18 +34,22 @@ pub fn operations() -> Vec<Operation> {
         operation!("adventures.set_content", CREATOR_OF_DRAFT_MAY, |tx, fixture| async {
             tx.adventures().set_content(fixture.draft_adventure, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, fixture| tx.adventures().validate(fixture.draft_adventure)),
-        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, fixture| tx.adventures().publish(fixture.draft_adventure)),
+        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, fixture| tx
+            .adventures()
+            .validate(fixture.draft_adventure)),
+        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, fixture| tx
+            .adventures()
+            .publish(fixture.draft_adventure)),
         operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
             .adventures()
             .unpublish(fixture.adventure)),
         operation!("adventures.archive", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
             .adventures()
             .archive(fixture.adventure)),
-        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, fixture| tx.adventures().delete(fixture.draft_adventure)),
-        operation!("adventures.get", EVERYBODY_MAY, |tx, fixture| {
-            tx.adventures().get(fixture.adventure)
-        }),
+        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, fixture| tx
+            .adventures()
+            .delete(fixture.draft_adventure)),
+        operation!("adventures.get", EVERYBODY_MAY, |tx, fixture| { tx.adventures().get(fixture.adventure) }),
         operation!("adventures.set_rating", SERVICE_MAY, |tx, fixture| {
             tx.adventures().set_rating(fixture.adventure, Some("4.25".parse().unwrap()))
         }),
@@ -74,10 +78,12 @@ pub fn refusals() -> Vec<Refusal> {
             tx.adventures().create(NewAdventure { id: Some(fixture.draft_adventure), ..new_adventure("Thief") })
         }),
         refusal!("adventures.edit", Seer, "invalid_value", |tx, fixture| {
-            tx.adventures().edit(fixture.draft_adventure, AdventureChanges { max_players: Some(7), ..Default::default() })
+            tx.adventures()
+                .edit(fixture.draft_adventure, AdventureChanges { max_players: Some(7), ..Default::default() })
         }),
         refusal!("adventures.edit", Stranger, "not_found", |tx, fixture| {
-            tx.adventures().edit(fixture.draft_adventure, AdventureChanges { max_players: Some(6), ..Default::default() })
+            tx.adventures()
+                .edit(fixture.draft_adventure, AdventureChanges { max_players: Some(6), ..Default::default() })
         }),
         refusal!("adventures.set_content", Seer, "adventure_published", |tx, fixture| async {
             let content = AdventureContent { start: Some("x".into()), ..Default::default() };
@@ -96,8 +102,12 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("adventures.publish", Seer, "adventure_invalid", |tx, fixture| tx
             .adventures()
             .publish(fixture.invalid_draft_adventure)),
-        refusal!("adventures.unpublish", Stranger, "not_found", |tx, fixture| tx.adventures().unpublish(fixture.draft_adventure)),
-        refusal!("adventures.archive", Stranger, "not_found", |tx, fixture| tx.adventures().archive(fixture.draft_adventure)),
+        refusal!("adventures.unpublish", Stranger, "not_found", |tx, fixture| tx
+            .adventures()
+            .unpublish(fixture.draft_adventure)),
+        refusal!("adventures.archive", Stranger, "not_found", |tx, fixture| tx
+            .adventures()
+            .archive(fixture.draft_adventure)),
         refusal!("adventures.publish", Stranger, "adventure_not_yours", |tx, fixture| {
             tx.adventures().publish(fixture.adventure)
         }),

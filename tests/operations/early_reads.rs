@@ -220,7 +220,10 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     select.column(Asterisk).from("visitors");
     let visitor_id = |row: QueryResult| row.try_get::<Uuid>("", "id").unwrap();
     assert_eq!(ada.query_one(&select).await.unwrap().map(visitor_id), ada.user_id());
-    assert_eq!(ada.query_all(&select).await.unwrap().into_iter().map(visitor_id).collect::<Vec<_>>(), [ada.user_id().unwrap()]);
+    assert_eq!(
+        ada.query_all(&select).await.unwrap().into_iter().map(visitor_id).collect::<Vec<_>>(),
+        [ada.user_id().unwrap()]
+    );
     assert_eq!(owner.count("visits").await, 2);
     // The read-only transactions that were tried first have ended.
     crate::faults::assert_no_open_transaction(&world).await;

@@ -101,7 +101,8 @@ impl Fixture {
     pub async fn in_world(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
-        let (player, former_player, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
+        let (player, former_player, stranger) =
+            (world.new_player().await, world.new_player().await, world.new_player().await);
         let spare_character = world.new_character(player.user_id).await;
         let retired_character = world.new_character(player.user_id).await;
         let (account_at_limits, closed_account) = (world.new_account().await, world.new_account().await);
@@ -237,7 +238,8 @@ impl Fixture {
                 let other_player = world.new_player().await;
                 owner
                     .execute(&insert_seat_sql(session, other_player.user_id, other_player.character_id))
-                   .await.unwrap();
+                    .await
+                    .unwrap();
             }
         }
         owner

@@ -247,13 +247,21 @@ fn seat_refusals() -> Vec<Refusal> {
             )
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, fixture| {
-            tx.sessions().seat(fixture.session_with_one_seat_free, fixture.former_player.user_id, fixture.former_player.character_id)
+            tx.sessions().seat(
+                fixture.session_with_one_seat_free,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
         }),
         refusal!("sessions.seat", Stranger, "session_started", |tx, fixture| {
             tx.sessions().seat(fixture.public_active_session, fixture.stranger.user_id, fixture.stranger.character_id)
         }),
         refusal!("sessions.seat", FormerPlayer, "player_removed", |tx, fixture| {
-            tx.sessions().seat(fixture.starting_soon_session, fixture.former_player.user_id, fixture.former_player.character_id)
+            tx.sessions().seat(
+                fixture.starting_soon_session,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
         }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, fixture| {
             tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.living_character_at_limits)

@@ -78,7 +78,8 @@ where
 
 /// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
-    let row = connection.query_one_raw(sql(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+    let row =
+        connection.query_one_raw(sql(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }

@@ -129,7 +129,10 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             let me = handle.as_user(player.user_id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
-            assert_eq!(replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
+            assert_eq!(
+                replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", created.id)).await,
+                1
+            );
             me.characters().delete(created.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
