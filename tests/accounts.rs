@@ -96,7 +96,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let id = player.user_id;
+    let user_id = player.user_id;
     player
         .person
         .execute(
@@ -104,18 +104,18 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         )
         .await
         .unwrap();
-    let draft_id = world.new_draft(id).await;
-    let published_id = world.new_adventure(id).await;
-    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{published_id}') RETURNING id");
+    let draft_id = world.new_draft(user_id).await;
+    let published_id = world.new_adventure(user_id).await;
+    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
     let waiting_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
+    world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
-    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
-    assert_eq!(profile["email"], format!("{id}@deleted.invalid"));
+    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{user_id}'")).await;
+    assert_eq!(profile["email"], format!("{user_id}@deleted.invalid"));
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
-    let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
+    let seats = format!("session_players WHERE user_id = '{user_id}' AND is_active");
     assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
     let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session}'");
     assert_eq!(world.owner().fetch_value::<String>(&status).await.unwrap(), "cancelled");
@@ -191,17 +191,17 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
     let game = world.new_session(1).await;
-    for id in [game.players[0].user_id, game.seer.user_id()] {
+    for account_id in [game.players[0].user_id, game.seer.user_id()] {
         // A session and a character that belong to the account alone.
         let insert = "INSERT INTO sessions (seer_id, adventure_id, status)";
         world
             .owner()
-            .execute(&format!("{insert} VALUES ('{id}', '{}', 'cancelled')", game.adventure_id))
+            .execute(&format!("{insert} VALUES ('{account_id}', '{}', 'cancelled')", game.adventure_id))
             .await
             .unwrap();
-        world.new_character(id).await;
-        assert_eq!(world.owner().execute(&delete(id)).await, Ok(1), "deleting an account must succeed");
-        let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
+        world.new_character(account_id).await;
+        assert_eq!(world.owner().execute(&delete(account_id)).await, Ok(1), "deleting an account must succeed");
+        let anonymous = format!("users WHERE id = '{account_id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(
             world.owner().count(&anonymous).await,
             1,
@@ -237,11 +237,11 @@ async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
 async fn an_account_that_is_created_again_has_its_new_email_address() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let id = game.players[0].user_id;
-    world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'back@example.org')");
+    let account_id = game.players[0].user_id;
+    world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{account_id}'")).await.unwrap();
+    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{account_id}', 'back@example.org')");
     world.owner().execute(&create).await.unwrap();
-    let reopened = format!("users WHERE id = '{id}' AND closed_at IS NULL AND email = 'back@example.org'");
+    let reopened = format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
     assert_eq!(world.owner().count(&reopened).await, 1);
 }
 

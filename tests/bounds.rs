@@ -1,5 +1,5 @@
-//! The bounds of columns that users and the service write: a value at the bound is accepted, one past it is refused.
-//! Numbers inside a document are stored exactly. `counters.rs` tests the bounds of counters, and `maximum_sizes.rs` the
+//! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are stored
+//! exactly. `counters.rs` tests the counters behind the limits of rows, and those of the archive; `maximum_sizes.rs`, the
 //! maximum sizes of texts and documents.
 
 use serde_json::json;
@@ -208,7 +208,7 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
         let (code, constraint) =
             if is_in_past { ("SP030", "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
         assert_refused!(game.seer.execute(&set_date).await, code, constraint, "{date}");
-        // The service may set a date in the past, but not such a distant one.
+        // The service may also set a date in the past, but no date beyond the bounds.
         assert_refused!(world.service().execute(&set_date).await, CHECK_VIOLATION, "bounded_schedule", "{date}");
     }
     game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();

@@ -190,17 +190,17 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     // The character has 6 hit points, which is the maximum of a new one.
-    let hero = game.players[0].character_id;
+    let hero_id = game.players[0].character_id;
     let (ada, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
-    assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
-    assert_eq!(ada.characters().heal(hero, 1).await.unwrap().hit_points, 5);
-    assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
-    assert!(seer.characters().damage(hero, 255).await.unwrap().is_down());
-    assert_eq!(ada.characters().rest(hero).await.unwrap().hit_points, 6);
+    assert_eq!(seer.characters().damage(hero_id, 2).await.unwrap().hit_points, 4);
+    assert_eq!(ada.characters().heal(hero_id, 1).await.unwrap().hit_points, 5);
+    assert_eq!(ada.characters().heal(hero_id, 200).await.unwrap().hit_points, 6);
+    assert!(seer.characters().damage(hero_id, 255).await.unwrap().is_down());
+    assert_eq!(ada.characters().rest(hero_id).await.unwrap().hit_points, 6);
     let tasks = (0..9)
         .map(|_| {
             let seer = seer.clone();
-            async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
+            async move { seer.characters().damage(hero_id, 1).await.map(|wounded| wounded.hit_points) }
         })
         .collect();
     let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
@@ -209,7 +209,7 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let tasks = (0..9)
         .map(|_| {
             let ada = ada.clone();
-            async move { ada.characters().heal(hero, 1).await.map(|healed| healed.hit_points) }
+            async move { ada.characters().heal(hero_id, 1).await.map(|healed| healed.hit_points) }
         })
         .collect();
     let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
@@ -217,20 +217,20 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
     // A Seer may change only characters that are seated in their session, and only while the session is live.
     world.update_session(&game, "status = 'completed'").await;
-    assert_error!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
+    assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
     // The player still may, and does so by plain SQL here.
-    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
+    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
     assert_eq!(game.players[0].person.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;
-    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
+    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero_id}', 1)");
     assert_eq!(stranger.fetch_value::<i64>(&by_stranger).await, Ok(0));
 }
 
 #[tokio::test]
 async fn a_player_edits_a_character_and_only_the_service_changes_its_progression() {
     let world = World::new().await;
-    let id = world.new_account().await;
-    let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
+    let user_id = world.new_account().await;
+    let (me, service) = (world.sparc.as_user(user_id), world.sparc.as_service());
     let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
     let brunhild = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
     let hero = me.characters().create(brunhild).await.unwrap();
@@ -241,7 +241,7 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
     for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
         let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
-        assert_refused!(world.user(id).execute(&sql).await, forbidden, "{change}");
+        assert_refused!(world.user(user_id).execute(&sql).await, forbidden, "{change}");
     }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);

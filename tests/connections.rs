@@ -55,34 +55,34 @@ async fn closing_waits_for_open_transactions_and_acquires_no_more_connections() 
     let world = World::new().await;
     let sparc = Sparc::connect(world.url()).await.unwrap();
     let other_handle = sparc.clone();
-    let id = world.new_account().await;
-    let tx = sparc.as_user(id).begin().await.unwrap();
+    let user_id = world.new_account().await;
+    let tx = sparc.as_user(user_id).begin().await.unwrap();
     let mut close_task = tokio::spawn(sparc.close());
     assert!(
         tokio::time::timeout(Duration::from_millis(100), &mut close_task).await.is_err(),
         "closing must wait for the open transaction"
     );
-    assert_error!(other_handle.as_user(id).users().me().await, Error::PoolClosed);
-    assert_eq!(tx.users().me().await.unwrap().id, id, "the open transaction must continue");
+    assert_error!(other_handle.as_user(user_id).users().me().await, Error::PoolClosed);
+    assert_eq!(tx.users().me().await.unwrap().id, user_id, "the open transaction must continue");
     tx.commit().await.unwrap();
     close_task.await.unwrap().unwrap();
-    let error = other_handle.as_user(id).users().me().await.unwrap_err();
+    let error = other_handle.as_user(user_id).users().me().await.unwrap_err();
     assert!(matches!(error, Error::PoolClosed) && !error.is_retryable(), "{error:?}");
 }
 
 #[tokio::test]
 async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_clean() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let db = sparc::migration::connect(world.url()).await.unwrap();
     let sparc = Sparc::from_connection(db.clone());
-    assert_eq!(sparc.as_user(id).users().me().await.unwrap().id, id);
-    drop(sparc.as_user(id).begin().await.unwrap());
+    assert_eq!(sparc.as_user(user_id).users().me().await.unwrap().id, user_id);
+    drop(sparc.as_user(user_id).begin().await.unwrap());
     let row = db.query_one_raw(statement("SELECT current_user = session_user")).await.unwrap().unwrap();
     assert!(row.try_get_by_index::<bool>(0).unwrap(), "no identity may be left on the connection");
     sparc.close().await.unwrap();
     let without_pool = Sparc::from_connection(DatabaseConnection::default());
-    let error = without_pool.as_user(id).users().me().await.unwrap_err();
+    let error = without_pool.as_user(user_id).users().me().await.unwrap_err();
     assert!(
         matches!(error, Error::Misconfigured { .. }) && !error.is_retryable(),
         "a handle without a pool must be reported as a configuration error: {error:?}"
@@ -92,19 +92,19 @@ async fn an_applications_existing_pool_is_used_and_its_connections_are_returned_
 #[tokio::test]
 async fn dropping_a_transaction_where_no_runtime_can_roll_it_back_closes_its_connection() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let over_existing_pool = Sparc::from_connection(sparc::migration::connect(world.url()).await.unwrap());
     let with_own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     for sparc in [with_own_pool, over_existing_pool] {
-        let tx = sparc.as_user(id).begin().await.unwrap();
-        set_bio(&tx, id, "uncommitted").await;
+        let tx = sparc.as_user(user_id).begin().await.unwrap();
+        set_bio(&tx, user_id, "uncommitted").await;
         let pid = backend_pid(&tx).await;
         std::thread::spawn(move || drop(tx)).join().expect("dropping outside of a runtime must not panic");
         wait_for_end_of_backend(&world, pid).await;
 
         // Drops the transaction in a runtime that shuts down before the rollback has finished.
-        let tx = sparc.as_user(id).begin().await.unwrap();
-        set_bio(&tx, id, "uncommitted").await;
+        let tx = sparc.as_user(user_id).begin().await.unwrap();
+        set_bio(&tx, user_id, "uncommitted").await;
         let pid = backend_pid(&tx).await;
         let drop_in_ending_runtime = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -114,15 +114,15 @@ async fn dropping_a_transaction_where_no_runtime_can_roll_it_back_closes_its_con
         std::thread::spawn(drop_in_ending_runtime).join().unwrap();
         wait_for_end_of_backend(&world, pid).await;
 
-        let tx = sparc.as_user(id).begin().await.unwrap();
+        let tx = sparc.as_user(user_id).begin().await.unwrap();
         assert_eq!(read_bio(&tx).await, None, "the change must be rolled back");
         tx.commit().await.unwrap();
         sparc.close().await.unwrap();
     }
 }
 
-async fn set_bio(tx: &Transaction, id: Uuid, bio: &str) {
-    let update = format!("UPDATE users SET bio = '{bio}' WHERE id = '{id}'");
+async fn set_bio(tx: &Transaction, user_id: Uuid, bio: &str) {
+    let update = format!("UPDATE users SET bio = '{bio}' WHERE id = '{user_id}'");
     assert_eq!(tx.execute_raw(statement(&update)).await.unwrap().rows_affected(), 1);
 }
 
@@ -133,21 +133,21 @@ async fn read_bio(tx: &Transaction) -> Option<String> {
 #[tokio::test]
 async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = sparc.as_user(id);
+    let ada = sparc.as_user(user_id);
     let tx = ada.begin().await.unwrap();
-    set_bio(&tx, id, "outer").await;
+    set_bio(&tx, user_id, "outer").await;
     let inner = tx.begin().await.unwrap();
-    set_bio(&inner, id, "inner").await;
+    set_bio(&inner, user_id, "inner").await;
     let innermost = inner.begin().await.unwrap();
-    set_bio(&innermost, id, "innermost").await;
+    set_bio(&innermost, user_id, "innermost").await;
     drop(innermost);
     assert_eq!(read_bio(&inner).await.as_deref(), Some("inner"));
     drop(inner);
     assert_eq!(read_bio(&tx).await.as_deref(), Some("outer"));
     let inner = tx.begin().await.unwrap();
-    set_bio(&inner, id, "committed").await;
+    set_bio(&inner, user_id, "committed").await;
     inner.commit().await.unwrap();
     // A nested transaction that is dropped after a failed statement is rolled back too.
     let inner = tx.begin().await.unwrap();
@@ -166,15 +166,15 @@ async fn a_dropped_nested_transaction_is_rolled_back_and_the_outer_one_continues
 #[tokio::test]
 async fn after_a_dropped_stream_its_transaction_and_its_connection_can_be_used() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let ada = sparc.as_user(id);
+    let ada = sparc.as_user(user_id);
     let tx = ada.begin().await.unwrap();
     let rows = "SELECT i, current_user::text FROM generate_series(1, 100000) AS i";
     let mut stream = tx.stream_raw(statement(rows)).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
-    assert_eq!(tx.users().me().await.unwrap().id, id);
+    assert_eq!(tx.users().me().await.unwrap().id, user_id);
     // A stream that is dropped before its first row.
     drop(tx.stream_raw(statement("SELECT pg_sleep(0), current_user::text")).await.unwrap());
     tx.commit().await.unwrap();
@@ -194,10 +194,10 @@ async fn terminate_connections(world: &World) -> i64 {
 #[tokio::test]
 async fn idle_connections_that_the_server_closed_are_replaced() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     for size in [1, 5, 9] {
         let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(size)).await.unwrap();
-        let ada = sparc.as_user(id);
+        let ada = sparc.as_user(user_id);
         for first_use in 0..5 {
             // Opens all connections of the pool and leaves them idle.
             let transactions = futures_util::future::join_all((0..size).map(|_| ada.begin())).await;
@@ -205,7 +205,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
             world.owner().wait_for_rollbacks().await;
             assert_eq!(terminate_connections(&world).await, i64::from(size));
             match first_use {
-                0 => assert_eq!(ada.users().me().await.unwrap().id, id),
+                0 => assert_eq!(ada.users().me().await.unwrap().id, user_id),
                 1 => assert_eq!(characters::Entity::find().all(&ada).await.unwrap().len(), 0),
                 2 => assert!(backend_pid(&ada).await > 0),
                 3 => ada.begin().await.unwrap().commit().await.unwrap(),
@@ -219,7 +219,7 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
     }
     // The connections of an application's existing pool are replaced too.
     let db = sparc::migration::connect(world.url()).await.unwrap();
-    let ada = Sparc::from_connection(db).as_user(id);
+    let ada = Sparc::from_connection(db).as_user(user_id);
     ada.users().me().await.unwrap();
     let terminate = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'sparc migration'";
@@ -230,11 +230,11 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
 #[tokio::test]
 async fn a_connection_lost_in_a_callers_transaction_changes_nothing() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(2)).await.unwrap();
-    let ada = sparc.as_user(id);
+    let ada = sparc.as_user(user_id);
     let tx = ada.begin().await.unwrap();
-    set_bio(&tx, id, "lost").await;
+    set_bio(&tx, user_id, "lost").await;
     assert_eq!(terminate_connections(&world).await, 1);
     let error = tx.users().me().await.unwrap_err();
     assert!(matches!(error, Error::ConnectionLost(_)) && error.is_retryable(), "{error:?}");

@@ -89,8 +89,8 @@ const SSD_PAGE_COST: &str = "1.1";
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains the last statement that it prepared. `values` are SQL literals for the parameters
-    /// of that statement. Panics if a plan reads more than `max_rows` rows.
+    /// Runs an operation and explains the last statement that it prepared, which messages call `what`. `values` are SQL
+    /// literals for the parameters of that statement. Panics if a plan reads more than `max_rows` rows.
     async fn explain<'a, T, F>(&mut self, what: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
@@ -198,9 +198,9 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
 
 /// Returns the last row of the page with this number, counted from 1, and the cursor after it. So many rows have equal
 /// sort keys that the next page begins with rows that have the same key.
-async fn end_of_page<T>(number: u32, fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+async fn end_of_page<T>(page_number: u32, fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
     let mut current = fetch(None).await.unwrap();
-    for _ in 1..number {
+    for _ in 1..page_number {
         current = fetch(current.next).await.unwrap();
     }
     (current.items.pop().unwrap(), current.next.unwrap())

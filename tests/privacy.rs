@@ -154,24 +154,24 @@ async fn closing_an_account_removes_its_personal_data_and_only_its_owner_or_the_
     let service = world.sparc.as_service();
     let account =
         NewAccount { email: Some("ada@x.org".into()), display_name: Some("Ada Lovelace".into()), ..Default::default() };
-    let id = service.users().sign_up(account).await.unwrap().id;
-    let ada = world.sparc.as_user(id);
+    let user_id = service.users().sign_up(account).await.unwrap().id;
+    let ada = world.sparc.as_user(user_id);
     let changes = ProfileChanges {
         avatar_url: Some(Some("https://x.org/ada.png".into())),
         bio: Some(Some("Counts".into())),
         ..Default::default()
     };
     ada.users().edit(changes).await.unwrap();
-    assert!(service.users().set_badge(id, Badge::Verified).await.unwrap().is_verified);
-    assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, id);
+    assert!(service.users().set_badge(user_id, Badge::Verified).await.unwrap().is_verified);
+    assert_eq!(service.users().by_email("ada@x.org").await.unwrap().id, user_id);
     assert_eq!(world.sparc.as_anon().users().by_display_name("Ada Lovelace").await.unwrap().len(), 1);
-    ada.users().close_account(id).await.unwrap();
-    assert_error!(ada.users().close_account(id).await, Error::AccountClosed);
-    service.users().close_account(id).await.unwrap();
-    let profile = service.users().profile(id).await.unwrap();
+    ada.users().close_account(user_id).await.unwrap();
+    assert_error!(ada.users().close_account(user_id).await, Error::AccountClosed);
+    service.users().close_account(user_id).await.unwrap();
+    let profile = service.users().profile(user_id).await.unwrap();
     assert_eq!((profile.display_name.as_str(), profile.avatar_url, profile.bio), ("Former player", None, None));
-    let email = format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().fetch_value::<String>(&email).await, Ok(format!("{id}@deleted.invalid")));
+    let email = format!("SELECT email FROM users WHERE id = '{user_id}'");
+    assert_eq!(world.owner().fetch_value::<String>(&email).await, Ok(format!("{user_id}@deleted.invalid")));
     let accounts_with_personal_data = "auth.users WHERE raw_user_meta_data::text LIKE '%Ada%' OR email IS NOT NULL";
     assert_eq!(world.owner().count(accounts_with_personal_data).await, 0);
     assert_error!(ada.characters().create(NewCharacter::default()).await, Error::AccountClosed);

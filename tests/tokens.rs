@@ -79,31 +79,31 @@ async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_ca
 #[tokio::test]
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let claims = json!({
-        "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
+        "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
     let ada = world.sparc.as_claims(&claims).unwrap();
-    assert_eq!(ada.user_id(), Some(id));
-    assert_eq!(ada.users().me().await.unwrap().id, id);
+    assert_eq!(ada.user_id(), Some(user_id));
+    assert_eq!(ada.users().me().await.unwrap().id, user_id);
     let query = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
     let row = ada.query_one_raw(query).await.unwrap().unwrap();
     assert_eq!(row.try_get_by_index::<Value>(0).unwrap(), claims);
-    assert_eq!(row.try_get_by_index::<Uuid>(1).unwrap(), id);
+    assert_eq!(row.try_get_by_index::<Uuid>(1).unwrap(), user_id);
     assert_eq!(row.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
     // Anything that serializes to an object is accepted as claims.
     let claims_of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
-    assert!(world.sparc.as_claims(claims_of(id)).is_ok());
+    assert!(world.sparc.as_claims(claims_of(user_id)).is_ok());
     let unknown_account = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();
     assert_eq!(outcome_code(unknown_account.users().me().await), "unknown_account");
     let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
     assert_eq!(outcome_code(visitor.users().me().await), "not_signed_in");
     for claims in [
         json!({ "role": "authenticated", "sub": null }),
-        json!({ "role": "service_role", "sub": id }),
-        json!({ "role": "postgres", "sub": id }),
-        json!({ "sub": id }),
+        json!({ "role": "service_role", "sub": user_id }),
+        json!({ "role": "postgres", "sub": user_id }),
+        json!({ "sub": user_id }),
         json!("authenticated"),
     ] {
         assert_eq!(outcome_code(world.sparc.as_claims(&claims)), "invalid_claims", "{claims}");
