@@ -1,6 +1,6 @@
-//! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are stored
-//! exactly. `counters.rs` tests the counters behind the limits of rows, and those of the archive; `maximum_sizes.rs`, the
-//! maximum sizes of texts and documents.
+//! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are
+//! stored exactly. `counters.rs` tests the counters behind the limits of rows, and those of the archive;
+//! `maximum_sizes.rs`, the maximum sizes of texts and documents.
 
 use serde_json::json;
 use sparc::service::{

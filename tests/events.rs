@@ -183,6 +183,7 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
+            // This is read before the events are, so an empty answer after it means that all events were seen.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(

@@ -17,7 +17,8 @@ async fn fetch_text(caller: &IdentityConnection, sql: &str) -> String {
     row.try_get_by_index(0).unwrap()
 }
 
-/// Returns, in one line, everything about a database session that a statement may change.
+/// Returns, in one line, everything about a database session that a statement may change, except the settings `role`
+/// and `statement_timeout`, which each identity sets itself.
 const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),

@@ -13,7 +13,7 @@ fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
 }
 
-/// Creates events from two days ago.
+/// Creates events from two days ago. Disables the trigger by which this insert would delete them.
 async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;

@@ -1,4 +1,5 @@
-//! Errors that could mislead a caller: each must say what was wrong and whether a retry helps.
+//! Errors that could mislead a caller: each must say what was wrong and whether a retry helps. Concurrent calls on one
+//! transaction must not get each other's errors or roles.
 
 use std::time::Duration;
 

@@ -132,11 +132,12 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 #[tokio::test]
 async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
-    let creators = world.new_accounts(12).await;
+    // An account may have at most two hundred adventures.
+    let creator_ids = world.new_accounts(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
     let insert = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
-         SELECT ('{creators}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
+         SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"

@@ -72,7 +72,7 @@ fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
+async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
     for delay_ms in [100, 500, 900, 1400] {
         for signal in ["-INT", "-KILL"] {
             let folder = std::env::temp_dir().join(format!("sparc-left-{}-{delay_ms}{signal}", std::process::id()));
