@@ -264,7 +264,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
     );
     world.superuser().await.execute(&insert).await.unwrap();
     world.owner().execute("ANALYZE session_events").await.unwrap();
-    // As `private.clean_events` selects the events that it deletes.
+    // `private.clean_events` finds the oldest events with a similar query.
     let plan: Vec<String> = world
         .owner()
         .fetch_values(
