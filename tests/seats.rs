@@ -3,7 +3,10 @@
 use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
 
-use crate::world::{World, insert_seat_sql, run_together};
+use crate::{
+    sqlstates::CHECK_VIOLATION,
+    world::{World, insert_seat_sql, run_together},
+};
 
 #[tokio::test]
 async fn the_last_two_seats_go_to_two_of_sixteen_players() {
@@ -102,8 +105,8 @@ async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
-    let (player, other) = (world.new_player().await, world.new_player().await);
-    let take_seat = insert_seat_sql(game.session_id, player.user_id, other.character_id);
+    let (player, other_player) = (world.new_player().await, world.new_player().await);
+    let take_seat = insert_seat_sql(game.session_id, player.user_id, other_player.character_id);
     assert_refused!(player.person.execute(&take_seat).await, "SP006", "own_character");
 }
 
@@ -224,7 +227,7 @@ async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session_id);
-    assert_refused!(game.seer.execute(&set_max_players(2)).await, "23514", "seats_within_limit");
+    assert_refused!(game.seer.execute(&set_max_players(2)).await, CHECK_VIOLATION, "seats_within_limit");
     assert_eq!(game.seer.execute(&set_max_players(3)).await, Ok(1));
 }
 
@@ -247,9 +250,9 @@ async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it(
     let world = World::new().await;
     let game = world.new_session(1).await;
     for person in [&game.players[0].person, &game.seer] {
-        for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
-            let sql = format!("UPDATE session_players SET {column}");
-            assert_refused!(person.execute(&sql).await, forbidden, "{column}");
+        for assignment in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
+            let sql = format!("UPDATE session_players SET {assignment}");
+            assert_refused!(person.execute(&sql).await, forbidden, "{assignment}");
         }
         assert_refused!(person.execute("DELETE FROM session_players").await, forbidden);
     }
@@ -341,18 +344,20 @@ async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
         assert!(seat.is_active && seat.session_id == game.session_id, "a repeated join must return the same seat");
     }
     me.sessions().leave(game.session_id).await.unwrap();
-    let other = world.new_player().await;
-    world.owner().execute(&insert_seat_sql(game.session_id, other.user_id, other.character_id)).await.unwrap();
+    // A session needs a seated player to become active.
+    let other_player = world.new_player().await;
+    let take_seat = insert_seat_sql(game.session_id, other_player.user_id, other_player.character_id);
+    world.owner().execute(&take_seat).await.unwrap();
     world.update_session(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&join_code, player.character_id).await.unwrap().is_active,
         "a player who left may rejoin while the session is live"
     );
-    let late = world.new_player().await;
-    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    let latecomer = world.new_player().await;
+    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
     assert_error!(refused, Error::SessionStarted);
     world.update_session(&game, "status = 'completed'").await;
-    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
     assert_error!(refused, Error::SessionOver);
     let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character_id).await;
     assert_error!(refused, Error::UnknownJoinCode);

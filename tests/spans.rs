@@ -1,5 +1,5 @@
-//! The spans of the service's operations: they contain the operation, ids, outcome, duration and number of retries, and
-//! no personal data.
+//! The log lines of the spans of the service's operations: they contain the operation, ids, outcome, duration and
+//! number of retries, and no personal data.
 
 use std::{
     io,
