@@ -106,7 +106,8 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         .unwrap();
     let draft_id = world.new_draft(user_id).await;
     let published_id = world.new_adventure(user_id).await;
-    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
+    let sql =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
     let waiting_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
     world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
@@ -181,8 +182,10 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
     // This Seer is the only player of their own session, so nobody else has a part in it.
     let seer = world.new_player().await;
     let adventure_id = world.new_adventure(seer.user_id).await;
-    let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING id", seer.user_id);
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING id",
+        seer.user_id
+    );
     let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     world.owner().execute(&insert_seat_sql(session_id, seer.user_id, seer.character_id)).await.unwrap();
     world.new_roll(session_id, seer.character_id, "{1}", 10, 0).await;
@@ -201,7 +204,8 @@ async fn a_hard_deletion_keeps_only_the_history_of_others() {
             .unwrap();
         world.new_character(account_id).await;
         assert_eq!(world.owner().execute(&delete(account_id)).await, Ok(1), "deleting an account must succeed");
-        let anonymous = format!("users WHERE id = '{account_id}' AND account_id IS NULL AND display_name = 'Former player'");
+        let anonymous =
+            format!("users WHERE id = '{account_id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(
             world.owner().count(&anonymous).await,
             1,

@@ -50,7 +50,11 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     assert_refused!(creator.execute(edit).await, "SP010", "published_not_edited");
     assert_eq!(creator.execute("UPDATE adventures SET status = 'draft'").await, Ok(1));
     assert_eq!(creator.execute(edit).await, Ok(1));
-    assert_refused!(creator.execute("UPDATE adventures SET status = 'published'").await, CHECK_VIOLATION, "published_is_valid");
+    assert_refused!(
+        creator.execute("UPDATE adventures SET status = 'published'").await,
+        CHECK_VIOLATION,
+        "published_is_valid"
+    );
 }
 
 #[tokio::test]

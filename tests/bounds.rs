@@ -99,7 +99,8 @@ async fn the_bounds_of_creatures_hold() {
     let world = World::new().await;
     let adventure_id = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
-    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'W')")).await;
+    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'W')"))
+        .await;
     assert_integer_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
     assert_integer_bounds(&owner, "creatures", "armor", 0, 100).await;
     assert_name_length_bounds(&owner, "creatures", 1, 100).await;

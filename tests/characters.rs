@@ -163,8 +163,16 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let player = world.new_player().await;
     let update = |assignment: &str| format!("UPDATE characters SET {assignment}");
     // The maximum of a new character is 6.
-    assert_refused!(player.person.execute(&update("hit_points = 7")).await, CHECK_VIOLATION, "characters_hit_points_check");
-    assert_refused!(player.person.execute(&update("hit_points = -1")).await, CHECK_VIOLATION, "characters_hit_points_check");
+    assert_refused!(
+        player.person.execute(&update("hit_points = 7")).await,
+        CHECK_VIOLATION,
+        "characters_hit_points_check"
+    );
+    assert_refused!(
+        player.person.execute(&update("hit_points = -1")).await,
+        CHECK_VIOLATION,
+        "characters_hit_points_check"
+    );
     world.service().execute(&update("max_hit_points = 10")).await.unwrap();
     assert_eq!(player.person.execute(&update("hit_points = 10")).await, Ok(1));
 }

@@ -210,7 +210,8 @@ async fn idle_connections_that_the_server_closed_are_replaced() {
                 2 => assert!(backend_pid(&ada).await > 0),
                 3 => ada.begin().await.unwrap().commit().await.unwrap(),
                 _ => {
-                    let rows = ada.stream_raw(statement("SELECT 1")).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+                    let rows =
+                        ada.stream_raw(statement("SELECT 1")).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
                     assert_eq!(rows.len(), 1);
                 }
             }

@@ -30,7 +30,8 @@ async fn counters_and_ratings_are_limited_by_check_constraints() {
         assert_accepted(&owner, &set_counter(0)).await;
         assert_check_violation(&owner, &set_counter(-1), &format!("{table}_{column}_check")).await;
     }
-    let set_rating = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure_id}'");
+    let set_rating =
+        |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure_id}'");
     assert_accepted(&owner, &set_rating("0")).await;
     assert_accepted(&owner, &set_rating("5")).await;
     assert_check_violation(&owner, &set_rating("-0.01"), "adventures_average_rating_check").await;

@@ -130,7 +130,11 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
         "INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)",
         game.session_id
     );
-    assert_eq!(player.execute(&insert_with_seq).await.unwrap_err().code, GENERATED_ALWAYS, "only the server numbers events");
+    assert_eq!(
+        player.execute(&insert_with_seq).await.unwrap_err().code,
+        GENERATED_ALWAYS,
+        "only the server numbers events"
+    );
     assert_refused!(player.execute("DELETE FROM session_events").await, forbidden);
     assert_refused!(player.execute("UPDATE session_events SET payload = '{}'").await, forbidden);
 }

@@ -35,8 +35,7 @@ fn restrictive_policy_condition(function: &str) -> String {
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
     let is_refused = restrictive_policy_condition("require_open_account");
-    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_refused}"))
-        .await;
+    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_refused}")).await;
 }
 
 #[tokio::test]

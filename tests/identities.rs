@@ -44,7 +44,11 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
         let row = pool.query_one_raw(query).await.unwrap().unwrap();
-        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "postgres", "the role must be the login, without claims");
+        assert_eq!(
+            row.try_get_by_index::<String>(0).unwrap(),
+            "postgres",
+            "the role must be the login, without claims"
+        );
     }
 }
 
@@ -79,8 +83,9 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
         assert_error!(refused, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
-    let change_and_write =
-        format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$");
+    let change_and_write = format!(
+        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$"
+    );
     let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_error!(refused, Error::IdentityChanged);
     assert!(!ada.users().profile(other_account).await.unwrap().is_verified);

@@ -102,8 +102,9 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
                     continue;
                 }
                 let target_path = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-                let has_heading =
-                    || heading.is_empty() || heading_anchors(&read(&target_path)).iter().any(|anchor| anchor == heading);
+                let has_heading = || {
+                    heading.is_empty() || heading_anchors(&read(&target_path)).iter().any(|anchor| anchor == heading)
+                };
                 if !target_path.exists() || (target_path.is_file() && !has_heading()) {
                     violations.push(format!("{}:{}: {target}", relative_path(&path), index + 1));
                 }

@@ -87,7 +87,11 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_error!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
     let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let set_nested = format!("UPDATE sessions SET game_state = '{nested}'");
-    assert_eq!(seer.execute(&set_nested).await.unwrap_err().code, STATEMENT_TOO_COMPLEX, "the server's stack limits the nesting");
+    assert_eq!(
+        seer.execute(&set_nested).await.unwrap_err().code,
+        STATEMENT_TOO_COMPLEX,
+        "the server's stack limits the nesting"
+    );
     // The modifiers of a roll may have 8,192 bytes, and its description 500 characters.
     let roll = |modifier_length: usize, description_length: usize| {
         format!(

@@ -127,7 +127,8 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled =
-            tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(statement(failing_query))).await;
+            tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(statement(failing_query)))
+                .await;
         if cancelled.is_err() {
             assert_error!(inner.users().me().await, Error::TransactionFailed);
         }

@@ -196,8 +196,11 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     );
     world.owner().execute(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
-    let request =
-        sparc::service::dice::NewInitiative { id: Some(request_id), session_id: game.session_id, creatures: Vec::new() };
+    let request = sparc::service::dice::NewInitiative {
+        id: Some(request_id),
+        session_id: game.session_id,
+        creatures: Vec::new(),
+    };
     assert_eq!(code_of(tx.dice().initiative(request.clone()).await), "id_conflict", "the existing roll is an attack");
     assert_eq!(code_of(tx.commit().await), "transaction_failed");
     assert_eq!(code_of(seer.dice().initiative(request).await), "id_conflict");

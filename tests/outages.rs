@@ -80,8 +80,9 @@ async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool(
     drop(open_transaction);
     // There are more concurrent calls than the pool has connections.
     let started_at = Instant::now();
-    let calls =
-        futures_util::future::join_all((0..50).map(|_| async { outcome_code(sparc.as_user(ada_id).users().me().await) }));
+    let calls = futures_util::future::join_all(
+        (0..50).map(|_| async { outcome_code(sparc.as_user(ada_id).users().me().await) }),
+    );
     assert_eq!(calls.await, ["connection_lost"; 50]);
     assert!(
         started_at.elapsed() < Duration::from_secs(4),

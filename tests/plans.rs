@@ -198,7 +198,10 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
 
 /// Returns the last row of the page with this number, counted from 1, and the cursor after it. So many rows have equal
 /// sort keys that the next page begins with rows that have the same key.
-async fn end_of_page<T>(page_number: u32, fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+async fn end_of_page<T>(
+    page_number: u32,
+    fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>,
+) -> (T, Cursor) {
     let mut current = fetch(None).await.unwrap();
     for _ in 1..page_number {
         current = fetch(current.next).await.unwrap();
@@ -217,7 +220,8 @@ async fn check_lobby(
     let all = LobbyFilter::default();
     // A second scan, of the sessions without a date, also starts and reads one row.
     explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) = end_of_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
+    let (last, next) =
+        end_of_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     // There is one scan each of the sessions with the same start, with a later start, and without a start. Each may
@@ -249,7 +253,8 @@ async fn check_lobby(
 async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
     // The session with thousands of rolls and events. The caller (user 7) and character 8 have its two seats. A page
     // has fifty rolls, and the statement fetches one more.
-    let (session_id, other_character_id) = (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
+    let (session_id, other_character_id) =
+        (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
     let all = HistoryFilter::default();
     let rolls = || ada.dice().history(RollScope::Session(session_id), &all, None);
     explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls()).await;
@@ -274,7 +279,9 @@ async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection
     // looks up only the Seer.
     let details = ada.sessions().details(session_id);
     explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
-    explainer.explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user_id)).await;
+    explainer
+        .explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user_id))
+        .await;
 }
 
 async fn check_catalogue(

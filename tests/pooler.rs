@@ -160,5 +160,8 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         }
     }
     let refused_count: i32 = run_together(tasks).await.into_iter().sum();
-    assert!(refused_count > 0, "the two clients must have shared a server connection, otherwise the test proves nothing");
+    assert!(
+        refused_count > 0,
+        "the two clients must have shared a server connection, otherwise the test proves nothing"
+    );
 }

@@ -86,7 +86,11 @@ async fn users_see_and_change_only_their_own_tutorial() {
     assert_eq!(user.execute("UPDATE tutorial_progress SET current_step = 'character-basics'").await, Ok(1));
     assert_eq!(other_user.count("tutorial_progress").await, 0);
     assert_eq!(other_user.execute("UPDATE tutorial_progress SET skipped = true").await, Ok(0));
-    assert_refused!(user.execute("UPDATE tutorial_progress SET current_step = 'nowhere'").await, CHECK_VIOLATION, "valid_step");
+    assert_refused!(
+        user.execute("UPDATE tutorial_progress SET current_step = 'nowhere'").await,
+        CHECK_VIOLATION,
+        "valid_step"
+    );
     assert_refused!(
         user.execute("UPDATE tutorial_progress SET completed_steps = '{nowhere}'").await,
         CHECK_VIOLATION,

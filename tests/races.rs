@@ -148,8 +148,9 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
             outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
             "{outcomes:?}"
         );
-        let ends =
-            format!("session_events WHERE session_id = '{session_id}' AND payload ->> 'to' IN ('completed', 'cancelled')");
+        let ends = format!(
+            "session_events WHERE session_id = '{session_id}' AND payload ->> 'to' IN ('completed', 'cancelled')"
+        );
         assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
@@ -169,8 +170,13 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move {
-                let roll =
-                    NewRoll::new(RollType::Attack, session_id, Roller::Character(hero_id), Attribute::Wit, Difficulty::MIN);
+                let roll = NewRoll::new(
+                    RollType::Attack,
+                    session_id,
+                    Roller::Character(hero_id),
+                    Attribute::Wit,
+                    Difficulty::MIN,
+                );
                 player.dice().roll(NewRoll { id: Some(id), ..roll }).await
             }
         })
@@ -178,9 +184,7 @@ async fn concurrent_creations_with_one_id_create_one_row() {
         assert_eq!(outcomes, all_succeed, "roll");
         let outcomes = call_concurrently(call_count, |_| {
             let seer = seer.clone();
-            async move {
-                seer.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await
-            }
+            async move { seer.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "session");
@@ -228,7 +232,8 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     let lock_transaction = world.owner().begin().await;
     lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
     let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let (person, sql) = (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
+    let (person, sql) =
+        (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
     let saving = tokio::spawn(async move { person.execute(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let begin_encounter = format!(

@@ -181,8 +181,13 @@ impl RandomOperations {
                 seer_or_caller.sessions().set_game_state(session_id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
-                let roll =
-                    NewRoll::new(RollType::Attack, session_id, Roller::Character(character_id), Attribute::Wit, Difficulty::MAX);
+                let roll = NewRoll::new(
+                    RollType::Attack,
+                    session_id,
+                    Roller::Character(character_id),
+                    Attribute::Wit,
+                    Difficulty::MAX,
+                );
                 let rolled = seer_or_caller.dice().roll(roll).await?;
                 if !rolled.success {
                     let saved = seer_or_caller.dice().heroic_save(rolled.id).await?;

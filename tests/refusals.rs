@@ -83,7 +83,11 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
         .unwrap();
     // The schema's own SQLSTATEs begin with `SP`.
     let own_codes: Vec<&String> = codes.iter().filter(|code| code.starts_with("SP")).collect();
-    assert_eq!(own_codes.len(), 34, "the query must find every SQLSTATE of the schema; raise the number for a new one: {codes:?}");
+    assert_eq!(
+        own_codes.len(),
+        34,
+        "the query must find every SQLSTATE of the schema; raise the number for a new one: {codes:?}"
+    );
     let mut messages = Vec::new();
     for code in &own_codes {
         let error = service_error(&world, code, "", "", "refused").await;

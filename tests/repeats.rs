@@ -54,7 +54,10 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_repeatable(&seer, "creature", move |caller, id| async move {
-        caller.creatures().add(adventure_id, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() }).await
+        caller
+            .creatures()
+            .add(adventure_id, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() })
+            .await
     })
     .await;
     assert_repeatable(&seer, "session", move |caller, id| async move {
@@ -71,10 +74,7 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_repeatable(&ada, "event", move |caller, id| async move {
-        caller
-            .events()
-            .send(NewEvent { id: Some(id), session_id, kind: "wave".into(), ..Default::default() })
-            .await
+        caller.events().send(NewEvent { id: Some(id), session_id, kind: "wave".into(), ..Default::default() }).await
     })
     .await;
     assert_repeatable(&seer, "initiative", move |caller, id| async move {
@@ -125,11 +125,19 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
     for _ in 0..2 {
         assert!(me.sessions().rejoin(session_id, hero_id).await.unwrap().is_active);
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_joined'").await, 2, "the join and the first rejoin");
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'player_joined'").await,
+        2,
+        "the join and the first rejoin"
+    );
     for _ in 0..2 {
         assert!(!seer.sessions().remove(session_id, user_id).await.unwrap().is_active);
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2, "leaving and the first removal");
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'player_left'").await,
+        2,
+        "leaving and the first removal"
+    );
 }
 
 /// Asserts that a creation was refused because its id had been used by another caller or in another request.
@@ -178,8 +186,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     let attribute = Attribute::Heart;
     assert_id_conflict("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await);
 
-    let evening =
-        NewSession { id, adventure_id, looking_for: Some("a healer".into()), ..Default::default() };
+    let evening = NewSession { id, adventure_id, looking_for: Some("a healer".into()), ..Default::default() };
     seer.sessions().create(evening.clone()).await.unwrap();
     assert!(seer.sessions().create(evening.clone()).await.is_ok());
     assert_id_conflict("another Seer", ada.sessions().create(evening.clone()).await);

@@ -197,7 +197,12 @@ async fn a_modifier_must_be_within_its_bounds() {
         "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
-        assert_refused!(player.person.execute(&insert_with(&invalid)).await, CHECK_VIOLATION, "valid_modifiers", "{invalid}");
+        assert_refused!(
+            player.person.execute(&insert_with(&invalid)).await,
+            CHECK_VIOLATION,
+            "valid_modifiers",
+            "{invalid}"
+        );
     }
 }
 

@@ -250,7 +250,9 @@ async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it(
     let world = World::new().await;
     let game = world.new_session(1).await;
     for person in [&game.players[0].person, &game.seer] {
-        for assignment in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
+        for assignment in
+            ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"]
+        {
             let sql = format!("UPDATE session_players SET {assignment}");
             assert_refused!(person.execute(&sql).await, forbidden, "{assignment}");
         }

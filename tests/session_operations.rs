@@ -105,7 +105,11 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     assert_eq!(sessions().withdraw(game.session_id).await.unwrap().status, SessionStatus::Waiting);
     assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
     let started_at = sessions().start(game.session_id).await.unwrap().started_at;
-    assert_eq!(sessions().start(game.session_id).await.unwrap().started_at, started_at, "starting again must succeed and change nothing");
+    assert_eq!(
+        sessions().start(game.session_id).await.unwrap().started_at,
+        started_at,
+        "starting again must succeed and change nothing"
+    );
     assert_eq!(sessions().pause(game.session_id).await.unwrap().status, SessionStatus::Paused);
     assert_error!(
         sessions().start(game.session_id).await,

@@ -189,7 +189,11 @@ async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     };
     assert_eq!(seer.execute(&create_session(world.new_draft(seer.user_id()).await)).await, Ok(1));
     assert_eq!(seer.execute(&create_session(world.new_adventure(other_account).await)).await, Ok(1));
-    assert_refused!(seer.execute(&create_session(world.new_draft(other_account).await)).await, "SP009", "adventure_playable");
+    assert_refused!(
+        seer.execute(&create_session(world.new_draft(other_account).await)).await,
+        "SP009",
+        "adventure_playable"
+    );
 }
 
 #[tokio::test]
@@ -266,7 +270,8 @@ async fn a_user_opens_a_session_as_its_seer_and_sets_only_granted_columns() {
         seer.user_id()
     );
     assert_eq!(seer.fetch_value::<String>(&sql).await.unwrap(), "waiting");
-    let for_another_seer = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account}', '{adventure_id}')");
+    let for_another_seer =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account}', '{adventure_id}')");
     assert_refused!(seer.execute(&for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
         let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure_id}', NULL)");

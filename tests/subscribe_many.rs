@@ -46,8 +46,12 @@ async fn a_stream_delivers_each_sessions_events_in_order_while_sessions_are_adde
     }
     let [first_session, second_session, third_session] = [0, 1, 2].map(|index| games[index].session_id);
     let earlier_numbers = event_numbers(&world, second_session).await;
-    let mut stream =
-        sparc.as_service().events().subscribe_many([(first_session, None), (second_session, Some(earlier_numbers[0]))]).await.unwrap();
+    let mut stream = sparc
+        .as_service()
+        .events()
+        .subscribe_many([(first_session, None), (second_session, Some(earlier_numbers[0]))])
+        .await
+        .unwrap();
     for game in &games {
         write_events(&game.players[0].person, game.session_id, 70).await;
     }
@@ -172,7 +176,8 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
         many_session_streams.push(sparc.as_service().events().subscribe_many(all_sessions.clone()).await.unwrap());
         for game in &games {
             let caller = sparc.as_user(game.players[0].user_id);
-            single_session_streams.push((game.session_id, caller.events().subscribe(game.session_id, None).await.unwrap()));
+            single_session_streams
+                .push((game.session_id, caller.events().subscribe(game.session_id, None).await.unwrap()));
         }
     }
     assert_eq!(single_session_streams.len() + many_session_streams.len() * SESSIONS, 1000);
@@ -181,7 +186,8 @@ async fn a_thousand_subscriptions_in_502_streams_get_all_events_of_their_250_ses
         read_tasks.push(tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.len() < EVENTS_PER_SESSION {
-                let event = tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
+                let event =
+                    tokio::time::timeout(4 * DELIVERY_TIMEOUT, stream.next()).await.expect("an event must arrive");
                 seen.push(event.unwrap().unwrap().seq);
             }
             let more = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;

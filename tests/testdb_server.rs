@@ -85,7 +85,10 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
             // that the supervisor has finished, because it may not have created anything yet.
             let signalled_at = Instant::now();
             while is_used_as_temporary_folder(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
-                assert!(signalled_at.elapsed() < Duration::from_secs(60), "{signal} after {delay_ms} ms leaves something");
+                assert!(
+                    signalled_at.elapsed() < Duration::from_secs(60),
+                    "{signal} after {delay_ms} ms leaves something"
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();

@@ -114,7 +114,11 @@ fn text_inputs() -> Vec<TextInput> {
         }),
         text_input!("creatures.add name", |game, text| {
             Some(
-                game.seer.creatures().add(game.adventure_id, NewCreature { name: text, ..Default::default() }).await?.name,
+                game.seer
+                    .creatures()
+                    .add(game.adventure_id, NewCreature { name: text, ..Default::default() })
+                    .await?
+                    .name,
             )
         }),
         text_input!("creatures.add description", |game, text| {
@@ -149,11 +153,13 @@ fn text_inputs() -> Vec<TextInput> {
             game.player.sessions().lobby(&filter, None).await.map(|_| None)?
         }),
         text_input!("dice.roll description", |game, text| {
-            let roll = NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
+            let roll =
+                NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
             game.player.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
         }),
         text_input!("dice.roll source of a modifier", |game, text| {
-            let roll = NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
+            let roll =
+                NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
             let rolled = game.player.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
             rolled.modifiers[0]["source"].as_str().map(str::to_owned)
         }),
@@ -210,7 +216,10 @@ async fn an_escaped_lone_surrogate_or_nul_in_json_is_refused() {
             game.session_id
         );
         let refused = ada.execute(&sql).await.unwrap_err();
-        assert!([INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&refused.code.as_str()), "{refused:?}");
+        assert!(
+            [INVALID_TEXT_REPRESENTATION, UNTRANSLATABLE_CHARACTER].contains(&refused.code.as_str()),
+            "{refused:?}"
+        );
     }
     assert_eq!(world.owner().count("session_events WHERE event_type = 'client.x'").await, 0);
 }

@@ -42,9 +42,7 @@ async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(
         ("subscribe", outcome_code(caller.events().subscribe(session_id, None).await)),
         (
             "send",
-            outcome_code(
-                caller.events().send(NewEvent { session_id, kind: "x".into(), ..Default::default() }).await,
-            ),
+            outcome_code(caller.events().send(NewEvent { session_id, kind: "x".into(), ..Default::default() }).await),
         ),
         ("entity", outcome_code(characters::Entity::find().all(caller).await.map_err(Error::from))),
         ("raw", outcome_code(caller.query_all_raw(sql).await.map_err(Error::from))),

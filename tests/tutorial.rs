@@ -89,7 +89,10 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
         "completed_steps = '{welcome,character-basics,dice-rolling}'",
         "path = 'seer', current_step = 'seer-complete'",
     ] {
-        assert!(is_refused_as_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await, "{assignments}");
+        assert!(
+            is_refused_as_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await,
+            "{assignments}"
+        );
     }
     // A user may go one step further by setting the completed steps, the current step or both.
     user.execute("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
