@@ -112,13 +112,13 @@ impl Reader {
                     Err(error) => return Some(Err(error)),
                 }
             } else {
-                self.wait().await;
+                self.wait_for_notification().await;
             }
         }
     }
 
     /// Waits for a notification from the poller. As long as none comes, no event follows the position.
-    async fn wait(&mut self) {
+    async fn wait_for_notification(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
             self.caught_up_at = self.caught_up_at.max(polled_at);
@@ -145,7 +145,7 @@ impl Reader {
                 // A server that has not replayed that log position would show a gap.
                 let caller = self.caller.clone().at_least(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
-                self.check_continuity(&page, was_idle_too_long)?;
+                self.continue_in_history_of(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == PAGE_SIZE;
                 (page.events, read_at)
             }
@@ -163,8 +163,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns an error if events may be missing between the position and the page.
-    fn check_continuity(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
+    /// Continues in the history in which the page was read. Returns an error if events may be missing between the
+    /// position and the page.
+    fn continue_in_history_of(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history != *self.history;
         let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
         let event_has_expired = was_idle_too_long && !page.event_is_unexpired;

@@ -283,6 +283,7 @@ struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
+    /// The id of the server's history of events.
     history: String,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,

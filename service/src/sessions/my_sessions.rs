@@ -98,7 +98,7 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
-            // The first bound value is `$1`.
+            // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
             let after_cursor = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
@@ -127,7 +127,7 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
-            // The first bound value is `$1`.
+            // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
             let after_cursor = after_condition(&mut binds, "ended_at", after);
             let page_clauses = format!("{after_cursor} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
