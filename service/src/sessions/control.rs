@@ -94,8 +94,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: if anybody besides the Seer has had a seat, it counts in the statistics of the Seer, of
-    /// everyone who has had a seat, and of the adventure.
+    /// Completes the session: if anybody besides the Seer has had a seat, the session counts in the statistics of the
+    /// Seer, of everyone who has had a seat, and of the adventure.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
