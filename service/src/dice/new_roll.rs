@@ -77,7 +77,7 @@ pub struct NewRoll {
     /// Modifiers, at most ten.
     #[serde(default)]
     pub modifiers: Vec<Modifier>,
-    /// What the character attempts.
+    /// What the character or creature attempts.
     pub description: Option<String>,
 }
 
