@@ -49,7 +49,7 @@ impl FromStr for Position {
             }
             Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
-        parse().ok_or_else(|| Error::invalid("a log position must be written like 1-0/16B3748"))
+        parse().ok_or_else(|| Error::invalid_statement("a log position must be written like 1-0/16B3748"))
     }
 }
 

@@ -137,8 +137,8 @@ pub(crate) struct Cluster {
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     newest_timeline: Arc<AtomicU32>,
-    /// Counts the reads, which are distributed over the replicas in turn.
-    next_replica: AtomicUsize,
+    /// The number of reads so far, by which they are distributed over the replicas in turn.
+    read_count: AtomicUsize,
     positions: Arc<Positions>,
     /// Asks the monitor to check the servers soon.
     monitor_wake: Arc<Notify>,
@@ -226,7 +226,7 @@ impl Cluster {
             members,
             primary: watch::Sender::new(0),
             newest_timeline,
-            next_replica: AtomicUsize::new(0),
+            read_count: AtomicUsize::new(0),
             positions,
             monitor_wake: Arc::default(),
             is_closed: AtomicBool::new(false),
@@ -273,7 +273,9 @@ impl Cluster {
         let primary_index = self.primary_index();
         let status_of = |(index, member): (usize, &Member)| {
             let is_reachable = member.is_reachable.load(Ordering::SeqCst);
-            let role = match (index == primary_index && is_reachable, member.serves_reads.load(Ordering::SeqCst)) {
+            let is_primary = index == primary_index && is_reachable;
+            let serves_reads = member.serves_reads.load(Ordering::SeqCst);
+            let role = match (is_primary, serves_reads) {
                 (true, false) => ServerRole::Primary,
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Unused,

@@ -33,7 +33,7 @@ macro_rules! run_statement {
             }
             if $verification != Verification::Skipped {
                 call.expect_changes();
-                call.record_raw_commit(&statement.statement);
+                call.record_if_raw_commit(&statement.statement);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
@@ -210,7 +210,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     shared.count_write();
     if verification != Verification::Skipped {
         call.expect_changes();
-        call.record_raw_commit(&statement);
+        call.record_if_raw_commit(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread_rows = Arc::new(UnreadRows::default());

@@ -298,11 +298,11 @@ fn hash_of_types(values: &Values) -> u64 {
 pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
-        return Err(Error::invalid(format!("it must have at most {MAX_VALUES} values, and has {count}")));
+        return Err(Error::invalid_statement(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
     let highest = if count > 0 { highest_parameter(&statement.sql) } else { 0 };
     if count > highest {
-        return Err(Error::invalid(format!("it must have one value per parameter: {highest}, not {count}")));
+        return Err(Error::invalid_statement(format!("it must have one value per parameter: {highest}, not {count}")));
     }
     Ok(())
 }
