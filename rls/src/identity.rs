@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn without_a_user_id_a_log_position_is_remembered_under_role_and_settings() {
-        let key_of_tenant = |name| Identity::new("tenant").with_setting("app.tenant", name).position_key();
+        let key_of_tenant = |name: &str| Identity::new("tenant").with_setting("app.tenant", name).position_key();
         assert_eq!(key_of_tenant("1"), key_of_tenant("1"));
         assert_ne!(key_of_tenant("1"), key_of_tenant("2"));
     }

@@ -68,7 +68,7 @@ impl UncheckedTransaction {
     ///
     /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // The transaction ends whatever the outcome, because the handle is consumed.
+        // Whatever the outcome, the transaction has ended, so the drop of the handle must not roll it back.
         let outcome = self.shared.commit(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
@@ -227,7 +227,7 @@ impl Transaction {
         &self.unchecked
     }
 
-    /// Streams rows, and ends the transaction after the last one.
+    /// Streams rows, and commits the transaction after the last one.
     pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
         let commits_at_end = true;
         let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
