@@ -243,9 +243,9 @@ impl IdentityConnection {
     }
 }
 
-/// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a reason
-/// that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the commit, the
-/// statement is retried on another connection.
+/// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a
+/// reason that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the
+/// commit, the statement is retried on another connection.
 macro_rules! run_in_own_transaction {
     ($self:ident, is_read = $is_read:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut is_read) = (1, $is_read);

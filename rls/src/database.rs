@@ -255,9 +255,9 @@ pub struct Options {
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
-    /// in transaction mode that does not track prepared statements (PgBouncer before 1.21): each transaction then begins by
-    /// deallocating the statements of other clients, in the same round trip, and each statement takes a second round
-    /// trip to be prepared.
+    /// in transaction mode that does not track prepared statements (PgBouncer before 1.21): each transaction then
+    /// begins by deallocating the statements of other clients, in the same round trip, and each statement takes a
+    /// second round trip to be prepared.
     pub prepared_statements: bool,
     /// The deadline of each statement, as in
     /// [`IdentityConnection::with_deadline`](crate::IdentityConnection::with_deadline). The default is 30 seconds;

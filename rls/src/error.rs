@@ -214,8 +214,8 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
 
 /// Whether a statement failed on a replica for a reason that need not apply to the primary: the statement writes
 /// (`READ_ONLY_SQL_TRANSACTION`), it conflicts with what the replica replays (`SERIALIZATION_FAILURE`,
-/// `DEADLOCK_DETECTED`), it needs something that a standby does not support (`OBJECT_NOT_IN_PREREQUISITE_STATE`), or the
-/// replica cannot be reached.
+/// `DEADLOCK_DETECTED`), it needs something that a standby does not support (`OBJECT_NOT_IN_PREREQUISITE_STATE`), or
+/// the replica cannot be reached.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
     matches!(

@@ -181,10 +181,10 @@ impl Identity {
         )
     }
 
-    /// Returns the check of [`verify_sql`](Self::verify_sql) as a statement that fails unless the identity is unchanged, so that the statements after
-    /// it in the same message do not run. It fails with [`TRANSACTION_ENDED`] if this is another transaction, and with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`, which is not immutable, so that the planner
-    /// does not evaluate the branches that fail.)
+    /// Returns the check of [`verify_sql`](Self::verify_sql) as a statement that fails unless the identity is
+    /// unchanged, so that the statements after it in the same message do not run. It fails with [`TRANSACTION_ENDED`]
+    /// if this is another transaction, and with [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`,
+    /// which is not immutable, so that the planner does not evaluate the branches that fail.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(

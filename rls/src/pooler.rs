@@ -28,8 +28,8 @@ impl ServerProcess {
     }
 }
 
-/// Counts the prepared statements in the server process whose names were given by the driver, and those whose names were
-/// given by a pooler.
+/// Counts the prepared statements in the server process whose names were given by the driver, and those whose names
+/// were given by a pooler.
 const COUNT_STATEMENTS_BY_NAME_GIVER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";

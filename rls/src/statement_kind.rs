@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_only_reads_if_it_is_a_select_without_locks_functions_and_system_views() {
+    fn only_a_select_without_into_locks_functions_and_system_views_only_reads() {
         assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,

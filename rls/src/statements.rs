@@ -18,7 +18,8 @@ use crate::{
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
-/// Runs one statement in a frame and verifies the identity afterwards, with exclusive access to the connection.
+/// Runs one statement in a frame, and verifies the identity when `$verification` says, with exclusive access to the
+/// connection.
 macro_rules! run_statement {
     (
         $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $map_error:ident,

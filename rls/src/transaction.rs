@@ -260,6 +260,7 @@ impl Transaction {
         if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
 
+    /// Runs a statement of the caller, verifies the identity as `verification` says, and maps an error.
     async fn execute_verified(
         &self,
         statement: impl Into<StatementToRun>,
@@ -268,6 +269,7 @@ impl Transaction {
         self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
     }
 
+    /// Does the same as [`execute_verified`](Self::execute_verified), and returns the first row.
     async fn query_one_verified(
         &self,
         statement: Statement,
@@ -277,6 +279,7 @@ impl Transaction {
         Ok(self.map_error(row)?.map(Into::into))
     }
 
+    /// Does the same as [`execute_verified`](Self::execute_verified), and returns all rows.
     async fn query_all_verified(
         &self,
         statement: Statement,
@@ -286,13 +289,13 @@ impl Transaction {
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
-    /// Runs a statement that SeaORM built.
+    /// Runs a statement that SeaORM built, and returns the first row.
     pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
         self.query_one_verified(statement, verification).await
     }
 
-    /// Runs a statement that SeaORM built.
+    /// Runs a statement that SeaORM built, and returns all rows.
     pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
         self.query_all_verified(statement, verification).await

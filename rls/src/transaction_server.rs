@@ -93,8 +93,8 @@ impl CommitInProgress {
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
-            // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the drop
-            // of `self` records an unknown commit.
+            // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
+            // drop of `self` records an unknown commit.
             _ if is_committed || is_unanswered => return,
             _ => {}
         }

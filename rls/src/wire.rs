@@ -39,8 +39,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
-    /// Reads the responses to everything that was sent, and ignores their rows. Returns the last error in them, if there
-    /// is one. Fails if the connection is broken.
+    /// Reads the responses to everything that was sent, and ignores their rows. Returns the last error in them, if
+    /// there is one. Fails if the connection is broken.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
     /// Returns how many prepared statements the database session has according to the driver.
@@ -218,8 +218,8 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns the first column of the query's first row, or `None` if there is no row. The query is not prepared, because the server may be behind a
-/// pooler.
+/// Returns the first column of the query's first row, or `None` if there is no row. The query is not prepared, because
+/// the server may be behind a pooler.
 pub(crate) async fn query_scalar(
     connection: &mut PgConnection,
     query: &'static str,
@@ -254,6 +254,7 @@ pub(crate) fn has_only_driver_statements(
     prepared_statements: PreparedStatements,
 ) -> bool {
     match prepared_statements {
+        // The SQL has deallocated all of them, and the driver remembers none.
         PreparedStatements::PerTransaction => true,
         PreparedStatements::Cached => answer
             .row
@@ -308,8 +309,8 @@ pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the highest number of a parameter in the text (1 for `$1`), which is the count of parameters. What looks like
-/// a parameter in a string or a name counts too, so the number may be too high, but never too low.
+/// Returns the highest number of a parameter in the text (1 for `$1`), which is the count of parameters. What looks
+/// like a parameter in a string or a name counts too, so the number may be too high, but never too low.
 fn highest_parameter(sql: &str) -> usize {
     let leading_number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());

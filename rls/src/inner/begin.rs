@@ -36,8 +36,8 @@ pub(crate) struct BeginRequest<'a> {
 }
 
 /// The columns that are added to the query of [`Identity::set_local_sql`]. They stand between two columns of its own:
-/// before them the result of the begin check, or of setting the identity if there is no check; after them the start time
-/// of the transaction.
+/// before them the result of the begin check, or of setting the identity if there is no check; after them the start
+/// time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     includes_isolation: bool,

@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 use super::PING_TIMEOUT;
 use crate::{pooler::ServerProcess, sqlstate};
 
-/// Older connections are closed, because the memory of a server process grows over time, and because a host name may
-/// come to mean another server.
+/// Connections that are older are closed, because the memory of a server process grows over time, and because a host
+/// name may come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);

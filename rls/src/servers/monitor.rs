@@ -37,7 +37,8 @@ const WAL_PAGE_SIZE: u64 = 8192;
 /// What a server reports about itself.
 struct Report {
     position: ServerPosition,
-    /// Whether transactions are read-only by default: on a standby, or on a primary with `default_transaction_read_only`.
+    /// Whether transactions are read-only by default: on a standby, or on a primary with
+    /// `default_transaction_read_only`.
     is_read_only: bool,
     /// From `pg_control_system()`. It is the same on a primary and its replicas.
     system_identifier: i64,
@@ -121,8 +122,8 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         loop {
             let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
-                // Pauses, so that one check serves all callers that ask for one meanwhile. A cluster that was dropped has
-                // no callers.
+                // Pauses, so that one check serves all callers that ask for one meanwhile. A cluster that was dropped
+                // has no callers.
                 sleep(if weak_cluster.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
             let Some(cluster) = weak_cluster.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
@@ -163,7 +164,7 @@ impl Monitor {
             }
         }
         if self.system_identifier.is_none() {
-            // That of a primary, or else of any server.
+            // The identifier of a primary, or else of any server that answers.
             let reference = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
             self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }
@@ -181,8 +182,8 @@ impl Monitor {
 
     /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
     /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
-    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the one
-    /// that is already in use.
+    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the
+    /// one that is already in use.
     fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
