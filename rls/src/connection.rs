@@ -36,7 +36,7 @@ pub struct IdentityConnection {
     database: Database,
     identity: Identity,
     deadline: Option<Duration>,
-    /// The latest position that was given to [`at_least`](Self::at_least).
+    /// The latest position that was given to the method `at_least`.
     at_least: Option<Position>,
 }
 
@@ -150,7 +150,7 @@ impl IdentityConnection {
 
     /// Returns the log position of what this identity wrote or read through this handle.
     fn recorded_position(&self) -> RequiredPosition {
-        self.servers().cluster().map(|cluster| cluster.required_position(&self.identity)).unwrap_or_default()
+        self.servers().cluster().map(|cluster| cluster.recorded_position(&self.identity)).unwrap_or_default()
     }
 
     /// Returns the log position that a server must have replayed for a read of this identity.

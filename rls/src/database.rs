@@ -163,7 +163,7 @@ impl Database {
     /// the pool for the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.pools.for_role(role).primary().status()
+        self.pools.for_role(role).primary_pool().status()
     }
 
     /// Closes the pools: they hand out no more connections, and the call waits until those in use have been returned.

@@ -196,8 +196,8 @@ impl Identity {
 
 /// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if this is another transaction.
 pub(crate) const TRANSACTION_ENDED: &str = sqlstate::DIVISION_BY_ZERO;
-/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if the identity was changed: a text is converted to
-/// an integer, and is none.
+/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if the identity was changed: the text "identity
+/// changed" cannot be converted to an integer.
 pub(crate) const IDENTITY_CHANGED: &str = sqlstate::INVALID_TEXT_REPRESENTATION;
 
 /// Appends the expression that sets a setting for the rest of the transaction.

@@ -91,7 +91,8 @@ impl Servers {
         }
     }
 
-    pub(crate) fn primary(&self) -> &Pool {
+    /// Returns the pool of the primary, or of the one server.
+    pub(crate) fn primary_pool(&self) -> &Pool {
         match self {
             Self::One(pool) => pool,
             Self::Several(cluster) => &cluster.members[cluster.primary_index()].pool,
@@ -100,7 +101,7 @@ impl Servers {
 
     /// Checks that the server answers; with replicas, that the primary does.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
-        self.primary().ping().await
+        self.primary_pool().ping().await
     }
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
@@ -240,8 +241,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Returns the log position that a server must have replayed before this identity may read from it.
-    pub(crate) fn required_position(&self, identity: &Identity) -> RequiredPosition {
+    /// Returns the log position of what this identity wrote or read, which a server must have replayed before the
+    /// identity may read from it.
+    pub(crate) fn recorded_position(&self, identity: &Identity) -> RequiredPosition {
         self.positions.get(identity)
     }
 
