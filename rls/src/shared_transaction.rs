@@ -105,7 +105,7 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Returns the current log position of the server.
-    pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
+    pub(crate) async fn server_position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut inner = self.lock().await;
         let answer = inner.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))

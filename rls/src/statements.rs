@@ -151,6 +151,7 @@ struct RowSender<R> {
 #[derive(Default)]
 struct UnreadRows {
     count: AtomicUsize,
+    /// Notified after each row that is read.
     was_read: Notify,
 }
 

@@ -185,11 +185,11 @@ pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN
 pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
 
 impl ServerPosition {
-    /// Reads the columns of a row in text format, starting at `first`.
-    pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
+    /// Reads the columns of a row in text format, starting at `first_column`.
+    pub(crate) fn read(row: &TextRow, first_column: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
-        let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
-        let wal_file = row.0.get(first + 1)?.as_deref();
+        let lsn = row.0.get(first_column)?.as_deref().map_or(Some(0), parse_lsn)?;
+        let wal_file = row.0.get(first_column + 1)?.as_deref();
         let timeline = wal_file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
         Some(Self { is_standby: wal_file.is_none(), lsn, timeline })
     }

@@ -75,9 +75,9 @@ impl BeginColumns<'_> {
         values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.includes_position {
-            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
-            values.position = ServerPosition::read(&row, first);
-            row.0.truncate(first);
+            let first_column = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
+            values.position = ServerPosition::read(&row, first_column);
+            row.0.truncate(first_column);
         }
         if self.includes_isolation {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
@@ -85,8 +85,8 @@ impl BeginColumns<'_> {
         }
         let read_back_count = self.identity.read_back_column_count();
         if read_back_count > 0 {
-            let first = row.0.len().checked_sub(read_back_count)?;
-            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first..]));
+            let first_column = row.0.len().checked_sub(read_back_count)?;
+            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first_column..]));
         }
         Some(values)
     }

@@ -163,7 +163,7 @@ async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool 
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
-            match transaction.position().await {
+            match transaction.server_position().await {
                 Ok(Some(position)) if position.lsn >= lsn => return true,
                 Ok(Some(_)) => pause *= 2,
                 Ok(None) | Err(_) => return false,

@@ -175,16 +175,16 @@ impl Monitor {
             }
         }
         reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
-        self.find_primary(cluster, &reports, now);
-        self.choose_replicas(cluster, &reports, now);
+        self.update_primary(cluster, &reports, now);
+        self.update_replicas(cluster, &reports, now);
         failures
     }
 
-    /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
-    /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
-    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the
-    /// one that is already in use.
-    fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    /// Finds the primary, which is the server that is not in recovery, and begins to use it if it is another one. If
+    /// there are several such servers, the primary is the one with the newest timeline, because it was promoted last.
+    /// The others do not know yet that they have been replaced. Of servers on the same timeline, one that accepts
+    /// writes by default is preferred, and then the one that is already in use.
+    fn update_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let found = reports
@@ -196,7 +196,7 @@ impl Monitor {
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
         // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
-        // `choose_replicas` needs one that is at least `MAX_LAG` old.
+        // `update_replicas` needs one that is at least `MAX_LAG` old.
         self.primary_positions
             .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.primary_positions.push_back((now, report.position.lsn));
@@ -209,8 +209,8 @@ impl Monitor {
         }
     }
 
-    /// Decides which replicas are used for reads.
-    fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    /// Records what each server has reported, and decides which replicas are used for reads.
+    fn update_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let positions = self.primary_positions.iter();
         let required = positions.rev().find(|(checked_at, _)| now.duration_since(*checked_at) >= MAX_LAG);
