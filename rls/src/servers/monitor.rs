@@ -182,8 +182,8 @@ impl Monitor {
 
     /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
     /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
-    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the one
-    /// that is already in use as the primary. If the primary is not the one in use, it replaces that one.
+    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the
+    /// one that is already in use as the primary. If the primary is not the one in use, it replaces that one.
     fn update_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
