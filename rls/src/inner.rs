@@ -226,7 +226,7 @@ impl<C: Connection> Inner<C> {
                 Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
                 Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
-                // It may still be open. The server rolls it back when the connection is closed.
+                // The transaction may still be open. The server rolls it back when the connection is closed.
                 Pending::End => self.close(EndReason::Finished),
             }
         }
@@ -253,24 +253,28 @@ impl<C: Connection> Inner<C> {
     }
 
     /// Verifies that the server is still in the same transaction, with the same identity. If the identity has changed,
-    /// the frame fails. If it is another transaction, a statement of the caller has ended the one that was begun.
+    /// the frame fails. If the server is in another transaction, a statement of the caller has ended the one that was
+    /// begun.
     pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;
         let number = |column| row.as_ref().and_then(|row| row.number(column));
-        // For the meaning of the numbers, see `Identity::verify_sql`.
-        match number(0) {
+        let (finding, prepared_count) = (number(0), number(1));
+        match finding {
+            // The identity is unchanged.
             Some(0) => {
-                self.forget_deallocated(number(1), pending).await?;
+                self.forget_deallocated(prepared_count, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
                     frame.is_unverified = false;
                 }
                 Ok(())
             }
+            // The identity was changed.
             Some(1) => {
                 self.mark_failed(frame_id, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
+            // This is another transaction (2), or there is no answer that can be read.
             _ => Err(self.record_end_by_statement().into()),
         }
     }

@@ -16,6 +16,7 @@ mod released_connection;
 mod runtime;
 mod servers;
 mod shared_transaction;
+mod sqlstate;
 mod statement_kind;
 mod statements;
 mod transaction;

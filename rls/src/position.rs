@@ -49,7 +49,7 @@ impl FromStr for Position {
             }
             Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
-        parse().ok_or_else(|| Error::invalid("a log position must be written like 1-0/16B3748"))
+        parse().ok_or_else(|| Error::invalid_statement("a log position must be written like 1-0/16B3748"))
     }
 }
 
@@ -102,7 +102,7 @@ impl RequiredPosition {
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
 /// The log position of each identity, in two generations. When both are full, the older generation is dropped. Only its
-/// highest position is kept, as `floor`, which applies to all identities without an entry. By then replicas have
+/// highest requirement is kept, as `floor`, which applies to all identities without an entry. By then replicas have
 /// usually replayed that position, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
@@ -160,8 +160,8 @@ impl RememberedPositions {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
-                let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::merge);
+                let dropped_generation = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
+                self.floor = dropped_generation.into_values().fold(self.floor, RequiredPosition::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -177,6 +177,7 @@ mod tests {
     use super::{MAX_IDENTITIES_PER_GENERATION, Position, Positions, RequiredPosition};
     use crate::Identity;
 
+    /// Returns an identity that is different for each number.
     fn identity_number(number: usize) -> Identity {
         Identity::new(format!("role_{number}"))
     }
@@ -222,6 +223,7 @@ mod tests {
         let (positions, ada) = (Positions::default(), identity_number(0));
         let at = |lsn| Position { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
+        // A read does not show whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit.is_some());
         positions.record_primary_commit(&ada, at(2), positions.lost_answers());

@@ -20,6 +20,7 @@ use crate::{
     },
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    sqlstate,
     statement_kind::may_commit,
     transaction_server::TransactionServer,
     unlocked_state::{Dropped, UnlockedState, WaiterGuard},
@@ -104,13 +105,13 @@ impl<C: Connection> SharedTransaction<C> {
     }
 
     /// Returns the current log position of the server.
-    pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
+    pub(crate) async fn server_position(&self) -> Result<Option<ServerPosition>, DbErr> {
         let mut inner = self.lock().await;
         let answer = inner.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection. No statement may have run in this transaction.
+    /// Closes the connection. No statement of the caller may have run in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::Finished);
     }
@@ -170,22 +171,22 @@ impl<C: Connection> SharedTransaction<C> {
             let mut call = self.begin_call(outer_id).await?;
             let inner = &mut *call.inner;
             inner.last_frame_id += 1;
-            let id = inner.last_frame_id;
-            let sql = format!("SAVEPOINT {}", savepoint_name(id));
-            inner.frames.push(Frame::new(id));
-            if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
-                inner.remove_frames_from(id);
+            let frame_id = inner.last_frame_id;
+            let sql = format!("SAVEPOINT {}", savepoint_name(frame_id));
+            inner.frames.push(Frame::new(frame_id));
+            if let Err(error) = inner.send_internal(sql, Pending::Savepoint(frame_id)).await {
+                inner.remove_frames_from(frame_id);
                 inner.mark_failed(outer_id, Failure::CallFailed);
                 return Err(error);
             }
             if !modes.is_empty() {
-                let set = format!("SET TRANSACTION{modes}");
-                if let Err(error) = inner.send_internal(set, Pending::Savepoint(id)).await {
-                    inner.roll_back_to(id).await?;
+                let set_modes = format!("SET TRANSACTION{modes}");
+                if let Err(error) = inner.send_internal(set_modes, Pending::Savepoint(frame_id)).await {
+                    inner.roll_back_to(frame_id).await?;
                     return Err(explain_nested_mode_error(error));
                 }
             }
-            Ok(id)
+            Ok(frame_id)
         };
         self.within_deadline(begin).await
     }
@@ -198,15 +199,15 @@ impl<C: Connection> SharedTransaction<C> {
         let commit = async {
             let mut inner = self.lock().await;
             inner.settle(&self.unlocked).await?;
-            if let Err(refused) = inner.check_usable(frame_id) {
+            if let Err(error) = inner.check_usable(frame_id) {
                 inner.roll_back_failed_commit(frame_id).await;
-                return Err(refused);
+                return Err(error);
             }
             if frame_id == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame_id, &is_sent).await }
         };
         // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
         let mut commit = pin!(Some(commit));
-        // It is always `Some` here.
+        // The future is always still there.
         let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match deadline {
             None => commit_future.await,
@@ -320,8 +321,8 @@ impl<C: Connection> Call<C> {
         })
     }
 
-    /// Records whether the caller's statement, which is about to be sent, may be a COMMIT.
-    pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
+    /// Records that the caller's statement is about to be sent, if it may be a COMMIT.
+    pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) {
         self.inner.has_unanswered_raw_commit |= may_commit(&statement.sql);
     }
 
@@ -358,11 +359,13 @@ impl<C: Connection> Call<C> {
 /// Explains the server's error for transaction modes that a savepoint cannot have. Returns any other error unchanged.
 fn explain_nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
-        // active_sql_transaction, read_only_sql_transaction
-        Some(code) if code == "25001" || code == "25006" => Error::invalid(
-            "a nested transaction must have the isolation level of the outer one, and be read-only if the outer one is",
-        )
-        .into(),
+        Some(code) if code == sqlstate::ACTIVE_SQL_TRANSACTION || code == sqlstate::READ_ONLY_SQL_TRANSACTION => {
+            Error::invalid_statement(
+                "a nested transaction must have the isolation level of the outer one, and be read-only if the outer \
+                 one is",
+            )
+            .into()
+        }
         _ => error,
     }
 }

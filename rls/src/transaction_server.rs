@@ -15,8 +15,9 @@ use crate::{
 /// What is known of one server's write-ahead log.
 #[derive(Debug)]
 pub(crate) struct WalState {
+    /// The log positions of the identities, which all servers share.
     positions: Arc<Positions>,
-    /// The newest timeline that any primary has had so far.
+    /// The newest timeline that any primary has had so far, which all servers share.
     newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server was on when it was last checked.
     pub(crate) timeline: AtomicU32,
@@ -66,8 +67,8 @@ impl TransactionServer {
     }
 }
 
-/// A commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it, the outcome
-/// is recorded as unknown, so that the identity reads only on the primary.
+/// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
+/// the outcome is recorded as unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
@@ -92,7 +93,8 @@ impl CommitInProgress {
                 let position = Position { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
-            // It is committed at an unknown log position, or its outcome is unknown. The drop of `self` records that.
+            // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
+            // drop of `self` records an unknown commit.
             _ if is_committed || is_unanswered => return,
             _ => {}
         }

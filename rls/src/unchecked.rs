@@ -85,7 +85,7 @@ impl Unchecked for IdentityConnection {
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
         crate::released_connection::execute_as_login(
-            database.pools.for_role(self.identity().role()).primary(),
+            database.pools.for_role(self.identity().role()).primary_pool(),
             database.prepared_statements,
             sql,
         )

@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
-/// What can be recorded while another call holds the connection, because a handle that is being dropped cannot wait for
-/// that call.
+/// What must be recorded even while a call holds the connection: a handle that is being dropped cannot wait for that
+/// call.
 #[derive(Debug, Default)]
 pub(crate) struct UnlockedState {
     /// What was dropped since the last call, each with the id of its frame.

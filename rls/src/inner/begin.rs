@@ -7,7 +7,7 @@ use sea_orm::sqlx;
 
 use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
 use crate::{
-    Identity, pooler,
+    Identity, pooler, sqlstate,
     transaction_server::TransactionServer,
     wire::{
         Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
@@ -35,15 +35,16 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) allows_background_end: bool,
 }
 
-/// The columns that the message reads. They stand between two columns of [`Identity::set_local_sql`]: the result of
-/// setting the identity or of the begin check, and the start time of the transaction.
+/// The columns that are added to the query of [`Identity::set_local_sql`]. They stand between two columns of its own:
+/// before them the result of the begin check, or of setting the identity if there is no check; after them the start
+/// time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     includes_isolation: bool,
     includes_position: bool,
 }
 
-/// The values of those columns, and the start time.
+/// The values of the columns of [`BeginColumns`], and the start time.
 #[derive(Default)]
 struct BeginValues {
     /// The identity with its settings in the form in which the server stores them, if that may differ from the given
@@ -74,9 +75,9 @@ impl BeginColumns<'_> {
         values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.includes_position {
-            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
-            values.position = ServerPosition::read(&row, first);
-            row.0.truncate(first);
+            let first_column = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
+            values.position = ServerPosition::read(&row, first_column);
+            row.0.truncate(first_column);
         }
         if self.includes_isolation {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
@@ -84,8 +85,8 @@ impl BeginColumns<'_> {
         }
         let read_back_count = self.identity.read_back_column_count();
         if read_back_count > 0 {
-            let first = row.0.len().checked_sub(read_back_count)?;
-            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first..]));
+            let first_column = row.0.len().checked_sub(read_back_count)?;
+            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first_column..]));
         }
         Some(values)
     }
@@ -162,11 +163,11 @@ impl<C: Connection> Inner<C> {
 }
 
 /// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
-/// refused have the same SQLSTATEs (insufficient_privilege, invalid_parameter_value). Only an error about the role has
-/// a message that contains the role's name, whatever the language of the message.
+/// refused have the same SQLSTATEs. Only an error about the role has a message that contains the role's name, whatever
+/// the language of the message.
 fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
-    if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
+    if !matches!(refusal.code().as_deref(), Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::INVALID_PARAMETER_VALUE)) {
         return error;
     }
     let reason = if refusal.message().contains(role) {
