@@ -320,9 +320,9 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
-        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION
-        | sqlstate::INVALID_PASSWORD
-        | sqlstate::INVALID_CATALOG_NAME => Some(ErrorClass::Misconfigured(message())),
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION | sqlstate::INVALID_PASSWORD | sqlstate::INVALID_CATALOG_NAME => {
+            Some(ErrorClass::Misconfigured(message()))
+        }
         // The statement has the wrong number of values.
         sqlstate::PROTOCOL_VIOLATION if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
         // The text contains more than one statement.

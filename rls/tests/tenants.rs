@@ -70,7 +70,8 @@ async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_n
     let (_database, pool, role) = create_tenants().await;
     let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
     globex.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    for change in ["SET LOCAL app.tenant = 'globex'", "SET app.tenant = 'globex'", "SET app.admin = 'yes'", "RESET ROLE"]
+    for change in
+        ["SET LOCAL app.tenant = 'globex'", "SET app.tenant = 'globex'", "SET app.admin = 'yes'", "RESET ROLE"]
     {
         let tx = acme.begin().await.unwrap();
         assert_eq!(outcome_code(tx.execute_unprepared(change).await), "identity_changed", "{change}");

@@ -75,7 +75,8 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let rls_options = options.rls_options();
-        let (mut database, comment) = Database::connect_and_query_scalar(url, &rls_options, READ_SCHEMA_COMMENT).await?;
+        let (mut database, comment) =
+            Database::connect_and_query_scalar(url, &rls_options, READ_SCHEMA_COMMENT).await?;
         check_schema_version(comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;

@@ -167,7 +167,8 @@ impl<C: Connection> Inner<C> {
 /// the language of the message.
 fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
-    if !matches!(refusal.code().as_deref(), Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::INVALID_PARAMETER_VALUE)) {
+    if !matches!(refusal.code().as_deref(), Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::INVALID_PARAMETER_VALUE))
+    {
         return error;
     }
     let reason = if refusal.message().contains(role) {

@@ -126,7 +126,8 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
                 // has no callers.
                 sleep(if weak_cluster.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
-            let Some(cluster) = weak_cluster.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
+            let Some(cluster) = weak_cluster.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst))
+            else {
                 break;
             };
             monitor.check(&cluster).await;
