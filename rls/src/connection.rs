@@ -36,8 +36,8 @@ pub struct IdentityConnection {
     database: Database,
     identity: Identity,
     deadline: Option<Duration>,
-    /// The latest position that was given to the method `at_least`.
-    at_least: Option<Position>,
+    /// The latest position that was given to the method `with_min_position`.
+    min_position: Option<Position>,
 }
 
 impl Database {
@@ -51,7 +51,7 @@ impl Database {
 impl IdentityConnection {
     fn new(database: Database, identity: Identity) -> Self {
         let deadline = database.deadline;
-        Self { database, identity, deadline, at_least: None }
+        Self { database, identity, deadline, min_position: None }
     }
 
     /// Returns the identity.
@@ -87,8 +87,8 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
-    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
+    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.servers().cluster()?;
@@ -98,8 +98,8 @@ impl IdentityConnection {
     /// Returns the same connection, whose reads then show everything up to `position`, a token that another process got
     /// from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
-    pub fn at_least(mut self, position: impl Into<Option<Position>>) -> Self {
-        self.at_least = self.at_least.max(position.into());
+    pub fn with_min_position(mut self, position: impl Into<Option<Position>>) -> Self {
+        self.min_position = self.min_position.max(position.into());
         self
     }
 
@@ -155,7 +155,7 @@ impl IdentityConnection {
 
     /// Returns the log position that a server must have replayed for a read of this identity.
     fn required_position(&self) -> RequiredPosition {
-        self.recorded_position().at_least(self.at_least)
+        self.recorded_position().with_min_position(self.min_position)
     }
 
     /// See [`Unchecked::seen_position`](crate::unchecked::Unchecked::seen_position).

@@ -34,7 +34,7 @@ pub use database::{Database, Options};
 pub use error::{Error, pg_error, sqlx_error};
 pub use identity::{Identity, supabase};
 pub use pool::PoolStatus;
-pub use position::Position;
+pub use position::{InvalidPosition, Position};
 pub use servers::{ServerRole, ServerStatus};
 pub use statements::RowStream;
 pub use transaction::{Transaction, UncheckedTransaction};

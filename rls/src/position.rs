@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de};
 
-use crate::{Error, Identity};
+use crate::Identity;
 
 /// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location (LSN) on
 /// that timeline.
@@ -22,7 +22,7 @@ use crate::{Error, Identity};
 /// let position: rls::Position = "1-0/16B3748".parse()?;
 /// assert_eq!(position.to_string(), "1-0/16B3748");
 /// assert!(position < "2-0/10".parse()?);
-/// # Ok::<(), rls::Error>(())
+/// # Ok::<(), rls::InvalidPosition>(())
 /// ```
 // The order of the fields matters: positions are compared by timeline first, because what an old primary wrote after a
 // promotion is not in the new log.
@@ -32,6 +32,11 @@ pub struct Position {
     pub(crate) lsn: u64,
 }
 
+/// The text is not a [`Position`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a log position must be written like 1-0/16B3748")]
+pub struct InvalidPosition;
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:X}/{:X}", self.timeline, self.lsn >> 32, self.lsn & u64::from(u32::MAX))
@@ -39,9 +44,9 @@ impl fmt::Display for Position {
 }
 
 impl FromStr for Position {
-    type Err = Error;
+    type Err = InvalidPosition;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
         let parse = || {
             let (timeline, lsn) = text.split_once('-')?;
             if !timeline.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -49,7 +54,7 @@ impl FromStr for Position {
             }
             Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
-        parse().ok_or_else(|| Error::invalid_statement("a log position must be written like 1-0/16B3748"))
+        parse().ok_or(InvalidPosition)
     }
 }
 
@@ -93,7 +98,8 @@ impl RequiredPosition {
         }
     }
 
-    pub(crate) fn at_least(self, position: Option<Position>) -> Self {
+    /// Returns the same requirement, with at least this position.
+    pub(crate) fn with_min_position(self, position: Option<Position>) -> Self {
         self.merge(Self { position, unknown_commit: None })
     }
 }

@@ -49,8 +49,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as in a pool that
-    /// the application already had.
+    /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as for the
+    /// connections of a pool that the application created itself ([`Pool::External`](crate::pool::Pool::External)).
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Returns the connection to its pool.
@@ -161,13 +161,14 @@ pub(crate) struct Answer {
     pub(crate) completed: usize,
     /// The last row of any of the statements.
     pub(crate) row: Option<TextRow>,
-    /// The third statement's row, read as the server's log position. It has a meaning only in the message of a commit,
-    /// where a check and the COMMIT precede that statement.
+    /// The third statement's row, read as the server's position in the write-ahead log. Only the message of a commit
+    /// has such a row: it consists of a statement that fails if the transaction must not be committed, the COMMIT, and
+    /// the query of the position.
     pub(crate) position: Option<ServerPosition>,
 }
 
-/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here; its
-/// timeline is then 0.
+/// Whether a server is a standby, its position in the write-ahead log, and its timeline. A standby does not report its
+/// timeline here; its timeline is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
@@ -175,9 +176,10 @@ pub(crate) struct ServerPosition {
     pub(crate) timeline: u32,
 }
 
-/// The SQL of a [`ServerPosition`]: a column with the log position, and one with the name of the log file, which begins
-/// with the timeline, on a primary. Any role may call these functions. The columns have no casts, because the server
-/// parses them in each message, which would take three times as long with casts.
+/// The SQL of a [`ServerPosition`]: a column with the position (LSN), and one with the name of the current WAL file,
+/// which begins with the timeline; on a standby, the second column is NULL. Any role may call these functions. The
+/// columns have no casts, because the server parses them in each message, which would take three times as long with
+/// casts.
 pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";

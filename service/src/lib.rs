@@ -22,7 +22,9 @@ pub mod tutorial;
 pub mod users;
 mod values;
 
-pub use connection::{Caller, IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
+pub use connection::{
+    Caller, IdentityConnection, InvalidPosition, Position, RowStream, ServerRole, ServerStatus, Transaction,
+};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use rls::PoolStatus;

@@ -4,12 +4,12 @@
 //! *Our* objects are those of the schema. *An operator's* are all others: what those who run the database have added.
 
 mod accounts;
+mod added_objects;
 mod connecting;
 mod dependents;
 mod drift;
 mod manifest_kinds;
 mod migration_list;
-mod operators;
 mod pg_cron;
 mod poolers;
 mod renamed;

@@ -16,12 +16,12 @@ use uuid::Uuid;
 use super::{Dice, Roller};
 use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
-/// An initiative to roll in a session.
+/// A request to roll initiative in a session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInitiative {
-    /// Id of the initiative; random if absent. Repeating the request with the same id returns the existing rolls.
+    /// Id of the request; random if absent. Repeating the request with the same id returns the existing rolls.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
@@ -58,7 +58,7 @@ impl<C: Caller> Dice<'_, C> {
     /// roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
-    /// after the first hundred. Event `dice_rolled` for each.
+    /// after the first hundred. Event `dice_rolled` for each roll.
     ///
     /// # Errors
     ///
