@@ -179,8 +179,12 @@ async fn each_refusal_has_its_own_error() {
     assert_error!(me.sessions().start(game.session_id).await, Error::NotSessionSeer);
     assert_error!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
     assert_error!(me.characters().retire(player.character_id).await, Error::CharacterSeated);
-    let check =
-        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(
+        game.session_id,
+        Roller::Character(player.character_id),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     assert_error!(me.dice().roll(check).await, Error::SessionNotActive);
     let short_name = NewCharacter { name: "x".into(), ..Default::default() };
     assert_error!(me.characters().create(short_name).await, Error::InvalidValue { field: "name", .. });

@@ -69,7 +69,7 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_repeatable(&ada, "roll", move |caller, id| async move {
-        let check = NewRoll::check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
+        let check = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
         caller.dice().roll(NewRoll { id: Some(id), ..check }).await
     })
     .await;
@@ -169,7 +169,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await);
     assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await);
 
-    let roll = NewRoll::check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
+    let roll = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
     let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));
     seer.dice().roll(roll.clone()).await.unwrap();
     assert!(seer.dice().roll(roll.clone()).await.is_ok());
@@ -332,8 +332,12 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let check =
-        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(
+        game.session_id,
+        Roller::Character(player.character_id),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
     let ada = world.sparc.as_user(player.user_id);
     let first = ada.dice().roll(check.clone()).await.unwrap();

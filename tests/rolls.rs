@@ -337,7 +337,7 @@ async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
         world.new_roll(game.session_id, hero_id, results, difficulty, 0).await;
     }
-    let check = NewRoll::check(game.session_id, Roller::Character(hero_id), Attribute::Wit, Difficulty::MIN);
+    let check = NewRoll::attribute_check(game.session_id, Roller::Character(hero_id), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.user_id);
     me.dice().roll(check).await.unwrap();
     let statistics = me.dice().statistics(RollScope::Character(hero_id)).await.unwrap();

@@ -90,7 +90,7 @@ async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     ada.sessions().by_code(&code).await.unwrap();
     ada.sessions().join(&code, hero.id).await.unwrap();
     seer.sessions().start(session.id).await.unwrap();
-    let check = NewRoll::check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
     ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
     let wave = NewEvent { session_id: session.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
     ada.events().send(wave).await.unwrap();

@@ -153,13 +153,21 @@ fn text_inputs() -> Vec<TextInput> {
             game.player.sessions().lobby(&filter, None).await.map(|_| None)?
         }),
         text_input!("dice.roll description", |game, text| {
-            let roll =
-                NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
+            let roll = NewRoll::attribute_check(
+                game.session_id,
+                Roller::Character(game.character_id),
+                Attribute::Wit,
+                Difficulty::MIN,
+            );
             game.player.dice().roll(NewRoll { description: Some(text), ..roll }).await?.description
         }),
         text_input!("dice.roll source of a modifier", |game, text| {
-            let roll =
-                NewRoll::check(game.session_id, Roller::Character(game.character_id), Attribute::Wit, Difficulty::MIN);
+            let roll = NewRoll::attribute_check(
+                game.session_id,
+                Roller::Character(game.character_id),
+                Attribute::Wit,
+                Difficulty::MIN,
+            );
             let rolled = game.player.dice().roll(roll.with(Modifier::flat(1, &text))).await?;
             rolled.modifiers[0]["source"].as_str().map(str::to_owned)
         }),

@@ -14,11 +14,11 @@ use crate::{
     database::Database,
     error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
     identity::check_role,
-    inner::{BeginRequest, OUTERMOST, READ_ONLY},
-    position::{Position, RequiredPosition},
+    position::{LogPosition, RequiredPosition},
     servers::{Purpose, Servers},
     statement_kind::only_reads,
     transaction::{impl_transaction_trait, modes_sql},
+    transaction_state::{BeginRequest, OUTERMOST, READ_ONLY},
 };
 
 /// The maximum number of attempts to run one statement; see [`IdentityConnection::prepare_retry`].
@@ -37,7 +37,7 @@ pub struct IdentityConnection {
     identity: Identity,
     deadline: Option<Duration>,
     /// The latest position that was given to the method `with_min_position`.
-    min_position: Option<Position>,
+    min_position: Option<LogPosition>,
 }
 
 impl Database {
@@ -90,7 +90,7 @@ impl IdentityConnection {
     /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
     /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
         self.required_position().position
     }
@@ -98,7 +98,7 @@ impl IdentityConnection {
     /// Returns the same connection, whose reads then show everything up to `position`, a token that another process got
     /// from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
-    pub fn with_min_position(mut self, position: impl Into<Option<Position>>) -> Self {
+    pub fn with_min_position(mut self, position: impl Into<Option<LogPosition>>) -> Self {
         self.min_position = self.min_position.max(position.into());
         self
     }
@@ -159,7 +159,7 @@ impl IdentityConnection {
     }
 
     /// See [`Unchecked::seen_position`](crate::unchecked::Unchecked::seen_position).
-    pub(crate) fn seen_position(&self) -> Option<Position> {
+    pub(crate) fn seen_position(&self) -> Option<LogPosition> {
         self.recorded_position().position
     }
 

@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::{
     Error, Identity, connect,
     pool::{Pool, PoolStatus, connect_error},
-    position::{Position, Positions},
+    position::{LogPosition, Positions},
     servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
     transaction::MapError,
     wire::{PreparedStatements, query_scalar},
@@ -134,7 +134,7 @@ impl Database {
         self
     }
 
-    pub(crate) fn record_seen_position(&self, identity: &Identity, position: Position) {
+    pub(crate) fn record_seen_position(&self, identity: &Identity, position: LogPosition) {
         self.positions.record(identity, position);
     }
 

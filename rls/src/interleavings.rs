@@ -27,10 +27,10 @@ use shuttle::{
 use crate::{
     Error, Identity,
     identity::set_role_statement,
-    inner::{BeginRequest, Inner, OUTERMOST},
     runtime::set_deadlines_may_pass,
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
+    transaction_state::{BeginRequest, OUTERMOST, TransactionState},
     wire::PreparedStatements,
 };
 
@@ -241,10 +241,10 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let request =
         BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
-    let begin = Inner::begin(server.connect(), &request, None);
+    let begin = TransactionState::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-    let Some(Ok((inner, _))) = begun else { return check_release(&server).await };
-    let context = TaskContext { shared: SharedTransaction::new(inner), log: Arc::default() };
+    let Some(Ok((state, _))) = begun else { return check_release(&server).await };
+    let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };
     context.log().frames.insert(OUTERMOST, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
     let tasks: Vec<_> = (0..2 + random_below(2))
         .map(|_| {

@@ -27,11 +27,11 @@ use tokio::{
 
 use crate::{
     Error, Identity,
-    inner::BeginRequest,
     pool::Pool,
-    position::{Position, Positions, RequiredPosition},
+    position::{LogPosition, Positions, RequiredPosition},
+    server_of_transaction::WalState,
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
-    transaction_server::WalState,
+    transaction_state::BeginRequest,
     wire::query_scalar,
 };
 
@@ -186,7 +186,7 @@ pub struct ServerStatus {
     pub role: ServerRole,
     /// Its log position when it was last checked. If the server is healthy, that was about half a second ago at most.
     /// `None` if no check has succeeded yet.
-    pub position: Option<Position>,
+    pub position: Option<LogPosition>,
 }
 
 /// What a server is used for.
@@ -283,7 +283,7 @@ impl Cluster {
                 _ => ServerRole::Unused,
             };
             let (timeline, lsn) = (member.wal.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
-            let position = (timeline > 0).then_some(Position { timeline, lsn });
+            let position = (timeline > 0).then_some(LogPosition { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
         self.members.iter().enumerate().map(status_of).collect()

@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    inner::OUTERMOST,
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
     statement_kind::{cannot_change_session, only_reads},
+    transaction_state::OUTERMOST,
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 

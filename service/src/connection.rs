@@ -7,7 +7,7 @@ use std::time::Duration;
 // operation leaves a changed identity.
 pub(crate) use rls::UncheckedTransaction;
 use rls::supabase::SERVICE_ROLE;
-pub use rls::{IdentityConnection, InvalidPosition, Position, RowStream, ServerRole, ServerStatus, Transaction};
+pub use rls::{IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 

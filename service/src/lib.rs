@@ -23,7 +23,7 @@ pub mod users;
 mod values;
 
 pub use connection::{
-    Caller, IdentityConnection, InvalidPosition, Position, RowStream, ServerRole, ServerStatus, Transaction,
+    Caller, IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction,
 };
 pub use error::Error;
 pub use page::{Cursor, Page};

@@ -12,7 +12,7 @@ use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operati
 
 /// Returns a check by the player's character in the session.
 fn check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
-    NewRoll::check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
+    NewRoll::attribute_check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
 }
 
 /// Returns a check by the character in `active_session`.

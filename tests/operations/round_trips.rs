@@ -207,7 +207,7 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let (ada, eve) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.stranger.user_id));
     let code = fixture.join_code(fixture.private_session).await;
     let check = || {
-        NewRoll::check(
+        NewRoll::attribute_check(
             fixture.active_session,
             Roller::Character(fixture.player.character_id),
             Attribute::Might,
@@ -234,7 +234,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
-    let check = NewRoll::check(
+    let check = NewRoll::attribute_check(
         fixture.active_session,
         Roller::Character(fixture.player.character_id),
         Attribute::Might,

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{Cluster, Purpose, REPLICA_TIMEOUT};
 use crate::{
-    Error, error::is_connection_lost, inner::BeginRequest, position::RequiredPosition,
-    shared_transaction::SharedTransaction, transaction_server::TransactionServer,
+    Error, error::is_connection_lost, position::RequiredPosition, server_of_transaction::ServerOfTransaction,
+    shared_transaction::SharedTransaction, transaction_state::BeginRequest,
 };
 
 /// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
@@ -35,8 +35,8 @@ impl Cluster {
     }
 
     /// Returns the record of the server at this index, for a transaction that begins on the server.
-    fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
-        Some(TransactionServer::new(self.members[index].wal.clone()))
+    fn server_of_transaction(&self, index: usize) -> Option<ServerOfTransaction> {
+        Some(ServerOfTransaction::new(self.members[index].wal.clone()))
     }
 
     /// Begins a transaction on a replica. Returns `None` if none can be used, or none is fresh enough in time.
@@ -77,7 +77,7 @@ impl Cluster {
         candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(index));
             let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
             let (transaction, position) = match timeout(begin_timeout, begin).await {
                 Ok(Ok((transaction, Some(position)))) => (transaction, position),
@@ -116,7 +116,7 @@ impl Cluster {
         loop {
             let primary_index = *watched_primary.borrow_and_update();
             let member = &self.members[primary_index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(primary_index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(primary_index));
             let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
             let has_timeout = !std::mem::take(&mut is_first_attempt);
             let outcome = select! {

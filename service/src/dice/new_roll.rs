@@ -90,7 +90,7 @@ impl NewRoll {
 
     /// Creates a check of an attribute against a difficulty.
     #[must_use]
-    pub fn check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
+    pub fn attribute_check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::new(RollType::AttributeCheck, session_id, roller, attribute, difficulty)
     }
 

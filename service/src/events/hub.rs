@@ -11,7 +11,7 @@ use std::{
 };
 
 use entity::session_events::Model as Event;
-use rls::Position;
+use rls::LogPosition;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub(crate) struct Notification {
     pub(crate) history: Option<HistoryId>,
     /// With replicas, the position in the write-ahead log at which the poller read the newest event. A reader uses only
     /// a server that has replayed the log up to this position.
-    pub(crate) log_position: Option<Position>,
+    pub(crate) log_position: Option<LogPosition>,
     /// The error that ended the subscription.
     pub(crate) end_error: Option<Error>,
 }
@@ -60,9 +60,9 @@ struct State {
     polled_at: Option<Instant>,
     /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
     /// lack that subscriber's seat.
-    min_log_position: Option<Position>,
+    min_log_position: Option<LogPosition>,
     /// The log position at which the state of the sessions was read.
-    log_position: Option<Position>,
+    log_position: Option<LogPosition>,
     is_closed: bool,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct WatchedSessions {
     pub(crate) history: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
-    pub(crate) min_log_position: Option<Position>,
+    pub(crate) min_log_position: Option<LogPosition>,
     pub(crate) last_subscriber_id: u64,
 }
 
@@ -209,7 +209,7 @@ impl Hub {
         service_connection: impl FnOnce() -> IdentityConnection,
         start: &SubscriptionStart,
         account_id: Option<Uuid>,
-        log_position: Option<Position>,
+        log_position: Option<LogPosition>,
     ) -> Result<Registration, Error> {
         let mut state = self.lock();
         if state.is_closed {
@@ -314,7 +314,7 @@ impl Hub {
         &self,
         history: &HistoryId,
         newest: Vec<SessionUpdate>,
-        log_position: Option<Position>,
+        log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
@@ -341,7 +341,7 @@ impl Hub {
         polled_at: Instant,
         access_check: AccessCheck,
         updates: Vec<SessionUpdate>,
-        log_position: Option<Position>,
+        log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);

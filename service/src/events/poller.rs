@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{Position, UncheckedTransaction, unchecked::Unchecked};
+use rls::{LogPosition, UncheckedTransaction, unchecked::Unchecked};
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
@@ -176,7 +176,7 @@ enum PollOutcome {
 }
 
 impl PollOutcome {
-    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<Position>) {
+    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
             Self::NewHistory { history, newest } => hub.start_history(&history, newest, log_position),
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),

@@ -128,7 +128,7 @@ impl Reader {
     /// Fills `pending` with events after the position: those that the poller has read for all subscribers or, if the
     /// hub does not have all of them, a page that this reader reads itself. `log_position` is where the log was when
     /// the poller read the events up to `newest_seq`.
-    async fn fill_pending(&mut self, newest_seq: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
+    async fn fill_pending(&mut self, newest_seq: i64, log_position: Option<rls::LogPosition>) -> Result<(), Error> {
         let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent_events(&self.history, self.position.seq).filter(|_| !was_idle_too_long);
         let (events, read_at) = match recent {

@@ -8,7 +8,7 @@ use std::sync::{
 
 use crate::{
     Identity,
-    position::{Position, Positions},
+    position::{LogPosition, Positions},
     wire::ServerPosition,
 };
 
@@ -31,7 +31,7 @@ impl WalState {
 
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
-pub(crate) struct TransactionServer {
+pub(crate) struct ServerOfTransaction {
     wal: Arc<WalState>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
@@ -39,7 +39,7 @@ pub(crate) struct TransactionServer {
     pub(crate) timeline: u32,
 }
 
-impl TransactionServer {
+impl ServerOfTransaction {
     pub(crate) fn new(wal: Arc<WalState>) -> Self {
         let timeline = wal.timeline.load(Ordering::SeqCst);
         Self { wal, is_standby: false, timeline }
@@ -86,11 +86,11 @@ impl CommitInProgress {
         match position {
             Some(position) if is_committed && position.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.record(&self.identity, Position { timeline, lsn: position.lsn });
+                positions.record(&self.identity, LogPosition { timeline, lsn: position.lsn });
             }
             Some(position) if is_committed => {
                 newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
-                let position = Position { timeline: position.timeline, lsn: position.lsn };
+                let position = LogPosition { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
             // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the

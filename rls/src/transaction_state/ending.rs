@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{EndReason, Inner, OUTERMOST, Pending};
+use super::{EndReason, OUTERMOST, Pending, TransactionState};
 use crate::{
     Error,
     error::{breaks_connection, is_from_pooler},
@@ -14,7 +14,7 @@ use crate::{
     wire::{Answer, Connection, SERVER_POSITION_SQL, exec_error, has_only_driver_statements},
 };
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Ends a transaction that has only read. What was read is valid whether the transaction is committed or rolled
     /// back, so the caller does not wait. COMMIT or ROLLBACK is sent now, and a task that owns the connection waits for
     /// the answer before it returns the connection to its pool. For such a transaction, COMMIT and ROLLBACK differ only
@@ -194,7 +194,7 @@ impl<C: Connection> Inner<C> {
     }
 }
 
-impl<C: Connection> Drop for Inner<C> {
+impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
         if self.has_unanswered_raw_commit {
             self.record_unknown_commit();

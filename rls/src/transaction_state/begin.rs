@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 
-use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
+use super::{EndReason, Frame, OUTERMOST, Pending, TransactionState};
 use crate::{
-    Identity, pooler, sqlstate,
-    transaction_server::TransactionServer,
+    Identity, pooler,
+    server_of_transaction::ServerOfTransaction,
+    sqlstate,
     wire::{
         Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
         TextRow,
@@ -92,15 +93,15 @@ impl BeginColumns<'_> {
     }
 }
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Begins a transaction on the connection. Returns it with the server's log position, if there are replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
-        server: Option<TransactionServer>,
+        server: Option<ServerOfTransaction>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
         let BeginRequest { identity, modes, deadline, prepared_statements, allows_background_end } = *request;
-        let mut inner = Self {
+        let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST)],
             pending: Some(Pending::Begin),
@@ -121,18 +122,18 @@ impl<C: Connection> Inner<C> {
         let columns = BeginColumns {
             identity,
             includes_isolation: allows_background_end,
-            includes_position: inner.server.is_some(),
+            includes_position: state.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
         let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statements.sql_after_begin());
         let mut answer = Answer::default();
-        let outcome = match inner.connection.as_mut() {
+        let outcome = match state.connection.as_mut() {
             Some(connection) => connection.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
         let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::PerTransaction);
-        inner.record_outcome(OUTERMOST, outcome).map_err(|error| {
+        state.record_outcome(OUTERMOST, outcome).map_err(|error| {
             if answer.completed <= statements_before_identity {
                 explain_identity_error(error, identity.role())
             } else {
@@ -142,23 +143,23 @@ impl<C: Connection> Inner<C> {
         })?;
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
-        inner.started_at = values.started_at;
-        inner.allows_background_end = allows_background_end && values.is_serializable == Some(false);
+        state.started_at = values.started_at;
+        state.allows_background_end = allows_background_end && values.is_serializable == Some(false);
         if let Some(stored_identity) = values.stored_identity {
-            inner.stored_identity = stored_identity;
+            state.stored_identity = stored_identity;
         }
-        if let (Some(server), Some(position)) = (&mut inner.server, position) {
+        if let (Some(server), Some(position)) = (&mut state.server, position) {
             server.record_begin(position);
         }
-        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut inner.connection) {
-            inner.pending = Some(Pending::Begin);
+        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut state.connection) {
+            state.pending = Some(Pending::Begin);
             if let Err(error) = pooler::check_statement_names(connection, values.process_id).await {
-                inner.close(EndReason::Finished);
+                state.close(EndReason::Finished);
                 return Err(error);
             }
-            inner.pending = None;
+            state.pending = None;
         }
-        Ok((inner, position))
+        Ok((state, position))
     }
 }
 

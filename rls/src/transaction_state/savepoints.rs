@@ -2,14 +2,14 @@
 
 use sea_orm::DbErr;
 
-use super::{Failure, Inner, OUTERMOST, Pending};
+use super::{Failure, OUTERMOST, Pending, TransactionState};
 use crate::{
     Error,
     runtime::{AtomicBool, Ordering},
     wire::Connection,
 };
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Removes the frame and those nested in it. If one of them was not verified, the frame around them must be
     /// verified instead.
     pub(crate) fn remove_frames_from(&mut self, frame_id: u64) {
