@@ -32,7 +32,7 @@ mod role_changes;
 mod rows_per_statement;
 mod seats;
 mod sizes;
-mod sqlstates;
+use crate::sqlstates;
 mod starvation;
 mod times;
 mod tokens;

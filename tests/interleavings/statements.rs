@@ -1,6 +1,13 @@
 //! The statements that users, the service, the platform and maintenance send, each with the errors that it may get if a
 //! concurrent statement comes first.
 
+use crate::sqlstates::{
+    ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED,
+    CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE, FOREIGN_KEY_VIOLATION, HEROIC_SAVE_SPENT, ILLEGAL_TRANSITION,
+    INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, NOT_YOUR_CHOICE, PLAYER_REMOVED, ROLL_NOT_SAVEABLE, SESSION_FULL,
+    SESSION_HAS_NO_PLAYER, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
+};
+
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -45,29 +52,8 @@ const EVE: Sender = User("eve");
 const SEER: Sender = User("seer");
 const ZOE: Sender = User("zoe");
 
-/// The row does not exist any more, or the caller may no longer write it.
-const INSUFFICIENT_PRIVILEGE: &str = "42501";
-const FOREIGN_KEY_VIOLATION: &str = "23503";
-/// Another transaction has locked a row. Nothing was changed, and a retry helps.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-const UNIQUE_VIOLATION: &str = "23505";
-const CHECK_VIOLATION: &str = "23514";
-const CHARACTER_LIMIT: &str = "SP001";
-const SESSION_FULL: &str = "SP002";
-const ILLEGAL_TRANSITION: &str = "SP003";
-const SESSION_OVER: &str = "SP004";
-const SESSION_STARTED: &str = "SP005";
-const CHARACTER_RETIRED: &str = "SP007";
-const CHARACTER_SEATED: &str = "SP008";
-const ADVENTURE_NOT_PLAYABLE: &str = "SP009";
-const HEROIC_SAVE_SPENT: &str = "SP011";
-const ROLL_NOT_SAVEABLE: &str = "SP015";
-const CREATURE_NOT_IN_ADVENTURE: &str = "SP017";
-const NOT_YOUR_CHOICE: &str = "SP018";
-const ACCOUNT_CLOSED: &str = "SP019";
-const NO_SUCH_CODE: &str = "SP020";
-const PLAYER_REMOVED: &str = "SP028";
-const SESSION_HAS_NO_PLAYER: &str = "SP029";
+// In these lists, INSUFFICIENT_PRIVILEGE means that the row does not exist any more, or that the caller may no longer
+// write it. LOCK_NOT_AVAILABLE means that another transaction has locked a row: nothing was changed, and a retry helps.
 
 const TAKE_SEAT_REFUSALS: &[&str] = &[
     INSUFFICIENT_PRIVILEGE,
@@ -87,7 +73,7 @@ const JOIN_REFUSALS: &[&str] = &[
     SESSION_STARTED,
     CHARACTER_RETIRED,
     ACCOUNT_CLOSED,
-    NO_SUCH_CODE,
+    UNKNOWN_JOIN_CODE,
     PLAYER_REMOVED,
 ];
 const ROLL_OR_EVENT_REFUSALS: &[&str] = &[INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED];
@@ -107,21 +93,21 @@ pub const STATEMENTS: &[Statement] = &[
         "ada_creates_a_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@new_row_1, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         ADA,
         "ada_creates_another_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@new_row_2, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(ADA, "ada_retires_a_character", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[CHARACTER_SEATED, ACCOUNT_CLOSED]),
     statement(
         ADA,
         "ada_unretires_a_character",
         "UPDATE public.characters SET retired_at = NULL WHERE id = @ada_retired",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED],
     ),
     statement(ADA, "ada_deletes_a_character", "DELETE FROM public.characters WHERE id = @ada2", &[FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED]),
     statement(
@@ -130,7 +116,7 @@ pub const STATEMENTS: &[Statement] = &[
         "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          SELECT @new_row_3, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(ADA, "ada_renames_a_character", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[ACCOUNT_CLOSED]),
     statement(ADA, "ada_damages_her_character", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[ACCOUNT_CLOSED]),
