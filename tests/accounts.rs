@@ -15,7 +15,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::CHECK_VIOLATION,
+    sqlstates::{ACCOUNT_CLOSED, CHECK_VIOLATION},
     world::{BoxedTask, World, insert_seat_sql, row_as_json, run_together},
 };
 
@@ -148,7 +148,7 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
         insert_seat_sql(game.session_id, player.user_id, player.character_id),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id),
     ] {
-        assert_refused!(player.person.execute(&write).await, "SP019", "account_open", "{write}");
+        assert_refused!(player.person.execute(&write).await, ACCOUNT_CLOSED, "account_open", "{write}");
     }
     // The platform may undo the deletion and then delete the account again. Neither may fail.
     let reopen_and_close = format!(

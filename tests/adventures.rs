@@ -13,7 +13,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
+    sqlstates::{ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
     world::World,
 };
 
@@ -47,7 +47,7 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let creator = world.new_user().await;
     world.new_adventure(creator.user_id()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
-    assert_refused!(creator.execute(edit).await, "SP010", "published_not_edited");
+    assert_refused!(creator.execute(edit).await, ADVENTURE_PUBLISHED, "published_not_edited");
     assert_eq!(creator.execute("UPDATE adventures SET status = 'draft'").await, Ok(1));
     assert_eq!(creator.execute(edit).await, Ok(1));
     assert_refused!(

@@ -9,7 +9,7 @@ use sparc::service::{
 };
 
 use crate::{
-    sqlstates::{CHECK_VIOLATION, UNIQUE_VIOLATION},
+    sqlstates::{CHECK_VIOLATION, START_IN_PAST, UNIQUE_VIOLATION},
     world::{Person, SqlError, World},
 };
 
@@ -207,7 +207,7 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
         let is_in_past = ["-infinity", "4713-01-01 BC", "1999-12-31"].contains(&date);
         // For the Seer, a trigger refuses a date in the past before the constraint is checked.
         let (code, constraint) =
-            if is_in_past { ("SP030", "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
+            if is_in_past { (START_IN_PAST, "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
         assert_refused!(game.seer.execute(&set_date).await, code, constraint, "{date}");
         // The service may also set a date in the past, but no date beyond the bounds.
         assert_refused!(world.service().execute(&set_date).await, CHECK_VIOLATION, "bounded_schedule", "{date}");

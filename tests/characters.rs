@@ -8,7 +8,7 @@ use sparc::service::{
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
+    sqlstates::{CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
     world::{BoxedTask, World, insert_character_sql, insert_seat_sql, run_together},
 };
 
@@ -28,7 +28,7 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
         let refused: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
-            refused.iter().all(|error| error.has("SP001", "character_limit")
+            refused.iter().all(|error| error.has(CHARACTER_LIMIT_REACHED, "character_limit")
                 && error.message == "Character limit reached (maximum 10)"),
             "{refused:?}"
         );
@@ -43,7 +43,7 @@ async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owne
         world.new_character(new_owner).await;
     }
     let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character_id);
-    assert_refused!(world.service().execute(&give).await, "SP001", "character_limit");
+    assert_refused!(world.service().execute(&give).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unreti
     let with_date_of_client = format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
     assert_eq!(user.count(&with_date_of_client).await, 0, "the database must set retired_at");
     user.execute(&insert_character_sql(Uuid::new_v4(), user.user_id())).await.unwrap();
-    assert_refused!(user.execute(&set_retired_at("NULL")).await, "SP001", "character_limit");
+    assert_refused!(user.execute(&set_retired_at("NULL")).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_retired_character_takes_no_seat() {
     player.person.execute("UPDATE characters SET retired_at = now()").await.unwrap();
     assert_refused!(
         player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
-        "SP007",
+        CHARACTER_RETIRED,
         "living_character"
     );
 }
@@ -84,11 +84,11 @@ async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner(
     let player = &game.players[0];
     assert_refused!(
         player.person.execute("UPDATE characters SET retired_at = now()").await,
-        "SP008",
+        CHARACTER_SEATED,
         "character_not_seated"
     );
     let give = format!("UPDATE characters SET user_id = '{other_account}' WHERE id = '{}'", player.character_id);
-    assert_refused!(world.service().execute(&give).await, "SP008", "character_not_seated");
+    assert_refused!(world.service().execute(&give).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(player.person.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }

@@ -4,7 +4,7 @@ use sparc::service::{Error, Operations};
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::UNIQUE_VIOLATION,
+    sqlstates::{HEROIC_SAVE_SPENT, ROLL_NOT_SAVEABLE, UNIQUE_VIOLATION},
     world::{BoxedTask, SqlError, World, insert_heroic_save_sql, insert_roll_sql, row_as_json, run_together},
 };
 
@@ -38,7 +38,7 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
     assert_refused!(player.person.execute(&save(old)).await, "SP013", "heroic_save_in_time");
     let others_roll = world.new_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
-    assert_refused!(player.person.execute(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
+    assert_refused!(player.person.execute(&save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
     let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(player.person.execute(&save(failed)).await, Ok(1));
     // In a new encounter, the player has a heroic save again.
@@ -53,7 +53,7 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
         world.owner().fetch_value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert_refused!(
         player.person.execute(&save(save_id)).await,
-        "SP015",
+        ROLL_NOT_SAVEABLE,
         "heroic_save_of_own_roll",
         "a heroic save must not be saved itself"
     );
@@ -76,7 +76,7 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
         );
         assert_refused!(
             player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second)).await,
-            "SP011",
+            HEROIC_SAVE_SPENT,
             "heroic_save_once_an_encounter"
         );
     }
@@ -132,8 +132,9 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
         for outcome in run_together(tasks).await {
             // Only two refusals are expected: of a roll for a player who has just left, and of a save that runs before
             // the new encounter (`SP011`).
-            let is_allowed =
-                outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);
+            let is_allowed = outcome
+                .as_ref()
+                .map_or_else(|refused| refused.is_forbidden() || refused.code == HEROIC_SAVE_SPENT, |_| true);
             assert!(is_allowed, "round {round}: {outcome:?}");
         }
     }

@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::service::{Error, Operations, characters::NewCharacter};
 
 use crate::{
-    sqlstates::{DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
+    sqlstates::{CHARACTER_LIMIT_REACHED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
     world::World,
 };
 
@@ -68,7 +68,7 @@ async fn a_callers_transaction_is_not_retried() {
 #[tokio::test]
 async fn a_refusal_is_not_retried() {
     let world = World::new().await;
-    fail_inserts(&world, "SP001", ALWAYS).await;
+    fail_inserts(&world, CHARACTER_LIMIT_REACHED, ALWAYS).await;
     let ada = world.sparc.as_user(world.new_account().await);
     assert_error!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
     assert_eq!(count_attempts(&world).await, 1);

@@ -11,7 +11,7 @@ use sparc::{
 use uuid::Uuid;
 
 use crate::{
-    sqlstates::CHECK_VIOLATION,
+    sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE},
     world::{World, insert_roll_sql, row_as_json},
 };
 
@@ -285,7 +285,11 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     game.seer.execute(&attack(wolf)).await.unwrap();
     let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert_refused!(game.seer.execute(&attack(wolf_of_other_adventure)).await, "SP017", "creature_of_adventure");
+    assert_refused!(
+        game.seer.execute(&attack(wolf_of_other_adventure)).await,
+        CREATURE_NOT_IN_ADVENTURE,
+        "creature_of_adventure"
+    );
     assert_refused!(
         game.players[0].person.execute(&attack(wolf)).await,
         forbidden,

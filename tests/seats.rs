@@ -4,7 +4,10 @@ use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
 
 use crate::{
-    sqlstates::CHECK_VIOLATION,
+    sqlstates::{
+        CHARACTER_NOT_YOURS, CHECK_VIOLATION, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_FULL, SESSION_OVER,
+        SESSION_STARTED,
+    },
     world::{World, insert_seat_sql, run_together},
 };
 
@@ -32,7 +35,9 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "all but two players must be refused");
         assert!(
-            refused.iter().all(|error| error.has("SP002", "session_capacity") && error.message == "Session is full"),
+            refused
+                .iter()
+                .all(|error| error.has(SESSION_FULL, "session_capacity") && error.message == "Session is full"),
             "{refused:?}"
         );
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
@@ -57,7 +62,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     assert_eq!(player.person.execute(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
     newcomer.person.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await.unwrap();
-    assert_refused!(player.person.execute(&rejoin).await, "SP002", "session_capacity");
+    assert_refused!(player.person.execute(&rejoin).await, SESSION_FULL, "session_capacity");
 }
 
 #[tokio::test]
@@ -84,7 +89,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         player.person.execute(&leave).await.unwrap();
         world.update_session(&game, &format!("status = '{status}'")).await;
         let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
-        assert_refused!(player.person.execute(&rejoin).await, "SP004", "session_live");
+        assert_refused!(player.person.execute(&rejoin).await, SESSION_OVER, "session_live");
         let newcomer = world.new_player().await;
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
@@ -94,9 +99,9 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&read_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
-        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, "SP004", "session_live");
+        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
         let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
-        assert_refused!(world.service().execute(&take_seat).await, "SP004", "session_live");
+        assert_refused!(world.service().execute(&take_seat).await, SESSION_OVER, "session_live");
     }
 }
 
@@ -107,7 +112,7 @@ async fn a_seat_must_have_a_character_of_its_player() {
     world.update_session(&game, "is_public = true").await;
     let (player, other_player) = (world.new_player().await, world.new_player().await);
     let take_seat = insert_seat_sql(game.session_id, player.user_id, other_player.character_id);
-    assert_refused!(player.person.execute(&take_seat).await, "SP006", "own_character");
+    assert_refused!(player.person.execute(&take_seat).await, CHARACTER_NOT_YOURS, "own_character");
 }
 
 #[tokio::test]
@@ -173,17 +178,22 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     );
     assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
-        assert_refused!(player.person.execute(&update_seat(rejoin)).await, "SP028", "player_removed", "{rejoin}");
+        assert_refused!(
+            player.person.execute(&update_seat(rejoin)).await,
+            PLAYER_REMOVED,
+            "player_removed",
+            "{rejoin}"
+        );
     }
     let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&read_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
-    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, "SP018", "own_choice");
+    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
+    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
         game.seer.execute(&update_seat("is_active = true")).await,
-        "SP018",
+        NOT_YOUR_CHOICE,
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
@@ -206,7 +216,7 @@ async fn a_player_who_left_can_be_removed_too() {
         1,
         "the server must set removed_at"
     );
-    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, "SP028", "player_removed");
+    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, PLAYER_REMOVED, "player_removed");
 }
 
 #[tokio::test]
@@ -216,10 +226,10 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let player = &game.players[0];
     let other_character = world.new_character(player.user_id).await;
     let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.user_id);
-    assert_refused!(game.seer.execute(&choose(other_character)).await, "SP018", "own_choice");
+    assert_refused!(game.seer.execute(&choose(other_character)).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(player.person.execute(&choose(other_character)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
-    assert_refused!(player.person.execute(&choose(player.character_id)).await, "SP005", "session_not_started");
+    assert_refused!(player.person.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
 }
 
 #[tokio::test]
@@ -330,7 +340,7 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
         (&world.service(), &insert),
         (&world.owner(), &insert),
     ] {
-        assert_refused!(person.execute(sql).await, "SP006", "own_character", "{sql}");
+        assert_refused!(person.execute(sql).await, CHARACTER_NOT_YOURS, "own_character", "{sql}");
     }
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
+    sqlstates::{ADVENTURE_NOT_PLAYABLE, ILLEGAL_TRANSITION},
     world::{World, insert_seat_sql, row_as_json, run_together},
 };
 
@@ -45,7 +46,7 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
             if is_legal_transition(from, to) {
                 assert_eq!(outcome, Ok(1), "{from} -> {to}");
             } else {
-                assert_refused!(outcome, "SP003", "session_status_transition", "{from} -> {to}");
+                assert_refused!(outcome, ILLEGAL_TRANSITION, "session_status_transition", "{from} -> {to}");
             }
         }
     }
@@ -191,7 +192,7 @@ async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     assert_eq!(seer.execute(&create_session(world.new_adventure(other_account).await)).await, Ok(1));
     assert_refused!(
         seer.execute(&create_session(world.new_draft(other_account).await)).await,
-        "SP009",
+        ADVENTURE_NOT_PLAYABLE,
         "adventure_playable"
     );
 }

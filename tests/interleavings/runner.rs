@@ -16,12 +16,10 @@ use super::{
     game_database::{GameDatabase, connect, execute, id, with_ids},
     statements::{Sender, Statement},
 };
+use crate::sqlstates::SERIALIZATION_FAILURE;
 
 /// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The SQLSTATE with which PostgreSQL refuses a write at REPEATABLE READ to a row that changed after the snapshot.
-const SERIALIZATION_FAILURE: &str = "40001";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IsolationLevel {
@@ -313,6 +311,7 @@ fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<St
         match &outcome.answer {
             None => problems.push(format!("{} waits for ever", statement.name)),
             Some(Err((code, message))) => {
+                // At REPEATABLE READ, PostgreSQL refuses a write to a row that changed after the snapshot.
                 let is_listed = statement.refusals.contains(&code.as_str())
                     || (code == SERIALIZATION_FAILURE && case.level == IsolationLevel::RepeatableRead);
                 if !is_listed {

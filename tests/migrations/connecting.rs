@@ -16,6 +16,7 @@ use testdb::Server;
 
 use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler;
+use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
 /// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
 /// it.
@@ -107,11 +108,11 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
-        ("57P01", "terminating connection due to superuser command", "wait until it runs"),
-        ("53300", "sorry, too many clients already", "raise the limit"),
+        (ADMIN_SHUTDOWN, "terminating connection due to superuser command", "wait until it runs"),
+        (TOO_MANY_CONNECTIONS, "sorry, too many clients already", "raise the limit"),
         ("08P01", "no more connections allowed (max_client_conn)", "raise the limit"),
-        ("XX000", "MaxClientsInSessionMode: max clients reached", "raise the limit"),
-        ("XX000", "Tenant or user not found", "ROLE.PROJECT"),
+        (INTERNAL_ERROR, "MaxClientsInSessionMode: max clients reached", "raise the limit"),
+        (INTERNAL_ERROR, "Tenant or user not found", "ROLE.PROJECT"),
         ("08P01", "no such database: game", "createdb game"),
         ("08P01", "SASL authentication failed", "does not accept the password"),
         (

@@ -20,6 +20,7 @@ use sparc::{
 use super::{Cluster, current_lsn, wait_until, wait_until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
+    sqlstates::READ_ONLY_SQL_TRANSACTION,
     world::{World, run_together},
 };
 
@@ -219,7 +220,10 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
         wait_until_replayed(&replica, &lsn).await;
         let refused = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
         // SQLSTATE 25006 is `read_only_sql_transaction`.
-        assert_eq!(refused.code, "25006", "the function must refuse to run on a standby, which may lack events");
+        assert_eq!(
+            refused.code, READ_ONLY_SQL_TRANSACTION,
+            "the function must refuse to run on a standby, which may lack events"
+        );
     }
     let me = sparc.as_user(player.user_id);
     for sql in [
