@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
 async fn play() -> Result<(), Box<dyn StdError>> {
     let database = testdb::Database::open().await?;
     let migration_connection = migration::connect(database.url()).await?;
-    Migrator::up(&migration_connection, None).await.map_err(|error| migration::operator_message(&error))?;
+    Migrator::up(&migration_connection, None).await.map_err(|error| migration::user_message(&error))?;
     migration_connection.close().await?;
     let sparc = Sparc::connect(database.url()).await?;
 

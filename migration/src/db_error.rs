@@ -18,7 +18,7 @@ const READ_ONLY_TRANSACTION: &str = "25006";
 
 /// Returns a message for the operator: what failed, the likeliest cause, and the remedy. It contains no secret.
 #[must_use]
-pub fn operator_message(error: &DbErr) -> String {
+pub fn user_message(error: &DbErr) -> String {
     if let DbErr::Migration(message) = error {
         return message.clone();
     }
@@ -100,7 +100,7 @@ fn detail(error: &DbErr) -> Option<String> {
 }
 
 /// Returns the database's reason for rejecting a statement: its message and DETAIL. `None` if the cause is not the
-/// statement but the connection, a lock, a read-only server or a pooler. For these, see [`operator_message`].
+/// statement but the connection, a lock, a read-only server or a pooler. For these, see [`user_message`].
 pub(crate) fn rejection_reason(error: &DbErr) -> Option<String> {
     let code = sqlstate(error)?;
     let has_other_cause = matches!(

@@ -25,10 +25,10 @@ mod m20261101_000002_tables;
 
 pub use check::{Difference, Report};
 pub use connect::{ConnectError, connect};
-pub use db_error::operator_message;
+pub use db_error::user_message;
 pub use manifest::{MANIFEST, object_of_line};
 pub use preflight::PreflightError;
-pub use run::{Command, Status, Step, count_accounts, dry_run, run, status};
+pub use run::{Command, SchemaChange, Status, count_accounts, dry_run, run, status};
 pub use script::sql;
 
 /// The query that checks the schema's invariants, for operators and tests. It returns one row for each violation.
@@ -49,7 +49,7 @@ pub const RECOUNT: &str = include_str!("../sql/recount.sql");
 /// - first checks that the server, the role and the objects in the database permit it; if not, it changes nothing and
 ///   reports why in one sentence (a [`PreflightError`], as [`DbErr::Migration`]);
 /// - drops only what it created: `fresh` and `reset` undo the migrations instead of dropping all of `public`, and fail
-///   if an operator's object would be dropped with them;
+///   if an object that somebody else has added to the database would be dropped with them;
 /// - records what is applied in `sparc_migrations`, which no other migrator uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrator;
@@ -118,27 +118,28 @@ where
     Ok(run::read_state(&db.into_database_executor()).await?.report())
 }
 
-/// Returns the manifest of the database. Lines that do not apply to it (those of the stand-in for schema `auth` on
-/// Supabase, those of jobs without `pg_cron`) are taken from the committed manifest.
+/// Lists the objects of the database in the form of the manifest. Lines of objects that this database cannot have are
+/// taken from the committed manifest: on Supabase, those of the stand-in for schema `auth`, and where `pg_cron` is not
+/// installed, those of the jobs.
 ///
 /// # Errors
 ///
 /// The error of the database.
-pub async fn manifest<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn read_manifest<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {
     Ok(run::read_state(&db.into_database_executor()).await?.manifest())
 }
 
-/// Returns the manifest of the database, with no lines from the committed manifest. `cargo manifest` writes the
-/// committed manifest from it.
+/// Lists the objects of the database in the form of the manifest, with no line from the committed manifest. `cargo
+/// manifest` writes the committed manifest from it.
 ///
 /// # Errors
 ///
 /// The error of the database.
 #[doc(hidden)]
-pub async fn actual_manifest<'c, C>(db: C) -> Result<String, DbErr>
+pub async fn list_objects<'c, C>(db: C) -> Result<String, DbErr>
 where
     C: IntoSchemaManagerConnection<'c>,
 {

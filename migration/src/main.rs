@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use migration::{
-    Command, Step, connect,
+    Command, SchemaChange, connect,
     sea_orm_migration::{
         IntoSchemaManagerConnection, SchemaManagerConnection,
         sea_orm::{DatabaseConnection, DbErr},
@@ -116,8 +116,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, String> {
     result
 }
 
-fn operator_message(error: DbErr) -> String {
-    migration::operator_message(&error)
+fn user_message(error: DbErr) -> String {
+    migration::user_message(&error)
 }
 
 async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Result<ExitCode, String> {
@@ -125,9 +125,9 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
     let command = match subcommand {
         CliCommand::Check => return check(db).await,
         CliCommand::Status => return status(&executor).await,
-        CliCommand::Manifest => return print(&migration::manifest(db).await.map_err(operator_message)?),
+        CliCommand::Manifest => return print(&migration::read_manifest(db).await.map_err(user_message)?),
         CliCommand::Up { dry_run: true, .. } => {
-            let sql = migration::dry_run(&executor).await.map_err(operator_message)?;
+            let sql = migration::dry_run(&executor).await.map_err(user_message)?;
             return print(if sql.is_empty() { "-- nothing to do\n" } else { &sql });
         }
         CliCommand::Up { num, .. } => Command::Up(num),
@@ -139,25 +139,25 @@ async fn run_subcommand(db: &DatabaseConnection, subcommand: CliCommand) -> Resu
         // `run` has executed these already, because they need no database.
         CliCommand::Generate { .. } | CliCommand::Sql => return Ok(ExitCode::SUCCESS),
     };
-    let steps = migration::run(&executor, command).await.map_err(operator_message)?;
+    let changes = migration::run(&executor, command).await.map_err(user_message)?;
     let mut text = String::new();
-    for step in &steps {
-        let line = match step {
-            Step::Applied(name) => format!("applied {name}"),
-            Step::Undone(name) => format!("undone  {name}"),
-            Step::Installed(count) => {
+    for change in &changes {
+        let line = match change {
+            SchemaChange::Applied(name) => format!("applied {name}"),
+            SchemaChange::Undone(name) => format!("undone  {name}"),
+            SchemaChange::Installed(count) => {
                 format!("created {count} functions, triggers, policies and views, and their privileges")
             }
-            Step::Renamed(current_name, object) => format!("renamed {current_name} to {object}"),
-            Step::Created(object) => format!("created {object}"),
-            Step::Changed(object) => format!("changed {object}"),
-            Step::Dropped(object) => format!("dropped {object}"),
+            SchemaChange::Renamed(current_name, object) => format!("renamed {current_name} to {object}"),
+            SchemaChange::Created(object) => format!("created {object}"),
+            SchemaChange::Changed(object) => format!("changed {object}"),
+            SchemaChange::Dropped(object) => format!("dropped {object}"),
             _ => continue,
         };
         text += &line;
         text.push('\n');
     }
-    print(if steps.is_empty() { "nothing to do\n" } else { &text })
+    print(if changes.is_empty() { "nothing to do\n" } else { &text })
 }
 
 /// Prints the text. If the reader closes the pipe, as `head` does, that is not an error.
@@ -179,7 +179,7 @@ async fn confirm(
     if consent.yes {
         return Ok(command);
     }
-    let accounts = migration::count_accounts(db).await.map_err(operator_message)?;
+    let accounts = migration::count_accounts(db).await.map_err(user_message)?;
     if accounts == 0 {
         return Ok(command);
     }
@@ -197,7 +197,7 @@ async fn confirm(
 }
 
 async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
-    let report = migration::check(db).await.map_err(operator_message)?;
+    let report = migration::check(db).await.map_err(user_message)?;
     let mut text = String::new();
     for name in &report.pending {
         text += &format!("missing: migration {name}\n");
@@ -216,7 +216,7 @@ async fn check(db: &DatabaseConnection) -> Result<ExitCode, String> {
 }
 
 async fn status(db: &SchemaManagerConnection<'_>) -> Result<ExitCode, String> {
-    let status = migration::status(db).await.map_err(operator_message)?;
+    let status = migration::status(db).await.map_err(user_message)?;
     let mut text = String::new();
     for (name, is_applied) in &status.migrations {
         text += &format!("{:8} {name}\n", if *is_applied { "applied" } else { "pending" });

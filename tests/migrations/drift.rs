@@ -2,7 +2,7 @@
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 use sparc::migration::{
-    self, Command, MANIFEST, Step, check, connect,
+    self, Command, MANIFEST, SchemaChange, check, connect,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 use testdb::Database;
@@ -19,7 +19,7 @@ pub async fn create_migrated_database() -> (Database, DatabaseConnection, Databa
 }
 
 /// Runs `up` and returns its steps.
-pub async fn up(db: &DatabaseConnection) -> Vec<Step> {
+pub async fn up(db: &DatabaseConnection) -> Vec<SchemaChange> {
     migration::run(&db.into_database_executor(), Command::Up(None)).await.unwrap()
 }
 
@@ -53,7 +53,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
         }
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean(), "{report:#?}");
-        assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
+        assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST);
         assert_eq!(migration::dry_run(&(&owner).into_database_executor()).await.unwrap(), "");
     }
 }
@@ -171,8 +171,8 @@ async fn an_object_that_we_created_but_no_longer_define_is_dropped() {
         .unwrap();
     assert_eq!(check(&owner).await.unwrap().differences.len(), 2);
     let steps = up(&owner).await;
-    assert!(steps.contains(&Step::Dropped("function private.former()".into())), "{steps:?}");
-    assert!(steps.contains(&Step::Dropped("policy former on public.users".into())), "{steps:?}");
+    assert!(steps.contains(&SchemaChange::Dropped("function private.former()".into())), "{steps:?}");
+    assert!(steps.contains(&SchemaChange::Dropped("policy former on public.users".into())), "{steps:?}");
     assert!(check(&owner).await.unwrap().is_clean());
     // Once dropped, the function is no longer in `private.sparc_record`, so a new one of that name belongs to the
     // operator.
@@ -263,11 +263,11 @@ async fn up_gives_up_waiting_for_a_lock_and_changes_nothing() {
     let writer = superuser.begin().await.unwrap();
     writer.execute_unprepared("LOCK TABLE public.users IN ROW EXCLUSIVE MODE").await.unwrap();
     let error = migration::run(&(&owner).into_database_executor(), Command::Up(None)).await.unwrap_err();
-    let message = migration::operator_message(&error);
+    let message = migration::user_message(&error);
     assert!(message.contains("lock") && message.contains("public.users"), "{message}");
     writer.rollback().await.unwrap();
     assert_eq!(super::read_catalog(&owner).await, before);
-    assert_eq!(up(&owner).await, [Step::Created("trigger set_updated_at on public.users".into())]);
+    assert_eq!(up(&owner).await, [SchemaChange::Created("trigger set_updated_at on public.users".into())]);
 }
 
 #[tokio::test]

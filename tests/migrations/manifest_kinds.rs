@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sea_orm::{ConnectionTrait, DbErr};
 use sparc::migration::{
-    self, Command, MANIFEST, Step, check, connect,
+    self, Command, MANIFEST, SchemaChange, check, connect,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 use testdb::Server;
@@ -326,12 +326,13 @@ async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
     expect(is_named, format!("check does not name it: {report:#?}"))?;
     let up = || async { migration::run(&(&owner).into_database_executor(), Command::Up(None)).await };
     let steps = up().await.map_err(context("up"))?;
-    let is_repaired =
-        steps.iter().any(|step| matches!(step, Step::Created(named) | Step::Changed(named) if named == object));
+    let is_repaired = steps
+        .iter()
+        .any(|step| matches!(step, SchemaChange::Created(named) | SchemaChange::Changed(named) if named == object));
     expect(is_repaired, format!("up does not repair it: {steps:#?}"))?;
     let after_up = check(&owner).await.map_err(context("check"))?;
     expect(after_up.is_clean(), format!("differences are left: {after_up:#?}"))?;
-    let manifest = migration::manifest(&owner).await.map_err(context("manifest"))?;
+    let manifest = migration::read_manifest(&owner).await.map_err(context("manifest"))?;
     expect(manifest == MANIFEST, "the manifest differs".to_owned())?;
     let second_steps = up().await.map_err(context("up"))?;
     expect(second_steps.is_empty(), format!("a second up must do nothing: {second_steps:#?}"))
@@ -379,7 +380,7 @@ async fn an_api_role_that_was_changed_is_named_and_repaired() {
         // There may be more differences: privileges that come with the membership.
         assert!(report.differences.iter().any(|difference| difference.object == object), "{sql}: {report:#?}");
         let steps = up(&db).await;
-        assert!(steps.contains(&Step::Changed(object.to_owned())), "{sql}: {steps:?}");
+        assert!(steps.contains(&SchemaChange::Changed(object.to_owned())), "{sql}: {steps:?}");
         assert!(check(&db).await.unwrap().is_clean(), "{sql}");
     }
 }

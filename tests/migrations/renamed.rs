@@ -2,7 +2,7 @@
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
-    self, MANIFEST, Step, check,
+    self, MANIFEST, SchemaChange, check,
     sea_orm_migration::{IntoSchemaManagerConnection, MigratorTrait},
 };
 
@@ -80,10 +80,13 @@ async fn a_renamed_object_is_named_and_renamed_back() {
         let script = migration::dry_run(&(&owner).into_database_executor()).await.unwrap();
         assert!(script.contains(" RENAME ") || script.contains(" SET SCHEMA "), "{script}");
         let steps = up(&owner).await;
-        assert!(steps.contains(&Step::Renamed((*new_name).to_owned(), (*object).to_owned())), "{sql}: {steps:#?}");
+        assert!(
+            steps.contains(&SchemaChange::Renamed((*new_name).to_owned(), (*object).to_owned())),
+            "{sql}: {steps:#?}"
+        );
         let report = check(&owner).await.unwrap();
         assert!(report.is_clean() && report.hints.is_empty(), "{sql}: {report:#?}");
-        assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
+        assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST, "{sql}");
         let rows = "SELECT display_name || ' ' || is_open FROM public.users JOIN private.account_gates AS gate ON gate.account_id = id";
         assert_eq!(query_lines(&owner, rows).await, ["ada true"], "{sql}: the rows must still be there");
     }
@@ -118,7 +121,7 @@ async fn a_renamed_enum_value_is_renamed_back() {
     );
     up(&owner).await;
     assert!(check(&owner).await.unwrap().is_clean());
-    assert_eq!(migration::manifest(&owner).await.unwrap(), MANIFEST);
+    assert_eq!(migration::read_manifest(&owner).await.unwrap(), MANIFEST);
 }
 
 /// A column that was added after ours was dropped looks like our column under a new name. It lacks our comment, so `up`
@@ -131,7 +134,7 @@ async fn an_operators_column_is_not_taken_for_our_dropped_column() {
         .await
         .unwrap();
     let steps = up(&owner).await;
-    assert!(steps.contains(&Step::Created("column bio of public.users".into())), "{steps:?}");
+    assert!(steps.contains(&SchemaChange::Created("column bio of public.users".into())), "{steps:?}");
     assert!(check(&owner).await.unwrap().hints.iter().any(|hint| hint.starts_with("column note of public.users")));
 }
 

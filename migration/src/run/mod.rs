@@ -39,7 +39,7 @@ pub enum Command {
 /// One change to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Step {
+pub enum SchemaChange {
     /// The named migration was applied.
     Applied(String),
     /// The named migration was undone.
@@ -81,14 +81,14 @@ const MAX_RENAME_ROUNDS: usize = 4;
 ///
 /// [`DbErr::Migration`] with the message of a [`PreflightError`]; otherwise the error of the database. In both cases
 /// nothing is changed, unless the connection was lost during COMMIT: then the command may have taken effect.
-pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<Step>, DbErr> {
+pub async fn run(db: &SchemaManagerConnection<'_>, command: Command) -> Result<Vec<SchemaChange>, DbErr> {
     let transaction = begin(db, AccessMode::ReadWrite).await?;
     let mut repaired = None;
     match run_in_transaction(&transaction, command, &mut repaired).await {
-        Ok(steps) => {
+        Ok(changes) => {
             deallocate_statements(db, &transaction).await?;
             transaction.commit().await?;
-            Ok(steps)
+            Ok(changes)
         }
         Err(error) => {
             // If the connection is lost, the server rolls back.
@@ -139,27 +139,27 @@ async fn run_in_transaction(
     db: &DatabaseTransaction,
     command: Command,
     repaired: &mut Option<RepairedObject>,
-) -> Result<Vec<Step>, DbErr> {
+) -> Result<Vec<SchemaChange>, DbErr> {
     db.execute_unprepared(&settings_and_lock_sql()).await?;
-    let mut steps = Vec::new();
+    let mut changes = Vec::new();
     let undo_count = match command {
         Command::Down(count) => count.unwrap_or(u32::MAX),
         Command::Reset | Command::Refresh => u32::MAX,
         Command::Up(_) => 0,
     };
     if undo_count > 0 {
-        undo(db, undo_count, &mut steps).await?;
+        undo(db, undo_count, &mut changes).await?;
     }
     if command == Command::Reset {
         db.execute_unprepared("SET LOCAL search_path = public").await?;
         InnerMigrator::uninstall(db).await?;
     }
     match command {
-        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), repaired, &mut steps).await?,
-        Command::Refresh => up(db, u32::MAX, repaired, &mut steps).await?,
+        Command::Up(count) => up(db, count.unwrap_or(u32::MAX), repaired, &mut changes).await?,
+        Command::Refresh => up(db, u32::MAX, repaired, &mut changes).await?,
         Command::Down(_) | Command::Reset => {}
     }
-    Ok(steps)
+    Ok(changes)
 }
 
 /// Applies at most `count` pending migrations, or repairs differences if none are pending.
@@ -167,19 +167,19 @@ async fn up(
     db: &DatabaseTransaction,
     count: u32,
     repaired: &mut Option<RepairedObject>,
-    steps: &mut Vec<Step>,
+    changes: &mut Vec<SchemaChange>,
 ) -> Result<(), DbErr> {
-    let state = restore_names(db, repaired, steps).await?;
+    let state = restore_names(db, repaired, changes).await?;
     let pending = state.pending();
     if !pending.is_empty() {
         preflight::check_ready(db, &state).await?;
         db.execute_unprepared("SET LOCAL search_path = public").await?;
         let count = count.min(u32::try_from(pending.len()).unwrap_or(u32::MAX));
         InnerMigrator::up(db, Some(count)).await?;
-        steps.extend(pending.iter().take(count as usize).cloned().map(Step::Applied));
+        changes.extend(pending.iter().take(count as usize).cloned().map(SchemaChange::Applied));
         if count as usize == pending.len() {
             query::execute_all(db, &script::after_tables_sql(state.record.jobs_were_scheduled)).await?;
-            steps.push(Step::Installed(record::repeatable_objects().len()));
+            changes.push(SchemaChange::Installed(record::repeatable_objects().len()));
         }
         return Ok(());
     }
@@ -197,10 +197,10 @@ async fn up(
     *repaired = None;
     query::execute_all(db, &record::record_sql()).await?;
     check_no_differences(db).await?;
-    steps.extend(plan.changes.into_iter().map(|change| match change {
-        Change::Created(object) => Step::Created(object),
-        Change::Changed(object) => Step::Changed(object),
-        Change::Dropped(object) => Step::Dropped(object),
+    changes.extend(plan.changes.into_iter().map(|change| match change {
+        Change::Created(object) => SchemaChange::Created(object),
+        Change::Changed(object) => SchemaChange::Changed(object),
+        Change::Dropped(object) => SchemaChange::Dropped(object),
     }));
     Ok(())
 }
@@ -210,7 +210,7 @@ async fn up(
 async fn restore_names(
     db: &DatabaseTransaction,
     repaired: &mut Option<RepairedObject>,
-    steps: &mut Vec<Step>,
+    changes: &mut Vec<SchemaChange>,
 ) -> Result<State, DbErr> {
     for _ in 0..MAX_RENAME_ROUNDS {
         let state = State::read(db).await?;
@@ -223,7 +223,7 @@ async fn restore_names(
         for rename in renames {
             *repaired = Some(RepairedObject { name: rename.object.clone(), table: None, definition: String::new() });
             db.execute_unprepared(&rename.sql).await?;
-            steps.push(Step::Renamed(rename.renamed_to, rename.object));
+            changes.push(SchemaChange::Renamed(rename.renamed_to, rename.object));
         }
         *repaired = None;
     }
@@ -250,7 +250,7 @@ async fn check_no_differences(db: &DatabaseTransaction) -> Result<(), DbErr> {
 }
 
 /// Undoes the last `count` applied migrations.
-async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Result<(), DbErr> {
+async fn undo(db: &DatabaseTransaction, count: u32, changes: &mut Vec<SchemaChange>) -> Result<(), DbErr> {
     let state = State::read(db).await?;
     let Some(applied) = state.applied.clone() else {
         // The role may not read the list of migrations. `check_ready` returns the error that says so.
@@ -288,7 +288,7 @@ async fn undo(db: &DatabaseTransaction, count: u32, steps: &mut Vec<Step>) -> Re
     if keeps_first_migration {
         db.execute_unprepared(record::FORGET_MIGRATIONS).await?;
     }
-    steps.extend(undone.into_iter().map(Step::Undone));
+    changes.extend(undone.into_iter().map(SchemaChange::Undone));
     Ok(())
 }
 

@@ -35,7 +35,7 @@ async fn migrate_and_read_manifest(is_platform: bool) -> Result<String, Box<dyn 
     let database = server.create_empty().await?;
     let db = database.connect(1).await?;
     Migrator::up(&db, None).await?;
-    let manifest = migration::actual_manifest(&db).await?;
+    let manifest = migration::list_objects(&db).await?;
     db.close().await?;
     Ok(manifest)
 }
