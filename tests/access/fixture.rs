@@ -159,7 +159,7 @@ async fn create_game(
         assert_eq!(deactivated_by.execute(&deactivate).await, Ok(1));
     }
     // The roll is dated an hour in the future (-3600 seconds ago), so that a heroic save is never too late.
-    let roll = world.new_roll(id, player.character_id, "{1,2}", 10, -3600).await;
+    let roll = world.new_failed_roll(id, player.character_id).await;
     let event = format!("SELECT id FROM session_events WHERE session_id = '{id}' ORDER BY seq LIMIT 1");
     let event = owner.fetch_value(&event).await.unwrap();
     let steps: &[&str] = match status {

@@ -67,7 +67,7 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     writes.push((player.person.clone(), insert_roll_sql(game.session_id, player.character_id)));
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
+    let failed = world.new_failed_roll(game.session_id, player.character_id).await;
     writes.push((player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed)));
     let event =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
@@ -84,8 +84,8 @@ async fn repeated_writes(world: &World) -> Vec<(Person, String)> {
         writes.push((game.seer.clone(), format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id)));
     }
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.user_id()).await;
-    writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft}'")));
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    writes.push((seer.clone(), format!("DELETE FROM adventures WHERE id = '{draft_adventure}'")));
     let seer = world.new_user().await;
     let session = format!(
         "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{}', '{}', '{}')",

@@ -5,7 +5,7 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_and_commit, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_and_commit, execute_in, open_public_session, query_number,
     sqlstates::{
         ADVENTURE_NOT_PLAYABLE, ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, ILLEGAL_TRANSITION,
         INSUFFICIENT_PRIVILEGE, SESSION_OVER,
@@ -59,7 +59,7 @@ async fn a_strangers_empty_session_does_not_prevent_the_deletion_of_a_profile() 
     let world = World::new().await;
     let creator = world.new_user().await;
     let (adventure, stranger) = (world.new_adventure(creator.user_id()).await, world.new_account().await);
-    let session = open_session(&world, stranger, adventure, true).await;
+    let session = open_public_session(&world, stranger, adventure).await;
     cancel(&world, session, false).await;
     let delete = format!("DELETE FROM auth.users WHERE id = '{}'", creator.user_id());
     assert_eq!(attempt(&world.owner(), &delete).await, "done");
@@ -79,7 +79,7 @@ async fn history_prevents_the_deletion_of_an_adventure() {
         let creator = world.new_user().await;
         let adventure = world.new_adventure(creator.user_id()).await;
         let (stranger, player) = (world.new_account().await, world.new_player().await);
-        let session = open_session(&world, stranger, adventure, true).await;
+        let session = open_public_session(&world, stranger, adventure).await;
         if kind != "live" {
             assert_eq!(
                 attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -154,7 +154,7 @@ async fn unpublished_content_is_readable_only_while_it_is_played() {
     let mut sessions = Vec::new();
     for kind in ["live", "cancelled", "completed", "archived"] {
         let (player, leaver) = (world.new_player().await, world.new_player().await);
-        let session = open_session(&world, stranger.user_id(), adventure, true).await;
+        let session = open_public_session(&world, stranger.user_id(), adventure).await;
         for player in [&player, &leaver] {
             assert_eq!(
                 attempt(&player.person, &insert_seat_sql(session, player.user_id, player.character_id)).await,
@@ -205,7 +205,7 @@ async fn a_session_that_has_ended_cannot_be_reopened_to_read_its_adventure() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
     let adventure = world.new_adventure(creator.user_id()).await;
-    let session = open_session(&world, stranger.user_id(), adventure, true).await;
+    let session = open_public_session(&world, stranger.user_id(), adventure).await;
     cancel(&world, session, false).await;
     assert_eq!(
         attempt(&creator, &format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'")).await,
@@ -283,10 +283,10 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
     let creator = world.new_user().await;
     let adventure = world.new_adventure(creator.user_id()).await;
     let set = |status: &str| format!("UPDATE adventures SET status = '{status}' WHERE id = '{adventure}'");
-    let draft = world.new_draft(creator.user_id()).await;
-    let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft}'");
+    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let publish = format!("UPDATE adventures SET is_valid = true, status = 'published' WHERE id = '{draft_adventure}'");
     assert_eq!(attempt(&world.service(), &publish).await, "done");
-    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft}'");
+    let has_time = format!("SELECT published_at IS NOT NULL FROM adventures WHERE id = '{draft_adventure}'");
     assert_eq!(world.owner().fetch_value::<bool>(&has_time).await, Ok(true));
     let published_at = format!("SELECT published_at::text FROM adventures WHERE id = '{adventure}'");
     let first: String = world.owner().fetch_value(&published_at).await.unwrap();
@@ -302,10 +302,10 @@ async fn publishing_again_keeps_the_time_of_the_first_publication() {
 async fn two_edits_of_an_adventure_never_have_the_same_time() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.user_id()).await;
-    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft}'");
+    let draft_adventure = world.new_draft(creator.user_id()).await;
+    let updated_at = format!("SELECT updated_at::text FROM adventures WHERE id = '{draft_adventure}'");
     let mut times = std::collections::BTreeSet::new();
-    let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft}'");
+    let edit = |name: &str| format!("UPDATE adventures SET content = '{{\"name\": \"{name}\"}}' WHERE id = '{draft_adventure}'");
     let transaction = creator.begin().await;
     for name in ["Ford", "Ford", "Mill"] {
         execute_in(&transaction, &edit(name)).await.unwrap();

@@ -14,7 +14,7 @@ use sparc::{
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_session,
+    assert_invariants, attempt, dry_run, execute_and_commit, execute_in, open_private_session,
     sqlstates::{SERIALIZATION_FAILURE, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION},
 };
 use crate::world::{GameSession, World, insert_roll_sql};
@@ -236,7 +236,7 @@ async fn a_session_that_cannot_be_cancelled_does_not_stop_the_job() {
     for _ in 0..6 {
         let seer = world.new_account().await;
         let adventure = world.new_adventure(seer).await;
-        let session = open_session(&world, seer, adventure, false).await;
+        let session = open_private_session(&world, seer, adventure).await;
         let abandon = format!("UPDATE sessions SET created_at = now() - INTERVAL '60 days' WHERE id = '{session}'");
         world.owner().execute(&abandon).await.unwrap();
         sessions.push((session, seer));

@@ -22,19 +22,19 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
     let world = World::new().await;
     let victim = create_full_account(&world).await;
     let attacker = create_full_account(&world).await;
-    let draft = world.new_draft(victim.account).await;
-    let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id");
+    let draft_adventure = world.new_draft(victim.account_id).await;
+    let insert_hidden = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id");
     let hidden_creature: Uuid = world.owner().fetch_value(&insert_hidden).await.unwrap();
-    world.update_session(&victim.live, "is_public = false").await;
-    let own_draft = world.new_draft(attacker.account).await;
+    world.update_session(&victim.live_session, "is_public = false").await;
+    let own_draft = world.new_draft(attacker.account_id).await;
     let insert_session = |id: Uuid| {
         format!(
             "INSERT INTO sessions (id, seer_id, adventure_id) VALUES ('{id}', '{}', '{}')",
-            attacker.account, attacker.published
+            attacker.account_id, attacker.published_adventure_id
         )
     };
     let insert_adventure = |id: Uuid| {
-        format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account)
+        format!("INSERT INTO adventures (id, creator_id, name) VALUES ('{id}', '{}', 'Mine')", attacker.account_id)
     };
     let insert_creature =
         |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{own_draft}', 'Mine')");
@@ -42,19 +42,19 @@ async fn the_condition_of_an_upsert_reads_and_locks_no_row_of_others() {
         (
             "characters",
             "name = 'Mine'",
-            insert_character_sql(victim.hero, attacker.account),
-            insert_character_sql(attacker.spare, attacker.account),
+            insert_character_sql(victim.seated_character_id, attacker.account_id),
+            insert_character_sql(attacker.spare_character_id, attacker.account_id),
         ),
         (
             "sessions",
             "looking_for = 'x'",
-            insert_session(victim.live.session_id),
-            insert_session(attacker.live.session_id),
+            insert_session(victim.live_session.session_id),
+            insert_session(attacker.live_session.session_id),
         ),
-        ("adventures", "name = 'Mine'", insert_adventure(draft), insert_adventure(own_draft)),
-        ("adventures", "name = 'Mine'", insert_adventure(victim.published), insert_adventure(own_draft)),
-        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature)),
-        ("creatures", "name = 'Mine'", insert_creature(victim.creature), insert_creature(attacker.creature)),
+        ("adventures", "name = 'Mine'", insert_adventure(draft_adventure), insert_adventure(own_draft)),
+        ("adventures", "name = 'Mine'", insert_adventure(victim.published_adventure_id), insert_adventure(own_draft)),
+        ("creatures", "name = 'Mine'", insert_creature(hidden_creature), insert_creature(attacker.creature_id)),
+        ("creatures", "name = 'Mine'", insert_creature(victim.creature_id), insert_creature(attacker.creature_id)),
     ];
     for (table, change, with_victims_id, with_own_id) in rows {
         for condition in [format!("pg_temp.read({table})"), format!("{table}.created_at < now()"), "true".to_owned()] {
@@ -115,24 +115,24 @@ async fn a_creature_for_a_deleted_adventure_reads_no_creature_of_others() {
 async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let played = world.new_adventure(fixture.account).await;
-    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined.session_id);
+    let played = world.new_adventure(fixture.account_id).await;
+    let play = format!("UPDATE sessions SET adventure_id = '{played}' WHERE id = '{}'", fixture.joined_session.session_id);
     world.owner().execute(&play).await.unwrap();
     let better_values = "'Better', 'wizard', 6, 6, 6, 6, '{}'";
     let columns = "id, user_id, name, class, might, grace, wit, heart, special_ability";
     let mut statements = Vec::new();
-    for id in [fixture.hero, fixture.spare] {
+    for id in [fixture.seated_character_id, fixture.spare_character_id] {
         statements.push(("characters", id, format!("({columns}) SELECT id, user_id, {better_values}")));
     }
-    for id in [played, fixture.published] {
+    for id in [played, fixture.published_adventure_id] {
         statements.push(("adventures", id, "(id, creator_id, name) SELECT id, creator_id, 'Better'".to_owned()));
     }
     let into_another_adventure =
-        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account).await);
-    statements.push(("creatures", fixture.creature, into_another_adventure));
+        format!("(id, adventure_id, name) SELECT id, '{}', 'Better'", world.new_draft(fixture.account_id).await);
+    statements.push(("creatures", fixture.creature_id, into_another_adventure));
     statements.push((
         "creatures",
-        fixture.creature,
+        fixture.creature_id,
         "(id, adventure_id, name) SELECT id, adventure_id, 'Better'".to_owned(),
     ));
     for (table, id, insert) in statements {
@@ -153,9 +153,9 @@ async fn a_statement_cannot_replace_a_row_and_keep_its_history() {
     }
     // In two statements, the deletion is refused if the row has history. Otherwise, the insertion creates a new row.
     let delete = |id: Uuid| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(attempt(&fixture.person, &delete(fixture.hero)).await, FOREIGN_KEY_VIOLATION);
-    assert_eq!(attempt(&fixture.person, &delete(fixture.spare)).await, "done");
-    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare, fixture.account)).await, "done");
+    assert_eq!(attempt(&fixture.person, &delete(fixture.seated_character_id)).await, FOREIGN_KEY_VIOLATION);
+    assert_eq!(attempt(&fixture.person, &delete(fixture.spare_character_id)).await, "done");
+    assert_eq!(attempt(&fixture.person, &insert_character_sql(fixture.spare_character_id, fixture.account_id)).await, "done");
     assert_invariants(&world).await;
 }
 

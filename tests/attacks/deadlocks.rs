@@ -4,9 +4,9 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, close_account_sql, close_or_delete_account_sql, delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
-    is_closed, open_session,
+    is_account_closed, open_private_session,
     sqlstates::{ACCOUNT_CLOSED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
 };
 use crate::world::{GameSession, Person, World, insert_character_sql, insert_roll_sql, insert_seat_sql};
@@ -31,7 +31,7 @@ fn equip(hero: Uuid) -> String {
 /// Creates a second session of the same Seer, in which the same player has a seat with another character. Returns the
 /// session and the character.
 async fn create_second_session(world: &World, game: &GameSession) -> (Uuid, Uuid) {
-    let session = open_session(world, game.seer.user_id(), game.adventure_id, false).await;
+    let session = open_private_session(world, game.seer.user_id(), game.adventure_id).await;
     let hero = world.new_character(game.players[0].user_id).await;
     world.owner().execute(&insert_seat_sql(session, game.players[0].user_id, hero)).await.unwrap();
     (session, hero)
@@ -100,12 +100,12 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 // The closing itself does not look for deadlocks, because it would just try again. So in a deadlock,
                 // the server would refuse the user's statement, and the test would fail.
                 execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-                let sql = close_or_delete(closing_account, is_deletion);
+                let sql = close_or_delete_account_sql(closing_account, is_deletion);
                 let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
                 assert_eq!(closed.await.unwrap(), "done", "{case}");
-                assert!(is_closed(&world, closing_account).await, "{case}");
+                assert!(is_account_closed(&world, closing_account).await, "{case}");
             }
         }
     }
@@ -140,7 +140,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let deletion = superuser.begin().await;
             execute_in(&deletion, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             execute_in(&deletion, "SET LOCAL lock_timeout = '10s'").await.unwrap();
-            let sql = close_or_delete(game.seer.user_id(), true);
+            let sql = delete_account_sql(game.seer.user_id());
             let is_live_session_locked = is_live && sessions[0] == game.session_id;
             if is_live_session_locked {
                 let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
@@ -152,7 +152,7 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
                 assert_eq!(execute_and_commit(deletion, &sql).await, "done");
                 assert_eq!(execute_and_commit(transaction, &insert_event(sessions[1])).await, "done");
             }
-            assert!(is_closed(&world, game.seer.user_id()).await);
+            assert!(is_account_closed(&world, game.seer.user_id()).await);
         }
     }
     assert_invariants(&world).await;
@@ -171,10 +171,10 @@ async fn closing_does_not_wait_for_the_clean_up_of_old_events() {
         assert_eq!(world.owner().execute(age_events).await, Ok(1), "only the event of joining exists");
         let cleaning = other.seer.begin().await;
         execute_in(&cleaning, &insert_event(other.session_id)).await.unwrap();
-        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete(player.user_id, is_deletion));
+        let sql = format!("SET LOCAL lock_timeout = '10s'; {}", close_or_delete_account_sql(player.user_id, is_deletion));
         assert_eq!(attempt(&world.owner(), &sql).await, "done");
         cleaning.commit().await.unwrap();
-        assert!(is_closed(&world, player.user_id).await);
+        assert!(is_account_closed(&world, player.user_id).await);
         let with_name =
             "session_events WHERE payload ->> 'user_id' = (SELECT id::text FROM users WHERE closed_at IS NOT NULL)
                      AND payload ->> 'display_name' <> 'Former player'";
@@ -194,7 +194,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let (author, stranger) = (world.new_account().await, world.new_account().await);
             let adventure = world.new_adventure(author).await;
             let seer = if is_strangers_session { stranger } else { author };
-            let session = open_session(&world, seer, adventure, false).await;
+            let session = open_private_session(&world, seer, adventure).await;
             world
                 .owner()
                 .execute(&format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{session}'"))
@@ -210,7 +210,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             execute_in(&cleaning, &insert_event(unrelated.session_id)).await.unwrap();
             let closing = superuser.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
-            let sql = close_or_delete(author, is_deletion);
+            let sql = close_or_delete_account_sql(author, is_deletion);
             let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
@@ -220,7 +220,7 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
                 "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
             );
             assert_eq!(insert_outcome, ACCOUNT_CLOSED);
-            assert!(is_closed(&world, author).await);
+            assert!(is_account_closed(&world, author).await);
             assert_invariants(&world).await;
         }
     }
@@ -259,22 +259,22 @@ async fn no_write_overtakes_a_closing_that_waits() {
     for is_deletion in [false, true] {
         for has_snapshot in [false, true] {
             let fixture = create_full_account(&world).await;
-            let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published);
+            let rename = format!("UPDATE adventures SET name = 'Renamed' WHERE id = '{}'", fixture.published_adventure_id);
             let in_progress = fixture.person.begin().await;
             execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
-            let sql = close_or_delete(fixture.account, is_deletion);
+            let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
             let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
-                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account),
-                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account),
-                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account),
+                format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
+                format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id),
+                format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', 'A draft')", fixture.account_id),
                 format!(
                     "INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')",
-                    fixture.joined.session_id
+                    fixture.joined_session.session_id
                 ),
-                insert_roll_sql(fixture.joined.session_id, fixture.hero),
+                insert_roll_sql(fixture.joined_session.session_id, fixture.seated_character_id),
             ];
             let mut waiting = Vec::new();
             for write in writes {
@@ -309,7 +309,7 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let creator = world.new_account().await;
         let set_creator = format!("UPDATE adventures SET creator_id = '{creator}' WHERE id = '{}'", game.adventure_id);
         world.owner().execute(&set_creator).await.unwrap();
-        let other = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
+        let other = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
         let hero = world.new_character(creator).await;
         world.owner().execute(&insert_seat_sql(other, creator, hero)).await.unwrap();
         let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", game.adventure_id);
@@ -318,7 +318,7 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
         execute_in(&writing, &complete).await.unwrap();
         let closing = world.owner().begin().await;
-        let sql = close_or_delete(creator, is_deletion);
+        let sql = close_or_delete_account_sql(creator, is_deletion);
         let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the creator's session, it would deadlock with this transaction.
@@ -339,7 +339,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     let writing = account.begin().await;
     execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", account.user_id())).await.unwrap();
     let deletion = world.owner().begin().await;
-    let sql = close_or_delete(account.user_id(), true);
+    let sql = delete_account_sql(account.user_id());
     let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
@@ -366,19 +366,19 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
 async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     let world = World::new().await;
     let fixture = create_full_account(&world).await;
-    let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account);
-    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account);
+    let bio = format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id);
+    let equip = format!("UPDATE characters SET equipment = '[1]' WHERE user_id = '{}'", fixture.account_id);
     let writing = fixture.person.begin().await;
     execute_in(&writing, "SET LOCAL lock_timeout = '10s'").await.unwrap();
     execute_in(&writing, &bio).await.unwrap();
     let closing = world.owner().begin().await;
-    let sql = close_or_delete(fixture.account, false);
+    let sql = close_account_sql(fixture.account_id);
     let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     execute_in(&writing, &equip).await.unwrap();
     assert_eq!(execute_and_commit(writing, &bio).await, "done");
     assert_eq!(closed.await.unwrap(), "done");
-    assert!(is_closed(&world, fixture.account).await);
+    assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
 /// An event locks the account's gate before the session. So while the event waits for the gate, another transaction of

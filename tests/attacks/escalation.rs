@@ -121,9 +121,9 @@ impl Scene {
         let (game, waiting) = (world.new_active_session(2).await, world.new_session(1).await);
         world.update_session(&waiting, "is_public = true").await;
         let player = &game.players[0];
-        let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await;
+        let failed_roll = world.new_failed_roll(game.session_id, player.character_id).await;
         let spare_character = world.new_character(player.user_id).await;
-        let (seer, draft) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
+        let (seer, draft_adventure) = (game.seer.user_id(), world.new_draft(game.seer.user_id()).await);
         let sql =
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf') RETURNING id", game.adventure_id);
         let creature = world.owner().fetch_value(&sql).await.unwrap();
@@ -137,12 +137,12 @@ impl Scene {
             game.session_id
         );
         world.owner().execute(&insert_old_event).await.unwrap();
-        Self { world, game, failed_roll, draft, creature, spare_character, waiting }
+        Self { world, game, failed_roll, draft_adventure, creature, spare_character, waiting }
     }
 
     /// Returns a statement that succeeds for each kind of write and each call that a player and a Seer may make.
     fn statements(&self) -> Vec<(Person, String)> {
-        let Self { game, failed_roll, draft, creature, waiting, spare_character, .. } = self;
+        let Self { game, failed_roll, draft_adventure, creature, waiting, spare_character, .. } = self;
         let (player, seer) = (&game.players[0], game.seer.user_id());
         let (session, adventure, hero) = (game.session_id, game.adventure_id, player.character_id);
         let other_hero = game.players[1].character_id;
@@ -182,9 +182,9 @@ impl Scene {
         ];
         let of_seer = [
             format!("INSERT INTO public.adventures (creator_id, name, content) VALUES ('{seer}', 'New', '{{\"nodes\": []}}')"),
-            format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft}'"),
-            format!("DELETE FROM public.adventures WHERE id = '{draft}'"),
-            format!("INSERT INTO public.creatures (adventure_id, name, stats) VALUES ('{draft}', 'Rat', '{{\"might\": 1, \"grace\": 2, \"wit\": 3, \"heart\": 4}}')"),
+            format!("UPDATE public.adventures SET content = '{{\"nodes\": [1]}}', name = 'Renamed' WHERE id = '{draft_adventure}'"),
+            format!("DELETE FROM public.adventures WHERE id = '{draft_adventure}'"),
+            format!("INSERT INTO public.creatures (adventure_id, name, stats) VALUES ('{draft_adventure}', 'Rat', '{{\"might\": 1, \"grace\": 2, \"wit\": 3, \"heart\": 4}}')"),
             format!("UPDATE public.creatures SET abilities = '[1]' WHERE id = '{creature}'"),
             format!("DELETE FROM public.creatures WHERE id = '{creature}'"),
             format!("INSERT INTO public.sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')"),

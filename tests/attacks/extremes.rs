@@ -124,14 +124,14 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (seer, owner) = (game.seer.user_id(), world.owner());
-    let draft = world.new_draft(seer).await;
+    let draft_adventure = world.new_draft(seer).await;
     owner
-        .execute(&format!("UPDATE sessions SET adventure_id = '{draft}' WHERE id = '{}'", game.session_id))
+        .execute(&format!("UPDATE sessions SET adventure_id = '{draft_adventure}' WHERE id = '{}'", game.session_id))
         .await
         .unwrap();
     let sql = format!(
         r#"INSERT INTO creatures (adventure_id, name, stats)
-           VALUES ('{draft}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
+           VALUES ('{draft_adventure}', 'Wolf', '{{"might": 9, "grace": 9, "wit": 9, "heart": 9}}') RETURNING id"#
     );
     let creature = owner.fetch_value(&sql).await.unwrap();
     let roll = world.new_roll(game.session_id, player.character_id, "{1,2,1,2,1}", 18, 5).await;
@@ -142,7 +142,7 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
         ("$creature", creature),
         ("$roll", roll),
         ("$user", player.user_id),
-        ("$draft", draft),
+        ("$draft", draft_adventure),
     ]
 }
 

@@ -51,7 +51,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
         left.session_id
     );
     owner.execute(&leave).await.unwrap();
-    let failed_roll = world.new_roll(joined.session_id, hero, "{1,2}", 10, -3600).await;
+    let failed_roll = world.new_failed_roll(joined.session_id, hero).await;
     let public = world.new_session(0).await;
     world.update_session(&public, "is_public = true").await;
     let published = world.new_adventure(account).await;
@@ -78,7 +78,7 @@ pub async fn create_full_account(world: &World) -> FullAccount {
 pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
     let FullAccount { account, hero, spare, published, failed_roll, creature, public_session, .. } = fixture;
     let (live, finished, joined, left) =
-        (fixture.live.session_id, fixture.finished.session_id, fixture.joined.session_id, fixture.left.session_id);
+        (fixture.live_session.session_id, fixture.completed_session.session_id, fixture.joined_session.session_id, fixture.left_session.session_id);
     let update_session = |id: Uuid, set: &str| format!("UPDATE sessions SET {set} WHERE id = '{id}'");
     let update_hero = |set: &str| format!("UPDATE characters SET {set} WHERE id = '{hero}'");
     let update_adventure = |set: &str| format!("UPDATE adventures SET {set} WHERE id = '{published}'");
@@ -96,7 +96,7 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         format!("UPDATE characters SET retired_at = now() WHERE id = '{spare}'"),
         format!("DELETE FROM characters WHERE id = '{spare}'"),
         format!("SELECT * FROM private.change_hit_points('{hero}', -1)"),
-        format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live.players[0].character_id),
+        format!("SELECT * FROM private.change_hit_points('{}', -1)", fixture.live_session.players[0].character_id),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A new draft')"),
         update_adventure("name = 'Renamed'"),
         update_adventure("difficulty = 'hard'"),
@@ -125,10 +125,10 @@ pub fn all_writes(fixture: &FullAccount) -> Vec<String> {
         update_own_seat(joined, "is_active = false"),
         format!(
             "UPDATE session_players SET is_active = false WHERE session_id = '{live}' AND user_id = '{}'",
-            fixture.live.players[0].user_id
+            fixture.live_session.players[0].user_id
         ),
         insert_roll_sql(joined, *hero),
-        insert_roll_sql(live, fixture.live.players[0].character_id),
+        insert_roll_sql(live, fixture.live_session.players[0].character_id),
         insert_heroic_save_sql(joined, *hero, *failed_roll),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{live}', 'client.wave')"),
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{finished}', 'client.wave')"),

@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, execute_and_commit, execute_in, outcome_code,
+    assert_invariants, attempt, attempt_while_holder_commits, execute_and_commit, execute_in, outcome_code,
     sqlstates::{
         CHARACTER_NOT_YOURS, CREATURE_NOT_IN_ADVENTURE, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE, SESSION_OVER,
         SESSION_STARTED,
@@ -158,7 +158,7 @@ async fn nobody_takes_a_seat_in_a_session_that_starts_while_the_statement_waits(
     let start = format!("UPDATE sessions SET status = 'active' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_in(&starting, &start).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, starting).await, SESSION_STARTED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, starting).await, SESSION_STARTED);
     assert_invariants(&world).await;
 }
 
@@ -174,6 +174,6 @@ async fn nobody_takes_a_seat_with_a_character_that_changes_its_owner_while_the_s
         format!("UPDATE characters SET user_id = '{}' WHERE id = '{}'", new_owner.user_id(), player.character_id);
     assert_eq!(execute_in(&giving, &give).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, sql, giving).await, CHARACTER_NOT_YOURS);
     assert_invariants(&world).await;
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    attempt, close, execute_in, open_session,
+    attempt, close_account, execute_in, open_private_session,
     sqlstates::{
         ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_NOT_YOURS, INSUFFICIENT_PRIVILEGE, ROLL_NOT_SAVEABLE,
         UNKNOWN_JOIN_CODE,
@@ -48,7 +48,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     world.update_session(&completed, "status = 'completed'").await;
     world.update_session(&cancelled, "status = 'cancelled'").await;
     let closed = world.new_session(1).await;
-    close(&world, closed.seer.user_id()).await;
+    close_account(&world, closed.seer.user_id()).await;
     let caller = world.new_player().await;
     let retired = world.new_character(caller.user_id).await;
     world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_stranger_does_not_learn_how_full_a_private_session_is() {
     }
     // A seat in another user's name.
     let closed_player = world.new_player().await;
-    close(&world, closed_player.user_id).await;
+    close_account(&world, closed_player.user_id).await;
     let statements = [
         ("a user with a seat", insert_seat_sql(full.session_id, full.players[0].user_id, full.players[0].character_id)),
         ("a user without a seat", insert_seat_sql(full.session_id, other.user_id, other.character_id)),
@@ -146,7 +146,7 @@ async fn a_closed_account_does_not_learn_which_rows_of_others_exist() {
             ("tutorial_progress", "user_id", "skipped = true", seer),
         ]);
     }
-    close(&world, own_game.seer.user_id()).await;
+    close_account(&world, own_game.seer.user_id()).await;
     let caller = &own_game.seer;
     for (their_row, my_row) in rows[0].iter().zip(&rows[1]) {
         let (table, key, change, their_id) = *their_row;
@@ -182,7 +182,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     for _ in 0..10 {
         world.new_character(many).await;
     }
-    close(&world, closed.user_id).await;
+    close_account(&world, closed.user_id).await;
     // `insert_character` derives the name from the id.
     let name_of = |id: Uuid| format!("Hero {}", &id.to_string()[..8]);
     let same_name = Uuid::new_v4();
@@ -210,7 +210,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
     let busy = world.new_user().await;
     let adventure = world.new_adventure(busy.user_id()).await;
     for _ in 0..20 {
-        open_session(&world, busy.user_id(), adventure, false).await;
+        open_private_session(&world, busy.user_id(), adventure).await;
     }
     let insert_session =
         |seer: Uuid| format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}')");
@@ -248,7 +248,7 @@ async fn a_stranger_does_not_learn_how_many_rows_an_account_has() {
 async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let (draft, archived) = (world.new_draft(creator.user_id()).await, world.new_draft(creator.user_id()).await);
+    let (draft_adventure, archived) = (world.new_draft(creator.user_id()).await, world.new_draft(creator.user_id()).await);
     world.owner().execute(&format!("UPDATE adventures SET status = 'archived' WHERE id = '{archived}'")).await.unwrap();
     let full = world.new_draft(creator.user_id()).await;
     let sql = format!("INSERT INTO creatures (adventure_id, name) SELECT '{full}', 'Rat' FROM generate_series(1, 200)");
@@ -256,7 +256,7 @@ async fn a_stranger_does_not_learn_whether_a_draft_exists() {
     let caller = world.new_user().await;
     let for_each_case = |sql: &dyn Fn(Uuid) -> String| {
         [
-            ("draft", sql(draft)),
+            ("draft", sql(draft_adventure)),
             ("archived", sql(archived)),
             ("full", sql(full)),
             ("one that does not exist", sql(Uuid::new_v4())),
@@ -301,10 +301,10 @@ async fn a_stranger_does_not_learn_what_exists_in_a_private_session() {
     let hero = active.players[0].character_id;
     // Only a roll of the last 30 seconds can be saved. Rolls dated an hour ahead (-3600) do not become too old
     // meanwhile.
-    let failed = world.new_roll(active.session_id, hero, "{1,2}", 10, -3600).await;
+    let failed = world.new_failed_roll(active.session_id, hero).await;
     let passed = world.new_roll(active.session_id, hero, "{6,6}", 10, -3600).await;
     let late = world.new_roll(active.session_id, hero, "{1,2}", 10, 3600).await;
-    let saved = world.new_roll(active.session_id, active.players[1].character_id, "{1,2}", 10, -3600).await;
+    let saved = world.new_failed_roll(active.session_id, active.players[1].character_id).await;
     let save = insert_heroic_save_sql(active.session_id, active.players[1].character_id, saved);
     assert_eq!(attempt(&active.players[1].person, &save).await, "done");
     let caller = world.new_player().await;
@@ -376,7 +376,7 @@ async fn joining_reveals_nothing_about_characters_of_others() {
     let (caller, other, closed) = (world.new_player().await, world.new_player().await, world.new_player().await);
     let retired = world.new_character(other.user_id).await;
     world.owner().execute(&format!("UPDATE characters SET retired_at = now() WHERE id = '{retired}'")).await.unwrap();
-    close(&world, closed.user_id).await;
+    close_account(&world, closed.user_id).await;
     let statements = [
         ("living", insert_seat_sql(game.session_id, caller.user_id, other.character_id)),
         ("retired", insert_seat_sql(game.session_id, caller.user_id, retired)),
@@ -416,13 +416,13 @@ async fn joining_by_code_without_a_character_does_not_reveal_the_id_of_the_sessi
 async fn a_creature_for_anothers_adventure_does_not_reveal_which_ids_are_used() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let (published, draft) = (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
+    let (published, draft_adventure) = (world.new_adventure(creator.user_id()).await, world.new_draft(creator.user_id()).await);
     let hidden: Uuid = world
         .owner()
-        .fetch_value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING id"))
+        .fetch_value(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Wolf') RETURNING id"))
         .await
         .unwrap();
-    for adventure in [published, draft] {
+    for adventure in [published, draft_adventure] {
         let insert =
             |id: Uuid| format!("INSERT INTO creatures (id, adventure_id, name) VALUES ('{id}', '{adventure}', 'Wolf')");
         let unused = stranger.execute(&insert(Uuid::new_v4())).await.unwrap_err();

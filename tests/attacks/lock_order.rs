@@ -2,7 +2,7 @@
 //! other lock that somebody may be waiting for.
 
 use super::{
-    assert_invariants, attempt, attempt_after_waiting, close_or_delete, execute_and_commit, execute_in,
+    assert_invariants, attempt, attempt_while_holder_commits, close_account_sql, close_or_delete_account_sql, execute_and_commit, execute_in,
     full_account::create_full_account,
     query_number,
     sqlstates::{ACCOUNT_CLOSED, CHARACTER_RETIRED, LOCK_NOT_AVAILABLE, PLAYER_REMOVED},
@@ -17,18 +17,18 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
         let row_count = if is_deletion { 9 } else { 8 };
         for busy_row in 0..row_count {
             let fixture = create_full_account(&world).await;
-            let (account, player) = (fixture.account, &fixture.live.players[0]);
+            let (account, player) = (fixture.account_id, &fixture.live_session.players[0]);
             // A session that the account cancelled before anybody took a seat. Only deleting the account changes it.
-            let unshared = super::open_session(&world, account, fixture.published, false).await;
+            let unshared = super::open_private_session(&world, account, fixture.published_adventure_id).await;
             let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{unshared}'");
             world.owner().execute(&cancel).await.unwrap();
-            let draft = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
-            world.owner().execute(&draft).await.unwrap();
+            let draft_adventure = format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')");
+            world.owner().execute(&draft_adventure).await.unwrap();
             let mut rows = vec![
-                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined.session_id),
-                format!("sessions WHERE id = '{}'", fixture.joined.session_id),
-                format!("sessions WHERE id = '{}'", fixture.live.session_id),
-                format!("characters WHERE id = '{}'", fixture.hero),
+                format!("session_players WHERE session_id = '{}' AND user_id = '{account}'", fixture.joined_session.session_id),
+                format!("sessions WHERE id = '{}'", fixture.joined_session.session_id),
+                format!("sessions WHERE id = '{}'", fixture.live_session.session_id),
+                format!("characters WHERE id = '{}'", fixture.seated_character_id),
                 format!("characters WHERE id = '{}'", player.character_id),
                 format!("users WHERE id = '{account}'"),
                 format!("users WHERE id = '{}'", player.user_id),
@@ -43,7 +43,7 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             assert_eq!(execute_in(&holder, &lock(&rows[busy_row])).await, Ok(1));
             let closing = world.superuser().await.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
-            let sql = close_or_delete(account, is_deletion);
+            let sql = close_or_delete_account_sql(account, is_deletion);
             let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
@@ -88,7 +88,7 @@ async fn a_seat_waits_for_the_change_of_its_character() {
     let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);
     assert_eq!(execute_in(&retiring, &retire).await, Ok(1));
     let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), sql, retiring).await, CHARACTER_RETIRED);
 }
 
 /// The Seer removes a player, who enters the code again before the removal is committed.
@@ -106,7 +106,7 @@ async fn joining_by_code_waits_for_the_change_of_the_players_seat() {
         .await
         .unwrap();
     let join = format!("SELECT * FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, removing).await, PLAYER_REMOVED);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, removing).await, PLAYER_REMOVED);
 }
 
 /// A stranger has opened a session on a published adventure, in a transaction that is not yet committed. Meanwhile the
@@ -135,7 +135,7 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let closing = world.owner().begin().await;
-    let close = close_or_delete(player.user_id, false);
+    let close = close_account_sql(player.user_id);
     execute_in(&closing, &close).await.unwrap();
     let (service, seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
     let seated = tokio::spawn(async move { attempt(&service, &seat).await });
@@ -155,7 +155,7 @@ async fn the_service_adds_nothing_to_an_account_that_is_closing() {
     let game = world.new_session(0).await;
     let account = world.new_account().await;
     let closing = world.owner().begin().await;
-    execute_in(&closing, &close_or_delete(account, false)).await.unwrap();
+    execute_in(&closing, &close_account_sql(account)).await.unwrap();
     let inserts = [
         insert_character_sql(uuid::Uuid::new_v4(), account),
         format!("INSERT INTO adventures (creator_id, name) VALUES ('{account}', 'A draft')"),
@@ -184,7 +184,7 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session_id);
     let first = world.service().begin().await;
     assert_eq!(execute_in(&first, &insert).await, Ok(1));
-    assert_eq!(attempt_after_waiting(&world, &world.service(), insert, first).await, "done");
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), insert, first).await, "done");
 }
 
 /// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.
@@ -247,7 +247,7 @@ async fn jobs_wait_for_none_of_many_locked_rows() {
         let creature = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id);
         owner.execute(&creature).await.unwrap();
         for _ in 0..15 {
-            let session = super::open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
+            let session = super::open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             let of_session = format!("WHERE id = '{session}'");
             owner.execute(&format!("UPDATE sessions SET status = 'active' {of_session}")).await.unwrap();

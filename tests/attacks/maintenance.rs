@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, execute_in, open_session, query_number,
+    assert_invariants, attempt, execute_in, open_private_session, query_number,
     sqlstates::{CHARACTER_SEATED, INSUFFICIENT_PRIVILEGE},
 };
 use crate::world::{World, insert_seat_sql};
@@ -181,7 +181,7 @@ async fn maintenance_does_not_wait_for_a_locked_session() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for _ in 0..2 {
-        let session = open_session(&world, seer, adventure, false).await;
+        let session = open_private_session(&world, seer, adventure).await;
         let player = world.new_player().await;
         world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
         update_session(&world, session, "created_at = now() - INTERVAL '60 days'").await;

@@ -114,8 +114,8 @@ struct NameColumn {
 async fn name_columns(world: &World) -> Vec<NameColumn> {
     let game = world.new_session(1).await;
     let (player, seer) = (&game.players[0], &game.seer);
-    let draft = world.new_draft(seer.user_id()).await;
-    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Rat') RETURNING id");
+    let draft_adventure = world.new_draft(seer.user_id()).await;
+    let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', 'Rat') RETURNING id");
     let creature: Uuid = world.owner().fetch_value(&sql).await.unwrap();
     let update =
         |table: &str, column: &str, id: Uuid| format!("UPDATE {table} SET {column} = $NAME$ WHERE id = '{id}'");
@@ -143,17 +143,17 @@ async fn name_columns(world: &World) -> Vec<NameColumn> {
             label: "adventure",
             writer: seer.clone(),
             writes: vec![
-                update("adventures", "name", draft),
+                update("adventures", "name", draft_adventure),
                 format!("INSERT INTO adventures (creator_id, name) VALUES ('{}', $NAME$)", seer.user_id()),
             ],
-            read: format!("SELECT name FROM adventures WHERE id = '{draft}'"),
+            read: format!("SELECT name FROM adventures WHERE id = '{draft_adventure}'"),
         },
         NameColumn {
             label: "creature",
             writer: seer.clone(),
             writes: vec![
                 update("creatures", "name", creature),
-                format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', $NAME$)"),
+                format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_adventure}', $NAME$)"),
             ],
             read: format!("SELECT name FROM creatures WHERE id = '{creature}'"),
         },
@@ -248,7 +248,7 @@ async fn the_source_of_a_modifier_has_a_visible_character() {
 async fn the_url_of_a_picture_is_http_or_https() {
     let world = World::new().await;
     let (author, user) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(author.user_id()).await;
+    let draft_adventure = world.new_draft(author.user_id()).await;
     // All columns with URLs that a user may write are tested below.
     let url_columns = "SELECT class.relname || '.' || attname FROM pg_attribute
          JOIN pg_class AS class ON class.oid = attrelid
@@ -260,8 +260,8 @@ async fn the_url_of_a_picture_is_http_or_https() {
     );
     for (person, column, table, id) in [
         (&user, "avatar_url", "users", user.user_id()),
-        (&author, "thumbnail_url", "adventures", draft),
-        (&author, "artwork_url", "adventures", draft),
+        (&author, "thumbnail_url", "adventures", draft_adventure),
+        (&author, "artwork_url", "adventures", draft_adventure),
     ] {
         let mut writes = vec![format!("UPDATE {table} SET {column} = $URL$ WHERE id = '{id}'")];
         if table == "adventures" {

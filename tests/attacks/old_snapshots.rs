@@ -1,9 +1,9 @@
 //! Statements in a transaction whose snapshot is older than a change that forbids them.
 
 use super::{
-    assert_invariants, attempt, close, close_or_delete, execute_and_commit,
+    assert_invariants, attempt, close_account, close_account_sql, execute_and_commit,
     full_account::{all_writes, create_full_account},
-    is_closed,
+    is_account_closed,
     sqlstates::{
         ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION,
         FOREIGN_KEY_VIOLATION, INSUFFICIENT_PRIVILEGE, SERIALIZATION_FAILURE,
@@ -21,12 +21,12 @@ async fn a_write_with_an_old_snapshot_is_refused_after_the_account_is_closed() {
     let mut transactions = Vec::new();
     let statements = all_writes(&fixture);
     let open_session =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account, fixture.published);
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{}')", fixture.account_id, fixture.published_adventure_id);
     // Only every third write, because each transaction holds one of the pool's 40 connections.
     for sql in statements.iter().step_by(3).chain([&open_session]) {
         transactions.push((fixture.person.begin_repeatable_read().await, sql));
     }
-    close(&world, fixture.account).await;
+    close_account(&world, fixture.account_id).await;
     for (transaction, sql) in transactions {
         let outcome = execute_and_commit(transaction, sql).await;
         assert!(
@@ -44,14 +44,14 @@ async fn closing_an_account_with_an_old_snapshot_covers_newer_writes_or_fails() 
     // Every second write of `all_writes`; the first is replaced by one that is not in the list.
     for index in (0..write_count).step_by(2) {
         let fixture = create_full_account(&world).await;
-        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published);
+        let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{}'", fixture.published_adventure_id);
         let sql = if index == 0 { unpublish } else { all_writes(&fixture).remove(index) };
         let closing = fixture.person.begin_repeatable_read().await;
         assert_eq!(attempt(&fixture.person, &sql).await, "done", "{sql}");
         let outcome =
-            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account)).await;
+            execute_and_commit(closing, &format!("SELECT private.close_account('{}')", fixture.account_id)).await;
         assert!(["done", SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
-        assert_eq!(is_closed(&world, fixture.account).await, outcome == "done", "{sql}");
+        assert_eq!(is_account_closed(&world, fixture.account_id).await, outcome == "done", "{sql}");
         assert_eq!(broken_invariants(&world).await, [""; 0], "{sql}");
     }
 }
@@ -142,7 +142,7 @@ async fn a_closed_account_writes_nothing_in_a_snapshot_where_it_is_still_open() 
         let write =
             write.replace("{account}", &player.user_id.to_string()).replace("{session}", &game.session_id.to_string());
         let with_old_snapshot = player.person.begin_repeatable_read().await;
-        let close = close_or_delete(player.user_id, false);
+        let close = close_account_sql(player.user_id);
         assert_eq!(attempt(&world.owner(), &close).await, "done");
         let outcome = execute_and_commit(with_old_snapshot, &write).await;
         assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{write}: {outcome}");
@@ -157,7 +157,7 @@ async fn the_service_seats_no_player_in_a_snapshot_where_the_closed_account_is_s
     let world = World::new().await;
     let (game, player) = (world.new_session(0).await, world.new_player().await);
     let with_old_snapshot = world.service().begin_repeatable_read().await;
-    assert_eq!(attempt(&world.owner(), &close_or_delete(player.user_id, false)).await, "done");
+    assert_eq!(attempt(&world.owner(), &close_account_sql(player.user_id)).await, "done");
     let seat = format!(
         "INSERT INTO session_players (session_id, user_id, character_id, is_active)
          VALUES ('{}', '{}', '{}', false)",

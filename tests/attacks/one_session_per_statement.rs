@@ -30,8 +30,8 @@ fn insert_event(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
-/// Returns statements that each insert rows for both sessions, beginning with the first one. `insert` returns the
-/// statement that inserts one row for a session.
+/// Returns statements that each insert rows for both sessions, beginning with the first one. `insert` returns a statement
+/// that inserts one row for a session.
 fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
     let insert_into = insert(first).split_once("VALUES").unwrap().0.to_owned();
@@ -54,6 +54,7 @@ async fn one_statement_writes_events_or_rolls_of_only_one_session() {
         for (earlier, later) in [(first, second), (second, first)] {
             for sql in insert_into_both(insert, earlier, later) {
                 assert_eq!(dry_run(&player.person, &sql).await, SEVERAL_SESSIONS, "{sql}");
+                // "no row" is the outcome of the DO block.
                 assert!(
                     ["done", "no row"].contains(&&*dry_run(&world.service(), &sql).await),
                     "the service may write to several sessions: {sql}"

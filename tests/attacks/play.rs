@@ -5,7 +5,7 @@ use sparc::service::{Operations, sessions::LobbyFilter};
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt, dry_run, execute_in, open_session, query_number,
+    assert_invariants, attempt, dry_run, execute_in, open_public_session, query_number,
     sqlstates::{
         CHECK_VIOLATION, DEADLOCK_DETECTED, HEROIC_SAVE_SPENT, SESSION_HAS_NO_PLAYER, START_IN_PAST, UNIQUE_VIOLATION,
     },
@@ -24,7 +24,7 @@ async fn create_sessions_in_opposite_orders(world: &World, status: &str) -> [Uui
     let mut pairs: Vec<&[Player]> = players.chunks(2).collect();
     for (seer, adventure) in seers.iter().zip(adventures) {
         for pair in &pairs {
-            let session = open_session(world, *seer, adventure, true).await;
+            let session = open_public_session(world, *seer, adventure).await;
             for player in *pair {
                 world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             }
@@ -80,9 +80,9 @@ async fn a_heroic_save_that_writes_no_row_is_not_used_up() {
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
     let hero = player.character_id;
-    let failed = world.new_roll(game.session_id, hero, "{1,2}", 10, -3600).await;
-    let other_failed = world.new_roll(game.session_id, hero, "{1,3}", 10, -3600).await;
-    let of_other_player = world.new_roll(game.session_id, game.players[1].character_id, "{1,2}", 10, -3600).await;
+    let failed = world.new_failed_roll(game.session_id, hero).await;
+    let other_failed = world.new_failed_roll(game.session_id, hero).await;
+    let of_other_player = world.new_failed_roll(game.session_id, game.players[1].character_id).await;
     let seat_with_unused_save = format!(
         "session_players WHERE session_id = '{}' AND user_id = '{}' AND heroic_saves_used = 0",
         game.session_id, player.user_id
@@ -133,8 +133,8 @@ async fn one_statement_cannot_make_two_heroic_saves() {
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     let (failed, other_failed) = (
-        world.new_roll(game.session_id, player.character_id, "{1,2}", 10, -3600).await,
-        world.new_roll(game.session_id, player.character_id, "{1,3}", 10, -3600).await,
+        world.new_failed_roll(game.session_id, player.character_id).await,
+        world.new_failed_roll(game.session_id, player.character_id).await,
     );
     for (first, second) in [(failed, other_failed), (failed, failed)] {
         let values = |original: Uuid| {
@@ -164,7 +164,7 @@ async fn sessions_without_players_are_not_counted() {
     let adventure = world.new_adventure(seer.user_id).await;
     let mut sessions = Vec::new();
     for _ in 0..10 {
-        sessions.push(open_session(&world, seer.user_id, adventure, true).await);
+        sessions.push(open_public_session(&world, seer.user_id, adventure).await);
     }
     let set_status = |status: &str| {
         format!("UPDATE sessions SET status = '{status}' WHERE seer_id = '{}' AND ended_at IS NULL", seer.user_id)
@@ -236,7 +236,7 @@ async fn nobody_schedules_more_than_an_hour_in_the_past() {
             seer.user_id()
         )
     };
-    let session = open_session(&world, seer.user_id(), adventure, true).await;
+    let session = open_public_session(&world, seer.user_id(), adventure).await;
     let update = |at: &str| format!("UPDATE sessions SET scheduled_start = {at} WHERE id = '{session}'");
     for past in
         ["'2000-01-01'", "now() - INTERVAL '61 minutes'", "now() - INTERVAL '2 hours'", "now() - INTERVAL '1 year'"]
@@ -274,7 +274,7 @@ async fn the_lobby_omits_sessions_that_are_six_hours_late() {
     let adventure = world.new_adventure(seer).await;
     let mut sessions = Vec::new();
     for starts_in_hours in [-24 * 365, -7, -5, 1] {
-        let session = open_session(&world, seer, adventure, true).await;
+        let session = open_public_session(&world, seer, adventure).await;
         let sql = format!(
             "UPDATE sessions SET scheduled_start = now() + INTERVAL '{starts_in_hours} hours' WHERE id = '{session}'"
         );
@@ -321,11 +321,11 @@ async fn a_modifier_must_be_written_as_an_integer() {
 async fn the_numbers_of_a_creature_must_be_written_as_integers() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.user_id()).await;
+    let draft_adventure = world.new_draft(seer.user_id()).await;
     for value in ["5.0", "50e-1", "5.5", "0", "11", "\"5\""] {
         let sql = format!(
             "INSERT INTO creatures (adventure_id, name, stats)
-             VALUES ('{draft}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
+             VALUES ('{draft_adventure}', 'Rat', '{{\"might\": {value}, \"grace\": 1, \"wit\": 1, \"heart\": 1}}')"
         );
         assert_eq!(dry_run(&seer, &sql).await, CHECK_VIOLATION, "{value}");
     }

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{
-    assert_invariants, attempt_after_waiting, dry_run, execute_and_commit, execute_in, open_session, outcome_code,
+    assert_invariants, attempt_while_holder_commits, dry_run, execute_and_commit, execute_in, open_private_session, outcome_code,
     query_number,
     sqlstates::{INSUFFICIENT_PRIVILEGE, SESSION_OVER, SEVERAL_SESSIONS, TOO_MANY_ROWS, UNKNOWN_JOIN_CODE},
 };
@@ -25,7 +25,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&hiding, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_after_waiting(&world, &users.user(player.user_id), join, hiding).await,
+            attempt_while_holder_commits(&world, &users.user(player.user_id), join, hiding).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -39,10 +39,10 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let users = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     let (seer, player) = (users.user(game.seer.user_id()), users.user(game.players[0].user_id));
-    let other_session = open_session(&world, game.seer.user_id(), game.adventure_id, false).await;
-    let draft = world.new_draft(game.seer.user_id()).await;
+    let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
+    let draft_adventure = world.new_draft(game.seer.user_id()).await;
     let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 140)");
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 140)");
     world.owner().execute(&insert_creatures).await.unwrap();
     let insert_events = |session: Uuid, count: u32| {
         format!(
@@ -52,7 +52,7 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
     };
     // In ascending order the first sixty creatures, in descending order the last sixty.
     let sixty_creatures = |order: &str| {
-        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft}' ORDER BY id {order} LIMIT 60)")
+        format!("id IN (SELECT id FROM creatures WHERE adventure_id = '{draft_adventure}' ORDER BY id {order} LIMIT 60)")
     };
     let in_one_statement = |first: String, second: String| format!("WITH first AS ({first} RETURNING 1) {second}");
     let delete = |order: &str| format!("DELETE FROM creatures WHERE {}", sixty_creatures(order));
@@ -153,9 +153,9 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
 async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let draft = world.new_draft(game.seer.user_id()).await;
+    let draft_adventure = world.new_draft(game.seer.user_id()).await;
     let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft}', 'Rat' FROM generate_series(1, 120)");
+        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 120)");
     // The role, its privileges and its policies are created in a transaction that is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
@@ -194,7 +194,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
         execute_in(&holder, &format!("UPDATE {change} = '{}'", game.session_id)).await.unwrap();
         let sql = insert_roll_sql(game.session_id, player.character_id);
         assert_eq!(
-            attempt_after_waiting(&world, &player.person, sql, holder).await,
+            attempt_while_holder_commits(&world, &player.person, sql, holder).await,
             INSUFFICIENT_PRIVILEGE,
             "{change}"
         );
@@ -209,5 +209,5 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
     let holder = game.seer.begin().await;
     execute_in(&holder, &format!("SELECT FROM private.renew_session_code('{}')", game.session_id)).await.unwrap();
     let join = format!("SELECT FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_eq!(attempt_after_waiting(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
+    assert_eq!(attempt_while_holder_commits(&world, &player.person, join, holder).await, UNKNOWN_JOIN_CODE);
 }

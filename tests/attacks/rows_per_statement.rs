@@ -21,10 +21,10 @@ async fn create_many_rows(world: &World) -> ManyRows {
     let (user, player) = (world.new_user().await, world.new_player().await);
     let id = format!("'{}'", user.user_id());
     let adventure = world.new_adventure(user.user_id()).await;
-    let draft = format!("'{}'", world.new_draft(user.user_id()).await);
+    let draft_adventure = format!("'{}'", world.new_draft(user.user_id()).await);
     for sql in [
         format!("INSERT INTO adventures (creator_id, name) SELECT {id}, 'Draft' FROM generate_series(1, 150)"),
-        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft}, 'Rat' FROM generate_series(1, 150)"),
+        format!("INSERT INTO creatures (adventure_id, name) SELECT {draft_adventure}, 'Rat' FROM generate_series(1, 150)"),
         format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT {id}, 'Retired ' || number, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -67,7 +67,7 @@ async fn one_statement_changes_at_most_a_hundred_rows() {
     let ManyRows { user, id, draft } = create_many_rows(&world).await;
     for (table, condition, change) in [
         ("adventures", format!("creator_id = {id} AND status = 'draft'"), "description = 'New'"),
-        ("creatures", format!("adventure_id = {draft}"), "description = 'New'"),
+        ("creatures", format!("adventure_id = {draft_adventure}"), "description = 'New'"),
         ("characters", format!("user_id = {id}"), "equipment = '[1]'"),
         ("sessions", format!("seer_id = {id}"), "is_public = true"),
         (
@@ -133,8 +133,8 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
     let world = World::new().await;
     let ManyRows { user, id, draft } = create_many_rows(&world).await;
     for (table, condition) in [
-        ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft}")),
-        ("creatures", format!("adventure_id = {draft}")),
+        ("adventures", format!("creator_id = {id} AND status = 'draft' AND id <> {draft_adventure}")),
+        ("creatures", format!("adventure_id = {draft_adventure}")),
         ("characters", format!("user_id = {id}")),
     ] {
         let select = |count: usize| format!("SELECT id FROM {table} WHERE {condition} LIMIT {count}");
@@ -174,7 +174,7 @@ async fn one_statement_deletes_at_most_a_hundred_rows() {
         assert_eq!(dry_run(&world.owner(), &format!("DELETE FROM {table} WHERE {condition}")).await, "done");
     }
     // Rows that are deleted with their parent row, or with an account, do not count.
-    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft}")).await, "done");
+    assert_eq!(dry_run(&user, &format!("DELETE FROM adventures WHERE id = {draft_adventure}")).await, "done");
     assert_eq!(attempt(&user, &format!("SELECT private.close_account({id})")).await, "done");
     let drafts = format!("SELECT count(*) FROM adventures WHERE creator_id = {id} AND status = 'draft'");
     assert_eq!(query_number(&world, &drafts).await, 0);
@@ -190,7 +190,7 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
     for (sql, table, counter) in [
         (format!("UPDATE sessions SET is_public = true WHERE seer_id = {id}"), "sessions", "updated"),
         (format!("UPDATE adventures SET description = 'New' WHERE creator_id = {id}"), "adventures", "updated"),
-        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft}"), "creatures", "updated"),
+        (format!("UPDATE creatures SET description = 'New' WHERE adventure_id = {draft_adventure}"), "creatures", "updated"),
         (format!("UPDATE characters SET equipment = '[1]' WHERE user_id = {id}"), "characters", "updated"),
         (
             format!(
@@ -200,7 +200,7 @@ async fn too_many_rows_are_refused_before_all_are_changed() {
             "session_players",
             "updated",
         ),
-        (format!("DELETE FROM creatures WHERE adventure_id = {draft}"), "creatures", "deleted"),
+        (format!("DELETE FROM creatures WHERE adventure_id = {draft_adventure}"), "creatures", "deleted"),
         (format!("DELETE FROM adventures WHERE creator_id = {id} AND status = 'draft'"), "adventures", "deleted"),
         (format!("DELETE FROM characters WHERE user_id = {id}"), "characters", "deleted"),
     ] {
