@@ -15,8 +15,8 @@ async fn profile_email(world: &World, account: Uuid) -> String {
     world.owner().fetch_value(&format!("SELECT email FROM users WHERE id = '{account}'")).await.unwrap()
 }
 
-/// Returns e-mail addresses in the domains that are reserved for placeholders: `deleted.invalid` for closed accounts, and
-/// `no-email.invalid` for accounts without an address. Most look like the placeholder of the account with this id.
+/// Returns e-mail addresses in the domains that are reserved for placeholders: `deleted.invalid` for closed accounts,
+/// and `no-email.invalid` for accounts without an address. Most look like the placeholder of the account with this id.
 fn reserved_addresses(id: Uuid) -> Vec<String> {
     let uppercase_id = id.to_string().to_uppercase();
     vec![

@@ -11,12 +11,13 @@ use super::{
 };
 use crate::world::{Person, World, insert_character_sql, insert_seat_sql};
 
-/// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done" or
-/// the SQLSTATE of the refusal.
+/// Runs the statement `outer`, whose RETURNING clause calls a function that runs the statement `inner`. Returns "done"
+/// or the SQLSTATE of the refusal.
 async fn attempt_with_inner(person: &Person, outer: &str, inner: &str) -> String {
     let transaction = person.begin().await;
     let function = format!(
-        "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql AS $$ BEGIN {inner}; RETURN 1; END $$"
+        "CREATE OR REPLACE FUNCTION pg_temp.change_again() RETURNS int LANGUAGE plpgsql
+         AS $$ BEGIN {inner}; RETURN 1; END $$"
     );
     execute_in(&transaction, &function).await.unwrap();
     let outcome = execute_in(&transaction, &format!("{outer} RETURNING pg_temp.change_again()")).await;

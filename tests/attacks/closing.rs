@@ -94,10 +94,10 @@ async fn short_writes_do_not_keep_players_from_leaving_several_sessions() {
     writers.iter().for_each(JoinHandle::abort);
 }
 
-/// Closing an account first locks the account's row in `private.account_gates`, as every write to the account does. Here
-/// the account of a Seer is closed. A transaction has locked the character of a player in the Seer's session, for which
-/// the closing waits, because it cancels that session. Then the transaction inserts a row for the Seer's account, and
-/// waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
+/// Closing an account first locks the account's row in `private.account_gates`, as every write to the account does.
+/// Here the account of a Seer is closed. A transaction has locked the character of a player in the Seer's session, for
+/// which the closing waits, because it cancels that session. Then the transaction inserts a row for the Seer's account,
+/// and waits for the row in `account_gates`. That is a deadlock; the closing tries again, and succeeds.
 #[tokio::test]
 async fn closing_survives_a_deadlock() {
     let world = World::new().await;
@@ -229,7 +229,10 @@ async fn no_statement_closes_the_account_and_then_writes() {
     let close = format!("private.close_account('{account}')");
     let closing_then = |value: &str| format!("CASE WHEN {close} THEN '{value}' END");
     let insert_event = |kind: &str, payload: &str| {
-        format!("INSERT INTO session_events (session_id, event_type, payload) VALUES ('{completed_session}', {kind}, {payload})")
+        format!(
+            "INSERT INTO session_events (session_id, event_type, payload)
+             VALUES ('{completed_session}', {kind}, {payload})"
+        )
     };
     let refused_because_closed = [
         format!("UPDATE adventures SET name = {} WHERE id = '{adventure}'", closing_then("still here")),
@@ -283,12 +286,16 @@ async fn no_statement_closes_the_account_and_then_writes() {
     // refuse such a statement first, or the statement finds no row.
     let refused_or_without_effect = [
         format!(
-            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END WHERE session_id = '{completed_session}'"
+            "UPDATE session_players SET removed_at = CASE WHEN {close} THEN now() END
+             WHERE session_id = '{completed_session}'"
         ),
         format!("UPDATE users SET bio = {} WHERE id = '{account}'", closing_then("Back.")),
         format!("UPDATE users SET bio = 'Back.' WHERE id = '{account}' RETURNING {close}"),
         format!("UPDATE sessions SET looking_for = {} WHERE id = '{live_session}'", closing_then("anybody")),
-        format!("UPDATE session_players SET is_active = {close} WHERE session_id = '{left_session}' AND user_id = '{account}'"),
+        format!(
+            "UPDATE session_players SET is_active = {close}
+             WHERE session_id = '{left_session}' AND user_id = '{account}'"
+        ),
         format!("{} RETURNING {close}", insert_seat_sql(fixture.public_session_id, account, seated_character)),
         format!("{} RETURNING {close}", insert_roll_sql(fixture.joined_session.session_id, seated_character)),
         format!("{} RETURNING {close}", insert_roll_sql(live_session, fixture.live_session.players[0].character_id)),

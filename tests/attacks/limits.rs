@@ -47,8 +47,8 @@ async fn create_retired_characters(world: &World, user: Uuid, count: i64) {
     world.owner().execute(&sql).await.unwrap();
 }
 
-/// Creates for every limit all rows but the last one. Each limit gets `statement_count` statements that add one more (at
-/// most ten for the limit of retired characters).
+/// Creates for every limit all rows but the last one. Each limit gets `statement_count` statements that add one more
+/// (at most ten for the limit of retired characters).
 async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
     let owner = world.owner();
     let mut limits = Vec::new();
@@ -158,7 +158,8 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
 
     let user = world.new_user().await;
     let sql = format!(
-        "INSERT INTO adventures (creator_id, name) SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
+        "INSERT INTO adventures (creator_id, name)
+         SELECT '{}', 'Draft ' || number FROM generate_series(1, 199) AS number",
         user.user_id()
     );
     owner.execute(&sql).await.unwrap();
@@ -254,8 +255,8 @@ async fn each_limit_holds_for_eight_concurrent_statements() {
 async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
     let world = World::new().await;
     for limit in create_limits(&world, 3).await {
-        // All three snapshots show room for one more row. The first transaction adds it. The second one tries before the
-        // first has committed, and the third one afterwards.
+        // All three snapshots show room for one more row. The first transaction adds it. The second one tries before
+        // the first has committed, and the third one afterwards.
         let [(first_person, first_sql), (second_person, second_sql), (third_person, third_sql)] = &limit.statements[..]
         else {
             panic!("three statements")
@@ -348,7 +349,8 @@ async fn a_session_that_has_ended_no_longer_counts_towards_the_limit() {
     );
     let open_sessions = |session_count: usize| {
         format!(
-            "INSERT INTO sessions (seer_id, adventure_id) SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
+            "INSERT INTO sessions (seer_id, adventure_id)
+             SELECT '{}', '{adventure}' FROM generate_series(1, {session_count})",
             user.user_id()
         )
     };

@@ -53,8 +53,8 @@ async fn attempt(person: &Person, sql: &str) -> String {
     outcome_code(person.execute(sql).await)
 }
 
-/// Starts a statement, waits until it waits for a lock of the transaction `holder`, commits that transaction, and returns
-/// the statement's [`outcome_code`].
+/// Starts a statement, waits until it waits for a lock of the transaction `holder`, commits that transaction, and
+/// returns the statement's [`outcome_code`].
 async fn attempt_while_holder_commits(
     world: &World,
     person: &Person,

@@ -30,8 +30,8 @@ fn insert_event(session: Uuid) -> String {
     format!("INSERT INTO session_events (session_id, event_type) VALUES ('{session}', 'client.wave')")
 }
 
-/// Returns statements that each insert rows for both sessions, beginning with the first one. `insert` returns a statement
-/// that inserts one row for a session.
+/// Returns statements that each insert rows for both sessions, beginning with the first one. `insert` returns a
+/// statement that inserts one row for a session.
 fn insert_into_both(insert: &dyn Fn(Uuid) -> String, first: Uuid, second: Uuid) -> Vec<String> {
     let values = |session| insert(session).split_once("VALUES").unwrap().1.to_owned();
     let insert_into = insert(first).split_once("VALUES").unwrap().0.to_owned();

@@ -130,7 +130,8 @@ async fn the_printed_size_of_every_document_that_a_client_writes_is_limited() {
         ),
         (
             format!(
-                "INSERT INTO creatures (adventure_id, name, abilities) VALUES ('{draft_adventure}', 'Rat', '{document}')"
+                "INSERT INTO creatures (adventure_id, name, abilities)
+                 VALUES ('{draft_adventure}', 'Rat', '{document}')"
             ),
             "creatures",
         ),

@@ -1,5 +1,6 @@
-//! Rules for users also apply to a user whose statement changes the role while it runs, and to one who writes through a
-//! trigger of their own.
+//! Rules for users also apply to a user whose statement changes the role while it runs, and to a user who writes
+//! through a trigger of their own. The statements run over a login that is a member of the users' roles only, because a
+//! role that is reset becomes that login.
 
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ const RESET_ROLE: &str = "set_config('role', 'none', true)";
 #[tokio::test]
 async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_private() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     for returning in ["", &format!("RETURNING {RESET_ROLE}"), &format!("RETURNING (SELECT {RESET_ROLE})")] {
         let (game, player) = (world.new_session(0).await, world.new_player().await);
         world.update_session(&game, "is_public = true").await;
@@ -25,7 +26,7 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
         execute_in(&hiding, &sql).await.unwrap();
         let join = format!("{} {returning}", insert_seat_sql(game.session_id, player.user_id, player.character_id));
         assert_eq!(
-            attempt_while_holder_commits(&world, &users.user(player.user_id), join, hiding).await,
+            attempt_while_holder_commits(&world, &over_users_login.user(player.user_id), join, hiding).await,
             INSUFFICIENT_PRIVILEGE,
             "{returning}"
         );
@@ -36,13 +37,15 @@ async fn a_statement_that_resets_its_role_gets_no_seat_in_a_session_that_became_
 #[tokio::test]
 async fn a_statement_that_resets_its_role_keeps_its_limits() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let (seer, player) = (users.user(game.seer.user_id()), users.user(game.players[0].user_id));
+    let (seer, player) = (over_users_login.user(game.seer.user_id()), over_users_login.user(game.players[0].user_id));
     let other_session = open_private_session(&world, game.seer.user_id(), game.adventure_id).await;
     let draft_adventure = world.new_draft(game.seer.user_id()).await;
-    let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 140)");
+    let insert_creatures = format!(
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 140)"
+    );
     world.owner().execute(&insert_creatures).await.unwrap();
     let insert_events = |session: Uuid, count: u32| {
         format!(
@@ -71,25 +74,25 @@ async fn a_statement_that_resets_its_role_keeps_its_limits() {
         let with_reset = format!("{sql} RETURNING {RESET_ROLE}");
         assert_eq!(dry_run(person, &with_reset).await, code, "{with_reset}");
     }
-    // The expression for the first row's session resets the role before the row's triggers fire. It returns the text
-    // `none`, which `replace` removes.
+    // The expression for the first row's session resets the role before the row's triggers fire. It yields `none` and
+    // the id, and `replace` removes `none`.
     let resetting = format!("{RESET_ROLE} || '{}'", game.session_id);
-    let events_in_two_sessions = format!(
+    let insert_events_in_two_sessions = format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT replace(session, 'none', '')::uuid, 'client.wave'
          FROM (VALUES (0, {resetting}), (1, '{other_session}')) AS list (number, session) ORDER BY number"
     );
-    assert_ne!(dry_run(&seer, &events_in_two_sessions).await, "done");
+    assert_ne!(dry_run(&seer, &insert_events_in_two_sessions).await, "done");
     assert_invariants(&world).await;
 }
 
 #[tokio::test]
 async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    let seer = users.user(game.seer.user_id());
+    let seer = over_users_login.user(game.seer.user_id());
     for set in ["max_players = 3", "game_state = '[1]'", "scheduled_start = now() + INTERVAL '1 day'"] {
         let plain = format!("UPDATE sessions SET {set} WHERE id = '{}'", game.session_id);
         assert_eq!(dry_run(&seer, &plain).await, SESSION_OVER, "{plain}");
@@ -104,9 +107,9 @@ async fn a_statement_that_resets_its_role_does_not_edit_an_ended_session() {
 #[tokio::test]
 async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event_number() {
     let world = World::new().await;
-    let users = world.with_users_login().await;
+    let over_users_login = world.with_users_login().await;
     let game = world.new_active_session(1).await;
-    let stranger = users.user(world.new_account().await);
+    let stranger = over_users_login.user(world.new_account().await);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
     let last_seq = "SELECT last_value FROM session_events_seq_seq";
@@ -136,7 +139,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     holder.rollback().await.unwrap();
     // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
     let before = world.owner().count("session_events").await;
-    let seer = users.user(game.seer.user_id());
+    let seer = over_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
          CREATE FUNCTION pg_temp.write() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -154,8 +157,10 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let draft_adventure = world.new_draft(game.seer.user_id()).await;
-    let insert_creatures =
-        format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 120)");
+    let insert_creatures = format!(
+        "INSERT INTO creatures (adventure_id, name)
+         SELECT '{draft_adventure}', 'Rat' FROM generate_series(1, 120)"
+    );
     // The role, its privileges and its policies are created in a transaction that is rolled back.
     let transaction = world.owner().begin().await;
     for sql in [
@@ -176,7 +181,8 @@ async fn the_rules_for_users_do_not_apply_to_an_operators_own_role() {
     transaction.rollback().await.unwrap();
 }
 
-/// A statement waits for a session that another transaction has locked and changes.
+/// A statement waits for a session that another transaction has locked. That transaction changes the session, or
+/// removes the player.
 #[tokio::test]
 async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again() {
     let world = World::new().await;
@@ -199,6 +205,7 @@ async fn a_session_that_changed_while_a_statement_waited_for_it_is_checked_again
             "{change}"
         );
     }
+    // The session gets a new join code while a player enters the old one.
     let game = world.new_session(0).await;
     let player = world.new_player().await;
     let code: String = world

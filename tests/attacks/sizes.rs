@@ -95,7 +95,8 @@ async fn nobody_resets_the_count_of_inserted_rows() {
         ),
         // One part with SELECT and one with VALUES.
         format!(
-            "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)), second AS ({insert} VALUES ({row}), ({row}))
+            "WITH first AS ({insert} SELECT {row} FROM generate_series(1, 99)),
+                  second AS ({insert} VALUES ({row}), ({row}))
              SELECT"
         ),
         // A prepared statement: a hundred rows are accepted, 101 are not.
@@ -151,7 +152,9 @@ async fn too_many_rows_are_refused_before_all_are_inserted() {
         (
             &game.seer,
             "creatures",
-            format!("INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {numbers}"),
+            format!(
+                "INSERT INTO creatures (adventure_id, name) SELECT '{draft_adventure}', 'Rat ' || number {numbers}"
+            ),
         ),
         (
             &game.seer,

@@ -53,8 +53,8 @@ async fn no_two_transactions_of_an_account_hold_shared_locks_at_once() {
     }
 }
 
-/// A player keeps their character and profile locked, by one transaction after another on two connections. Meanwhile the
-/// Seer ends the session, or the Seer's account is closed.
+/// A player keeps their character and profile locked, by one transaction after another on two connections. Meanwhile
+/// the Seer ends the session, or the Seer's account is closed.
 #[tokio::test]
 async fn a_session_ends_and_an_account_closes_while_a_player_keeps_locking_rows() {
     let world = World::new().await;
@@ -149,8 +149,8 @@ async fn a_lock_of_a_participant_does_not_stop_maintenance() {
     assert_invariants(&world).await;
 }
 
-/// A stranger locks a row of their own: an ended session on an adventure of the account, in which nobody else took part,
-/// or their own seat in that session.
+/// A stranger locks a row of their own: an ended session on an adventure of the account, in which nobody else took
+/// part, or their own seat in that session.
 #[tokio::test]
 async fn a_lock_in_a_session_without_other_players_does_not_delay_a_closing() {
     let world = World::new().await;
@@ -189,7 +189,8 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     let game = world.new_active_session(1).await;
     let insert = format!(
         "INSERT INTO session_events (session_id, event_type, created_at)
-         SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second' FROM generate_series(1, 60) AS nth",
+         SELECT '{}', 'client.old', now() - INTERVAL '2 days' + nth * INTERVAL '1 second'
+         FROM generate_series(1, 60) AS nth",
         game.session_id
     );
     let disable_clean_up = "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger";
@@ -217,8 +218,9 @@ async fn a_clean_up_reads_no_more_than_twice_its_batch() {
     }
 }
 
-/// A unique index allows one heroic save per roll. If a fellow player could insert a save of the player's roll, and kept
-/// that transaction open, the player's own save would wait until the thirty seconds in which a roll can be saved are over.
+/// A unique index allows one heroic save per roll. If a fellow player could insert a save of the player's roll, and
+/// kept that transaction open, the player's own save would wait until the thirty seconds in which a roll can be saved
+/// are over.
 #[tokio::test]
 async fn a_fellow_player_does_not_delay_a_heroic_save() {
     let world = World::new().await;
@@ -259,8 +261,8 @@ async fn a_seat_with_another_users_character_does_not_lock_the_character() {
     accomplice.rollback().await.unwrap();
 }
 
-/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up with
-/// that address.
+/// A transaction that closes an account gives up the account's e-mail address, and may stay open. Somebody signs up
+/// with that address.
 #[tokio::test]
 async fn a_sign_up_does_not_wait_for_an_address_that_is_being_given_up() {
     let world = World::new().await;
