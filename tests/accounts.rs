@@ -1,5 +1,6 @@
 //! Accounts and their profiles: sign-ups, which none of our triggers may refuse, changes of the e-mail address, and the
-//! closing and deletion of accounts.
+//! end of an account. The platform deletes an account softly (it sets `deleted_at`) or hard (it deletes the row). A
+//! soft deletion *closes* the account: its personal data is removed, and the history of its games stays.
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
@@ -13,7 +14,10 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, insert_seat_sql, row_as_json, run_together};
+use crate::{
+    sqlstates::{ACCOUNT_CLOSED, CHECK_VIOLATION},
+    world::{BoxedTask, World, insert_seat_sql, row_as_json, run_together},
+};
 
 /// Signs up by single sign-on, for which the platform permits the same e-mail address twice, and returns the profile.
 /// `email` is an SQL literal: a quoted address or `NULL`.
@@ -29,7 +33,7 @@ async fn sign_up(world: &World, email: &str, metadata: Value) -> Value {
 #[tokio::test]
 async fn the_display_name_comes_from_the_first_usable_source() {
     let world = World::new().await;
-    for (email, metadata, expected) in [
+    for (email, metadata, expected_name) in [
         ("'a@x.org'", serde_json::json!({"display_name": "Ada", "full_name": "B", "name": "C"}), "Ada"),
         ("'b@x.org'", serde_json::json!({"full_name": "Ada Byron", "name": "C"}), "Ada Byron"),
         ("'c@x.org'", serde_json::json!({"name": "Countess"}), "Countess"),
@@ -39,7 +43,7 @@ async fn the_display_name_comes_from_the_first_usable_source() {
         ("'odd@x.org'", serde_json::json!("not an object"), "odd"),
         ("'list@x.org'", serde_json::json!(["display_name"]), "list"),
     ] {
-        assert_eq!(sign_up(&world, email, metadata).await["display_name"], expected);
+        assert_eq!(sign_up(&world, email, metadata).await["display_name"], expected_name);
     }
 }
 
@@ -74,16 +78,16 @@ async fn sixteen_concurrent_sign_ups_with_one_email_address_all_succeed() {
 #[tokio::test]
 async fn a_changed_email_address_reaches_the_profile_unless_it_is_taken() {
     let world = World::new().await;
-    let (first, second) = (world.new_account().await, world.new_account().await);
+    let (first_account, second_account) = (world.new_account().await, world.new_account().await);
     let set_email =
         |id, email: &str| format!("UPDATE auth.users SET email = '{email}', is_sso_user = true WHERE id = '{id}'");
-    world.owner().execute(&set_email(first, "new@x.org")).await.unwrap();
+    world.owner().execute(&set_email(first_account, "new@x.org")).await.unwrap();
     let email_of = |id| format!("SELECT email FROM users WHERE id = '{id}'");
-    assert_eq!(world.owner().fetch_value::<String>(&email_of(first)).await.unwrap(), "new@x.org");
-    world.owner().execute(&set_email(second, "new@x.org")).await.unwrap();
+    assert_eq!(world.owner().fetch_value::<String>(&email_of(first_account)).await.unwrap(), "new@x.org");
+    world.owner().execute(&set_email(second_account, "new@x.org")).await.unwrap();
     assert_eq!(
-        world.owner().fetch_value::<String>(&email_of(second)).await.unwrap(),
-        format!("{second}@no-email.invalid")
+        world.owner().fetch_value::<String>(&email_of(second_account)).await.unwrap(),
+        format!("{second_account}@no-email.invalid")
     );
 }
 
@@ -92,7 +96,7 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
-    let id = player.user_id;
+    let user_id = player.user_id;
     player
         .person
         .execute(
@@ -100,24 +104,25 @@ async fn a_soft_deletion_removes_personal_data_and_drafts_and_ends_seats_and_ses
         )
         .await
         .unwrap();
-    let draft = world.new_draft(id).await;
-    let adventure = world.new_adventure(id).await;
-    let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{id}', '{adventure}') RETURNING id");
-    let waiting: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    let draft_id = world.new_draft(user_id).await;
+    let published_id = world.new_adventure(user_id).await;
+    let sql =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{user_id}', '{published_id}') RETURNING id");
+    let waiting_session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
 
-    world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{id}'")).await.unwrap();
+    world.owner().execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{user_id}'")).await.unwrap();
 
-    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{id}'")).await;
-    assert_eq!(profile["email"], format!("{id}@deleted.invalid"));
+    let profile = row_as_json(&world.owner(), &format!("SELECT * FROM users WHERE id = '{user_id}'")).await;
+    assert_eq!(profile["email"], format!("{user_id}@deleted.invalid"));
     assert_eq!(profile["display_name"], "Former player");
     assert!(profile["avatar_url"].is_null() && profile["bio"].is_null());
-    let seats = format!("session_players WHERE user_id = '{id}' AND is_active");
+    let seats = format!("session_players WHERE user_id = '{user_id}' AND is_active");
     assert_eq!(world.owner().count(&seats).await, 0, "active seats must be given up");
-    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting}'");
+    let status = format!("SELECT status::text FROM sessions WHERE id = '{waiting_session}'");
     assert_eq!(world.owner().fetch_value::<String>(&status).await.unwrap(), "cancelled");
-    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft}'")).await, 0, "drafts must be deleted");
+    assert_eq!(world.owner().count(&format!("adventures WHERE id = '{draft_id}'")).await, 0, "drafts must be deleted");
     assert_eq!(
-        world.owner().count(&format!("adventures WHERE id = '{adventure}'")).await,
+        world.owner().count(&format!("adventures WHERE id = '{published_id}'")).await,
         1,
         "published adventures must stay"
     );
@@ -143,9 +148,9 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
         insert_seat_sql(game.session_id, player.user_id, player.character_id),
         format!("INSERT INTO sessions (adventure_id) VALUES ('{}')", game.adventure_id),
     ] {
-        assert_refused!(player.person.execute(&write).await, "SP019", "account_open", "{write}");
+        assert_refused!(player.person.execute(&write).await, ACCOUNT_CLOSED, "account_open", "{write}");
     }
-    // The platform may undo the deletion and repeat it. Neither may fail.
+    // The platform may undo the deletion and then delete the account again. Neither may fail.
     let reopen_and_close = format!(
         "UPDATE auth.users SET deleted_at = NULL WHERE id = '{0}'; UPDATE auth.users SET deleted_at = now() WHERE id = '{0}'",
         player.user_id
@@ -154,48 +159,53 @@ async fn a_token_that_outlives_its_account_writes_nothing() {
 }
 
 #[tokio::test]
-async fn closing_an_account_archives_a_draft_that_was_played() {
+async fn closing_an_account_archives_a_draft_in_whose_session_somebody_else_has_a_seat() {
     let world = World::new().await;
     let seer = world.new_user().await;
-    let draft = world.new_draft(seer.user_id()).await;
-    let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft}') RETURNING id");
-    let session: Uuid = seer.fetch_value(&insert).await.unwrap();
+    let draft_id = world.new_draft(seer.user_id()).await;
+    let insert = format!("INSERT INTO sessions (adventure_id) VALUES ('{draft_id}') RETURNING id");
+    let session_id: Uuid = seer.fetch_value(&insert).await.unwrap();
     let player = world.new_player().await;
-    world.owner().execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
+    world.owner().execute(&insert_seat_sql(session_id, player.user_id, player.character_id)).await.unwrap();
     world
         .owner()
         .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", seer.user_id()))
         .await
         .unwrap();
-    assert_eq!(world.owner().fetch_value::<String>("SELECT status::text FROM adventures").await.unwrap(), "archived");
+    let status = world.owner().fetch_value::<String>("SELECT status::text FROM adventures").await.unwrap();
+    assert_eq!(status, "archived", "the other player's history refers to the draft, so it must not be deleted");
 }
 
 #[tokio::test]
 async fn a_hard_deletion_keeps_only_the_history_of_others() {
     let world = World::new().await;
+    // This Seer is the only player of their own session, so nobody else has a part in it.
     let seer = world.new_player().await;
-    let adventure = world.new_adventure(seer.user_id).await;
-    let sql =
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING id", seer.user_id);
-    let session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
-    world.owner().execute(&insert_seat_sql(session, seer.user_id, seer.character_id)).await.unwrap();
-    world.new_roll(session, seer.character_id, "{1}", 10, 0).await;
+    let adventure_id = world.new_adventure(seer.user_id).await;
+    let sql = format!(
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING id",
+        seer.user_id
+    );
+    let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+    world.owner().execute(&insert_seat_sql(session_id, seer.user_id, seer.character_id)).await.unwrap();
+    world.new_roll(session_id, seer.character_id, "{1}", 10, 0).await;
     let delete = |id| format!("DELETE FROM auth.users WHERE id = '{id}'");
     assert_eq!(world.owner().execute(&delete(seer.user_id)).await, Ok(1));
     assert_eq!(world.owner().count("users").await + world.owner().count("sessions").await, 0);
 
     let game = world.new_session(1).await;
-    for id in [game.players[0].user_id, game.seer.user_id()] {
+    for account_id in [game.players[0].user_id, game.seer.user_id()] {
         // A session and a character that belong to the account alone.
         let insert = "INSERT INTO sessions (seer_id, adventure_id, status)";
         world
             .owner()
-            .execute(&format!("{insert} VALUES ('{id}', '{}', 'cancelled')", game.adventure_id))
+            .execute(&format!("{insert} VALUES ('{account_id}', '{}', 'cancelled')", game.adventure_id))
             .await
             .unwrap();
-        world.new_character(id).await;
-        assert_eq!(world.owner().execute(&delete(id)).await, Ok(1), "deleting an account must succeed");
-        let anonymous = format!("users WHERE id = '{id}' AND account_id IS NULL AND display_name = 'Former player'");
+        world.new_character(account_id).await;
+        assert_eq!(world.owner().execute(&delete(account_id)).await, Ok(1), "deleting an account must succeed");
+        let anonymous =
+            format!("users WHERE id = '{account_id}' AND account_id IS NULL AND display_name = 'Former player'");
         assert_eq!(
             world.owner().count(&anonymous).await,
             1,
@@ -231,11 +241,11 @@ async fn an_account_that_is_imported_as_deleted_gets_a_closed_profile() {
 async fn an_account_that_is_created_again_has_its_new_email_address() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let id = game.players[0].user_id;
-    world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{id}'")).await.unwrap();
-    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'back@example.org')");
+    let account_id = game.players[0].user_id;
+    world.owner().execute(&format!("DELETE FROM auth.users WHERE id = '{account_id}'")).await.unwrap();
+    let create = format!("INSERT INTO auth.users (id, email) VALUES ('{account_id}', 'back@example.org')");
     world.owner().execute(&create).await.unwrap();
-    let reopened = format!("users WHERE id = '{id}' AND closed_at IS NULL AND email = 'back@example.org'");
+    let reopened = format!("users WHERE id = '{account_id}' AND closed_at IS NULL AND email = 'back@example.org'");
     assert_eq!(world.owner().count(&reopened).await, 1);
 }
 
@@ -247,21 +257,21 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
     games.sort_by_key(|game| game.session_id);
     for round in 0..10 {
         let (ada, ben, cas) = (world.new_player().await, world.new_player().await, world.new_player().await);
-        for (game, other) in games.iter().zip(games.iter().rev()) {
+        for (game, mirrored_game) in games.iter().zip(games.iter().rev()) {
             // Ada takes her seats in the opposite order to Ben and Cas. If closing an account did not sort the
             // sessions, the accounts would lock them in opposite orders.
             owner.execute(&insert_seat_sql(game.session_id, ada.user_id, ada.character_id)).await.unwrap();
-            owner.execute(&insert_seat_sql(other.session_id, ben.user_id, ben.character_id)).await.unwrap();
-            owner.execute(&insert_seat_sql(other.session_id, cas.user_id, cas.character_id)).await.unwrap();
+            owner.execute(&insert_seat_sql(mirrored_game.session_id, ben.user_id, ben.character_id)).await.unwrap();
+            owner.execute(&insert_seat_sql(mirrored_game.session_id, cas.user_id, cas.character_id)).await.unwrap();
         }
         let mut tasks: Vec<BoxedTask<_>> = Vec::new();
-        for account in [ada.user_id, ben.user_id] {
+        for account_id in [ada.user_id, ben.user_id] {
             let owner = owner.clone();
             tasks.push(Box::pin(async move {
-                owner.execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'")).await
+                owner.execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account_id}'")).await
             }));
         }
-        // Cas leaves a session while the account is closed.
+        // Cas leaves a session while Cas's own account is being closed.
         for sql in [
             format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", cas.user_id),
             format!(
@@ -282,20 +292,20 @@ async fn accounts_that_close_concurrently_do_not_deadlock() {
 async fn closing_an_account_waits_for_a_locked_seat_without_locking_its_session() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let (owner, ada) = (world.owner(), game.players[0].user_id);
+    let (owner, ada_id) = (world.owner(), game.players[0].user_id);
     let leave_transaction = owner.begin().await;
-    let lock = format!("SELECT FROM session_players WHERE user_id = '{ada}' FOR UPDATE");
+    let lock = format!("SELECT FROM session_players WHERE user_id = '{ada_id}' FOR UPDATE");
     leave_transaction.execute_unprepared(&lock).await.unwrap();
-    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada}'");
-    let (closed, ()) = tokio::join!(owner.execute(&close), async {
+    let close = format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{ada_id}'");
+    let (close_outcome, ()) = tokio::join!(owner.execute(&close), async {
         owner.wait_for_lock_waiters(1).await;
         // Leaving locks the session after the seat, which would deadlock if closing the account locked the session
         // before the seat.
-        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada}'");
+        let leave = format!("UPDATE session_players SET is_active = false WHERE user_id = '{ada_id}'");
         leave_transaction.execute_unprepared(&leave).await.unwrap();
         leave_transaction.commit().await.unwrap();
     });
-    assert!(closed.is_ok(), "{closed:?}");
+    assert!(close_outcome.is_ok(), "{close_outcome:?}");
 }
 
 #[tokio::test]
@@ -308,18 +318,19 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
     // Closing an account locks the sessions in which it has a seat and those that it runs, in the order of their ids.
     // Without that order, each account would lock the session of its seat first and then the session that it runs, and
     // the two accounts would deadlock.
-    for (game, other) in [(first, second), (second, first)] {
-        let hero = world.new_character(other.seer.user_id()).await;
-        owner.execute(&insert_seat_sql(game.session_id, other.seer.user_id(), hero)).await.unwrap();
+    for (game, other_game) in [(first, second), (second, first)] {
+        let other_seer_id = other_game.seer.user_id();
+        let hero_id = world.new_character(other_seer_id).await;
+        owner.execute(&insert_seat_sql(game.session_id, other_seer_id, hero_id)).await.unwrap();
     }
-    let holder = owner.begin().await;
-    holder
+    let lock_transaction = owner.begin().await;
+    lock_transaction
         .execute_unprepared(&format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", second.session_id))
         .await
         .unwrap();
     let close = |account| format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{account}'");
-    // The first Seer has a seat in the second session, which `holder` has locked, so closing the first account waits.
-    // Only then does closing the second account start.
+    // The first Seer has a seat in the second session, which `lock_transaction` has locked, so closing the first
+    // account waits. Only then does closing the second account start.
     let (close_first, close_second) = (close(first.seer.user_id()), close(second.seer.user_id()));
     let (first_outcome, second_outcome, ()) = tokio::join!(
         owner.execute(&close_first),
@@ -329,7 +340,7 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
         },
         async {
             owner.wait_for_lock_waiters(2).await;
-            holder.commit().await.unwrap();
+            lock_transaction.commit().await.unwrap();
         }
     );
     assert!(first_outcome.is_ok() && second_outcome.is_ok(), "{first_outcome:?} {second_outcome:?}");
@@ -338,14 +349,14 @@ async fn two_seers_with_seats_in_each_others_session_close_their_accounts_withou
 #[tokio::test]
 async fn not_even_the_service_can_give_an_account_the_reserved_address_of_another() {
     let world = World::new().await;
-    let (account, other) = (world.new_account().await, world.new_account().await);
+    let (account_id, other_account_id) = (world.new_account().await, world.new_account().await);
     for reserved in
-        [format!("{account}@deleted.invalid"), format!("{account}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
+        [format!("{account_id}@deleted.invalid"), format!("{account_id}@NO-EMAIL.invalid"), "x@deleted.invalid".into()]
     {
-        let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other}'");
-        assert_refused!(world.service().execute(&take).await, "23514", "reserved_email_is_own", "{reserved}");
+        let take = format!("UPDATE users SET email = '{reserved}' WHERE id = '{other_account_id}'");
+        assert_refused!(world.service().execute(&take).await, CHECK_VIOLATION, "reserved_email_is_own", "{reserved}");
     }
-    let take_own = format!("UPDATE users SET email = '{account}@no-email.invalid' WHERE id = '{account}'");
+    let take_own = format!("UPDATE users SET email = '{account_id}@no-email.invalid' WHERE id = '{account_id}'");
     assert_eq!(world.service().execute(&take_own).await, Ok(1));
 }
 

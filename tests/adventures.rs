@@ -12,16 +12,19 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::World;
+use crate::{
+    sqlstates::{ADVENTURE_PUBLISHED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
+    world::World,
+};
 
 #[tokio::test]
 async fn publishing_requires_validation_and_sets_the_time_of_publication() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.user_id()).await;
-    let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft}'");
-    assert_refused!(creator.execute(&publish).await, "23514", "published_is_valid");
-    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    let draft_id = world.new_draft(creator.user_id()).await;
+    let publish = format!("UPDATE adventures SET status = 'published' WHERE id = '{draft_id}'");
+    assert_refused!(creator.execute(&publish).await, CHECK_VIOLATION, "published_is_valid");
+    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft_id}'")).await.unwrap();
     assert_eq!(creator.execute(&publish).await, Ok(1));
     assert_eq!(creator.count("adventures WHERE published_at IS NOT NULL").await, 1);
 }
@@ -30,8 +33,8 @@ async fn publishing_requires_validation_and_sets_the_time_of_publication() {
 async fn changed_content_clears_the_validation_result_and_a_changed_name_does_not() {
     let world = World::new().await;
     let creator = world.new_user().await;
-    let draft = world.new_draft(creator.user_id()).await;
-    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft}'")).await.unwrap();
+    let draft_id = world.new_draft(creator.user_id()).await;
+    world.service().execute(&format!("UPDATE adventures SET is_valid = true WHERE id = '{draft_id}'")).await.unwrap();
     creator.execute("UPDATE adventures SET name = 'Another name'").await.unwrap();
     assert_eq!(creator.count("adventures WHERE is_valid").await, 1, "a new name must not clear the validation result");
     creator.execute("UPDATE adventures SET content = '{\"nodes\": []}'").await.unwrap();
@@ -44,14 +47,18 @@ async fn a_published_adventure_must_be_unpublished_before_it_is_edited() {
     let creator = world.new_user().await;
     world.new_adventure(creator.user_id()).await;
     let edit = "UPDATE adventures SET content = '{\"nodes\": [1]}'";
-    assert_refused!(creator.execute(edit).await, "SP010", "published_not_edited");
+    assert_refused!(creator.execute(edit).await, ADVENTURE_PUBLISHED, "published_not_edited");
     assert_eq!(creator.execute("UPDATE adventures SET status = 'draft'").await, Ok(1));
     assert_eq!(creator.execute(edit).await, Ok(1));
-    assert_refused!(creator.execute("UPDATE adventures SET status = 'published'").await, "23514", "published_is_valid");
+    assert_refused!(
+        creator.execute("UPDATE adventures SET status = 'published'").await,
+        CHECK_VIOLATION,
+        "published_is_valid"
+    );
 }
 
 #[tokio::test]
-async fn no_user_writes_the_validation_result_or_the_statistics() {
+async fn a_creator_sets_only_the_granted_columns_of_an_adventure() {
     let world = World::new().await;
     let creator = world.new_user().await;
     world.new_draft(creator.user_id()).await;
@@ -71,7 +78,7 @@ async fn no_user_writes_the_validation_result_or_the_statistics() {
         assert_refused!(creator.execute(&sql).await, forbidden, "{column}");
     }
     let insert_published = "INSERT INTO adventures (name, status) VALUES ('Forged', 'published')";
-    assert_refused!(creator.execute(insert_published).await, "23514", "published_is_valid");
+    assert_refused!(creator.execute(insert_published).await, CHECK_VIOLATION, "published_is_valid");
 }
 
 #[tokio::test]
@@ -93,11 +100,11 @@ async fn everyone_reads_published_adventures_and_only_creators_read_drafts() {
 }
 
 #[tokio::test]
-async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
+async fn an_adventure_that_was_played_can_be_archived_but_not_deleted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "status = 'completed'").await;
-    assert_eq!(game.seer.execute("DELETE FROM adventures").await.unwrap_err().code, "23503");
+    assert_eq!(game.seer.execute("DELETE FROM adventures").await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
     assert_eq!(game.seer.execute("UPDATE adventures SET status = 'archived'").await, Ok(1));
 }
 
@@ -105,11 +112,11 @@ async fn an_adventure_that_was_played_is_archived_instead_of_deleted() {
 async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     let world = World::new().await;
     let (creator, stranger) = (world.new_user().await, world.new_user().await);
-    let draft = world.new_draft(creator.user_id()).await;
-    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf') RETURNING name");
+    let draft_id = world.new_draft(creator.user_id()).await;
+    let insert = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf') RETURNING name");
     assert_eq!(creator.fetch_value::<String>(&insert).await.unwrap(), "Wolf");
-    // Without RETURNING, it is the insert that is refused, not the reading of the new row.
-    let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Bear')");
+    // Without RETURNING, only a policy on inserts can refuse the statement. With it, the policy on reading could too.
+    let insert_only = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Bear')");
     assert_refused!(stranger.execute(&insert_only).await, forbidden);
     assert_refused!(world.visitor().execute(&insert_only).await, forbidden);
     assert_eq!(stranger.count("creatures").await, 0);
@@ -135,7 +142,7 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
     ] {
         assert_refused!(
             creator.execute(&format!("UPDATE creatures SET stats = '{stats}'")).await,
-            "23514",
+            CHECK_VIOLATION,
             "valid_stats",
             "{stats}"
         );
@@ -145,16 +152,16 @@ async fn creatures_are_read_with_their_adventure_and_written_by_its_creator() {
 #[tokio::test]
 async fn a_rating_must_be_from_0_to_5() {
     let world = World::new().await;
-    let adventure = world.new_adventure(world.new_account().await).await;
+    let adventure_id = world.new_adventure(world.new_account().await).await;
     let service = world.sparc.as_service();
     for invalid in ["-9.99", "-0.01", "5.01", "9.99", "1000"] {
-        let refused = service.adventures().set_rating(adventure, Some(invalid.parse().unwrap())).await;
+        let refused = service.adventures().set_rating(adventure_id, Some(invalid.parse().unwrap())).await;
         assert_error!(refused, Error::InvalidValue { field: "average_rating", .. }, "{invalid}");
     }
     for valid in ["0", "4.99", "5", "5.00"] {
-        assert!(service.adventures().set_rating(adventure, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
+        assert!(service.adventures().set_rating(adventure_id, Some(valid.parse().unwrap())).await.is_ok(), "{valid}");
     }
-    assert!(service.adventures().set_rating(adventure, None).await.is_ok());
+    assert!(service.adventures().set_rating(adventure_id, None).await.is_ok());
 }
 
 #[tokio::test]

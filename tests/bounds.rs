@@ -1,6 +1,6 @@
-//! The bounds of columns that users and the service write: a value at the bound is accepted, one past it is refused.
-//! Numbers inside a document are stored exactly. `counters.rs` tests the bounds of counters, and `maximum_sizes.rs` the
-//! maximum sizes of texts and documents.
+//! The bounds of columns: a value at the bound is accepted, one past it is refused. Numbers inside a document are
+//! stored exactly. `counters.rs` tests the counters behind the limits of rows, and those of the archive;
+//! `maximum_sizes.rs`, the maximum sizes of texts and documents.
 
 use serde_json::json;
 use sparc::service::{
@@ -8,11 +8,14 @@ use sparc::service::{
     sessions::{ExpectedVersion, NewSession},
 };
 
-use crate::world::{Person, World};
+use crate::{
+    sqlstates::{CHECK_VIOLATION, START_IN_PAST, UNIQUE_VIOLATION},
+    world::{Person, SqlError, World},
+};
 
 /// Asserts that this check constraint refuses the statement.
 pub async fn assert_check_violation(person: &Person, sql: &str, constraint: &str) {
-    assert_refused!(person.execute(sql).await, "23514", constraint, "{sql}");
+    assert_refused!(person.execute(sql).await, CHECK_VIOLATION, constraint, "{sql}");
 }
 
 /// Asserts that the statement succeeds and writes one row.
@@ -20,7 +23,8 @@ pub async fn assert_accepted(person: &Person, sql: &str) {
     assert_eq!(person.execute(sql).await, Ok(1), "{sql}");
 }
 
-/// Asserts that an integer column accepts `low` and `high`, but neither `low - 1` nor `high + 1`.
+/// Asserts that an integer column of the only row of a table accepts `low` and `high`, but neither `low - 1` nor
+/// `high + 1` (which does not exist if `high` is the greatest integer).
 pub async fn assert_integer_bounds(person: &Person, table: &str, column: &str, low: i32, high: i32) {
     let set = |value: i32| format!("UPDATE {table} SET {column} = {value}");
     let constraint = format!("{table}_{column}_check");
@@ -48,6 +52,7 @@ async fn assert_number_bounds(
     assert_check_violation(person, &statement(high + 1), constraint).await;
 }
 
+/// Asserts that the name in the only row of a table may have from `low` to `high` characters, each of two bytes.
 async fn assert_name_length_bounds(person: &Person, table: &str, low: u32, high: u32) {
     let set = |length| format!("UPDATE {table} SET name = repeat('é', {length})");
     assert_number_bounds(person, low, high, "valid_name", set).await;
@@ -63,6 +68,7 @@ async fn the_bounds_of_characters_hold() {
     }
     assert_integer_bounds(&owner, "characters", "level", 1, 10).await;
     assert_integer_bounds(&owner, "characters", "experience", 0, i32::MAX).await;
+    // Otherwise the hit points, rather than the bounds, would limit `max_hit_points`.
     assert_accepted(&owner, "UPDATE characters SET hit_points = 0").await;
     assert_integer_bounds(&owner, "characters", "max_hit_points", 1, 10).await;
     assert_name_length_bounds(&owner, "characters", 2, 50).await;
@@ -73,6 +79,7 @@ async fn the_bounds_of_adventures_hold() {
     let world = World::new().await;
     world.new_draft(world.new_account().await).await;
     let owner = world.owner();
+    // The bounds. They are as far apart as possible, so that one step past either violates only its own constraint.
     assert_accepted(&owner, "UPDATE adventures SET min_players = 1, max_players = 6").await;
     assert_integer_bounds(&owner, "adventures", "estimated_duration", 1, i32::MAX).await;
     assert_integer_bounds(&owner, "adventures", "times_played", 0, i32::MAX).await;
@@ -90,9 +97,10 @@ async fn the_bounds_of_adventures_hold() {
 #[tokio::test]
 async fn the_bounds_of_creatures_hold() {
     let world = World::new().await;
-    let adventure = world.new_draft(world.new_account().await).await;
+    let adventure_id = world.new_draft(world.new_account().await).await;
     let owner = world.owner();
-    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'W')")).await;
+    assert_accepted(&owner, &format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'W')"))
+        .await;
     assert_integer_bounds(&owner, "creatures", "hit_points", 0, 1000).await;
     assert_integer_bounds(&owner, "creatures", "armor", 0, 100).await;
     assert_name_length_bounds(&owner, "creatures", 1, 100).await;
@@ -157,17 +165,18 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let assert_taken = |outcome: Result<u64, crate::world::SqlError>, constraint: &str| {
-        assert_refused!(outcome, "23505", constraint, "{constraint}");
+    let assert_not_unique = |outcome: Result<u64, SqlError>, constraint: &str| {
+        assert_refused!(outcome, UNIQUE_VIOLATION, constraint, "{constraint}");
     };
+    // The account then has two characters, which the UPDATE would give the same name.
     world.new_character(game.players[0].user_id).await;
-    assert_taken(owner.execute("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
+    assert_not_unique(owner.execute("UPDATE characters SET name = 'Namesake'").await, "unique_user_character_name");
     let repeat_code = format!(
         "INSERT INTO sessions (seer_id, adventure_id, code)
          SELECT seer_id, adventure_id, code FROM sessions WHERE id = '{}'",
         game.session_id
     );
-    assert_taken(world.service().execute(&repeat_code).await, "sessions_code_key");
+    assert_not_unique(world.service().execute(&repeat_code).await, "sessions_code_key");
     let roll = world.new_roll(game.session_id, game.players[0].character_id, "{1,2}", 10, 0).await;
     // Triggers are disabled, as when a dump is restored, so that the unique index itself refuses the row.
     let save_twice = format!(
@@ -178,14 +187,14 @@ async fn character_names_join_codes_heroic_saves_and_event_numbers_are_unique() 
            modified_total, success, outcome, margin, id
          FROM dice_rolls, generate_series(1, 2) WHERE id = '{roll}'"
     );
-    assert_taken(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
+    assert_not_unique(world.superuser().await.execute(&save_twice).await, "idx_dice_rolls_original");
     let insert_two_events = format!(
         "SET LOCAL session_replication_role = replica;
          INSERT INTO session_events (session_id, event_type, seq) OVERRIDING SYSTEM VALUE
          SELECT '{}', 'dice_rolled', 1 FROM generate_series(1, 2)",
         game.session_id
     );
-    assert_taken(world.superuser().await.execute(&insert_two_events).await, "idx_session_events_seq");
+    assert_not_unique(world.superuser().await.execute(&insert_two_events).await, "idx_session_events_seq");
 }
 
 #[tokio::test]
@@ -195,29 +204,28 @@ async fn an_extreme_start_date_is_refused_by_the_database() {
     world.update_session(&game, "is_public = true").await;
     for date in ["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "1999-12-31", "3000-01-02"] {
         let set_date = format!("UPDATE sessions SET scheduled_start = '{date}'");
+        let is_in_past = ["-infinity", "4713-01-01 BC", "1999-12-31"].contains(&date);
         // For the Seer, a trigger refuses a date in the past before the constraint is checked.
-        if !date.contains("-infinity") && !date.contains("BC") && !date.starts_with("1999") {
-            assert_refused!(game.seer.execute(&set_date).await, "23514", "bounded_schedule", "{date}");
-        } else {
-            assert_refused!(game.seer.execute(&set_date).await, "SP030", "scheduled_in_future", "{date}");
-        }
-        let refused = world.service().execute(&set_date).await;
-        assert_refused!(refused, "23514", "bounded_schedule", "{date}");
+        let (code, constraint) =
+            if is_in_past { (START_IN_PAST, "scheduled_in_future") } else { (CHECK_VIOLATION, "bounded_schedule") };
+        assert_refused!(game.seer.execute(&set_date).await, code, constraint, "{date}");
+        // The service may also set a date in the past, but no date beyond the bounds.
+        assert_refused!(world.service().execute(&set_date).await, CHECK_VIOLATION, "bounded_schedule", "{date}");
     }
     game.seer.execute("UPDATE sessions SET scheduled_start = '2999-12-31'").await.unwrap();
-    assert_eq!(world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap().items.len(), 1);
+    let lobby = world.sparc.as_anon().sessions().lobby(&Default::default(), None).await.unwrap();
+    assert_eq!(lobby.items.len(), 1, "the service must be able to read the latest date that the test sets");
 }
 
 #[tokio::test]
 async fn an_extreme_start_date_is_refused_by_the_service() {
     let world = World::new().await;
-    let seer = world.new_account().await;
-    let adventure_id = world.new_adventure(seer).await;
-    let me = world.sparc.as_user(seer);
+    let seer_id = world.new_account().await;
+    let adventure_id = world.new_adventure(seer_id).await;
+    let seer = world.sparc.as_user(seer_id);
     for extreme in [chrono::DateTime::<chrono::Utc>::MAX_UTC, chrono::DateTime::<chrono::Utc>::MIN_UTC] {
         let new_session = NewSession { adventure_id, scheduled_start: Some(extreme), ..Default::default() };
-        let refused = me.sessions().create(new_session).await.unwrap_err();
-        assert!(matches!(refused, Error::InvalidValue { .. }), "{refused:?}");
+        assert_error!(seer.sessions().create(new_session).await, Error::InvalidValue { .. });
     }
 }
 

@@ -25,39 +25,50 @@ async fn count_broadcasts(world: &World, game: &GameSession) -> i64 {
     world.owner().count(&messages).await
 }
 
-/// Returns whether a person who joins a topic may read it, write a broadcast to it, and track presence in it, in this
-/// order. Tries it with the statements that the platform's Realtime server uses. Panics if a statement fails for any
-/// other reason than a missing privilege or row security.
-async fn permissions(person: &Person, topic: &str) -> [bool; 3] {
-    let mut allowed = [false; 3];
-    for (index, sql) in [
-        format!("SELECT FROM realtime.messages WHERE topic = '{topic}'"),
-        format!(
-            "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
-        ),
-        format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let transaction = person.begin().await;
-        transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
-        allowed[index] = match transaction.execute_unprepared(&sql).await {
-            Ok(result) => result.rows_affected() > 0,
-            Err(error) => {
-                let forbidden = into_sql_error(error);
-                assert!(forbidden.is_forbidden(), "{topic}: {forbidden:?}");
-                false
-            }
-        };
-        transaction.rollback().await.unwrap();
+/// What a person may do who joins a topic.
+#[derive(Debug, PartialEq, Eq)]
+struct TopicAccess {
+    reads: bool,
+    writes_broadcasts: bool,
+    tracks_presence: bool,
+}
+
+const NO_ACCESS: TopicAccess = TopicAccess { reads: false, writes_broadcasts: false, tracks_presence: false };
+
+/// Returns what the person may do in the topic. Tries it with the statements that the platform's Realtime server uses.
+async fn topic_access(person: &Person, topic: &str) -> TopicAccess {
+    let read = format!("SELECT FROM realtime.messages WHERE topic = '{topic}'");
+    let write_broadcast = format!(
+        "INSERT INTO realtime.messages (topic, extension, event) VALUES ('{topic}', 'broadcast', 'dice_rolled')"
+    );
+    let track_presence = format!("INSERT INTO realtime.messages (topic, extension) VALUES ('{topic}', 'presence')");
+    TopicAccess {
+        reads: affects_rows(person, topic, &read).await,
+        writes_broadcasts: affects_rows(person, topic, &write_broadcast).await,
+        tracks_presence: affects_rows(person, topic, &track_presence).await,
     }
-    allowed
+}
+
+/// Runs a statement of a person who joins the topic, and rolls it back. Returns whether it returned or inserted rows.
+/// Panics if it failed for any other reason than a missing privilege or row security.
+async fn affects_rows(person: &Person, topic: &str, sql: &str) -> bool {
+    let transaction = person.begin().await;
+    transaction.execute_unprepared(&format!("SET LOCAL realtime.topic = '{topic}'")).await.unwrap();
+    let affects_rows = match transaction.execute_unprepared(sql).await {
+        Ok(result) => result.rows_affected() > 0,
+        Err(error) => {
+            let error = into_sql_error(error);
+            assert!(error.is_forbidden(), "{topic}: {error:?}");
+            false
+        }
+    };
+    transaction.rollback().await.unwrap();
+    affects_rows
 }
 
 #[tokio::test]
 async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
-    let (world, _administrator) = new_project().await;
+    let (world, _superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
     player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
@@ -75,7 +86,7 @@ async fn every_event_is_sent_as_a_private_broadcast_with_its_seq() {
 
 #[tokio::test]
 async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_presence_with_content() {
-    let (world, _administrator) = new_project().await;
+    let (world, _superuser) = new_project().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let other_player = &other_game.players[0];
     other_player.person.execute(&insert_roll_sql(other_game.session_id, other_player.character_id)).await.unwrap();
@@ -103,9 +114,11 @@ async fn a_participant_reads_and_writes_no_message_of_another_session_and_no_pre
 
 #[tokio::test]
 async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
-    let (world, _administrator) = new_project().await;
+    let (world, _superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
+    // `sparc.broadcast` turns broadcasts off only if an operator sets it for the database. In `sparc.broadcast_until`,
+    // the trigger caches until when a broadcast is possible.
     for setting in [
         "sparc.broadcast = 'off'",
         "sparc.broadcast_until = 'tomorrow'",
@@ -121,9 +134,11 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
     ] {
         for scope in ["LOCAL", "SESSION"] {
             let before = count_broadcasts(&world, &game).await;
+            // A setting of the database session would otherwise stay for the next case.
             let world = world.reconnect().await;
             let transaction = world.user(player.user_id).begin().await;
             transaction.execute_unprepared(&format!("SET {scope} {setting}")).await.unwrap();
+            // With `search_path = 'pg_temp'`, only a qualified name finds the table.
             let roll = insert_roll_sql(game.session_id, player.character_id)
                 .replace("INTO dice_rolls", "INTO public.dice_rolls");
             transaction.execute_unprepared(&roll).await.unwrap();
@@ -135,27 +150,28 @@ async fn no_setting_of_a_client_suppresses_the_broadcast_of_a_roll() {
 
 #[tokio::test]
 async fn participants_read_broadcasts_and_track_presence_but_nobody_writes_a_broadcast() {
-    let (world, _administrator) = new_project().await;
+    let (world, _superuser) = new_project().await;
     let (game, other_game) = (world.new_active_session(2).await, world.new_active_session(1).await);
     let topic_of_game = topic(&game);
+    let participants_access = TopicAccess { reads: true, writes_broadcasts: false, tracks_presence: true };
     for (role, person) in [("player", &game.players[0].person), ("Seer", &game.seer)] {
-        assert_eq!(permissions(person, &topic_of_game).await, [true, false, true], "{role}");
-        assert_eq!(permissions(person, &topic(&other_game)).await, [false; 3], "{role} of another session");
+        assert_eq!(topic_access(person, &topic_of_game).await, participants_access, "{role}");
+        assert_eq!(topic_access(person, &topic(&other_game)).await, NO_ACCESS, "{role} of another session");
     }
-    assert_eq!(permissions(&world.new_user().await, &topic_of_game).await, [false; 3], "a stranger");
-    assert_eq!(permissions(&world.visitor(), &topic_of_game).await, [false; 3], "a visitor");
-    let closed = &game.players[1];
+    assert_eq!(topic_access(&world.new_user().await, &topic_of_game).await, NO_ACCESS, "a stranger");
+    assert_eq!(topic_access(&world.visitor(), &topic_of_game).await, NO_ACCESS, "a visitor");
+    let closed_player = &game.players[1];
     world
         .owner()
-        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed.user_id))
+        .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{}'", closed_player.user_id))
         .await
         .unwrap();
-    assert_eq!(permissions(&closed.person, &topic_of_game).await, [false; 3], "a closed account");
+    assert_eq!(topic_access(&closed_player.person, &topic_of_game).await, NO_ACCESS, "a closed account");
 }
 
 #[tokio::test]
 async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
-    let (world, _administrator) = new_project().await;
+    let (world, _superuser) = new_project().await;
     let game = world.new_active_session(1).await;
     let id = game.session_id.to_string();
     let upper_case_id = id.to_uppercase();
@@ -176,7 +192,7 @@ async fn a_malformed_topic_grants_nothing_and_raises_no_error() {
         &format!("sessions:{id}"),
         "session:%",
     ] {
-        assert_eq!(permissions(&game.players[0].person, topic).await, [false; 3], "{topic:?}");
+        assert_eq!(topic_access(&game.players[0].person, topic).await, NO_ACCESS, "{topic:?}");
     }
 }
 
@@ -194,6 +210,7 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
         "DROP FUNCTION realtime.send(jsonb, text, text, boolean)",
         "CREATE OR REPLACE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
          RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'out of order'; END $$",
+        // This is how an operator turns broadcasts off.
         "ALTER DATABASE {database} SET sparc.broadcast = 'off'",
     ] {
         let (world, superuser) = new_project().await;
@@ -215,7 +232,7 @@ async fn a_roll_succeeds_even_if_its_broadcast_cannot_be_sent() {
             format!("SELECT count(*) FROM realtime.messages WHERE topic = '{}'", topic(&game)),
         ));
         let after: i64 = count_after.await.unwrap().unwrap().try_get_by_index(0).unwrap();
-        // Some of these statements also remove the earlier broadcasts.
+        // The first statement also removes the earlier broadcasts.
         assert!(after <= before, "{obstacle}: nothing may be sent");
         superuser.close().await.unwrap();
     }
@@ -231,6 +248,7 @@ async fn a_roll_does_not_wait_for_a_lock_on_the_table_of_broadcasts() {
     let lock_transaction = superuser.begin().await.unwrap();
     lock_transaction.execute_unprepared("LOCK TABLE realtime.messages IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let roll_transaction = player.person.begin().await;
+    // A roll that waited for the lock would fail with this timeout.
     roll_transaction.execute_unprepared("SET LOCAL statement_timeout = '10s'").await.unwrap();
     let rolled =
         roll_transaction.execute_unprepared(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();

@@ -1,4 +1,5 @@
-//! Rules for the whole schema, checked in PostgreSQL's catalog.
+//! Rules for the whole schema, checked in PostgreSQL's catalog. *The specification* is the document that defined the
+//! game's database (`docs/decisions.md`).
 
 use crate::world::World;
 
@@ -21,7 +22,7 @@ async fn every_table_has_row_security() {
 async fn every_foreign_key_has_an_index() {
     assert_no_rows(
         "SELECT conrelid::regclass || '.' || conname
-          FROM pg_constraint AS key
+          FROM pg_constraint
           WHERE contype = 'f' AND connamespace = 'public'::regnamespace
             AND NOT EXISTS (
               SELECT FROM pg_index
@@ -41,7 +42,7 @@ async fn no_index_is_a_prefix_of_another() {
             AND NOT shorter.indisunique AND shorter.indpred IS NULL AND longer.indpred IS NULL
             AND shorter.indexprs IS NULL AND longer.indexprs IS NULL
             AND (longer.indkey::text || ' ') LIKE (shorter.indkey::text || ' %')
-            AND shorter.indoption::text = split_part(longer.indoption::text, ' ', 1)
+            AND (longer.indoption::text || ' ') LIKE (shorter.indoption::text || ' %')
             AND shorter.indexrelid::regclass::text NOT IN (
               -- The specification requires this index, although that of a unique constraint could replace it.
               'idx_characters_user_id'
@@ -56,7 +57,8 @@ async fn every_function_pins_its_search_path() {
         "SELECT oid::regprocedure::text FROM pg_proc
           WHERE (
               pronamespace IN ('public'::regnamespace, 'private'::regnamespace)
-              -- A platform's functions in `auth` are not ours; those of the stand-in are.
+              -- On the platform (Supabase), schema `auth` is not ours. Elsewhere, we create a stand-in for it, whose
+              -- comment says so.
               OR pronamespace = 'auth'::regnamespace
                 AND obj_description('auth'::regnamespace, 'pg_namespace') LIKE 'made by sparc%'
             )
@@ -66,7 +68,7 @@ async fn every_function_pins_its_search_path() {
 }
 
 #[tokio::test]
-async fn no_function_in_public_runs_as_its_owner() {
+async fn no_function_in_public_is_security_definer() {
     assert_no_rows(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef",
     )
@@ -127,7 +129,7 @@ async fn every_table_and_column_has_a_comment() {
         "SELECT relname || coalesce('.' || attname, '')
           FROM pg_class
           LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
-          WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT IN ('seaql_migrations', 'sparc_migrations')
+          WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'sparc_migrations'
             AND (col_description(pg_class.oid, attnum) IS NULL OR obj_description(pg_class.oid, 'pg_class') IS NULL)",
     )
     .await;
@@ -264,7 +266,7 @@ async fn indexes_and_triggers_have_the_names_of_the_specification() {
 }
 
 #[tokio::test]
-async fn every_foreign_key_and_its_delete_action_are_as_the_specification_says() {
+async fn the_foreign_keys_and_their_delete_actions_are_the_listed_ones() {
     let mut keys: Vec<String> = World::new()
         .await
         .owner()

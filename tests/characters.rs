@@ -7,7 +7,10 @@ use sparc::service::{
 };
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, World, insert_character_sql, insert_seat_sql, run_together};
+use crate::{
+    sqlstates::{CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED, CHECK_VIOLATION, FOREIGN_KEY_VIOLATION},
+    world::{BoxedTask, World, insert_character_sql, insert_seat_sql, run_together},
+};
 
 #[tokio::test]
 async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
@@ -25,7 +28,7 @@ async fn of_eight_concurrent_inserts_of_a_tenth_character_one_succeeds() {
         let refused: Vec<_> = run_together(tasks).await.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 7);
         assert!(
-            refused.iter().all(|error| error.has("SP001", "character_limit")
+            refused.iter().all(|error| error.has(CHARACTER_LIMIT_REACHED, "character_limit")
                 && error.message == "Character limit reached (maximum 10)"),
             "{refused:?}"
         );
@@ -40,23 +43,23 @@ async fn a_character_that_is_given_away_counts_towards_the_limit_of_its_new_owne
         world.new_character(new_owner).await;
     }
     let give = format!("UPDATE characters SET user_id = '{new_owner}' WHERE id = '{}'", giver.character_id);
-    assert_refused!(world.service().execute(&give).await, "SP001", "character_limit");
+    assert_refused!(world.service().execute(&give).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
 async fn a_retired_character_does_not_count_towards_the_limit_until_it_is_unretired() {
     let world = World::new().await;
     let user = world.new_user().await;
-    let first = world.new_character(user.user_id()).await;
+    let character_id = world.new_character(user.user_id()).await;
     for _ in 0..9 {
         world.new_character(user.user_id()).await;
     }
-    let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{first}'");
+    let set_retired_at = |value| format!("UPDATE characters SET retired_at = {value} WHERE id = '{character_id}'");
     assert_eq!(user.execute(&set_retired_at("'2000-01-01'")).await, Ok(1));
-    let with_date_of_client = format!("characters WHERE id = '{first}' AND retired_at < '2020-01-01'");
+    let with_date_of_client = format!("characters WHERE id = '{character_id}' AND retired_at < '2020-01-01'");
     assert_eq!(user.count(&with_date_of_client).await, 0, "the database must set retired_at");
     user.execute(&insert_character_sql(Uuid::new_v4(), user.user_id())).await.unwrap();
-    assert_refused!(user.execute(&set_retired_at("NULL")).await, "SP001", "character_limit");
+    assert_refused!(user.execute(&set_retired_at("NULL")).await, CHARACTER_LIMIT_REACHED, "character_limit");
 }
 
 #[tokio::test]
@@ -68,7 +71,7 @@ async fn a_retired_character_takes_no_seat() {
     player.person.execute("UPDATE characters SET retired_at = now()").await.unwrap();
     assert_refused!(
         player.person.execute(&insert_seat_sql(game.session_id, player.user_id, player.character_id)).await,
-        "SP007",
+        CHARACTER_RETIRED,
         "living_character"
     );
 }
@@ -77,15 +80,15 @@ async fn a_retired_character_takes_no_seat() {
 async fn a_character_seated_in_a_live_session_neither_retires_nor_changes_owner() {
     let world = World::new().await;
     let game = world.new_session(1).await;
-    let other = world.new_account().await;
+    let other_account = world.new_account().await;
     let player = &game.players[0];
     assert_refused!(
         player.person.execute("UPDATE characters SET retired_at = now()").await,
-        "SP008",
+        CHARACTER_SEATED,
         "character_not_seated"
     );
-    let give = format!("UPDATE characters SET user_id = '{other}' WHERE id = '{}'", player.character_id);
-    assert_refused!(world.service().execute(&give).await, "SP008", "character_not_seated");
+    let give = format!("UPDATE characters SET user_id = '{other_account}' WHERE id = '{}'", player.character_id);
+    assert_refused!(world.service().execute(&give).await, CHARACTER_SEATED, "character_not_seated");
     world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(player.person.execute("UPDATE characters SET retired_at = now()").await, Ok(1));
 }
@@ -116,12 +119,12 @@ async fn only_a_character_without_history_can_be_deleted() {
     let player = &game.players[0];
     let unplayed = world.new_character(player.user_id).await;
     let delete = |id| format!("DELETE FROM characters WHERE id = '{id}'");
-    assert_eq!(player.person.execute(&delete(player.character_id)).await.unwrap_err().code, "23503");
+    assert_eq!(player.person.execute(&delete(player.character_id)).await.unwrap_err().code, FOREIGN_KEY_VIOLATION);
     assert_eq!(player.person.execute(&delete(unplayed)).await, Ok(1));
 }
 
 #[tokio::test]
-async fn a_player_cannot_change_server_owned_columns_of_a_character() {
+async fn a_player_sets_only_the_granted_columns_of_a_character() {
     let world = World::new().await;
     let player = world.new_player().await;
     for change in [
@@ -160,8 +163,16 @@ async fn hit_points_must_be_from_0_to_the_maximum() {
     let player = world.new_player().await;
     let update = |assignment: &str| format!("UPDATE characters SET {assignment}");
     // The maximum of a new character is 6.
-    assert_refused!(player.person.execute(&update("hit_points = 7")).await, "23514", "characters_hit_points_check");
-    assert_refused!(player.person.execute(&update("hit_points = -1")).await, "23514", "characters_hit_points_check");
+    assert_refused!(
+        player.person.execute(&update("hit_points = 7")).await,
+        CHECK_VIOLATION,
+        "characters_hit_points_check"
+    );
+    assert_refused!(
+        player.person.execute(&update("hit_points = -1")).await,
+        CHECK_VIOLATION,
+        "characters_hit_points_check"
+    );
     world.service().execute(&update("max_hit_points = 10")).await.unwrap();
     assert_eq!(player.person.execute(&update("hit_points = 10")).await, Ok(1));
 }
@@ -186,17 +197,18 @@ async fn only_its_owner_sees_and_changes_a_character() {
 async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let hero = game.players[0].character_id;
+    // The character has 6 hit points, which is the maximum of a new one.
+    let hero_id = game.players[0].character_id;
     let (ada, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
-    assert_eq!(seer.characters().damage(hero, 2).await.unwrap().hit_points, 4);
-    assert_eq!(ada.characters().heal(hero, 1).await.unwrap().hit_points, 5);
-    assert_eq!(ada.characters().heal(hero, 200).await.unwrap().hit_points, 6);
-    assert!(seer.characters().damage(hero, 255).await.unwrap().is_down());
-    assert_eq!(ada.characters().rest(hero).await.unwrap().hit_points, 6);
+    assert_eq!(seer.characters().damage(hero_id, 2).await.unwrap().hit_points, 4);
+    assert_eq!(ada.characters().heal(hero_id, 1).await.unwrap().hit_points, 5);
+    assert_eq!(ada.characters().heal(hero_id, 200).await.unwrap().hit_points, 6);
+    assert!(seer.characters().damage(hero_id, 255).await.unwrap().is_down());
+    assert_eq!(ada.characters().rest(hero_id).await.unwrap().hit_points, 6);
     let tasks = (0..9)
         .map(|_| {
             let seer = seer.clone();
-            async move { seer.characters().damage(hero, 1).await.map(|wounded| wounded.hit_points) }
+            async move { seer.characters().damage(hero_id, 1).await.map(|wounded| wounded.hit_points) }
         })
         .collect();
     let mut hit_points_left: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
@@ -205,7 +217,7 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     let tasks = (0..9)
         .map(|_| {
             let ada = ada.clone();
-            async move { ada.characters().heal(hero, 1).await.map(|healed| healed.hit_points) }
+            async move { ada.characters().heal(hero_id, 1).await.map(|healed| healed.hit_points) }
         })
         .collect();
     let mut hit_points: Vec<i32> = run_together(tasks).await.into_iter().map(Result::unwrap).collect();
@@ -213,19 +225,20 @@ async fn hit_points_stay_between_0_and_the_maximum_under_concurrent_changes() {
     assert_eq!(hit_points, [1, 2, 3, 4, 5, 6, 6, 6, 6], "no change may be lost or lead above the maximum");
     // A Seer may change only characters that are seated in their session, and only while the session is live.
     world.update_session(&game, "status = 'completed'").await;
-    assert_error!(seer.characters().damage(hero, 1).await, Error::NotFound { .. });
-    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero}', -2147483648)");
+    assert_error!(seer.characters().damage(hero_id, 1).await, Error::NotFound { .. });
+    // The player still may, and does so by plain SQL here.
+    let huge_damage = format!("SELECT hit_points FROM private.change_hit_points('{hero_id}', -2147483648)");
     assert_eq!(game.players[0].person.fetch_value::<i32>(&huge_damage).await, Ok(0), "the number must not overflow");
     let stranger = world.new_user().await;
-    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero}', 1)");
+    let by_stranger = format!("SELECT count(*) FROM private.change_hit_points('{hero_id}', 1)");
     assert_eq!(stranger.fetch_value::<i64>(&by_stranger).await, Ok(0));
 }
 
 #[tokio::test]
 async fn a_player_edits_a_character_and_only_the_service_changes_its_progression() {
     let world = World::new().await;
-    let id = world.new_account().await;
-    let (me, service) = (world.sparc.as_user(id), world.sparc.as_service());
+    let user_id = world.new_account().await;
+    let (me, service) = (world.sparc.as_user(user_id), world.sparc.as_service());
     let attributes = Some(Attributes::new(6, 1, 1, 1).unwrap());
     let brunhild = NewCharacter { name: "Brunhild".into(), attributes, ..Default::default() };
     let hero = me.characters().create(brunhild).await.unwrap();
@@ -236,7 +249,7 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     assert_eq!(me.characters().rename(hero.id, "Hilde").await.unwrap().name, "Hilde");
     for change in ["experience = 50", "level = 2", "max_hit_points = 10"] {
         let sql = format!("UPDATE characters SET {change} WHERE id = '{}'", hero.id);
-        assert_refused!(world.user(id).execute(&sql).await, forbidden, "{change}");
+        assert_refused!(world.user(user_id).execute(&sql).await, forbidden, "{change}");
     }
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 50);
     assert_eq!(service.characters().award_experience(hero.id, 50).await.unwrap().experience, 100);
@@ -248,6 +261,11 @@ async fn a_player_edits_a_character_and_only_the_service_changes_its_progression
     assert_eq!(me.characters().retired().await.unwrap().len(), 1);
     assert!(me.characters().unretire(hero.id).await.unwrap().retired_at.is_none());
     me.characters().delete(hero.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_player_lists_the_seats_of_a_character() {
+    let world = World::new().await;
     let game = world.new_session(1).await;
     let player = &game.players[0];
     let seats = world.sparc.as_user(player.user_id).characters().seats(player.character_id).await.unwrap();

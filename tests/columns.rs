@@ -8,7 +8,8 @@ async fn the_generated_page_of_columns_is_up_to_date() {
         .await
         .owner()
         .fetch_values(
-            "SELECT CASE WHEN attnum = 0
+            "-- Attribute number 0 stands for the table itself, and becomes the heading of its columns.
+             SELECT CASE WHEN attnum = 0
                  THEN format(E'\\n## `%s`\\n\\n%s\\n\\n| column | type | means |\\n| --- | --- | --- |', relname, comment)
                  ELSE format('| `%s` | %s%s | %s |', attname, type, CASE WHEN attnotnull THEN '' ELSE ', may be NULL' END,
                    replace(comment, '|', '\\|'))

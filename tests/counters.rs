@@ -4,25 +4,25 @@ use sea_orm::ConnectionTrait;
 
 use crate::{
     bounds::{assert_accepted, assert_check_violation, assert_integer_bounds},
+    sqlstates::{CHECK_VIOLATION, FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION},
     world::{World, into_sql_error},
 };
 
 /// A trigger refuses a row beyond a limit with an error that explains the limit. But what enforces the limit, for every
 /// writer and at every isolation level, is the constraint on the counter.
 #[tokio::test]
-async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
+async fn counters_and_ratings_are_limited_by_check_constraints() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let owner = world.owner();
-    let adventure = owner.fetch_value("SELECT adventure_id FROM sessions").await.unwrap();
-    let seer = game.seer.id.unwrap();
+    let (seer_id, adventure_id) = (game.seer.user_id(), game.adventure_id);
     for (table, id, column, limit, constraint) in [
-        ("users", seer, "adventure_count", 200, "adventure_limit"),
-        ("users", seer, "living_characters", 10, "character_limit"),
-        ("users", seer, "retired_characters", 100, "retired_character_limit"),
-        ("users", seer, "live_sessions", 20, "live_session_limit"),
-        ("users", seer, "live_seats", 20, "live_seat_limit"),
-        ("adventures", adventure, "creature_count", 200, "creature_limit"),
+        ("users", seer_id, "adventure_count", 200, "adventure_limit"),
+        ("users", seer_id, "living_characters", 10, "character_limit"),
+        ("users", seer_id, "retired_characters", 100, "retired_character_limit"),
+        ("users", seer_id, "live_sessions", 20, "live_session_limit"),
+        ("users", seer_id, "live_seats", 20, "live_seat_limit"),
+        ("adventures", adventure_id, "creature_count", 200, "creature_limit"),
     ] {
         let set_counter = |count: i32| format!("UPDATE {table} SET {column} = {count} WHERE id = '{id}'");
         assert_accepted(&owner, &set_counter(limit)).await;
@@ -30,7 +30,8 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
         assert_accepted(&owner, &set_counter(0)).await;
         assert_check_violation(&owner, &set_counter(-1), &format!("{table}_{column}_check")).await;
     }
-    let set_rating = |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure}'");
+    let set_rating =
+        |rating: &str| format!("UPDATE adventures SET average_rating = {rating} WHERE id = '{adventure_id}'");
     assert_accepted(&owner, &set_rating("0")).await;
     assert_accepted(&owner, &set_rating("5")).await;
     assert_check_violation(&owner, &set_rating("-0.01"), "adventures_average_rating_check").await;
@@ -46,12 +47,12 @@ async fn each_limit_of_rows_is_a_check_constraint_on_a_counter() {
 #[tokio::test]
 async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
     let world = World::new().await;
-    let (game, completed) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (live, completed) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let (owner, other_player) = (world.owner(), world.new_player().await);
     world.update_session(&completed, "status = 'completed'").await;
     world.update_session(&completed, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
-    // A trigger would clear `is_active` of a removed player, and so make the row consistent.
+    // Triggers are disabled, because one would clear `is_active` of a removed player, and so make the row consistent.
     owner.execute("ALTER TABLE session_players DISABLE TRIGGER USER").await.unwrap();
     let update_user = |assignment: &str| format!("UPDATE users SET {assignment} WHERE id = '{}'", other_player.user_id);
     for (sql, constraint) in [
@@ -64,13 +65,15 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
         ),
         ("UPDATE archived_session_players SET removed_at = now(), is_active = true".to_owned(), "removed_is_inactive"),
         (
-            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", game.session_id),
+            format!("UPDATE session_players SET removed_at = now() WHERE session_id = '{}'", live.session_id),
             "removed_is_inactive",
         ),
-        (update_user(&format!("account_id = '{}'", game.seer.user_id())), "account_is_own"),
+        (update_user(&format!("account_id = '{}'", live.seer.user_id())), "account_is_own"),
         (update_user("display_name = E'two\\nlines'"), "clean_name"),
         (update_user("avatar_url = 'javascript:alert(1)'"), "web_avatar_url"),
-        (update_user(&format!("email = '{}@deleted.invalid'", game.seer.user_id())), "reserved_email_is_own"),
+        // A closed account gets the address `ID@deleted.invalid`, so no other account may have it.
+        (update_user(&format!("email = '{}@deleted.invalid'", live.seer.user_id())), "reserved_email_is_own"),
+        // `private.account_gates` has one row for each account.
         (
             format!("INSERT INTO private.account_gates VALUES ('{}')", uuid::Uuid::new_v4()),
             "account_gates_account_id_fkey",
@@ -78,16 +81,17 @@ async fn constraints_refuse_inconsistent_rows_even_from_the_owner() {
         (format!("INSERT INTO private.account_gates VALUES ('{}')", other_player.user_id), "account_gates_pkey"),
     ] {
         let code = match constraint.rsplit('_').next() {
-            Some("fkey") => "23503",
-            Some("pkey") => "23505",
-            _ => "23514",
+            Some("fkey") => FOREIGN_KEY_VIOLATION,
+            Some("pkey") => UNIQUE_VIOLATION,
+            _ => CHECK_VIOLATION,
         };
         assert_refused!(owner.execute(&sql).await, code, constraint, "{sql}");
     }
 }
 
+/// Closing the account changes this row, so it waits for the account's writes.
 #[tokio::test]
-async fn closing_an_account_gate_waits_for_writes_in_progress() {
+async fn a_write_of_an_account_locks_its_row_in_account_gates() {
     let world = World::new().await;
     let player = world.new_player().await;
     let write_transaction = player.person.begin().await;
@@ -96,7 +100,7 @@ async fn closing_an_account_gate_waits_for_writes_in_progress() {
     close_transaction.execute_unprepared("SET LOCAL lock_timeout = '200ms'").await.unwrap();
     let sql = format!("UPDATE private.account_gates SET is_open = false WHERE account_id = '{}'", player.user_id);
     let timed_out = into_sql_error(close_transaction.execute_unprepared(&sql).await.unwrap_err());
-    assert_eq!(timed_out.code, "55P03", "{timed_out:?}");
+    assert_eq!(timed_out.code, LOCK_NOT_AVAILABLE, "{timed_out:?}");
 }
 
 #[tokio::test]

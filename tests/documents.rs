@@ -1,4 +1,4 @@
-//! The generated pages in `docs/generated/`.
+//! Helpers of the tests that generate the pages in `docs/generated/`.
 
 use std::{
     fs,
@@ -11,16 +11,16 @@ pub fn root() -> PathBuf {
 }
 
 /// Asserts that a file in `docs/generated/` has the given text. If `SPARC_WRITE_DOCS` is set, writes the file first.
-/// `test` is a part of the name of the test that calls this.
+/// `test` is a part of the name of the calling test, for the command that regenerates the file.
 pub fn assert_up_to_date(name: &str, text: &str, test: &str) {
     let path = root().join("docs/generated").join(name);
     if std::env::var_os("SPARC_WRITE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    let difference = found.lines().zip(text.lines()).find(|(found, expected)| found != expected);
+    let first_difference = found.lines().zip(text.lines()).find(|(found, expected)| found != expected);
     assert!(
         found == text,
-        "docs/generated/{name} is out of date; regenerate it with SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{difference:#?}"
+        "docs/generated/{name} is out of date; regenerate it with SPARC_WRITE_DOCS=1 cargo test --test integration {test}\n{first_difference:#?}"
     );
 }

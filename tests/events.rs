@@ -1,5 +1,5 @@
-//! Events: triggers and participants write them, each session numbers its own, and they are deleted after a day. Ended
-//! sessions are archived.
+//! Events: triggers and participants write them, each session numbers its own, and they are deleted after a day.
+//! Sessions that ended long ago are archived.
 
 use std::sync::{
     Arc,
@@ -9,16 +9,19 @@ use std::sync::{
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 
-use crate::world::{BoxedTask, World, insert_roll_sql, row_as_json, run_together};
+use crate::{
+    sqlstates::{GENERATED_ALWAYS, LOCK_NOT_AVAILABLE},
+    world::{BoxedTask, World, insert_roll_sql, row_as_json, run_together},
+};
 
 /// Returns the types of a session's events, in their order.
-async fn event_types(world: &World, session: uuid::Uuid) -> Vec<String> {
-    let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session}' ORDER BY seq");
+async fn event_types(world: &World, session_id: uuid::Uuid) -> Vec<String> {
+    let sql = format!("SELECT event_type FROM session_events WHERE session_id = '{session_id}' ORDER BY seq");
     world.owner().fetch_values(&sql).await.unwrap()
 }
 
 #[tokio::test]
-async fn every_change_of_a_session_a_seat_or_a_roll_writes_its_event() {
+async fn each_reported_change_and_each_roll_writes_its_event() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     for change in [
@@ -92,6 +95,7 @@ async fn a_payload_has_the_keys_that_a_client_needs() {
 async fn only_participants_send_events_and_only_of_types_that_begin_with_client() {
     let world = World::new().await;
     let game = world.new_session(2).await;
+    // Everyone may see a public session, but not send events in it.
     world.update_session(&game, "is_public = true").await;
     let send = |event_type: &str| {
         format!(
@@ -126,7 +130,11 @@ async fn only_participants_send_events_and_only_of_types_that_begin_with_client(
         "INSERT INTO session_events (session_id, event_type, seq) VALUES ('{}', 'client.x', 1)",
         game.session_id
     );
-    assert_eq!(player.execute(&insert_with_seq).await.unwrap_err().code, "428C9", "only the server numbers events");
+    assert_eq!(
+        player.execute(&insert_with_seq).await.unwrap_err().code,
+        GENERATED_ALWAYS,
+        "only the server numbers events"
+    );
     assert_refused!(player.execute("DELETE FROM session_events").await, forbidden);
     assert_refused!(player.execute("UPDATE session_events SET payload = '{}'").await, forbidden);
 }
@@ -145,7 +153,7 @@ async fn the_sender_is_the_caller_whatever_the_payload_says() {
 }
 
 #[tokio::test]
-async fn only_participants_read_events() {
+async fn only_participants_read_events_even_of_a_public_session() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     world.update_session(&game, "is_public = true").await;
@@ -157,18 +165,20 @@ async fn only_participants_read_events() {
 
 #[tokio::test]
 async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
+    const EVENTS_PER_PLAYER: usize = 50;
     let world = World::new().await;
     let game = world.new_active_session(4).await;
     let send =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.wave')", game.session_id);
     let reader = game.seer.clone();
-    let session = game.session_id;
+    let session_id = game.session_id;
+    let event_count = game.players.len() * EVENTS_PER_PLAYER;
     let running_writers = Arc::new(AtomicUsize::new(game.players.len()));
     let mut tasks: Vec<BoxedTask<()>> = Vec::new();
     for player in &game.players {
         let (person, send, running_writers) = (player.person.clone(), send.clone(), running_writers.clone());
         tasks.push(Box::pin(async move {
-            for _ in 0..50 {
+            for _ in 0..EVENTS_PER_PLAYER {
                 person.execute(&send).await.unwrap();
             }
             running_writers.fetch_sub(1, Ordering::SeqCst);
@@ -177,10 +187,11 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
     tasks.push(Box::pin(async move {
         let mut seen: Vec<i64> = Vec::new();
         loop {
+            // This is read before the events are, so an empty answer after it means that all events were seen.
             let writers_are_done = running_writers.load(Ordering::SeqCst) == 0;
             let after = seen.last().copied().unwrap_or(0);
             let sql = format!(
-                "SELECT seq FROM session_events WHERE session_id = '{session}' AND seq > {after}
+                "SELECT seq FROM session_events WHERE session_id = '{session_id}' AND seq > {after}
                  AND event_type = 'client.wave' ORDER BY seq"
             );
             let new_numbers: Vec<i64> = reader.fetch_values(&sql).await.unwrap();
@@ -189,7 +200,11 @@ async fn a_reader_that_has_seen_an_event_has_missed_no_earlier_one() {
             }
             seen.extend(new_numbers);
         }
-        assert_eq!(seen.len(), 200, "no event may appear with a lower number than an event that was already read");
+        assert_eq!(
+            seen.len(),
+            event_count,
+            "no event may appear with a lower number than an event that was already read"
+        );
     }));
     run_together(tasks).await;
 }
@@ -206,7 +221,7 @@ async fn events_of_one_session_are_numbered_one_transaction_at_a_time() {
     // number could become visible before the event of this transaction.
     let second = &game.players[1].person;
     let blocked = second.execute(&format!("SET LOCAL lock_timeout = '100ms'; {send}")).await;
-    assert_eq!(blocked.unwrap_err().code, "55P03", "the lock must not be available");
+    assert_eq!(blocked.unwrap_err().code, LOCK_NOT_AVAILABLE, "the lock must not be available");
     first.commit().await.unwrap();
     assert_eq!(second.execute(&send).await, Ok(1));
 }
@@ -231,7 +246,7 @@ async fn new_events_delete_old_ones_in_bounded_batches() {
         assert_eq!(
             world.owner().count(old_events).await,
             remaining,
-            "each event must delete up to 100 old ones, with the owner's privileges"
+            "each event must delete up to 100 old ones, although its sender may not delete events"
         );
     }
     assert_eq!(
@@ -253,6 +268,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
     );
     world.superuser().await.execute(&insert).await.unwrap();
     world.owner().execute("ANALYZE session_events").await.unwrap();
+    // `private.clean_events` finds the oldest events with a similar query.
     let plan: Vec<String> = world
         .owner()
         .fetch_values(
@@ -265,7 +281,7 @@ async fn the_clean_up_uses_the_index_on_old_events() {
 }
 
 #[tokio::test]
-async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls() {
+async fn sessions_that_ended_91_days_ago_move_to_the_archive_with_their_seats_and_rolls() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
@@ -273,13 +289,13 @@ async fn sessions_that_have_ended_move_to_the_archive_with_their_seats_and_rolls
     player.person.execute(&insert_roll_sql(game.session_id, player.character_id)).await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     world.update_session(&game, "ended_at = now() - INTERVAL '91 days'").await;
-    let recent = world.new_active_session(1).await;
-    world.update_session(&recent, "status = 'completed'").await;
+    let ended_now = world.new_active_session(1).await;
+    world.update_session(&ended_now, "status = 'completed'").await;
     let archive = "SELECT private.archive_sessions(10)";
     assert_refused!(player.person.execute(archive).await, forbidden);
     assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(1));
     assert_eq!(world.service().fetch_value::<i32>(archive).await, Ok(0), "nothing is left to archive");
-    assert_eq!(world.owner().count("sessions").await, 1);
+    assert_eq!(world.owner().count("sessions").await, 1, "the session that has ended just now must stay");
     let stranger = world.new_user().await;
     for (table_name, rows) in [("archived_sessions", 1), ("archived_session_players", 2), ("archived_dice_rolls", 2)] {
         assert_eq!(player.person.count(table_name).await, rows, "{table_name}");

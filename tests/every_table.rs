@@ -3,7 +3,8 @@
 
 use crate::{catalog::assert_no_rows, interleavings::has_interleaving_cases, world::World};
 
-/// A CTE `writes (table_id, table_name, command)`: a row for each command that users may execute on each table.
+/// The beginning of a query, with a CTE `writes (table_id, table_name, command)`: a row for each table and each command
+/// that users may execute on it.
 const WRITES: &str = "WITH writes AS (
     SELECT class.oid AS table_id, relname::text AS table_name, command
     FROM pg_class AS class, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS command
@@ -17,7 +18,7 @@ const WRITES: &str = "WITH writes AS (
 
 /// Returns an SQL condition on a row of `writes`: the table has a restrictive policy for the command, and the policy
 /// calls the given function in schema `private`.
-fn has_restrictive_policy(function: &str) -> String {
+fn restrictive_policy_condition(function: &str) -> String {
     format!(
         "EXISTS (
            SELECT FROM pg_policies
@@ -33,22 +34,21 @@ fn has_restrictive_policy(function: &str) -> String {
 
 #[tokio::test]
 async fn every_table_that_users_write_refuses_closed_accounts() {
-    let is_restricted = has_restrictive_policy("require_open_account");
-    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_restricted}"))
-        .await;
+    let is_refused = restrictive_policy_condition("require_open_account");
+    assert_no_rows(&format!("{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {is_refused}")).await;
 }
 
 #[tokio::test]
 async fn every_table_limits_the_rows_that_one_statement_writes() {
-    let is_restricted = has_restrictive_policy("refuse_many_rows");
+    let is_limited = restrictive_policy_condition("refuse_many_rows");
     // Each user has one row in these tables, so they need no limit.
     let one_row_per_user = "table_name IN ('users', 'tutorial_progress')";
     assert_no_rows(&format!(
-        "{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {one_row_per_user} AND NOT {is_restricted}"
+        "{WRITES} SELECT command || ' ' || table_name FROM writes WHERE NOT {one_row_per_user} AND NOT {is_limited}"
     ))
     .await;
-    // A policy refuses row 101 as it is written, but one statement may have several data-modifying parts (`WITH`).
-    // So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
+    // A policy refuses the 101st row as it is written, but one statement may have several data-modifying parts
+    // (`WITH`). So a trigger counts the rows of all parts at the end of the statement, and checks the account again.
     assert_no_rows(&format!(
         "{WRITES}
          SELECT command || ' ' || table_name

@@ -3,7 +3,10 @@
 use sparc::service::{Error, Operations};
 use uuid::Uuid;
 
-use crate::world::{BoxedTask, SqlError, World, insert_heroic_save_sql, insert_roll_sql, row_as_json, run_together};
+use crate::{
+    sqlstates::{HEROIC_SAVE_SPENT, ROLL_NOT_SAVEABLE, UNIQUE_VIOLATION},
+    world::{BoxedTask, SqlError, World, insert_heroic_save_sql, insert_roll_sql, row_as_json, run_together},
+};
 
 #[tokio::test]
 async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
@@ -17,6 +20,8 @@ async fn a_heroic_save_repeats_a_failed_roll_with_the_same_parameters() {
         "SELECT difficulty, dice_count, original_roll_id FROM dice_rolls WHERE roll_type = 'heroic_save'",
     )
     .await;
+    // The INSERT of the save says difficulty 10, but the original roll's 18 applies. The number of dice is the
+    // character's might; of the original roll, the test has set the two results itself.
     assert_eq!((save["difficulty"].as_i64(), save["dice_count"].as_i64()), (Some(18), Some(5)));
     assert_eq!(save["original_roll_id"], failed.to_string());
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 1").await, 1);
@@ -33,21 +38,22 @@ async fn a_heroic_save_is_refused_if_unneeded_late_repeated_or_of_another_player
     let old = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 31).await;
     assert_refused!(player.person.execute(&save(old)).await, "SP013", "heroic_save_in_time");
     let others_roll = world.new_roll(game.session_id, other_player.character_id, "{1,2}", 10, 0).await;
-    assert_refused!(player.person.execute(&save(others_roll)).await, "SP015", "heroic_save_of_own_roll");
+    assert_refused!(player.person.execute(&save(others_roll)).await, ROLL_NOT_SAVEABLE, "heroic_save_of_own_roll");
     let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
     assert_eq!(player.person.execute(&save(failed)).await, Ok(1));
+    // In a new encounter, the player has a heroic save again.
     world.update_session(&game, "current_encounter_id = 'next'").await;
     assert_refused!(
         player.person.execute(&save(failed)).await,
-        "23505",
+        UNIQUE_VIOLATION,
         "idx_dice_rolls_original",
         "a roll must be saved only once"
     );
-    let saved: Uuid =
+    let save_id: Uuid =
         world.owner().fetch_value("SELECT id FROM dice_rolls WHERE roll_type = 'heroic_save'").await.unwrap();
     assert_refused!(
-        player.person.execute(&save(saved)).await,
-        "SP015",
+        player.person.execute(&save(save_id)).await,
+        ROLL_NOT_SAVEABLE,
         "heroic_save_of_own_roll",
         "a heroic save must not be saved itself"
     );
@@ -70,7 +76,7 @@ async fn each_seat_has_one_heroic_save_per_encounter() {
         );
         assert_refused!(
             player.person.execute(&insert_heroic_save_sql(game.session_id, player.character_id, second)).await,
-            "SP011",
+            HEROIC_SAVE_SPENT,
             "heroic_save_once_an_encounter"
         );
     }
@@ -125,9 +131,10 @@ async fn leaving_rolling_saving_and_new_encounters_do_not_deadlock() {
         tasks.push(Box::pin(async move { seer.execute(&sql).await }));
         for outcome in run_together(tasks).await {
             // Only two refusals are expected: of a roll for a player who has just left, and of a save that runs before
-            // the new encounter.
-            let is_allowed =
-                outcome.as_ref().map_or_else(|refused| refused.is_forbidden() || refused.code == "SP011", |_| true);
+            // the new encounter (`SP011`).
+            let is_allowed = outcome
+                .as_ref()
+                .map_or_else(|refused| refused.is_forbidden() || refused.code == HEROIC_SAVE_SPENT, |_| true);
             assert!(is_allowed, "round {round}: {outcome:?}");
         }
     }
@@ -155,14 +162,14 @@ async fn each_refusal_of_a_heroic_save_has_its_own_error() {
 async fn a_heroic_save_is_spent_and_restored_by_the_next_encounter() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let hero = game.players[0].character_id;
+    let hero_id = game.players[0].character_id;
     let me = world.sparc.as_user(game.players[0].user_id);
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
     assert!(saves.len() == 2 && saves.iter().all(|seat| seat.remaining == 1));
-    let failed = world.new_roll(game.session_id, hero, "{1,2}", 10, 0).await;
+    let failed = world.new_roll(game.session_id, hero_id, "{1,2}", 10, 0).await;
     me.dice().heroic_save(failed).await.unwrap();
     let saves = me.dice().heroic_saves_remaining(game.session_id).await.unwrap();
-    assert_eq!(saves.iter().find(|seat| seat.character_id == hero).unwrap().remaining, 0);
+    assert_eq!(saves.iter().find(|seat| seat.character_id == hero_id).unwrap().remaining, 0);
     world.sparc.as_user(game.seer.user_id()).sessions().set_encounter(game.session_id, Some("next")).await.unwrap();
     assert!(me.dice().heroic_saves_remaining(game.session_id).await.unwrap().iter().all(|seat| seat.remaining == 1));
 }

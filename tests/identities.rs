@@ -44,7 +44,11 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
             "SELECT current_user::text || current_setting('request.jwt.claims', true)",
         );
         let row = pool.query_one_raw(query).await.unwrap().unwrap();
-        assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "postgres");
+        assert_eq!(
+            row.try_get_by_index::<String>(0).unwrap(),
+            "postgres",
+            "the role must be the login, without claims"
+        );
     }
 }
 
@@ -52,7 +56,7 @@ async fn an_identity_does_not_leak_to_the_next_user_of_a_connection() {
 async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_committed() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
-    let other = world.new_account().await;
+    let other_account = world.new_account().await;
     for change in [
         "RESET ROLE",
         "RESET/**/ROLE",
@@ -71,19 +75,20 @@ async fn a_statement_that_changes_the_identity_is_detected_and_nothing_is_commit
     ] {
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some("mine".into())), ..Default::default() }).await.unwrap();
-        let changed = tx.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(changed, Error::IdentityChanged, "{change}");
+        let refused = tx.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(refused, Error::IdentityChanged, "{change}");
         assert_error!(tx.users().me().await, Error::IdentityChanged, "{change}: later calls must be refused too");
         assert_error!(tx.commit().await.map_err(Error::from), Error::IdentityChanged, "{change}");
-        let changed = ada.execute_unprepared(change).await.map_err(Error::from);
-        assert_error!(changed, Error::IdentityChanged, "{change}, outside of a transaction");
+        let refused = ada.execute_unprepared(change).await.map_err(Error::from);
+        assert_error!(refused, Error::IdentityChanged, "{change}, outside of a transaction");
         assert!(ada.users().me().await.unwrap().bio.is_none(), "{change}: nothing may be committed");
     }
-    let change_and_write =
-        format!("DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other}'; END $$");
+    let change_and_write = format!(
+        "DO $$ BEGIN EXECUTE 'RESET ROLE'; UPDATE users SET is_verified = true WHERE id = '{other_account}'; END $$"
+    );
     let refused = ada.execute_unprepared(&change_and_write).await.map_err(Error::from);
     assert_error!(refused, Error::IdentityChanged);
-    assert!(!ada.users().profile(other).await.unwrap().is_verified);
+    assert!(!ada.users().profile(other_account).await.unwrap().is_verified);
     let query = users::Entity::find().select_only().expr(Expr::cust("set_config('role', 'postgres', true)"));
     let refused = query.into_tuple::<String>().one(&ada).await.map_err(Error::from);
     assert_error!(refused, Error::IdentityChanged, "in an expression");
@@ -119,8 +124,8 @@ async fn a_statement_that_ends_its_transaction_is_refused_with_an_error_of_its_o
         ada.users().edit(no_bio).await.unwrap();
         let tx = ada.begin().await.unwrap();
         tx.users().edit(ProfileChanges { bio: Some(Some(end.into())), ..Default::default() }).await.unwrap();
-        let ended = tx.execute_unprepared(end).await.map_err(Error::from);
-        assert_error!(ended, Error::EndedByStatement, "{end}");
+        let refused = tx.execute_unprepared(end).await.map_err(Error::from);
+        assert_error!(refused, Error::EndedByStatement, "{end}");
         assert_error!(
             tx.users().me().await,
             Error::EndedByStatement,
@@ -184,11 +189,11 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
     let deadline = std::time::Duration::from_millis(300);
     let ada = world.sparc.as_user(player.user_id).with_deadline(deadline);
 
-    let holder = world.owner().begin().await;
-    holder.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
+    let lock_transaction = world.owner().begin().await;
+    lock_transaction.execute_unprepared("SELECT FROM session_players FOR UPDATE").await.unwrap();
     let refused = ada.sessions().leave(game.session_id).await;
     assert_error!(refused, Error::DeadlineExceeded);
-    holder.rollback().await.unwrap();
+    lock_transaction.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_players WHERE is_active").await, 1, "nothing may be changed");
     assert!(ada.sessions().leave(game.session_id).await.is_ok(), "the next operation must succeed");
 
@@ -203,15 +208,15 @@ async fn an_operation_that_takes_too_long_ends_at_its_deadline_and_changes_nothi
 
     let options = Options::default().max_connections(1).deadline(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let held = sparc.as_user(player.user_id).begin().await.unwrap();
+    let open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
     let refused = sparc.as_user(player.user_id).users().me().await;
     assert_error!(refused, Error::DeadlineExceeded, "waiting for a connection must count towards the deadline");
-    drop(held);
+    drop(open_transaction);
     assert!(sparc.as_user(player.user_id).users().me().await.is_ok());
     // Without a deadline, the pool's own timeout ends the wait.
     let options = Options::default().max_connections(1).acquire_timeout(deadline);
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
-    let _held = sparc.as_user(player.user_id).begin().await.unwrap();
+    let _open_transaction = sparc.as_user(player.user_id).begin().await.unwrap();
     assert_error!(sparc.as_user(player.user_id).users().me().await, Error::PoolExhausted);
 }
 
@@ -275,6 +280,7 @@ async fn a_nested_transaction_has_the_same_identity() {
 async fn a_dropped_future_leaves_the_connection_usable() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
+    // A call takes longer than this timeout, so the future is dropped while it waits for an answer.
     for _ in 0..50 {
         let me = ada.users().me();
         let _ = tokio::time::timeout(std::time::Duration::from_micros(400), me).await;

@@ -66,7 +66,7 @@ fn read(path: &Path) -> String {
 }
 
 /// Returns the anchor that GitHub gives to a heading.
-fn anchor(heading: &str) -> String {
+fn heading_anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     heading
         .chars()
@@ -75,8 +75,8 @@ fn anchor(heading: &str) -> String {
         .replace(' ', "-")
 }
 
-fn anchors(text: &str) -> Vec<String> {
-    text.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
+fn heading_anchors(text: &str) -> Vec<String> {
+    text.lines().filter(|line| line.starts_with('#')).map(heading_anchor).collect()
 }
 
 /// Returns the target of each `[text](target)` in a line.
@@ -102,8 +102,9 @@ fn every_link_between_documents_leads_to_a_file_and_a_heading() {
                     continue;
                 }
                 let target_path = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-                let has_heading =
-                    || heading.is_empty() || anchors(&read(&target_path)).iter().any(|anchor| anchor == heading);
+                let has_heading = || {
+                    heading.is_empty() || heading_anchors(&read(&target_path)).iter().any(|anchor| anchor == heading)
+                };
                 if !target_path.exists() || (target_path.is_file() && !has_heading()) {
                     violations.push(format!("{}:{}: {target}", relative_path(&path), index + 1));
                 }
@@ -130,6 +131,7 @@ fn code_blocks_of_documents_are_complete() {
     assert!(violations.is_empty(), "documents with a broken code block: {violations:?}");
 }
 
+/// A comment cites a section of `docs/decisions.md` as `decision "HEADING"`.
 #[test]
 fn every_decision_that_is_cited_has_a_heading() {
     let decisions = read(&root().join("docs/decisions.md"));
@@ -160,6 +162,7 @@ fn comments_and_documents_wrap_at_120_characters() {
     for path in tracked_files(&[".rs", ".sql", ".md", ".sh", ".toml"]) {
         let name = relative_path(&path);
         let (is_document, is_generated) = (name.ends_with(".md"), name.starts_with("docs/generated/"));
+        // These are generated, and nobody reads their source.
         if is_generated || name.ends_with("docs/performance.md") || name.starts_with("entity/src/tables/") {
             continue;
         }

@@ -12,12 +12,13 @@ use sparc::{
 use crate::world::{World, outcome_code};
 
 /// Returns the first column of the first row.
-async fn value(caller: &IdentityConnection, sql: &str) -> String {
+async fn fetch_text(caller: &IdentityConnection, sql: &str) -> String {
     let row = caller.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
     row.try_get_by_index(0).unwrap()
 }
 
-/// Returns, in one line, everything about a database session that a statement may change.
+/// Returns, in one line, everything about a database session that a statement may change, except the settings `role`
+/// and `statement_timeout`, which each identity sets itself.
 const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings
      WHERE source = 'session' AND name NOT IN ('role', 'statement_timeout')),
@@ -28,8 +29,8 @@ const SESSION_STATE: &str = "SELECT concat_ws('|', session_user::text,
     (SELECT string_agg(name, ',') FROM pg_cursors WHERE name <> ''),
     (SELECT string_agg(relname, ',') FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r'))";
 
-/// Statements that change a database session.
-const STATEMENTS: [&str; 20] = [
+/// Statements that change the state of a database session.
+const STATE_CHANGES: [&str; 20] = [
     "SET TIME ZONE 'Asia/Tokyo'",
     "SET default_transaction_read_only = on",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -52,54 +53,62 @@ const STATEMENTS: [&str; 20] = [
     "SET ROLE authenticated",
 ];
 
+/// How the transaction ends in which a statement runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// The statement runs outside of a transaction.
+    NoTransaction,
+    Commit,
+    Rollback,
+    Drop,
+    /// A later statement fails, so the server answers the commit with a rollback.
+    CommitAfterError,
+}
+
+const ENDINGS: [Ending; 5] =
+    [Ending::NoTransaction, Ending::Commit, Ending::Rollback, Ending::Drop, Ending::CommitAfterError];
+
 #[tokio::test]
 async fn changes_that_a_statement_makes_to_a_database_session_are_undone_for_the_next_caller() {
     let world = World::new().await;
     let (ada, ben) = (world.new_player().await, world.new_player().await);
-    let pooled = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
-    let (_, db) = world.with_single_connection().await;
-    for sparc in [pooled, Sparc::from_connection(db)] {
+    let own_pool = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    let (_, existing_pool) = world.with_single_connection().await;
+    for sparc in [own_pool, Sparc::from_connection(existing_pool)] {
         let ben = sparc.as_user(ben.user_id);
-        let clean_state = value(&ben, SESSION_STATE).await;
-        for statement in STATEMENTS {
-            // Ending 0 runs the statement outside of a transaction. The others run it in a transaction that is
-            // committed, rolled back, dropped, or fails at a later statement.
-            for ending in 0..5 {
+        let clean_state = fetch_text(&ben, SESSION_STATE).await;
+        for statement in STATE_CHANGES {
+            for ending in ENDINGS {
                 let ada = sparc.as_user(ada.user_id);
-                let tx = ada.begin().await.unwrap();
-                let _ = match ending {
-                    0 => {
-                        drop(tx);
-                        ada.execute_unprepared(statement).await.map(drop)
-                    }
-                    1 => {
-                        let _ = tx.execute_unprepared(statement).await;
-                        tx.commit().await
-                    }
-                    2 => {
-                        let _ = tx.execute_unprepared(statement).await;
-                        tx.rollback().await
-                    }
-                    3 => {
-                        let _ = tx.execute_unprepared(statement).await;
-                        drop(tx);
-                        Ok(())
-                    }
-                    _ => {
-                        let _ = tx.execute_unprepared(statement).await;
-                        let _ = tx.execute_unprepared("SELECT 1 / 0").await;
-                        tx.commit().await
-                    }
-                };
+                // Some of the statements are refused. What matters here is only what they leave behind.
+                if ending == Ending::NoTransaction {
+                    let _ = ada.execute_unprepared(statement).await;
+                } else {
+                    let tx = ada.begin().await.unwrap();
+                    let _ = tx.execute_unprepared(statement).await;
+                    let _ = match ending {
+                        Ending::Commit => tx.commit().await,
+                        Ending::Rollback => tx.rollback().await,
+                        Ending::CommitAfterError => {
+                            let _ = tx.execute_unprepared("SELECT 1 / 0").await;
+                            tx.commit().await
+                        }
+                        Ending::NoTransaction | Ending::Drop => {
+                            drop(tx);
+                            Ok(())
+                        }
+                    };
+                }
+                // The second call uses the statement that the first has prepared.
                 for _ in 0..2 {
                     let characters = ben.characters().list().await;
                     assert!(
                         characters.as_ref().is_ok_and(|list| list.len() == 1),
-                        "{statement}, {ending}: {characters:?}"
+                        "{statement}, {ending:?}: {characters:?}"
                     );
-                    assert!(ben.users().me().await.is_ok(), "{statement}, {ending}");
+                    assert!(ben.users().me().await.is_ok(), "{statement}, {ending:?}");
                 }
-                assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{statement}, {ending}");
+                assert_eq!(fetch_text(&ben, SESSION_STATE).await, clean_state, "{statement}, {ending:?}");
             }
         }
     }
@@ -111,7 +120,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
     let (ada, ben) = (world.new_player().await, world.new_player().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ben = sparc.as_user(ben.user_id);
-    let clean_state = value(&ben, SESSION_STATE).await;
+    let clean_state = fetch_text(&ben, SESSION_STATE).await;
     for expression in [
         "set_config('TimeZone', 'Asia/Tokyo', false)",
         "pg_advisory_lock(7)::text",
@@ -120,7 +129,7 @@ async fn changes_that_an_expression_of_a_query_makes_to_a_database_session_are_u
     ] {
         let find = characters::Entity::find().select_only().expr(Expr::cust(expression));
         let _ = find.into_tuple::<String>().all(&sparc.as_user(ada.user_id)).await;
-        assert_eq!(value(&ben, SESSION_STATE).await, clean_state, "{expression}");
+        assert_eq!(fetch_text(&ben, SESSION_STATE).await, clean_state, "{expression}");
         assert_eq!(ben.characters().list().await.unwrap().len(), 1, "{expression}");
     }
 }
@@ -133,12 +142,12 @@ async fn a_raw_statement_keeps_the_prepared_statements_of_other_callers() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let (ada, ben) = (sparc.as_user(ada.user_id), sparc.as_user(ben.user_id));
     ben.characters().list().await.unwrap();
-    let backend_pid = value(&ada, "SELECT pg_backend_pid()::text").await;
+    let backend_pid = fetch_text(&ada, "SELECT pg_backend_pid()::text").await;
     let count = "SELECT count(*)::text FROM pg_prepared_statements WHERE statement LIKE '%characters%'";
-    assert_eq!(value(&ada, count).await, "2", "the statement of `list`, and this query itself");
+    assert_eq!(fetch_text(&ada, count).await, "2", "the statement of `list`, and this query itself");
     ben.characters().list().await.unwrap();
-    assert_eq!(value(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
-    assert_eq!(value(&ada, count).await, "2", "the statement of `list` must not be prepared again");
+    assert_eq!(fetch_text(&ada, "SELECT pg_backend_pid()::text").await, backend_pid, "the connection must be the same");
+    assert_eq!(fetch_text(&ada, count).await, "2", "the statement of `list` must not be prepared again");
 }
 
 #[tokio::test]
@@ -194,12 +203,12 @@ async fn a_setting_of_the_login_or_the_database_cannot_replace_the_claims() {
         let sparc = Sparc::connect(world.url()).await.unwrap();
         let read_identity = "SELECT concat_ws('|', auth.uid(), auth.role(), auth.jwt() ->> 'sub')";
         assert_eq!(
-            value(&sparc.as_user(ada.user_id), read_identity).await,
+            fetch_text(&sparc.as_user(ada.user_id), read_identity).await,
             format!("{0}|authenticated|{0}", ada.user_id),
             "{target}"
         );
-        assert_eq!(value(&sparc.as_anon(), read_identity).await, "anon", "{target}");
-        assert_eq!(value(&sparc.as_service(), read_identity).await, "service_role", "{target}");
+        assert_eq!(fetch_text(&sparc.as_anon(), read_identity).await, "anon", "{target}");
+        assert_eq!(fetch_text(&sparc.as_service(), read_identity).await, "service_role", "{target}");
         assert_eq!(sparc.as_user(ada.user_id).characters().list().await.unwrap()[0].id, ada.character_id, "{target}");
     }
 }
@@ -210,6 +219,7 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(world.new_account().await);
     let count_characters = || async { characters::Entity::find().all(&ada).await.unwrap().len() };
+    // Prepares the statement on the only connection.
     count_characters().await;
     for statement in [
         "DEALLOCATE ALL",
@@ -220,16 +230,16 @@ async fn a_transaction_continues_after_deallocate_and_discard() {
         "DISCARD SEQUENCES",
     ] {
         let tx = ada.begin().await.unwrap();
-        let before = tx.users().me().await.unwrap();
+        let profile = tx.users().me().await.unwrap();
         characters::Entity::find().all(&tx).await.unwrap();
         tx.execute_unprepared(statement).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(tx.users().me().await.unwrap(), before, "{statement}");
+            assert_eq!(tx.users().me().await.unwrap(), profile, "{statement}");
             assert!(characters::Entity::find().all(&tx).await.is_ok(), "{statement}");
         }
         let inner = tx.begin().await.unwrap();
         inner.execute_unprepared(statement).await.unwrap();
-        assert_eq!(inner.users().me().await.unwrap(), before, "{statement}, nested");
+        assert_eq!(inner.users().me().await.unwrap(), profile, "{statement}, nested");
         inner.commit().await.unwrap();
         tx.characters().create(NewCharacter { name: "Brunhild".into(), ..Default::default() }).await.unwrap();
         tx.commit().await.unwrap();

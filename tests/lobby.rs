@@ -16,13 +16,14 @@ use crate::world::World;
 #[tokio::test]
 async fn the_lobby_is_paginated_while_sessions_are_created() {
     let world = World::new().await;
-    let seer = world.new_account().await;
-    let adventure = world.new_adventure(seer).await;
-    let seers = world.new_accounts(5).await;
+    let seer_id = world.new_account().await;
+    let adventure_id = world.new_adventure(seer_id).await;
+    // An account may run at most twenty live sessions.
+    let seer_ids = world.new_accounts(5).await;
     // Some sessions have equal start times, some have none, and many have equal creation times.
     let insert = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT ('{seers}'::uuid[])[1 + i % 5], '{adventure}', true,
+         SELECT ('{seer_ids}'::uuid[])[1 + i % 5], '{adventure_id}', true,
                 CASE WHEN i % 3 > 0 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz + (i % 4) * INTERVAL '1 minute'
          FROM generate_series(1, 95) AS i"
@@ -31,23 +32,23 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
     let created_before: HashSet<Uuid> =
         world.owner().fetch_values("SELECT id FROM sessions").await.unwrap().into_iter().collect();
     let visitor = world.sparc.as_anon();
-    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    let (mut listed, mut after, mut page_count) = (Vec::new(), None, 0);
     loop {
         let page = visitor.sessions().lobby(&LobbyFilter::default(), after.as_ref()).await.unwrap();
-        seen.extend(page.items.iter().map(|session| (session.id, session.scheduled_start)));
-        pages += 1;
-        let new_session = NewSession { adventure_id: adventure, visibility: Visibility::Public, ..Default::default() };
-        world.sparc.as_user(seer).sessions().create(new_session).await.unwrap();
+        listed.extend(page.items.iter().map(|session| (session.id, session.scheduled_start)));
+        page_count += 1;
+        let new_session = NewSession { adventure_id, visibility: Visibility::Public, ..Default::default() };
+        world.sparc.as_user(seer_id).sessions().create(new_session).await.unwrap();
         match page.next {
             Some(next) => after = Some(next),
             None => break,
         }
     }
-    let ids: Vec<Uuid> = seen.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<Uuid> = listed.iter().map(|(id, _)| *id).collect();
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "no row may appear twice");
     assert!(created_before.iter().all(|id| ids.contains(id)), "no row may be missing");
-    assert!(pages >= 5, "95 sessions do not fit on four pages of twenty");
-    let start_times: Vec<_> = seen.iter().map_while(|(_, start)| *start).collect();
+    assert!(page_count >= 5, "95 sessions do not fit on four pages of twenty");
+    let start_times: Vec<_> = listed.iter().map_while(|(_, start)| *start).collect();
     assert!(
         start_times.is_sorted() && start_times.len() == 64,
         "the 64 sessions with a start time must come first, the soonest of them at the top"
@@ -57,15 +58,16 @@ async fn the_lobby_is_paginated_while_sessions_are_created() {
 #[tokio::test]
 async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_continues() {
     let world = World::new().await;
-    let seer = world.new_account().await;
-    let (easy_adventure, hard_adventure) = (world.new_adventure(seer).await, world.new_adventure(seer).await);
-    let seers = world.new_accounts(115).await;
+    let seer_id = world.new_account().await;
+    let (easy_adventure, hard_adventure) = (world.new_adventure(seer_id).await, world.new_adventure(seer_id).await);
+    // An account may run at most twenty live sessions.
+    let seer_ids = world.new_accounts(115).await;
     // The lobby shows the sessions in the order of i. Only numbers 1100 and 2200 have the hard adventure.
     let insert = format!(
         "UPDATE adventures SET difficulty = 'hard' WHERE id = '{hard_adventure}';
          UPDATE adventures SET difficulty = 'easy' WHERE id = '{easy_adventure}';
          INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start, created_at)
-         SELECT ('{seers}'::uuid[])[1 + i % 115],
+         SELECT ('{seer_ids}'::uuid[])[1 + i % 115],
                 CASE WHEN i % 1100 = 0 THEN '{hard_adventure}'::uuid ELSE '{easy_adventure}' END, true,
                 CASE WHEN i <= 1500 THEN '2030-01-01'::timestamptz + (i / 10) * INTERVAL '1 hour' END,
                 '2026-01-01'::timestamptz - i * INTERVAL '1 minute'
@@ -95,13 +97,14 @@ async fn a_page_of_the_filtered_lobby_scans_a_thousand_sessions_and_the_next_con
 #[tokio::test]
 async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
     let world = World::new().await;
+    // Of these four sessions, only `open` is public, waits for players and has a free seat.
     let full = world.new_session(2).await;
     world.update_session(&full, "is_public = true, max_players = 2").await;
     let open = world.new_session(1).await;
     world.update_session(&open, "is_public = true").await;
     let started = world.new_active_session(1).await;
     world.update_session(&started, "is_public = true").await;
-    world.new_session(0).await;
+    let _private = world.new_session(0).await;
     let ids = |filter: LobbyFilter| {
         let visitor = world.sparc.as_anon();
         async move {
@@ -109,10 +112,12 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
         }
     };
     assert_eq!(ids(LobbyFilter::default()).await, [open.session_id]);
-    for (search, expected) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
+    // The adventure is called "The Drowned Ford". In a search text, `%` and `_` are not wildcards.
+    for (search, count) in [("drowned", 1), ("DROWNED FORD", 1), ("%", 0), ("_", 0), ("nowhere", 0)] {
         let filter = LobbyFilter { search: Some(search.into()), ..Default::default() };
-        assert_eq!(ids(filter).await.len(), expected, "{search}");
+        assert_eq!(ids(filter).await.len(), count, "{search}");
     }
+    // One of the four seats is taken, and the adventure takes an hour.
     assert_eq!(ids(LobbyFilter { free_seats: Some(3), ..Default::default() }).await.len(), 1);
     assert_eq!(ids(LobbyFilter { free_seats: Some(4), ..Default::default() }).await.len(), 0);
     assert_eq!(ids(LobbyFilter { max_minutes: Some(59), ..Default::default() }).await.len(), 0);
@@ -124,12 +129,13 @@ async fn the_lobby_shows_public_sessions_with_free_seats_and_filters_them() {
 #[tokio::test]
 async fn a_lobby_page_is_read_from_an_index() {
     let world = World::new().await;
-    let seer = world.new_account().await;
-    let adventure = world.new_adventure(seer).await;
-    let seers = world.new_accounts(250).await;
+    let seer_id = world.new_account().await;
+    let adventure_id = world.new_adventure(seer_id).await;
+    // An account may run at most twenty live sessions.
+    let seer_ids = world.new_accounts(250).await;
     let insert = format!(
         "INSERT INTO sessions (seer_id, adventure_id, is_public, scheduled_start)
-         SELECT ('{seers}'::uuid[])[1 + i % 250], '{adventure}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
+         SELECT ('{seer_ids}'::uuid[])[1 + i % 250], '{adventure_id}', i % 2 = 0, now() + i * INTERVAL '1 minute' FROM generate_series(1, 5000) AS i"
     );
     world.owner().execute(&insert).await.unwrap();
     world.owner().execute("ANALYZE").await.unwrap();
@@ -138,7 +144,7 @@ async fn a_lobby_page_is_read_from_an_index() {
         [("", "idx_sessions_public_waiting"), ("AND seats_taken < max_players", "idx_sessions_free_seats")]
     {
         let plan: Vec<String> = world
-            .user(seer)
+            .user(seer_id)
             .fetch_values(&format!(
                 "EXPLAIN SELECT * FROM sessions WHERE is_public AND status IN ('waiting', 'starting_soon')
                    {seat_condition}

@@ -8,7 +8,7 @@ use sparc::service::{
 
 use crate::world::World;
 
-/// Connects the service with the two logins of the recommended set-up.
+/// Connects with the two logins that README.md recommends ("Host it").
 async fn connect_with_two_logins(world: &World) -> Sparc {
     let suffix = uuid::Uuid::new_v4().simple();
     let sql = format!(
@@ -35,8 +35,8 @@ async fn raw_sql_of_a_user_cannot_switch_to_the_service_role() {
     let hidden_switch = "DO $$ BEGIN EXECUTE 'RESET ROLE'; EXECUTE 'SET ROLE service_role'; END $$";
     assert!(ada.execute_unprepared(hidden_switch).await.is_err());
     let read_role = Statement::from_string(DbBackend::Postgres, "SELECT current_user::text");
-    let role = sparc.as_service().query_one_raw(read_role).await.unwrap().unwrap();
-    assert_eq!(role.try_get_by_index::<String>(0).unwrap(), "service_role");
+    let row = sparc.as_service().query_one_raw(read_role).await.unwrap().unwrap();
+    assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "service_role");
     assert!(sparc.as_service().maintenance().backlog().await.is_ok());
     assert!(ada.users().me().await.is_ok());
     sparc.close().await.unwrap();

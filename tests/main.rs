@@ -90,6 +90,7 @@ mod sessions;
 mod sign_ups;
 mod soak;
 mod spans;
+mod sqlstates;
 mod standby;
 mod streams;
 mod subscribe_many;

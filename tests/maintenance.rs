@@ -13,12 +13,12 @@ fn with_batch_size(batch_size: u16) -> JobOptions {
     JobOptions { batch_size, ..Default::default() }
 }
 
-/// Creates events from two days ago.
-async fn insert_old_events(world: &World, session: Uuid, count: u32) {
+/// Creates events from two days ago. Disables the trigger by which this insert would delete them.
+async fn insert_old_events(world: &World, session_id: Uuid, count: u32) {
     let sql = format!(
         "ALTER TABLE session_events DISABLE TRIGGER cleanup_events_trigger;
          INSERT INTO session_events (session_id, event_type, created_at)
-         SELECT '{session}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {count});
+         SELECT '{session_id}', 'client.old', now() - INTERVAL '2 days' FROM generate_series(1, {count});
          ALTER TABLE session_events ENABLE TRIGGER cleanup_events_trigger"
     );
     world.db.execute_unprepared(&sql).await.unwrap();
@@ -26,11 +26,11 @@ async fn insert_old_events(world: &World, session: Uuid, count: u32) {
 
 /// Creates sessions that were completed a year ago.
 async fn insert_old_sessions(world: &World, count: u32) {
-    let seer = world.new_account().await;
-    let adventure = world.new_adventure(seer).await;
+    let seer_id = world.new_account().await;
+    let adventure_id = world.new_adventure(seer_id).await;
     let sql = format!(
         "INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
-         SELECT '{seer}', '{adventure}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {count})"
+         SELECT '{seer_id}', '{adventure_id}', 'completed', now() - INTERVAL '1 year' FROM generate_series(1, {count})"
     );
     world.owner().execute(&sql).await.unwrap();
 }
@@ -103,14 +103,14 @@ async fn a_clean_up_skips_locked_rows() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     insert_old_events(&world, game.session_id, 10).await;
-    let holder = world.owner().begin().await;
+    let lock_transaction = world.owner().begin().await;
     let lock_oldest =
         "SELECT FROM session_events WHERE created_at < now() - INTERVAL '1 day' ORDER BY seq LIMIT 1 FOR UPDATE";
-    holder.execute_unprepared(lock_oldest).await.unwrap();
-    let cleaner = world.owner().begin().await;
-    cleaner.execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.clean_events(100)").await.unwrap();
-    cleaner.commit().await.unwrap();
-    holder.rollback().await.unwrap();
+    lock_transaction.execute_unprepared(lock_oldest).await.unwrap();
+    let clean_up = world.owner().begin().await;
+    clean_up.execute_unprepared("SET LOCAL lock_timeout = '2s'; SELECT private.clean_events(100)").await.unwrap();
+    clean_up.commit().await.unwrap();
+    lock_transaction.rollback().await.unwrap();
     assert_eq!(world.owner().count("session_events WHERE created_at < now() - INTERVAL '1 day'").await, 1);
 }
 
@@ -130,7 +130,7 @@ async fn no_batch_begins_after_the_time_limit() {
 }
 
 #[tokio::test]
-async fn the_participants_can_read_an_archived_session() {
+async fn a_participant_reads_an_archived_session_and_a_stranger_does_not() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let player = &game.players[0];
@@ -174,8 +174,9 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         // This job counts tables, including those that it skips because the other run has locked them.
         assert_eq!((report.rows, report.is_finished), (4, true));
     }
-    let analyzed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
-    assert_eq!(world.owner().count(analyzed).await, 2);
+    // Before its first vacuum, a table has -1 in `reltuples`.
+    let vacuumed = "pg_class WHERE relname IN ('sessions', 'dice_rolls') AND reltuples >= 0";
+    assert_eq!(world.owner().count(vacuumed).await, 2);
     let user = world.sparc.as_user(world.new_account().await);
     assert_eq!(user.maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err().code(), "not_allowed");
     assert_eq!(
@@ -183,14 +184,14 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         "not_signed_in"
     );
 
-    // This login has the service's roles, but owns no table.
-    let role = format!("plain_{}", Uuid::new_v4().simple());
+    // This login is a member of the API's three roles, but owns no table.
+    let login = format!("plain_{}", Uuid::new_v4().simple());
     let create_role =
-        format!("CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {role}");
+        format!("CREATE ROLE {login} LOGIN PASSWORD 'x'; GRANT anon, authenticated, service_role TO {login}");
     world.db.execute_unprepared(&create_role).await.unwrap();
     let (scheme, rest) = world.url().split_once("://").unwrap();
-    let login = format!("{scheme}://{role}:x@{}", rest.rsplit_once('@').unwrap().1);
-    let sparc = Sparc::connect(&login).await.unwrap();
+    let login_url = format!("{scheme}://{login}:x@{}", rest.rsplit_once('@').unwrap().1);
+    let sparc = Sparc::connect(&login_url).await.unwrap();
     let refused = sparc.as_service().maintenance().vacuum(JobOptions::default(), |_| ()).await.unwrap_err();
     assert_eq!(refused.code(), "not_allowed");
     assert!(
@@ -198,5 +199,5 @@ async fn concurrent_vacuum_runs_succeed_and_only_the_owner_of_the_tables_may_vac
         "other maintenance must need only the three roles"
     );
     sparc.close().await.unwrap();
-    world.db.execute_unprepared(&format!("DROP ROLE {role}")).await.unwrap();
+    world.db.execute_unprepared(&format!("DROP ROLE {login}")).await.unwrap();
 }

@@ -6,10 +6,12 @@ use sparc::service::{Error, Operations, events::NewEvent};
 
 use crate::{
     bounds::{assert_accepted, assert_check_violation},
+    sqlstates::STATEMENT_TOO_COMPLEX,
     world::{Person, World},
 };
 
-/// Asserts that a person may write a text or URL of `maximum` characters, but not one that is a character longer.
+/// Asserts that a person may write a text or URL of `maximum` characters, most of which have two bytes, but not one
+/// that is a character longer.
 async fn assert_maximum_text_length(person: &Person, table: &str, column: &str, maximum: usize, constraint: &str) {
     let start = if column.ends_with("_url") { "https://" } else { "" };
     let update =
@@ -56,11 +58,12 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     )
     .await;
     seer.execute("INSERT INTO adventures (creator_id, name) SELECT auth.uid(), 'A draft'").await.unwrap();
-    let draft: uuid::Uuid = seer.fetch_value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
-    seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft}', 'Wolf')")).await.unwrap();
+    let draft_id: uuid::Uuid = seer.fetch_value("SELECT id FROM adventures WHERE status = 'draft'").await.unwrap();
+    seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{draft_id}', 'Wolf')")).await.unwrap();
     assert_maximum_text_length(seer, "adventures", "description", 10_000, "bounded_description").await;
     assert_maximum_text_length(seer, "adventures", "thumbnail_url", 2000, "bounded_thumbnail_url").await;
     assert_maximum_text_length(seer, "adventures", "artwork_url", 2000, "bounded_artwork_url").await;
+    // The content of a published adventure cannot be changed.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     assert_maximum_document_size(seer, "adventures", "content", 1 << 20, "bounded_content", r#"{"notes": "FILL"}"#)
         .await;
@@ -75,6 +78,7 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
         .await;
 
     let me = world.sparc.as_user(game.players[0].user_id);
+    // The payload of an event may have 16,384 bytes.
     let send = |length: usize| {
         let payload = json!({ "x": "x".repeat(length) });
         me.events().send(NewEvent { session_id: game.session_id, kind: "big".into(), payload, ..Default::default() })
@@ -83,8 +87,12 @@ async fn texts_and_documents_that_a_client_writes_have_a_maximum_size() {
     assert_error!(send(17_000).await, Error::InvalidValue { field: "payload", .. });
     let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let set_nested = format!("UPDATE sessions SET game_state = '{nested}'");
-    assert_eq!(seer.execute(&set_nested).await.unwrap_err().code, "54001", "the server's stack limits the nesting");
-    // The modifiers and the description of a roll have a maximum size each.
+    assert_eq!(
+        seer.execute(&set_nested).await.unwrap_err().code,
+        STATEMENT_TOO_COMPLEX,
+        "the server's stack limits the nesting"
+    );
+    // The modifiers of a roll may have 8,192 bytes, and its description 500 characters.
     let roll = |modifier_length: usize, description_length: usize| {
         format!(
             "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, modifiers, description)
@@ -106,10 +114,12 @@ async fn documents_that_no_client_could_read_are_refused() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (ada, seer) = (&game.players[0].person, &game.seer);
+    // The content of a published adventure cannot be changed.
     seer.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
     seer.execute(&format!("INSERT INTO creatures (adventure_id, name) VALUES ('{}', 'Wolf')", game.adventure_id))
         .await
         .unwrap();
+    // The parsers of typical clients accept at most a hundred levels, and their numbers are doubles.
     let nested_list = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
     for (person, table, column) in [
         (ada, "characters", "equipment"),
@@ -169,9 +179,11 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'client.x')", game.session_id);
     owner.execute(&insert_event).await.unwrap();
     world.update_session(&game, "status = 'paused'").await;
+    // Each UPDATE below must change one row, so each table may have only one.
     owner.execute("DELETE FROM session_events WHERE event_type <> 'client.x'").await.unwrap();
+    // The content of a published adventure cannot be changed.
     owner.execute("UPDATE adventures SET status = 'draft'").await.unwrap();
-    for (table, column, maximum, minimal) in [
+    for (table, column, maximum, minimal_document) in [
         ("adventures", "content", 1_048_576, "{}"),
         ("characters", "equipment", 65_536, "[]"),
         ("characters", "special_ability", 16_384, "{}"),
@@ -181,9 +193,9 @@ async fn the_maximum_size_of_a_document_is_exact_to_the_byte() {
         ("sessions", "game_state", 262_144, "{}"),
     ] {
         // Returns an SQL expression for a document with a text of the given length.
-        let document = |length: &str| match minimal {
+        let document = |length: &str| match minimal_document {
             "[]" => format!("jsonb_build_array(repeat('x', {length}))"),
-            _ => format!("'{minimal}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
+            _ => format!("'{minimal_document}'::jsonb || jsonb_build_object('padding', repeat('x', {length}))"),
         };
         let measure = format!("SELECT pg_column_size({}) - 1000", document("1000"));
         let overhead: i32 = owner.fetch_value(&measure).await.unwrap();

@@ -1,4 +1,5 @@
-//! Errors that could mislead a caller: each must say what was wrong and whether a retry helps.
+//! Errors that could mislead a caller: each must say what was wrong and whether a retry helps. Concurrent calls on one
+//! transaction must not get each other's errors or roles.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use crate::world::World;
 
-fn sql(text: &str) -> Statement {
+fn statement(text: &str) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
 
@@ -40,14 +41,14 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     let world = World::new().await;
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
     let ada = sparc.as_user(world.new_account().await);
-    // The protocol permits at most 65,535 values.
+    // One more than the 65,535 values that the protocol permits.
     let ids: Vec<Uuid> = (0..65_536).map(|_| Uuid::new_v4()).collect();
     assert_invalid_statement(
         characters::Entity::find().filter(characters::Column::Id.is_in(ids)).all(&ada).await,
         "too many values",
     );
     assert_usable(&ada).await;
-    assert_invalid_statement(ada.query_all_raw(sql("SELECT $1::integer")).await, "a missing value");
+    assert_invalid_statement(ada.query_all_raw(statement("SELECT $1::integer")).await, "a missing value");
     let two_values = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT $1::integer", [1.into(), 2.into()]);
     assert_invalid_statement(ada.query_all_raw(two_values).await, "one value too many");
     assert_invalid_statement(ada.execute_unprepared("SELECT 1; SELECT 2").await, "two statements");
@@ -56,7 +57,7 @@ async fn a_statement_that_cannot_be_run_is_an_invalid_statement() {
     assert_invalid_statement(ada.execute_unprepared("SELECT nothing FROM users").await, "no such column");
     assert_invalid_statement(
         characters::ActiveModel { name: Set("x".into()), ..Default::default() }.update(&ada).await,
-        "no key",
+        "an update without the primary key",
     );
     assert_usable(&ada).await;
     // A statement that was not sent does not fail its transaction.
@@ -80,9 +81,9 @@ async fn an_update_of_another_users_row_is_reported_as_not_found() {
     let refused = rename_character.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
     assert_eq!(refused.http_status(), 404);
-    let adventure = world.new_adventure(ben.user_id).await;
+    let adventure_id = world.new_adventure(ben.user_id).await;
     let rename_adventure =
-        adventures::ActiveModel { id: Set(adventure), name: Set("Mine".into()), ..Default::default() };
+        adventures::ActiveModel { id: Set(adventure_id), name: Set("Mine".into()), ..Default::default() };
     let refused = rename_adventure.update(&me).await.map_err(Error::from).unwrap_err();
     assert!(matches!(refused, Error::NotFound { .. }), "{refused:?}");
 }
@@ -91,12 +92,12 @@ async fn an_update_of_another_users_row_is_reported_as_not_found() {
 async fn concurrent_operations_on_one_transaction_all_succeed() {
     let world = World::new().await;
     let creator = world.new_account().await;
-    let draft = world.new_draft(creator).await;
+    let draft_id = world.new_draft(creator).await;
     let ada = world.sparc.as_user(creator);
     let tx = ada.begin().await.unwrap();
     let operations = (0..20).map(|_| async {
         let (users, adventures) = (tx.users(), tx.adventures());
-        let (me, errors) = tokio::join!(users.me(), adventures.validate(draft));
+        let (me, errors) = tokio::join!(users.me(), adventures.validate(draft_id));
         me?;
         errors.map(drop)
     });
@@ -111,21 +112,23 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
     let world = World::new().await;
     let ada = world.sparc.as_user(world.new_account().await);
     let sparc = Sparc::connect_with(world.url(), Options::default().max_connections(1)).await.unwrap();
+    // The query fails after 10 ms, so only the first two timeouts cancel it.
     for timeout_ms in [1, 5, 20] {
         let failing_query = "SELECT 1 / (pg_sleep(0.01) IS NULL)::integer";
-        let single_connection = sparc.as_user(ada.user_id().unwrap());
+        let ada_over_one_connection = sparc.as_user(ada.user_id().unwrap());
         let _ = tokio::time::timeout(
             Duration::from_millis(timeout_ms),
-            single_connection.query_one_raw(sql(failing_query)),
+            ada_over_one_connection.query_one_raw(statement(failing_query)),
         )
         .await;
-        assert_usable(&single_connection).await;
+        assert_usable(&ada_over_one_connection).await;
         // After a cancelled statement, nobody knows whether it has failed. So a nested transaction can only be rolled
         // back. The outer transaction continues.
         let tx = ada.begin().await.unwrap();
         let inner = tx.begin().await.unwrap();
         let cancelled =
-            tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(sql(failing_query))).await;
+            tokio::time::timeout(Duration::from_millis(timeout_ms), inner.query_one_raw(statement(failing_query)))
+                .await;
         if cancelled.is_err() {
             assert_error!(inner.users().me().await, Error::TransactionFailed);
         }
@@ -139,11 +142,11 @@ async fn a_call_does_not_get_the_error_of_a_cancelled_call() {
 async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_is_validated() {
     let world = World::new().await;
     let (creator, ben) = (world.new_account().await, world.new_player().await);
-    let draft = world.new_draft(creator).await;
+    let draft_id = world.new_draft(creator).await;
     let tx = world.sparc.as_user(creator).begin().await.unwrap();
     let validate = async {
         for _ in 0..200 {
-            tx.adventures().validate(draft).await.unwrap();
+            tx.adventures().validate(draft_id).await.unwrap();
         }
     };
     let mut reads = Vec::new();
@@ -152,7 +155,7 @@ async fn no_concurrent_statement_runs_with_the_service_role_while_an_adventure_i
             for _ in 0..200 {
                 let character = characters::Entity::find_by_id(ben.character_id).one(&tx).await.unwrap();
                 assert!(character.is_none(), "another user's character was read with the service's role");
-                let row = tx.query_one_raw(sql("SELECT current_user::text")).await.unwrap().unwrap();
+                let row = tx.query_one_raw(statement("SELECT current_user::text")).await.unwrap().unwrap();
                 assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "authenticated");
             }
         });
@@ -176,8 +179,12 @@ async fn each_refusal_has_its_own_error() {
     assert_error!(me.sessions().start(game.session_id).await, Error::NotSessionSeer);
     assert_error!(me.sessions().start(Uuid::new_v4()).await, Error::NotFound { what: "session" });
     assert_error!(me.characters().retire(player.character_id).await, Error::CharacterSeated);
-    let check =
-        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(
+        game.session_id,
+        Roller::Character(player.character_id),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     assert_error!(me.dice().roll(check).await, Error::SessionNotActive);
     let short_name = NewCharacter { name: "x".into(), ..Default::default() };
     assert_error!(me.characters().create(short_name).await, Error::InvalidValue { field: "name", .. });
@@ -186,6 +193,7 @@ async fn each_refusal_has_its_own_error() {
     assert_error!(me.characters().create(twin).await, Error::CharacterNameTaken);
     let unknown_adventure = NewSession { adventure_id: Uuid::new_v4(), ..Default::default() };
     assert_error!(me.sessions().create(unknown_adventure).await, Error::AdventureNotPlayable);
+    // The adventure is published, so its Seer is not the only one who may run it.
     let largest = NewSession { adventure_id: game.adventure_id, max_players: MaxPlayers::MAX, ..Default::default() };
     assert_eq!(me.sessions().create(largest).await.unwrap().max_players, 6);
 }

@@ -4,7 +4,10 @@
 use sea_orm::{AccessMode, ConnectionTrait, IsolationLevel, TransactionTrait};
 use sparc::service::{Error, IdentityConnection, Operations, Transaction, users::ProfileChanges};
 
-use crate::world::{World, into_sql_error};
+use crate::{
+    sqlstates::FOREIGN_KEY_VIOLATION,
+    world::{World, into_sql_error},
+};
 
 async fn write_bio(tx: &Transaction, bio: &str) -> Result<(), Error> {
     tx.users().edit(ProfileChanges { bio: Some(Some(bio.into())), ..Default::default() }).await.map(drop)
@@ -163,10 +166,10 @@ async fn a_commit_that_the_server_refuses_returns_its_error() {
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     tx.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.unwrap();
-    assert_refused!(tx.commit().await.map_err(into_sql_error), "23503", "nodes_parent_fkey");
+    assert_refused!(tx.commit().await.map_err(into_sql_error), FOREIGN_KEY_VIOLATION, "nodes_parent_fkey");
     assert_refused!(
         ada.execute_unprepared("INSERT INTO nodes VALUES (1, 2)").await.map_err(into_sql_error),
-        "23503",
+        FOREIGN_KEY_VIOLATION,
         "nodes_parent_fkey",
         "the same statement outside of an explicit transaction"
     );
@@ -181,10 +184,11 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let seer = world.sparc.as_user(game.seer.user_id());
-    let id = uuid::Uuid::new_v4();
-    // `initiative` derives the id of each roll from the ids of the request and of the character. A roll with one of
-    // these two ids exists already, so the operation writes one roll and is then refused.
-    let existing_id = uuid::Uuid::from_u128(id.as_u128() ^ game.players[0].character_id.as_u128());
+    let request_id = uuid::Uuid::new_v4();
+    // `initiative` derives the id of each roll from the ids of the request and of the character. Two players are
+    // seated. A roll with the id of the first one's initiative exists already, so the operation writes the other roll
+    // and is then refused.
+    let existing_id = uuid::Uuid::from_u128(request_id.as_u128() ^ game.players[0].character_id.as_u128());
     let attack = format!(
         "INSERT INTO dice_rolls (id, session_id, character_id, attribute, difficulty, roll_type)
          VALUES ('{existing_id}', '{}', '{}', 'grace', 3, 'attack')",
@@ -192,8 +196,11 @@ async fn the_writes_of_a_refused_operation_cannot_be_committed() {
     );
     world.owner().execute(&attack).await.unwrap();
     let tx = seer.begin().await.unwrap();
-    let request =
-        sparc::service::dice::NewInitiative { id: Some(id), session_id: game.session_id, creatures: Vec::new() };
+    let request = sparc::service::dice::NewInitiative {
+        id: Some(request_id),
+        session_id: game.session_id,
+        creatures: Vec::new(),
+    };
     assert_eq!(code_of(tx.dice().initiative(request.clone()).await), "id_conflict", "the existing roll is an attack");
     assert_eq!(code_of(tx.commit().await), "transaction_failed");
     assert_eq!(code_of(seer.dice().initiative(request).await), "id_conflict");

@@ -56,37 +56,38 @@ impl Proxy {
 #[tokio::test]
 async fn an_unreachable_server_is_reported_at_once_and_not_as_an_exhausted_pool() {
     let world = World::new().await;
-    let ada = world.new_account().await;
+    let ada_id = world.new_account().await;
     let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(4)).await.unwrap();
     // Some connections are idle and one is in use.
-    let held = sparc.as_user(ada).begin().await.unwrap();
-    assert!(sparc.as_user(ada).users().me().await.is_ok());
+    let open_transaction = sparc.as_user(ada_id).begin().await.unwrap();
+    assert!(sparc.as_user(ada_id).users().me().await.is_ok());
     assert!(sparc.ping().await.is_ok());
     proxy.close().await;
     for _ in 0..3 {
-        let started = Instant::now();
-        assert_eq!(outcome_code(sparc.as_user(ada).users().me().await), "connection_lost");
+        let started_at = Instant::now();
+        assert_eq!(outcome_code(sparc.as_user(ada_id).users().me().await), "connection_lost");
         assert_eq!(outcome_code(sparc.as_service().sessions().get(Uuid::new_v4()).await), "connection_lost");
-        let by_query = characters::Entity::find().all(&sparc.as_user(ada)).await.map_err(Error::from);
+        let by_query = characters::Entity::find().all(&sparc.as_user(ada_id)).await.map_err(Error::from);
         assert_eq!(outcome_code(by_query), "connection_lost");
         assert_eq!(outcome_code(sparc.ping().await), "connection_lost");
         assert!(
-            started.elapsed() < Duration::from_secs(3),
+            started_at.elapsed() < Duration::from_secs(3),
             "four calls must take less than 3 s, and took {:?}",
-            started.elapsed()
+            started_at.elapsed()
         );
     }
-    drop(held);
+    drop(open_transaction);
     // There are more concurrent calls than the pool has connections.
-    let started = Instant::now();
-    let calls =
-        futures_util::future::join_all((0..50).map(|_| async { outcome_code(sparc.as_user(ada).users().me().await) }));
+    let started_at = Instant::now();
+    let calls = futures_util::future::join_all(
+        (0..50).map(|_| async { outcome_code(sparc.as_user(ada_id).users().me().await) }),
+    );
     assert_eq!(calls.await, ["connection_lost"; 50]);
     assert!(
-        started.elapsed() < Duration::from_secs(4),
+        started_at.elapsed() < Duration::from_secs(4),
         "fifty calls must take less than 4 s, and took {:?}",
-        started.elapsed()
+        started_at.elapsed()
     );
 }
 
@@ -122,6 +123,7 @@ async fn clients_that_disconnect_cause_no_warning() {
     let proxy = Proxy::start(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(3)).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
+    // Each future is polled up to twelve times before it is dropped, so it is dropped at different waits.
     for client in 0..300 {
         poll_then_drop(client % 12, ada.events().after(game.session_id, 0)).await;
         poll_then_drop(client % 12, ada.users().edit(ProfileChanges { bio: Some(None), ..Default::default() })).await;

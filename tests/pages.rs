@@ -90,8 +90,9 @@ async fn the_catalogue_is_paginated_in_each_order() {
             "the pages must have every adventure that existed before: {order:?}"
         );
     }
-    // The function behind the later pages of the best rated adventures runs as its owner, so row security does not hide
-    // drafts from it. It must not return them.
+    // The function behind the later pages of the best rated adventures is SECURITY DEFINER, so row security does not
+    // hide drafts from it. Here it is asked for all adventures after the highest rating and the lowest id, and must
+    // return the published ones only.
     world.new_draft(creator).await;
     let rate_drafts = "UPDATE adventures SET average_rating = 2 WHERE status = 'draft' AND average_rating IS NULL";
     assert_eq!(world.owner().execute(rate_drafts).await, Ok(2));
@@ -131,11 +132,12 @@ async fn the_catalogue_filters_by_difficulty_duration_players_and_text() {
 #[tokio::test]
 async fn a_page_of_the_filtered_catalogue_scans_a_thousand_adventures_and_the_next_continues() {
     let world = World::new().await;
-    let creators = world.new_accounts(12).await;
+    // An account may have at most two hundred adventures.
+    let creator_ids = world.new_accounts(12).await;
     // In each order, the adventures come in the order of i. Only numbers 1100 and 2200 are hard.
     let insert = format!(
         "INSERT INTO adventures (creator_id, name, status, is_valid, difficulty, published_at, times_played, average_rating)
-         SELECT ('{creators}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
+         SELECT ('{creator_ids}'::uuid[])[1 + i % 12], 'Adventure', 'published', true,
            (CASE WHEN i % 1100 = 0 THEN 'hard' ELSE 'easy' END)::difficulty_level,
            '2026-01-01'::timestamptz - i * INTERVAL '1 minute', 3000 - i, CASE WHEN i <= 2250 THEN 5 - i / 600.0 END
          FROM generate_series(1, 2300) AS i"
@@ -174,7 +176,7 @@ async fn the_callers_own_adventures_are_paginated() {
     let world = World::new().await;
     let creator = world.new_account().await;
     create_adventures(&world, creator, 45).await;
-    let draft = world.new_draft(creator).await;
+    let draft_id = world.new_draft(creator).await;
     create_adventures(&world, world.new_account().await, 3).await;
     let me = world.sparc.as_user(creator);
     let seen = read_all(
@@ -186,7 +188,7 @@ async fn the_callers_own_adventures_are_paginated() {
     )
     .await;
     assert_eq!(seen.len(), 46, "45 published adventures and the draft");
-    assert_eq!(seen[0], draft, "the newest adventure must come first");
+    assert_eq!(seen[0], draft_id, "the newest adventure must come first");
 }
 
 #[tokio::test]
@@ -206,9 +208,9 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let me = world.sparc.as_user(ada.user_id);
     let filter = HistoryFilter::default();
     let scope = RollScope::Session(game.session_id);
-    let first = me.dice().history(scope, &filter, None).await.unwrap();
-    assert_eq!(first.items.len(), 50);
-    assert!(first.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
+    let first_page = me.dice().history(scope, &filter, None).await.unwrap();
+    assert_eq!(first_page.items.len(), 50);
+    assert!(first_page.items.is_sorted_by(|a, b| a.created_at >= b.created_at), "the newest roll must come first");
     let largest_page = HistoryFilter { page_size: PageSize::MAX, ..filter };
     assert_eq!(me.dice().history(scope, &largest_page, None).await.unwrap().items.len(), 200);
     let seen = read_all(
@@ -237,7 +239,7 @@ async fn a_history_of_rolls_is_paginated_while_rolls_are_made_and_can_be_filtere
     let rolls_of_ben = RollScope::Character(ben.character_id);
     assert_eq!(count(rolls_of_ben, filter).await, 76);
     assert_eq!(count(rolls_of_ben, HistoryFilter { kind: attacks, ..filter }).await, 38);
-    assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2);
+    assert_eq!(count(rolls_of_ben, HistoryFilter { from, ..filter }).await, 2, "two of the last seven rolls are Ben's");
     assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ben.character_id), ..filter }).await, 76);
     assert_eq!(count(rolls_of_ben, HistoryFilter { character_id: Some(ada.character_id), ..filter }).await, 0);
     assert!(stranger.dice().history(rolls_of_ben, &filter, None).await.unwrap().items.is_empty());
@@ -278,19 +280,20 @@ async fn a_participant_sees_a_characters_rolls_only_from_shared_sessions() {
         seen_by_participant.iter().all(|(_, session)| *session == game.session_id),
         "a participant must see only the rolls of the session that they share with the character"
     );
-    assert_eq!(read_as(&world.sparc.as_user(other_game.seer.user_id())).await.len(), 115);
+    let seen_by_other_seer = read_as(&world.sparc.as_user(other_game.seer.user_id())).await;
+    assert_eq!(seen_by_other_seer.len(), 115, "the other rolls are in this Seer's session");
     assert_eq!(read_as(&world.sparc.as_service()).await.len(), 230);
 }
 
 #[tokio::test]
 async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones() {
     let world = World::new().await;
-    let seer = world.new_account().await;
-    let adventure = world.new_adventure(seer).await;
+    let seer_id = world.new_account().await;
+    let adventure_id = world.new_adventure(seer_id).await;
     let insert = |status: &str, ended_at: &str, count: u32| {
         format!(
             "INSERT INTO sessions (seer_id, adventure_id, status, ended_at, created_at)
-             SELECT '{seer}', '{adventure}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
+             SELECT '{seer_id}', '{adventure_id}', '{status}', {ended_at}, '2026-01-01'::timestamptz + (i / 4) * INTERVAL '1 day'
              FROM generate_series(1, {count}) AS i"
         )
     };
@@ -301,31 +304,37 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
     for (status, end, count) in [("waiting", "NULL", 19), ("completed", recently, 60), ("cancelled", recently, 60)] {
         world.owner().execute(&insert(status, end, count)).await.unwrap();
     }
-    let other_game = world.new_session(1).await;
-    let me = world.sparc.as_user(seer);
+    world.new_session(1).await;
+    let me = world.sparc.as_user(seer_id);
     // This session ends after all others, so it is on no later page.
     let end_another = async || {
         world.owner().execute(&insert("completed", "now() + INTERVAL '1 minute'", 1)).await.unwrap();
     };
     let live = read_all(async |after| me.sessions().mine(after.as_ref()).await, async || (), |row| row.id).await;
-    assert_eq!(live.len(), 19);
+    assert_eq!(live.len(), 19, "the session of another Seer must not be listed");
     let past =
         read_all(async |after| me.sessions().past(after.as_ref()).await, end_another, |row| (row.id, row.is_archived))
             .await;
     assert_eq!(past.len(), 160, "60 completed, 60 cancelled and 40 archived sessions");
     assert_eq!(past.iter().filter(|(_, archived)| *archived).count(), 40);
     assert!(past[120..].iter().all(|(_, archived)| *archived), "the most recently ended sessions must come first");
-    let player = world.sparc.as_user(other_game.players[0].user_id);
+}
+
+#[tokio::test]
+async fn a_session_that_a_player_left_is_listed_once_it_has_ended() {
+    let world = World::new().await;
+    let game = world.new_session(1).await;
+    let player = world.sparc.as_user(game.players[0].user_id);
     let mine = player.sessions().mine(None).await.unwrap().items;
     assert_eq!(mine.len(), 1);
-    assert_eq!(mine[0].character_id, Some(other_game.players[0].character_id));
+    assert_eq!(mine[0].character_id, Some(game.players[0].character_id));
     assert_eq!(mine[0].adventure_name.as_deref(), Some("The Drowned Ford"));
-    player.sessions().leave(other_game.session_id).await.unwrap();
+    player.sessions().leave(game.session_id).await.unwrap();
     assert!(
         player.sessions().mine(None).await.unwrap().items.is_empty(),
         "a live session must not be listed for a player who left it"
     );
-    world.update_session(&other_game, "status = 'cancelled'").await;
+    world.update_session(&game, "status = 'cancelled'").await;
     assert_eq!(
         player.sessions().past(None).await.unwrap().items.len(),
         1,
@@ -337,22 +346,22 @@ async fn live_sessions_are_listed_and_past_ones_paginated_with_the_archived_ones
 async fn a_cursor_works_only_in_its_own_list() {
     let world = World::new().await;
     let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
-    let seer = game.seer.user_id();
+    let seer_id = game.seer.user_id();
     let insert = format!(
         "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
-         SELECT '{session}', '{hero}', 'might', 10, 'attack' FROM generate_series(1, 60);
+         SELECT '{session_id}', '{hero_id}', 'might', 10, 'attack' FROM generate_series(1, 60);
          INSERT INTO sessions (seer_id, adventure_id, status, ended_at)
-         SELECT '{seer}', '{adventure}', 'completed', now() FROM generate_series(1, 60);
+         SELECT '{seer_id}', '{adventure_id}', 'completed', now() FROM generate_series(1, 60);
          INSERT INTO auth.users (id) SELECT gen_random_uuid() FROM generate_series(1, 30);
-         INSERT INTO sessions (seer_id, adventure_id, is_public) SELECT id, '{adventure}', true FROM users;
+         INSERT INTO sessions (seer_id, adventure_id, is_public) SELECT id, '{adventure_id}', true FROM users;
          INSERT INTO adventures (creator_id, name, status, is_valid)
-         SELECT '{seer}', 'The Ford', 'published', true FROM generate_series(1, 30)",
-        session = game.session_id,
-        hero = game.players[0].character_id,
-        adventure = game.adventure_id
+         SELECT '{seer_id}', 'The Ford', 'published', true FROM generate_series(1, 30)",
+        session_id = game.session_id,
+        hero_id = game.players[0].character_id,
+        adventure_id = game.adventure_id
     );
     world.db.execute_unprepared(&insert).await.unwrap();
-    let me = world.sparc.as_user(seer);
+    let me = world.sparc.as_user(seer_id);
     let other_seer = world.sparc.as_user(other_game.seer.user_id());
     let all = HistoryFilter::default();
     let (lobby, short_lobby) = (LobbyFilter::default(), LobbyFilter { max_minutes: Some(90), ..Default::default() });

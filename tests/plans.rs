@@ -71,22 +71,26 @@ const LARGE_TABLES: [&str; 7] =
 
 /// Explains the statements that the service has prepared on one connection.
 struct Explainer {
+    /// A pool of that one connection.
     db: DatabaseConnection,
-    user: Uuid,
+    /// The user who sends the statements.
+    user_id: Uuid,
+    /// How many statements were prepared before the operation that is explained next.
     known_statements: usize,
+    /// The setting `random_page_cost` for the plans.
     random_page_cost: &'static str,
 }
 
-/// `random_page_cost` for an SSD. With the cost for a spinning disk, the planner would prefer sequential scans, because
-/// the tables of a test are small.
+/// The `random_page_cost` of an SSD. With the cost for a spinning disk, the planner would prefer sequential scans,
+/// because the tables of a test are small.
 const SSD_PAGE_COST: &str = "1.1";
 /// A `random_page_cost` so high that on these small tables the planner prefers a full sort to any index scan, as it
 /// does on large tables with PostgreSQL's default of 4.
 const HIGH_PAGE_COST: &str = "40";
 
 impl Explainer {
-    /// Runs an operation and explains the last statement that it prepared. `values` are SQL literals for the parameters
-    /// of that statement. Panics if a plan reads more than `max_rows` rows.
+    /// Runs an operation and explains the last statement that it prepared, which messages call `what`. `values` are SQL
+    /// literals for the parameters of that statement. Panics if a plan reads more than `max_rows` rows.
     async fn explain<'a, T, F>(&mut self, what: &str, max_rows: u64, values: &[&str], operation: F) -> T
     where
         F: Future<Output = Result<T, Error>> + 'a,
@@ -97,15 +101,15 @@ impl Explainer {
         self.known_statements += new_statements.len();
         let statement = new_statements.iter().rfind(|statement| !statement.sets_identity()).expect("a new statement");
         for mode in ["force_custom_plan", "force_generic_plan"] {
-            let (plan, read_in_all) =
+            let (plan, rows_read_in_all) =
                 self.explain_analyze(&statement.prepare_statement("explained"), mode, values).await;
-            let mut read_by_scans = 0;
-            check_node(&plan, what, mode, max_rows, &mut read_by_scans);
-            assert!(read_by_scans <= max_rows, "{what}, {mode}: {read_by_scans} rows are read\n{plan:#}");
-            // The planner itself may read the first and last entries of an index. `read_in_all` includes them.
+            let mut rows_read_by_scans = 0;
+            check_plan_node(&plan, what, mode, max_rows, &mut rows_read_by_scans);
+            assert!(rows_read_by_scans <= max_rows, "{what}, {mode}: {rows_read_by_scans} rows are read\n{plan:#}");
+            // The planner itself may read the first and last entries of an index. `rows_read_in_all` includes them.
             assert!(
-                read_in_all <= max_rows as i64 + 10,
-                "{what}, {mode}: {read_in_all} rows are read, including those read in functions\n{plan:#}"
+                rows_read_in_all <= max_rows as i64 + 10,
+                "{what}, {mode}: {rows_read_in_all} rows are read, including those read in functions\n{plan:#}"
             );
         }
         answer
@@ -114,7 +118,7 @@ impl Explainer {
     /// Returns the plan, and the result of [`count_rows_read`]. A plan does not show which rows functions read.
     async fn explain_analyze(&self, prepare: &str, mode: &str, values: &[&str]) -> (Value, i64) {
         let transaction = self.db.begin().await.unwrap();
-        let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user);
+        let claims = format!("{{\"role\": \"authenticated\", \"sub\": \"{}\"}}", self.user_id);
         let set_identity =
             format!("{prepare}; SET LOCAL ROLE authenticated; SET LOCAL request.jwt.claims = '{claims}'");
         transaction.execute_unprepared(&set_identity).await.unwrap();
@@ -143,7 +147,7 @@ async fn count_rows_read(transaction: &DatabaseTransaction) -> i64 {
 
 /// Adds the rows that the scans of a plan read to `rows_read`. Panics on a sequential scan of one of [`LARGE_TABLES`]
 /// and on a sort of more than `max_rows` rows.
-fn check_node(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
+fn check_plan_node(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &mut u64) {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let loops = number("Actual Loops");
@@ -160,7 +164,7 @@ fn check_node(node: &Value, what: &str, mode: &str, max_rows: u64, rows_read: &m
         assert!(rows <= max_rows as f64, "{what}, {mode}: {rows} rows are sorted\n{node:#}");
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
-        check_node(child, what, mode, max_rows, rows_read);
+        check_plan_node(child, what, mode, max_rows, rows_read);
     }
 }
 
@@ -176,32 +180,36 @@ async fn frequent_statements_read_few_rows_with_outdated_and_with_current_statis
     superuser.execute(&FILL_TABLES.replace("{part}", "=")).await.unwrap();
     owner.execute("ANALYZE").await.unwrap();
     superuser.execute(&FILL_TABLES.replace("{part}", "<>")).await.unwrap();
-    let user: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
+    let user_id: Uuid = owner.fetch_value("SELECT md5('u7')::uuid").await.unwrap();
     for statistics in ["outdated statistics", "current statistics"] {
         // Each pass needs a new connection: on an old one, the driver would reuse the statements that it has prepared,
         // and the explainer would find no new one.
         let (single, db) = world.with_single_connection().await;
-        let mut explainer = Explainer { db, user, known_statements: 0, random_page_cost: SSD_PAGE_COST };
-        let ada = single.sparc.as_user(user);
-        let other_connection = world.sparc.as_user(user);
-        lobby(&mut explainer, &ada, &other_connection, statistics).await;
-        session_lists(&mut explainer, &ada, statistics).await;
-        catalogue(&mut explainer, &ada, &other_connection, statistics).await;
+        let mut explainer = Explainer { db, user_id, known_statements: 0, random_page_cost: SSD_PAGE_COST };
+        let ada = single.sparc.as_user(user_id);
+        // Reads the pages whose statements are not explained.
+        let other_connection = world.sparc.as_user(user_id);
+        check_lobby(&mut explainer, &ada, &other_connection, statistics).await;
+        check_session_lists(&mut explainer, &ada, statistics).await;
+        check_catalogue(&mut explainer, &ada, &other_connection, statistics).await;
         owner.execute("ANALYZE").await.unwrap();
     }
 }
 
 /// Returns the last row of the page with this number, counted from 1, and the cursor after it. So many rows have equal
 /// sort keys that the next page begins with rows that have the same key.
-async fn nth_page<T>(number: u32, fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>) -> (T, Cursor) {
+async fn end_of_page<T>(
+    page_number: u32,
+    fetch: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, Error>,
+) -> (T, Cursor) {
     let mut current = fetch(None).await.unwrap();
-    for _ in 1..number {
+    for _ in 1..page_number {
         current = fetch(current.next).await.unwrap();
     }
     (current.items.pop().unwrap(), current.next.unwrap())
 }
 
-async fn lobby(
+async fn check_lobby(
     explainer: &mut Explainer,
     ada: &IdentityConnection,
     other_connection: &IdentityConnection,
@@ -212,7 +220,8 @@ async fn lobby(
     let all = LobbyFilter::default();
     // A second scan, of the sessions without a date, also starts and reads one row.
     explainer.explain(&format!("lobby, {statistics}"), page_rows + 1, &[], ada.sessions().lobby(&all, None)).await;
-    let (last, next) = nth_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
+    let (last, next) =
+        end_of_page(8, async |after| other_connection.sessions().lobby(&all, after.as_ref()).await).await;
     let key = [quoted(last.created_at), quoted(last.id), quoted(last.scheduled_start.unwrap())];
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     // There is one scan each of the sessions with the same start, with a later start, and without a start. Each may
@@ -231,45 +240,51 @@ async fn lobby(
         .await;
     let no_match = LobbyFilter { search: Some("nowhere".to_owned()), ..Default::default() };
     let empty_page = ada.sessions().lobby(&no_match, None);
-    // A filtered page scans at most a thousand sessions.
+    // A filtered page scans at most a thousand sessions, each with its Seer and its adventure, and the same sessions
+    // once more to find the end of the scan. Each of the two scans also reads one session without a date.
     explainer.explain(&format!("lobby, no match, {statistics}"), 4 * 1000 + 2, &["'%nowhere%'"], empty_page).await;
-    let seer = LobbyFilter { seer_id: Some(explainer.user), ..Default::default() };
-    let user = quoted(explainer.user);
+    let seer = LobbyFilter { seer_id: Some(explainer.user_id), ..Default::default() };
+    let user = quoted(explainer.user_id);
     explainer
         .explain(&format!("lobby, of a Seer, {statistics}"), page_rows, &[&user], ada.sessions().lobby(&seer, None))
         .await;
 }
 
-async fn session_lists(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
-    let (session, other_character) = (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
+async fn check_session_lists(explainer: &mut Explainer, ada: &IdentityConnection, statistics: &str) {
+    // The session with thousands of rolls and events. The caller (user 7) and character 8 have its two seats. A page
+    // has fifty rolls, and the statement fetches one more.
+    let (session_id, other_character_id) =
+        (md5_uuid(&explainer.db, "s20006").await, md5_uuid(&explainer.db, "c8").await);
     let all = HistoryFilter::default();
-    let rolls = || ada.dice().history(RollScope::Session(session), &all, None);
-    explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session), "51"], rolls()).await;
+    let rolls = || ada.dice().history(RollScope::Session(session_id), &all, None);
+    explainer.explain(&format!("a session's rolls, {statistics}"), 51, &[&quoted(session_id), "51"], rolls()).await;
     let attacks_only = HistoryFilter { kind: Some(RollType::Attack), ..Default::default() };
     // One roll in nine matches. Comparing an enum is not leakproof, so the session's rolls are scanned until the page
     // is full.
-    let values = [&quoted(session), "'attack'", "51"];
-    let attacks = ada.dice().history(RollScope::Session(session), &attacks_only, None);
+    let values = [&quoted(session_id), "'attack'", "51"];
+    let attacks = ada.dice().history(RollScope::Session(session_id), &attacks_only, None);
     explainer.explain(&format!("a session's attacks, {statistics}"), 9 * 51, &values, attacks).await;
     // This character belongs to another participant and has thousands of rolls in a session that the caller is in.
-    let values = [&quoted(other_character), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
-    let rolls = ada.dice().history(RollScope::Character(other_character), &all, None);
+    let values = [&quoted(other_character_id), "NULL", "NULL", "NULL", "NULL", "NULL", "51"];
+    let rolls = ada.dice().history(RollScope::Character(other_character_id), &all, None);
     explainer.explain(&format!("a character's rolls, {statistics}"), 51, &values, rolls).await;
-    let events = ada.events().after(session, 0);
-    explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session), "0", "200"], events).await;
-    let newest = ada.events().newest(session);
-    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session), "1"], newest).await;
+    let events = ada.events().after(session_id, 0);
+    explainer.explain(&format!("events, {statistics}"), 200, &[&quoted(session_id), "0", "200"], events).await;
+    let newest = ada.events().newest(session_id);
+    explainer.explain(&format!("the newest event, {statistics}"), 1, &[&quoted(session_id), "1"], newest).await;
     // The caller has thirty sessions. Each may be read, with its Seer, its adventure and the caller's seat.
-    let user = quoted(explainer.user);
+    let user = quoted(explainer.user_id);
     explainer.explain(&format!("own sessions, {statistics}"), 4 * 30, &[&user], ada.sessions().mine(None)).await;
     // A function collects the details, and the plan does not show what it reads. Outside of the function, the statement
     // looks up only the Seer.
-    let details = ada.sessions().details(session);
-    explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session)], details).await;
-    explainer.explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user)).await;
+    let details = ada.sessions().details(session_id);
+    explainer.explain(&format!("details, {statistics}"), 1, &[&quoted(session_id)], details).await;
+    explainer
+        .explain(&format!("a profile, {statistics}"), 1, &[&user, "1"], ada.users().profile(explainer.user_id))
+        .await;
 }
 
-async fn catalogue(
+async fn check_catalogue(
     explainer: &mut Explainer,
     ada: &IdentityConnection,
     other_connection: &IdentityConnection,
@@ -281,7 +296,7 @@ async fn catalogue(
         explainer.explain(&what, 21, &[], ada.adventures().catalogue(&all, order, None)).await;
         let fetch_page =
             async |after: Option<Cursor>| other_connection.adventures().catalogue(&all, order, after.as_ref()).await;
-        let (last, next) = nth_page(30, fetch_page).await;
+        let (last, next) = end_of_page(30, fetch_page).await;
         let sort_key = match order {
             CatalogueOrder::MostPlayed => last.times_played.to_string(),
             CatalogueOrder::BestRated => quoted(last.average_rating.unwrap()),

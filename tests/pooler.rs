@@ -137,7 +137,7 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
         for _ in 0..8 {
             let service = sparc.as_service();
             tasks.push(async move {
-                let mut refused = 0;
+                let mut refused_count = 0;
                 for value in 0..25_i32 {
                     let sql = format!("SELECT $1 AS value, {client} AS client");
                     let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [value.into()]);
@@ -151,14 +151,17 @@ async fn a_prepared_statement_of_another_client_never_runs_instead_of_the_caller
                         Err(error) => {
                             let error = Error::from(error);
                             assert_eq!(error.code(), "misconfigured", "{error:?}");
-                            refused += 1;
+                            refused_count += 1;
                         }
                     }
                 }
-                refused
+                refused_count
             });
         }
     }
-    let refused: i32 = run_together(tasks).await.into_iter().sum();
-    assert!(refused > 0, "the two clients must have shared a server connection, otherwise the test proves nothing");
+    let refused_count: i32 = run_together(tasks).await.into_iter().sum();
+    assert!(
+        refused_count > 0,
+        "the two clients must have shared a server connection, otherwise the test proves nothing"
+    );
 }

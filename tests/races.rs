@@ -7,7 +7,7 @@ use sea_orm::ConnectionTrait;
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType, TutorialPath},
     service::{
-        Difficulty, Error, JoinCode, Operations,
+        Difficulty, Error, Operations,
         characters::NewCharacter,
         dice::{NewRoll, Roller},
         sessions::{ExpectedVersion, NewSession},
@@ -18,45 +18,42 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
+    sqlstates::LOCK_NOT_AVAILABLE,
     world::{World, insert_heroic_save_sql, run_together},
 };
 
-const CLIENT_COUNTS: [usize; 3] = [2, 8, 32];
+const CALL_COUNTS: [usize; 3] = [2, 8, 32];
 
-/// Makes `clients` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
-async fn call_concurrently<T, F>(clients: usize, call: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
+/// Makes `call_count` concurrent calls, and returns how often each outcome occurred: `done`, or the code of an error.
+async fn call_concurrently<T, F>(call_count: usize, call: impl Fn(usize) -> F) -> BTreeMap<&'static str, usize>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let mut outcomes = BTreeMap::new();
-    for outcome in run_together((0..clients).map(call).collect()).await {
+    for outcome in run_together((0..call_count).map(call).collect()).await {
         *outcomes.entry(outcome.map_or_else(|error| error.code(), |_| "done")).or_default() += 1;
     }
     outcomes
 }
 
-/// Returns the outcomes for the given numbers of successes and of refusals; all refusals have the same error code.
+/// Returns the outcomes of that many successes, and of that many refusals with the error code `refusal`, as
+/// [`call_concurrently`] does.
 fn expected_outcomes(successes: usize, refusal: &'static str, refusals: usize) -> BTreeMap<&'static str, usize> {
     [("done", successes), (refusal, refusals)].into_iter().filter(|(_, times)| *times > 0).collect()
 }
 
-async fn join_code(world: &World, session: Uuid) -> JoinCode {
-    let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
-    world.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
-}
-
 #[tokio::test]
-async fn every_limit_holds_for_concurrent_calls() {
+async fn the_limits_of_characters_and_seats_hold_for_concurrent_calls() {
     let world = World::new().await;
-    for clients in CLIENT_COUNTS {
+    for call_count in CALL_COUNTS {
         // The account has nine of at most ten characters, so one call may succeed.
         let account = world.new_account().await;
         for _ in 0..9 {
             world.new_character(account).await;
         }
         let player = world.sparc.as_user(account);
-        let outcomes = call_concurrently(clients, |number| {
+        let outcomes = call_concurrently(call_count, |number| {
             let player = player.clone();
             async move {
                 let name = format!("Hero {number}");
@@ -64,30 +61,30 @@ async fn every_limit_holds_for_concurrent_calls() {
             }
         })
         .await;
-        assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_limit_reached", call_count - 1));
 
         // The session has four seats. Half of the players join by its code, and half without it, because the session is
         // public.
         let game = world.new_session(0).await;
         world.update_session(&game, "is_public = true").await;
-        let (session, join_code) = (game.session_id, join_code(&world, game.session_id).await);
+        let (session_id, join_code) = (game.session_id, world.join_code(game.session_id).await);
         let mut players = Vec::new();
-        for _ in 0..clients {
+        for _ in 0..call_count {
             let player = world.new_player().await;
             players.push((world.sparc.as_user(player.user_id), player.character_id));
         }
-        let outcomes = call_concurrently(clients, |number| {
-            let ((player, hero), join_code) = (players[number].clone(), join_code.clone());
+        let outcomes = call_concurrently(call_count, |number| {
+            let ((player, hero_id), join_code) = (players[number].clone(), join_code.clone());
             async move {
                 match number % 2 {
-                    0 => player.sessions().join(&join_code, hero).await,
-                    _ => player.sessions().join_public(session, hero).await,
+                    0 => player.sessions().join(&join_code, hero_id).await,
+                    _ => player.sessions().join_public(session_id, hero_id).await,
                 }
             }
         })
         .await;
-        let seated = clients.min(4);
-        assert_eq!(outcomes, expected_outcomes(seated, "session_full", clients - seated));
+        let seated = call_count.min(4);
+        assert_eq!(outcomes, expected_outcomes(seated, "session_full", call_count - seated));
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
@@ -95,16 +92,16 @@ async fn every_limit_holds_for_concurrent_calls() {
 #[tokio::test]
 async fn exactly_one_of_several_conflicting_calls_takes_effect() {
     let world = World::new().await;
-    for clients in CLIENT_COUNTS {
+    for call_count in CALL_COUNTS {
         let game = world.new_active_session(1).await;
-        let (session, hero) = (game.session_id, game.players[0].character_id);
+        let (session_id, hero_id) = (game.session_id, game.players[0].character_id);
         // A failed roll may be saved for 30 seconds. This one is dated a minute ahead, so that the time does not run
         // out while the calls run.
-        let failed = world.new_roll(session, hero, "{1,2}", 10, -60).await;
+        let failed_roll = world.new_roll(session_id, hero_id, "{1,2}", 10, -60).await;
         let player = world.sparc.as_user(game.players[0].user_id);
-        let outcomes = call_concurrently(clients, |_| {
+        let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
-            async move { player.dice().heroic_save(failed).await }
+            async move { player.dice().heroic_save(failed_roll).await }
         })
         .await;
         assert_eq!(outcomes["done"], 1, "{outcomes:?}");
@@ -115,34 +112,34 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
 
         // Two characters of one account cannot have the same name.
         let outcomes =
-            call_concurrently(clients, |_| {
+            call_concurrently(call_count, |_| {
                 let player = player.clone();
                 async move {
                     player.characters().create(NewCharacter { name: "Twin".to_owned(), ..Default::default() }).await
                 }
             })
             .await;
-        assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "character_name_taken", call_count - 1));
 
         // All calls expect version 0 of the game state, so only the first may replace it.
         let seer = world.sparc.as_user(game.seer.user_id());
-        let outcomes = call_concurrently(clients, |number| {
+        let outcomes = call_concurrently(call_count, |number| {
             let seer = seer.clone();
             async move {
                 let state = serde_json::json!({ "screen": number });
-                seer.sessions().set_game_state(session, state, ExpectedVersion::Version(0)).await
+                seer.sessions().set_game_state(session_id, state, ExpectedVersion::Version(0)).await
             }
         })
         .await;
-        assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", clients - 1));
+        assert_eq!(outcomes, expected_outcomes(1, "game_state_changed", call_count - 1));
 
         // A session ends only once. A call for the status that the session already has may succeed too.
-        let outcomes = call_concurrently(clients, |number| {
+        let outcomes = call_concurrently(call_count, |number| {
             let seer = seer.clone();
             async move {
                 match number % 2 {
-                    0 => seer.sessions().complete(session).await,
-                    _ => seer.sessions().cancel(session).await,
+                    0 => seer.sessions().complete(session_id).await,
+                    _ => seer.sessions().cancel(session_id).await,
                 }
             }
         })
@@ -151,57 +148,62 @@ async fn exactly_one_of_several_conflicting_calls_takes_effect() {
             outcomes["done"] >= 1 && outcomes.keys().all(|code| ["done", "illegal_transition"].contains(code)),
             "{outcomes:?}"
         );
-        let ends =
-            format!("session_events WHERE session_id = '{session}' AND payload ->> 'to' IN ('completed', 'cancelled')");
+        let ends = format!(
+            "session_events WHERE session_id = '{session_id}' AND payload ->> 'to' IN ('completed', 'cancelled')"
+        );
         assert_eq!(world.owner().count(&ends).await, 1, "the session must end exactly once");
     }
     assert_eq!(broken_invariants(&world).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn every_creation_with_an_id_creates_once() {
+async fn concurrent_creations_with_one_id_create_one_row() {
     let world = World::new().await;
-    for clients in CLIENT_COUNTS {
+    for call_count in CALL_COUNTS {
         let game = world.new_active_session(1).await;
-        let (session, adventure, hero) = (game.session_id, game.adventure_id, game.players[0].character_id);
+        let (session_id, adventure_id, hero_id) = (game.session_id, game.adventure_id, game.players[0].character_id);
         let (player, seer) = (world.sparc.as_user(game.players[0].user_id), world.sparc.as_user(game.seer.user_id()));
         let service = world.sparc.as_service();
         let id = Uuid::new_v4();
         // A call with the id of a row that the same request has created returns that row.
-        let all_succeed = expected_outcomes(clients, "", 0);
-        let outcomes = call_concurrently(clients, |_| {
+        let all_succeed = expected_outcomes(call_count, "", 0);
+        let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move {
-                let roll =
-                    NewRoll::new(RollType::Attack, session, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+                let roll = NewRoll::new(
+                    RollType::Attack,
+                    session_id,
+                    Roller::Character(hero_id),
+                    Attribute::Wit,
+                    Difficulty::MIN,
+                );
                 player.dice().roll(NewRoll { id: Some(id), ..roll }).await
             }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "roll");
-        let outcomes = call_concurrently(clients, |_| {
+        let outcomes = call_concurrently(call_count, |_| {
             let seer = seer.clone();
-            async move {
-                seer.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
-            }
+            async move { seer.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "session");
-        let outcomes = call_concurrently(clients, |_| {
+        let outcomes = call_concurrently(call_count, |_| {
             let service = service.clone();
             async move { service.users().sign_up(NewAccount { id: Some(id), ..Default::default() }).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "account");
-        let outcomes = call_concurrently(clients, |_| {
+        // The progress in the tutorial has the id of its user.
+        let outcomes = call_concurrently(call_count, |_| {
             let player = player.clone();
             async move { player.tutorial().begin(TutorialPath::Player).await }
         })
         .await;
         assert_eq!(outcomes, all_succeed, "tutorial");
         for created in [
-            format!("dice_rolls WHERE session_id = '{session}'"),
-            format!("sessions WHERE seer_id = '{}' AND id <> '{session}'", game.seer.user_id()),
+            format!("dice_rolls WHERE session_id = '{session_id}'"),
+            format!("sessions WHERE seer_id = '{}' AND id <> '{session_id}'", game.seer.user_id()),
             format!("users WHERE id = '{id}'"),
             format!("tutorial_progress WHERE user_id = '{}'", game.players[0].user_id),
         ] {
@@ -227,10 +229,11 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
         )
         .await
         .unwrap();
-    let holder = world.owner().begin().await;
-    holder.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
-    let failed = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
-    let (person, sql) = (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed));
+    let lock_transaction = world.owner().begin().await;
+    lock_transaction.execute_unprepared("SELECT pg_advisory_xact_lock(42)").await.unwrap();
+    let failed_roll = world.new_roll(game.session_id, player.character_id, "{1,2}", 10, 0).await;
+    let (person, sql) =
+        (player.person.clone(), insert_heroic_save_sql(game.session_id, player.character_id, failed_roll));
     let saving = tokio::spawn(async move { person.execute(&sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let begin_encounter = format!(
@@ -239,10 +242,10 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
     );
     assert_eq!(
         world.owner().execute(&begin_encounter).await.unwrap_err().code,
-        "55P03",
+        LOCK_NOT_AVAILABLE,
         "the new encounter must wait for the save"
     );
-    holder.rollback().await.unwrap();
+    lock_transaction.rollback().await.unwrap();
     assert_eq!(saving.await.unwrap(), Ok(1));
     world.update_session(&game, "current_encounter_id = 'ford'").await;
     assert_eq!(world.owner().count("session_players WHERE heroic_saves_used = 0").await, 1);
@@ -251,6 +254,7 @@ async fn a_new_encounter_waits_for_an_uncommitted_save() {
 #[tokio::test]
 async fn of_sixteen_concurrent_joins_two_succeed_and_fourteen_get_session_full() {
     let world = World::new().await;
+    // Two of the four seats are taken.
     let game = world.new_session(2).await;
     let join_code = Arc::new(world.join_code(game.session_id).await);
     let mut tasks = Vec::new();

@@ -22,20 +22,21 @@ use crate::world::World;
 /// The users, and the rows that their operations choose from.
 pub struct RandomOperations {
     users: Vec<User>,
-    adventure: Uuid,
-    creature: Uuid,
+    adventure_id: Uuid,
+    creature_id: Uuid,
+    /// All sessions that the operations have created, the oldest first.
     sessions: Mutex<Vec<CreatedSession>>,
 }
 
 struct User {
     id: Uuid,
-    characters: Vec<Uuid>,
+    character_ids: Vec<Uuid>,
 }
 
 #[derive(Clone)]
 struct CreatedSession {
     id: Uuid,
-    seer: Uuid,
+    seer_id: Uuid,
     code: JoinCode,
 }
 
@@ -67,48 +68,49 @@ impl RandomOperations {
     /// Creates `user_count` users with two characters each. They have no session yet.
     pub async fn new(world: &World, user_count: usize) -> Self {
         let creator = world.new_account().await;
-        let adventure = world.new_adventure(creator).await;
-        let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Wolf') RETURNING id");
-        let creature = world.owner().fetch_value(&sql).await.unwrap();
+        let adventure_id = world.new_adventure(creator).await;
+        let sql = format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure_id}', 'Wolf') RETURNING id");
+        let creature_id = world.owner().fetch_value(&sql).await.unwrap();
         let mut users = Vec::new();
         for _ in 0..user_count {
             let player = world.new_player().await;
             users.push(User {
                 id: player.user_id,
-                characters: vec![player.character_id, world.new_character(player.user_id).await],
+                character_ids: vec![player.character_id, world.new_character(player.user_id).await],
             });
         }
-        Self { users, adventure, creature, sessions: Mutex::default() }
+        Self { users, adventure_id, creature_id, sessions: Mutex::default() }
     }
 
     /// Calls a random operation as a random user. Returns the row that it created, if it created one that must last.
     pub async fn call_random(&self, sparc: &Sparc, rng: &mut Rng) -> Result<Option<AcknowledgedRow>, Error> {
         let user = &self.users[rng.usize(..self.users.len())];
-        let character = user.characters[rng.usize(..user.characters.len())];
+        let character_id = user.character_ids[rng.usize(..user.character_ids.len())];
         let session = {
             let sessions = self.sessions.lock().unwrap();
             let newest = &sessions[sessions.len().saturating_sub(NEWEST_SESSIONS)..];
             (!newest.is_empty()).then(|| newest[rng.usize(..newest.len())].clone())
         };
         let caller = sparc.as_user(user.id);
+        // One call in twenty creates a session, and so does the first.
         let Some(session) = session.filter(|_| rng.u8(..20) > 0) else {
             return self.create_session(&caller, user.id, rng).await;
         };
         // Half the time, the session's Seer calls what only a Seer may call. Otherwise hardly any session would start.
-        let seer_or_caller = sparc.as_user(if rng.bool() { session.seer } else { user.id });
-        self.call_in_session(sparc, &caller, &seer_or_caller, user, character, session, rng).await
+        let seer_or_caller = sparc.as_user(if rng.bool() { session.seer_id } else { user.id });
+        self.call_in_session(sparc, &caller, &seer_or_caller, user, character_id, session, rng).await
     }
 
     async fn create_session(
         &self,
         caller: &IdentityConnection,
-        seer: Uuid,
+        seer_id: Uuid,
         rng: &mut Rng,
     ) -> Result<Option<AcknowledgedRow>, Error> {
         let visibility = if rng.bool() { Visibility::Public } else { Visibility::Private };
-        let new_session = NewSession { adventure_id: self.adventure, visibility, ..Default::default() };
+        let new_session = NewSession { adventure_id: self.adventure_id, visibility, ..Default::default() };
         let created = caller.sessions().create(new_session).await?;
-        let session = CreatedSession { id: created.id, seer, code: created.code.parse().unwrap() };
+        let session = CreatedSession { id: created.id, seer_id, code: created.code.parse().unwrap() };
         self.sessions.lock().unwrap().push(session);
         Ok(Some(AcknowledgedRow::Session(created.id)))
     }
@@ -120,67 +122,72 @@ impl RandomOperations {
         caller: &IdentityConnection,
         seer_or_caller: &IdentityConnection,
         user: &User,
-        character: Uuid,
+        character_id: Uuid,
         session: CreatedSession,
         rng: &mut Rng,
     ) -> Result<Option<AcknowledgedRow>, Error> {
-        let id = session.id;
+        let session_id = session.id;
         match rng.u8(..42) {
             0..=3 => {
-                caller.sessions().join(&session.code, character).await?;
+                caller.sessions().join(&session.code, character_id).await?;
             }
             4..=5 => {
-                caller.sessions().join_public(id, character).await?;
+                caller.sessions().join_public(session_id, character_id).await?;
             }
             6 => {
-                caller.sessions().leave(id).await?;
+                caller.sessions().leave(session_id).await?;
             }
             7 => {
-                caller.sessions().rejoin(id, character).await?;
+                caller.sessions().rejoin(session_id, character_id).await?;
             }
             8 => {
-                caller.sessions().change_character(id, character).await?;
+                caller.sessions().change_character(session_id, character_id).await?;
             }
             9..=10 => {
-                seer_or_caller.sessions().seat(id, user.id, character).await?;
+                seer_or_caller.sessions().seat(session_id, user.id, character_id).await?;
             }
             11 => {
-                seer_or_caller.sessions().remove(id, user.id).await?;
+                seer_or_caller.sessions().remove(session_id, user.id).await?;
             }
             12 => {
-                seer_or_caller.sessions().announce(id).await?;
+                seer_or_caller.sessions().announce(session_id).await?;
             }
             13 => {
-                seer_or_caller.sessions().withdraw(id).await?;
+                seer_or_caller.sessions().withdraw(session_id).await?;
             }
             14..=15 => {
-                seer_or_caller.sessions().start(id).await?;
+                seer_or_caller.sessions().start(session_id).await?;
             }
             16 => {
-                seer_or_caller.sessions().pause(id).await?;
+                seer_or_caller.sessions().pause(session_id).await?;
             }
             17 => {
-                seer_or_caller.sessions().resume(id).await?;
+                seer_or_caller.sessions().resume(session_id).await?;
             }
             18 => {
-                seer_or_caller.sessions().complete(id).await?;
+                seer_or_caller.sessions().complete(session_id).await?;
             }
             19 if rng.u8(..3) == 0 => {
-                seer_or_caller.sessions().cancel(id).await?;
+                seer_or_caller.sessions().cancel(session_id).await?;
             }
             20 => {
-                seer_or_caller.sessions().set_scene(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_caller.sessions().set_scene(session_id, Some(&rng.u8(..).to_string())).await?;
             }
             21 => {
-                seer_or_caller.sessions().set_encounter(id, Some(&rng.u8(..).to_string())).await?;
+                seer_or_caller.sessions().set_encounter(session_id, Some(&rng.u8(..).to_string())).await?;
             }
             22 => {
                 let state = serde_json::json!({ "round": rng.u8(..) });
-                seer_or_caller.sessions().set_game_state(id, state, ExpectedVersion::Any).await?;
+                seer_or_caller.sessions().set_game_state(session_id, state, ExpectedVersion::Any).await?;
             }
             23..=26 => {
-                let roll =
-                    NewRoll::new(RollType::Attack, id, Roller::Character(character), Attribute::Wit, Difficulty::MAX);
+                let roll = NewRoll::new(
+                    RollType::Attack,
+                    session_id,
+                    Roller::Character(character_id),
+                    Attribute::Wit,
+                    Difficulty::MAX,
+                );
                 let rolled = seer_or_caller.dice().roll(roll).await?;
                 if !rolled.success {
                     let saved = seer_or_caller.dice().heroic_save(rolled.id).await?;
@@ -189,33 +196,33 @@ impl RandomOperations {
                 return Ok(Some(AcknowledgedRow::Roll(rolled.id)));
             }
             27 => {
-                let creatures = vec![self.creature];
-                seer_or_caller.dice().initiative(NewInitiative { id: None, session_id: id, creatures }).await?;
+                let creatures = vec![self.creature_id];
+                seer_or_caller.dice().initiative(NewInitiative { id: None, session_id, creatures }).await?;
             }
             28..=30 => {
-                let sent = NewEvent { session_id: id, kind: "wave".to_owned(), ..Default::default() };
+                let sent = NewEvent { session_id, kind: "wave".to_owned(), ..Default::default() };
                 return Ok(Some(AcknowledgedRow::Event(caller.events().send(sent).await?.id)));
             }
             31 => {
-                caller.sessions().details(id).await?;
+                caller.sessions().details(session_id).await?;
             }
             32 => {
                 caller.sessions().lobby(&LobbyFilter::default(), None).await?;
             }
             33 => {
-                caller.dice().history(RollScope::Session(id), &HistoryFilter::default(), None).await?;
+                caller.dice().history(RollScope::Session(session_id), &HistoryFilter::default(), None).await?;
             }
             34 => {
-                caller.events().after(id, 0).await?;
+                caller.events().after(session_id, 0).await?;
             }
             35 => {
                 caller.sessions().mine(None).await?;
             }
             36 => {
-                caller.characters().retire(character).await?;
+                caller.characters().retire(character_id).await?;
             }
             37 => {
-                caller.characters().unretire(character).await?;
+                caller.characters().unretire(character_id).await?;
             }
             38 => {
                 let name = format!("Hero {}", rng.u64(..));
@@ -223,14 +230,14 @@ impl RandomOperations {
                 return Ok(Some(AcknowledgedRow::Character(created.id)));
             }
             39 => {
-                seer_or_caller.characters().damage(character, 1).await?;
+                seer_or_caller.characters().damage(character_id, 1).await?;
             }
             40 => {
                 let changes = SessionChanges {
                     visibility: Some(if rng.bool() { Visibility::Public } else { Visibility::Private }),
                     ..Default::default()
                 };
-                seer_or_caller.sessions().edit(id, changes).await?;
+                seer_or_caller.sessions().edit(session_id, changes).await?;
             }
             // 41, and 19 if its condition is false.
             _ => {

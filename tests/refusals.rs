@@ -7,13 +7,20 @@ use sparc::{
     service::{Error, Operations},
 };
 
-use crate::world::World;
+use crate::{
+    sqlstates::{
+        ADMIN_SHUTDOWN, CHECK_VIOLATION, DEADLOCK_DETECTED, DISK_FULL, FOREIGN_KEY_VIOLATION, INSUFFICIENT_PRIVILEGE,
+        INTERNAL_ERROR, INVALID_TEXT_REPRESENTATION, OUT_OF_MEMORY, QUERY_CANCELED, READ_ONLY_SQL_TRANSACTION,
+        SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, UNIQUE_VIOLATION, UNTRANSLATABLE_CHARACTER,
+    },
+    world::World,
+};
 
 /// Raises an error in the database, and returns the service's error for it. The detail has the form that a refused
-/// change of a session's status has (`SP003`).
-async fn service_error(world: &World, code: &str, constraint: &str, table: &str, message: &str) -> Error {
+/// change of a session's status has (`SP003`), because the service reads the two statuses from it.
+async fn service_error(world: &World, sqlstate: &str, constraint: &str, table: &str, message: &str) -> Error {
     let sql = format!(
-        "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', CONSTRAINT = '{constraint}', TABLE = '{table}',
+        "DO $do$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}', CONSTRAINT = '{constraint}', TABLE = '{table}',
            MESSAGE = '{message}', DETAIL = 'waiting -> paused'; END $do$"
     );
     world.db.execute_unprepared(&sql).await.unwrap_err().into()
@@ -44,17 +51,17 @@ async fn every_constraint_says_what_was_wrong() {
         )
         .await
         .unwrap();
-    assert!(constraints.len() > 80, "{}", constraints.len());
+    assert!(constraints.len() > 80, "the query must find the constraints: {}", constraints.len());
     let mut unexplained = Vec::new();
     for line in constraints {
         let [kind, constraint, table] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let errors = match kind {
-            "c" => vec![service_error(&world, "23514", constraint, table, "new row violates").await],
+            "c" => vec![service_error(&world, CHECK_VIOLATION, constraint, table, "new row violates").await],
             "f" => vec![
-                service_error(&world, "23503", constraint, table, "insert or update violates").await,
-                service_error(&world, "23503", constraint, table, "update or delete violates").await,
+                service_error(&world, FOREIGN_KEY_VIOLATION, constraint, table, "insert or update violates").await,
+                service_error(&world, FOREIGN_KEY_VIOLATION, constraint, table, "update or delete violates").await,
             ],
-            _ => vec![service_error(&world, "23505", constraint, table, "duplicate key").await],
+            _ => vec![service_error(&world, UNIQUE_VIOLATION, constraint, table, "duplicate key").await],
         };
         if !errors.iter().all(is_actionable) {
             unexplained.push(format!("{line}: {errors:?}"));
@@ -76,10 +83,14 @@ async fn every_refusal_by_a_trigger_says_what_was_wrong() {
         .unwrap();
     // The schema's own SQLSTATEs begin with `SP`.
     let own_codes: Vec<&String> = codes.iter().filter(|code| code.starts_with("SP")).collect();
-    assert_eq!(own_codes.len(), 34, "{codes:?}");
+    assert_eq!(
+        own_codes.len(),
+        34,
+        "the query must find every SQLSTATE of the schema; raise the number for a new one: {codes:?}"
+    );
     let mut messages = Vec::new();
     for code in &own_codes {
-        let error = service_error(&world, code, "", "", "no").await;
+        let error = service_error(&world, code, "", "", "refused").await;
         assert!(is_actionable(&error), "{code}: {error:?}");
         messages.push(error.to_string());
     }
@@ -96,10 +107,10 @@ async fn every_policy_has_an_error_that_says_who_may_write() {
         .fetch_values::<String>("SELECT DISTINCT tablename::text FROM pg_policies WHERE schemaname = 'public'")
         .await
         .unwrap();
-    assert_eq!(tables.len(), 12);
+    assert_eq!(tables.len(), 12, "the query must find every table");
     for table in tables {
         let message = format!("new row violates row-level security policy for table \"{table}\"");
-        let error = service_error(&world, "42501", "", "", &message).await;
+        let error = service_error(&world, INSUFFICIENT_PRIVILEGE, "", "", &message).await;
         assert!(
             matches!(error, Error::NotAllowed { rule } if rule != "only the service may do that"),
             "{table}: {error:?}"
@@ -107,6 +118,8 @@ async fn every_policy_has_an_error_that_says_who_may_write() {
     }
 }
 
+/// A function that a policy calls refuses a statement with `private.refuse(reason, table, rule)`. The error has the
+/// name of the rule as its constraint.
 #[tokio::test]
 async fn every_rule_of_a_policy_has_its_own_error() {
     let world = World::new().await;
@@ -120,10 +133,10 @@ async fn every_rule_of_a_policy_has_its_own_error() {
         )
         .await
         .unwrap();
-    assert_eq!(rules.len(), 9, "{rules:?}");
+    assert_eq!(rules.len(), 9, "the query must find every rule: {rules:?}");
     let mut codes = Vec::new();
     for rule in &rules {
-        let error = service_error(&world, "42501", rule, "", "no").await;
+        let error = service_error(&world, INSUFFICIENT_PRIVILEGE, rule, "", "refused").await;
         assert!(!matches!(error, Error::NotAllowed { .. }), "{rule}");
         codes.push(error.code());
     }
@@ -136,19 +149,19 @@ async fn every_rule_of_a_policy_has_its_own_error() {
 async fn errors_of_the_server_have_a_code_an_http_status_and_a_retry_hint() {
     let world = World::new().await;
     for (sqlstate, code, status, is_retryable) in [
-        ("40001", "busy", 503, true),
-        ("40P01", "busy", 503, true),
-        ("57014", "deadline_exceeded", 504, true),
-        ("57P01", "connection_lost", 503, true),
-        ("53300", "pool_exhausted", 503, true),
-        ("53100", "server_exhausted", 503, true),
-        ("53200", "server_exhausted", 503, true),
-        ("25006", "read_only", 503, false),
-        ("XX000", "database", 500, false),
-        ("22P02", "invalid_value", 422, false),
-        ("22P05", "invalid_value", 422, false),
+        (SERIALIZATION_FAILURE, "busy", 503, true),
+        (DEADLOCK_DETECTED, "busy", 503, true),
+        (QUERY_CANCELED, "deadline_exceeded", 504, true),
+        (ADMIN_SHUTDOWN, "connection_lost", 503, true),
+        (TOO_MANY_CONNECTIONS, "pool_exhausted", 503, true),
+        (DISK_FULL, "server_exhausted", 503, true),
+        (OUT_OF_MEMORY, "server_exhausted", 503, true),
+        (READ_ONLY_SQL_TRANSACTION, "read_only", 503, false),
+        (INTERNAL_ERROR, "database", 500, false),
+        (INVALID_TEXT_REPRESENTATION, "invalid_value", 422, false),
+        (UNTRANSLATABLE_CHARACTER, "invalid_value", 422, false),
     ] {
-        let error = service_error(&world, sqlstate, "", "", "no").await;
+        let error = service_error(&world, sqlstate, "", "", "refused").await;
         assert_eq!(
             (error.code(), error.http_status(), error.is_retryable()),
             (code, status, is_retryable),

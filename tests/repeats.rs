@@ -1,5 +1,5 @@
-//! A creation that is repeated with the same id returns the row that the first one created. Another creation with that
-//! id is a conflict.
+//! A creation that is repeated with the same id returns the row that the first creation made. Another creation with
+//! that id is a conflict.
 
 use std::fmt::Debug;
 
@@ -46,7 +46,7 @@ async fn assert_repeatable<T, F>(
 async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (session, adventure, hero) = (game.session_id, game.adventure_id, game.players[0].character_id);
+    let (session_id, adventure_id, hero_id) = (game.session_id, game.adventure_id, game.players[0].character_id);
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
     assert_repeatable(&seer, "adventure", move |caller, id| async move {
@@ -54,11 +54,14 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_repeatable(&seer, "creature", move |caller, id| async move {
-        caller.creatures().add(adventure, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() }).await
+        caller
+            .creatures()
+            .add(adventure_id, NewCreature { id: Some(id), name: "Wolf".into(), ..Default::default() })
+            .await
     })
     .await;
     assert_repeatable(&seer, "session", move |caller, id| async move {
-        caller.sessions().create(NewSession { id: Some(id), adventure_id: adventure, ..Default::default() }).await
+        caller.sessions().create(NewSession { id: Some(id), adventure_id, ..Default::default() }).await
     })
     .await;
     assert_repeatable(&ada, "character", move |caller, id| async move {
@@ -66,19 +69,16 @@ async fn a_creation_repeated_with_the_same_id_returns_the_first_row() {
     })
     .await;
     assert_repeatable(&ada, "roll", move |caller, id| async move {
-        let check = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
+        let check = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
         caller.dice().roll(NewRoll { id: Some(id), ..check }).await
     })
     .await;
     assert_repeatable(&ada, "event", move |caller, id| async move {
-        caller
-            .events()
-            .send(NewEvent { id: Some(id), session_id: session, kind: "wave".into(), ..Default::default() })
-            .await
+        caller.events().send(NewEvent { id: Some(id), session_id, kind: "wave".into(), ..Default::default() }).await
     })
     .await;
     assert_repeatable(&seer, "initiative", move |caller, id| async move {
-        caller.dice().initiative(NewInitiative { id: Some(id), session_id: session, creatures: Vec::new() }).await
+        caller.dice().initiative(NewInitiative { id: Some(id), session_id, creatures: Vec::new() }).await
     })
     .await;
     assert_repeatable(&world.sparc.as_service(), "account", move |caller, id| async move {
@@ -103,15 +103,16 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
     let player = world.new_player().await;
     let (me, service) = (world.sparc.as_user(player.user_id), world.sparc.as_service());
     let seer = world.sparc.as_user(game.seer.user_id());
-    let (session, hero, id) = (game.session_id, player.character_id, player.user_id);
+    let (session_id, hero_id, user_id) = (game.session_id, player.character_id, player.user_id);
+    // Half of the calls are joins by the player, the others are by the service, which seats the player.
     let tasks = (0..8)
         .map(|index| {
             let (me, service) = (me.clone(), service.clone());
             async move {
                 if index % 2 == 0 {
-                    me.sessions().join_public(session, hero).await
+                    me.sessions().join_public(session_id, hero_id).await
                 } else {
-                    service.sessions().seat(session, id, hero).await
+                    service.sessions().seat(session_id, user_id, hero_id).await
                 }
             }
         })
@@ -120,15 +121,23 @@ async fn repeated_joins_take_one_seat_and_repeated_rejoins_and_removals_send_one
         assert!(outcome.unwrap().is_active);
     }
     assert_eq!(world.owner().fetch_value::<i32>("SELECT seats_taken FROM sessions").await, Ok(1));
-    me.sessions().leave(session).await.unwrap();
+    me.sessions().leave(session_id).await.unwrap();
     for _ in 0..2 {
-        assert!(me.sessions().rejoin(session, hero).await.unwrap().is_active);
+        assert!(me.sessions().rejoin(session_id, hero_id).await.unwrap().is_active);
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_joined'").await, 2);
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'player_joined'").await,
+        2,
+        "the join and the first rejoin"
+    );
     for _ in 0..2 {
-        assert!(!seer.sessions().remove(session, id).await.unwrap().is_active);
+        assert!(!seer.sessions().remove(session_id, user_id).await.unwrap().is_active);
     }
-    assert_eq!(world.owner().count("session_events WHERE event_type = 'player_left'").await, 2);
+    assert_eq!(
+        world.owner().count("session_events WHERE event_type = 'player_left'").await,
+        2,
+        "leaving and the first removal"
+    );
 }
 
 /// Asserts that a creation was refused because its id had been used by another caller or in another request.
@@ -141,16 +150,17 @@ pub fn assert_id_conflict<T: Debug>(difference: &str, outcome: Result<T, Error>)
 async fn another_creation_with_the_same_id_is_a_conflict() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (session, adventure) = (game.session_id, game.adventure_id);
-    let (hero, other_hero) = (game.players[0].character_id, game.players[1].character_id);
+    let (session_id, adventure_id) = (game.session_id, game.adventure_id);
+    let (hero_id, other_hero_id) = (game.players[0].character_id, game.players[1].character_id);
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
     let ben = world.sparc.as_user(game.players[1].user_id);
     let service = world.sparc.as_service();
-    let uuid = Uuid::new_v4();
-    let id = Some(uuid);
+    // One id for all kinds of rows, because each table has ids of its own.
+    let shared_id = Uuid::new_v4();
+    let id = Some(shared_id);
 
-    let wave = NewEvent { id, session_id: session, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
+    let wave = NewEvent { id, session_id, kind: "wave".into(), payload: json!({"n": 1e16, "m": 0.1}) };
     ada.events().send(wave.clone()).await.unwrap();
     // PostgreSQL stores 1e16 as 10000000000000000. The payload must be recognized as the same anyway.
     assert!(ada.events().send(wave.clone()).await.is_ok());
@@ -159,13 +169,13 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     assert_id_conflict("another payload", ada.events().send(NewEvent { payload: json!({}), ..wave.clone() }).await);
     assert_id_conflict("another kind", ada.events().send(NewEvent { kind: "nod".into(), ..wave }).await);
 
-    let roll = NewRoll::check(session, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
+    let roll = NewRoll::attribute_check(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::MIN);
     let roll = NewRoll { id, description: Some("A leap".into()), ..roll }.with(Modifier::flat(1, "high ground"));
     seer.dice().roll(roll.clone()).await.unwrap();
     assert!(seer.dice().roll(roll.clone()).await.is_ok());
     assert_id_conflict(
         "another roller",
-        seer.dice().roll(NewRoll { roller: Roller::Character(other_hero), ..roll.clone() }).await,
+        seer.dice().roll(NewRoll { roller: Roller::Character(other_hero_id), ..roll.clone() }).await,
     );
     assert_id_conflict("other modifiers", seer.dice().roll(NewRoll { modifiers: Vec::new(), ..roll.clone() }).await);
     assert_id_conflict("another description", seer.dice().roll(NewRoll { description: None, ..roll.clone() }).await);
@@ -176,8 +186,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     let attribute = Attribute::Heart;
     assert_id_conflict("another attribute", seer.dice().roll(NewRoll { attribute, ..roll }).await);
 
-    let evening =
-        NewSession { id, adventure_id: adventure, looking_for: Some("a healer".into()), ..Default::default() };
+    let evening = NewSession { id, adventure_id, looking_for: Some("a healer".into()), ..Default::default() };
     seer.sessions().create(evening.clone()).await.unwrap();
     assert!(seer.sessions().create(evening.clone()).await.is_ok());
     assert_id_conflict("another Seer", ada.sessions().create(evening.clone()).await);
@@ -196,7 +205,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
         seer.sessions().create(NewSession { scheduled_start: in_an_hour, ..evening.clone() }).await,
     );
     let clear_looking_for = SessionChanges { looking_for: Some(None), ..Default::default() };
-    seer.sessions().edit(uuid, clear_looking_for).await.unwrap();
+    seer.sessions().edit(shared_id, clear_looking_for).await.unwrap();
     assert!(
         seer.sessions().create(evening.clone()).await.is_ok(),
         "the original request must be recognized after an edit"
@@ -219,7 +228,7 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
     );
     assert_id_conflict("another creator", ada.adventures().create(mill.clone()).await);
     let name = Some("The Loud Mill".into());
-    seer.adventures().edit(uuid, AdventureChanges { name, ..Default::default() }).await.unwrap();
+    seer.adventures().edit(shared_id, AdventureChanges { name, ..Default::default() }).await.unwrap();
     assert_eq!(
         seer.adventures().create(mill).await.unwrap().name,
         "The Loud Mill",
@@ -234,18 +243,18 @@ async fn another_creation_with_the_same_id_is_a_conflict() {
         ada.characters().create(NewCharacter { equipment, ..brunhild.clone() }).await,
     );
     assert_id_conflict("another player", ben.characters().create(brunhild.clone()).await);
-    ada.characters().rename(uuid, "Hild the Old").await.unwrap();
+    ada.characters().rename(shared_id, "Hild the Old").await.unwrap();
     assert_eq!(ada.characters().create(brunhild).await.unwrap().name, "Hild the Old");
 
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
-    seer.creatures().add(adventure, wolf.clone()).await.unwrap();
+    seer.creatures().add(adventure_id, wolf.clone()).await.unwrap();
     assert_id_conflict(
         "other hit points",
-        seer.creatures().add(adventure, NewCreature { hit_points: 9, ..wolf.clone() }).await,
+        seer.creatures().add(adventure_id, NewCreature { hit_points: 9, ..wolf.clone() }).await,
     );
     assert_id_conflict(
         "another name",
-        seer.creatures().add(adventure, NewCreature { name: "Bear".into(), ..wolf }).await,
+        seer.creatures().add(adventure_id, NewCreature { name: "Bear".into(), ..wolf }).await,
     );
 
     let account = NewAccount { id, email: Some("ada@x.org".into()), display_name: Some("Ada".into()) };
@@ -264,8 +273,9 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let game = world.new_active_session(1).await;
     let seer = world.sparc.as_user(game.seer.user_id());
     let ada = world.sparc.as_user(game.players[0].user_id);
-    let uuid = Uuid::new_v4();
-    let id = Some(uuid);
+    // One id for all kinds of rows, because each table has ids of its own.
+    let shared_id = Uuid::new_v4();
+    let id = Some(shared_id);
 
     let hero = NewCharacter { id, name: "Brunhild".into(), ..Default::default() };
     let hero_id = ada.characters().create(hero.clone()).await.unwrap().id;
@@ -282,7 +292,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let draft = NewAdventure { id, name: "The Quiet Mill".into(), ..Default::default() };
     seer.adventures().create(draft.clone()).await.unwrap();
     let lengthen = AdventureChanges { estimated_duration: Some(90), ..Default::default() };
-    seer.adventures().edit(uuid, lengthen).await.unwrap();
+    seer.adventures().edit(shared_id, lengthen).await.unwrap();
     assert_eq!(seer.adventures().create(draft.clone()).await.unwrap().estimated_duration, 90);
     assert_id_conflict(
         "the adventure as edited",
@@ -292,7 +302,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
     let wolf = NewCreature { id, name: "Wolf".into(), ..Default::default() };
     seer.creatures().add(game.adventure_id, wolf.clone()).await.unwrap();
     let add_armor = CreatureChanges { armor: Some(2), ..Default::default() };
-    seer.creatures().edit(uuid, add_armor).await.unwrap();
+    seer.creatures().edit(shared_id, add_armor).await.unwrap();
     assert_eq!(seer.creatures().add(game.adventure_id, wolf.clone()).await.unwrap().armor, 2);
     assert_id_conflict(
         "the creature as edited",
@@ -305,7 +315,7 @@ async fn after_an_edit_only_the_original_request_still_returns_the_row() {
         NewSession { id, adventure_id: game.adventure_id, scheduled_start: Some(start), ..Default::default() };
     seer.sessions().create(evening.clone()).await.unwrap();
     let publish = SessionChanges { visibility: Some(Visibility::Public), ..Default::default() };
-    seer.sessions().edit(uuid, publish).await.unwrap();
+    seer.sessions().edit(shared_id, publish).await.unwrap();
     assert!(seer.sessions().create(evening.clone()).await.unwrap().is_public);
     assert_id_conflict(
         "the session as edited",
@@ -322,8 +332,12 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let player = &game.players[0];
-    let check =
-        NewRoll::check(game.session_id, Roller::Character(player.character_id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(
+        game.session_id,
+        Roller::Character(player.character_id),
+        Attribute::Might,
+        Difficulty::MIN,
+    );
     let check = NewRoll { id: Some(Uuid::new_v4()), ..check };
     let ada = world.sparc.as_user(player.user_id);
     let first = ada.dice().roll(check.clone()).await.unwrap();
@@ -338,14 +352,15 @@ async fn a_repeated_roll_returns_the_first_only_to_the_caller_who_made_it() {
 #[tokio::test]
 async fn concurrent_creations_with_one_id_return_one_row_even_at_the_limit() {
     let world = World::new().await;
-    let user = world.new_account().await;
+    let user_id = world.new_account().await;
+    // An account may have ten characters.
     for _ in 0..9 {
-        world.new_character(user).await;
+        world.new_character(user_id).await;
     }
     let hero = NewCharacter { id: Some(Uuid::new_v4()), name: "The Tenth".into(), ..Default::default() };
     let tasks = (0..8)
         .map(|_| {
-            let (me, hero) = (world.sparc.as_user(user), hero.clone());
+            let (me, hero) = (world.sparc.as_user(user_id), hero.clone());
             async move { me.characters().create(hero).await.map(|created| created.id) }
         })
         .collect();

@@ -41,8 +41,8 @@ async fn play_session(world: &World) -> GameSession {
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
     let ada = world.sparc.as_user(game.players[0].user_id);
-    let hero = Roller::Character(game.players[0].character_id);
-    let roll = NewRoll::new(RollType::Attack, game.session_id, hero, Attribute::Wit, Difficulty::MAX);
+    let roller = Roller::Character(game.players[0].character_id);
+    let roll = NewRoll::new(RollType::Attack, game.session_id, roller, Attribute::Wit, Difficulty::MAX);
     ada.dice().roll(roll).await.unwrap();
     game
 }

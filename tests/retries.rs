@@ -3,7 +3,13 @@
 use sea_orm::{ConnectionTrait, TransactionTrait};
 use sparc::service::{Error, Operations, characters::NewCharacter};
 
-use crate::world::World;
+use crate::{
+    sqlstates::{CHARACTER_LIMIT_REACHED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE},
+    world::World,
+};
+
+/// More often than any operation is attempted.
+const ALWAYS: u32 = 1000;
 
 /// Makes the first `times` inserts of a character fail with the given SQLSTATE.
 async fn fail_inserts(world: &World, sqlstate: &str, times: u32) {
@@ -30,7 +36,7 @@ fn new_character() -> NewCharacter {
 
 #[tokio::test]
 async fn a_deadlock_and_a_serialization_failure_are_retried() {
-    for sqlstate in ["40P01", "40001"] {
+    for sqlstate in [DEADLOCK_DETECTED, SERIALIZATION_FAILURE] {
         let world = World::new().await;
         fail_inserts(&world, sqlstate, 3).await;
         let ada = world.sparc.as_user(world.new_account().await);
@@ -43,7 +49,7 @@ async fn a_deadlock_and_a_serialization_failure_are_retried() {
 #[tokio::test]
 async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
     let world = World::new().await;
-    fail_inserts(&world, "40P01", 1000).await;
+    fail_inserts(&world, DEADLOCK_DETECTED, ALWAYS).await;
     let ada = world.sparc.as_user(world.new_account().await);
     assert_error!(ada.characters().create(new_character()).await, Error::Busy);
     assert_eq!(count_attempts(&world).await, 5);
@@ -52,7 +58,7 @@ async fn an_operation_that_keeps_failing_is_busy_after_five_attempts() {
 #[tokio::test]
 async fn a_callers_transaction_is_not_retried() {
     let world = World::new().await;
-    fail_inserts(&world, "40001", 1).await;
+    fail_inserts(&world, SERIALIZATION_FAILURE, 1).await;
     let ada = world.sparc.as_user(world.new_account().await);
     let tx = ada.begin().await.unwrap();
     assert_error!(tx.characters().create(new_character()).await, Error::Busy);
@@ -62,7 +68,7 @@ async fn a_callers_transaction_is_not_retried() {
 #[tokio::test]
 async fn a_refusal_is_not_retried() {
     let world = World::new().await;
-    fail_inserts(&world, "SP001", 1000).await;
+    fail_inserts(&world, CHARACTER_LIMIT_REACHED, ALWAYS).await;
     let ada = world.sparc.as_user(world.new_account().await);
     assert_error!(ada.characters().create(new_character()).await, Error::CharacterLimitReached);
     assert_eq!(count_attempts(&world).await, 1);

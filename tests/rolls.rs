@@ -10,7 +10,10 @@ use sparc::{
 };
 use uuid::Uuid;
 
-use crate::world::{World, insert_roll_sql, row_as_json};
+use crate::{
+    sqlstates::{CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE},
+    world::{World, insert_roll_sql, row_as_json},
+};
 
 #[tokio::test]
 async fn a_roll_is_one_insert_and_the_database_fills_in_the_rest() {
@@ -81,6 +84,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
         )
     };
     assert_eq!(world.service().execute(&insert("results", "'{3,4,5}'")).await, Ok(1));
+    // The results {3,4} give total 7, which fails against difficulty 10 by a margin of -3.
     for (columns, values, constraint) in [
         ("results", "'{}'", "dice_rolls_dice_count_check"),
         ("results, dice_count", "'{}', 1", "valid_results"),
@@ -102,7 +106,7 @@ async fn the_service_may_set_results_that_the_checks_accept() {
     ] {
         assert_refused!(
             world.service().execute(&insert(columns, values)).await,
-            "23514",
+            CHECK_VIOLATION,
             constraint,
             "{columns} {values}"
         );
@@ -114,7 +118,7 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let character = game.players[0].character_id;
-    for (results, difficulty, expected, success) in [
+    for (results, difficulty, outcome, success) in [
         ("{6}", 18, "critical_success", true),
         ("{1,1,1,1}", 3, "critical_failure", false),
         ("{4,6}", 10, "success", true),
@@ -123,7 +127,7 @@ async fn all_sixes_always_succeed_and_all_ones_always_fail() {
         let id = world.new_roll(game.session_id, character, results, difficulty, 0).await;
         let rolled =
             row_as_json(&world.owner(), &format!("SELECT outcome, success FROM dice_rolls WHERE id = '{id}'")).await;
-        assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (expected, success));
+        assert_eq!((rolled["outcome"].as_str().unwrap(), rolled["success"].as_bool().unwrap()), (outcome, success));
     }
 }
 
@@ -144,6 +148,7 @@ async fn the_attribute_and_the_modifiers_give_from_1_to_10_dice() {
     // The character has might 5, grace 3 and wit 2.
     assert_eq!(count_dice("attack", "might", "[]").await, 5);
     assert_eq!(count_dice("attack", "grace", &dice_modifier(2)).await, 5);
+    // Five dice and ten more would be fifteen, but a roll has at most ten.
     let plus_ten = r#"[{"type":"dice","value":5,"source":"a"},{"type":"dice","value":5,"source":"b"}]"#;
     assert_eq!(count_dice("attack", "might", plus_ten).await, 10);
     assert_eq!(count_dice("attack", "wit", &dice_modifier(-5)).await, 1);
@@ -192,12 +197,17 @@ async fn a_modifier_must_be_within_its_bounds() {
         "null".into(),
         r#"[{"type":"flat","value":1}]"#.into(),
     ] {
-        assert_refused!(player.person.execute(&insert_with(&invalid)).await, "23514", "valid_modifiers", "{invalid}");
+        assert_refused!(
+            player.person.execute(&insert_with(&invalid)).await,
+            CHECK_VIOLATION,
+            "valid_modifiers",
+            "{invalid}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_player_rolls_for_their_seated_character_in_an_active_session() {
+async fn a_player_rolls_only_for_their_seated_character_in_an_active_session() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     let [player, other_player] = &game.players[..] else { panic!("two players are seated") };
@@ -256,10 +266,10 @@ async fn the_seer_rolls_for_seated_characters_own_characters_and_creatures() {
 async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let insert_wolf = |adventure| {
+    let insert_wolf = |adventure_id| {
         format!(
             r#"INSERT INTO creatures (adventure_id, name, stats)
-               VALUES ('{adventure}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
+               VALUES ('{adventure_id}', 'Wolf', '{{"might": 7, "grace": 3, "wit": 1, "heart": 2}}') RETURNING id"#
         )
     };
     let wolf: Uuid = world.owner().fetch_value(&insert_wolf(game.adventure_id)).await.unwrap();
@@ -275,7 +285,11 @@ async fn creatures_roll_with_their_own_stats_and_their_rolls_outlive_them() {
     game.seer.execute(&attack(wolf)).await.unwrap();
     let rolled = row_as_json(&world.owner(), "SELECT character_name, dice_count, character_id FROM dice_rolls").await;
     assert_eq!((rolled["character_name"].as_str(), rolled["dice_count"].as_i64()), (Some("Wolf"), Some(7)));
-    assert_refused!(game.seer.execute(&attack(wolf_of_other_adventure)).await, "SP017", "creature_of_adventure");
+    assert_refused!(
+        game.seer.execute(&attack(wolf_of_other_adventure)).await,
+        CREATURE_NOT_IN_ADVENTURE,
+        "creature_of_adventure"
+    );
     assert_refused!(
         game.players[0].person.execute(&attack(wolf)).await,
         forbidden,
@@ -323,14 +337,14 @@ async fn random_numbers_returns_an_empty_array_at_once_if_its_arguments_are_impo
 async fn a_characters_statistics_count_the_rolls_that_the_caller_may_see() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
-    let (ada, hero) = (&game.players[0], game.players[0].character_id);
+    let (ada, hero_id) = (&game.players[0], game.players[0].character_id);
     for (results, difficulty) in [("{6,6}", 10), ("{1,1}", 10), ("{3,4}", 5), ("{3,4}", 9)] {
-        world.new_roll(game.session_id, hero, results, difficulty, 0).await;
+        world.new_roll(game.session_id, hero_id, results, difficulty, 0).await;
     }
-    let check = NewRoll::check(game.session_id, Roller::Character(hero), Attribute::Wit, Difficulty::MIN);
+    let check = NewRoll::attribute_check(game.session_id, Roller::Character(hero_id), Attribute::Wit, Difficulty::MIN);
     let me = world.sparc.as_user(ada.user_id);
     me.dice().roll(check).await.unwrap();
-    let statistics = me.dice().statistics(RollScope::Character(hero)).await.unwrap();
+    let statistics = me.dice().statistics(RollScope::Character(hero_id)).await.unwrap();
     assert_eq!(statistics.rolls, 5);
     let attacks = statistics.by_kind.iter().find(|kind| kind.kind == RollType::Attack).unwrap();
     assert_eq!((attacks.rolls, attacks.successes, attacks.critical_successes, attacks.critical_failures), (4, 2, 1, 1));

@@ -3,7 +3,13 @@
 use sea_orm::ConnectionTrait;
 use sparc::service::{Error, Operations};
 
-use crate::world::{World, insert_seat_sql, run_together};
+use crate::{
+    sqlstates::{
+        CHARACTER_NOT_YOURS, CHECK_VIOLATION, NOT_YOUR_CHOICE, PLAYER_REMOVED, SESSION_FULL, SESSION_OVER,
+        SESSION_STARTED,
+    },
+    world::{World, insert_seat_sql, run_together},
+};
 
 #[tokio::test]
 async fn the_last_two_seats_go_to_two_of_sixteen_players() {
@@ -29,7 +35,9 @@ async fn the_last_two_seats_go_to_two_of_sixteen_players() {
         let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert_eq!(refused.len(), 14, "all but two players must be refused");
         assert!(
-            refused.iter().all(|error| error.has("SP002", "session_capacity") && error.message == "Session is full"),
+            refused
+                .iter()
+                .all(|error| error.has(SESSION_FULL, "session_capacity") && error.message == "Session is full"),
             "{refused:?}"
         );
         let seats = format!("session_players WHERE session_id = '{}' AND is_active", game.session_id);
@@ -54,7 +62,7 @@ async fn a_player_who_left_cannot_return_to_a_full_session() {
     assert_eq!(player.person.execute(&leave).await, Ok(1));
     let newcomer = world.new_player().await;
     newcomer.person.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await.unwrap();
-    assert_refused!(player.person.execute(&rejoin).await, "SP002", "session_capacity");
+    assert_refused!(player.person.execute(&rejoin).await, SESSION_FULL, "session_capacity");
 }
 
 #[tokio::test]
@@ -81,7 +89,7 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         player.person.execute(&leave).await.unwrap();
         world.update_session(&game, &format!("status = '{status}'")).await;
         let rejoin = format!("UPDATE session_players SET is_active = true WHERE user_id = '{}'", player.user_id);
-        assert_refused!(player.person.execute(&rejoin).await, "SP004", "session_live");
+        assert_refused!(player.person.execute(&rejoin).await, SESSION_OVER, "session_live");
         let newcomer = world.new_player().await;
         assert_refused!(
             game.seer.execute(&insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id)).await,
@@ -91,9 +99,9 @@ async fn completed_and_cancelled_sessions_accept_no_player() {
         let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
         let code: String = world.owner().fetch_value(&read_code).await.unwrap();
         let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", newcomer.character_id);
-        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, "SP004", "session_live");
+        assert_refused!(newcomer.person.fetch_value::<uuid::Uuid>(&join).await, SESSION_OVER, "session_live");
         let take_seat = insert_seat_sql(game.session_id, newcomer.user_id, newcomer.character_id);
-        assert_refused!(world.service().execute(&take_seat).await, "SP004", "session_live");
+        assert_refused!(world.service().execute(&take_seat).await, SESSION_OVER, "session_live");
     }
 }
 
@@ -102,9 +110,9 @@ async fn a_seat_must_have_a_character_of_its_player() {
     let world = World::new().await;
     let game = world.new_session(0).await;
     world.update_session(&game, "is_public = true").await;
-    let (player, other) = (world.new_player().await, world.new_player().await);
-    let take_seat = insert_seat_sql(game.session_id, player.user_id, other.character_id);
-    assert_refused!(player.person.execute(&take_seat).await, "SP006", "own_character");
+    let (player, other_player) = (world.new_player().await, world.new_player().await);
+    let take_seat = insert_seat_sql(game.session_id, player.user_id, other_player.character_id);
+    assert_refused!(player.person.execute(&take_seat).await, CHARACTER_NOT_YOURS, "own_character");
 }
 
 #[tokio::test]
@@ -170,17 +178,22 @@ async fn the_seer_removes_and_readmits_players_but_seats_nobody() {
     );
     assert_eq!(game.seer.execute(&update_seat("is_active = false")).await, Ok(1));
     for rejoin in ["is_active = true", "removed_at = NULL", "removed_at = NULL, is_active = true"] {
-        assert_refused!(player.person.execute(&update_seat(rejoin)).await, "SP028", "player_removed", "{rejoin}");
+        assert_refused!(
+            player.person.execute(&update_seat(rejoin)).await,
+            PLAYER_REMOVED,
+            "player_removed",
+            "{rejoin}"
+        );
     }
     let read_code = format!("SELECT code::text FROM sessions WHERE id = '{}'", game.session_id);
     let code: String = world.owner().fetch_value(&read_code).await.unwrap();
     let join = format!("SELECT user_id FROM private.join_by_code('{code}', '{}')", player.character_id);
-    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, "SP028", "player_removed");
-    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, "SP018", "own_choice");
+    assert_refused!(player.person.fetch_value::<uuid::Uuid>(&join).await, PLAYER_REMOVED, "player_removed");
+    assert_refused!(game.seer.execute(&update_seat("is_active = true")).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(game.seer.execute(&update_seat("removed_at = NULL")).await, Ok(1));
     assert_refused!(
         game.seer.execute(&update_seat("is_active = true")).await,
-        "SP018",
+        NOT_YOUR_CHOICE,
         "own_choice",
         "the Seer may readmit a player, but not seat them"
     );
@@ -203,7 +216,7 @@ async fn a_player_who_left_can_be_removed_too() {
         1,
         "the server must set removed_at"
     );
-    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, "SP028", "player_removed");
+    assert_refused!(player.person.execute(&update_seat("is_active = true")).await, PLAYER_REMOVED, "player_removed");
 }
 
 #[tokio::test]
@@ -213,10 +226,10 @@ async fn only_the_player_chooses_their_character_and_only_before_the_start() {
     let player = &game.players[0];
     let other_character = world.new_character(player.user_id).await;
     let choose = |to| format!("UPDATE session_players SET character_id = '{to}' WHERE user_id = '{}'", player.user_id);
-    assert_refused!(game.seer.execute(&choose(other_character)).await, "SP018", "own_choice");
+    assert_refused!(game.seer.execute(&choose(other_character)).await, NOT_YOUR_CHOICE, "own_choice");
     assert_eq!(player.person.execute(&choose(other_character)).await, Ok(1));
     world.update_session(&game, "status = 'active'").await;
-    assert_refused!(player.person.execute(&choose(player.character_id)).await, "SP005", "session_not_started");
+    assert_refused!(player.person.execute(&choose(player.character_id)).await, SESSION_STARTED, "session_not_started");
 }
 
 #[tokio::test]
@@ -224,7 +237,7 @@ async fn max_players_cannot_fall_below_the_seats_taken() {
     let world = World::new().await;
     let game = world.new_session(3).await;
     let set_max_players = |to| format!("UPDATE sessions SET max_players = {to} WHERE id = '{}'", game.session_id);
-    assert_refused!(game.seer.execute(&set_max_players(2)).await, "23514", "seats_within_limit");
+    assert_refused!(game.seer.execute(&set_max_players(2)).await, CHECK_VIOLATION, "seats_within_limit");
     assert_eq!(game.seer.execute(&set_max_players(3)).await, Ok(1));
 }
 
@@ -247,9 +260,11 @@ async fn no_user_writes_the_heroic_saves_and_timestamps_of_a_seat_or_deletes_it(
     let world = World::new().await;
     let game = world.new_session(1).await;
     for person in [&game.players[0].person, &game.seer] {
-        for column in ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"] {
-            let sql = format!("UPDATE session_players SET {column}");
-            assert_refused!(person.execute(&sql).await, forbidden, "{column}");
+        for assignment in
+            ["heroic_saves_used = 0", "joined_at = now()", "left_at = now()", "heroic_saves_encounter = 9"]
+        {
+            let sql = format!("UPDATE session_players SET {assignment}");
+            assert_refused!(person.execute(&sql).await, forbidden, "{assignment}");
         }
         assert_refused!(person.execute("DELETE FROM session_players").await, forbidden);
     }
@@ -325,7 +340,7 @@ async fn an_inactive_seat_must_have_a_character_of_its_player_too() {
         (&world.service(), &insert),
         (&world.owner(), &insert),
     ] {
-        assert_refused!(person.execute(sql).await, "SP006", "own_character", "{sql}");
+        assert_refused!(person.execute(sql).await, CHARACTER_NOT_YOURS, "own_character", "{sql}");
     }
 }
 
@@ -341,18 +356,20 @@ async fn joining_by_code_takes_one_seat_and_lets_a_player_rejoin() {
         assert!(seat.is_active && seat.session_id == game.session_id, "a repeated join must return the same seat");
     }
     me.sessions().leave(game.session_id).await.unwrap();
-    let other = world.new_player().await;
-    world.owner().execute(&insert_seat_sql(game.session_id, other.user_id, other.character_id)).await.unwrap();
+    // A session needs a seated player to become active.
+    let other_player = world.new_player().await;
+    let take_seat = insert_seat_sql(game.session_id, other_player.user_id, other_player.character_id);
+    world.owner().execute(&take_seat).await.unwrap();
     world.update_session(&game, "status = 'active'").await;
     assert!(
         me.sessions().join(&join_code, player.character_id).await.unwrap().is_active,
         "a player who left may rejoin while the session is live"
     );
-    let late = world.new_player().await;
-    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    let latecomer = world.new_player().await;
+    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
     assert_error!(refused, Error::SessionStarted);
     world.update_session(&game, "status = 'completed'").await;
-    let refused = world.sparc.as_user(late.user_id).sessions().join(&join_code, late.character_id).await;
+    let refused = world.sparc.as_user(latecomer.user_id).sessions().join(&join_code, latecomer.character_id).await;
     assert_error!(refused, Error::SessionOver);
     let refused = me.sessions().join(&"ZZZZZZ".parse().unwrap(), player.character_id).await;
     assert_error!(refused, Error::UnknownJoinCode);

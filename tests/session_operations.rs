@@ -19,9 +19,10 @@ async fn devices_of_one_seer_do_not_overwrite_each_others_game_state() {
     let seer = world.sparc.as_user(game.seer.user_id());
     let tasks = (0..8)
         .map(|device| {
-            let (seer, session) = (seer.clone(), game.session_id);
+            let (seer, session_id) = (seer.clone(), game.session_id);
             async move {
-                seer.sessions().set_game_state(session, json!({ "device": device }), ExpectedVersion::Version(0)).await
+                let state = json!({ "device": device });
+                seer.sessions().set_game_state(session_id, state, ExpectedVersion::Version(0)).await
             }
         })
         .collect();
@@ -103,15 +104,19 @@ async fn a_session_is_edited_announced_started_paused_resumed_and_completed() {
     assert_eq!(sessions().announce(game.session_id).await.unwrap().status, SessionStatus::StartingSoon);
     assert_eq!(sessions().withdraw(game.session_id).await.unwrap().status, SessionStatus::Waiting);
     assert_error!(sessions().resume(game.session_id).await, Error::IllegalTransition { .. }, "the session never began");
-    let started = sessions().start(game.session_id).await.unwrap().started_at;
-    assert_eq!(sessions().start(game.session_id).await.unwrap().started_at, started, "idempotent");
+    let started_at = sessions().start(game.session_id).await.unwrap().started_at;
+    assert_eq!(
+        sessions().start(game.session_id).await.unwrap().started_at,
+        started_at,
+        "starting again must succeed and change nothing"
+    );
     assert_eq!(sessions().pause(game.session_id).await.unwrap().status, SessionStatus::Paused);
     assert_error!(
         sessions().start(game.session_id).await,
         Error::IllegalTransition { .. },
         "a paused session is resumed, not started"
     );
-    assert_eq!(sessions().resume(game.session_id).await.unwrap().started_at, started);
+    assert_eq!(sessions().resume(game.session_id).await.unwrap().started_at, started_at);
     sessions().complete(game.session_id).await.unwrap();
     let seer_statistics = seer.users().statistics().await.unwrap();
     assert_eq!(

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     random_operations::broken_invariants,
+    sqlstates::{ADVENTURE_NOT_PLAYABLE, ILLEGAL_TRANSITION},
     world::{World, insert_seat_sql, row_as_json, run_together},
 };
 
@@ -29,30 +30,30 @@ async fn only_the_legal_transitions_of_status_are_allowed() {
     let world = World::new().await;
     for from in STATUSES {
         let seer = world.new_user().await;
-        let adventure = world.new_adventure(seer.user_id()).await;
+        let adventure_id = world.new_adventure(seer.user_id()).await;
         for to in STATUSES.into_iter().filter(|to| *to != from) {
             let sql = format!(
-                "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure}', '{from}') RETURNING id",
+                "INSERT INTO sessions (seer_id, adventure_id, status) VALUES ('{}', '{adventure_id}', '{from}') RETURNING id",
                 seer.user_id()
             );
-            let id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+            let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // A session needs a player to become active. In an ended session nobody can take a seat.
             if !matches!(from, "completed" | "cancelled") {
                 let player = world.new_player().await;
-                world.owner().execute(&insert_seat_sql(id, player.user_id, player.character_id)).await.unwrap();
+                world.owner().execute(&insert_seat_sql(session_id, player.user_id, player.character_id)).await.unwrap();
             }
-            let outcome = seer.execute(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{id}'")).await;
+            let outcome = seer.execute(&format!("UPDATE sessions SET status = '{to}' WHERE id = '{session_id}'")).await;
             if is_legal_transition(from, to) {
                 assert_eq!(outcome, Ok(1), "{from} -> {to}");
             } else {
-                assert_refused!(outcome, "SP003", "session_status_transition", "{from} -> {to}");
+                assert_refused!(outcome, ILLEGAL_TRANSITION, "session_status_transition", "{from} -> {to}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn starting_sets_started_at_once_and_completing_sets_ended_at() {
+async fn started_at_is_set_by_the_first_start_only_and_ended_at_by_completing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sql = format!("SELECT started_at, ended_at FROM sessions WHERE id = '{}'", game.session_id);
@@ -70,12 +71,12 @@ async fn starting_sets_started_at_once_and_completing_sets_ended_at() {
 async fn completing_a_session_counts_once_for_its_seer_players_adventure_and_characters() {
     let world = World::new().await;
     let game = world.new_active_session(3).await;
-    let leaver = &game.players[2];
-    leaver.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
+    let player_who_left = &game.players[2];
+    player_who_left.person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     world.update_session(&game, "status = 'completed'").await;
     let owner = world.owner();
-    let seer = game.seer.user_id();
-    assert_eq!(owner.fetch_value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer}'")).await, Ok(1));
+    let seer_id = game.seer.user_id();
+    assert_eq!(owner.fetch_value::<i32>(&format!("SELECT games_run FROM users WHERE id = '{seer_id}'")).await, Ok(1));
     assert_eq!(
         owner.count("users WHERE games_played = 1").await,
         3,
@@ -103,31 +104,31 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
         players.push(world.new_player().await);
     }
     let seers = [world.new_user().await, world.new_user().await];
-    let adventure = world.new_adventure(seers[0].user_id()).await;
+    let adventure_id = world.new_adventure(seers[0].user_id()).await;
     for round in 0..100 {
         let mut tasks = Vec::new();
         for (index, seer) in seers.iter().enumerate() {
             let sql = format!(
-                "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure}', 6) RETURNING id",
+                "INSERT INTO sessions (seer_id, adventure_id, max_players) VALUES ('{}', '{adventure_id}', 6) RETURNING id",
                 seer.user_id()
             );
-            let session: Uuid = world.owner().fetch_value(&sql).await.unwrap();
+            let session_id: Uuid = world.owner().fetch_value(&sql).await.unwrap();
             // In the second session, the players take their seats in the opposite order, so a scan finds the seats in
             // that order. Without a fixed order of locks, the two completions would deadlock.
             let mut order: Vec<_> = players.iter().collect();
             if index == 1 {
                 order.reverse();
             }
-            let seats = order.iter().map(|player| insert_seat_sql(session, player.user_id, player.character_id));
+            let seats = order.iter().map(|player| insert_seat_sql(session_id, player.user_id, player.character_id));
             world.owner().execute(&seats.collect::<Vec<_>>().join(";")).await.unwrap();
             world
                 .owner()
-                .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session}'"))
+                .execute(&format!("UPDATE sessions SET status = 'active' WHERE id = '{session_id}'"))
                 .await
                 .unwrap();
             let seer = seer.clone();
             tasks.push(async move {
-                seer.execute(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session}'")).await
+                seer.execute(&format!("UPDATE sessions SET status = 'completed' WHERE id = '{session_id}'")).await
             });
         }
         assert_eq!(run_together(tasks).await, [Ok(1), Ok(1)], "round {round}");
@@ -139,7 +140,7 @@ async fn two_sessions_with_the_same_players_complete_concurrently_without_a_dead
 #[tokio::test]
 async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
     let world = World::new().await;
-    let adventure = world.new_adventure(world.new_account().await).await;
+    let adventure_id = world.new_adventure(world.new_account().await).await;
     let mut seers = Vec::new();
     for _ in 0..24 {
         seers.push(world.new_user().await);
@@ -150,7 +151,7 @@ async fn join_codes_are_unique_and_have_six_characters_that_nobody_confuses() {
             .iter()
             .cloned()
             .map(|seer| async move {
-                let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}') RETURNING code::text");
+                let sql = format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure_id}') RETURNING code::text");
                 seer.fetch_value::<String>(&sql).await
             })
             .collect();
@@ -183,13 +184,17 @@ async fn every_character_of_a_join_code_is_drawn_equally_often() {
 #[tokio::test]
 async fn a_session_needs_a_published_adventure_or_a_draft_of_its_seer() {
     let world = World::new().await;
-    let (seer, other) = (world.new_user().await, world.new_account().await);
-    let create_session = |adventure| {
-        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}')", seer.user_id())
+    let (seer, other_account) = (world.new_user().await, world.new_account().await);
+    let create_session = |adventure_id| {
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}')", seer.user_id())
     };
     assert_eq!(seer.execute(&create_session(world.new_draft(seer.user_id()).await)).await, Ok(1));
-    assert_eq!(seer.execute(&create_session(world.new_adventure(other).await)).await, Ok(1));
-    assert_refused!(seer.execute(&create_session(world.new_draft(other).await)).await, "SP009", "adventure_playable");
+    assert_eq!(seer.execute(&create_session(world.new_adventure(other_account).await)).await, Ok(1));
+    assert_refused!(
+        seer.execute(&create_session(world.new_draft(other_account).await)).await,
+        ADVENTURE_NOT_PLAYABLE,
+        "adventure_playable"
+    );
 }
 
 #[tokio::test]
@@ -208,7 +213,7 @@ async fn everyone_sees_public_sessions_and_only_participants_see_private_ones() 
 }
 
 #[tokio::test]
-async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
+async fn only_the_seer_changes_a_session_and_only_its_granted_columns() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let where_session = format!("WHERE id = '{}'", game.session_id);
@@ -257,19 +262,20 @@ async fn only_the_seer_changes_a_session_and_nobody_its_server_owned_columns() {
 }
 
 #[tokio::test]
-async fn a_user_opens_a_session_as_its_seer_and_sets_no_server_owned_column() {
+async fn a_user_opens_a_session_as_its_seer_and_sets_only_granted_columns() {
     let world = World::new().await;
-    let (seer, other) = (world.new_user().await, world.new_account().await);
-    let adventure = world.new_adventure(other).await;
+    let (seer, other_account) = (world.new_user().await, world.new_account().await);
+    let adventure_id = world.new_adventure(other_account).await;
     let sql = format!(
-        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure}') RETURNING status::text",
+        "INSERT INTO sessions (seer_id, adventure_id) VALUES ('{}', '{adventure_id}') RETURNING status::text",
         seer.user_id()
     );
     assert_eq!(seer.fetch_value::<String>(&sql).await.unwrap(), "waiting");
-    let for_another_seer = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other}', '{adventure}')");
+    let for_another_seer =
+        format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{other_account}', '{adventure_id}')");
     assert_refused!(seer.execute(&for_another_seer).await, forbidden);
     for column in ["code", "status", "started_at", "created_at", "seats_taken"] {
-        let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure}', NULL)");
+        let sql = format!("INSERT INTO sessions (adventure_id, {column}) VALUES ('{adventure_id}', NULL)");
         assert_refused!(seer.execute(&sql).await, forbidden, "{column}");
     }
 }
@@ -317,8 +323,8 @@ async fn a_public_session_with_a_draft_does_not_publish_the_draft() {
     let shows_content = |details: serde_json::Value| details["adventure_data"].get("content").is_some();
     let for_visitor = row_as_json(&world.visitor(), &query).await;
     let fields: Vec<&str> = for_visitor["adventure_data"].as_object().unwrap().keys().map(String::as_str).collect();
-    let allowed = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
-    assert_eq!(fields, allowed, "a visitor may see only the fields that announce the session");
+    let announced = ["creator_id", "difficulty", "estimated_duration", "id", "name", "status", "thumbnail_url"];
+    assert_eq!(fields, announced, "a visitor may see only the fields that announce the session");
     assert!(!shows_content(row_as_json(&world.new_user().await, &query).await), "a stranger");
     assert!(shows_content(row_as_json(&game.seer, &query).await), "the Seer");
     let player = &game.players[0];
@@ -335,9 +341,9 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
         let game = world.new_active_session(1).await;
         world.update_session(&game, &format!("is_public = true, status = '{status}'")).await;
         // The adventure belongs to somebody other than the Seer, because its creator may always read it.
-        let creator = world.new_account().await;
+        let creator_id = world.new_account().await;
         let set_creator = format!(
-            "UPDATE adventures SET creator_id = '{creator}', status = 'published' WHERE id = '{}'",
+            "UPDATE adventures SET creator_id = '{creator_id}', status = 'published' WHERE id = '{}'",
             game.adventure_id
         );
         world.owner().execute(&set_creator).await.unwrap();
@@ -353,7 +359,7 @@ async fn an_ended_session_shows_nothing_of_an_adventure_that_became_a_draft_agai
             let adventure_data = row_as_json(caller, &query).await["adventure_data"].clone();
             assert!(adventure_data.is_null(), "{status} {:?}: {adventure_data}", caller.id);
         }
-        for caller in [world.user(creator), world.service()] {
+        for caller in [world.user(creator_id), world.service()] {
             assert_eq!(row_as_json(&caller, &query).await["adventure_data"]["name"], "Later");
         }
     }
@@ -381,18 +387,18 @@ async fn a_session_cannot_end_before_it_started() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     // This transaction begins before the one that starts the session, so its now() is earlier than started_at.
-    let early = game.seer.begin().await;
-    early.execute_unprepared("SELECT now()").await.unwrap();
+    let early_transaction = game.seer.begin().await;
+    early_transaction.execute_unprepared("SELECT now()").await.unwrap();
     world.update_session(&game, "status = 'active'").await;
     let complete = format!("UPDATE sessions SET status = 'completed' WHERE id = '{}'", game.session_id);
-    early.execute_unprepared(&complete).await.unwrap();
-    early.commit().await.unwrap();
+    early_transaction.execute_unprepared(&complete).await.unwrap();
+    early_transaction.commit().await.unwrap();
     assert_eq!(world.owner().count("sessions WHERE ended_at < started_at").await, 0);
     assert_eq!(world.owner().count("sessions WHERE ended_at = started_at").await, 1);
 }
 
 #[tokio::test]
-async fn private_session_details_returns_no_session_that_the_caller_may_not_see() {
+async fn session_details_in_schema_private_returns_no_session_that_the_caller_may_not_see() {
     let world = World::new().await;
     let game = world.new_session(1).await;
     let details = format!("private.session_details('{}')", game.session_id);

@@ -1,5 +1,5 @@
-//! Sign-ups that are repeated with the same id after the account has changed. The database keeps a digest of each
-//! request, to recognize a repeated one.
+//! Sign-ups that are repeated with the same id after the account has changed. In `private.requests`,
+//! the database keeps a digest of each request, by which it recognizes a repeated one.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::service::{
@@ -120,11 +120,12 @@ async fn only_the_service_learns_whether_an_email_address_is_taken() {
     let ada = service.users().sign_up(account.clone()).await.unwrap();
     assert!(service.users().is_email_taken(&email).await.unwrap());
     assert!(service.users().is_email_taken(&email.to_uppercase()).await.unwrap());
+    // This domain is reserved for placeholders.
     assert!(service.users().is_email_taken("x@no-email.invalid").await.unwrap());
     // A second account with that e-mail address gets a placeholder, as documented.
-    let second = service.users().sign_up(account).await.unwrap();
-    let address = world.sparc.as_user(second.id).users().my_email().await.unwrap();
-    assert_eq!(address, format!("{}@no-email.invalid", second.id));
+    let second_account = service.users().sign_up(account).await.unwrap();
+    let address = world.sparc.as_user(second_account.id).users().my_email().await.unwrap();
+    assert_eq!(address, format!("{}@no-email.invalid", second_account.id));
     let refused = world.sparc.as_user(ada.id).users().is_email_taken(&email).await.unwrap_err();
     assert_eq!(refused.to_string(), "not allowed: only the service may ask whether an e-mail address is taken");
 }

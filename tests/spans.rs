@@ -1,5 +1,5 @@
-//! The spans of the service's operations: they contain the operation, ids, outcome, duration and number of retries, and
-//! no personal data.
+//! The log lines of the spans of the service's operations: they contain the operation, ids, outcome, duration and
+//! number of retries, and neither personal data nor secrets.
 
 use std::{
     io,
@@ -46,12 +46,12 @@ impl Log {
 }
 
 #[tokio::test]
-async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
+async fn the_log_of_a_whole_session_has_ids_but_no_personal_data_or_secrets() {
     let world = World::new().await;
     let log = Log::default();
     // While only one subscriber exists, tracing lets the first thread that reaches a call site decide for all threads
-    // whether the call site is enabled. That thread may belong to another test, which has no subscriber. With a second
-    // subscriber, tracing asks both.
+    // whether the call site is enabled. That thread may belong to another test, which has no subscriber. As soon as a
+    // second subscriber exists, tracing asks every subscriber, whichever thread comes first.
     let _second_subscriber = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -90,7 +90,7 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     ada.sessions().by_code(&code).await.unwrap();
     ada.sessions().join(&code, hero.id).await.unwrap();
     seer.sessions().start(session.id).await.unwrap();
-    let check = NewRoll::check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(session.id, Roller::Character(hero.id), Attribute::Might, Difficulty::MIN);
     ada.dice().roll(NewRoll { description: Some("Brunhild prays".into()), ..check }).await.unwrap();
     let wave = NewEvent { session_id: session.id, kind: "wave".into(), payload: json!("Adalbert waves"), id: None };
     ada.events().send(wave).await.unwrap();
@@ -103,7 +103,7 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
     drop(guard);
 
     let log = log.text();
-    for personal_text in [
+    for forbidden_text in [
         "postgres://",
         "secret.example",
         "Adalbert",
@@ -114,8 +114,8 @@ async fn the_log_of_a_whole_session_has_ids_and_no_personal_data() {
         "Nowhereton",
         code.as_str(),
     ] {
-        let line = log.lines().find(|line| line.contains(personal_text));
-        assert!(line.is_none(), "{personal_text} is in the log: {}", line.unwrap());
+        let line = log.lines().find(|line| line.contains(forbidden_text));
+        assert!(line.is_none(), "{forbidden_text} is in the log: {}", line.unwrap());
     }
     let is_logged = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     let (session_field, identity_field) =

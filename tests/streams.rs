@@ -26,19 +26,20 @@ async fn connect_with_one_connection(world: &World, deadline: Duration) -> Sparc
 #[tokio::test]
 async fn a_statement_between_two_rows_of_a_stream_succeeds() {
     let world = World::new().await;
-    let id = world.new_account().await;
-    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(id);
+    let user_id = world.new_account().await;
+    let ada = connect_with_one_connection(&world, Duration::from_secs(20)).await.as_user(user_id);
+    // A stream buffers 64 rows, so some of these streams just fit into the buffer, and some just do not.
     for count in [1, 64, 65, 66, 67, 1000, 20_000] {
         let started_at = Instant::now();
         let tx = ada.begin().await.unwrap();
         let mut stream = tx.stream_raw(query_rows(count)).await.unwrap();
-        assert_eq!(tx.users().me().await.unwrap().id, id, "{count}");
+        assert_eq!(tx.users().me().await.unwrap().id, user_id, "{count}");
         assert_eq!(first_column(stream.next().await.unwrap()), 1);
         let inner = tx.begin().await.unwrap();
-        assert_eq!(inner.users().me().await.unwrap().id, id);
+        assert_eq!(inner.users().me().await.unwrap().id, user_id);
         inner.commit().await.unwrap();
-        let rest: Vec<_> = stream.map(first_column).collect().await;
-        assert_eq!(rest, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream may be lost");
+        let later_rows: Vec<_> = stream.map(first_column).collect().await;
+        assert_eq!(later_rows, (2..=count as i32).collect::<Vec<_>>(), "no row of the stream may be lost");
         tx.commit().await.unwrap();
         assert!(started_at.elapsed() < Duration::from_secs(10), "{count}");
     }
@@ -47,9 +48,9 @@ async fn a_statement_between_two_rows_of_a_stream_succeeds() {
 #[tokio::test]
 async fn a_stream_that_nobody_reads_returns_its_connection_at_the_deadline() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let sparc = connect_with_one_connection(&world, Duration::from_millis(300)).await;
-    let ada = sparc.as_user(id);
+    let ada = sparc.as_user(user_id);
     let stream = ada.stream_raw(query_rows(1_000_000)).await.unwrap();
     let mut tries = 0;
     while ada.users().me().await.is_err() {
@@ -91,8 +92,8 @@ async fn a_stream_commits_with_its_last_row_and_not_before() {
         Ok(None),
         "another connection must not see the change before the last row is read"
     );
-    let rest: Vec<_> = stream.try_collect().await.unwrap();
-    assert_eq!(rest.len(), 1);
+    let later_rows: Vec<_> = stream.try_collect().await.unwrap();
+    assert_eq!(later_rows.len(), 1);
     assert_eq!(ada.users().me().await.unwrap().bio.as_deref(), Some("read"));
     // A stream whose statement changes the identity must not be committed.
     let sql = format!(

@@ -44,26 +44,26 @@ async fn nothing_is_left_after_a_panic() {
 }
 
 #[tokio::test]
-async fn a_migrated_database_is_a_copy_with_the_whole_schema() {
+async fn a_migrated_database_has_every_migration() {
     let server = crate::world::server().await;
-    let started = Instant::now();
+    let started_at = Instant::now();
     let database = server.create_migrated().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(30), "nothing may wait for a timeout");
+    assert!(started_at.elapsed() < Duration::from_secs(30), "nothing may wait for a timeout");
     let db = database.connect(1).await.unwrap();
     let query = Statement::from_string(DbBackend::Postgres, "SELECT count(*) FROM sparc_migrations");
     let count: i64 = db.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap();
     assert_eq!(count, Migrator::migrations().len() as i64);
 }
 
-/// Starts this test program again with a single test, which starts its own server. The given folder is its temporary
-/// folder.
+/// Starts this test program again with a single test, which starts a server of its own. The given folder is its
+/// temporary folder.
 fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(folder).unwrap();
     // If the tests run as root, the server runs as another user, who must be able to write to this folder.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "testdb_server::a_migrated_database_is_a_copy_with_the_whole_schema"])
+        .args(["--exact", "testdb_server::a_migrated_database_has_every_migration"])
         .env("TMPDIR", folder)
         .env_remove("DATABASE_URL")
         .stdout(std::process::Stdio::null())
@@ -72,7 +72,7 @@ fn spawn_test_program(folder: &std::path::Path) -> std::process::Child {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
+async fn nothing_is_left_after_ctrl_c_or_a_kill_at_various_moments() {
     for delay_ms in [100, 500, 900, 1400] {
         for signal in ["-INT", "-KILL"] {
             let folder = std::env::temp_dir().join(format!("sparc-left-{}-{delay_ms}{signal}", std::process::id()));
@@ -83,9 +83,12 @@ async fn nothing_is_left_after_ctrl_c_or_a_kill_at_any_time() {
             program.wait().unwrap();
             // The supervisor first finishes its current step and then cleans up. An empty folder alone does not prove
             // that the supervisor has finished, because it may not have created anything yet.
-            let started = Instant::now();
+            let signalled_at = Instant::now();
             while is_used_as_temporary_folder(&folder) || std::fs::read_dir(&folder).unwrap().count() > 0 {
-                assert!(started.elapsed() < Duration::from_secs(60), "{signal} after {delay_ms} ms leaves something");
+                assert!(
+                    signalled_at.elapsed() < Duration::from_secs(60),
+                    "{signal} after {delay_ms} ms leaves something"
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let servers = std::process::Command::new("pgrep").args(["-f", folder.to_str().unwrap()]).output();

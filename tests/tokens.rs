@@ -17,7 +17,7 @@ use crate::world::{World, outcome_code};
 
 /// Makes calls of every kind: operations that read or write, a query of an entity, raw SQL and a transaction. Returns
 /// the name of each call with its outcome: `done` or the code of its error.
-async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'static str, &'static str)> {
+async fn call_everything(caller: &IdentityConnection, session_id: Uuid) -> Vec<(&'static str, &'static str)> {
     let sql = Statement::from_string(DbBackend::Postgres, "SELECT 1");
     vec![
         ("me", outcome_code(caller.users().me().await)),
@@ -33,18 +33,16 @@ async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'s
             ),
         ),
         ("mine", outcome_code(caller.sessions().mine(None).await)),
-        ("session", outcome_code(caller.sessions().get(session).await)),
-        ("leave", outcome_code(caller.sessions().leave(session).await)),
+        ("session", outcome_code(caller.sessions().get(session_id).await)),
+        ("leave", outcome_code(caller.sessions().leave(session_id).await)),
         ("tutorial", outcome_code(caller.tutorial().progress().await)),
         ("skip", outcome_code(caller.tutorial().skip().await)),
-        ("events", outcome_code(caller.events().after(session, 0).await)),
-        ("newest", outcome_code(caller.events().newest(session).await)),
-        ("subscribe", outcome_code(caller.events().subscribe(session, None).await)),
+        ("events", outcome_code(caller.events().after(session_id, 0).await)),
+        ("newest", outcome_code(caller.events().newest(session_id).await)),
+        ("subscribe", outcome_code(caller.events().subscribe(session_id, None).await)),
         (
             "send",
-            outcome_code(
-                caller.events().send(NewEvent { session_id: session, kind: "x".into(), ..Default::default() }).await,
-            ),
+            outcome_code(caller.events().send(NewEvent { session_id, kind: "x".into(), ..Default::default() }).await),
         ),
         ("entity", outcome_code(characters::Entity::find().all(caller).await.map_err(Error::from))),
         ("raw", outcome_code(caller.query_all_raw(sql).await.map_err(Error::from))),
@@ -53,19 +51,20 @@ async fn call_everything(caller: &IdentityConnection, session: Uuid) -> Vec<(&'s
 }
 
 #[tokio::test]
-async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() {
+async fn a_token_of_a_closed_or_unknown_account_gets_the_same_error_for_every_call() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let closed = game.players[0].user_id;
-    world.sparc.as_service().users().close_account(closed).await.unwrap();
-    for (call, code) in call_everything(&world.sparc.as_user(closed), game.session_id).await {
+    let closed_account = game.players[0].user_id;
+    world.sparc.as_service().users().close_account(closed_account).await.unwrap();
+    for (call, code) in call_everything(&world.sparc.as_user(closed_account), game.session_id).await {
         assert_eq!(code, "account_closed", "{call}");
     }
     for (call, code) in call_everything(&world.sparc.as_user(Uuid::new_v4()), game.session_id).await {
         assert_eq!(code, "unknown_account", "{call}");
     }
-    let open_account = world.sparc.as_user(game.seer.user_id());
-    assert!(call_everything(&open_account, game.session_id).await.iter().any(|(_, code)| *code == "done"));
+    let seer = world.sparc.as_user(game.seer.user_id());
+    let outcomes_of_open_account = call_everything(&seer, game.session_id).await;
+    assert!(outcomes_of_open_account.iter().any(|(_, code)| *code == "done"), "an open account must get other answers");
     assert_eq!((Error::UnknownAccount.http_status(), Error::AccountClosed.http_status()), (401, 403));
     // After sign-up, the account is known.
     let account = NewAccount { id: Some(Uuid::new_v4()), ..Default::default() };
@@ -78,31 +77,31 @@ async fn a_token_that_outlives_its_account_gets_the_same_error_for_every_call() 
 #[tokio::test]
 async fn the_database_sees_the_claims_of_a_token_and_invalid_claims_are_refused() {
     let world = World::new().await;
-    let id = world.new_account().await;
+    let user_id = world.new_account().await;
     let claims = json!({
-        "role": "authenticated", "sub": id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
+        "role": "authenticated", "sub": user_id, "aal": "aal2", "session_id": "s'1\\", "app_metadata": { "roles": ["judge"] }
     });
     let ada = world.sparc.as_claims(&claims).unwrap();
-    assert_eq!(ada.user_id(), Some(id));
-    assert_eq!(ada.users().me().await.unwrap().id, id);
+    assert_eq!(ada.user_id(), Some(user_id));
+    assert_eq!(ada.users().me().await.unwrap().id, user_id);
     let query = Statement::from_string(DbBackend::Postgres, "SELECT auth.jwt(), auth.uid(), current_user::text");
-    let seen = ada.query_one_raw(query).await.unwrap().unwrap();
-    assert_eq!(seen.try_get_by_index::<Value>(0).unwrap(), claims);
-    assert_eq!(seen.try_get_by_index::<Uuid>(1).unwrap(), id);
-    assert_eq!(seen.try_get_by_index::<String>(2).unwrap(), "authenticated");
+    let row = ada.query_one_raw(query).await.unwrap().unwrap();
+    assert_eq!(row.try_get_by_index::<Value>(0).unwrap(), claims);
+    assert_eq!(row.try_get_by_index::<Uuid>(1).unwrap(), user_id);
+    assert_eq!(row.try_get_by_index::<String>(2).unwrap(), "authenticated");
 
     // Anything that serializes to an object is accepted as claims.
     let claims_of = |id: Uuid| std::collections::BTreeMap::from([("role", json!("authenticated")), ("sub", json!(id))]);
-    assert!(world.sparc.as_claims(claims_of(id)).is_ok());
-    let unknown = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();
-    assert_eq!(outcome_code(unknown.users().me().await), "unknown_account");
+    assert!(world.sparc.as_claims(claims_of(user_id)).is_ok());
+    let unknown_account = world.sparc.as_claims(claims_of(Uuid::new_v4())).unwrap();
+    assert_eq!(outcome_code(unknown_account.users().me().await), "unknown_account");
     let visitor = world.sparc.as_claims(json!({ "role": "anon", "iss": "us" })).unwrap();
     assert_eq!(outcome_code(visitor.users().me().await), "not_signed_in");
     for claims in [
         json!({ "role": "authenticated", "sub": null }),
-        json!({ "role": "service_role", "sub": id }),
-        json!({ "role": "postgres", "sub": id }),
-        json!({ "sub": id }),
+        json!({ "role": "service_role", "sub": user_id }),
+        json!({ "role": "postgres", "sub": user_id }),
+        json!({ "sub": user_id }),
         json!("authenticated"),
     ] {
         assert_eq!(outcome_code(world.sparc.as_claims(&claims)), "invalid_claims", "{claims}");

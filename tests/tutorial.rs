@@ -7,8 +7,9 @@ use sparc::{
 
 use crate::world::{Person, World};
 
-/// Returns whether the database refuses the statement because it does not follow the order of the steps.
-async fn is_out_of_order(person: &Person, sql: &str) -> bool {
+/// Runs a statement that must fail, and returns whether the database refuses it because it does not follow the order of
+/// the steps.
+async fn is_refused_as_out_of_order(person: &Person, sql: &str) -> bool {
     person.execute(sql).await.unwrap_err().has("SP021", "tutorial_in_order")
 }
 
@@ -54,11 +55,12 @@ async fn a_skipped_tutorial_may_still_be_begun() {
     let world = World::new().await;
     let me = world.sparc.as_user(world.new_account().await);
     assert!(me.tutorial().skip().await.unwrap().skipped);
-    assert!(me.tutorial().skip().await.unwrap().skipped);
+    assert!(me.tutorial().skip().await.unwrap().skipped, "skipping again must succeed");
     let begun = me.tutorial().begin(TutorialPath::Player).await.unwrap();
     assert_eq!(begun.path, Some(TutorialPath::Player), "a user who skipped the tutorial may still begin it");
     assert_eq!(me.tutorial().advance(Step::Welcome).await.unwrap().current_step, "character-basics");
-    assert!(!me.tutorial().restart(TutorialPath::Player).await.unwrap().skipped);
+    let restarted = me.tutorial().restart(TutorialPath::Player).await.unwrap();
+    assert!(!restarted.skipped, "a restart must clear the mark that the tutorial was skipped");
 }
 
 #[tokio::test]
@@ -76,17 +78,21 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
                  VALUES ('{id}', 'player', '{{welcome,character-basics}}')"
         ),
     ] {
-        assert!(is_out_of_order(&user, &insert).await, "{insert}");
+        assert!(is_refused_as_out_of_order(&user, &insert).await, "{insert}");
     }
     user.execute(&format!("INSERT INTO tutorial_progress (user_id, path) VALUES ('{id}', 'player')")).await.unwrap();
     for assignments in [
+        // The last step of the player's path, and a step of the other path.
         "current_step = 'combat-practice'",
         "current_step = 'running-sessions'",
         "completed_at = now()",
         "completed_steps = '{welcome,character-basics,dice-rolling}'",
         "path = 'seer', current_step = 'seer-complete'",
     ] {
-        assert!(is_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await, "{assignments}");
+        assert!(
+            is_refused_as_out_of_order(&user, &format!("UPDATE tutorial_progress SET {assignments}")).await,
+            "{assignments}"
+        );
     }
     // A user may go one step further by setting the completed steps, the current step or both.
     user.execute("UPDATE tutorial_progress SET completed_steps = '{welcome}'").await.unwrap();
@@ -99,11 +105,11 @@ async fn a_user_cannot_skip_steps_with_plain_sql() {
     let steps = "SELECT array_to_string(completed_steps, ' ') FROM tutorial_progress";
     assert_eq!(user.fetch_value::<String>(steps).await.unwrap(), "welcome character-basics");
     assert!(
-        is_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
+        is_refused_as_out_of_order(&user, "UPDATE tutorial_progress SET current_step = 'character-basics'").await,
         "a step back must be refused"
     );
     assert!(
-        is_out_of_order(&user, "UPDATE tutorial_progress SET path = 'seer'").await,
+        is_refused_as_out_of_order(&user, "UPDATE tutorial_progress SET path = 'seer'").await,
         "half way, changing only the path must be refused"
     );
     // A user may change the path if the statement also returns to the first step.

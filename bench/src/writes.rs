@@ -144,7 +144,12 @@ async fn capture_rolls_and_events(
 
 /// Returns the roll that the player of a sample makes.
 pub fn new_roll(sample: &Sample) -> Result<NewRoll, Failure> {
-    Ok(NewRoll::check(sample.session, Roller::Character(sample.character), Attribute::Might, Difficulty::new(9)?))
+    Ok(NewRoll::attribute_check(
+        sample.session,
+        Roller::Character(sample.character),
+        Attribute::Might,
+        Difficulty::new(9)?,
+    ))
 }
 
 /// Returns the values of the service's INSERT of a roll, in the order of its parameters.

@@ -131,7 +131,7 @@ async fn play() -> Result<(), Box<dyn StdError>> {
     let seq = print_events(ada, tonight.id, 0).await?;
 
     print_heading("Old Ambrose pulls at the rope, with one die, until he has rolled a failure and a critical result");
-    let pull = NewRoll::check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
+    let pull = NewRoll::attribute_check(tonight.id, Roller::Character(ambrose.id), Attribute::Might, Difficulty::MAX);
     let (mut failed_roll, mut had_critical) = (None, false);
     while failed_roll.is_none() || !had_critical {
         let roll = cleo.dice().roll(pull.clone()).await?;

@@ -13,7 +13,7 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, EllipticCurve, JwkSet},
 };
 use serde::{Deserialize, Serialize};
-use sparc::service::{IdentityConnection, Position};
+use sparc::service::{IdentityConnection, LogPosition};
 use uuid::Uuid;
 
 use crate::{ApiError, App};
@@ -112,7 +112,7 @@ impl FromRequestParts<App> for Viewer {
             (caller, token_expires_at) = (app.sparc.as_user(claims.sub), Some(claims.exp));
         }
         if let Some(position) = parts.headers.get(POSITION_HEADER) {
-            caller = caller.at_least(position.to_str().ok().and_then(|text| text.parse::<Position>().ok()));
+            caller = caller.with_min_position(position.to_str().ok().and_then(|text| text.parse::<LogPosition>().ok()));
         }
         if let Some(slot) = parts.extensions.get::<CallerSlot>() {
             let _ = slot.set(caller.clone());

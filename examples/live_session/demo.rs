@@ -253,7 +253,7 @@ impl Demo {
         let mut roll = match (action.attack, action.roll) {
             (Some(attribute), _) => NewRoll::attack(session, roller, attribute, difficulty),
             (None, attribute) => {
-                NewRoll::check(session, roller, attribute.unwrap_or(player.best_attribute), difficulty)
+                NewRoll::attribute_check(session, roller, attribute.unwrap_or(player.best_attribute), difficulty)
             }
         };
         roll.description = action.description.clone();
@@ -327,7 +327,7 @@ async fn roll_in_each_scene(
         match (event.event_type.as_str(), event.payload["to"].as_str()) {
             ("scene_changed", Some(_)) => {
                 sleep(delay).await;
-                let roll = NewRoll::check(session, Roller::Character(hero), attribute, Difficulty::new(12)?);
+                let roll = NewRoll::attribute_check(session, Roller::Character(hero), attribute, Difficulty::new(12)?);
                 user.dice().roll(roll).await?;
             }
             ("session_status", Some("completed" | "cancelled")) => break,

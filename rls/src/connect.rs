@@ -15,6 +15,8 @@ pub use failure::{ConnectError, explain};
 
 use failure::{explain_with_timeout, is_tls_message, server_address};
 
+use crate::sqlstate;
+
 /// Timeout for one connection attempt.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,23 +42,23 @@ pub fn options(url: &str) -> Result<PgConnectOptions, ConnectError> {
     if options.get_socket().is_some() {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }
-    let given_root =
+    let given_root_certificate =
         parameter(url, "sslrootcert").or_else(|| env::var("PGSSLROOTCERT").ok()).filter(|root| !root.is_empty());
-    if given_root.as_deref() == Some("system") {
+    if given_root_certificate.as_deref() == Some("system") {
         if given_mode.is_some_and(|mode| mode != "verify-full") {
             return Err(ConnectError::WeakSslMode);
         }
         return Ok(options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert_from_pem(Vec::new()));
     }
-    let root = given_root.map(PathBuf::from).or_else(|| {
+    let root_certificate = given_root_certificate.map(PathBuf::from).or_else(|| {
         let default = PathBuf::from(env::var_os("HOME")?).join(".postgresql/root.crt");
         default.is_file().then_some(default)
     });
-    let Some(root) = root else { return Ok(options) };
-    let pem = fs::read(&root)
-        .map_err(|error| ConnectError::InvalidRootCertificate(format!("{}: {error}", root.display())))?;
+    let Some(root_certificate) = root_certificate else { return Ok(options) };
+    let pem = fs::read(&root_certificate)
+        .map_err(|error| ConnectError::InvalidRootCertificate(format!("{}: {error}", root_certificate.display())))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(ConnectError::InvalidRootCertificate(format!("{} contains none", root.display())));
+        return Err(ConnectError::InvalidRootCertificate(format!("{} contains none", root_certificate.display())));
     }
     let mode = match options.get_ssl_mode() {
         PgSslMode::Require => PgSslMode::VerifyCa,
@@ -88,15 +90,15 @@ pub async fn open(
             // The next attempt, without TLS, returns the server's error in readable form.
             Err(sqlx::Error::Protocol(text))
                 if matches!(attempt.get_ssl_mode(), PgSslMode::Prefer) && text.contains(ERROR_INSTEAD_OF_TLS) => {}
-            // It is more informative than the error of the second attempt.
+            // If the second attempt fails too, this error is returned, because it is the more informative one.
             Err(error) if first_error.is_none() && depends_on_tls(&error) => first_error = Some(error),
             Err(error) => return Err(explain_with_timeout(options, first_error.as_ref().unwrap_or(&error), timeout)),
         }
     }
     let error = first_error.unwrap_or(sqlx::Error::PoolTimedOut);
     if matches!(options.get_ssl_mode(), PgSslMode::Disable) && is_refused_before_password(&error) {
-        // An attempt with TLS shows whether the server requires it. It exposes the password no more than the attempt
-        // without TLS did.
+        // An attempt with TLS shows whether the server requires TLS. This second attempt exposes the password no more
+        // than the first one, without TLS, did.
         let with_tls = connect_once(&with_mode(PgSslMode::Require), timeout).await;
         if with_tls.is_ok() || with_tls.is_err_and(|error| reached_password_check(&error)) {
             return Err(ConnectError::TlsRequired { server: server_address(options) });
@@ -141,12 +143,16 @@ fn depends_on_tls(error: &sqlx::Error) -> bool {
 /// TLS.
 fn is_refused_before_password(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    error.code().as_deref() == Some("28000") || error.message().contains("SSL") || error.message().contains("sslmode")
+    error.code().as_deref() == Some(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
+        || error.message().contains("SSL")
+        || error.message().contains("sslmode")
 }
 
 /// Whether the server accepted the connection, and then rejected the password or the database.
 fn reached_password_check(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| matches!(error.code().as_deref(), Some("28P01" | "3D000")))
+    error.as_database_error().is_some_and(|error| {
+        matches!(error.code().as_deref(), Some(sqlstate::INVALID_PASSWORD | sqlstate::INVALID_CATALOG_NAME))
+    })
 }
 
 /// Returns a parameter of the URL, decoded as the driver decodes it. If the name occurs several times, the last one

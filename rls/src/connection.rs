@@ -14,14 +14,14 @@ use crate::{
     database::Database,
     error::{is_connection_lost, is_read_only_error, may_succeed_on_primary},
     identity::check_role,
-    inner::{BeginRequest, OUTERMOST, READ_ONLY},
-    position::{Position, RequiredPosition},
+    position::{LogPosition, RequiredPosition},
     servers::{Purpose, Servers},
     statement_kind::only_reads,
     transaction::{impl_transaction_trait, modes_sql},
+    transaction_state::{BeginRequest, OUTERMOST, READ_ONLY},
 };
 
-/// The maximum number of attempts to run one statement; see [`IdentityConnection::may_retry`].
+/// The maximum number of attempts to run one statement; see [`IdentityConnection::prepare_retry`].
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The database as one identity sees it. [`Database::as_identity`] creates it; it is cheap to clone.
@@ -36,7 +36,8 @@ pub struct IdentityConnection {
     database: Database,
     identity: Identity,
     deadline: Option<Duration>,
-    at_least: Option<Position>,
+    /// The latest position that was given to the method `with_min_position`.
+    min_position: Option<LogPosition>,
 }
 
 impl Database {
@@ -50,7 +51,7 @@ impl Database {
 impl IdentityConnection {
     fn new(database: Database, identity: Identity) -> Self {
         let deadline = database.deadline;
-        Self { database, identity, deadline, at_least: None }
+        Self { database, identity, deadline, min_position: None }
     }
 
     /// Returns the identity.
@@ -86,10 +87,10 @@ impl IdentityConnection {
     }
 
     /// Returns the log position of what this identity last wrote or read through this handle, or the position given to
-    /// [`at_least`](Self::at_least) if that is later. Pass the position to the client as a token, so that whichever
-    /// process handles the client's next request reads nothing older. Without replicas, it is `None`.
+    /// [`with_min_position`](Self::with_min_position) if that is later. Pass the position to the client as a token, so
+    /// that whichever process handles the client's next request reads nothing older. Without replicas, it is `None`.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<LogPosition> {
         self.servers().cluster()?;
         self.required_position().position
     }
@@ -97,8 +98,8 @@ impl IdentityConnection {
     /// Returns the same connection, whose reads then show everything up to `position`, a token that another process got
     /// from [`position`](Self::position). Without replicas, this has no effect.
     #[must_use]
-    pub fn at_least(mut self, position: impl Into<Option<Position>>) -> Self {
-        self.at_least = self.at_least.max(position.into());
+    pub fn with_min_position(mut self, position: impl Into<Option<LogPosition>>) -> Self {
+        self.min_position = self.min_position.max(position.into());
         self
     }
 
@@ -115,7 +116,7 @@ impl IdentityConnection {
         let allows_background_end = !self.has_replicas();
         let uses_one_snapshot = false;
         let request = self.new_begin_request(READ_ONLY, deadline, allows_background_end);
-        self.begin_with(self.read_purpose(uses_one_snapshot), request).await
+        self.begin_with_request(self.read_purpose(uses_one_snapshot), request).await
     }
 
     /// Returns the database, for connections as another identity.
@@ -129,11 +130,11 @@ impl IdentityConnection {
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
         let is_read_only = matches!(options.access_mode, Some(AccessMode::ReadOnly));
+        let uses_one_snapshot = matches!(options.isolation_level, Some(IsolationLevel::RepeatableRead));
         let purpose = match options.isolation_level {
             // A standby cannot run SERIALIZABLE transactions.
             Some(IsolationLevel::Serializable) => Purpose::Write,
-            Some(IsolationLevel::RepeatableRead) if is_read_only => self.read_purpose(true),
-            _ if is_read_only => self.read_purpose(false),
+            _ if is_read_only => self.read_purpose(uses_one_snapshot),
             _ => Purpose::Write,
         };
         self.begin_with_modes(purpose, &modes_sql(&options), deadline).await
@@ -149,15 +150,16 @@ impl IdentityConnection {
 
     /// Returns the log position of what this identity wrote or read through this handle.
     fn recorded_position(&self) -> RequiredPosition {
-        self.servers().cluster().map(|cluster| cluster.required_position(&self.identity)).unwrap_or_default()
+        self.servers().cluster().map(|cluster| cluster.recorded_position(&self.identity)).unwrap_or_default()
     }
 
     /// Returns the log position that a server must have replayed for a read of this identity.
     fn required_position(&self) -> RequiredPosition {
-        self.recorded_position().at_least(self.at_least)
+        self.recorded_position().with_min_position(self.min_position)
     }
 
-    pub(crate) fn seen_position(&self) -> Option<Position> {
+    /// See [`Unchecked::seen_position`](crate::unchecked::Unchecked::seen_position).
+    pub(crate) fn seen_position(&self) -> Option<LogPosition> {
         self.recorded_position().position
     }
 
@@ -167,7 +169,8 @@ impl IdentityConnection {
         modes: &str,
         deadline: Option<Duration>,
     ) -> Result<UncheckedTransaction, DbErr> {
-        self.begin_with(purpose, self.new_begin_request(modes, deadline, false)).await
+        let allows_background_end = false;
+        self.begin_with_request(purpose, self.new_begin_request(modes, deadline, allows_background_end)).await
     }
 
     fn new_begin_request<'a>(
@@ -185,7 +188,11 @@ impl IdentityConnection {
         }
     }
 
-    async fn begin_with(&self, purpose: Purpose, request: BeginRequest<'_>) -> Result<UncheckedTransaction, DbErr> {
+    async fn begin_with_request(
+        &self,
+        purpose: Purpose,
+        request: BeginRequest<'_>,
+    ) -> Result<UncheckedTransaction, DbErr> {
         check_role(self.identity.role())?;
         // Boxed, because with several servers this future is large, and a caller's stack may hold many such futures.
         let transaction = Box::pin(self.servers().begin(&request, purpose)).await?;
@@ -213,8 +220,8 @@ impl IdentityConnection {
     }
 
     /// Returns whether a failed statement may be retried on another connection: only if it has left nothing in the
-    /// database. Clears `is_read` if the retry must run in a transaction that may write, or on the primary.
-    fn may_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
+    /// database. Sets `is_read` to `false` if the retry must run in a transaction that may write, or on the primary.
+    fn prepare_retry(&self, error: &DbErr, is_read: &mut bool) -> bool {
         let Some(cluster) = self.servers().cluster() else {
             // A `SELECT` that seems only to read may write, through a function that a view or a policy calls.
             return is_connection_lost(error) || is_read_only_error(error) && std::mem::take(is_read);
@@ -236,10 +243,11 @@ impl IdentityConnection {
     }
 }
 
-/// Runs a statement in a transaction of its own, and returns from the calling method. If the connection is lost before
-/// the commit, nothing is in the database, and the statement is retried on another connection.
+/// Runs a statement in a transaction of its own, and returns from the calling method. If the statement fails for a
+/// reason that [`prepare_retry`](IdentityConnection::prepare_retry) accepts, such as a connection lost before the
+/// commit, the statement is retried on another connection.
 macro_rules! run_in_own_transaction {
-    ($self:ident, $is_read:expr, |$transaction:ident| $run:expr) => {{
+    ($self:ident, is_read = $is_read:expr, |$transaction:ident| $run:expr) => {{
         let (mut attempt, mut is_read) = (1, $is_read);
         loop {
             let outcome = async {
@@ -249,7 +257,7 @@ macro_rules! run_in_own_transaction {
                 Ok::<_, DbErr>(outcome)
             };
             match outcome.await {
-                Err(error) if attempt < MAX_ATTEMPTS && $self.may_retry(&error, &mut is_read) => attempt += 1,
+                Err(error) if attempt < MAX_ATTEMPTS && $self.prepare_retry(&error, &mut is_read) => attempt += 1,
                 outcome => return outcome,
             }
         }
@@ -263,36 +271,36 @@ impl ConnectionTrait for IdentityConnection {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, false, |transaction| transaction.execute_raw(statement.clone()))
+        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute_raw(statement.clone()))
     }
 
     async fn execute<S: StatementBuilder>(&self, statement: &S) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, false, |transaction| transaction.execute(statement))
+        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute(statement))
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        run_in_own_transaction!(self, false, |transaction| transaction.execute_unprepared(sql))
+        run_in_own_transaction!(self, is_read = false, |transaction| transaction.execute_unprepared(sql))
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
+        run_in_own_transaction!(self, is_read = self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_one_raw(statement.clone()))
     }
 
     async fn query_one<S: StatementBuilder>(&self, statement: &S) -> Result<Option<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, is_read = only_reads(&statement.sql), |transaction| transaction
             .query_one_built(statement.clone()))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        run_in_own_transaction!(self, self.may_run_raw_on_replica(&statement), |transaction| transaction
+        run_in_own_transaction!(self, is_read = self.may_run_raw_on_replica(&statement), |transaction| transaction
             .query_all_raw(statement.clone()))
     }
 
     async fn query_all<S: StatementBuilder>(&self, statement: &S) -> Result<Vec<QueryResult>, DbErr> {
         let statement = DbBackend::Postgres.build(statement);
-        run_in_own_transaction!(self, only_reads(&statement.sql), |transaction| transaction
+        run_in_own_transaction!(self, is_read = only_reads(&statement.sql), |transaction| transaction
             .query_all_built(statement.clone()))
     }
 }
@@ -312,10 +320,12 @@ impl StreamTrait for IdentityConnection {
     ) -> Pin<Box<dyn Future<Output = Result<RowStream<'a>, DbErr>> + 'a + Send>> {
         Box::pin(async move {
             let mut is_read = self.may_run_raw_on_replica(&statement);
+            // A stream is retried at most once: with replicas, `prepare_retry` clears `is_read`, and without replicas,
+            // `is_read` is false from the start.
             loop {
                 let transaction = self.begin_for_one_statement(is_read).await?;
                 match transaction.stream_and_commit(statement.clone()).await {
-                    Err(error) if is_read && self.may_retry(&error, &mut is_read) => {}
+                    Err(error) if is_read && self.prepare_retry(&error, &mut is_read) => {}
                     rows => return rows,
                 }
             }

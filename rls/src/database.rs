@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::{
     Error, Identity, connect,
     pool::{Pool, PoolStatus, connect_error},
-    position::{Position, Positions},
+    position::{LogPosition, Positions},
     servers::{Cluster, Pools, ServerStatus, Servers, with_login_of},
     transaction::MapError,
     wire::{PreparedStatements, query_scalar},
@@ -54,7 +54,8 @@ impl Database {
         let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
         let positions = Arc::default();
-        let (servers, _) = open_servers(url, options, None, None, &positions).await?;
+        let (query, login_url) = (None, None);
+        let (servers, _) = open_servers(url, options, query, login_url, &positions).await?;
         Ok(Self::new(servers, options.deadline, prepared_statements, positions))
     }
 
@@ -74,7 +75,8 @@ impl Database {
         let prepared_statements =
             if options.prepared_statements { PreparedStatements::Cached } else { PreparedStatements::PerTransaction };
         let positions = Arc::default();
-        let (servers, answer) = open_servers(url, options, Some(query), None, &positions).await?;
+        let login_url = None;
+        let (servers, answer) = open_servers(url, options, Some(query), login_url, &positions).await?;
         Ok((Self::new(servers, options.deadline, prepared_statements, positions), answer))
     }
 
@@ -101,8 +103,10 @@ impl Database {
         url: &str,
         options: &Options,
     ) -> Result<Self, Error> {
+        let (query, login_url) = (None, Some(url));
+        let (servers, _) = open_servers(url, options, query, login_url, &self.positions).await?;
         let mut by_role = (*self.pools.by_role).clone();
-        by_role.insert(role.into(), open_servers(url, options, None, Some(url), &self.positions).await?.0);
+        by_role.insert(role.into(), servers);
         self.pools.by_role = Arc::new(by_role);
         Ok(self)
     }
@@ -130,7 +134,7 @@ impl Database {
         self
     }
 
-    pub(crate) fn record_seen_position(&self, identity: &Identity, position: Position) {
+    pub(crate) fn record_seen_position(&self, identity: &Identity, position: LogPosition) {
         self.positions.record(identity, position);
     }
 
@@ -159,10 +163,10 @@ impl Database {
     /// the pool for the primary.
     #[must_use]
     pub fn pool_status(&self, role: &str) -> PoolStatus {
-        self.pools.for_role(role).primary().status()
+        self.pools.for_role(role).primary_pool().status()
     }
 
-    /// Closes the pools: they hand out no more connections, and this waits until those in use have been returned.
+    /// Closes the pools: they hand out no more connections, and the call waits until those in use have been returned.
     ///
     /// # Errors
     ///
@@ -188,8 +192,8 @@ async fn open_servers(
     let pg_options = connect_options(url, options)?;
     if !options.replicas.is_empty() {
         let mut server_options = vec![pg_options];
-        for replica in &options.replicas {
-            let replica = connect_options(replica, options)?;
+        for replica_url in &options.replicas {
+            let replica = connect_options(replica_url, options)?;
             server_options.push(match login_url {
                 None => replica,
                 Some(login_url) => with_login_of(&replica, connect_options(login_url, options)?),
@@ -227,6 +231,7 @@ async fn within_acquire_timeout<T>(
     Ok(outcome.map_err(connect_error)?)
 }
 
+/// Returns the connect options of the URL, changed as `options` requires.
 fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Error> {
     // SeaORM's own options are not used: their trace output contains the URL with the password.
     let mut pg_options = connect::options(url)?.disable_statement_logging();
@@ -250,9 +255,9 @@ pub struct Options {
     /// The timeout for acquiring a connection. The default is 5 seconds.
     pub acquire_timeout: Duration,
     /// Whether prepared statements are cached on their connection. The default is `true`. Use `false` behind a pooler
-    /// in transaction mode that does not track them (PgBouncer before 1.21): each transaction then begins by
-    /// deallocating the statements of other clients, in the same round trip, and each statement takes a second round
-    /// trip to be prepared.
+    /// in transaction mode that does not track prepared statements (PgBouncer before 1.21): each transaction then
+    /// begins by deallocating the statements of other clients, in the same round trip, and each statement takes a
+    /// second round trip to be prepared.
     pub prepared_statements: bool,
     /// The deadline of each statement, as in
     /// [`IdentityConnection::with_deadline`](crate::IdentityConnection::with_deadline). The default is 30 seconds;
@@ -281,7 +286,7 @@ impl std::fmt::Debug for Options {
 }
 
 impl Options {
-    /// Switches prepared statements off, for a pooler in transaction mode that does not track them.
+    /// Switches prepared statements off, for a pooler in transaction mode that does not track prepared statements.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
         self.prepared_statements = false;

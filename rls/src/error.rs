@@ -12,6 +12,8 @@ use sea_orm::{
     },
 };
 
+use crate::sqlstate;
+
 /// An error of a connection, a transaction or a pool.
 ///
 /// SeaORM's traits return [`DbErr`]; `Error::from` converts a `DbErr` back to the variant that it was created from.
@@ -110,7 +112,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+    pub(crate) fn invalid_statement(reason: impl Into<String>) -> Self {
         Self::InvalidStatement { reason: reason.into() }
     }
 }
@@ -179,9 +181,9 @@ impl From<DbErr> for Error {
         match error {
             DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => Self::PoolTimeout,
             DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => Self::PoolClosed,
-            DbErr::AttrNotSet(column) => Self::invalid(format!("the column {column} must have a value")),
+            DbErr::AttrNotSet(column) => Self::invalid_statement(format!("the column {column} must have a value")),
             DbErr::PrimaryKeyNotSet { .. } | DbErr::UpdateGetPrimaryKey => {
-                Self::invalid("the row must have its primary key")
+                Self::invalid_statement("the row must have its primary key")
             }
             error => {
                 let Some(inner) = sqlx_error(&error) else { return Self::Database(error) };
@@ -211,16 +213,25 @@ pub(crate) fn is_connection_lost(error: &DbErr) -> bool {
 }
 
 /// Whether a statement failed on a replica for a reason that need not apply to the primary: the statement writes
-/// (`25006`), it conflicts with what the replica replays (`40001`, `40P01`), it needs something that a standby does not
-/// support (`55000`), or the replica cannot be reached.
+/// (`READ_ONLY_SQL_TRANSACTION`), it conflicts with what the replica replays (`SERIALIZATION_FAILURE`,
+/// `DEADLOCK_DETECTED`), it needs something that a standby does not support (`OBJECT_NOT_IN_PREREQUISITE_STATE`), or
+/// the replica cannot be reached.
 pub(crate) fn may_succeed_on_primary(error: &DbErr) -> bool {
     let code = sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code);
-    matches!(code, Some("25006" | "40001" | "40P01" | "55000")) || is_connection_lost(error)
+    matches!(
+        code,
+        Some(
+            sqlstate::READ_ONLY_SQL_TRANSACTION
+                | sqlstate::SERIALIZATION_FAILURE
+                | sqlstate::DEADLOCK_DETECTED
+                | sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE
+        )
+    ) || is_connection_lost(error)
 }
 
 /// Whether the statement failed because the server or the transaction is read-only.
 pub(crate) fn is_read_only_error(error: &DbErr) -> bool {
-    sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some("25006")
+    sqlx_error(error).and_then(pg_error).map(SqlxPostgresError::code) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// Returns the driver's error inside SeaORM's, if there is one.
@@ -263,7 +274,13 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 /// an error of class 08 without closing the connection, it is about PostgreSQL's own connection to another server:
 /// `dblink`, foreign tables.)
 fn is_fatal(error: &SqlxPostgresError) -> bool {
-    let reports_lost_server = || error.code().starts_with("08") || matches!(error.code(), "57P01" | "57P02" | "57P05");
+    let reports_lost_server = || {
+        error.code().starts_with("08")
+            || matches!(
+                error.code(),
+                sqlstate::ADMIN_SHUTDOWN | sqlstate::CRASH_SHUTDOWN | sqlstate::IDLE_SESSION_TIMEOUT
+            )
+    };
     matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
         || !is_from_postgres(error) && reports_lost_server()
 }
@@ -303,17 +320,20 @@ fn classify_server_error(error: &SqlxPostgresError) -> Option<ErrorClass> {
     let message = || error.message().to_owned();
     match error.code() {
         // The login is refused, or the database does not exist.
-        "28000" | "28P01" | "3D000" => Some(ErrorClass::Misconfigured(message())),
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION | sqlstate::INVALID_PASSWORD | sqlstate::INVALID_CATALOG_NAME => {
+            Some(ErrorClass::Misconfigured(message()))
+        }
         // The statement has the wrong number of values.
-        "08P01" if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
-        // It is more than one statement.
-        "42601" if error.routine() == Some("exec_parse_message") => {
+        sqlstate::PROTOCOL_VIOLATION if !is_fatal(error) => Some(ErrorClass::InvalidStatement(message())),
+        // The text contains more than one statement.
+        sqlstate::SYNTAX_ERROR if error.routine() == Some("exec_parse_message") => {
             Some(ErrorClass::InvalidStatement("it must be one statement".to_owned()))
         }
         // Cancelled by `statement_timeout`, which has the value of the deadline.
-        "57014" => Some(ErrorClass::DeadlineExceeded),
-        // Too many connections, one of which may become free.
-        "53300" => Some(ErrorClass::PoolTimeout),
+        sqlstate::QUERY_CANCELED => Some(ErrorClass::DeadlineExceeded),
+        // One of the server's connections may become free.
+        sqlstate::TOO_MANY_CONNECTIONS => Some(ErrorClass::PoolTimeout),
+        // The server is shutting down or starting, or has closed the connection.
         code if code.starts_with("57P") || is_fatal(error) => Some(ErrorClass::ConnectionLost),
         _ => None,
     }
@@ -337,7 +357,7 @@ mod tests {
             Error::TransactionFailed,
             Error::IdentityChanged,
             Error::EndedByStatement,
-            Error::invalid("it must be one statement"),
+            Error::invalid_statement("it must be one statement"),
             Error::DeadlineExceeded,
             Error::PoolTimeout,
             Error::PoolClosed,

@@ -12,7 +12,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::Error;
+use crate::{Error, sqlstate};
 
 /// The start time of the transaction, which identifies it: it is unique among the transactions of a connection, and no
 /// statement can change it. It is a number, because the text of a timestamp depends on `TimeZone` and `DateStyle`,
@@ -48,8 +48,8 @@ impl Identity {
         let (name, value) = (name.into(), value.into());
         let settings = &mut Arc::make_mut(&mut self.0).settings;
         // PostgreSQL ignores the case of a setting's name.
-        match settings.iter_mut().find(|(existing, _)| existing.eq_ignore_ascii_case(&name)) {
-            Some((_, existing)) => *existing = value,
+        match settings.iter_mut().find(|(existing_name, _)| existing_name.eq_ignore_ascii_case(&name)) {
+            Some((_, existing_value)) => *existing_value = value,
             None => settings.push((name, value)),
         }
         self
@@ -181,10 +181,10 @@ impl Identity {
         )
     }
 
-    /// Returns the same check as a statement that fails unless the identity is unchanged, so that the statements after
-    /// it in the same message do not run. It fails with [`TRANSACTION_ENDED`] if this is another transaction, and with
-    /// [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`, which is not immutable, so that the planner
-    /// does not evaluate the branches that fail.)
+    /// Returns the check of [`verify_sql`](Self::verify_sql) as a statement that fails unless the identity is
+    /// unchanged, so that the statements after it in the same message do not run. It fails with [`TRANSACTION_ENDED`]
+    /// if this is another transaction, and with [`IDENTITY_CHANGED`] if the identity was changed. (It uses `concat`,
+    /// which is not immutable, so that the planner does not evaluate the branches that fail.)
     pub(crate) fn assert_unchanged_sql(&self, started_at: &str) -> String {
         let (unchanged, started_at) = (self.unchanged_sql(), quoted(started_at));
         format!(
@@ -194,9 +194,11 @@ impl Identity {
     }
 }
 
-/// The SQLSTATEs with which [`Identity::assert_unchanged_sql`] fails: division by zero, and a text that is no number.
-pub(crate) const TRANSACTION_ENDED: &str = "22012";
-pub(crate) const IDENTITY_CHANGED: &str = "22P02";
+/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if this is another transaction.
+pub(crate) const TRANSACTION_ENDED: &str = sqlstate::DIVISION_BY_ZERO;
+/// The SQLSTATE with which [`Identity::assert_unchanged_sql`] fails if the identity was changed: the text "identity
+/// changed" cannot be converted to an integer.
+pub(crate) const IDENTITY_CHANGED: &str = sqlstate::INVALID_TEXT_REPRESENTATION;
 
 /// Appends the expression that sets a setting for the rest of the transaction.
 fn push_set_config(sql: &mut String, name: &str, value: &str) {
@@ -284,7 +286,7 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn display_is_the_user_or_the_role() {
+    fn display_shows_the_user_id_or_else_the_role() {
         let id = Uuid::new_v4();
         assert_eq!(supabase::user(id).to_string(), id.to_string());
         assert_eq!(
@@ -331,17 +333,23 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_equal_if_role_settings_and_begin_check_are() {
+    fn identities_with_the_same_role_settings_and_begin_check_are_equal() {
         let with_setting = |name: &'static str, value| Identity::new("tenant").with_setting(name, value);
         let (first, second) = (with_setting("app.tenant", "1"), with_setting("app.tenant", "2"));
         assert_eq!(first, with_setting("app.tenant", "1"));
-        assert_eq!(first.position_key(), with_setting("app.tenant", "1").position_key());
-        assert!(first != second && first.position_key() != second.position_key());
+        assert_ne!(first, second);
         // `with_setting` and `with_begin_check` change a copy.
         assert_ne!(first.clone().with_setting("app.region", "eu"), first);
         assert_ne!(first.clone().with_begin_check("check()"), first);
-        assert_ne!(with_setting("app.region", "1"), first);
         assert_eq!(first, with_setting("app.tenant", "1"));
+        assert_ne!(with_setting("app.region", "1"), first);
+    }
+
+    #[test]
+    fn without_a_user_id_a_log_position_is_remembered_under_role_and_settings() {
+        let key_of_tenant = |name: &str| Identity::new("tenant").with_setting("app.tenant", name).position_key();
+        assert_eq!(key_of_tenant("1"), key_of_tenant("1"));
+        assert_ne!(key_of_tenant("1"), key_of_tenant("2"));
     }
 
     #[test]

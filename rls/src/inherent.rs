@@ -20,8 +20,8 @@ macro_rules! impl_inherent_methods {
                 ConnectionTrait::get_database_backend(self)
             }
 
-            /// Runs the asynchronous closure in a transaction, which is committed if it returns `Ok`, and rolled back
-            /// otherwise.
+            /// Runs the asynchronous closure in a transaction, which is committed if the closure returns `Ok`, and
+            /// rolled back otherwise.
             ///
             /// # Errors
             ///

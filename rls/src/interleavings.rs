@@ -1,7 +1,8 @@
-//! Runs random programs, over a model of the server: the tasks of a program share one transaction, and `shuttle`
-//! chooses the order in which they run. After each run, these rules must hold: a write that was answered Ok is saved if
-//! its transaction and all outer ones were committed; a write that was refused or cancelled is not saved; every
-//! statement ran in the role that its text names; and the connection was returned idle and clean, or discarded.
+//! Runs random programs, over a model of the server. A program is a few tasks that share one transaction; each task
+//! chooses at random what it does, and `shuttle` chooses the order in which the tasks run. After each run, these rules
+//! must hold: a write that was answered Ok is saved if its transaction and all outer ones were committed; a write that
+//! was refused or cancelled is not saved; every statement ran in the role that its text names; and the connection was
+//! returned idle and clean, or discarded.
 
 mod server;
 
@@ -26,10 +27,10 @@ use shuttle::{
 use crate::{
     Error, Identity,
     identity::set_role_statement,
-    inner::{BeginRequest, Inner, OUTERMOST},
     runtime::set_deadlines_may_pass,
     shared_transaction::{SharedTransaction, Verification},
     statements::stream_rows,
+    transaction_state::{BeginRequest, OUTERMOST, TransactionState},
     wire::PreparedStatements,
 };
 
@@ -100,23 +101,24 @@ impl TaskContext {
     }
 
     /// Adds a row to the log, and returns its number. Until its statement is answered Ok, the row must not be saved.
-    fn new_row(&self, frame_id: u64) -> usize {
+    fn log_row(&self, frame_id: u64) -> usize {
         let mut log = self.log();
         log.rows.push(LoggedRow { frame_id, outcome: Outcome::NotDone });
         log.rows.len() - 1
     }
 
-    fn record_answer<T>(&self, row: usize, answer: Option<Result<T, DbErr>>) {
+    /// Records the answer to the write of a row; `None` if the write was cancelled.
+    fn record_answer<T>(&self, row_number: usize, answer: Option<Result<T, DbErr>>) {
         if matches!(answer, Some(Ok(_))) {
-            self.log().rows[row].outcome = Outcome::Done;
+            self.log().rows[row_number].outcome = Outcome::Done;
         }
     }
 
     async fn insert(&self, frame_id: u64) {
-        let row = self.new_row(frame_id);
+        let row_number = self.log_row(frame_id);
         let verification = if random_below(2) == 0 { Verification::Skipped } else { Verification::Immediate };
-        let insert = self.shared.execute(frame_id, statement(format!("INSERT {row} AS {USER_ROLE}")), verification);
-        self.record_answer(row, Some(insert.await));
+        let insert = statement(format!("INSERT {row_number} AS {USER_ROLE}"));
+        self.record_answer(row_number, Some(self.shared.execute(frame_id, insert, verification).await));
     }
 
     /// Does one random thing in the frame. `depth` is the number of frames around it.
@@ -125,31 +127,31 @@ impl TaskContext {
         match random_below(9) {
             0 | 1 => self.insert(frame_id).await,
             2 => {
-                let row = self.new_row(frame_id);
+                let row_number = self.log_row(frame_id);
                 let set_roles = ["service", USER_ROLE].map(|role| statement(set_role_statement(role)));
-                let insert = statement(format!("INSERT {row} AS service"));
-                let elevated = self.shared.execute_as_role(frame_id, set_roles, insert);
-                let answer = if random_below(2) == 0 { poll_and_drop(elevated).await } else { Some(elevated.await) };
-                self.record_answer(row, answer);
+                let insert = statement(format!("INSERT {row_number} AS service"));
+                let write = self.shared.execute_as_role(frame_id, set_roles, insert);
+                let answer = if random_below(2) == 0 { poll_and_drop(write).await } else { Some(write.await) };
+                self.record_answer(row_number, answer);
             }
             3 => {
-                let row = self.new_row(frame_id);
-                let insert = statement(format!("INSERT {row} AS {USER_ROLE}"));
+                let row_number = self.log_row(frame_id);
+                let insert = statement(format!("INSERT {row_number} AS {USER_ROLE}"));
                 let answer = poll_and_drop(self.shared.execute(frame_id, insert, Verification::Immediate)).await;
-                self.record_answer(row, answer);
+                self.record_answer(row_number, answer);
             }
             4 => {
-                let refused =
-                    self.shared.execute(frame_id, statement("REFUSE".to_owned()), Verification::Skipped).await;
-                assert!(refused.is_err());
+                let refuse = statement("REFUSE".to_owned());
+                assert!(self.shared.execute(frame_id, refuse, Verification::Skipped).await.is_err());
             }
             5 => {
                 let verification = if random_below(2) == 0 { Verification::Immediate } else { Verification::Deferred };
-                let row = self.new_row(frame_id);
-                let insert = statement(format!("INSERT {row} AS {USER_ROLE}, SWITCH"));
-                let switched = self.shared.execute(frame_id, insert, verification).await;
+                let row_number = self.log_row(frame_id);
+                let insert = statement(format!("INSERT {row_number} AS {USER_ROLE}, SWITCH"));
+                // Not recorded: whatever the answer, the row must not be saved, because the statement changes the role.
+                let answer = self.shared.execute(frame_id, insert, verification).await;
                 assert!(
-                    verification == Verification::Deferred || switched.is_err(),
+                    verification == Verification::Deferred || answer.is_err(),
                     "a changed identity was not noticed"
                 );
             }
@@ -239,10 +241,10 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
     let request =
         BeginRequest { identity: &identity, modes: "", deadline, prepared_statements, allows_background_end: false };
     server.state().may_lose_connection = may_lose_connection;
-    let begin = Inner::begin(server.connect(), &request, None);
+    let begin = TransactionState::begin(server.connect(), &request, None);
     let begun = if random_below(8) == 0 { poll_and_drop(begin).await } else { Some(begin.await) };
-    let Some(Ok((inner, _))) = begun else { return check_release(&server).await };
-    let context = TaskContext { shared: SharedTransaction::new(inner), log: Arc::default() };
+    let Some(Ok((state, _))) = begun else { return check_release(&server).await };
+    let context = TaskContext { shared: SharedTransaction::new(state), log: Arc::default() };
     context.log().frames.insert(OUTERMOST, LoggedFrame { outer_id: None, outcome: Outcome::NotDone });
     let tasks: Vec<_> = (0..2 + random_below(2))
         .map(|_| {
@@ -283,8 +285,8 @@ async fn run_program(deadline: Option<Duration>, may_lose_connection: bool) {
             outer_id = frame.outer_id;
         }
         let is_saved = state.saved.contains(&u32::try_from(number).unwrap());
-        let is_right = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
-        assert!(is_right, "row {number}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
+        let is_as_expected = expected == Outcome::Unknown || is_saved == (expected == Outcome::Done);
+        assert!(is_as_expected, "row {number}: saved {is_saved}, but the answers say {expected:?}: {log:?}");
     }
 }
 
@@ -308,17 +310,20 @@ fn explore_schedules(test: impl Fn() + Copy + Send + Sync + 'static) {
 }
 
 #[test]
-fn writes_answered_ok_are_saved_and_no_others() {
+fn random_programs_keep_the_rules() {
     explore_schedules(|| {
+        let (deadline, may_lose_connection) = (None, false);
         set_deadlines_may_pass(false);
-        block_on(run_program(None, false));
+        block_on(run_program(deadline, may_lose_connection));
     });
 }
 
 #[test]
-fn writes_answered_ok_are_saved_and_no_others_with_deadlines_and_lost_connections() {
+fn random_programs_keep_the_rules_with_exceeded_deadlines_and_lost_connections() {
     explore_schedules(|| {
+        // The length of the deadline does not matter: `runtime::timeout` decides at random when it is exceeded.
+        let (deadline, may_lose_connection) = (Some(Duration::from_secs(1)), true);
         set_deadlines_may_pass(true);
-        block_on(run_program(Some(Duration::from_secs(1)), true));
+        block_on(run_program(deadline, may_lose_connection));
     });
 }

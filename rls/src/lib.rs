@@ -6,7 +6,6 @@ mod database;
 mod error;
 mod identity;
 mod inherent;
-mod inner;
 #[cfg(test)]
 mod interleavings;
 mod pool;
@@ -14,14 +13,16 @@ mod pooler;
 mod position;
 mod released_connection;
 mod runtime;
+mod server_of_transaction;
 mod servers;
 mod shared_transaction;
+mod sqlstate;
+mod state_outside_lock;
 mod statement_kind;
 mod statements;
 mod transaction;
-mod transaction_server;
+mod transaction_state;
 pub mod unchecked;
-mod unlocked_state;
 mod wire;
 
 // Imported so that its features select the TLS implementation of the driver under SeaORM.
@@ -33,7 +34,7 @@ pub use database::{Database, Options};
 pub use error::{Error, pg_error, sqlx_error};
 pub use identity::{Identity, supabase};
 pub use pool::PoolStatus;
-pub use position::Position;
+pub use position::{InvalidLogPosition, LogPosition};
 pub use servers::{ServerRole, ServerStatus};
 pub use statements::RowStream;
 pub use transaction::{Transaction, UncheckedTransaction};

@@ -61,19 +61,23 @@ pub(crate) enum PooledConnection {
 }
 
 impl Pool {
-    /// Creates a pool with a maximum number of connections and a timeout for acquiring a connection.
-    pub(crate) fn managed(options: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Result<Self, Error> {
-        let mut config = PoolConfig::new(max as usize);
+    /// Creates a pool, and a task that closes connections idle for longer than [`IDLE_TIMEOUT`].
+    pub(crate) fn managed(
+        options: PgConnectOptions,
+        max_connections: u32,
+        acquire_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let mut config = PoolConfig::new(max_connections as usize);
         config.queue_mode = QueueMode::Lifo;
         let connector = Connector { options, server_state: Arc::default() };
         let server_state = connector.server_state.clone();
         let pool = ManagedPool::builder(connector).config(config).build();
         let pool = pool.map_err(|error| Error::Misconfigured { reason: error.to_string() })?;
-        let weak = pool.weak();
+        let weak_pool = pool.weak();
         tokio::spawn(async move {
             loop {
                 sleep(REAP_INTERVAL).await;
-                let Some(pool) = weak.upgrade().filter(|pool| !pool.is_closed()) else { break };
+                let Some(pool) = weak_pool.upgrade().filter(|pool| !pool.is_closed()) else { break };
                 close_all(pool.retain(|_, metrics| metrics.last_used() < IDLE_TIMEOUT).removed).await;
             }
         });
@@ -189,7 +193,7 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections, because their server is gone and callers would try them one by one.
+    /// Closes the idle connections. This is for a server that is gone: callers would try the connections one by one.
     pub(crate) fn drop_idle(&self) {
         if let Self::Managed { pool, .. } = self {
             drop(pool.retain(|_, _| false));
@@ -303,8 +307,8 @@ async fn close_all(connections: Vec<ServerConnection>) {
 
 /// Checks over a separate connection whether the server answers.
 async fn probe(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-    let probe = async { PgConnection::connect_with(options).await?.close().await };
-    timeout(PING_TIMEOUT, probe).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    let connect_and_close = async { PgConnection::connect_with(options).await?.close().await };
+    timeout(PING_TIMEOUT, connect_and_close).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 fn no_answer_error() -> Error {

@@ -3,7 +3,8 @@
 //! The driver prepares each statement once per connection, under a name that contains a number. In a server process
 //! where another client has prepared statements, that name may belong to a different statement, which would then run
 //! instead. A pooler that tracks prepared statements prevents this by giving them names of its own. With any other
-//! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) as soon as such a name is found.
+//! pooler, `begin` fails with [`Error::Misconfigured`](crate::Error::Misconfigured) as soon as another server process
+//! has a prepared statement under a name that the driver gives.
 
 use sea_orm::sqlx;
 
@@ -12,26 +13,29 @@ use crate::wire::{Answer, Connection};
 /// The server process in which the last transaction of a connection ran.
 #[derive(Debug, Default)]
 pub(crate) struct ServerProcess {
+    /// `None` before the first transaction.
     id: Option<i64>,
-    /// Whether the pooler was seen to give prepared statements names of its own.
+    /// Whether the pooler has been seen to give prepared statements names of its own.
     pooler_tracks_statements: bool,
 }
 
 impl ServerProcess {
     /// Records the process in which a transaction runs. Returns whether the names of the prepared statements in that
     /// process must be checked.
-    fn must_check_names_in(&mut self, id: Option<i64>) -> bool {
-        let last = std::mem::replace(&mut self.id, id);
-        last.is_some() && last != id && !self.pooler_tracks_statements
+    fn record(&mut self, id: Option<i64>) -> bool {
+        let previous_id = std::mem::replace(&mut self.id, id);
+        previous_id.is_some() && previous_id != id && !self.pooler_tracks_statements
     }
 }
 
-/// Counts the prepared statements in the server process by the origin of their names: the driver, and poolers.
-const COUNT_STATEMENTS_BY_OWNER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
+/// Counts the prepared statements in the server process whose names were given by the driver, and those whose names
+/// were given by a pooler.
+const COUNT_STATEMENTS_BY_NAME_GIVER: &str = r"SELECT count(*) FILTER (WHERE name LIKE 'sqlx\_s\_%'),
      count(*) FILTER (WHERE name ~* '^(pgbouncer|pgcat|odyssey|supavisor)_')
      FROM pg_catalog.pg_prepared_statements";
 
-/// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track them.
+/// The reason of [`Error::Misconfigured`](crate::Error::Misconfigured) if the pooler does not track prepared
+/// statements.
 const UNTRACKED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
      Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
@@ -41,16 +45,19 @@ pub(crate) async fn check_statement_names(
     connection: &mut impl Connection,
     process_id: Option<i64>,
 ) -> Result<(), sqlx::Error> {
-    if !connection.server_process().is_some_and(|process| process.must_check_names_in(process_id)) {
+    let must_check = connection.server_process().is_some_and(|process| process.record(process_id));
+    if !must_check {
         return Ok(());
     }
     let mut answer = Answer::default();
-    connection.simple_query(COUNT_STATEMENTS_BY_OWNER.to_owned(), &mut answer).await?;
+    connection.simple_query(COUNT_STATEMENTS_BY_NAME_GIVER.to_owned(), &mut answer).await?;
     let count = |column| answer.row.as_ref().and_then(|row| row.number(column));
-    match (count(0), count(1)) {
+    let (named_by_driver, named_by_pooler) = (count(0), count(1));
+    match (named_by_driver, named_by_pooler) {
         // This connection prepared its statements in another process. In this process, other clients may later use the
         // same names for their statements. So the driver forgets its statements, and prepares them again.
         (Some(0), Some(0)) => connection.forget_prepared_statements().await,
+        // The pooler has given names of its own to all statements, including those of this connection.
         (Some(0), Some(_)) => {
             if let Some(process) = connection.server_process() {
                 process.pooler_tracks_statements = true;
@@ -68,11 +75,11 @@ mod tests {
     #[test]
     fn names_are_checked_only_in_a_different_process() {
         let mut process = ServerProcess::default();
-        assert!(!process.must_check_names_in(Some(7)), "the first process");
-        assert!(!process.must_check_names_in(Some(7)), "the same process");
-        assert!(process.must_check_names_in(Some(8)), "another process");
-        assert!(!process.must_check_names_in(Some(8)), "the same process again");
+        assert!(!process.record(Some(7)), "the first process");
+        assert!(!process.record(Some(7)), "the same process");
+        assert!(process.record(Some(8)), "another process");
+        assert!(!process.record(Some(8)), "the same process again");
         process.pooler_tracks_statements = true;
-        assert!(!process.must_check_names_in(Some(7)), "a pooler that tracks prepared statements");
+        assert!(!process.record(Some(7)), "a pooler that tracks prepared statements");
     }
 }

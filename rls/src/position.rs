@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de};
 
-use crate::{Error, Identity};
+use crate::Identity;
 
 /// A position in the write-ahead log: the timeline, whose number grows with each promotion, and the location (LSN) on
 /// that timeline.
@@ -19,29 +19,34 @@ use crate::{Error, Identity};
 /// next request. If a client invents a position, the only consequences are a bounded wait and a read on the primary.
 ///
 /// ```
-/// let position: rls::Position = "1-0/16B3748".parse()?;
+/// let position: rls::LogPosition = "1-0/16B3748".parse()?;
 /// assert_eq!(position.to_string(), "1-0/16B3748");
 /// assert!(position < "2-0/10".parse()?);
-/// # Ok::<(), rls::Error>(())
+/// # Ok::<(), rls::InvalidLogPosition>(())
 /// ```
 // The order of the fields matters: positions are compared by timeline first, because what an old primary wrote after a
 // promotion is not in the new log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
+pub struct LogPosition {
     pub(crate) timeline: u32,
     pub(crate) lsn: u64,
 }
 
-impl fmt::Display for Position {
+/// The text is not a [`LogPosition`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a log position must be written like 1-0/16B3748")]
+pub struct InvalidLogPosition;
+
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:X}/{:X}", self.timeline, self.lsn >> 32, self.lsn & u64::from(u32::MAX))
     }
 }
 
-impl FromStr for Position {
-    type Err = Error;
+impl FromStr for LogPosition {
+    type Err = InvalidLogPosition;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, InvalidLogPosition> {
         let parse = || {
             let (timeline, lsn) = text.split_once('-')?;
             if !timeline.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -49,7 +54,7 @@ impl FromStr for Position {
             }
             Some(Self { timeline: timeline.parse().ok()?, lsn: parse_lsn(lsn)? })
         };
-        parse().ok_or_else(|| Error::invalid("a log position must be written like 1-0/16B3748"))
+        parse().ok_or(InvalidLogPosition)
     }
 }
 
@@ -63,13 +68,13 @@ pub(crate) fn parse_lsn(text: &str) -> Option<u64> {
     Some(parse_half(high)? << 32 | parse_half(low)?)
 }
 
-impl Serialize for Position {
+impl Serialize for LogPosition {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Position {
+impl<'de> Deserialize<'de> for LogPosition {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
@@ -78,7 +83,7 @@ impl<'de> Deserialize<'de> for Position {
 /// The log position that a server must have replayed before an identity may read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequiredPosition {
-    pub(crate) position: Option<Position>,
+    pub(crate) position: Option<LogPosition>,
     /// The number of the identity's last commit whose answer was lost, if there is such a commit; see
     /// [`RememberedPositions::lost_answers`]. Only the primary knows its outcome.
     pub(crate) unknown_commit: Option<u64>,
@@ -93,7 +98,8 @@ impl RequiredPosition {
         }
     }
 
-    pub(crate) fn at_least(self, position: Option<Position>) -> Self {
+    /// Returns the same requirement, with at least this position.
+    pub(crate) fn with_min_position(self, position: Option<LogPosition>) -> Self {
         self.merge(Self { position, unknown_commit: None })
     }
 }
@@ -102,7 +108,7 @@ impl RequiredPosition {
 const MAX_IDENTITIES_PER_GENERATION: usize = 8192;
 
 /// The log position of each identity, in two generations. When both are full, the older generation is dropped. Only its
-/// highest position is kept, as `floor`, which applies to all identities without an entry. By then replicas have
+/// highest requirement is kept, as `floor`, which applies to all identities without an entry. By then replicas have
 /// usually replayed that position, so nobody waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Positions(Mutex<RememberedPositions>);
@@ -125,7 +131,7 @@ impl Positions {
     }
 
     /// Records that the identity has written or read up to the position.
-    pub(crate) fn record(&self, identity: &Identity, position: Position) {
+    pub(crate) fn record(&self, identity: &Identity, position: LogPosition) {
         self.lock().update(identity.position_key(), |entry| entry.position = entry.position.max(Some(position)));
     }
 
@@ -136,7 +142,7 @@ impl Positions {
 
     /// Records the log position of a commit on the primary. This also settles the commits of the identity whose answers
     /// were lost before this commit was sent, but not those whose answers were lost since.
-    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: Position, lost_answers_before: u64) {
+    pub(crate) fn record_primary_commit(&self, identity: &Identity, position: LogPosition, lost_answers_before: u64) {
         self.lock().update(identity.position_key(), |entry| {
             let unknown_commit = entry.unknown_commit.filter(|number| *number > lost_answers_before);
             *entry = RequiredPosition { position: entry.position.max(Some(position)), unknown_commit };
@@ -160,8 +166,8 @@ impl RememberedPositions {
     fn update(&mut self, key: u64, change: impl FnOnce(&mut RequiredPosition)) {
         if !self.recent.contains_key(&key) {
             if self.recent.len() >= MAX_IDENTITIES_PER_GENERATION {
-                let dropped = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
-                self.floor = dropped.into_values().fold(self.floor, RequiredPosition::merge);
+                let dropped_generation = std::mem::replace(&mut self.older, std::mem::take(&mut self.recent));
+                self.floor = dropped_generation.into_values().fold(self.floor, RequiredPosition::merge);
             }
             let entry = self.older.get(&key).copied().unwrap_or(self.floor);
             self.recent.insert(key, entry);
@@ -174,9 +180,10 @@ impl RememberedPositions {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_IDENTITIES_PER_GENERATION, Position, Positions, RequiredPosition};
+    use super::{LogPosition, MAX_IDENTITIES_PER_GENERATION, Positions, RequiredPosition};
     use crate::Identity;
 
+    /// Returns an identity that is different for each number.
     fn identity_number(number: usize) -> Identity {
         Identity::new(format!("role_{number}"))
     }
@@ -184,27 +191,27 @@ mod tests {
     #[test]
     fn a_position_parses_from_its_text_and_from_nothing_else() {
         for text in ["1-0/0", "1-0/16B3748", "4294967295-FFFFFFFF/FFFFFFFF"] {
-            let position: Position = text.parse().unwrap();
+            let position: LogPosition = text.parse().unwrap();
             assert_eq!(position.to_string(), text);
             let json = serde_json::to_string(&position).unwrap();
-            assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);
+            assert_eq!(serde_json::from_str::<LogPosition>(&json).unwrap(), position);
         }
         for text in ["", "-", "1", "1-", "1-/", "1-0/", "-0/0", "1-0/1-", "+1-0/0", "1-+0/0", "1-0/G", "1-0/100000000"]
         {
-            assert!(text.parse::<Position>().is_err(), "{text}");
+            assert!(text.parse::<LogPosition>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_position_on_a_later_timeline_is_later() {
-        let [old, new] = ["1-F/0", "2-0/1"].map(|text| text.parse::<Position>().unwrap());
+        let [old, new] = ["1-F/0", "2-0/1"].map(|text| text.parse::<LogPosition>().unwrap());
         assert!(new > old);
     }
 
     #[test]
     fn memory_is_bounded_and_an_identity_without_an_entry_reads_no_less_than_it_wrote() {
         let positions = Positions::default();
-        let at = |number: usize| Position { timeline: 1, lsn: number as u64 };
+        let at = |number: usize| LogPosition { timeline: 1, lsn: number as u64 };
         let count = MAX_IDENTITIES_PER_GENERATION * 5;
         for number in 0..count {
             positions.record(&identity_number(number), at(number));
@@ -220,8 +227,9 @@ mod tests {
     #[test]
     fn after_an_unknown_commit_an_identity_reads_on_the_primary_until_a_commit_there_is_answered() {
         let (positions, ada) = (Positions::default(), identity_number(0));
-        let at = |lsn| Position { timeline: 1, lsn };
+        let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
+        // A read does not show whether the commit has succeeded.
         positions.record(&ada, at(1));
         assert!(positions.get(&ada).unknown_commit.is_some());
         positions.record_primary_commit(&ada, at(2), positions.lost_answers());
@@ -231,7 +239,7 @@ mod tests {
     #[test]
     fn the_answer_to_a_commit_does_not_settle_answers_lost_after_it_was_sent() {
         let (positions, [ada, ben]) = (Positions::default(), [0, 1].map(identity_number));
-        let at = |lsn| Position { timeline: 1, lsn };
+        let at = |lsn| LogPosition { timeline: 1, lsn };
         positions.record_unknown_commit(&ada);
         let lost_answers_before = positions.lost_answers();
         positions.record_unknown_commit(&ada);

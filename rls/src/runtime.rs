@@ -1,5 +1,5 @@
-//! The primitives on which the interleaving of tasks depends: tasks, deadlines and atomics. In the crate's own tests,
-//! `shuttle` decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime,
+//! The primitives on which the interleaving of tasks depends: tasks, deadlines and atomics. In unit tests, `shuttle`
+//! decides which task runs next and when a deadline is exceeded. (Tokio's locks and channels need no runtime,
 //! so they are used under `shuttle` too.)
 
 #[cfg(test)]

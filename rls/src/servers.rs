@@ -27,11 +27,11 @@ use tokio::{
 
 use crate::{
     Error, Identity,
-    inner::BeginRequest,
     pool::Pool,
-    position::{Position, Positions, RequiredPosition},
+    position::{LogPosition, Positions, RequiredPosition},
+    server_of_transaction::WalState,
     shared_transaction::{DEADLINE_GRACE, SharedTransaction},
-    transaction_server::WalState,
+    transaction_state::BeginRequest,
     wire::query_scalar,
 };
 
@@ -91,7 +91,8 @@ impl Servers {
         }
     }
 
-    pub(crate) fn primary(&self) -> &Pool {
+    /// Returns the pool of the primary, or of the one server.
+    pub(crate) fn primary_pool(&self) -> &Pool {
         match self {
             Self::One(pool) => pool,
             Self::Several(cluster) => &cluster.members[cluster.primary_index()].pool,
@@ -100,7 +101,7 @@ impl Servers {
 
     /// Checks that the server answers; with replicas, that the primary does.
     pub(crate) async fn ping(&self) -> Result<(), DbErr> {
-        self.primary().ping().await
+        self.primary_pool().ping().await
     }
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
@@ -137,8 +138,8 @@ pub(crate) struct Cluster {
     primary: watch::Sender<usize>,
     /// The newest timeline of any primary so far. A primary on an older timeline has been replaced.
     newest_timeline: Arc<AtomicU32>,
-    /// Counts the reads, which are distributed over the replicas in turn.
-    next_replica: AtomicUsize,
+    /// The number of reads so far, by which they are distributed over the replicas in turn.
+    read_count: AtomicUsize,
     positions: Arc<Positions>,
     /// Asks the monitor to check the servers soon.
     monitor_wake: Arc<Notify>,
@@ -185,7 +186,7 @@ pub struct ServerStatus {
     pub role: ServerRole,
     /// Its log position when it was last checked. If the server is healthy, that was about half a second ago at most.
     /// `None` if no check has succeeded yet.
-    pub position: Option<Position>,
+    pub position: Option<LogPosition>,
 }
 
 /// What a server is used for.
@@ -226,7 +227,7 @@ impl Cluster {
             members,
             primary: watch::Sender::new(0),
             newest_timeline,
-            next_replica: AtomicUsize::new(0),
+            read_count: AtomicUsize::new(0),
             positions,
             monitor_wake: Arc::default(),
             is_closed: AtomicBool::new(false),
@@ -240,8 +241,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Returns the log position that a server must have replayed before this identity may read from it.
-    pub(crate) fn required_position(&self, identity: &Identity) -> RequiredPosition {
+    /// Returns the log position of what this identity wrote or read, which a server must have replayed before the
+    /// identity may read from it.
+    pub(crate) fn recorded_position(&self, identity: &Identity) -> RequiredPosition {
         self.positions.get(identity)
     }
 
@@ -273,13 +275,15 @@ impl Cluster {
         let primary_index = self.primary_index();
         let status_of = |(index, member): (usize, &Member)| {
             let is_reachable = member.is_reachable.load(Ordering::SeqCst);
-            let role = match (index == primary_index && is_reachable, member.serves_reads.load(Ordering::SeqCst)) {
+            let is_primary = index == primary_index && is_reachable;
+            let serves_reads = member.serves_reads.load(Ordering::SeqCst);
+            let role = match (is_primary, serves_reads) {
                 (true, false) => ServerRole::Primary,
                 (false, true) => ServerRole::Replica,
                 _ => ServerRole::Unused,
             };
             let (timeline, lsn) = (member.wal.timeline.load(Ordering::SeqCst), member.lsn.load(Ordering::SeqCst));
-            let position = (timeline > 0).then_some(Position { timeline, lsn });
+            let position = (timeline > 0).then_some(LogPosition { timeline, lsn });
             ServerStatus { address: member.address.clone(), role, position }
         };
         self.members.iter().enumerate().map(status_of).collect()

@@ -14,15 +14,16 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::{
     Error, Identity,
     error::breaks_connection,
-    inner::{
-        BeginRequest, EndReason, Failure, Frame, Inner, OUTERMOST, Pending, commit_unknown_error, end_error,
-        savepoint_name,
-    },
     pool::{Pool, PooledConnection},
     runtime::{AtomicBool, AtomicU64, Ordering, timeout},
+    server_of_transaction::ServerOfTransaction,
+    sqlstate,
+    state_outside_lock::{Dropped, StateOutsideLock, WaiterGuard},
     statement_kind::may_commit,
-    transaction_server::TransactionServer,
-    unlocked_state::{Dropped, UnlockedState, WaiterGuard},
+    transaction_state::{
+        BeginRequest, EndReason, Failure, Frame, OUTERMOST, Pending, TransactionState, commit_unknown_error, end_error,
+        savepoint_name,
+    },
     wire::{Connection, ROLLBACK_TIMEOUT, SERVER_POSITION_SQL, ServerPosition, exec_error},
 };
 
@@ -33,9 +34,9 @@ pub(crate) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// What a transaction shares with the transactions nested in it.
 #[derive(Debug)]
 pub(crate) struct SharedTransaction<C: Connection = PooledConnection> {
-    inner: Arc<Mutex<Inner<C>>>,
+    state: Arc<Mutex<TransactionState<C>>>,
     /// The part of the state that is outside the lock.
-    unlocked: Arc<UnlockedState>,
+    unlocked: Arc<StateOutsideLock>,
     pub(crate) identity: Identity,
     /// The deadline of each statement.
     pub(crate) deadline: Option<Duration>,
@@ -62,15 +63,15 @@ impl SharedTransaction {
     pub(crate) async fn begin(
         pool: &Pool,
         request: &BeginRequest<'_>,
-        server: Option<TransactionServer>,
+        server: Option<ServerOfTransaction>,
     ) -> Result<(Self, Option<ServerPosition>), DbErr> {
         let mut dead_connections = 0;
         loop {
             let connection = pool.acquire().await?;
             let is_last_attempt = connection.is_new() || dead_connections > pool.max_dead_connections();
-            match Inner::begin(connection, request, server.clone()).await {
-                Ok((inner, position)) => {
-                    return Ok((Self::new(inner), position));
+            match TransactionState::begin(connection, request, server.clone()).await {
+                Ok((state, position)) => {
+                    return Ok((Self::new(state), position));
                 }
                 Err(error) if breaks_connection(&error) && !is_last_attempt => dead_connections += 1,
                 Err(error) => return Err(exec_error(error)),
@@ -82,7 +83,7 @@ impl SharedTransaction {
 impl<C: Connection> Clone for SharedTransaction<C> {
     fn clone(&self) -> Self {
         Self {
-            inner: self.inner.clone(),
+            state: self.state.clone(),
             unlocked: self.unlocked.clone(),
             identity: self.identity.clone(),
             write_count: self.write_count.clone(),
@@ -92,25 +93,25 @@ impl<C: Connection> Clone for SharedTransaction<C> {
 }
 
 impl<C: Connection> SharedTransaction<C> {
-    pub(crate) fn new(inner: Inner<C>) -> Self {
+    pub(crate) fn new(state: TransactionState<C>) -> Self {
         Self {
-            identity: inner.identity.clone(),
-            deadline: inner.deadline,
-            timeline: inner.server.as_ref().map(|server| server.timeline),
-            inner: Arc::new(Mutex::new(inner)),
+            identity: state.identity.clone(),
+            deadline: state.deadline,
+            timeline: state.server.as_ref().map(|server| server.timeline),
+            state: Arc::new(Mutex::new(state)),
             unlocked: Arc::default(),
             write_count: Arc::default(),
         }
     }
 
     /// Returns the current log position of the server.
-    pub(crate) async fn position(&self) -> Result<Option<ServerPosition>, DbErr> {
-        let mut inner = self.lock().await;
-        let answer = inner.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
+    pub(crate) async fn server_position(&self) -> Result<Option<ServerPosition>, DbErr> {
+        let mut state = self.lock().await;
+        let answer = state.send_internal(format!("SELECT {SERVER_POSITION_SQL}"), Pending::Discardable).await?;
         Ok(answer.row.as_ref().and_then(|row| ServerPosition::read(row, 0)))
     }
 
-    /// Closes the connection. No statement may have run in this transaction.
+    /// Closes the connection. No statement of the caller may have run in this transaction.
     pub(crate) async fn discard(self) {
         self.lock().await.close(EndReason::Finished);
     }
@@ -118,16 +119,16 @@ impl<C: Connection> SharedTransaction<C> {
     /// Settles what earlier calls left unfinished, and returns exclusive access to the connection for a call in that
     /// frame, which must be the innermost.
     pub(crate) async fn begin_call(&self, frame_id: u64) -> Result<Call<C>, DbErr> {
-        let mut inner = self.lock().await;
-        inner.settle(&self.unlocked).await?;
-        inner.check_usable(frame_id)?;
-        if inner.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
+        let mut state = self.lock().await;
+        state.settle(&self.unlocked).await?;
+        state.check_usable(frame_id)?;
+        if state.frame(frame_id).is_some_and(|frame| frame.is_unverified) {
             // `Pending::Discardable`, because the frame need not fail if the call is dropped here: no statement of the
             // caller has been sent.
-            inner.verify(frame_id, Pending::Discardable).await?;
+            state.verify(frame_id, Pending::Discardable).await?;
         }
-        inner.pending = Some(Pending::Call(frame_id));
-        Ok(Call { inner, frame_id })
+        state.pending = Some(Pending::Call(frame_id));
+        Ok(Call { state, frame_id })
     }
 
     /// Applies the deadline to `work`. If the deadline is exceeded, the connection is closed, because the response may
@@ -141,17 +142,17 @@ impl<C: Connection> SharedTransaction<C> {
     /// Closes the connection if a request on it is unanswered, and returns the error for the caller of that request. If
     /// another call holds the connection, the connection stays open.
     fn close_unanswered(&self) -> Option<DbErr> {
-        let mut inner = self.inner.clone().try_lock_owned().ok().filter(|inner| inner.pending.is_some())?;
-        inner.close(EndReason::DeadlineExceeded);
-        Some(inner.deadline_error())
+        let mut state = self.state.clone().try_lock_owned().ok().filter(|state| state.pending.is_some())?;
+        state.close(EndReason::DeadlineExceeded);
+        Some(state.deadline_error())
     }
 
-    async fn lock(&self) -> OwnedMutexGuard<Inner<C>> {
-        if let Ok(inner) = self.inner.clone().try_lock_owned() {
-            return inner;
+    async fn lock(&self) -> OwnedMutexGuard<TransactionState<C>> {
+        if let Ok(state) = self.state.clone().try_lock_owned() {
+            return state;
         }
         let _waiting = WaiterGuard::new(&self.unlocked);
-        self.inner.clone().lock_owned().await
+        self.state.clone().lock_owned().await
     }
 
     /// Returns whether a call waits for the connection.
@@ -168,24 +169,24 @@ impl<C: Connection> SharedTransaction<C> {
     pub(crate) async fn begin_nested(&self, outer_id: u64, modes: &str) -> Result<u64, DbErr> {
         let begin = async {
             let mut call = self.begin_call(outer_id).await?;
-            let inner = &mut *call.inner;
-            inner.last_frame_id += 1;
-            let id = inner.last_frame_id;
-            let sql = format!("SAVEPOINT {}", savepoint_name(id));
-            inner.frames.push(Frame::new(id));
-            if let Err(error) = inner.send_internal(sql, Pending::Savepoint(id)).await {
-                inner.remove_frames_from(id);
-                inner.mark_failed(outer_id, Failure::CallFailed);
+            let state = &mut *call.state;
+            state.last_frame_id += 1;
+            let frame_id = state.last_frame_id;
+            let sql = format!("SAVEPOINT {}", savepoint_name(frame_id));
+            state.frames.push(Frame::new(frame_id));
+            if let Err(error) = state.send_internal(sql, Pending::Savepoint(frame_id)).await {
+                state.remove_frames_from(frame_id);
+                state.mark_failed(outer_id, Failure::CallFailed);
                 return Err(error);
             }
             if !modes.is_empty() {
-                let set = format!("SET TRANSACTION{modes}");
-                if let Err(error) = inner.send_internal(set, Pending::Savepoint(id)).await {
-                    inner.roll_back_to(id).await?;
+                let set_modes = format!("SET TRANSACTION{modes}");
+                if let Err(error) = state.send_internal(set_modes, Pending::Savepoint(frame_id)).await {
+                    state.roll_back_to(frame_id).await?;
                     return Err(explain_nested_mode_error(error));
                 }
             }
-            Ok(id)
+            Ok(frame_id)
         };
         self.within_deadline(begin).await
     }
@@ -196,17 +197,17 @@ impl<C: Connection> SharedTransaction<C> {
         let deadline = self.deadline.map(|deadline| deadline.max(DEADLINE_GRACE).saturating_add(DEADLINE_GRACE));
         let is_sent = AtomicBool::new(false);
         let commit = async {
-            let mut inner = self.lock().await;
-            inner.settle(&self.unlocked).await?;
-            if let Err(refused) = inner.check_usable(frame_id) {
-                inner.roll_back_failed_commit(frame_id).await;
-                return Err(refused);
+            let mut state = self.lock().await;
+            state.settle(&self.unlocked).await?;
+            if let Err(error) = state.check_usable(frame_id) {
+                state.roll_back_failed_commit(frame_id).await;
+                return Err(error);
             }
-            if frame_id == OUTERMOST { inner.commit(&is_sent).await } else { inner.release(frame_id, &is_sent).await }
+            if frame_id == OUTERMOST { state.commit(&is_sent).await } else { state.release(frame_id, &is_sent).await }
         };
         // In an `Option`, so that the future, which may hold the connection, can be dropped before this function ends.
         let mut commit = pin!(Some(commit));
-        // It is always `Some` here.
+        // The future is always still there.
         let Some(commit_future) = commit.as_mut().as_pin_mut() else { return Err(Error::TransactionOver.into()) };
         match deadline {
             None => commit_future.await,
@@ -238,15 +239,15 @@ impl<C: Connection> SharedTransaction<C> {
     /// Rolls back the transaction, or to the savepoint. The frames nested in it end too.
     pub(crate) async fn rollback(&self, frame_id: u64) -> Result<(), DbErr> {
         let rollback = async {
-            let mut inner = self.lock().await;
+            let mut state = self.lock().await;
             // An error is ignored. If the connection was closed, the server rolls back; otherwise the rollback follows.
-            let _ = inner.settle(&self.unlocked).await;
-            if matches!(inner.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
-                || inner.frame(frame_id).is_none()
+            let _ = state.settle(&self.unlocked).await;
+            if matches!(state.end_reason, Some(EndReason::Finished | EndReason::EndedByStatement))
+                || state.frame(frame_id).is_none()
             {
-                return Err(end_error(inner.end_reason));
+                return Err(end_error(state.end_reason));
             }
-            if frame_id == OUTERMOST { inner.roll_back().await } else { inner.roll_back_to(frame_id).await }
+            if frame_id == OUTERMOST { state.roll_back().await } else { state.roll_back_to(frame_id).await }
         };
         timeout(ROLLBACK_TIMEOUT, rollback).await.unwrap_or_else(|_| {
             self.close_unanswered();
@@ -285,23 +286,23 @@ impl<C: Connection> SharedTransaction<C> {
 /// before [`record_outcome`](Call::record_outcome), the call was cancelled: its outcome is unknown, and its frame can
 /// only be rolled back.
 pub(crate) struct Call<C: Connection = PooledConnection> {
-    inner: OwnedMutexGuard<Inner<C>>,
+    state: OwnedMutexGuard<TransactionState<C>>,
     frame_id: u64,
 }
 
 impl<C: Connection> Call<C> {
     pub(crate) fn connection(&mut self) -> Result<&mut C, DbErr> {
-        self.inner.connection()
+        self.state.connection()
     }
 
     /// Records that the response is a stream of rows, which may be left unread.
     pub(crate) fn expect_rows(&mut self) {
-        self.inner.pending = Some(Pending::Discardable);
+        self.state.pending = Some(Pending::Discardable);
     }
 
     /// Records the server's response.
     pub(crate) fn record_outcome<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.inner.record_outcome(self.frame_id, outcome)
+        self.state.record_outcome(self.frame_id, outcome)
     }
 
     /// Records the server's response to a statement of the caller, and returns what the caller gets. If the response to
@@ -312,7 +313,7 @@ impl<C: Connection> Call<C> {
         map_error: fn(sqlx::Error) -> DbErr,
     ) -> Result<T, DbErr> {
         self.record_outcome(outcome).map_err(|error| {
-            if self.inner.has_unanswered_raw_commit {
+            if self.state.has_unanswered_raw_commit {
                 commit_unknown_error(&error.to_string())
             } else {
                 map_error(error)
@@ -320,49 +321,51 @@ impl<C: Connection> Call<C> {
         })
     }
 
-    /// Records whether the caller's statement, which is about to be sent, may be a COMMIT.
-    pub(crate) fn record_raw_commit(&mut self, statement: &Statement) {
-        self.inner.has_unanswered_raw_commit |= may_commit(&statement.sql);
+    /// Records that the caller's statement is about to be sent, if it may be a COMMIT.
+    pub(crate) fn record_if_raw_commit(&mut self, statement: &Statement) {
+        self.state.has_unanswered_raw_commit |= may_commit(&statement.sql);
     }
 
     /// Records that more statements of the call follow.
     pub(crate) fn expect_more_statements(&mut self) {
-        self.inner.pending = Some(Pending::Call(self.frame_id));
+        self.state.pending = Some(Pending::Call(self.frame_id));
     }
 
     /// Records that the call is complete.
     pub(crate) fn complete(&mut self) {
-        self.inner.pending = None;
+        self.state.pending = None;
     }
 
     /// Records that the next statement may change the database session.
     pub(crate) fn expect_changes(&mut self) {
-        self.inner.is_unclean = true;
-        if let Some(frame) = self.inner.frame(self.frame_id) {
+        self.state.is_unclean = true;
+        if let Some(frame) = self.state.frame(self.frame_id) {
             frame.is_unverified = true;
         }
     }
 
     /// Verifies that the identity is still the one that was set.
     pub(crate) async fn verify(&mut self) -> Result<(), DbErr> {
-        self.inner.verify(self.frame_id, Pending::Call(self.frame_id)).await
+        self.state.verify(self.frame_id, Pending::Call(self.frame_id)).await
     }
 
     /// Closes the connection because the deadline was exceeded, and returns what the caller gets.
     pub(crate) fn close_at_deadline(&mut self) -> DbErr {
-        self.inner.close(EndReason::DeadlineExceeded);
-        self.inner.deadline_error()
+        self.state.close(EndReason::DeadlineExceeded);
+        self.state.deadline_error()
     }
 }
 
 /// Explains the server's error for transaction modes that a savepoint cannot have. Returns any other error unchanged.
 fn explain_nested_mode_error(error: DbErr) -> DbErr {
     match crate::error::sqlx_error(&error).and_then(|error| error.as_database_error()).and_then(|error| error.code()) {
-        // active_sql_transaction, read_only_sql_transaction
-        Some(code) if code == "25001" || code == "25006" => Error::invalid(
-            "a nested transaction must have the isolation level of the outer one, and be read-only if the outer one is",
-        )
-        .into(),
+        Some(code) if code == sqlstate::ACTIVE_SQL_TRANSACTION || code == sqlstate::READ_ONLY_SQL_TRANSACTION => {
+            Error::invalid_statement(
+                "a nested transaction must have the isolation level of the outer one, and be read-only if the outer \
+                 one is",
+            )
+            .into()
+        }
         _ => error,
     }
 }

@@ -79,12 +79,12 @@ pub(crate) fn only_reads(sql: &str) -> bool {
 /// Whether the statement may commit the transaction that it runs in, or prepare it for a commit in two phases. The text
 /// is one statement, so its first word decides. (A plain `PREPARE` counts too.)
 pub(crate) fn may_commit(sql: &str) -> bool {
-    let word: String = skip_comments(sql).chars().take_while(char::is_ascii_alphabetic).collect();
-    ["commit", "end", "prepare"].iter().any(|commit| word.eq_ignore_ascii_case(commit))
+    let first_word: String = skip_to_first_word(sql).chars().take_while(char::is_ascii_alphabetic).collect();
+    ["commit", "end", "prepare"].iter().any(|command| first_word.eq_ignore_ascii_case(command))
 }
 
 /// Returns the text without the white space, the comments and the empty statements (`;`) at its beginning.
-fn skip_comments(sql: &str) -> &str {
+fn skip_to_first_word(sql: &str) -> &str {
     let mut rest = sql.trim_start();
     loop {
         if let Some(comment) = rest.strip_prefix("--") {
@@ -133,8 +133,8 @@ fn may_precede_parenthesis(before: &str) -> bool {
     !rest.trim_end().ends_with('.') && WORDS_BEFORE_PARENTHESIS.contains(&word)
 }
 
-fn is_part_of_name(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
+fn is_part_of_name(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '_' | '$') || !character.is_ascii()
 }
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_locks_or_writes_does_not_only_read() {
+    fn only_a_select_without_into_locks_functions_and_system_views_only_reads() {
         assert!(only_reads(r#"SELECT "a"."id" FROM "a" WHERE "a"."id" IN ($1)"#));
         for sql in [
             r#"SELECT "a"."id" FROM "a" FOR UPDATE"#,
@@ -198,6 +198,7 @@ mod tests {
             "SELECT id\ninto\tb FROM a",
             "DO $$ BEGIN END $$",
             "RESET ROLE",
+            // The name of this function is éCOUNT.
             "SELECT éCOUNT(1)",
         ] {
             assert!(!cannot_change_session(sql), "{sql}");

@@ -11,14 +11,15 @@ use tokio::{
 };
 
 use crate::{
-    inner::OUTERMOST,
     runtime::{AtomicUsize, Ordering, spawn, timeout},
     shared_transaction::{Call, DEADLINE_GRACE, SharedTransaction, Verification},
     statement_kind::{cannot_change_session, only_reads},
+    transaction_state::OUTERMOST,
     wire::{Connection, check_value_count, driver_query, exec_error, query_error},
 };
 
-/// Runs one statement in a frame and verifies the identity afterwards, with exclusive access to the connection.
+/// Runs one statement in a frame, and verifies the identity when `$verification` says, with exclusive access to the
+/// connection.
 macro_rules! run_statement {
     (
         $shared:expr, $frame_id:expr, $statement:expr, $verification:expr, $map_error:ident,
@@ -33,7 +34,7 @@ macro_rules! run_statement {
             }
             if $verification != Verification::Skipped {
                 call.expect_changes();
-                call.record_raw_commit(&statement.statement);
+                call.record_if_raw_commit(&statement.statement);
             }
             let $query = driver_query(statement.statement, statement.is_cached);
             let $connection = call.connection()?;
@@ -150,6 +151,7 @@ struct RowSender<R> {
 #[derive(Default)]
 struct UnreadRows {
     count: AtomicUsize,
+    /// Notified after each row that is read.
     was_read: Notify,
 }
 
@@ -210,7 +212,7 @@ pub(crate) async fn stream_rows<C: Connection>(
     shared.count_write();
     if verification != Verification::Skipped {
         call.expect_changes();
-        call.record_raw_commit(&statement);
+        call.record_if_raw_commit(&statement);
     }
     let (sender, receiver) = mpsc::unbounded_channel();
     let unread_rows = Arc::new(UnreadRows::default());

@@ -68,7 +68,7 @@ impl UncheckedTransaction {
     ///
     /// Those of [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        // The transaction ends whatever the outcome, because the handle is consumed.
+        // Whatever the outcome, the transaction has ended, so the drop of the handle must not roll it back.
         let outcome = self.shared.commit(self.frame_id).await;
         self.rolls_back_on_drop = false;
         outcome
@@ -227,7 +227,7 @@ impl Transaction {
         &self.unchecked
     }
 
-    /// Streams rows, and ends the transaction after the last one.
+    /// Streams rows, and commits the transaction after the last one.
     pub(crate) async fn stream_and_commit(mut self, statement: Statement) -> Result<RowStream<'static>, DbErr> {
         let commits_at_end = true;
         let rows = self.stream_rows(statement, Verification::Deferred, commits_at_end).await;
@@ -260,6 +260,7 @@ impl Transaction {
         if cannot_change_session(&statement.sql) { Verification::Skipped } else { self.verification }
     }
 
+    /// Runs a statement of the caller, verifies the identity as `verification` says, and maps an error.
     async fn execute_verified(
         &self,
         statement: impl Into<StatementToRun>,
@@ -268,6 +269,7 @@ impl Transaction {
         self.map_error(self.unchecked.shared.execute(self.unchecked.frame_id, statement, verification).await)
     }
 
+    /// Does the same as [`execute_verified`](Self::execute_verified), and returns the first row.
     async fn query_one_verified(
         &self,
         statement: Statement,
@@ -277,6 +279,7 @@ impl Transaction {
         Ok(self.map_error(row)?.map(Into::into))
     }
 
+    /// Does the same as [`execute_verified`](Self::execute_verified), and returns all rows.
     async fn query_all_verified(
         &self,
         statement: Statement,
@@ -286,13 +289,13 @@ impl Transaction {
         Ok(self.map_error(rows)?.into_iter().map(Into::into).collect())
     }
 
-    /// Runs a statement that SeaORM built.
+    /// Runs a statement that SeaORM built, and returns the first row.
     pub(crate) async fn query_one_built(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
         self.query_one_verified(statement, verification).await
     }
 
-    /// Runs a statement that SeaORM built.
+    /// Runs a statement that SeaORM built, and returns all rows.
     pub(crate) async fn query_all_built(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let verification = self.verification_after(&statement);
         self.query_all_verified(statement, verification).await

@@ -8,7 +8,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use sea_orm::{DbErr, TransactionOptions};
 
-use crate::{Identity, IdentityConnection, Position, Transaction, UncheckedTransaction};
+use crate::{Identity, IdentityConnection, LogPosition, Transaction, UncheckedTransaction};
 
 /// Transactions without verification.
 pub trait Unchecked {
@@ -38,12 +38,12 @@ pub trait Unchecked {
     ) -> impl Future<Output = Result<UncheckedTransaction, DbErr>> + Send;
 
     /// Returns the log position of what the identity itself wrote or read through this handle. A position that was
-    /// given to [`at_least`](IdentityConnection::at_least) is not considered.
-    fn seen_position(&self) -> Option<Position>;
+    /// given to [`with_min_position`](IdentityConnection::with_min_position) is not considered.
+    fn seen_position(&self) -> Option<LogPosition>;
 
     /// Records the log position of what another identity read on behalf of this one. The next read of this identity
     /// then shows at least as much.
-    fn record_seen_position(&self, position: Position);
+    fn record_seen_position(&self, position: LogPosition);
 
     /// Runs a statement that cannot run in a transaction, such as `VACUUM`, as the pool's login.
     fn execute_as_login(&self, sql: String) -> impl Future<Output = Result<(), DbErr>> + Send;
@@ -74,18 +74,18 @@ impl Unchecked for IdentityConnection {
         Self::begin_read(self, deadline).await
     }
 
-    fn seen_position(&self) -> Option<Position> {
+    fn seen_position(&self) -> Option<LogPosition> {
         Self::seen_position(self)
     }
 
-    fn record_seen_position(&self, position: Position) {
+    fn record_seen_position(&self, position: LogPosition) {
         self.database().record_seen_position(Self::identity(self), position);
     }
 
     async fn execute_as_login(&self, sql: String) -> Result<(), DbErr> {
         let database = self.database();
         crate::released_connection::execute_as_login(
-            database.pools.for_role(self.identity().role()).primary(),
+            database.pools.for_role(self.identity().role()).primary_pool(),
             database.prepared_statements,
             sql,
         )

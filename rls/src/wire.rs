@@ -39,8 +39,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Runs one statement with the extended protocol, and streams its rows.
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<Self::Row, sqlx::Error>>;
 
-    /// Waits for the responses to everything that was sent. Returns the server's last error, if there is one. Fails if
-    /// the connection is broken.
+    /// Reads the responses to everything that was sent, and ignores their rows. Returns the last error in them, if
+    /// there is one. Fails if the connection is broken.
     fn drain(&mut self) -> impl Future<Output = Result<Option<sqlx::Error>, sqlx::Error>> + Send;
 
     /// Returns how many prepared statements the database session has according to the driver.
@@ -49,8 +49,8 @@ pub(crate) trait Connection: Send + Sized + 'static {
     /// Makes the driver forget its prepared statements.
     fn forget_prepared_statements(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
-    /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as in a pool that
-    /// the application already had.
+    /// Returns the server process of the connection's last transaction; `None` if it is not tracked, as for the
+    /// connections of a pool that the application created itself ([`Pool::External`](crate::pool::Pool::External)).
     fn server_process(&mut self) -> Option<&mut ServerProcess>;
 
     /// Returns the connection to its pool.
@@ -161,13 +161,14 @@ pub(crate) struct Answer {
     pub(crate) completed: usize,
     /// The last row of any of the statements.
     pub(crate) row: Option<TextRow>,
-    /// The third statement's row, read as the server's log position. It has a meaning only in the message of a commit,
-    /// where a check and the COMMIT precede that statement.
+    /// The third statement's row, read as the server's position in the write-ahead log. Only the message of a commit
+    /// has such a row: it consists of a statement that fails if the transaction must not be committed, the COMMIT, and
+    /// the query of the position.
     pub(crate) position: Option<ServerPosition>,
 }
 
-/// Whether a server is a standby, its log position, and its timeline. A standby does not report its timeline here; its
-/// timeline is then 0.
+/// Whether a server is a standby, its position in the write-ahead log, and its timeline. A standby does not report its
+/// timeline here; its timeline is then 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerPosition {
     pub(crate) is_standby: bool,
@@ -175,9 +176,10 @@ pub(crate) struct ServerPosition {
     pub(crate) timeline: u32,
 }
 
-/// The SQL of a [`ServerPosition`]: a column with the log position, and one with the name of the log file, which begins
-/// with the timeline, on a primary. Any role may call these functions. The columns have no casts, because the server
-/// parses them in each message, which would take three times as long with casts.
+/// The SQL of a [`ServerPosition`]: a column with the position (LSN), and one with the name of the current WAL file,
+/// which begins with the timeline; on a standby, the second column is NULL. Any role may call these functions. The
+/// columns have no casts, because the server parses them in each message, which would take three times as long with
+/// casts.
 pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_insert_lsn() END, \
      CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_walfile_name(pg_current_wal_insert_lsn()) END";
@@ -185,18 +187,17 @@ pub(crate) const SERVER_POSITION_SQL: &str = "CASE WHEN pg_is_in_recovery() THEN
 pub(crate) const SERVER_POSITION_COLUMN_COUNT: usize = 2;
 
 impl ServerPosition {
-    /// Reads the columns of a row in text format, starting at `first`.
-    pub(crate) fn read(row: &TextRow, first: usize) -> Option<Self> {
+    /// Reads the columns of a row in text format, starting at `first_column`.
+    pub(crate) fn read(row: &TextRow, first_column: usize) -> Option<Self> {
         // A standby that has replayed nothing yet has no log position.
-        let lsn = row.0.get(first)?.as_deref().map_or(Some(0), parse_lsn)?;
-        let wal_file = row.0.get(first + 1)?.as_deref();
+        let lsn = row.0.get(first_column)?.as_deref().map_or(Some(0), parse_lsn)?;
+        let wal_file = row.0.get(first_column + 1)?.as_deref();
         let timeline = wal_file.map_or(Some(0), |name| u32::from_str_radix(name.get(..8)?, 16).ok())?;
         Some(Self { is_standby: wal_file.is_none(), lsn, timeline })
     }
 }
 
-/// Sends several statements in one message, with the simple query protocol. If one fails, `answer` describes those that
-/// completed before it.
+/// Does the same as [`Connection::simple_query`], on a connection of the driver.
 pub(crate) async fn simple_query(
     connection: &mut PgConnection,
     sql: String,
@@ -219,8 +220,8 @@ pub(crate) async fn simple_query(
     Ok(())
 }
 
-/// Returns the first column of the query's first row. The query is not prepared, because the server may be behind a
-/// pooler.
+/// Returns the first column of the query's first row, or `None` if there is no row. The query is not prepared, because
+/// the server may be behind a pooler.
 pub(crate) async fn query_scalar(
     connection: &mut PgConnection,
     query: &'static str,
@@ -255,6 +256,7 @@ pub(crate) fn has_only_driver_statements(
     prepared_statements: PreparedStatements,
 ) -> bool {
     match prepared_statements {
+        // The SQL has deallocated all of them, and the driver remembers none.
         PreparedStatements::PerTransaction => true,
         PreparedStatements::Cached => answer
             .row
@@ -298,17 +300,19 @@ fn hash_of_types(values: &Values) -> u64 {
 pub(crate) fn check_value_count(statement: &Statement) -> Result<(), Error> {
     let count = statement.values.as_ref().map_or(0, |values| values.0.len());
     if count > MAX_VALUES {
-        return Err(Error::invalid(format!("it must have at most {MAX_VALUES} values, and has {count}")));
+        return Err(Error::invalid_statement(format!("it must have at most {MAX_VALUES} values, and has {count}")));
     }
-    let highest = if count > 0 { highest_parameter(&statement.sql) } else { 0 };
-    if count > highest {
-        return Err(Error::invalid(format!("it must have one value per parameter: {highest}, not {count}")));
+    let parameter_count = if count > 0 { highest_parameter(&statement.sql) } else { 0 };
+    if count > parameter_count {
+        return Err(Error::invalid_statement(format!(
+            "it must have one value per parameter: {parameter_count}, not {count}"
+        )));
     }
     Ok(())
 }
 
-/// Returns the highest number of a parameter (`$1`) in the text. What looks like a parameter in a string or a name
-/// counts too, so the number may be too high, but never too low.
+/// Returns the highest number of a parameter in the text (1 for `$1`), which is the count of parameters. What looks
+/// like a parameter in a string or a name counts too, so the number may be too high, but never too low.
 fn highest_parameter(sql: &str) -> usize {
     let leading_number = |rest: &str| {
         let end = rest.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());

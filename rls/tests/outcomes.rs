@@ -1,4 +1,5 @@
-//! What a caller learns when a pooler answers in PostgreSQL's place, when nothing answers, or when a call is dropped.
+//! What a caller learns when a pooler answers in PostgreSQL's place, when nothing answers, or when a call is dropped;
+//! and what holds for a pool that the application already had.
 
 #![allow(missing_docs)]
 
@@ -33,17 +34,19 @@ async fn create_database() -> testdb::Database {
     database
 }
 
+/// Connects as the database's owner, with a pool of one connection.
 async fn connect(url: &str) -> IdentityConnection {
     let mut options = Options::default();
     options.max_connections = 1;
     as_owner(&Database::connect(url, &options).await.unwrap())
 }
 
-/// The identity of the database's owner, which may do everything.
+/// Returns the database as its owner sees it, who may do everything.
 fn as_owner(pool: &Database) -> IdentityConnection {
     pool.as_identity(Identity::new("postgres"))
 }
 
+/// Returns the code of the error, or "done".
 fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
     outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
 }
@@ -76,16 +79,17 @@ impl Pooler {
     async fn start(database: &testdb::Database, word: &'static str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, address) = database.url().rsplit_once('@').unwrap();
-        let (server, name) = address.split_once('/').unwrap();
-        let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
+        let (server, database_name) = address.split_once('/').unwrap();
+        let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
         let (server, is_armed) = (server.to_owned(), Arc::new(AtomicBool::new(false)));
-        let armed = is_armed.clone();
+        let is_armed_in_task = is_armed.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = tokio::net::TcpStream::connect(&server).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let (fault_sender, fault_receiver) = watch::channel(false);
-                tokio::spawn(forward_to_server((from_client, to_server), (word, fault, armed.clone()), fault_sender));
+                let (trigger, is_armed) = (Trigger { word, fault }, is_armed_in_task.clone());
+                tokio::spawn(forward_to_server((from_client, to_server), trigger, is_armed, fault_sender));
                 tokio::spawn(forward_to_client((from_server, to_client), fault, fault_receiver));
             }
         });
@@ -97,13 +101,22 @@ impl Pooler {
     }
 }
 
+/// The word that causes the fault of a [`Pooler`], and the fault.
+struct Trigger {
+    word: &'static str,
+    fault: Fault,
+}
+
+/// Forwards what the client sends. At the trigger's word, if the pooler is armed, tells `forward_to_client` of the
+/// fault.
 async fn forward_to_server(
-    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
-    (word, fault, is_armed): (&str, Fault, Arc<AtomicBool>),
+    (mut from_client, mut to_server): (OwnedReadHalf, OwnedWriteHalf),
+    Trigger { word, fault }: Trigger,
+    is_armed: Arc<AtomicBool>,
     fault_sender: watch::Sender<bool>,
 ) {
     let mut message = vec![0; 8192];
-    while let Ok(length @ 1..) = from.read(&mut message).await {
+    while let Ok(length @ 1..) = from_client.read(&mut message).await {
         let has_word = message[..length].windows(word.len()).any(|part| part == word.as_bytes());
         if has_word && is_armed.swap(false, Ordering::SeqCst) {
             fault_sender.send(true).unwrap();
@@ -111,27 +124,28 @@ async fn forward_to_server(
                 return std::future::pending().await;
             }
         }
-        if to.write_all(&message[..length]).await.is_err() {
+        if to_server.write_all(&message[..length]).await.is_err() {
             return;
         }
     }
 }
 
+/// Forwards what the server sends, until there is a fault.
 async fn forward_to_client(
-    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
+    (mut from_server, mut to_client): (OwnedReadHalf, OwnedWriteHalf),
     fault: Fault,
     mut fault_receiver: watch::Receiver<bool>,
 ) {
     let mut message = vec![0; 8192];
-    while let Ok(length @ 1..) = from.read(&mut message).await {
+    while let Ok(length @ 1..) = from_server.read(&mut message).await {
         if *fault_receiver.borrow_and_update() {
             match fault {
-                Fault::Error(sqlstate) => to.write_all(&error_response(sqlstate)).await.unwrap(),
+                Fault::Error(sqlstate) => to_client.write_all(&error_response(sqlstate)).await.unwrap(),
                 Fault::Silence | Fault::Cut => return,
             }
             return std::future::pending().await;
         }
-        if to.write_all(&message[..length]).await.is_err() {
+        if to_client.write_all(&message[..length]).await.is_err() {
             return;
         }
     }
@@ -140,6 +154,7 @@ async fn forward_to_client(
 /// Returns an ErrorResponse and a ReadyForQuery as a pooler sends them. PostgreSQL's ErrorResponse would also name the
 /// routine that raised the error.
 fn error_response(sqlstate: &str) -> Vec<u8> {
+    // The fields: severity, severity that is not translated, SQLSTATE, message.
     let fields = format!("SERROR\0VERROR\0C{sqlstate}\0Mserver connection closed\0\0");
     // Each message is its type, its length and its content.
     let mut response = vec![b'E'];
@@ -149,9 +164,16 @@ fn error_response(sqlstate: &str) -> Vec<u8> {
     response
 }
 
+const CONNECTION_FAILURE: &str = "08006";
+const PROTOCOL_VIOLATION: &str = "08P01";
+const ADMIN_SHUTDOWN: &str = "57P01";
+const SYSTEM_ERROR: &str = "58000";
+const INTERNAL_ERROR: &str = "XX000";
+
 #[tokio::test]
 async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unknown() {
-    for sqlstate in ["08006", "08P01", "57P01", "58000", "XX000"] {
+    // Each pooler has its own SQLSTATE for a lost server.
+    for sqlstate in [CONNECTION_FAILURE, PROTOCOL_VIOLATION, ADMIN_SHUTDOWN, SYSTEM_ERROR, INTERNAL_ERROR] {
         let database = create_database().await;
         let pooler = Pooler::start(&database, "COMMIT", Fault::Error(sqlstate)).await;
         let owner = connect(&pooler.url).await;
@@ -159,7 +181,7 @@ async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unk
         tx.execute_unprepared(INSERT).await.unwrap();
         pooler.arm();
         assert_eq!(outcome_code(tx.commit().await), "commit_unknown", "{sqlstate}");
-        assert_eq!(count_notes(&database).await, 1, "{sqlstate}: the server had the commit");
+        assert_eq!(count_notes(&database).await, 1, "{sqlstate}: the server has committed");
         // A single statement is not sent a second time either.
         pooler.arm();
         assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "commit_unknown", "{sqlstate}");
@@ -174,11 +196,12 @@ async fn an_error_of_a_pooler_instead_of_a_commits_answer_leaves_the_outcome_unk
 
 #[tokio::test]
 async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
-    for fault in [Fault::Silence, Fault::Cut, Fault::Error("08006"), Fault::Error("58000")] {
+    for fault in [Fault::Silence, Fault::Cut, Fault::Error(CONNECTION_FAILURE), Fault::Error(SYSTEM_ERROR)] {
+        // END is another word for COMMIT.
         for commit in ["COMMIT", "/* now */ end"] {
             let database = create_database().await;
-            let word = commit.rsplit(' ').next().unwrap();
-            let pooler = Pooler::start(&database, word, fault).await;
+            let last_word = commit.rsplit(' ').next().unwrap();
+            let pooler = Pooler::start(&database, last_word, fault).await;
             let owner = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
             let tx = owner.begin().await.unwrap();
             tx.execute_unprepared(INSERT).await.unwrap();
@@ -202,9 +225,9 @@ async fn a_raw_commit_without_an_answer_leaves_its_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connection_and_retried() {
+async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connection_and_retried_outside_transactions() {
     let database = create_database().await;
-    let pooler = Pooler::start(&database, "hello", Fault::Error("08006")).await;
+    let pooler = Pooler::start(&database, "hello", Fault::Error(CONNECTION_FAILURE)).await;
     let owner = connect(&pooler.url).await;
     let tx = owner.begin().await.unwrap();
     pooler.arm();
@@ -216,17 +239,18 @@ async fn an_error_of_a_pooler_instead_of_a_statements_answer_is_a_lost_connectio
 }
 
 #[tokio::test]
-async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
-    for (fault, expected) in [
+async fn only_a_commit_that_may_write_has_an_unknown_outcome() {
+    for (fault, read_only_outcome) in [
         (Fault::Silence, "deadline_exceeded"),
         (Fault::Cut, "connection_lost"),
-        (Fault::Error("08006"), "connection_lost"),
-        (Fault::Error("58000"), "connection_lost"),
+        (Fault::Error(CONNECTION_FAILURE), "connection_lost"),
+        (Fault::Error(SYSTEM_ERROR), "connection_lost"),
     ] {
         let database = create_database().await;
         let pooler = Pooler::start(&database, "COMMIT", fault).await;
         let owner = connect(&pooler.url).await.with_deadline(Duration::from_secs(2));
-        for (mode, expected) in [(Some(AccessMode::ReadOnly), expected), (None, "commit_unknown")] {
+        // Without `READ ONLY`, a transaction could have written, although this one only reads.
+        for (mode, expected) in [(Some(AccessMode::ReadOnly), read_only_outcome), (None, "commit_unknown")] {
             let tx = owner.begin_with_config(None, mode).await.unwrap();
             tx.execute_unprepared("SELECT text FROM notes").await.unwrap();
             pooler.arm();
@@ -239,32 +263,33 @@ async fn a_transaction_that_writes_nothing_has_no_unknown_outcome() {
 async fn an_error_of_the_servers_own_connection_to_another_server_is_not_a_lost_connection() {
     let database = create_database().await;
     let owner = connect(database.url()).await;
-    // The SQLSTATEs with which `dblink` and foreign tables report that the other server cannot be reached.
-    for sqlstate in ["08000", "08001", "08006"] {
+    // connection_exception, sqlclient_unable_to_establish_sqlconnection, connection_failure: `dblink` and foreign
+    // tables report with these that the other server cannot be reached.
+    for sqlstate in ["08000", "08001", CONNECTION_FAILURE] {
         let raise = format!("DO $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$");
         let error = owner.execute_unprepared(&raise).await.unwrap_err();
         assert!(error.to_string().contains("my own"), "{sqlstate}: {error}");
         assert_eq!(Error::from(error).code(), "database", "{sqlstate}");
         // The same error, raised at the commit by a deferred trigger, refuses the commit.
-        let deferred = format!(
+        let create_trigger = format!(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
                $$ BEGIN RAISE 'my own' USING ERRCODE = '{sqlstate}'; END $$;
              CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
                FOR EACH ROW EXECUTE FUNCTION refuse()"
         );
-        let admin = database.connect(1).await.unwrap();
-        admin.execute_unprepared(&deferred).await.unwrap();
+        let superuser = database.connect(1).await.unwrap();
+        superuser.execute_unprepared(&create_trigger).await.unwrap();
         let tx = owner.begin().await.unwrap();
         tx.execute_unprepared(INSERT).await.unwrap();
         assert_eq!(outcome_code(tx.commit().await), "database", "{sqlstate}");
         assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "database", "{sqlstate}");
-        admin.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
+        superuser.execute_unprepared("DROP FUNCTION refuse CASCADE").await.unwrap();
         assert_eq!(count_notes(&database).await, 0, "{sqlstate}");
     }
 }
 
 #[tokio::test]
-async fn a_handle_over_the_applications_pool_has_the_default_deadline() {
+async fn a_handle_over_the_applications_pool_has_the_default_deadline_unless_it_is_replaced() {
     let database = create_database().await;
     let pool = Database::from_connection(database.connect(1).await.unwrap());
     assert_eq!(as_owner(&pool).deadline(), Options::default().deadline);
@@ -276,7 +301,7 @@ async fn without_a_deadline_a_dropped_statement_is_awaited_however_long_it_takes
     let database = create_database().await;
     let pool = Database::connect(database.url(), &Options::default()).await.unwrap().with_deadline(None);
     let tx = as_owner(&pool).begin().await.unwrap();
-    // Longer than the timeout of a rollback, which is 5 seconds.
+    // Longer than `ROLLBACK_TIMEOUT` (5 seconds), the least time for which a handle with a deadline waits.
     let sleep = tx.execute_unprepared("SELECT pg_sleep(7)");
     assert!(timeout(Duration::from_millis(500), sleep).await.is_err());
     assert_eq!(outcome_code(tx.execute_unprepared(INSERT).await), "transaction_failed");
@@ -290,7 +315,7 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     options.max_connections(2).min_connections(1);
     let db = runtime.block_on(sea_orm::Database::connect(options)).unwrap();
     let owner = as_owner(&Database::from_connection(db));
-    // `nested` is the last handle that holds the connection, which is idle after the rollback.
+    // Returned because `nested` is the last handle that holds the connection, which is idle after the rollback.
     let nested = runtime.block_on(async {
         let tx = owner.begin().await.unwrap();
         let nested = tx.begin().await.unwrap();
@@ -306,24 +331,26 @@ fn transactions_on_the_applications_pool_may_be_dropped_outside_its_runtime() {
     });
 }
 
-/// The number of connections that the tests of the firewall open.
-const CONNECTIONS: usize = 8;
+/// How many connections the tests of the firewall have in the pool.
+const CONNECTION_COUNT: usize = 8;
 
-/// Starts a firewall that forwards connections to the server. Once a number N is sent to the channel, the firewall
-/// silently drops what is sent on the first N connections, and does not close them.
+/// Starts a firewall that forwards connections to the server. Returns the URL of the database through the firewall, and
+/// a channel: once a number N is sent to it, the firewall silently drops what is sent on the first N connections, and
+/// does not close them.
 async fn start_firewall(database: &testdb::Database) -> (String, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (login, address) = database.url().rsplit_once('@').unwrap();
-    let (server, name) = address.split_once('/').unwrap();
-    let url = format!("{login}@{}/{name}", listener.local_addr().unwrap());
-    let (server, (drop_first, dropped_count)) = (server.to_owned(), watch::channel(0));
+    let (server, database_name) = address.split_once('/').unwrap();
+    let url = format!("{login}@{}/{database_name}", listener.local_addr().unwrap());
+    let (drop_first, dropped_count) = watch::channel(0);
+    let server = server.to_owned();
     tokio::spawn(async move {
-        for number in 1.. {
+        for connection_number in 1.. {
             let (mut client, _) = listener.accept().await.unwrap();
             let (server, mut dropped_count) = (server.clone(), dropped_count.clone());
             tokio::spawn(async move {
                 let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
-                let until_dropped = async { drop(dropped_count.wait_for(|count| *count >= number).await) };
+                let until_dropped = async { drop(dropped_count.wait_for(|count| *count >= connection_number).await) };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
                     () = until_dropped => {}
@@ -340,22 +367,22 @@ async fn if_a_firewall_drops_all_idle_connections_a_call_waits_for_only_one_of_t
     let database = create_database().await;
     let (url, drop_first) = start_firewall(&database).await;
     let mut options = Options::default();
-    options.max_connections = u32::try_from(CONNECTIONS).unwrap();
+    options.max_connections = u32::try_from(CONNECTION_COUNT).unwrap();
     let pool = Database::connect(&url, &options).await.unwrap();
     let owner = as_owner(&pool);
     let mut transactions = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
     }
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
-    assert_eq!(pool.pool_status("postgres").idle, CONNECTIONS);
+    assert_eq!(pool.pool_status("postgres").idle, CONNECTION_COUNT);
     // A connection that was idle for more than 30 seconds is pinged before use. Waiting for the answers to eight pings,
     // one second each, would take longer than `acquire_timeout` (5 seconds).
     tokio::time::sleep(Duration::from_secs(31)).await;
     // One more, because `connect` has opened and closed a connection.
-    drop_first.send(CONNECTIONS + 1).unwrap();
+    drop_first.send(CONNECTION_COUNT + 1).unwrap();
     assert_eq!(outcome_code(owner.execute_unprepared(INSERT).await), "done");
     assert_eq!(pool.pool_status("postgres").connections, 1, "the others are replaced when they are needed");
 }
@@ -367,15 +394,16 @@ async fn if_a_firewall_drops_all_idle_connections_a_health_check_waits_for_only_
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
     let owner = as_owner(&pool);
     let mut transactions = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTION_COUNT {
         transactions.push(owner.begin().await.unwrap());
     }
     for tx in transactions {
         tx.rollback().await.unwrap();
     }
     // One more, because `connect` has opened and closed a connection.
-    drop_first.send(CONNECTIONS + 1).unwrap();
-    // Waiting for one ping takes two seconds; waiting for eight would take sixteen.
+    drop_first.send(CONNECTION_COUNT + 1).unwrap();
+    // A health check pings a connection however long it was idle. Waiting for one ping takes two seconds; waiting for
+    // eight would take sixteen.
     timeout(Duration::from_secs(10), pool.ping()).await.unwrap().unwrap();
     assert_eq!(pool.pool_status("postgres").connections, 1);
 }

@@ -1,4 +1,4 @@
-//! SeaORM's own tests of transactions, with the names of its types replaced: `DatabaseConnection` by
+//! SeaORM's own tests of transactions, shortened, and with the names of its types replaced: `DatabaseConnection` by
 //! `IdentityConnection`, and `DatabaseTransaction` by `Transaction`. The imports of SeaORM's traits are unchanged. The
 //! last test is not SeaORM's.
 
@@ -30,6 +30,7 @@ mod bakery {
 
 use bakery::Entity as Bakery;
 
+/// As in SeaORM's tests, where `db` is the connection that is tested.
 struct TestContext {
     db: IdentityConnection,
     pool: Database,
@@ -64,6 +65,7 @@ fn new_bakery(name: &str) -> bakery::ActiveModel {
     bakery::ActiveModel { name: Set(name.to_owned()), profit_margin: Set(10.4), ..Default::default() }
 }
 
+/// Counts the bakeries that the tests create: each has "Bakery" in its name.
 async fn count_bakeries(db: &impl ConnectionTrait) -> usize {
     Bakery::find().filter(bakery::Column::Name.contains("Bakery")).all(db).await.unwrap().len()
 }
@@ -261,9 +263,9 @@ async fn transaction_with_config() -> Result<(), DbErr> {
     Ok(())
 }
 
-/// Both traits that have a method `get_database_backend` are in scope.
 #[tokio::test]
-async fn the_backend_method_is_not_ambiguous() {
+async fn the_backend_method_is_not_ambiguous_and_a_stream_and_a_ping_succeed() {
+    // Like `ConnectionTrait`, which is in scope too, this trait has a method `get_database_backend`.
     use sea_orm::StreamTrait;
     let ctx = TestContext::new().await;
     assert_eq!(ctx.db.get_database_backend(), DbBackend::Postgres);

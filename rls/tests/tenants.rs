@@ -32,17 +32,18 @@ async fn create_tenants() -> (testdb::Database, Database, String) {
     (database, pool, role)
 }
 
-/// Returns the identity of a tenant, with a second setting, which is empty.
-fn tenant(pool: &Database, role: &str, name: &str) -> IdentityConnection {
+/// Returns the database as a tenant sees it. The identity has a second setting, `app.admin`, which no policy reads.
+fn as_tenant(pool: &Database, role: &str, name: &str) -> IdentityConnection {
     pool.as_identity(Identity::new(role.to_owned()).with_setting("app.tenant", name).with_setting("app.admin", ""))
 }
 
-async fn count_notes(identity: &impl ConnectionTrait) -> usize {
+async fn count_notes(connection: &impl ConnectionTrait) -> usize {
     let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-    identity.query_all_raw(all).await.unwrap().len()
+    connection.query_all_raw(all).await.unwrap().len()
 }
 
-fn outcome_code<T>(outcome: Result<T, sea_orm::DbErr>) -> &'static str {
+/// Returns the code of the error, or "done".
+fn outcome_code<T>(outcome: Result<T, DbErr>) -> &'static str {
     outcome.map_or_else(|error| Error::from(error).code(), |_| "done")
 }
 
@@ -50,21 +51,27 @@ fn outcome_code<T>(outcome: Result<T, sea_orm::DbErr>) -> &'static str {
 async fn each_tenant_sees_only_its_own_rows_whatever_its_name() {
     let (_database, pool, role) = create_tenants().await;
     for name in ["acme", "o'hara", r"back\slash", "'; RESET ROLE; --", ""] {
-        let identity = tenant(&pool, &role, name);
-        identity.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-        assert_eq!(count_notes(&identity).await, 1, "{name}");
+        let tenant = as_tenant(&pool, &role, name);
+        tenant.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
+        assert_eq!(count_notes(&tenant).await, 1, "{name}");
     }
-    assert_eq!(count_notes(&tenant(&pool, &role, "other")).await, 0);
+    assert_eq!(count_notes(&as_tenant(&pool, &role, "globex")).await, 0);
+}
+
+#[tokio::test]
+async fn a_closed_pool_begins_no_transaction() {
+    let (_database, pool, role) = create_tenants().await;
     pool.close().await.unwrap();
-    assert_eq!(outcome_code(tenant(&pool, &role, "acme").begin().await), "pool_closed");
+    assert_eq!(outcome_code(as_tenant(&pool, &role, "acme").begin().await), "pool_closed");
 }
 
 #[tokio::test]
 async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_next_transaction() {
     let (_database, pool, role) = create_tenants().await;
-    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
-    other.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    for change in ["SET LOCAL app.tenant = 'other'", "SET app.tenant = 'other'", "SET app.admin = 'yes'", "RESET ROLE"]
+    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
+    globex.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
+    for change in
+        ["SET LOCAL app.tenant = 'globex'", "SET app.tenant = 'globex'", "SET app.admin = 'yes'", "RESET ROLE"]
     {
         let tx = acme.begin().await.unwrap();
         assert_eq!(outcome_code(tx.execute_unprepared(change).await), "identity_changed", "{change}");
@@ -77,7 +84,7 @@ async fn a_statement_that_changes_the_identity_fails_and_leaves_nothing_to_the_n
 #[tokio::test]
 async fn nested_transactions_form_a_stack() {
     let (_database, pool, role) = create_tenants().await;
-    let acme = tenant(&pool, &role, "acme");
+    let acme = as_tenant(&pool, &role, "acme");
     let insert = "INSERT INTO notes (text) VALUES ('hello')";
     let outer = acme.begin().await.unwrap();
     outer.execute_unprepared(insert).await.unwrap();
@@ -94,17 +101,18 @@ async fn nested_transactions_form_a_stack() {
 #[tokio::test]
 async fn a_role_that_the_login_cannot_assume_or_a_pool_that_is_not_of_postgresql_is_misconfigured() {
     let (_database, pool, _) = create_tenants().await;
-    let nobody = pool.as_identity(Identity::new("no_such_role"));
-    assert_eq!(outcome_code(nobody.execute_unprepared("SELECT 1").await), "misconfigured");
-    let external = Database::from_connection(sea_orm::DatabaseConnection::default());
-    assert_eq!(outcome_code(external.as_identity(Identity::new("any")).begin().await), "misconfigured");
+    let without_role = pool.as_identity(Identity::new("no_such_role"));
+    assert_eq!(outcome_code(without_role.execute_unprepared("SELECT 1").await), "misconfigured");
+    let disconnected = Database::from_connection(sea_orm::DatabaseConnection::default());
+    assert_eq!(outcome_code(disconnected.as_identity(Identity::new("any")).begin().await), "misconfigured");
 }
 
 #[tokio::test]
 async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
     let (_database, pool, role) = create_tenants().await;
+    // The first value is invalid, and only a superuser may set the second setting. The server refuses a role that does
+    // not exist, or that the login may not assume, with the same two SQLSTATEs.
     for (name, value) in [("work_mem", "plenty"), ("session_replication_role", "replica")] {
-        // Only a superuser may set `session_replication_role`.
         let identity = Identity::new(role.clone()).with_setting(name, value);
         let refused = pool.as_identity(identity).begin().await.unwrap_err();
         assert!(refused.to_string().contains(name) && !refused.to_string().contains("member"), "{refused}");
@@ -116,7 +124,7 @@ async fn a_setting_that_the_server_refuses_is_not_reported_as_a_missing_role() {
 #[tokio::test]
 async fn a_transaction_is_recognized_however_its_identity_prints_times() {
     let (_database, pool, role) = create_tenants().await;
-    let identity = tenant(&pool, &role, "acme").identity().clone();
+    let identity = as_tenant(&pool, &role, "acme").identity().clone();
     let identity = identity.with_setting("datestyle", "SQL, DMY").with_setting("timezone", "Asia/Kolkata");
     let acme = pool.as_identity(identity);
     assert_eq!(outcome_code(acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await), "done");
@@ -128,16 +136,17 @@ async fn a_transaction_is_recognized_however_its_identity_prints_times() {
 #[tokio::test]
 async fn the_role_none_is_refused() {
     let (_database, pool, _) = create_tenants().await;
+    // NUL characters are removed from the names of roles.
     for none in ["none", "no\0ne"] {
-        let nobody = pool.as_identity(Identity::new(none));
+        let login = pool.as_identity(Identity::new(none));
         let all = Statement::from_string(DbBackend::Postgres, "SELECT text FROM notes");
-        assert_eq!(outcome_code(nobody.query_all_raw(all).await), "misconfigured");
-        assert_eq!(outcome_code(nobody.begin().await), "misconfigured");
+        assert_eq!(outcome_code(login.query_all_raw(all).await), "misconfigured");
+        assert_eq!(outcome_code(login.begin().await), "misconfigured");
     }
 }
 
 #[tokio::test]
-async fn a_begin_check_may_refuse_with_any_code() {
+async fn a_begin_check_may_refuse_with_the_sqlstate_of_a_role_that_the_login_cannot_assume() {
     let (database, pool, role) = create_tenants().await;
     let create_check = "CREATE FUNCTION refuse() RETURNS boolean LANGUAGE plpgsql AS
         $$ BEGIN RAISE insufficient_privilege USING MESSAGE = 'the account is closed'; END $$";
@@ -146,23 +155,23 @@ async fn a_begin_check_may_refuse_with_any_code() {
     let refused = closed.begin().await.unwrap_err();
     assert!(refused.to_string().contains("the account is closed"), "{refused}");
     assert_eq!(Error::from(refused).code(), "database");
-    let nobody = pool.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
-    assert_eq!(outcome_code(nobody.begin().await), "misconfigured");
+    let without_role = pool.as_identity(Identity::new("no_such_role").with_begin_check("public.refuse()"));
+    assert_eq!(outcome_code(without_role.begin().await), "misconfigured");
 }
 
 #[tokio::test]
-async fn the_second_value_of_a_setting_replaces_the_first() {
+async fn the_second_value_of_a_setting_replaces_the_first_whatever_the_case_of_the_name() {
     let (_database, pool, role) = create_tenants().await;
-    let acme = tenant(&pool, &role, "other");
-    let acme = pool.as_identity(acme.identity().clone().with_setting("App.Tenant", "acme"));
+    let globex = as_tenant(&pool, &role, "globex");
+    let acme = pool.as_identity(globex.identity().clone().with_setting("App.Tenant", "acme"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('hello')").await.unwrap();
-    assert_eq!(count_notes(&tenant(&pool, &role, "acme")).await, 1);
+    assert_eq!(count_notes(&as_tenant(&pool, &role, "acme")).await, 1);
 }
 
 #[tokio::test]
 async fn a_statement_that_the_server_cancels_at_the_deadline_fails_with_deadline_exceeded() {
     let (_database, pool, role) = create_tenants().await;
-    let acme = tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
+    let acme = as_tenant(&pool, &role, "acme").with_deadline(Duration::from_secs(1));
     assert_eq!(outcome_code(acme.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
     let tx = acme.begin().await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("SELECT pg_sleep(20)").await), "deadline_exceeded");
@@ -177,63 +186,66 @@ async fn a_prepared_statement_is_not_used_for_another_number_or_other_types_of_v
     let mut options = Options::default();
     options.max_connections = 1;
     let pool = Database::connect(database.url(), &options).await.unwrap();
-    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
     let statement = |sql: &str, values: Vec<Value>| Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
     let insert = |value: Value| acme.execute_raw(statement("INSERT INTO numbers (n) VALUES ($1)", vec![value]));
     insert(5_i64.into()).await.unwrap();
     insert(6_i32.into()).await.unwrap();
     insert(7.0_f64.into()).await.unwrap();
+    // A text of eight bytes, which the server would read as a bigint if the driver did not send another statement.
     assert_eq!(outcome_code(insert("12345678".into()).await), "database", "a text is not a number");
     let sum = acme.query_one_raw(statement("SELECT sum(n)::bigint FROM numbers", Vec::new())).await.unwrap().unwrap();
-    assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 18);
+    assert_eq!(sum.try_get_by_index::<i64>(0).unwrap(), 5 + 6 + 7);
 
     let integers = |count: i32| statement("SELECT $1::integer", (0..count).map(Value::from).collect());
     assert_eq!(outcome_code(acme.query_all_raw(integers(2)).await), "invalid_statement", "one too many");
     assert_eq!(outcome_code(acme.query_all_raw(integers(0)).await), "invalid_statement", "one too few");
-    assert_eq!(outcome_code(other.query_all_raw(integers(1)).await), "done", "after the refused ones");
+    assert_eq!(outcome_code(globex.query_all_raw(integers(1)).await), "done", "after the refused ones");
 }
 
-async fn count_streamed(identity: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
-    let rows = identity.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+/// Reads the stream of a statement's rows to its end, and returns their number.
+async fn count_streamed(connection: &impl StreamTrait, sql: &str) -> Result<usize, DbErr> {
+    let rows = connection.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
     Ok(rows.try_collect::<Vec<_>>().await?.len())
 }
 
 #[tokio::test]
 async fn a_temporary_table_that_a_streamed_statement_created_is_dropped_before_the_next_identity() {
     let (_database, pool, role) = create_tenants().await;
-    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
     acme.execute_unprepared("INSERT INTO notes (text) VALUES ('secret')").await.unwrap();
     let tx = acme.begin().await.unwrap();
     count_streamed(&tx, "SELECT text INTO TEMPORARY mine FROM notes").await.unwrap();
     assert_eq!(count_streamed(&tx, "SELECT text FROM mine").await.unwrap(), 1);
     tx.commit().await.unwrap();
     let select = Statement::from_string(DbBackend::Postgres, "SELECT text FROM mine");
-    assert_eq!(outcome_code(other.query_all_raw(select).await), "database");
+    assert_eq!(outcome_code(globex.query_all_raw(select).await), "database");
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
+async fn only_a_stream_that_is_read_to_its_end_in_time_saves_what_its_statement_wrote() {
     let (_database, pool, role) = create_tenants().await;
-    let acme = tenant(&pool, &role, "acme");
+    let acme = as_tenant(&pool, &role, "acme");
     let insert = "INSERT INTO notes (text) SELECT 'hello' FROM generate_series(1, 3) RETURNING text";
     let mut rows = acme.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     assert!(rows.try_next().await.unwrap().is_some());
     // Long enough for the server to send all rows.
     sleep(Duration::from_millis(200)).await;
     drop(rows);
+    // Long enough for the rollback.
     sleep(Duration::from_millis(200)).await;
     assert_eq!(count_notes(&acme).await, 0);
     assert_eq!(count_streamed(&acme, insert).await.unwrap(), 3);
     assert_eq!(count_notes(&acme).await, 3);
-    // The rows are not read before the deadline.
+    // The rows are not read before the deadline, which is enforced a second after it has passed.
     let acme_with_deadline = acme.clone().with_deadline(Duration::from_secs(1));
     let mut unread = acme_with_deadline.stream_raw(Statement::from_string(DbBackend::Postgres, insert)).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
-    let end = async {
+    let read_to_end = async {
         while unread.try_next().await?.is_some() {}
         Ok(())
     };
-    assert_eq!(outcome_code(end.await), "deadline_exceeded");
+    assert_eq!(outcome_code(read_to_end.await), "deadline_exceeded");
     assert_eq!(count_notes(&acme).await, 3);
 }
 
@@ -241,7 +253,7 @@ async fn a_stream_that_is_dropped_before_its_last_row_saves_nothing() {
 async fn an_error_in_a_stream_is_mapped_like_that_of_any_other_statement() {
     let (_database, pool, role) = create_tenants().await;
     let pool = pool.with_error_map(|_, _| Error::InvalidClaims { rule: "mapped" }.into());
-    let acme = tenant(&pool, &role, "acme");
+    let acme = as_tenant(&pool, &role, "acme");
     // Only a superuser may read this table.
     let denied = "SELECT rolname FROM pg_authid";
     assert_eq!(
@@ -275,7 +287,7 @@ async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_hande
         let _ = copy_bidirectional(&mut second, &mut to_second).await;
     });
     let pool = Database::connect(&url, &Options::default()).await.unwrap();
-    let acme = tenant(&pool, &role, "acme");
+    let acme = as_tenant(&pool, &role, "acme");
     let begin = tokio::spawn(async move { acme.begin().await.map(drop) });
     accepted_receiver.await.unwrap();
     pool.close().await.unwrap();
@@ -286,7 +298,7 @@ async fn a_connection_that_is_being_opened_while_the_pool_is_closed_is_not_hande
 #[tokio::test]
 async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_form() {
     let (_database, pool, role) = create_tenants().await;
-    let identity = tenant(&pool, &role, "acme").identity().clone();
+    let identity = as_tenant(&pool, &role, "acme").identity().clone();
     let identity = identity.with_setting("lock_timeout", "5000").with_setting("TimeZone", "utc");
     let identity = identity.with_setting("statement_timeout", "1000").with_setting("search_path", "public, pg_temp");
     let acme = pool.as_identity(identity);
@@ -304,14 +316,15 @@ async fn a_setting_that_postgresql_stores_in_another_form_is_verified_in_that_fo
 #[tokio::test]
 async fn a_listen_that_raw_sql_commits_is_undone_before_the_next_identity() {
     let (_database, pool, role) = create_tenants().await;
-    let (acme, other) = (tenant(&pool, &role, "acme"), tenant(&pool, &role, "other"));
+    let (acme, globex) = (as_tenant(&pool, &role, "acme"), as_tenant(&pool, &role, "globex"));
     let tx = acme.begin().await.unwrap();
     tx.execute_unprepared("LISTEN mine").await.unwrap();
     assert_eq!(outcome_code(tx.execute_unprepared("COMMIT").await), "transaction_ended");
     drop(tx);
     let channels = Statement::from_string(DbBackend::Postgres, "SELECT pg_listening_channels()");
+    // More often than the pool has connections, so that each of them is asked.
     for _ in 0..4 {
-        assert!(other.query_all_raw(channels.clone()).await.unwrap().is_empty());
+        assert!(globex.query_all_raw(channels.clone()).await.unwrap().is_empty());
     }
 }
 
@@ -324,7 +337,7 @@ async fn only_a_statement_that_writes_or_calls_a_function_may_have_written() {
            $$ INSERT INTO public.notes (text) VALUES ('hello') RETURNING text $$"
     );
     database.connect(1).await.unwrap().execute_unprepared(&schema).await.unwrap();
-    let tx = tenant(&pool, &role, "acme").begin().await.unwrap();
+    let tx = as_tenant(&pool, &role, "acme").begin().await.unwrap();
     for (sql, may_write) in [
         ("SELECT text FROM notes WHERE text = 'x'", false),
         ("SELECT text FROM notes FOR UPDATE", false),

@@ -206,7 +206,7 @@ impl<C: Caller> Adventures<'_, C> {
         set_if_some(&mut row.estimated_duration, &changes.estimated_duration);
         set_if_some(&mut row.min_players, &changes.min_players);
         set_if_some(&mut row.max_players, &changes.max_players);
-        operation!(self.caller, "adventures.edit", adventure = id, |tx| { update(tx, id, row.clone()).await })
+        operation!(self.caller, "adventures.edit", adventure = id, |tx| { update_adventure(tx, id, row.clone()).await })
     }
 
     /// Replaces the content of an unpublished adventure. The adventure is then not valid until it is validated again.
@@ -220,7 +220,8 @@ impl<C: Caller> Adventures<'_, C> {
     pub async fn set_content(self, id: Uuid, content: &AdventureContent) -> Result<adventures::Model, Error> {
         let content = json::to_json(content)?;
         operation!(self.caller, "adventures.set_content", adventure = id, |tx| {
-            update(tx, id, adventures::ActiveModel { content: Set(content.clone()), ..Default::default() }).await
+            let row = adventures::ActiveModel { content: Set(content.clone()), ..Default::default() };
+            update_adventure(tx, id, row).await
         })
     }
 
@@ -329,18 +330,23 @@ impl<C: Caller> Adventures<'_, C> {
             return Err(Error::InvalidValue { field: "average_rating", rule: "must be 0 to 5" });
         }
         operation!(self.caller, "adventures.set_rating", adventure = id, |tx| {
-            update(tx, id, adventures::ActiveModel { average_rating: Set(average), ..Default::default() }).await
+            let row = adventures::ActiveModel { average_rating: Set(average), ..Default::default() };
+            update_adventure(tx, id, row).await
         })
         .map_err(|error| error.with_rule("only the service may set a rating"))
     }
 }
 
 async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: AdventureStatus) -> Result<adventures::Model, Error> {
-    update(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
+    update_adventure(tx, id, adventures::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
 /// Updates an adventure. If the caller may not, the error is `AdventureNotYours` if they can read it, else `NotFound`.
-async fn update(tx: &UncheckedTransaction, id: Uuid, row: adventures::ActiveModel) -> Result<adventures::Model, Error> {
+async fn update_adventure(
+    tx: &UncheckedTransaction,
+    id: Uuid,
+    row: adventures::ActiveModel,
+) -> Result<adventures::Model, Error> {
     match rows::update_returning(tx, row, id, adventures::Column::Id).await? {
         Some(adventure) => Ok(adventure),
         None => {

@@ -195,7 +195,7 @@ impl<C: Caller> Characters<'_, C> {
         })
     }
 
-    /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently taken
+    /// Returns the seats that a character holds or has held in sessions that are not archived, the most recently joined
     /// first.
     ///
     /// Who may: its owner and the service, and other users for the sessions that they can see. Three round trips.
@@ -233,7 +233,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::CharacterNameTaken`], [`Error::InvalidValue`], [`Error::NotFound`], [`Error::NotSignedIn`].
     pub async fn rename(self, id: Uuid, name: &str) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.rename", character = id, |tx| {
-            update(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
+            update_character(tx, id, characters::ActiveModel { name: Set(name.to_owned()), ..Default::default() }).await
         })
     }
 
@@ -248,7 +248,8 @@ impl<C: Caller> Characters<'_, C> {
     pub async fn set_equipment(self, id: Uuid, equipment: &[Item]) -> Result<characters::Model, Error> {
         let equipment = json::to_json(&equipment)?;
         operation!(self.caller, "characters.set_equipment", character = id, |tx| {
-            update(tx, id, characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() }).await
+            let row = characters::ActiveModel { equipment: Set(equipment.clone()), ..Default::default() };
+            update_character(tx, id, row).await
         })
     }
 
@@ -264,7 +265,7 @@ impl<C: Caller> Characters<'_, C> {
         let ability = json::to_json(ability)?;
         operation!(self.caller, "characters.set_special_ability", character = id, |tx| {
             let row = characters::ActiveModel { special_ability: Set(ability.clone()), ..Default::default() };
-            update(tx, id, row).await
+            update_character(tx, id, row).await
         })
     }
 
@@ -278,7 +279,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::CharacterSeated`] while it has a seat in a live session, [`Error::RetiredLimitReached`] with a hundred
     /// retired characters, [`Error::NotFound`], [`Error::NotSignedIn`], [`Error::AccountClosed`].
     pub async fn retire(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.retire", character = id, |tx| { set_retired(tx, id, "now()").await })
+        operation!(self.caller, "characters.retire", character = id, |tx| { set_retired_at(tx, id, "now()").await })
     }
 
     /// Brings a retired character back into play. Idempotent.
@@ -290,7 +291,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::CharacterLimitReached`] with ten living characters, [`Error::NotFound`], [`Error::NotSignedIn`],
     /// [`Error::AccountClosed`].
     pub async fn unretire(self, id: Uuid) -> Result<characters::Model, Error> {
-        operation!(self.caller, "characters.unretire", character = id, |tx| { set_retired(tx, id, "NULL").await })
+        operation!(self.caller, "characters.unretire", character = id, |tx| { set_retired_at(tx, id, "NULL").await })
     }
 
     /// Deletes a character that has never been played.
@@ -309,13 +310,17 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-async fn update(tx: &UncheckedTransaction, id: Uuid, row: characters::ActiveModel) -> Result<characters::Model, Error> {
+async fn update_character(
+    tx: &UncheckedTransaction,
+    id: Uuid,
+    row: characters::ActiveModel,
+) -> Result<characters::Model, Error> {
     rows::update_returning(tx, row, id, characters::Column::Id).await?.ok_or(Error::NotFound { what: "character" })
 }
 
 /// Sets `retired_at` to the SQL expression `now()` or `NULL`. If the character is already retired, a trigger keeps the
 /// earlier time.
-async fn set_retired(
+async fn set_retired_at(
     tx: &UncheckedTransaction,
     id: Uuid,
     retired_at: &'static str,

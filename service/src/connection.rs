@@ -7,7 +7,7 @@ use std::time::Duration;
 // operation leaves a changed identity.
 pub(crate) use rls::UncheckedTransaction;
 use rls::supabase::SERVICE_ROLE;
-pub use rls::{IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
+pub use rls::{IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction};
 use sea_orm::{DbErr, ExecResult, Statement};
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ pub(crate) trait OperationTransaction {
 
 impl OperationTransaction for UncheckedTransaction {
     fn caller_identity(&self) -> Identity {
-        Identity::from_connection(self.identity())
+        Identity::from_rls(self.identity())
     }
 
     async fn execute_as_service(&self, statement: Statement) -> Result<ExecResult, DbErr> {
@@ -92,7 +92,7 @@ pub(crate) mod sealed {
     pub trait Sealed {
         fn identity(&self) -> Identity;
 
-        /// Returns the deadline of each operation. `None` if operations have none.
+        /// Returns how long each operation may take. `None` if there is no limit.
         fn deadline(&self) -> Option<Duration>;
 
         /// Returns a connection to the same database with the identity of the service. `None` for a caller's
@@ -113,7 +113,7 @@ pub(crate) mod sealed {
 
     impl Sealed for IdentityConnection {
         fn identity(&self) -> Identity {
-            Identity::from_connection(self.identity())
+            Identity::from_rls(self.identity())
         }
 
         fn deadline(&self) -> Option<Duration> {
@@ -138,7 +138,7 @@ pub(crate) mod sealed {
 
     impl Sealed for Transaction {
         fn identity(&self) -> Identity {
-            Identity::from_connection(self.identity())
+            Identity::from_rls(self.identity())
         }
 
         // The transaction already applies its deadline to each statement.

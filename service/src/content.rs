@@ -148,9 +148,9 @@ impl AdventureContent {
         }
         let mut outgoing: HashMap<&str, Vec<&str>> = HashMap::new();
         for Connection { from, to, .. } in &self.connections {
-            for end in [from, to] {
-                if !node_ids.contains(end.as_str()) {
-                    add(Some(end), ValidationErrorKind::DanglingConnection);
+            for node_id in [from, to] {
+                if !node_ids.contains(node_id.as_str()) {
+                    add(Some(node_id), ValidationErrorKind::DanglingConnection);
                 }
             }
             outgoing.entry(from).or_default().push(to);
@@ -274,8 +274,8 @@ mod tests {
         let mut document = valid_document();
         document["nodes"][2]["music"] = json!("wind");
         document["connections"][0]["label"] = json!("Go left");
-        let kept = serde_json::to_value(parse(document)).unwrap();
-        assert_eq!(kept["nodes"][2]["music"], "wind");
-        assert_eq!(kept["connections"][0]["label"], "Go left");
+        let serialized = serde_json::to_value(parse(document)).unwrap();
+        assert_eq!(serialized["nodes"][2]["music"], "wind");
+        assert_eq!(serialized["connections"][0]["label"], "Go left");
     }
 }

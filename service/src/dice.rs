@@ -8,9 +8,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (user_id, session, hero) = (demo.player, demo.session, demo.hero);
+//! # let (user_id, session_id, hero_id) = (demo.player, demo.session, demo.hero);
 //! let ada = sparc.as_user(user_id);
-//! let attack = NewRoll::attack(session, Roller::Character(hero), Attribute::Might, Difficulty::new(12)?)
+//! let attack = NewRoll::attack(session_id, Roller::Character(hero_id), Attribute::Might, Difficulty::new(12)?)
 //!     .with(Modifier::flat(1, "high ground"));
 //! let roll = ada.dice().roll(attack).await?;
 //! if !roll.success {

@@ -19,7 +19,7 @@ use crate::content::ValidationError;
 /// [`PoolExhausted`](Self::PoolExhausted), [`PoolClosed`](Self::PoolClosed), [`Misconfigured`](Self::Misconfigured),
 /// [`ServerExhausted`](Self::ServerExhausted), [`ReadOnly`](Self::ReadOnly) and [`Database`](Self::Database), and any
 /// operation of a user with [`UnknownAccount`](Self::UnknownAccount) and [`AccountClosed`](Self::AccountClosed). An
-/// operation's documentation lists its other errors.
+/// operation's documentation lists its other errors. Below, *the handle* is [`Sparc`](crate::Sparc).
 ///
 /// Every error serializes to the same shape, which a web handler can return as it is: `code`, `message`, `retryable`,
 /// and `details`, an object with the variant's fields by name (`errors` for an invalid adventure), which is empty if

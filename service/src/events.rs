@@ -11,11 +11,11 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (user_id, session) = (demo.player, demo.session);
+//! # let (user_id, session_id) = (demo.player, demo.session);
 //! let ada = sparc.as_user(user_id);
-//! ada.events().send(NewEvent { session_id: session, kind: "wave".into(), ..Default::default() }).await?;
+//! ada.events().send(NewEvent { session_id, kind: "wave".into(), ..Default::default() }).await?;
 //! let mut last_seq = 0;
-//! for event in ada.events().after(session, last_seq).await? {
+//! for event in ada.events().after(session_id, last_seq).await? {
 //!     println!("{} {}", event.event_type, event.payload);
 //!     last_seq = event.seq; // the next call continues here and misses nothing
 //! }
@@ -122,7 +122,7 @@ impl<C: Caller> Events<'_, C> {
     /// no such session, [`Error::NotSignedIn`].
     pub async fn after(self, session_id: Uuid, seq: i64) -> Result<Vec<session_events::Model>, Error> {
         operation!(self.caller, reads "events.after", session = session_id, |tx| {
-            reader::events_after(tx, session_id, seq, PAGE_SIZE).await
+            reader::read_events_after(tx, session_id, seq, PAGE_SIZE).await
         })
     }
 
@@ -139,6 +139,7 @@ impl<C: Caller> Events<'_, C> {
         operation!(self.caller, reads "events.newest", session = session_id, |tx| {
             let mut binds = Binds::default();
             let (session, limit) = (binds.bind(session_id), binds.bind(1_i64));
+            // The age is compared outside the subquery, so that the index scan ends at the newest event, however old.
             let sql = format!(
                 "SELECT seq FROM ( \
                    SELECT seq, created_at FROM public.session_events \
@@ -148,23 +149,23 @@ impl<C: Caller> Events<'_, C> {
                  WHERE created_at > now() - INTERVAL '24 hours'"
             );
             let statement = binds.into_statement(sql);
-            let newest = rows::fetch_all(tx, statement, |rows| rows::decode_rows!(rows => Newest { seq })).await?;
+            let newest = rows::fetch_all(tx, statement, |rows| rows::decode_rows!(rows => NewestSeq { seq })).await?;
             Ok(newest.first().map_or(0, |newest| newest.seq))
         })
     }
 }
 
-struct Newest {
+struct NewestSeq {
     seq: i64,
 }
 
 /// Returns an identifier of the server's history of events, so that a subscription notices when another server answers.
 /// With replicas it is the WAL timeline, which is the same on the primary and its standbys, and changes with each
-/// promotion. Otherwise it is `reported`: the result of `private.event_history`, or `None` on a standby.
-fn history_id(tx: &UncheckedTransaction, reported: Option<String>) -> Result<String, Error> {
-    match (tx.timeline(), reported) {
+/// promotion. Otherwise it is `event_history`: the result of `private.event_history()`, or `None` on a standby.
+fn history_id(tx: &UncheckedTransaction, event_history: Option<String>) -> Result<String, Error> {
+    match (tx.timeline(), event_history) {
         (Some(timeline), _) => Ok(format!("timeline {timeline}")),
-        (None, Some(reported)) => Ok(reported),
+        (None, Some(event_history)) => Ok(event_history),
         // A standby shows events late, and may lack some of them after a promotion.
         (None, None) => Err(Error::ReadOnly),
     }

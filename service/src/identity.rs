@@ -25,8 +25,8 @@ impl std::fmt::Display for Identity {
 }
 
 impl Identity {
-    /// Converts the identity of a connection, which also has claims.
-    pub(crate) fn from_connection(identity: &rls::Identity) -> Self {
+    /// Converts the identity of a connection or transaction, which also has claims.
+    pub(crate) fn from_rls(identity: &rls::Identity) -> Self {
         match identity.user_id() {
             Some(id) => Self::User(id),
             None if identity.role() == supabase::SERVICE_ROLE => Self::Service,
@@ -53,7 +53,7 @@ mod tests {
     fn a_user_is_displayed_as_their_id_and_others_by_name() {
         let id = uuid::Uuid::new_v4();
         let shown = [supabase::user(id), supabase::anon(), supabase::service()]
-            .map(|identity| Identity::from_connection(&identity).to_string());
+            .map(|identity| Identity::from_rls(&identity).to_string());
         assert_eq!(shown, [id.to_string(), "anon".to_owned(), "service".to_owned()]);
     }
 }

@@ -22,15 +22,17 @@ pub mod tutorial;
 pub mod users;
 mod values;
 
-pub use connection::{Caller, IdentityConnection, Position, RowStream, ServerRole, ServerStatus, Transaction};
+pub use connection::{
+    Caller, IdentityConnection, InvalidLogPosition, LogPosition, RowStream, ServerRole, ServerStatus, Transaction,
+};
 pub use error::Error;
 pub use page::{Cursor, Page};
 pub use rls::PoolStatus;
 pub use sparc::{Options, Sparc};
 pub use values::{AttributeValue, Difficulty, JoinCode, Level, MaxHitPoints, MaxPlayers, PageSize};
 
-/// The game's operations, grouped by aggregate. They are called on the connection of an identity, or on a transaction
-/// begun on one.
+/// The game's operations, grouped by aggregate (users, characters, adventures and so on). They are called on the
+/// connection of an identity, or on a transaction begun on one.
 pub trait Operations: Caller + Sized {
     /// Accounts and profiles.
     fn users(&self) -> users::Users<'_, Self> {

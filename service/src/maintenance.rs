@@ -111,6 +111,7 @@ const OWNS_TABLES: &str = "SELECT bool_and(pg_has_role(session_user, relowner, '
   FROM pg_catalog.pg_class
   WHERE oid = ANY ('{public.sessions,public.session_players,public.session_events,public.dice_rolls}'::regclass[])";
 
+/// The number of rows that one batch processed.
 #[derive(FromQueryResult)]
 struct Batch {
     rows: i32,

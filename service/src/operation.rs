@@ -42,6 +42,7 @@ pub(crate) struct RetryState {
     is_read_only: bool,
     has_replicas: bool,
     started_at: Instant,
+    /// How long the operation may take from `started_at`, with all its attempts. `None` if there is no limit.
     deadline: Option<Duration>,
     is_visitor: bool,
 }
@@ -126,9 +127,9 @@ impl RetryState {
     /// Returns whether to retry the operation: the failed attempt changed nothing, another attempt may succeed, and
     /// there are attempts and time left. If so, counts the failed attempt and waits for the back-off before it returns.
     pub(crate) async fn prepare_retry(&mut self, error: &Error) -> bool {
-        // `ReadOnly` has three causes: the server is a replica, or has just been replaced as the primary, or the
-        // operation called a function that writes in a `READ ONLY` transaction. The next attempt may write, and so runs
-        // on the primary.
+        // `ReadOnly` has three causes: the server is a replica, the server has just been replaced as the primary, or
+        // the attempt ran in a `READ ONLY` transaction and called a function that writes. The next attempt may write,
+        // and so runs on the primary.
         let may_succeed = matches!(error, Error::Busy)
             // Not after a timeout: the attempt has already waited `acquire_timeout` for a server that did not answer.
             || matches!(error, Error::ConnectionLost(source) if !is_timeout(source))
@@ -170,7 +171,7 @@ fn is_timeout(error: &DbErr) -> bool {
 /// after the first failure, and the maximum doubles with each further one.
 fn backoff(failed_attempts: u32) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
-    Duration::from_millis(random % (10 << failed_attempts.min(6)) + 1)
+    Duration::from_millis(random % (10 << failed_attempts) + 1)
 }
 
 impl BegunOrJoined {

@@ -110,8 +110,8 @@ impl ListId {
         if list_id == self.0 { Ok(Some(position)) } else { Err(Error::InvalidCursor) }
     }
 
-    /// Returns a page of the first `limit` rows. If there are more rows, the page has a cursor for the position of its
-    /// last row, which `position_of` returns.
+    /// Returns a page of the first `limit` rows. The caller has read one row more, if there is one; the page then has a
+    /// cursor for the position of its last row, which `position_of` returns.
     pub(crate) fn build_page<T, P: Serialize>(
         self,
         mut rows: Vec<T>,
@@ -143,8 +143,8 @@ mod tests {
     #[test]
     fn a_cursor_of_another_list_or_filter_is_refused() {
         let cursor = ListId::new("a.list", &"filter").encode_cursor(&7).unwrap();
-        for other in [ListId::new("a.list", &"other"), ListId::new("b.list", &"filter")] {
-            assert_eq!(other.decode_cursor::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
+        for other_list in [ListId::new("a.list", &"other"), ListId::new("b.list", &"filter")] {
+            assert_eq!(other_list.decode_cursor::<i32>(Some(&cursor)).unwrap_err().code(), "bad_cursor");
         }
     }
 
@@ -152,6 +152,8 @@ mod tests {
     fn text_that_is_not_a_cursor_is_refused() {
         let list = ListId::new("a.list", &"filter");
         let invalid_json = "5b225d"; // hexadecimal for `["]`
+        // A cursor is decoded by pairs of bytes: "ä" is two bytes that are no hexadecimal digits, and "é1" is three
+        // bytes.
         for text in ["", "7", "zz", "ä", "é1", invalid_json] {
             let cursor = Cursor::from(text.to_owned());
             assert_eq!(list.decode_cursor::<(String, i32)>(Some(&cursor)).unwrap_err().code(), "bad_cursor");

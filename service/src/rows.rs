@@ -48,19 +48,18 @@ where
         return Ok(model);
     }
     let row = build_row();
-    let existing = A::Entity::find().filter(matches_values_of(&row, [id_column]));
-    let existing = match check {
-        RepeatCheck::ByColumns(author) => existing
+    let query = A::Entity::find().filter(matches_values_of(&row, [id_column]));
+    let query = match check {
+        RepeatCheck::ByColumns(author) => query
             .filter(matches_values_of(&row, <A::Entity as EntityTrait>::Column::iter()))
             .filter(equals(author, tx.caller_identity().user_id().into())),
         RepeatCheck::ByDigest => {
             let table = A::Entity::default().table_name().to_owned();
             let is_same_request = "private.is_same_request($1, $2)";
-            existing
-                .filter(Expr::cust_with_values(is_same_request, [Value::from(table), set_values_as_json(&row).into()]))
+            query.filter(Expr::cust_with_values(is_same_request, [Value::from(table), set_values_as_json(&row).into()]))
         }
     };
-    existing.one(tx).await?.ok_or(Error::IdConflict { what })
+    query.one(tx).await?.ok_or(Error::IdConflict { what })
 }
 
 /// Returns the values that the row sets, as a JSON object. PostgreSQL converts them to the types of the columns.
@@ -151,7 +150,7 @@ macro_rules! decode_rows {
     ($rows:expr => $type:ident { $($field:ident),+ $(,)? }) => {{
         let rows: &[sea_orm::sqlx::postgres::PgRow] = $rows;
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        $(let $field = $crate::rows::Column::find(first, stringify!($field))?;)+
+        $(let $field = $crate::rows::ResultColumn::find(first, stringify!($field))?;)+
         rows.iter().map(|row| Ok($type { $($field: $field.read(row)?),+ })).collect()
     }};
 }
@@ -171,12 +170,12 @@ macro_rules! row_decoder {
 pub(crate) use {decode_rows, row_decoder};
 
 /// A column of a result, whose type has been checked.
-pub(crate) struct Column<T> {
+pub(crate) struct ResultColumn<T> {
     index: usize,
     value_type: PhantomData<T>,
 }
 
-impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> Column<T> {
+impl<T: Type<Postgres> + for<'r> Decode<'r, Postgres>> ResultColumn<T> {
     /// Finds the column with this name and checks its type.
     pub(crate) fn find(row: &PgRow, name: &str) -> Result<Self, DbErr> {
         let column = row.try_column(name).map_err(decode_error)?;
@@ -198,7 +197,7 @@ pub(crate) fn decode_cell<T: Type<Postgres> + for<'r> Decode<'r, Postgres>>(
     row: &PgRow,
     name: &str,
 ) -> Result<T, DbErr> {
-    Column::find(row, name)?.read(row)
+    ResultColumn::find(row, name)?.read(row)
 }
 
 fn decode_error(error: sqlx::Error) -> DbErr {

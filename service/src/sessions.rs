@@ -9,10 +9,10 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let demo = testdb::DemoGame::start().await?;
 //! # let sparc = Sparc::connect(demo.url()).await?;
-//! # let (seer_id, player_id, adventure_id, hero) = (demo.seer, demo.player, demo.adventure, demo.hero);
+//! # let (seer_id, player_id, adventure_id, hero_id) = (demo.seer, demo.player, demo.adventure, demo.hero);
 //! let (morgan, ada) = (sparc.as_user(seer_id), sparc.as_user(player_id));
 //! let session = morgan.sessions().create(NewSession { adventure_id, ..Default::default() }).await?;
-//! ada.sessions().join(&session.code.parse()?, hero).await?;
+//! ada.sessions().join(&session.code.parse()?, hero_id).await?;
 //! morgan.sessions().start(session.id).await?;
 //! morgan.sessions().set_scene(session.id, Some("ford")).await?;
 //! morgan.sessions().complete(session.id).await?;
@@ -181,7 +181,7 @@ impl<C: Caller> Sessions<'_, C> {
         set_if_some(&mut row.max_players, &changes.max_players.map(MaxPlayers::get));
         set_if_some(&mut row.looking_for, &changes.looking_for);
         set_if_some(&mut row.scheduled_start, &changes.scheduled_start.map(|start| start.map(Into::into)));
-        operation!(self.caller, "sessions.edit", session = id, |tx| { update(tx, id, row.clone()).await })
+        operation!(self.caller, "sessions.edit", session = id, |tx| { update_session(tx, id, row.clone()).await })
     }
 
     /// Returns a session.
@@ -192,21 +192,25 @@ impl<C: Caller> Sessions<'_, C> {
     ///
     /// [`Error::NotFound`].
     pub async fn get(self, id: Uuid) -> Result<sessions::Model, Error> {
-        operation!(self.caller, reads "sessions.get", session = id, |tx| { find(tx, id).await })
+        operation!(self.caller, reads "sessions.get", session = id, |tx| { find_session(tx, id).await })
     }
 }
 
-async fn find(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
+async fn find_session(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
     rows::find::<sessions::Entity>(tx, id, "session").await
 }
 
 /// Updates a session. If the caller may not update it, the error is `NotSessionSeer` if the caller can read it, and
 /// otherwise `NotFound`.
-async fn update(tx: &UncheckedTransaction, id: Uuid, row: sessions::ActiveModel) -> Result<sessions::Model, Error> {
+async fn update_session(
+    tx: &UncheckedTransaction,
+    id: Uuid,
+    row: sessions::ActiveModel,
+) -> Result<sessions::Model, Error> {
     match rows::update_returning(tx, row, id, sessions::Column::Id).await? {
         Some(session) => Ok(session),
         None => {
-            find(tx, id).await?;
+            find_session(tx, id).await?;
             Err(Error::NotSessionSeer)
         }
     }

@@ -12,7 +12,7 @@ use crate::{Error, ServerStatus, error::explain_ungranted_column, events::Hub};
 
 /// Reads the comment on the table of migrations, which ends with the version of the schema. Every login may read it. No
 /// row means that there is no schema; an empty comment means that a migration has not finished.
-const SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
+const READ_SCHEMA_COMMENT: &str = "SELECT coalesce(obj_description(pg_class.oid, 'pg_class'), '')::text
      FROM pg_catalog.pg_class
      JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
      WHERE nspname = 'public' AND relname = 'sparc_migrations'";
@@ -22,7 +22,7 @@ const NEEDED_SCHEMA: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("
 
 /// Checks that the schema exists and is recent enough. A newer schema is accepted, because migrations keep what an
 /// older service uses.
-fn check_schema(comment: Option<&str>) -> Result<(), Error> {
+fn check_schema_version(comment: Option<&str>) -> Result<(), Error> {
     let parse_version = |version: &str| -> Option<(u64, u64)> {
         let (major, minor) = version.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
@@ -75,8 +75,9 @@ impl Sparc {
     /// Those of [`Sparc::connect`].
     pub async fn connect_with(url: &str, options: Options) -> Result<Self, Error> {
         let rls_options = options.rls_options();
-        let (mut database, comment) = Database::connect_and_query_scalar(url, &rls_options, SCHEMA_COMMENT).await?;
-        check_schema(comment.as_deref())?;
+        let (mut database, comment) =
+            Database::connect_and_query_scalar(url, &rls_options, READ_SCHEMA_COMMENT).await?;
+        check_schema_version(comment.as_deref())?;
         if let Some(service_url) = &options.service_url {
             database = database.with_pool_for_role(supabase::SERVICE_ROLE, service_url, &rls_options).await?;
         }

@@ -14,7 +14,7 @@ impl Binds {
     }
 
     /// Binds a LIKE pattern that matches the text anywhere. LIKE's special characters in the text are escaped.
-    pub(crate) fn bind_search(&mut self, text: &str) -> String {
+    pub(crate) fn bind_contains_pattern(&mut self, text: &str) -> String {
         let text = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         self.bind(format!("%{text}%"))
     }

@@ -163,13 +163,13 @@ impl<C: Caller> Tutorial<'_, C> {
     /// [`Error::NotFound`] before the tutorial has begun, [`Error::NotSignedIn`].
     pub async fn advance(self, completed: Step) -> Result<tutorial_progress::Model, Error> {
         operation!(self.caller, "tutorial.advance", |tx| {
-            let progress = find_locked(tx, tx.user_id()?).await?;
+            let progress = lock_progress(tx, tx.user_id()?).await?;
             let next = progress.path.and_then(|path| completed.next(path)).ok_or(Error::TutorialOutOfOrder)?;
             if progress.current_step != completed.as_str() {
                 return Err(Error::TutorialOutOfOrder);
             }
             let row = tutorial_progress::ActiveModel { current_step: Set(next.to_string()), ..Default::default() };
-            update(tx, progress.user_id, row).await
+            update_progress(tx, progress.user_id, row).await
         })
     }
 
@@ -228,13 +228,13 @@ impl<C: Caller> Tutorial<'_, C> {
                 skipped: Set(false),
                 ..Default::default()
             };
-            update(tx, tx.user_id()?, row).await
+            update_progress(tx, tx.user_id()?, row).await
         })
     }
 }
 
 /// Finds the user's progress and locks the row. So the second of two concurrent calls for the same step is refused.
-async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
+async fn lock_progress(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutorial_progress::Model, Error> {
     tutorial_progress::Entity::find_by_id(user_id)
         .lock_exclusive()
         .one(tx)
@@ -242,7 +242,7 @@ async fn find_locked(tx: &UncheckedTransaction, user_id: Uuid) -> Result<tutoria
         .ok_or(Error::NotFound { what: "tutorial" })
 }
 
-async fn update(
+async fn update_progress(
     tx: &UncheckedTransaction,
     user_id: Uuid,
     row: tutorial_progress::ActiveModel,

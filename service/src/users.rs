@@ -231,6 +231,7 @@ impl<C: Caller> Users<'_, C> {
             email: Option<String>,
         }
         operation!(self.caller, reads "users.my_email", |tx| {
+            // Refuses visitors and the service.
             tx.user_id()?;
             let statement = Statement::from_string(DbBackend::Postgres, "SELECT private.my_email() AS email");
             Row::find_by_statement(statement)

@@ -84,8 +84,9 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// An integer that may be written as a string. In a query string every value is a string. serde does not convert it to
-/// a number if the filter is a `#[serde(flatten)]` field of a handler's query type, which may also have the cursor.
+/// An integer that may be written as a string, as every value of a query string is. A deserializer of query strings
+/// converts such a value to a number, but not within a `#[serde(flatten)]` field, in which a handler's query type may
+/// have the filter beside the cursor.
 struct IntegerOrString(i32);
 
 impl<'de> Deserialize<'de> for IntegerOrString {
@@ -129,6 +130,7 @@ pub(crate) fn page_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pa
 }
 
 /// Implements conversions between an enum and its text, for paths and query strings. The text is the same as in JSON.
+/// `$field` and `$rule` are those of the error for another text.
 macro_rules! impl_text_conversions {
     ($name:ident, $field:literal, { $($value:ident = $text:literal),+ $(,)? }, $rule:literal) => {
         impl $name {
@@ -170,7 +172,8 @@ macro_rules! impl_text_conversions {
 
 pub(crate) use impl_text_conversions;
 
-/// Defines an integer type with a range, and the conversions that an input needs.
+/// Defines an integer type with a range, and the conversions that an input needs. `$field` and `$rule` are those of the
+/// error for a number out of range.
 macro_rules! bounded_integer {
     ($(#[$doc:meta])* $name:ident, $low:literal to $high:literal, $field:literal, $rule:literal) => {
         $(#[$doc])*
@@ -352,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_the_requested_size_or_fifty() {
+    fn a_page_size_is_the_requested_one_or_fifty() {
         assert_eq!((PageSize::default().rows(), PageSize::new(200).unwrap().rows()), (50, 200));
     }
 

@@ -1,5 +1,6 @@
 //! What each role's privileges allow on columns, whole tables and functions.
 
+use crate::sqlstates::GENERATED_ALWAYS;
 use crate::world::{Person, World};
 
 use super::{write_heading, write_row};
@@ -9,7 +10,7 @@ async fn is_allowed(person: &Person, sql: &str) -> bool {
     // PostgreSQL reports two errors before it checks privileges, so they do not count as allowed: a generated or
     // identity column cannot be written (428C9), and a view does not support the operation (42809).
     person.execute(sql).await.map_or_else(
-        |refused| !refused.is_forbidden() && !["428C9", "42809"].contains(&refused.code.as_str()),
+        |refused| !refused.is_forbidden() && ![GENERATED_ALWAYS, "42809"].contains(&refused.code.as_str()),
         |_| true,
     )
 }

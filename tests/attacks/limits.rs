@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     assert_invariants, attempt, execute_and_commit, execute_in, open_private_session, open_public_session, query_number,
     sqlstates::{
-        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_CHARACTER_LIMIT_REACHED,
+        ADVENTURE_LIMIT_REACHED, CHARACTER_LIMIT_REACHED, CREATURE_LIMIT_REACHED, RETIRED_LIMIT_REACHED,
         SEAT_LIMIT_REACHED, SERIALIZATION_FAILURE, SESSION_FULL, SESSION_LIMIT_REACHED, SESSION_LIVE,
     },
 };
@@ -105,7 +105,7 @@ async fn create_limits(world: &World, statement_count: usize) -> Vec<Limit> {
         .unwrap();
     limits.push(Limit {
         name: "retired characters",
-        code: RETIRED_CHARACTER_LIMIT_REACHED,
+        code: RETIRED_LIMIT_REACHED,
         maximum: 100,
         count_query: format!(
             "SELECT count(*) FROM characters WHERE user_id = '{}' AND retired_at IS NOT NULL",

@@ -5,7 +5,10 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
 
-use crate::world::{Person, SqlError, World, into_sql_error};
+use crate::{
+    sqlstates,
+    world::{Person, SqlError, World, into_sql_error},
+};
 
 mod accounts;
 mod adventures;
@@ -32,7 +35,6 @@ mod role_changes;
 mod rows_per_statement;
 mod seats;
 mod sizes;
-mod sqlstates;
 mod starvation;
 mod times;
 mod tokens;

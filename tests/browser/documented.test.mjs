@@ -1,5 +1,5 @@
-// Runs the two JavaScript blocks of docs/operations.md, "Realtime". The only change to them is the path of the events,
-// which the example serves under /api.
+// Runs the two JavaScript blocks of docs/operations.md, "Realtime". They run as they are printed, except that the first
+// one reads the events under /api, where the example `live_session` serves them.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -7,12 +7,12 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { launchBrowser, sqlAsOwner, startProgram } from "./program.mjs";
 
-const [followWithService, followOnPlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((match) => match[1]);
+const [codeWithService, codeOnPlatform] = [...readFileSync(process.env.OPERATIONS, "utf8").matchAll(/```js\n([^]*?)```/g)].map((match) => match[1]);
 
 let browser, program;
 before(async () => {
   browser = await launchBrowser();
-  program = await startProgram(undefined, 1);
+  program = await startProgram({ pace: 1 });
 });
 after(async () => {
   await browser.close();
@@ -22,10 +22,10 @@ after(async () => {
 test("with a service, each event is applied once and in order, also across a restart", async () => {
   const page = await browser.newPage();
   await page.goto(program.url);
-  const session = (await program.request("GET", "/api/demo-session")).body;
-  const code = followWithService.replace("`/sessions/", "`/api/sessions/");
-  assert.notEqual(code, followWithService);
-  await page.evaluate(([code, session]) => {
+  const sessionId = (await program.request("GET", "/api/demo-session")).body;
+  const code = codeWithService.replace("`/sessions/", "`/api/sessions/");
+  assert.notEqual(code, codeWithService);
+  await page.evaluate(([code, sessionId]) => {
     window.seen = { applied: [], connected: [], loads: 0 };
     const functions = {
       apply: (event) => seen.applied.push(event.seq),
@@ -33,18 +33,19 @@ test("with a service, each event is applied once and in order, also across a res
       showConnected: (isConnected) => seen.connected.push(isConnected),
       showError: (error) => { seen.error = error; },
     };
-    new Function(...Object.keys(functions), "session", `${code}; follow(session)`)(...Object.values(functions), session);
-  }, [code, session]);
+    new Function(...Object.keys(functions), "session", `${code}; follow(session)`)(...Object.values(functions), sessionId);
+  }, [code, sessionId]);
   const waitForApplied = (count) => page.waitForFunction((count) => seen.applied.length >= count, count, { timeout: 30000 });
   await waitForApplied(3);
   await program.stop();
-  program = await startProgram(program.port, 1);
+  program = await startProgram({ port: program.port, pace: 1 });
   await page.waitForFunction(() => seen.connected.at(-1), null, { timeout: 30000 });
   const appliedBefore = await page.evaluate(() => seen.applied.length);
-  sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.note', '{}')`);
+  sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${sessionId}', 'client.note', '{}')`);
   await waitForApplied(appliedBefore + 1);
   const seen = await page.evaluate(() => window.seen);
-  const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${session}' ORDER BY seq`).split("\n").map(Number);
+  const stored = sqlAsOwner(`SELECT seq FROM session_events WHERE session_id = '${sessionId}' ORDER BY seq`).split("\n").map(Number);
+  // The demo game may have written further events since the page was read.
   assert.deepEqual(seen.applied, stored.slice(0, seen.applied.length));
   assert.equal(seen.loads, 1);
   assert.ok(seen.connected.includes(false), "the page must show that the connection was lost");
@@ -58,10 +59,10 @@ test("on the platform, each event is applied once and in order, however broadcas
     on: (_kind, _filter, handler) => { receive = (seq) => handler({ payload: { seq } }); },
     subscribe: (handler) => { changeStatus = handler; },
   };
-  const rowsAfter = (last) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > last).map((seq) => ({ seq })) }));
-  const query = { select: () => query, eq: () => query, gt: (_column, last) => ({ order: () => rowsAfter(last) }) };
+  const rowsAfter = (lastSeq) => sleep(5).then(() => ({ data: stored.filter((seq) => seq > lastSeq).map((seq) => ({ seq })) }));
+  const query = { select: () => query, eq: () => query, gt: (_column, lastSeq) => ({ order: () => rowsAfter(lastSeq) }) };
   const supabase = { channel: () => channel, from: () => query };
-  new Function("supabase", "sessionId", "apply", followOnPlatform)(supabase, "a session", (event) => applied.push(event.seq));
+  new Function("supabase", "sessionId", "apply", codeOnPlatform)(supabase, "a session", (event) => applied.push(event.seq));
 
   stored.push(1, 2, 3);
   const subscribed = changeStatus("SUBSCRIBED");
@@ -69,6 +70,7 @@ test("on the platform, each event is applied once and in order, however broadcas
   receive(3);
   await subscribed;
   assert.deepEqual(applied, [1, 2, 3, 4], "events from before the subscription, and broadcasts that arrived while these were read");
+  // The numbers of a session may have gaps, so 7 may follow 4. A broadcast that arrives twice is applied once.
   receive(7);
   receive(7);
   assert.deepEqual(applied, [1, 2, 3, 4, 7]);

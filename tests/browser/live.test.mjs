@@ -3,13 +3,13 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
-import { launchBrowser, sqlAsOwner, startProgram, token } from "./program.mjs";
+import { createToken, launchBrowser, sqlAsOwner, startProgram } from "./program.mjs";
 
 let browser, program;
 const contexts = [];
 before(async () => {
   browser = await launchBrowser();
-  program = await startProgram(undefined, 3.5);
+  program = await startProgram({ pace: 3.5 });
 });
 after(async () => {
   await browser.close();
@@ -17,7 +17,7 @@ after(async () => {
 });
 afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
 
-/** Opens a page in its own browser context. Fails if the page sends a request elsewhere, or if a script fails. */
+/** Opens a page in its own browser context. Fails if the page sends a request to another server, or if a script fails. */
 async function openPage(path = "/", options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   contexts.push(context);
@@ -28,9 +28,11 @@ async function openPage(path = "/", options = {}) {
   await page.goto(program.url + path);
   return page;
 }
+/** Waits until the page says that it receives live events. */
 const waitForLive = (page) => page.locator("#line", { hasText: "Live" }).waitFor();
 const demoSessionId = async () => (await program.request("GET", "/api/demo-session")).body;
 
+/** Takes a seat with a new character of this name. */
 async function sitDown(page, name) {
   await waitForLive(page);
   await page.getByRole("button", { name: "Sit down and play" }).click();
@@ -67,7 +69,7 @@ test("the page shows the game live within ten seconds", async () => {
   assert.ok((await page.locator(".seat h3").allTextContents()).includes("Brunhild"));
   // The later tests use the default pace, at which the game lasts longer than the tests.
   await program.stop();
-  program = await startProgram(program.port);
+  program = await startProgram({ port: program.port });
 });
 
 test("a roll in one window appears in the other with the same dice and the same animation", async () => {
@@ -99,7 +101,7 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   const [player, watcher] = [await openPage(), await openPage()];
   await sitDown(player, "Hob");
   await waitForLive(watcher);
-  const session = await demoSessionId();
+  const sessionId = await demoSessionId();
   for (const page of [player, watcher]) {
     // Records every event that arrives, before the page removes duplicates.
     await page.evaluate(() => {
@@ -108,16 +110,16 @@ test("after a restart of the program, no event is lost or duplicated", async () 
       window.receiveEvent = (event) => { window.arrived.push(event.seq); receive(event); };
     });
   }
-  const firstSeq = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
+  const seqBefore = Math.max(...await Promise.all([player, watcher].map((page) => page.evaluate("game.seq"))));
   const rollBefore = await roll(player, "might");
   await waitForRoll(watcher, rollBefore.id);
   await program.stop();
   for (const page of [player, watcher]) await page.getByText("The connection is lost").waitFor();
   // Other clients write while the program is stopped.
   for (const text of ["one", "two", "three"]) {
-    sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${session}', 'client.say', '{"text": "while away, ${text}"}')`);
+    sqlAsOwner(`INSERT INTO session_events (session_id, event_type, payload) VALUES ('${sessionId}', 'client.say', '{"text": "while away, ${text}"}')`);
   }
-  program = await startProgram(program.port);
+  program = await startProgram({ port: program.port });
   for (const page of [player, watcher]) {
     await page.getByText("Nothing was missed").waitFor();
     for (const text of ["one", "two", "three"]) assert.equal(await page.locator("#feed li", { hasText: `while away, ${text}` }).count(), 1);
@@ -125,9 +127,9 @@ test("after a restart of the program, no event is lost or duplicated", async () 
   const rollAfter = await roll(player, "grace");
   await Promise.all([waitForRoll(player, rollAfter.id), waitForRoll(watcher, rollAfter.id)]);
   const lastSeq = Number(sqlAsOwner(`SELECT seq FROM session_events WHERE payload ->> 'roll_id' = '${rollAfter.id}'`));
-  const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${session}' AND seq > ${firstSeq} AND seq <= ${lastSeq}`);
+  const written = sqlAsOwner(`SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM session_events WHERE session_id = '${sessionId}' AND seq > ${seqBefore} AND seq <= ${lastSeq}`);
   for (const page of [player, watcher]) {
-    const arrived = (await page.evaluate("arrived")).filter((seq) => seq > firstSeq && seq <= lastSeq);
+    const arrived = (await page.evaluate("arrived")).filter((seq) => seq > seqBefore && seq <= lastSeq);
     assert.deepEqual(arrived, JSON.parse(written));
   }
   await leave(player);
@@ -136,24 +138,24 @@ test("after a restart of the program, no event is lost or duplicated", async () 
 test("when events have been deleted, the page says to reload", async () => {
   const page = await openPage();
   await waitForLive(page);
-  const session = await demoSessionId();
+  const sessionId = await demoSessionId();
   await page.locator("#feed li").first().waitFor();
   await program.stop();
-  sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${session}'`);
-  program = await startProgram(program.port);
+  sqlAsOwner(`DELETE FROM session_events WHERE session_id = '${sessionId}'`);
+  program = await startProgram({ port: program.port });
   await page.getByText("You were away for too long").waitFor();
   await page.getByRole("button", { name: "Reload the session" }).click();
   await waitForLive(page);
   await page.locator("#feed .is-new").first().waitFor();
 });
 
-test("a token that expires while watching is renewed with one click", async () => {
+test("a visitor whose token expires while watching gets another account with one click", async () => {
   const page = await openPage();
   await sitDown(page, "Sable");
   await leave(page);
   const id = await page.evaluate("me.profile.id");
-  const shortLived = token(id, { exp: Math.floor(Date.now() / 1000) + 3 });
-  await page.evaluate((token) => { remember({ ...me, token }); route(); }, shortLived);
+  const shortLivedToken = createToken(id, { exp: Math.floor(Date.now() / 1000) + 3 });
+  await page.evaluate((token) => { remember({ ...me, token }); route(); }, shortLivedToken);
   await waitForLive(page);
   await page.getByText("Your visitor's pass has expired").waitFor();
   await page.getByRole("button", { name: "Get a new pass" }).click();

@@ -9,9 +9,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-export const secret = randomUUID() + randomUUID();
-export const ec = generateKeyPairSync("ec", { namedCurve: "P-256" });
-export const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 });
+/** The keys with which tokens are signed: one shared with the program, and two whose public halves it reads from a file. */
+export const sharedSecret = randomUUID() + randomUUID();
+export const ecKeyPair = generateKeyPairSync("ec", { namedCurve: "P-256" });
+export const rsaKeyPair = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
 /** Starts Chromium. */
 export const launchBrowser = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
@@ -25,18 +26,18 @@ const jwk = (keyPair, kid) => ({ ...keyPair.publicKey.export({ format: "jwk" }),
 const jwksFolder = mkdtempSync(join(tmpdir(), "sparc-jwks-"));
 process.on("exit", () => rmSync(jwksFolder, { recursive: true, force: true }));
 const jwksPath = join(jwksFolder, "jwks.json");
-writeFileSync(jwksPath, JSON.stringify({ keys: [jwk(ec, "ec-key"), jwk(rsa, "rsa-key")] }));
+writeFileSync(jwksPath, JSON.stringify({ keys: [jwk(ecKeyPair, "ec-key"), jwk(rsaKeyPair, "rsa-key")] }));
 
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 
 /** Creates a token for the user `sub`. The options replace parts of a valid token: its header, claims or key. */
-export function token(sub, { alg = "HS256", kid, key, ...claims } = {}) {
+export function createToken(sub, { alg = "HS256", kid, key, ...claims } = {}) {
   const exp = Math.floor(Date.now() / 1000) + 3600;
   const signingInput = `${base64url({ alg, typ: "JWT", kid })}.${base64url({ sub, exp, aud: "authenticated", role: "authenticated", ...claims })}`;
   const signature = {
-    HS256: () => createHmac("sha256", key ?? secret).update(signingInput).digest(),
-    ES256: () => sign("sha256", Buffer.from(signingInput), { key: key ?? ec.privateKey, dsaEncoding: "ieee-p1363" }),
-    RS256: () => sign("sha256", Buffer.from(signingInput), key ?? rsa.privateKey),
+    HS256: () => createHmac("sha256", key ?? sharedSecret).update(signingInput).digest(),
+    ES256: () => sign("sha256", Buffer.from(signingInput), { key: key ?? ecKeyPair.privateKey, dsaEncoding: "ieee-p1363" }),
+    RS256: () => sign("sha256", Buffer.from(signingInput), key ?? rsaKeyPair.privateKey),
     none: () => Buffer.alloc(0),
   }[alg]();
   return `${signingInput}.${signature.toString("base64url")}`;
@@ -55,11 +56,11 @@ async function freePort() {
  * Starts the program, on a free port if none is given. `pace` is the number of seconds between two actions of the demo
  * game; at the default, the game lasts longer than the tests.
  */
-export async function startProgram(port, pace = 12) {
+export async function startProgram({ port, pace = 12 } = {}) {
   port ??= await freePort();
   const program = spawn(process.env.LIVE_SESSION, ["--port", port, "--pace", pace], {
     stdio: ["ignore", "pipe", "inherit"],
-    env: { ...process.env, JWT_SECRET: secret, JWKS: jwksPath },
+    env: { ...process.env, JWT_SECRET: sharedSecret, JWKS: jwksPath },
   });
   const exit = once(program, "exit");
   await Promise.race([once(program.stdout, "data"), exit.then(([code]) => { throw new Error(`the program exited with ${code}`); })]);
@@ -71,6 +72,7 @@ export async function startProgram(port, pace = 12) {
       const [code] = await exit;
       if (code !== 0) throw new Error(`after SIGINT, the program exited with ${code}`);
     },
+    /** Sends a request, with a token and a JSON body if they are given, and returns the status and the JSON of the answer. */
     async request(method, path, { token, body, headers } = {}) {
       const response = await fetch(url + path, {
         method, signal: AbortSignal.timeout(10000), body: body && JSON.stringify(body),

@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { ec, rsa, sqlAsOwner, startProgram, token } from "./program.mjs";
+import { createToken, ecKeyPair, rsaKeyPair, sqlAsOwner, startProgram } from "./program.mjs";
 
+/** `ada` is what a sign-up returns: a profile and a token. */
 let program, ada;
 before(async () => {
   program = await startProgram();
@@ -19,7 +20,7 @@ const nameOrRefusal = async (token) => {
 
 test("tokens signed with the shared secret or a published key are accepted", async () => {
   for (const options of [{}, { alg: "ES256" }, { alg: "ES256", kid: "ec-key" }, { alg: "RS256" }, { alg: "RS256", kid: "rsa-key" }]) {
-    assert.equal(await nameOrRefusal(token(ada.profile.id, options)), "Ada", JSON.stringify(options));
+    assert.equal(await nameOrRefusal(createToken(ada.profile.id, options)), "Ada", JSON.stringify(options));
   }
   assert.equal(await nameOrRefusal(ada.token), "Ada");
 });
@@ -28,21 +29,21 @@ test("all other tokens are refused", async () => {
   const now = Math.floor(Date.now() / 1000), id = ada.profile.id;
   const publicKeyPem = (pair) => pair.publicKey.export({ type: "spki", format: "pem" });
   const invalidTokens = {
-    "another secret": token(id, { key: "x".repeat(32) }),
-    "no signature": token(id, { alg: "none" }),
-    "the public key as a secret": token(id, { key: publicKeyPem(rsa) }),
-    "the other public key as a secret": token(id, { key: publicKeyPem(ec) }),
-    "a key that is not published": token(id, { alg: "ES256", kid: "another" }),
-    "another audience": token(id, { aud: "anon" }),
-    "no audience": token(id, { aud: undefined }),
-    "no expiry": token(id, { exp: undefined }),
-    "no subject": token(undefined),
-    "not valid yet": token(id, { nbf: now + 60 }),
-    "a subject that is not a UUID": token("ada"),
+    "another secret": createToken(id, { key: "x".repeat(32) }),
+    "no signature": createToken(id, { alg: "none" }),
+    "the public key as a secret": createToken(id, { key: publicKeyPem(rsaKeyPair) }),
+    "the other public key as a secret": createToken(id, { key: publicKeyPem(ecKeyPair) }),
+    "a key that is not published": createToken(id, { alg: "ES256", kid: "another" }),
+    "another audience": createToken(id, { aud: "anon" }),
+    "no audience": createToken(id, { aud: undefined }),
+    "no expiry": createToken(id, { exp: undefined }),
+    "no subject": createToken(undefined),
+    "not valid yet": createToken(id, { nbf: now + 60 }),
+    "a subject that is not a UUID": createToken("ada"),
     "not a token": "x",
   };
   for (const [name, token] of Object.entries(invalidTokens)) assert.deepEqual(await nameOrRefusal(token), [401, "token_invalid"], name);
-  assert.deepEqual(await nameOrRefusal(token(id, { exp: now - 1 })), [401, "token_expired"]);
+  assert.deepEqual(await nameOrRefusal(createToken(id, { exp: now - 1 })), [401, "token_expired"]);
   assert.deepEqual(await nameOrRefusal(undefined), [401, "not_signed_in"]);
 });
 
@@ -74,19 +75,19 @@ test("an invalid input is refused with the name of the wrong field", async () =>
 });
 
 test("a refusal has a header that keeps the browser from caching it", async () => {
-  const session = (await program.request("GET", "/api/demo-session")).body;
-  const response = await fetch(`${program.url}/api/sessions/${session}/events`, { headers: { "last-event-id": "1000000" } });
+  const sessionId = (await program.request("GET", "/api/demo-session")).body;
+  const response = await fetch(`${program.url}/api/sessions/${sessionId}/events`, { headers: { "last-event-id": "1000000" } });
   assert.deepEqual([response.status, (await response.json()).code, response.headers.get("cache-control")], [410, "events_expired", "no-store"]);
 });
 
 test("the lobby lists sessions and refuses an invalid cursor", async () => {
-  const first = await program.request("GET", "/api/lobby?free_seats=1");
-  assert.ok(first.body.items.length >= 3);
+  const firstPage = await program.request("GET", "/api/lobby?free_seats=1");
+  assert.ok(firstPage.body.items.length >= 3);
   const refused = await program.request("GET", "/api/lobby?free_seats=1&after=7");
   assert.deepEqual([refused.status, refused.body.code], [400, "bad_cursor"]);
 });
 
-test("every route is described with the service's types", async () => {
+test("the OpenAPI document describes rolls with the service's types, and every type that it refers to", async () => {
   const { body } = await program.request("GET", "/openapi.json");
   const roll = body.paths["/api/rolls"].post;
   assert.equal(roll.requestBody.content["application/json"].schema.$ref, "#/components/schemas/NewRoll");

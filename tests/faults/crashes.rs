@@ -17,6 +17,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_rows_survive_a_crash() {
     let crashes = env_number("SPARC_CRASHES", 2);
+    // The servers of other tests run with these settings off, and could lose acknowledged rows in a crash.
     let settings = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
     let server = Server::start_private(Some(&settings)).await.unwrap();
     let world = World::new_on(&server).await;

@@ -52,20 +52,25 @@ async fn a_full_disk_is_reported_and_the_service_recovers_once_there_is_room() {
     let database = server.create_empty().await.unwrap();
     let db = database.connect(4).await.unwrap();
     let pool = &db;
-    let query = |sql: &'static str| async move {
+    let fetch_text = |sql: &'static str| async move {
         let row = pool.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap().unwrap();
         row.try_get_by_index::<String>(0).unwrap()
     };
-    let name = query("SELECT current_database()::text").await;
-    let Some(file_system) = SmallFileSystem::mount(&query("SHOW data_directory").await) else {
+    let database_name = fetch_text("SELECT current_database()::text").await;
+    let Some(file_system) = SmallFileSystem::mount(&fetch_text("SHOW data_directory").await) else {
         eprintln!("skipped: needs root, to mount a small file system, and a local server");
         return;
     };
-    db.execute_unprepared(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", file_system.folder.display()))
+    db.execute_unprepared(&format!(
+        "CREATE TABLESPACE small_{database_name} LOCATION '{}'",
+        file_system.folder.display()
+    ))
+    .await
+    .unwrap();
+    db.execute_unprepared(&format!("SET default_tablespace = small_{database_name}")).await.unwrap();
+    db.execute_unprepared(&format!("ALTER DATABASE {database_name} SET default_tablespace = small_{database_name}"))
         .await
         .unwrap();
-    db.execute_unprepared(&format!("SET default_tablespace = small_{name}")).await.unwrap();
-    db.execute_unprepared(&format!("ALTER DATABASE {name} SET default_tablespace = small_{name}")).await.unwrap();
     db.close().await.unwrap();
     let db = database.connect(4).await.unwrap();
     Migrator::up(&db, None).await.unwrap();

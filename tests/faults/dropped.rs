@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use sparc::{
     entity::sea_orm_active_enums::{Attribute, RollType},
     service::{
-        Difficulty, Error, JoinCode, Operations, Options, Sparc, Transaction,
+        Difficulty, Error, Operations, Options, Sparc, Transaction,
         dice::{NewRoll, Roller},
         sessions::NewSession,
     },
@@ -24,10 +24,10 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
 ) {
     let mut waits = 0;
     loop {
-        let ended = poll_then_drop(waits, operation()).await;
+        let outcome = poll_then_drop(waits, operation()).await;
         assert_no_open_transaction(world).await;
         assert_eq!(broken_invariants(world).await, [""; 0], "{name} dropped at wait {waits}");
-        match ended {
+        match outcome {
             Some(Ok(())) => break,
             // An earlier call may have committed although it was dropped. This call must succeed nevertheless.
             Some(Err(error)) => panic!("{name} after {waits} waits: {}", error.code()),
@@ -43,9 +43,8 @@ async fn drop_at_every_wait<F: Future<Output = Result<(), Error>>>(
 async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
-    let waiting = world.new_session(0).await;
-    let code = format!("SELECT code::text FROM sessions WHERE id = '{}'", waiting.session_id);
-    let code: JoinCode = world.owner().fetch_value::<String>(&code).await.unwrap().parse().unwrap();
+    let waiting_game = world.new_session(0).await;
+    let code = world.join_code(waiting_game.session_id).await;
     // The proxy runs in this thread, so no response arrives before the test waits for it. With two connections, the
     // next call does not wait for the one that is returning to the pool.
     let proxy = Proxy::to_world(&world).await;
@@ -62,6 +61,7 @@ async fn an_operation_dropped_at_any_point_commits_all_or_nothing() {
     drop_at_every_wait(&world, "sessions.join", || async { ada.sessions().join(&code, character).await.map(drop) })
         .await;
     drop_at_every_wait(&world, "sessions.set_scene", || async {
+        // A scene of its own for each call, because setting the current scene again would write nothing.
         let scene = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos()).to_string();
         seer.sessions().set_scene(session, Some(&scene)).await.map(drop)
     })
@@ -90,9 +90,9 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
     let proxy = Proxy::to_world(&world).await;
     let sparc = Sparc::connect_with(&proxy.url, Options::default().max_connections(2)).await.unwrap();
     let creator = world.new_account().await;
-    let draft = world.new_draft(creator).await;
+    let draft_adventure = world.new_draft(creator).await;
     let me = sparc.as_user(creator);
-    let mut dropped = 0;
+    let mut dropped_validations = 0;
     for waits in 0..60 {
         // The begin of a nested transaction, at two depths: if it is dropped, the outer transaction continues.
         let tx = me.begin().await.unwrap();
@@ -108,15 +108,16 @@ async fn a_call_that_is_dropped_in_a_transaction_never_leaves_another_role_set()
         drop(tx);
         // An operation that runs a statement as `service_role`.
         let tx = me.begin().await.unwrap();
-        dropped += u32::from(poll_then_drop(waits, tx.adventures().validate(draft)).await.is_none());
+        dropped_validations +=
+            u32::from(poll_then_drop(waits, tx.adventures().validate(draft_adventure)).await.is_none());
         assert_same_identity(&tx, "after a statement as service_role").await;
         drop(tx);
         assert_no_open_transaction(&world).await;
-        // Stop when the calls finish before they would be dropped.
-        if !is_begin_dropped && dropped < waits {
+        // Stop when both calls finish before they would be dropped.
+        if !is_begin_dropped && dropped_validations < waits {
             break;
         }
     }
-    assert!(dropped > 3, "too few calls were dropped before they finished");
+    assert!(dropped_validations > 3, "too few calls were dropped before they finished");
     sparc.close().await.unwrap();
 }

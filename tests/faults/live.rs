@@ -1,4 +1,5 @@
-//! Event streams while servers, networks, pools and poolers fail.
+//! Event streams while servers, networks, pools and poolers fail. The *poller* is the task of a `Sparc` handle that
+//! reads new events for all its streams.
 
 use std::time::Duration;
 
@@ -23,21 +24,21 @@ async fn an_exhausted_pool_delays_events_but_loses_none() {
     let sparc = Sparc::connect_with(world.url(), options).await.unwrap();
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..2 {
-        let holder = loop {
+        let transaction = loop {
             // The poller uses the only connection from time to time.
-            if let Ok(holder) = ada.begin().await {
-                break holder;
+            if let Ok(transaction) = ada.begin().await {
+                break transaction;
             }
         };
         write_events(&game.players[0].person, game.session_id, 2).await;
         assert!(receives_nothing(&mut stream).await, "the poller has no connection to read with");
-        holder.rollback().await.unwrap();
+        transaction.rollback().await.unwrap();
         let last = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut stream, last).await.len(), 2);
     }
-    assert_eq!(event_numbers(&world, game.session_id).await.len(), before + 4);
+    assert_eq!(event_numbers(&world, game.session_id).await.len(), count_before + 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +53,7 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
     for state in [SLOW, CUT, OPEN, CUT, SWALLOWING, CUT] {
-        let before = event_numbers(&world, game.session_id).await.len();
+        let count_before = event_numbers(&world, game.session_id).await.len();
         proxy.set_state(state);
         for _ in 0..4 {
             write_events(&game.players[0].person, game.session_id, 15).await;
@@ -64,7 +65,7 @@ async fn a_network_that_is_cut_slow_or_silent_loses_no_event() {
         proxy.set_state(OPEN);
         let all = event_numbers(&world, game.session_id).await;
         for stream in &mut streams {
-            assert_eq!(read_until(stream, *all.last().unwrap()).await, all[before..], "{state}");
+            assert_eq!(read_until(stream, *all.last().unwrap()).await, all[count_before..], "state {state}");
         }
     }
 }
@@ -213,33 +214,33 @@ async fn dropped_streams_leave_no_task_and_no_busy_connection() {
     let sparc = connect_sparc(&world).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     // A read returns before its transaction has ended; a separate task waits for the end.
-    let wait_until_idle = async |count| {
+    let wait_until_idle = async |task_count| {
         for _ in 0..200 {
             let status = sparc.pool_status();
-            if status.idle == status.connections && tasks() == count {
+            if status.idle == status.connections && tasks() == task_count {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("{} tasks instead of {count}, {:?}", tasks(), sparc.pool_status());
+        panic!("{} tasks instead of {task_count}, {:?}", tasks(), sparc.pool_status());
     };
-    let before = tasks();
+    let tasks_before = tasks();
     let service = sparc.as_service();
     service.events().newest(game.session_id).await.unwrap();
-    wait_until_idle(before).await;
+    wait_until_idle(tasks_before).await;
     for _ in 0..3 {
         let mut streams = Vec::new();
         for _ in 0..20 {
             streams.push(service.events().subscribe(game.session_id, Some(0)).await.unwrap());
         }
-        let mut many = service.events().subscribe_many([(game.session_id, None)]).await.unwrap();
+        let mut multi_session_stream = service.events().subscribe_many([(game.session_id, None)]).await.unwrap();
         next_event(&mut streams[0]).await;
         // One poller, and no task per stream.
-        wait_until_idle(before + 1).await;
-        many.remove(game.session_id);
-        drop(many);
+        wait_until_idle(tasks_before + 1).await;
+        multi_session_stream.remove(game.session_id);
+        drop(multi_session_stream);
         drop(streams);
-        wait_until_idle(before).await;
+        wait_until_idle(tasks_before).await;
     }
     world.owner().wait_for_rollbacks().await;
 }

@@ -36,16 +36,17 @@ pub struct Load {
 /// The outcomes of the calls of one or all clients.
 #[derive(Default)]
 pub struct Outcomes {
-    /// The rows that were acknowledged.
+    /// The rows whose creation was acknowledged.
     pub acknowledged: BTreeSet<AcknowledgedRow>,
     /// How many operations ended with each error code, or with "done".
     pub codes: BTreeMap<&'static str, usize>,
 }
 
 impl Load {
-    pub fn start(sparc: &Sparc, operations: &Arc<RandomOperations>, clients: u64) -> Self {
+    /// Starts `client_count` clients, each of which calls one random operation after the other.
+    pub fn start(sparc: &Sparc, operations: &Arc<RandomOperations>, client_count: u64) -> Self {
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let clients = (0..clients)
+        let clients = (0..client_count)
             .map(|client| {
                 let (sparc, operations, is_stopped) = (sparc.clone(), operations.clone(), is_stopped.clone());
                 tokio::spawn(async move {
@@ -108,11 +109,11 @@ pub async fn assert_nothing_lost(world: &World, acknowledged: &BTreeSet<Acknowle
 /// Asserts that no other connection has an open transaction, after waiting for connections that are being returned to
 /// their pool.
 pub async fn assert_no_open_transaction(world: &World) {
-    let open =
+    let open_transactions =
         "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
                 AND backend_type = 'client backend'";
     for _ in 0..200 {
-        if world.owner().count(open).await == 0 {
+        if world.owner().count(open_transactions).await == 0 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

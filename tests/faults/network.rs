@@ -38,8 +38,10 @@ const COUNTING: u8 = 4;
 #[derive(Clone)]
 pub struct Proxy {
     state: Arc<AtomicU8>,
+    /// In the state [`COUNTING`], how many more chunks from the server are forwarded.
     chunks_left: Arc<AtomicU32>,
-    accepted: Arc<AtomicU32>,
+    /// The number of connections that were accepted.
+    accepted_count: Arc<AtomicU32>,
     pub url: String,
 }
 
@@ -52,16 +54,17 @@ impl Proxy {
     /// Starts a proxy to the server of the URL.
     pub async fn to_url(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (before, rest) = url.rsplit_once('@').unwrap();
+        let (credentials, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
-        let url = format!("{before}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
+        let url = format!("{credentials}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
         let state = Arc::new(AtomicU8::new(OPEN));
-        let proxy = Self { state, chunks_left: Arc::default(), accepted: Arc::default(), url };
-        let (state, chunks_left, accepted) = (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted.clone());
+        let proxy = Self { state, chunks_left: Arc::default(), accepted_count: Arc::default(), url };
+        let (state, chunks_left, accepted_count) =
+            (proxy.state.clone(), proxy.chunks_left.clone(), proxy.accepted_count.clone());
         let server = server.to_owned();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                accepted.fetch_add(1, Ordering::SeqCst);
+                accepted_count.fetch_add(1, Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect(&server).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
@@ -80,7 +83,7 @@ impl Proxy {
 
     /// Returns how many connections the proxy has accepted.
     pub fn accepted_connections(&self) -> u32 {
-        self.accepted.load(Ordering::SeqCst)
+        self.accepted_count.load(Ordering::SeqCst)
     }
 
     pub fn set_state(&self, state: u8) {
@@ -190,7 +193,11 @@ async fn if_a_server_does_not_answer_a_new_connection_no_second_connection_is_tr
     // The transaction uses the connection that is already open.
     let _transaction = me.begin().await.unwrap();
     proxy.set_state(SWALLOWING);
-    let before = proxy.accepted_connections();
+    let accepted_before = proxy.accepted_connections();
     assert_eq!(me.characters().list().await.unwrap_err().code(), "connection_lost");
-    assert_eq!(proxy.accepted_connections(), before + 1, "another attempt would wait for `acquire_timeout` again");
+    assert_eq!(
+        proxy.accepted_connections(),
+        accepted_before + 1,
+        "another attempt would wait for `acquire_timeout` again"
+    );
 }

@@ -77,7 +77,7 @@ fn name_of(id: &str) -> String {
     }
 }
 
-/// Replaces each `@name` by the row's id.
+/// Replaces each `@name` by the row's id. An `@` before other text, as in an email address, stays.
 pub fn with_ids(sql: &str) -> String {
     let mut replaced = String::with_capacity(sql.len() * 2);
     let mut parts = sql.split('@');
@@ -109,9 +109,9 @@ pub async fn execute(connection: &mut PgConnection, sql: &str) -> u64 {
 pub struct GameDatabase {
     pub owner: PgConnection,
     pub url: String,
-    /// Statements that restore every row.
+    /// Statements that delete every row and insert the saved ones again.
     restore_sql: String,
-    /// A query that returns a text for each invariant that a row breaks.
+    /// A query that returns a line of text for each row that breaks an invariant.
     invariants_sql: String,
     _database: Database,
 }
@@ -132,6 +132,7 @@ impl GameDatabase {
         Self { owner, url, restore_sql, invariants_sql, _database: database }
     }
 
+    /// Undoes all changes of rows.
     pub async fn restore(&mut self) {
         execute(&mut self.owner, &self.restore_sql).await;
     }
@@ -155,14 +156,14 @@ impl GameDatabase {
         let mut locked = Vec::new();
         for (table, key) in LOCKABLE {
             let columns: Vec<&str> = key.split(", ").collect();
-            let names = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
-            let select_all = format!("SELECT ARRAY[{names}] FROM {table} ORDER BY 1");
-            let all: Vec<Vec<String>> =
+            let key_texts = columns.iter().map(|column| format!("{column}::text")).collect::<Vec<_>>().join(", ");
+            let select_all = format!("SELECT ARRAY[{key_texts}] FROM {table} ORDER BY 1");
+            let all_keys: Vec<Vec<String>> =
                 query_scalar(AssertSqlSafe(select_all)).fetch_all(&mut self.owner).await.unwrap();
-            let select_free = format!("SELECT ARRAY[{names}] FROM {table} FOR UPDATE SKIP LOCKED");
-            let free: Vec<Vec<String>> =
-                query_scalar(AssertSqlSafe(select_free)).fetch_all(&mut self.owner).await.unwrap();
-            for row in all.iter().filter(|row| !free.contains(row)) {
+            let select_unlocked = format!("SELECT ARRAY[{key_texts}] FROM {table} FOR UPDATE SKIP LOCKED");
+            let unlocked_keys: Vec<Vec<String>> =
+                query_scalar(AssertSqlSafe(select_unlocked)).fetch_all(&mut self.owner).await.unwrap();
+            for row in all_keys.iter().filter(|row| !unlocked_keys.contains(row)) {
                 let keys = row.iter().map(|value| name_of(value)).collect::<Vec<_>>().join(", ");
                 locked.push(format!("{table} WHERE ({key}) = ({keys})"));
             }

@@ -1,7 +1,7 @@
 //! Runs statements concurrently, as PostgreSQL's isolation tests do: every pair of the statements that users, the
-//! service, the platform and maintenance send, on two connections, in every order of begin, statement, commit and
-//! rollback. After each case, every invariant must hold, no transaction may wait for ever, and only refusals that the
-//! documentation lists may have occurred.
+//! service, the platform (Supabase's Auth server) and maintenance send, on two connections, in every order of begin,
+//! statement, commit and rollback. After each case, every invariant must hold, no transaction may wait for ever, and
+//! only refusals that the documentation lists may have occurred.
 //!
 //! Two statements that run one after the other without interruption cannot deadlock. So a second kind of case stops
 //! both statements in the middle: until both have been sent, other connections hold a row that the first one locks and
@@ -9,7 +9,7 @@
 //!
 //! By default, the test runs a sample of each kind of case. `SPARC_INTERLEAVINGS=20000` runs a sample of that size of
 //! each kind, `SPARC_INTERLEAVINGS=all` every pair of both kinds, and `SPARC_INTERLEAVINGS=triples` every three
-//! statements. A failed case is reported by its name. Any other value runs the cases whose names contain it.
+//! statements. Any other value runs the cases whose names contain the value; a failed case is reported by its name.
 
 use std::collections::BTreeMap;
 
@@ -135,8 +135,8 @@ fn stopped_pairs(locked: &LockedRows) -> Vec<Case<'static>> {
     cases
 }
 
-/// Returns the cases of three statements that lock a row in common: in some, another connection holds that row until
-/// all three have been sent.
+/// Returns the cases of three statements that lock a row in common. In some, another connection holds that row until
+/// all three have been sent. In the others, all three transactions begin, then all send, and then all commit.
 fn triples(locked: &LockedRows) -> Vec<Case<'static>> {
     let mut cases = Vec::new();
     for (first_index, first) in STATEMENTS.iter().enumerate() {
@@ -177,7 +177,7 @@ fn sample(cases: Vec<Case<'static>>, size: usize) -> Vec<Case<'static>> {
 }
 
 /// Returns a sample of each kind of case.
-fn samples(locked: &LockedRows, size: usize) -> Vec<Case<'static>> {
+fn sample_each_kind(locked: &LockedRows, size: usize) -> Vec<Case<'static>> {
     let kinds = [pairs(), stopped_pairs(locked), triples(locked)];
     kinds.into_iter().flat_map(|cases| sample(cases, size)).collect()
 }
@@ -227,8 +227,8 @@ async fn no_order_of_statements_breaks_an_invariant() {
     let cases = match selection.as_str() {
         "all" => pairs().into_iter().chain(stopped_pairs(&locked)).collect(),
         "triples" => triples(&locked),
-        "" => samples(&locked, SAMPLE_SIZE),
-        size if size.parse::<usize>().is_ok() => samples(&locked, size.parse().unwrap()),
+        "" => sample_each_kind(&locked, SAMPLE_SIZE),
+        size if size.parse::<usize>().is_ok() => sample_each_kind(&locked, size.parse().unwrap()),
         part => pairs()
             .into_iter()
             .chain(stopped_pairs(&locked))

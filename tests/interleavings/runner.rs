@@ -16,6 +16,7 @@ use super::{
     game_database::{GameDatabase, connect, execute, id, with_ids},
     statements::{Sender, Statement},
 };
+use crate::sqlstates::SERIALIZATION_FAILURE;
 
 /// If a statement has neither finished nor begun to wait for a lock after this time, it hangs.
 const HANG_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,10 +61,10 @@ impl Client {
         // that long by itself.
         execute(&mut connection, "SET deadlock_timeout = '20ms'; SET jit = off").await;
         let backend_pid = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.unwrap();
-        let (statements, mut received) = unbounded_channel::<String>();
+        let (statements, mut received_statements) = unbounded_channel::<String>();
         let (answer_sender, answers) = unbounded_channel();
         tokio::spawn(async move {
-            while let Some(sql) = received.recv().await {
+            while let Some(sql) = received_statements.recv().await {
                 let answer = raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 let answer = answer.map(|result| result.rows_affected()).map_err(|error| match error {
                     Error::Database(error) => {
@@ -71,6 +72,7 @@ impl Client {
                         let message = format!("{} {}", error.message(), context.unwrap_or_default().replace('\n', " "));
                         (error.code().unwrap_or_default().into_owned(), message)
                     }
+                    // No SQLSTATE: the connection has failed.
                     other => ("connection".to_owned(), other.to_string()),
                 });
                 if answer_sender.send(answer).is_err() {
@@ -146,6 +148,8 @@ pub struct Case<'a> {
     pub held_rows: Vec<String>,
 }
 
+/// The name of the case: its statements, the isolation level, the steps (each a letter and the number of its
+/// transaction) and the held rows.
 impl fmt::Display for Case<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.statements.iter().map(|statement| statement.name).collect();
@@ -227,7 +231,7 @@ impl Runner {
         let mut commits = 0;
         let mut problems = Vec::new();
         let mut schedule: VecDeque<(usize, Step)> = case.schedule.iter().copied().collect();
-        let mut is_released = case.held_rows.is_empty();
+        let mut has_released_rows = case.held_rows.is_empty();
         let mut stalled_since = None;
         loop {
             // Transactions whose statement has finished in the meantime continue with their postponed steps.
@@ -242,8 +246,8 @@ impl Runner {
                 }
             }
             let Some((transaction, step)) = schedule.pop_front() else {
-                if !is_released {
-                    is_released = true;
+                if !has_released_rows {
+                    has_released_rows = true;
                     for holder in &mut self.holders[..case.held_rows.len()] {
                         if holder.has_pending_statement {
                             holder.finish().await;
@@ -291,7 +295,7 @@ impl Runner {
                 }
             }
         }
-        check_outcomes(case, &outcomes, &mut problems);
+        collect_problems(case, &outcomes, &mut problems);
         self.needs_restore = commits > 0;
         if self.needs_restore {
             problems.extend(self.database.broken_invariants().await);
@@ -300,14 +304,16 @@ impl Runner {
     }
 }
 
-/// Checks that only listed refusals occur and that no account wrote anything after it was closed.
-fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
+/// Adds a problem for each refusal that is not listed, for each statement that waits for ever, and for each write of an
+/// account after it was closed.
+fn collect_problems(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<String>) {
     for (statement, outcome) in case.statements.iter().zip(outcomes) {
         match &outcome.answer {
             None => problems.push(format!("{} waits for ever", statement.name)),
             Some(Err((code, message))) => {
+                // At REPEATABLE READ, PostgreSQL refuses a write to a row that changed after the snapshot.
                 let is_listed = statement.refusals.contains(&code.as_str())
-                    || (code == "40001" && case.level == IsolationLevel::RepeatableRead);
+                    || (code == SERIALIZATION_FAILURE && case.level == IsolationLevel::RepeatableRead);
                 if !is_listed {
                     problems.push(format!("{} is refused with {code}: {message}", statement.name));
                 }
@@ -315,13 +321,15 @@ fn check_outcomes(case: &Case<'_>, outcomes: &[Outcome], problems: &mut Vec<Stri
             Some(Ok(_)) => {}
         }
     }
-    for (closing, closed) in case.statements.iter().zip(outcomes) {
-        let (Some(account), Some(closed_at)) = (closing.closes, closed.commit_position) else { continue };
+    for (closing, closing_outcome) in case.statements.iter().zip(outcomes) {
+        let (Some(account), Some(closed_at)) = (closing.closed_account, closing_outcome.commit_position) else {
+            continue;
+        };
         for (statement, outcome) in case.statements.iter().zip(outcomes) {
             let has_written = matches!(outcome.answer, Some(Ok(1..)))
                 && outcome.commit_position.is_some_and(|position| position > closed_at)
                 && statement.sender == Sender::User(account)
-                && statement.closes.is_none();
+                && statement.closed_account.is_none();
             if has_written {
                 problems.push(format!("{} wrote after {}", statement.name, closing.name));
             }

@@ -1,6 +1,13 @@
 //! The statements that users, the service, the platform and maintenance send, each with the errors that it may get if a
 //! concurrent statement comes first.
 
+use crate::sqlstates::{
+    ACCOUNT_CLOSED, ADVENTURE_NOT_PLAYABLE, CHARACTER_LIMIT_REACHED, CHARACTER_RETIRED, CHARACTER_SEATED,
+    CHECK_VIOLATION, CREATURE_NOT_IN_ADVENTURE, FOREIGN_KEY_VIOLATION, HEROIC_SAVE_SPENT, ILLEGAL_TRANSITION,
+    INSUFFICIENT_PRIVILEGE, LOCK_NOT_AVAILABLE, NOT_YOUR_CHOICE, PLAYER_REMOVED, ROLL_NOT_SAVEABLE, SESSION_FULL,
+    SESSION_HAS_NO_PLAYER, SESSION_OVER, SESSION_STARTED, UNIQUE_VIOLATION, UNKNOWN_JOIN_CODE,
+};
+
 /// The identity that sends a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -10,6 +17,8 @@ pub enum Sender {
     Platform,
 }
 
+/// A statement that a case sends, alone in its transaction. In `sql`, `@name` is the id of a row of
+/// `game_database.sql`.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
     pub name: &'static str,
@@ -18,7 +27,7 @@ pub struct Statement {
     /// The SQLSTATEs of the refusals that the documentation lists for the statement.
     pub refusals: &'static [&'static str],
     /// The user whose account the statement closes or deletes.
-    pub closes: Option<&'static str>,
+    pub closed_account: Option<&'static str>,
 }
 
 use Sender::{Platform, Service, User};
@@ -29,11 +38,12 @@ const fn statement(
     sql: &'static str,
     refusals: &'static [&'static str],
 ) -> Statement {
-    Statement { name, sender, sql, refusals, closes: None }
+    Statement { name, sender, sql, refusals, closed_account: None }
 }
 
+/// A statement that closes or deletes the account of `owner`.
 const fn closing_account(owner: &'static str, sender: Sender, name: &'static str, sql: &'static str) -> Statement {
-    Statement { name, sender, sql, refusals: &[], closes: Some(owner) }
+    Statement { name, sender, sql, refusals: &[], closed_account: Some(owner) }
 }
 
 const ADA: Sender = User("ada");
@@ -42,34 +52,13 @@ const EVE: Sender = User("eve");
 const SEER: Sender = User("seer");
 const ZOE: Sender = User("zoe");
 
-/// The row does not exist any more, or the caller may no longer write it.
-const FORBIDDEN: &str = "42501";
-const FOREIGN_KEY: &str = "23503";
-/// Another transaction has locked a row. Nothing was changed, and a retry helps.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
-const DUPLICATE_KEY: &str = "23505";
-const CHECK_VIOLATION: &str = "23514";
-const CHARACTER_LIMIT: &str = "SP001";
-const SESSION_FULL: &str = "SP002";
-const ILLEGAL_TRANSITION: &str = "SP003";
-const SESSION_OVER: &str = "SP004";
-const SESSION_STARTED: &str = "SP005";
-const CHARACTER_RETIRED: &str = "SP007";
-const CHARACTER_SEATED: &str = "SP008";
-const ADVENTURE_NOT_PLAYABLE: &str = "SP009";
-const HEROIC_SAVE_SPENT: &str = "SP011";
-const ROLL_NOT_SAVEABLE: &str = "SP015";
-const CREATURE_NOT_IN_ADVENTURE: &str = "SP017";
-const NOT_YOUR_CHOICE: &str = "SP018";
-const ACCOUNT_CLOSED: &str = "SP019";
-const NO_SUCH_CODE: &str = "SP020";
-const PLAYER_REMOVED: &str = "SP028";
-const SESSION_HAS_NO_PLAYER: &str = "SP029";
+// In these lists, INSUFFICIENT_PRIVILEGE means that the row does not exist any more, or that the caller may no longer
+// write it. LOCK_NOT_AVAILABLE means that another transaction has locked a row: nothing was changed, and a retry helps.
 
 const TAKE_SEAT_REFUSALS: &[&str] = &[
-    FORBIDDEN,
-    FOREIGN_KEY,
-    DUPLICATE_KEY,
+    INSUFFICIENT_PRIVILEGE,
+    FOREIGN_KEY_VIOLATION,
+    UNIQUE_VIOLATION,
     SESSION_FULL,
     SESSION_OVER,
     SESSION_STARTED,
@@ -78,18 +67,24 @@ const TAKE_SEAT_REFUSALS: &[&str] = &[
     PLAYER_REMOVED,
 ];
 const JOIN_REFUSALS: &[&str] = &[
-    FOREIGN_KEY,
+    FOREIGN_KEY_VIOLATION,
     SESSION_FULL,
     SESSION_OVER,
     SESSION_STARTED,
     CHARACTER_RETIRED,
     ACCOUNT_CLOSED,
-    NO_SUCH_CODE,
+    UNKNOWN_JOIN_CODE,
     PLAYER_REMOVED,
 ];
-const ROLL_REFUSALS: &[&str] = &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED];
-const HEROIC_SAVE_REFUSALS: &[&str] =
-    &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED, HEROIC_SAVE_SPENT, ROLL_NOT_SAVEABLE, DUPLICATE_KEY];
+const ROLL_OR_EVENT_REFUSALS: &[&str] = &[INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED];
+const HEROIC_SAVE_REFUSALS: &[&str] = &[
+    INSUFFICIENT_PRIVILEGE,
+    FOREIGN_KEY_VIOLATION,
+    ACCOUNT_CLOSED,
+    HEROIC_SAVE_SPENT,
+    ROLL_NOT_SAVEABLE,
+    UNIQUE_VIOLATION,
+];
 
 pub const STATEMENTS: &[Statement] = &[
     // A player and their characters.
@@ -98,30 +93,30 @@ pub const STATEMENTS: &[Statement] = &[
         "ada_creates_a_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@new_row_1, @ada, 'First', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         ADA,
         "ada_creates_another_character",
         "INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          VALUES (@new_row_2, @ada, 'Second', 'wizard', 1, 2, 5, 4, '{}')",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(ADA, "ada_retires_a_character", "UPDATE public.characters SET retired_at = now() WHERE id = @ada2", &[CHARACTER_SEATED, ACCOUNT_CLOSED]),
     statement(
         ADA,
         "ada_unretires_a_character",
         "UPDATE public.characters SET retired_at = NULL WHERE id = @ada_retired",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED],
     ),
-    statement(ADA, "ada_deletes_a_character", "DELETE FROM public.characters WHERE id = @ada2", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
+    statement(ADA, "ada_deletes_a_character", "DELETE FROM public.characters WHERE id = @ada2", &[FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED]),
     statement(
         ADA,
         "ada_deletes_and_replaces_a_character",
         "WITH gone AS (DELETE FROM public.characters WHERE id = @ada3 RETURNING id)
          INSERT INTO public.characters (id, user_id, name, class, might, grace, wit, heart, special_ability)
          SELECT @new_row_3, @ada, 'Third', 'wizard'::public.character_class, 1, 2, 5, 4, '{}' FROM gone",
-        &[CHARACTER_LIMIT, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[CHARACTER_LIMIT_REACHED, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(ADA, "ada_renames_a_character", "UPDATE public.characters SET name = 'Renamed' WHERE id = @ada1", &[ACCOUNT_CLOSED]),
     statement(ADA, "ada_damages_her_character", "SELECT * FROM private.change_hit_points(@ada1, -1)", &[ACCOUNT_CLOSED]),
@@ -131,9 +126,10 @@ pub const STATEMENTS: &[Statement] = &[
         BOB,
         "bob_begins_the_tutorial",
         "INSERT INTO public.tutorial_progress (user_id) VALUES (@bob)",
-        &[ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
-    // Seats.
+    // Seats. The join codes are those of `game_database.sql`: WAITSX of @one_seat_free, HIDDEN of @private, AGAINX of
+    // @left_by_ada_and_eve.
     statement(
         ADA,
         "ada_takes_the_last_seat",
@@ -173,7 +169,7 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_changes_her_character",
         "UPDATE public.session_players SET character_id = @ada2 WHERE session_id = @zoe_waiting AND user_id = @ada",
-        &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY, NOT_YOUR_CHOICE],
+        &[SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED, FOREIGN_KEY_VIOLATION, NOT_YOUR_CHOICE],
     ),
     statement(
         SEER,
@@ -193,7 +189,7 @@ pub const STATEMENTS: &[Statement] = &[
         Service,
         "service_seats_eve",
         "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES (@private, @eve, @eve1)",
-        &[FOREIGN_KEY, DUPLICATE_KEY, SESSION_FULL, SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED],
+        &[FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION, SESSION_FULL, SESSION_OVER, SESSION_STARTED, CHARACTER_RETIRED, ACCOUNT_CLOSED],
     ),
     // Play.
     statement(
@@ -201,7 +197,7 @@ pub const STATEMENTS: &[Statement] = &[
         "ada_rolls",
         "INSERT INTO public.dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          VALUES (@active, @ada1, 'might', 10, 'attack')",
-        ROLL_REFUSALS,
+        ROLL_OR_EVENT_REFUSALS,
     ),
     statement(
         ADA,
@@ -221,21 +217,21 @@ pub const STATEMENTS: &[Statement] = &[
         ADA,
         "ada_sends_an_event",
         "INSERT INTO public.session_events (session_id, event_type) VALUES (@active, 'client.wave')",
-        ROLL_REFUSALS,
+        ROLL_OR_EVENT_REFUSALS,
     ),
     statement(
         SEER,
         "seer_rolls_for_the_wolf",
         "INSERT INTO public.dice_rolls (session_id, creature_id, attribute, difficulty, roll_type)
          VALUES (@active, @wolf, 'might', 10, 'attack')",
-        &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED, CREATURE_NOT_IN_ADVENTURE],
+        &[INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED, CREATURE_NOT_IN_ADVENTURE],
     ),
     statement(
         SEER,
         "seer_rolls_for_bob",
         "INSERT INTO public.dice_rolls (session_id, character_id, attribute, difficulty, roll_type)
          VALUES (@active, @bob1, 'might', 10, 'attack')",
-        ROLL_REFUSALS,
+        ROLL_OR_EVENT_REFUSALS,
     ),
     statement(SEER, "seer_damages_adas_character", "SELECT * FROM private.change_hit_points(@ada1, -2)", &[ACCOUNT_CLOSED]),
     statement(SEER, "seer_begins_an_encounter", "UPDATE public.sessions SET current_encounter_id = 'ford' WHERE id = @active", &[SESSION_OVER, ACCOUNT_CLOSED]),
@@ -284,29 +280,29 @@ pub const STATEMENTS: &[Statement] = &[
         EVE,
         "eve_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_1, @eve, @tower)",
-        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         ZOE,
         "zoe_opens_a_session",
         "INSERT INTO public.sessions (id, seer_id, adventure_id, is_public) VALUES (@new_row_2, @zoe, @ford, true)",
-        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     statement(
         SEER,
         "seer_opens_a_session_on_the_draft",
         "INSERT INTO public.sessions (id, seer_id, adventure_id) VALUES (@new_row_3, @seer, @draft)",
-        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY, DUPLICATE_KEY],
+        &[ADVENTURE_NOT_PLAYABLE, ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, UNIQUE_VIOLATION],
     ),
     // Adventures.
-    statement(ZOE, "zoe_deletes_an_adventure", "DELETE FROM public.adventures WHERE id = @tower", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
-    statement(SEER, "seer_deletes_the_draft", "DELETE FROM public.adventures WHERE id = @draft", &[FOREIGN_KEY, ACCOUNT_CLOSED]),
+    statement(ZOE, "zoe_deletes_an_adventure", "DELETE FROM public.adventures WHERE id = @tower", &[FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED]),
+    statement(SEER, "seer_deletes_the_draft", "DELETE FROM public.adventures WHERE id = @draft", &[FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED]),
     statement(SEER, "seer_unpublishes_an_adventure", "UPDATE public.adventures SET status = 'draft' WHERE id = @ford", &[ACCOUNT_CLOSED]),
     statement(
         SEER,
         "seer_adds_a_creature",
         "INSERT INTO public.creatures (adventure_id, name) VALUES (@draft, 'Mud Hag')",
-        &[FORBIDDEN, FOREIGN_KEY, ACCOUNT_CLOSED],
+        &[INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION, ACCOUNT_CLOSED],
     ),
     statement(SEER, "seer_renames_the_wolf", "UPDATE public.creatures SET name = 'Old Wolf' WHERE id = @wolf", &[ACCOUNT_CLOSED]),
     statement(SEER, "seer_deletes_the_wolf", "DELETE FROM public.creatures WHERE id = @wolf", &[ACCOUNT_CLOSED]),
@@ -314,7 +310,7 @@ pub const STATEMENTS: &[Statement] = &[
         ZOE,
         "zoe_creates_a_draft",
         "INSERT INTO public.adventures (creator_id, name) VALUES (@zoe, 'Another draft')",
-        &[ACCOUNT_CLOSED, FORBIDDEN, FOREIGN_KEY],
+        &[ACCOUNT_CLOSED, INSUFFICIENT_PRIVILEGE, FOREIGN_KEY_VIOLATION],
     ),
     // Accounts.
     closing_account("ada", ADA, "ada_closes_her_account", "SELECT private.close_account(@ada)"),
@@ -328,7 +324,7 @@ pub const STATEMENTS: &[Statement] = &[
         Platform,
         "somebody_signs_up_with_adas_new_email_address",
         "INSERT INTO auth.users (id, email) VALUES (@new_account, 'new@example.org')",
-        &[DUPLICATE_KEY],
+        &[UNIQUE_VIOLATION],
     ),
     // Maintenance.
     statement(Service, "maintenance_archives_sessions", "SELECT private.archive_sessions(100)", &[]),
@@ -338,6 +334,6 @@ pub const STATEMENTS: &[Statement] = &[
         Service,
         "the_service_deletes_sessions",
         "DELETE FROM public.sessions WHERE id IN (@completed, @empty_cancelled)",
-        &[FOREIGN_KEY, LOCK_NOT_AVAILABLE],
+        &[FOREIGN_KEY_VIOLATION, LOCK_NOT_AVAILABLE],
     ),
 ];

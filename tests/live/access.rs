@@ -15,27 +15,28 @@ use crate::world::World;
 async fn only_participants_and_the_service_may_subscribe() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
+    // Everybody sees a public session, but not its events.
     world.update_session(&game, "is_public = true").await;
     let (sparc, stranger) = (connect_sparc(&world).await, world.new_account().await);
-    let missing = Uuid::new_v4();
+    let missing_session = Uuid::new_v4();
     for after in [None, Some(0), Some(1)] {
         let subscribe = async |caller: sparc::service::IdentityConnection, session| {
             subscribe_code(caller.events().subscribe(session, after).await)
         };
         assert_eq!(subscribe(sparc.as_user(stranger), game.session_id).await, "not_allowed");
-        assert_eq!(subscribe(sparc.as_user(stranger), missing).await, "not_allowed");
+        assert_eq!(subscribe(sparc.as_user(stranger), missing_session).await, "not_allowed");
         assert_eq!(subscribe(sparc.as_user(Uuid::new_v4()), game.session_id).await, "unknown_account");
         assert_eq!(subscribe(sparc.as_anon(), game.session_id).await, "not_signed_in");
-        assert_eq!(subscribe(sparc.as_service(), missing).await, "not_found");
+        assert_eq!(subscribe(sparc.as_service(), missing_session).await, "not_found");
     }
     for caller in all_callers(&sparc, &game) {
         assert_eq!(subscribe_code(caller.events().subscribe(game.session_id, Some(0)).await), "subscribed");
     }
-    let mut former_stream =
+    let mut former_players_stream =
         sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
     game.players[0].person.execute("UPDATE session_players SET is_active = false").await.unwrap();
     assert_eq!(
-        next_event(&mut former_stream).await.event_type,
+        next_event(&mut former_players_stream).await.event_type,
         "player_left",
         "a player who left may still read the session's events, as row security allows"
     );
@@ -46,23 +47,24 @@ async fn subscribing_and_reading_are_refused_in_the_same_way() {
     let world = World::new().await;
     let game = world.new_active_session(2).await;
     world.update_session(&game, "is_public = true").await;
-    let [stranger, closed] = [world.new_account().await, game.players[1].user_id];
-    world.sparc.as_service().users().close_account(closed).await.unwrap();
-    let outcome = async |caller: sparc::service::IdentityConnection, session| {
-        let after = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
-        let newest = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
-        assert_eq!(after, newest);
-        assert_eq!(after.replace("done", "subscribed"), subscribe_code(caller.events().subscribe(session, None).await));
-        after
+    let [stranger, closed_account] = [world.new_account().await, game.players[1].user_id];
+    world.sparc.as_service().users().close_account(closed_account).await.unwrap();
+    let common_code = async |caller: sparc::service::IdentityConnection, session| {
+        let after_code = caller.events().after(session, 0).await.map_or_else(|error| error.code(), |_| "done");
+        let newest_code = caller.events().newest(session).await.map_or_else(|error| error.code(), |_| "done");
+        assert_eq!(after_code, newest_code);
+        let subscribed_code = subscribe_code(caller.events().subscribe(session, None).await);
+        assert_eq!(after_code.replace("done", "subscribed"), subscribed_code);
+        after_code
     };
-    let (missing, sparc) = (Uuid::new_v4(), &world.sparc);
-    assert_eq!(outcome(sparc.as_user(stranger), game.session_id).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(game.seer.user_id()), missing).await, "not_allowed");
-    assert_eq!(outcome(sparc.as_user(closed), game.session_id).await, "account_closed");
-    assert_eq!(outcome(sparc.as_anon(), game.session_id).await, "not_signed_in");
-    assert_eq!(outcome(sparc.as_service(), missing).await, "not_found");
+    let (missing_session, sparc) = (Uuid::new_v4(), &world.sparc);
+    assert_eq!(common_code(sparc.as_user(stranger), game.session_id).await, "not_allowed");
+    assert_eq!(common_code(sparc.as_user(game.seer.user_id()), missing_session).await, "not_allowed");
+    assert_eq!(common_code(sparc.as_user(closed_account), game.session_id).await, "account_closed");
+    assert_eq!(common_code(sparc.as_anon(), game.session_id).await, "not_signed_in");
+    assert_eq!(common_code(sparc.as_service(), missing_session).await, "not_found");
     for caller in [sparc.as_service(), sparc.as_user(game.seer.user_id()), sparc.as_user(game.players[0].user_id)] {
-        assert_eq!(outcome(caller, game.session_id).await, "done");
+        assert_eq!(common_code(caller, game.session_id).await, "done");
     }
 }
 
@@ -103,20 +105,21 @@ async fn losing_access_ends_a_stream_with_an_error_but_not_the_streams_of_others
 async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
     let world = World::new().await;
     let sparc = connect_sparc(&world).await;
+    // Which events the poller has read when the account is closed differs from time to time.
     for _ in 0..3 {
         let game = world.new_active_session(2).await;
-        let mut closed =
+        let mut closed_stream =
             sparc.as_user(game.players[0].user_id).events().subscribe(game.session_id, None).await.unwrap();
-        let mut others = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
+        let mut service_stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
         world.sparc.as_service().users().close_account(game.players[0].user_id).await.unwrap();
-        let last = *event_numbers(&world, game.session_id).await.last().unwrap();
+        let newest_at_closing = *event_numbers(&world, game.session_id).await.last().unwrap();
         write_events(&game.players[1].person, game.session_id, 1).await;
         while let Some(Ok(event)) =
-            tokio::time::timeout(DELIVERY_TIMEOUT, closed.next()).await.expect("the stream must end")
+            tokio::time::timeout(DELIVERY_TIMEOUT, closed_stream.next()).await.expect("the stream must end")
         {
-            assert!(event.seq <= last, "an event that was written after the closing was delivered");
+            assert!(event.seq <= newest_at_closing, "an event that was written after the closing was delivered");
         }
-        read_until(&mut others, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
+        read_until(&mut service_stream, *event_numbers(&world, game.session_id).await.last().unwrap()).await;
     }
 }
 
@@ -124,28 +127,28 @@ async fn events_after_the_closing_of_an_account_are_not_delivered_to_it() {
 async fn participation_returns_the_callers_role_in_a_session() {
     let world = World::new().await;
     let game = world.new_session(3).await;
-    let [player, left, removed] = [0, 1, 2].map(|index| &game.players[index]);
+    let [player, former_player, removed_player] = [0, 1, 2].map(|index| &game.players[index]);
     world.update_session(&game, "is_public = true").await;
     let participation = async |id| world.sparc.as_user(id).sessions().participation(game.session_id).await.unwrap();
     let leave = "UPDATE session_players SET is_active = false WHERE user_id =";
-    world.owner().execute(&format!("{leave} '{}'", left.user_id)).await.unwrap();
+    world.owner().execute(&format!("{leave} '{}'", former_player.user_id)).await.unwrap();
     let seer = world.sparc.as_user(game.seer.user_id());
-    seer.sessions().remove(game.session_id, removed.user_id).await.unwrap();
+    seer.sessions().remove(game.session_id, removed_player.user_id).await.unwrap();
     assert_eq!(participation(game.seer.user_id()).await, Participation::Seer);
     assert_eq!(participation(player.user_id).await, Participation::Player);
-    assert_eq!(participation(left.user_id).await, Participation::Left);
-    assert_eq!(participation(removed.user_id).await, Participation::Removed);
+    assert_eq!(participation(former_player.user_id).await, Participation::Left);
+    assert_eq!(participation(removed_player.user_id).await, Participation::Removed);
     assert_eq!(
         participation(world.new_account().await).await,
         Participation::None,
         "seeing a session does not make the caller a participant"
     );
-    let in_missing = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
-    assert_eq!(in_missing, Participation::None);
-    assert!(!in_missing.is_participant());
-    assert!(!participation(removed.user_id).await.is_participant());
-    assert!(participation(left.user_id).await.is_participant());
-    assert_eq!(json!(participation(left.user_id).await), json!("left"));
+    let in_missing_session = seer.sessions().participation(Uuid::new_v4()).await.unwrap();
+    assert_eq!(in_missing_session, Participation::None);
+    assert!(!in_missing_session.is_participant());
+    assert!(!participation(removed_player.user_id).await.is_participant());
+    assert!(participation(former_player.user_id).await.is_participant());
+    assert_eq!(json!(participation(former_player.user_id).await), json!("left"));
     let outcome = world.sparc.as_anon().sessions().participation(game.session_id).await;
     assert_eq!(outcome.unwrap_err().code(), "not_signed_in");
 }

@@ -10,8 +10,8 @@ use testdb::Server;
 use uuid::Uuid;
 
 use super::{
-    all_callers, connect_sparc, event_numbers, insert_events, next_event, read_to_error, read_until, receives_nothing,
-    wave, write_events,
+    all_callers, connect_sparc, event_numbers, insert_events_sql, next_event, read_to_error, read_until,
+    receives_nothing, wave, write_events,
 };
 use crate::world::{BoxedTask, World, insert_roll_sql, run_together};
 
@@ -24,6 +24,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let before = event_numbers(&world, game.session_id).await;
     let ada = first_sparc.as_user(player.user_id);
     let mut from_now = ada.events().subscribe(game.session_id, None).await.unwrap();
+    // After 0 come all events of the last day.
     let mut last_day = ada.events().subscribe(game.session_id, Some(0)).await.unwrap();
     let mut resumed =
         second_sparc.as_user(player.user_id).events().subscribe(game.session_id, Some(before[0])).await.unwrap();
@@ -41,7 +42,7 @@ async fn an_event_arrives_once_and_in_order_whoever_writes_it() {
     let all = event_numbers(&world, game.session_id).await;
     let last = *all.last().unwrap();
     let new = all[before.len()..].to_vec();
-    assert_eq!(new.len(), 6);
+    assert_eq!(new.len(), 6, "two were sent, three inserted, and the roll caused one");
     assert_eq!(read_until(&mut from_now, last).await, new[2..]);
     assert_eq!(read_until(&mut last_day, last).await, all);
     assert_eq!(read_until(&mut resumed, last).await, all[1..]);
@@ -91,8 +92,8 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
     run_together(writers).await;
     for reader in readers {
         let (session, seen, mut stream) = reader.await.unwrap();
-        let (before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
-        assert_eq!(seen, event_numbers(&world, session).await[*before..]);
+        let (count_before, _) = games.iter().find(|(_, game)| game.session_id == session).unwrap();
+        assert_eq!(seen, event_numbers(&world, session).await[*count_before..]);
         assert!(
             tokio::time::timeout(Duration::from_millis(60), stream.next()).await.is_err(),
             "no further event may arrive"
@@ -103,15 +104,17 @@ async fn fifty_subscribers_of_ten_sessions_each_get_all_their_events_under_load(
 #[tokio::test]
 async fn an_event_that_commits_long_after_its_number_was_drawn_arrives() {
     let world = World::new().await;
-    let (game, other) = (world.new_active_session(1).await, world.new_active_session(1).await);
+    let (game, other_game) = (world.new_active_session(1).await, world.new_active_session(1).await);
     let sparc = connect_sparc(&world).await;
     let mut stream = sparc.as_service().events().subscribe(game.session_id, None).await.unwrap();
-    let mut others = sparc.as_service().events().subscribe(other.session_id, None).await.unwrap();
+    let mut other_stream = sparc.as_service().events().subscribe(other_game.session_id, None).await.unwrap();
     let open_transaction = game.players[0].person.begin().await;
-    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events(game.session_id, 1)).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&open_transaction, &insert_events_sql(game.session_id, 1))
+        .await
+        .unwrap();
     // An event of another session draws a higher number, but becomes visible first.
-    write_events(&other.players[0].person, other.session_id, 1).await;
-    next_event(&mut others).await;
+    write_events(&other_game.players[0].person, other_game.session_id, 1).await;
+    next_event(&mut other_stream).await;
     assert!(receives_nothing(&mut stream).await, "the event is not committed yet");
     open_transaction.commit().await.unwrap();
     next_event(&mut stream).await;
@@ -126,18 +129,19 @@ async fn a_slow_subscriber_delays_no_other_and_loses_no_event() {
     let ada = sparc.as_user(game.players[0].user_id);
     let mut slow = ada.events().subscribe(game.session_id, None).await.unwrap();
     let mut fast = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     for _ in 0..5 {
         write_events(&game.players[0].person, game.session_id, 100).await;
         let newest = *event_numbers(&world, game.session_id).await.last().unwrap();
         assert_eq!(read_until(&mut fast, newest).await.len(), 100);
     }
     let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[before..]);
+    assert_eq!(read_until(&mut slow, *all.last().unwrap()).await, all[count_before..]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_survives_a_crash_of_the_server() {
+    // The servers of other tests run with these settings off, and could lose committed events in a crash.
     let server =
         Server::start_private(Some(&["fsync=on", "synchronous_commit=on", "full_page_writes=on"])).await.unwrap();
     let world = World::new_on(&server).await;
@@ -173,12 +177,13 @@ async fn large_events_and_large_batches_arrive() {
     for caller in all_callers(&sparc, &game) {
         streams.push(caller.events().subscribe(game.session_id, None).await.unwrap());
     }
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
     for round in 0..3 {
         // The database stores a large event compressed, but its reader gets it in full.
         let words: Vec<String> = (0..6000).map(|_| Uuid::new_v4().to_string()).collect();
         let state = if round == 0 { json!(words[..4]) } else { json!(words) };
         seer.sessions().set_game_state(game.session_id, state, ExpectedVersion::Any).await.unwrap();
+        // With the event of the game state, these are 121 events. They are read in pages of at most 50.
         write_events(&game.players[0].person, game.session_id, 99).await;
         write_events(&game.players[0].person, game.session_id, 21).await;
         let all = event_numbers(&world, game.session_id).await;
@@ -190,7 +195,7 @@ async fn large_events_and_large_batches_arrive() {
     }
     write_events(&game.players[0].person, game.session_id, 1).await;
     let all = event_numbers(&world, game.session_id).await;
-    assert_eq!(all.len() - before, 3 * 121 + 1);
+    assert_eq!(all.len() - count_before, 3 * 121 + 1);
     for stream in &mut streams {
         assert_eq!(read_until(stream, *all.last().unwrap()).await.len(), 1);
     }
@@ -203,12 +208,14 @@ async fn numbers_up_to_the_maximum_arrive_and_a_sequence_set_back_ends_the_strea
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     let mut stream = ada.events().subscribe(game.session_id, None).await.unwrap();
-    let before = event_numbers(&world, game.session_id).await.len();
+    let count_before = event_numbers(&world, game.session_id).await.len();
+    // The largest 32-bit integer, the largest of the consecutive integers that a JSON reader with doubles
+    // distinguishes, and almost the last value of the sequence.
     for start in [i64::from(i32::MAX), 1 << 53, i64::MAX - 4] {
         world.owner().execute(&format!("SELECT setval('session_events_seq_seq', {start})")).await.unwrap();
         write_events(&game.players[0].person, game.session_id, 2).await;
     }
-    let all = event_numbers(&world, game.session_id).await.split_off(before);
+    let all = event_numbers(&world, game.session_id).await.split_off(count_before);
     assert!(all.len() == 6 && all[1] > i64::from(i32::MAX) && all[3] > 1 << 53 && all[5] > i64::MAX - 4);
     assert_eq!(read_until(&mut stream, all[5]).await, all);
     let mut resumed = ada.events().subscribe(game.session_id, Some(all[2])).await.unwrap();

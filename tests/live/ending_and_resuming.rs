@@ -11,7 +11,7 @@ use super::{
 use crate::world::World;
 
 #[tokio::test]
-async fn resuming_after_a_deleted_event_fails_with_events_expired() {
+async fn resuming_after_an_event_that_does_not_exist_fails_with_events_expired() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
@@ -20,6 +20,7 @@ async fn resuming_after_a_deleted_event_fails_with_events_expired() {
     let all = event_numbers(&world, game.session_id).await;
     let delete = format!("DELETE FROM session_events WHERE seq <= {}", all[1]);
     world.owner().execute(&delete).await.unwrap();
+    // Two deleted events, and two numbers that no event ever had.
     for seq in [all[0], all[1], all.last().unwrap() + 1, -1] {
         assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(seq)).await), "events_expired", "{seq}");
     }
@@ -28,14 +29,14 @@ async fn resuming_after_a_deleted_event_fails_with_events_expired() {
 }
 
 #[tokio::test]
-async fn nobody_resumes_after_an_event_older_than_a_day_even_if_it_still_exists() {
+async fn nobody_resumes_after_an_event_older_than_a_day_if_newer_ones_follow() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let sparc = connect_sparc(&world).await;
     let ada = sparc.as_user(game.players[0].user_id);
     write_events(&game.players[0].person, game.session_id, 2).await;
     let all = event_numbers(&world, game.session_id).await;
-    // A clean-up skips locked rows, so an older event may remain although later ones were deleted.
+    // The clean-up skips locked rows, so an event older than a day may remain.
     let old = format!("UPDATE session_events SET created_at = now() - INTERVAL '25 hours' WHERE seq = {}", all[0]);
     world.owner().execute(&old).await.unwrap();
     assert_eq!(subscribe_code(ada.events().subscribe(game.session_id, Some(all[0])).await), "events_expired");
@@ -52,6 +53,7 @@ async fn the_stream_of_a_session_that_has_ended_stays_open_until_it_is_archived(
     sparc.as_user(game.seer.user_id()).sessions().complete(game.session_id).await.unwrap();
     assert_eq!(next_event(&mut stream).await.event_type, "session_status");
     assert!(receives_nothing(&mut stream).await);
+    // A session is archived 90 days after its end.
     world.update_session(&game, "ended_at = now() - INTERVAL '1 year'").await;
     assert_eq!(world.owner().fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
     assert_eq!(read_to_error(&mut stream).await, "not_found");
@@ -145,7 +147,7 @@ async fn a_stream_knows_where_to_resume_before_and_after_each_event() {
     for seq in &event_numbers(&world, game.session_id).await[old.len()..] {
         assert_eq!((next_event(&mut stream).await.seq, stream.last_seq()), (*seq, *seq));
     }
-    let quiet = world.new_session(0).await;
-    let seer = sparc.as_user(quiet.seer.user_id());
-    assert_eq!(seer.events().subscribe(quiet.session_id, None).await.unwrap().last_seq(), 0);
+    let without_events = world.new_session(0).await;
+    let seer = sparc.as_user(without_events.seer.user_id());
+    assert_eq!(seer.events().subscribe(without_events.session_id, None).await.unwrap().last_seq(), 0);
 }

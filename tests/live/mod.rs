@@ -1,4 +1,7 @@
 //! Live events: each event is delivered once and in order, whoever wrote it, to every subscriber of its session.
+//!
+//! The number of an event is its `seq`. The *poller* is the task of a `Sparc` handle that reads new events for all its
+//! streams.
 
 mod access;
 mod delivery;
@@ -69,13 +72,13 @@ pub async fn event_numbers(world: &World, session: Uuid) -> Vec<i64> {
     world.owner().fetch_values(&sql).await.unwrap()
 }
 
-/// Returns an event to send to the session.
+/// Returns an event of the kind `wave`, to send to the session.
 pub fn wave(session_id: Uuid) -> NewEvent {
     NewEvent { session_id, kind: "wave".into(), payload: json!({ "hand": "left" }), ..Default::default() }
 }
 
 /// Returns an INSERT of events, as a client of the platform's API would send it.
-fn insert_events(session: Uuid, count: usize) -> String {
+fn insert_events_sql(session: Uuid, count: usize) -> String {
     format!(
         "INSERT INTO session_events (session_id, event_type)
          SELECT '{session}', 'client.plain' FROM generate_series(1, {count})"
@@ -84,7 +87,7 @@ fn insert_events(session: Uuid, count: usize) -> String {
 
 /// Inserts events in one statement, by plain SQL.
 pub async fn write_events(person: &Person, session: Uuid, count: usize) {
-    person.execute(&insert_events(session, count)).await.unwrap();
+    person.execute(&insert_events_sql(session, count)).await.unwrap();
 }
 
 /// Connects a new `Sparc` handle to the database.

@@ -18,6 +18,7 @@ async fn existing_accounts_get_a_profile() {
     .await
     .unwrap();
     Migrator::up(&db, None).await.unwrap();
+    // The profile of an account without an email address is named `Adventurer`, that of a deleted one `Former player`.
     let names = query_lines(&db, "SELECT display_name FROM users ORDER BY 1").await;
     assert_eq!(names, ["Adventurer", "Former player", "old", "old"]);
     assert_eq!(query_lines(&db, "SELECT email FROM users WHERE email LIKE 'gone%'").await, Vec::<String>::new());
@@ -27,6 +28,7 @@ async fn existing_accounts_get_a_profile() {
 async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens_no_account() {
     let (_database, db) = create_plain_database().await;
     Migrator::up(&db, None).await.unwrap();
+    // The account of `ben` is closed. Setting `deleted_at` to NULL again does not reopen it.
     db.execute_unprepared(
         "INSERT INTO auth.users (email) VALUES ('ada@x.org'), ('ben@x.org'), ('cas@x.org'), ('dan@x.org');
          UPDATE auth.users SET deleted_at = now() WHERE email = 'ben@x.org';
@@ -48,6 +50,8 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
     let profiles = "SELECT display_name || ' ' || CASE WHEN email LIKE '%.invalid' THEN '-' ELSE email END FROM users
         WHERE closed_at IS NULL ORDER BY 1";
     assert_eq!(query_lines(&db, profiles).await, ["ada ada@new.org", "dan dan@x.org", "eve eve@x.org"]);
+    // The closed accounts are those of `ben` and `cas`. `private.account_gates` has a row for each account, which says
+    // whether the account is open.
     let closed = "SELECT display_name FROM users JOIN private.account_gates AS gate ON gate.account_id = users.id AND NOT is_open";
     assert_eq!(query_lines(&db, closed).await, ["Former player", "Former player"]);
     assert_eq!(
@@ -59,7 +63,7 @@ async fn up_restores_the_triggers_on_accounts_applies_missed_changes_and_reopens
 
 #[tokio::test]
 async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
-    for remove_triggers in [
+    for disabling_sql in [
         "DROP TRIGGER on_auth_user_created ON auth.users; DROP TRIGGER \"On_auth_user_deleted\" ON auth.users",
         "ALTER TABLE auth.users DISABLE TRIGGER USER",
         "CREATE OR REPLACE FUNCTION private.handle_new_user() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
@@ -78,7 +82,7 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
              INSERT INTO session_players (session_id, user_id, character_id)
              SELECT sessions.id, user_id, characters.id FROM sessions, characters;
              UPDATE sessions SET status = 'active';
-             {remove_triggers};
+             {disabling_sql};
              INSERT INTO auth.users (email) VALUES ('eve@x.org');
              DELETE FROM auth.users WHERE email IN ('ada@x.org', 'ben@x.org')"
         ))
@@ -91,9 +95,9 @@ async fn up_applies_sign_ups_and_deletions_that_the_triggers_missed() {
         assert_eq!(
             query_lines(&db, profiles).await,
             ["Former player true", "cas false", "dan false", "eve false"],
-            "after {remove_triggers}"
+            "after {disabling_sql}"
         );
         let violations = query_lines(&db, migration::INVARIANTS).await;
-        assert_eq!(violations, Vec::<String>::new(), "after {remove_triggers}");
+        assert_eq!(violations, Vec::<String>::new(), "after {disabling_sql}");
     }
 }

@@ -16,6 +16,7 @@ use testdb::Server;
 
 use super::{Migrator, create_empty_database, url_with_login};
 use crate::pooler::start_pooler;
+use crate::sqlstates::{ADMIN_SHUTDOWN, INTERNAL_ERROR, TOO_MANY_CONNECTIONS};
 
 /// Connects with `migration::connect` and with the service, asserts that both fail with the same message, and returns
 /// it.
@@ -33,7 +34,7 @@ async fn connect_error_message(url: &str) -> String {
 }
 
 /// Starts a listener that sends `answer` to every client and closes the connection. If the answer is a PostgreSQL
-/// error, it declines TLS first. Returns the URL.
+/// error, the listener declines TLS first. Returns the URL.
 fn start_listener(answer: Vec<u8>) -> String {
     /// Length and code of a request for TLS.
     const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -107,11 +108,11 @@ async fn a_refusal_by_a_server_or_pooler_is_explained() {
     for (code, server_message, expected) in [
         ("57P03", "the database system is starting up", "wait until it runs"),
         ("57P03", "the database system is in recovery mode", "wait until it runs"),
-        ("57P01", "terminating connection due to superuser command", "wait until it runs"),
-        ("53300", "sorry, too many clients already", "raise the limit"),
+        (ADMIN_SHUTDOWN, "terminating connection due to superuser command", "wait until it runs"),
+        (TOO_MANY_CONNECTIONS, "sorry, too many clients already", "raise the limit"),
         ("08P01", "no more connections allowed (max_client_conn)", "raise the limit"),
-        ("XX000", "MaxClientsInSessionMode: max clients reached", "raise the limit"),
-        ("XX000", "Tenant or user not found", "ROLE.PROJECT"),
+        (INTERNAL_ERROR, "MaxClientsInSessionMode: max clients reached", "raise the limit"),
+        (INTERNAL_ERROR, "Tenant or user not found", "ROLE.PROJECT"),
         ("08P01", "no such database: game", "createdb game"),
         ("08P01", "SASL authentication failed", "does not accept the password"),
         (
@@ -133,12 +134,12 @@ async fn a_refusal_by_a_real_server_is_explained() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();
-    let (server_url, name) = database.url().rsplit_once('/').unwrap();
+    let (server_url, database_name) = database.url().rsplit_once('/').unwrap();
     db.execute_unprepared(&format!(
         "CREATE ROLE without_login NOLOGIN PASSWORD 'hunter2';
          CREATE ROLE crowded LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0;
          CREATE ROLE without_connect LOGIN PASSWORD 'hunter2';
-         REVOKE CONNECT ON DATABASE \"{name}\" FROM PUBLIC"
+         REVOKE CONNECT ON DATABASE \"{database_name}\" FROM PUBLIC"
     ))
     .await
     .unwrap();
@@ -160,22 +161,28 @@ async fn a_refusal_by_a_real_server_is_explained() {
 #[tokio::test]
 async fn a_missing_or_outdated_schema_is_reported() {
     let (database, db) = create_empty_database().await;
-    let missing = Sparc::connect(database.url()).await.unwrap_err();
-    assert!(matches!(missing, Error::SchemaMissing), "{missing:?}");
-    assert!(missing.to_string().contains("cargo run -p migration -- up"), "{missing}");
+    let missing_error = Sparc::connect(database.url()).await.unwrap_err();
+    assert!(matches!(missing_error, Error::SchemaMissing), "{missing_error:?}");
+    assert!(missing_error.to_string().contains("cargo run -p migration -- up"), "{missing_error}");
 
     Migrator::up(&db, Some(1)).await.unwrap();
-    let unfinished = Sparc::connect(database.url()).await.unwrap_err();
-    assert!(matches!(&unfinished, Error::SchemaOutdated { found, .. } if found == "unfinished"), "{unfinished:?}");
+    let unfinished_error = Sparc::connect(database.url()).await.unwrap_err();
+    assert!(
+        matches!(&unfinished_error, Error::SchemaOutdated { found, .. } if found == "unfinished"),
+        "{unfinished_error:?}"
+    );
     Migrator::up(&db, None).await.unwrap();
     Sparc::connect(database.url()).await.unwrap().close().await.unwrap();
 
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 0.16'")
         .await
         .unwrap();
-    let older = Sparc::connect(database.url()).await.unwrap_err();
-    assert_eq!(older.code(), "schema_outdated");
-    assert!(older.to_string().contains("0.16") && older.to_string().contains("needs version 0.17"), "{older}");
+    let older_error = Sparc::connect(database.url()).await.unwrap_err();
+    assert_eq!(older_error.code(), "schema_outdated");
+    assert!(
+        older_error.to_string().contains("0.16") && older_error.to_string().contains("needs version 0.17"),
+        "{older_error}"
+    );
     // A newer schema is accepted.
     db.execute_unprepared("COMMENT ON TABLE sparc_migrations IS 'Applied migrations of the SPARC schema 9.0'")
         .await

@@ -10,7 +10,7 @@ use testdb::Database;
 use super::{Migrator, query_lines, refusal_message};
 use crate::world::server;
 
-/// Creates a migrated database, and connects to it as its owner and as an superuser.
+/// Creates a migrated database, and connects to it as its owner and as a superuser.
 pub async fn create_migrated_database() -> (Database, DatabaseConnection, DatabaseConnection) {
     let database = server().await.create_migrated().await.unwrap();
     let owner = connect(database.url()).await.unwrap();
@@ -60,7 +60,7 @@ async fn many_differences_are_repaired_by_one_up_or_by_the_sql_of_a_dry_run() {
 
 #[tokio::test]
 async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -114,7 +114,8 @@ async fn an_operators_own_object_is_reported_as_a_hint_and_stays() {
 
 #[tokio::test]
 async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
+    // `pg_monitor` stands for any role of the operator's.
     owner
         .execute_unprepared(
             "SET search_path = public;
@@ -139,7 +140,7 @@ async fn an_operators_grants_on_a_recreated_view_or_function_stay() {
 
 #[tokio::test]
 async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "ALTER PUBLICATION supabase_realtime DROP TABLE public.sessions;
@@ -156,7 +157,8 @@ async fn after_the_first_up_the_operator_chooses_the_tables_of_the_publication()
 
 #[tokio::test]
 async fn an_object_that_we_created_but_no_longer_define_is_dropped() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
+    // `private.sparc_record` lists the objects that `up` has created.
     owner
         .execute_unprepared(
             "CREATE FUNCTION private.former() RETURNS int LANGUAGE sql AS 'SELECT 1';
@@ -172,7 +174,8 @@ async fn an_object_that_we_created_but_no_longer_define_is_dropped() {
     assert!(steps.contains(&Step::Dropped("function private.former()".into())), "{steps:?}");
     assert!(steps.contains(&Step::Dropped("policy former on public.users".into())), "{steps:?}");
     assert!(check(&owner).await.unwrap().is_clean());
-    // Once dropped, the function is no longer recorded, so a new one of that name belongs to the operator.
+    // Once dropped, the function is no longer in `private.sparc_record`, so a new one of that name belongs to the
+    // operator.
     owner.execute_unprepared("CREATE FUNCTION private.former() RETURNS int LANGUAGE sql AS 'SELECT 2'").await.unwrap();
     assert_eq!(up(&owner).await, []);
 }
@@ -208,7 +211,7 @@ async fn rows_that_violate_a_missing_constraint_are_named_by_their_keys() {
 
 #[tokio::test]
 async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "ALTER TYPE attribute ADD VALUE 'luck'; DROP POLICY \"Users can update own profile\" ON users",
@@ -225,17 +228,20 @@ async fn a_difference_that_cannot_be_repaired_is_named_and_nothing_changes() {
 async fn up_on_an_up_to_date_database_neither_waits_for_locks_nor_blocks_others() {
     let (_database, owner, superuser) = create_migrated_database().await;
     // A transaction with stronger locks than users can hold: `up` would wait if it locked any table for writing.
-    let holder = superuser.begin().await.unwrap();
+    let locking_transaction = superuser.begin().await.unwrap();
     for table in query_lines(
         &owner,
         "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'",
     )
     .await
     {
-        holder.execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")).await.unwrap();
+        locking_transaction
+            .execute_unprepared(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+            .await
+            .unwrap();
     }
     assert_eq!(up(&owner).await, []);
-    holder.rollback().await.unwrap();
+    locking_transaction.rollback().await.unwrap();
 
     // Run `up` in a transaction of the test, so that its locks can be listed before they are released.
     let transaction = owner.begin().await.unwrap();
@@ -292,6 +298,7 @@ async fn a_table_that_another_role_owns_is_reported() {
         ))
         .await
         .unwrap();
+    // *Another role* is one that does not own the schema. It does not matter which role runs `check`.
     let reader = format!("reader_{}", uuid::Uuid::new_v4().simple());
     superuser
         .execute_unprepared(&format!(

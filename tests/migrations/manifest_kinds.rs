@@ -308,15 +308,16 @@ async fn each_kind_of_manifest_line_that_is_broken_is_named_and_repaired() {
 
 /// Breaks an object and repairs it. Returns what went wrong as an error.
 async fn break_and_repair(sql: &str, object: &str) -> Result<(), String> {
-    // On a platform, schema `auth` belongs to the platform, and the database's owner may not drop `public`.
+    // On a Supabase-like project, schema `auth` belongs to the platform, and the database's owner may not drop
+    // `public`.
     if is_platform() && ["auth.", "SCHEMA auth", "SCHEMA public"].iter().any(|text| sql.contains(text)) {
         return Ok(());
     }
     let (_database, owner, superuser) = create_migrated_database().await;
-    // The owner breaks the objects, because objects that an superuser creates do not belong to the owner. Only what
-    // the owner may not do is done by an superuser.
-    let needs_administrator = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
-    let connection = if needs_administrator { &superuser } else { &owner };
+    // The owner breaks the objects, because objects that the superuser creates do not belong to the owner. Only what
+    // the owner may not do is done by the superuser.
+    let needs_superuser = ["auth", "OWNER TO", "LEAKPROOF", "SCHEMA public"].iter().any(|text| sql.contains(text));
+    let connection = if needs_superuser { &superuser } else { &owner };
     let context = |action: &'static str| move |error: DbErr| format!("{sql}: {action}: {error}");
     connection.execute_unprepared(&format!("SET search_path = public; {sql}")).await.map_err(context("breaking it"))?;
     let expect = |condition: bool, failure: String| if condition { Ok(()) } else { Err(format!("{sql}: {failure}")) };
@@ -360,7 +361,7 @@ fn every_kind_of_manifest_line_is_in_breakages() {
 }
 
 #[tokio::test]
-async fn an_api_role_that_bypasses_row_security_is_named_and_repaired() {
+async fn an_api_role_that_was_changed_is_named_and_repaired() {
     let server = Server::start_private(None).await.unwrap();
     let database = server.create_empty().await.unwrap();
     let db = connect(database.url()).await.unwrap();

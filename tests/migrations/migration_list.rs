@@ -1,4 +1,5 @@
-//! The list of applied migrations, `sparc_migrations`, damaged in several ways.
+//! The list of applied migrations, `sparc_migrations`, damaged in several ways. (`private.sparc_record` lists the
+//! objects that `up` has created.)
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{
@@ -24,7 +25,7 @@ async fn with_a_broken_list_only_up_runs_and_repairs_the_list() {
         "DROP TABLE sparc_migrations",
         "ALTER TABLE sparc_migrations RENAME TO old_list",
     ] {
-        let (_database, owner, _administrator) = create_migrated_database().await;
+        let (_database, owner, _superuser) = create_migrated_database().await;
         let versions = "SELECT version::text FROM sparc_migrations ORDER BY 1";
         let before = query_lines(&owner, versions).await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
@@ -48,7 +49,7 @@ async fn with_a_broken_list_only_up_runs_and_repairs_the_list() {
 #[tokio::test]
 async fn rows_that_name_an_unknown_migration_are_reported() {
     for row in ["''", "'m20220101_000001_create_table'", "'; DROP TABLE users'"] {
-        let (_database, owner, _administrator) = create_migrated_database().await;
+        let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("INSERT INTO sparc_migrations VALUES ({row}, 1)")).await.unwrap();
         let message = refusal_message(check(&owner).await.unwrap_err());
         assert!(message.contains("does not know"), "{message}");
@@ -57,7 +58,7 @@ async fn rows_that_name_an_unknown_migration_are_reported() {
 
 #[tokio::test]
 async fn up_refuses_our_tables_if_both_sparc_migrations_and_sparc_record_are_missing() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner.execute_unprepared("DROP TABLE sparc_migrations, private.sparc_record").await.unwrap();
     let before = read_catalog(&owner).await;
     let message = up_refusal(&owner).await;
@@ -80,7 +81,7 @@ async fn a_database_with_tables_of_another_program_is_left_alone() {
 
 #[tokio::test]
 async fn a_partly_applied_schema_is_not_taken_for_complete() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     Migrator::down(&owner, Some(1)).await.unwrap();
     assert_eq!(check(&owner).await.unwrap().pending.len(), 1);
     up(&owner).await;

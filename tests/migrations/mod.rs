@@ -1,13 +1,15 @@
 //! The migrations, called through the library (not the program): up and down, alone and concurrently, on plain
 //! PostgreSQL and on a Supabase-like project.
+//!
+//! *Our* objects are those of the schema. *An operator's* are all others: what those who run the database have added.
 
 mod accounts;
+mod added_objects;
 mod connecting;
 mod dependents;
 mod drift;
 mod manifest_kinds;
 mod migration_list;
-mod operators;
 mod pg_cron;
 mod poolers;
 mod renamed;
@@ -71,7 +73,7 @@ async fn reset_leaves_nothing_and_up_creates_exactly_the_same_schema_again() {
     let before = read_catalog(&db).await;
     Migrator::up(&db, None).await.unwrap();
     let migrated = read_catalog(&db).await;
-    assert!(migrated.len() > before.len() + 300, "the catalog must be listed in full");
+    assert!(migrated.len() > before.len() + 300, "the migrated catalog must have at least 300 more lines");
     Migrator::reset(&db).await.unwrap();
     assert_eq!(read_catalog(&db).await, before);
     Migrator::up(&db, None).await.unwrap();
@@ -139,26 +141,26 @@ async fn up_run_again_after_its_connection_was_cut_anywhere_creates_the_same_sch
     let migrated_database = server().await.create_migrated().await.unwrap();
     let migrated = read_catalog(&connect(migrated_database.url()).await.unwrap()).await;
     let step = env_number("SPARC_KILL_STEP", 16);
-    let mut chunks = 4;
+    let mut chunk_limit = 4;
     let mut cuts = 0;
     loop {
         let (database, db) = create_empty_database().await;
         let proxy = Proxy::to_url(database.url()).await;
-        proxy.cut_after(chunks);
+        proxy.cut_after(chunk_limit);
         let is_finished = match connect(&proxy.url).await {
             Ok(proxied) => Migrator::up(&proxied, None).await.is_ok(),
             Err(_) => false,
         };
         Migrator::up(&db, None).await.unwrap();
-        assert_eq!(read_catalog(&db).await, migrated, "cut after {chunks} chunks");
+        assert_eq!(read_catalog(&db).await, migrated, "cut after {chunk_limit} chunks");
         if is_finished {
             break;
         }
         cuts += 1;
-        chunks += step;
+        chunk_limit += step;
     }
-    println!("cut {cuts} times; not cut with a limit of {chunks} chunks");
-    assert!(cuts > 3);
+    println!("cut {cuts} times; not cut with a limit of {chunk_limit} chunks");
+    assert!(cuts > 3, "too few rounds cut the connection");
 }
 
 #[tokio::test]
@@ -226,6 +228,7 @@ async fn an_owner_who_created_the_roles_can_assume_them() {
         .execute_unprepared(&format!("CREATE ROLE owner LOGIN PASSWORD 'x' {attributes}; {grants}"))
         .await
         .unwrap();
+    // The roles do not exist yet, so `up` creates them.
     assert_eq!(query_lines(&superuser, "SELECT rolname FROM pg_roles WHERE rolname = 'anon'").await, [""; 0]);
     let owner = connect(&url_with_login(database.url(), "owner", "x")).await.unwrap();
     Migrator::up(&owner, None).await.unwrap();
@@ -351,9 +354,9 @@ async fn the_service_works_on_a_supabase_project() {
     ada.users().close_account(id).await.unwrap();
     assert_eq!(ada.users().me().await.unwrap_err().code(), "account_closed");
     assert_eq!(sparc.as_anon().users().profile(id).await.unwrap().display_name, "Former player");
-    let closed =
+    let closed_account =
         format!("SELECT id::text FROM auth.users WHERE id = '{id}' AND deleted_at IS NOT NULL AND email IS NULL");
-    assert_eq!(query_lines(&superuser, &closed).await.len(), 1);
+    assert_eq!(query_lines(&superuser, &closed_account).await.len(), 1);
     // Closing an account also works if the platform does not let the project's owner write accounts.
     let ben = uuid::Uuid::new_v4();
     superuser

@@ -67,7 +67,7 @@ const RENAMES: &[(&str, &str, &str)] = &[
 #[tokio::test]
 async fn a_renamed_object_is_named_and_renamed_back() {
     for (sql, object, new_name) in RENAMES {
-        let (_database, owner, _administrator) = create_migrated_database().await;
+        let (_database, owner, _superuser) = create_migrated_database().await;
         let id = uuid::Uuid::new_v4();
         owner
             .execute_unprepared(&format!("INSERT INTO auth.users (id, email) VALUES ('{id}', 'ada@x.org')"))
@@ -91,7 +91,7 @@ async fn a_renamed_object_is_named_and_renamed_back() {
 
 #[tokio::test]
 async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared(
             "SET search_path = public; ALTER TABLE creatures RENAME TO beasts; ALTER TABLE beasts RENAME armor TO hide",
@@ -109,7 +109,7 @@ async fn a_renamed_table_is_one_difference_and_the_sql_of_a_dry_run_repairs_it()
 
 #[tokio::test]
 async fn a_renamed_enum_value_is_renamed_back() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner.execute_unprepared("ALTER TYPE adventure_status RENAME VALUE 'published' TO 'public'").await.unwrap();
     let report = check(&owner).await.unwrap();
     assert!(
@@ -125,7 +125,7 @@ async fn a_renamed_enum_value_is_renamed_back() {
 /// must not rename it.
 #[tokio::test]
 async fn an_operators_column_is_not_taken_for_our_dropped_column() {
-    let (_database, owner, _administrator) = create_migrated_database().await;
+    let (_database, owner, _superuser) = create_migrated_database().await;
     owner
         .execute_unprepared("ALTER TABLE users DROP COLUMN bio CASCADE; ALTER TABLE users ADD COLUMN note text")
         .await
@@ -148,6 +148,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
             "index idx_sessions_status on public.sessions",
             "sequence public.idx_sessions_status",
         ),
+        // Without its comment, the table is not recognized as ours, so the name of its index is taken.
         (
             "COMMENT ON TABLE creatures IS NULL; ALTER TABLE creatures RENAME TO old_creatures",
             "constraint creatures_pkey on public.creatures",
@@ -164,7 +165,7 @@ async fn an_object_of_another_kind_that_has_a_name_of_ours_is_reported() {
             "type public.tutorial_path",
         ),
     ] {
-        let (_database, owner, _administrator) = create_migrated_database().await;
+        let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         let report = check(&owner).await.unwrap();
         assert!(!report.is_clean(), "{sql}");
@@ -223,7 +224,7 @@ async fn a_renamed_object_whose_old_name_is_taken_is_reported_and_nothing_change
             "column bio of public.users is column avatar_url of public.users according to its comment",
         ),
     ] {
-        let (_database, owner, _administrator) = create_migrated_database().await;
+        let (_database, owner, _superuser) = create_migrated_database().await;
         owner.execute_unprepared(&format!("SET search_path = public; {sql}")).await.unwrap();
         let before = read_catalog(&owner).await;
         for attempt in [Migrator::up(&owner, None).await, Migrator::reset(&owner).await] {

@@ -82,20 +82,21 @@ async fn the_sql_of_a_dry_run_creates_what_up_creates() {
 #[tokio::test]
 async fn up_revokes_the_default_privileges_on_a_dump_restored_into_a_new_project() {
     let server = testdb::Server::start_platform(None).await.unwrap();
-    let old = server.create_migrated().await.unwrap();
-    let new = server.create_empty().await.unwrap();
-    let arguments = ["-n", "public", "-n", "private", "--no-owner", old.url()];
+    let old_project = server.create_migrated().await.unwrap();
+    let new_project = server.create_empty().await.unwrap();
+    let arguments = ["-n", "public", "-n", "private", "--no-owner", old_project.url()];
     let Some(dump) = run_program("pg_dump", &arguments, "") else { return };
     let Ok(dump) = dump else {
         eprintln!("skipped: pg_dump is older than the server");
         return;
     };
-    // A new project already has schema `public`.
+    // A new project already has schema `public`. An older psql does not know the commands `\restrict` and
+    // `\unrestrict`.
     let dump = dump.replace("CREATE SCHEMA public;", "").replace("\\restrict", "-- ").replace("\\unrestrict", "-- ");
     // The dump also contains the superuser's default privileges, which the owner may not set. psql reports these
     // errors and continues.
-    run_program("psql", &["-X", "-q", new.url()], &dump).unwrap().unwrap();
-    let db = connect(new.url()).await.unwrap();
+    run_program("psql", &["-X", "-q", new_project.url()], &dump).unwrap().unwrap();
+    let db = connect(new_project.url()).await.unwrap();
     let privileges = "SELECT has_column_privilege('anon', 'public.users', 'email', 'SELECT') || ' ' || has_table_privilege('anon', 'public.users', 'TRUNCATE')";
     assert_eq!(query_lines(&db, privileges).await, ["true true"], "the platform's default privileges give access");
     // A user signs up before the triggers on accounts exist.

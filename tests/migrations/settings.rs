@@ -21,9 +21,9 @@ const SETTINGS: [&str; 7] = [
 async fn settings_of_the_database_change_nothing() {
     for setting in SETTINGS {
         let (database, db) = create_empty_database().await;
-        let name = query_lines(&db, "SELECT current_database()::text").await.concat();
+        let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
         let superuser = connect(&database.superuser_url()).await.unwrap();
-        superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
         let db = connect(database.url()).await.unwrap();
         Migrator::up(&db, None).await.unwrap();
         let report = check(&db).await.unwrap();
@@ -39,8 +39,8 @@ async fn settings_of_the_database_change_nothing() {
 
         let scripted_database = server().await.create_empty().await.unwrap();
         let superuser = connect(&scripted_database.superuser_url()).await.unwrap();
-        let name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
-        superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        let database_name = query_lines(&superuser, "SELECT current_database()::text").await.concat();
+        superuser.execute_unprepared(&format!("ALTER DATABASE {database_name} SET {setting}")).await.unwrap();
         let db = connect(scripted_database.url()).await.unwrap();
         let Some(outcome) =
             run_program("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", scripted_database.url()], &migration::sql())
@@ -57,9 +57,12 @@ async fn the_databases_statement_timeout_does_not_apply_to_commands_that_only_re
     use sparc::migration::sea_orm_migration::IntoSchemaManagerConnection;
     let (database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
-    let name = query_lines(&db, "SELECT current_database()::text").await.concat();
+    let database_name = query_lines(&db, "SELECT current_database()::text").await.concat();
     let superuser = connect(&database.superuser_url()).await.unwrap();
-    superuser.execute_unprepared(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'")).await.unwrap();
+    superuser
+        .execute_unprepared(&format!("ALTER DATABASE {database_name} SET statement_timeout = '1ms'"))
+        .await
+        .unwrap();
     let db = connect(database.url()).await.unwrap();
     assert!(check(&db).await.unwrap().is_clean());
     assert_eq!(migration::dry_run(&(&db).into_database_executor()).await.unwrap(), "");

@@ -40,7 +40,7 @@ impl Certificates {
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &authority).unwrap();
         fs::write(folder.join("authority.crt"), authority.pem()).unwrap();
-        fs::write(folder.join("other.crt"), create_authority().pem()).unwrap();
+        fs::write(folder.join("other_authority.crt"), create_authority().pem()).unwrap();
         fs::write(folder.join("server.crt"), certificate.pem()).unwrap();
         let file = folder.join("server.key");
         fs::write(&file, key.serialize_pem()).unwrap();
@@ -83,7 +83,7 @@ async fn sslmode_behaves_as_in_libpq() {
     let certificates = Certificates::new();
     let server = certificates.start_server("host").await;
     let url_by_name = server.url().replace("127.0.0.1", "localhost");
-    let (authority, other_authority) = (certificates.path("authority.crt"), certificates.path("other.crt"));
+    let (authority, other_authority) = (certificates.path("authority.crt"), certificates.path("other_authority.crt"));
 
     for (url, expects_encryption) in [
         (server.url().to_owned(), true),

@@ -7,7 +7,14 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+/// The statuses of a session.
 pub const STATUSES: [&str; 6] = ["waiting", "starting_soon", "active", "paused", "completed", "cancelled"];
+
+/// An account may have at most this many living characters (characters that are not retired).
+const MAX_LIVING_CHARACTERS: usize = 10;
+
+/// A Seer may run at most this many live sessions.
+const MAX_LIVE_SESSIONS: usize = 20;
 
 /// Whether the call affected a row, or the code of its error.
 pub type Answer = Result<bool, &'static str>;
@@ -17,7 +24,7 @@ pub struct Person {
     pub id: Uuid,
     pub games_played: u32,
     pub games_run: u32,
-    pub is_closed: bool,
+    pub is_account_closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -60,11 +67,12 @@ pub struct Session {
     pub is_public: bool,
     pub max_players: usize,
     pub status: &'static str,
+    /// The seats by their players.
     pub seats: BTreeMap<usize, Seat>,
     pub scene: Option<u8>,
     pub encounter: Option<u8>,
     pub encounters_begun: u32,
-    /// The only element of the game state; 0 if the game state is empty.
+    /// The only element of the game state, a JSON array; 0 if the game state is `{}`.
     pub game_state: u8,
     pub game_state_version: u32,
     /// The number of events of each type.
@@ -152,7 +160,7 @@ impl Game {
     /// Fails if the caller's account is closed. Every write of a closed account gets this error, whatever row the write
     /// concerns.
     pub fn require_open_account(&self, me: usize) -> Result<(), &'static str> {
-        if self.people[me].is_closed { Err("account_closed") } else { Ok(()) }
+        if self.people[me].is_account_closed { Err("account_closed") } else { Ok(()) }
     }
 
     /// Returns `account_closed` if the caller's account is closed, and otherwise the given error. The error
@@ -161,7 +169,7 @@ impl Game {
         if error == "not_allowed" { error } else { self.require_open_account(me).err().unwrap_or(error) }
     }
 
-    fn living_characters(&self, owner: usize) -> usize {
+    fn count_living_characters(&self, owner: usize) -> usize {
         self.characters.iter().filter(|hero| hero.owner == owner && !hero.is_retired && !hero.is_deleted).count()
     }
 
@@ -170,7 +178,7 @@ impl Game {
         if self.characters.iter().any(|hero| hero.owner == me && hero.name == name && !hero.is_deleted) {
             return Err("character_name_taken");
         }
-        if self.living_characters(me) >= 10 {
+        if self.count_living_characters(me) >= MAX_LIVING_CHARACTERS {
             return Err("character_limit_reached");
         }
         let hit_points = self.default_hit_points;
@@ -198,7 +206,7 @@ impl Game {
         if self.characters[hero].owner != me || self.characters[hero].is_deleted {
             return Ok(false);
         }
-        if self.characters[hero].is_retired && self.living_characters(me) >= 10 {
+        if self.characters[hero].is_retired && self.count_living_characters(me) >= MAX_LIVING_CHARACTERS {
             return Err("character_limit_reached");
         }
         self.characters[hero].is_retired = false;
@@ -243,7 +251,7 @@ impl Game {
             return Err("adventure_not_playable");
         }
         self.require_open_account(me)?;
-        if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= 20 {
+        if self.sessions.iter().filter(|session| session.seer == me && session.is_live()).count() >= MAX_LIVE_SESSIONS {
             return Err("session_limit_reached");
         }
         self.sessions.push(Session {
@@ -364,7 +372,7 @@ impl Game {
     /// deletes its drafts, or archives those that have history.
     pub fn close_account(&mut self, me: usize) -> Answer {
         self.require_open_account(me)?;
-        self.people[me].is_closed = true;
+        self.people[me].is_account_closed = true;
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if let Some(seat) = session.seats.get_mut(&me).filter(|seat| seat.is_active) {
                 seat.is_active = false;
@@ -388,6 +396,7 @@ impl Game {
         Ok(true)
     }
 
+    /// Archives all sessions that have ended: the step makes their ends old enough first.
     pub fn archive_sessions(&mut self) -> Answer {
         for session in self.sessions.iter_mut().filter(|session| session.is_over() && !session.is_deleted) {
             session.is_archived = true;

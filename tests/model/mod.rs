@@ -38,7 +38,7 @@ async fn create_game(world: &World) -> Game {
     let mut game = Game::default();
     for _ in 0..USERS {
         let id = world.new_account().await;
-        game.people.push(Person { id, games_played: 0, games_run: 0, is_closed: false });
+        game.people.push(Person { id, games_played: 0, games_run: 0, is_account_closed: false });
     }
     for (creator, status) in [(0, "published"), (1, "draft")] {
         let (id, creature) = (game.next_id(), game.next_id());
@@ -70,6 +70,7 @@ async fn create_game(world: &World) -> Game {
 /// The number of times that each answer occurred.
 type Tally = Mutex<BTreeMap<&'static str, u64>>;
 
+/// Makes the calls of one proptest case, in a new database and in the model, and compares answers and rows after each.
 async fn run_case(steps: &[Step], tally: &Tally) -> Result<(), TestCaseError> {
     let world = World::new_with_connections(server().await, 2).await;
     let mut game = create_game(&world).await;

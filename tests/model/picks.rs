@@ -1,4 +1,4 @@
-//! Functions that select the existing rows which a random call concerns.
+//! Functions that select the existing rows which a random call concerns. They return the rows' indexes.
 
 use super::game::Game;
 

@@ -4,6 +4,9 @@ use uuid::Uuid;
 
 use super::game::{Answer, Game, Roll, Seat, Session};
 
+/// An account may have at most this many active seats in live sessions.
+const MAX_ACTIVE_SEATS: usize = 20;
+
 impl Game {
     /// Checks the rules for taking a seat that apply after row security and the foreign keys. They are the same for a
     /// new seat and for a seat that its player takes again.
@@ -24,7 +27,11 @@ impl Game {
         }
         let has_active_seat =
             |session: &&Session| session.is_live() && session.seats.get(&player).is_some_and(|seat| seat.is_active);
-        if self.sessions.iter().filter(has_active_seat).count() >= 20 { Err("seat_limit_reached") } else { Ok(()) }
+        if self.sessions.iter().filter(has_active_seat).count() >= MAX_ACTIVE_SEATS {
+            Err("seat_limit_reached")
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes a new seat by a plain INSERT.
@@ -228,9 +235,9 @@ impl Game {
     ) -> Answer {
         self.check_may_roll(me, session, hero).map_err(|why| self.closed_account_or(me, why))?;
         self.require_open_account(me)?;
-        let is_elsewhere =
+        let has_no_such_creature =
             |adventure: usize| self.sessions[session].adventure != adventure || self.adventures[adventure].is_deleted;
-        if creature_of.is_some_and(is_elsewhere) {
+        if creature_of.is_some_and(has_no_such_creature) {
             return Err("creature_not_in_adventure");
         }
         self.rolls.push(Roll { id, session, hero, success: false, original: None });

@@ -21,6 +21,7 @@ pub struct Step {
     pub reader: Pick,
 }
 
+/// What a step does. `to` is the new value: of a status, its index in the list of statuses.
 #[derive(Clone, Debug)]
 pub enum Action {
     CreateCharacter { name: u8 },
@@ -51,6 +52,7 @@ pub enum Action {
     ArchiveSessions,
 }
 
+/// Returns the strategy that generates random steps.
 pub fn step() -> impl Strategy<Value = Step> {
     let pick = any::<Pick>;
     let scene_or_encounter = || proptest::option::of(0_u8..3);
@@ -126,8 +128,8 @@ impl Step {
         // changes are refused.
         let caller_or_seer =
             |session: usize, game: &Game| if self.caller >= 128 { game.sessions[session].seer } else { me };
-        let update_session = |index: usize, set: String, game: &Game| {
-            format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[index].id)
+        let update_session_sql = |session: usize, set: String, game: &Game| {
+            format!("UPDATE public.sessions SET {set} WHERE id = '{}'", game.sessions[session].id)
         };
         let sql_literal = |to: Option<u8>| to.map_or("NULL".to_owned(), |to| format!("'{to}'"));
         Some(match self.action {
@@ -172,32 +174,34 @@ impl Step {
                 (target.run_sql(game, me, &sql).await, game.create_session(me, id, adventure, is_public))
             }
             Action::SetVisibility { session: pick, is_public } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
-                let actual =
-                    target.run_sql(game, me, &update_session(index, format!("is_public = {is_public}"), game)).await;
-                (actual, game.set_visibility(me, index, is_public))
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
+                let actual = target
+                    .run_sql(game, me, &update_session_sql(session, format!("is_public = {is_public}"), game))
+                    .await;
+                (actual, game.set_visibility(me, session, is_public))
             }
             Action::SetMaxPlayers { session: pick, max_players } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
                 let actual = target
-                    .run_sql(game, me, &update_session(index, format!("max_players = {max_players}"), game))
+                    .run_sql(game, me, &update_session_sql(session, format!("max_players = {max_players}"), game))
                     .await;
-                (actual, game.set_max_players(me, index, usize::from(max_players)))
+                (actual, game.set_max_players(me, session, usize::from(max_players)))
             }
             Action::ChangeStatus { session: pick, to } => {
-                let index = pick_session(game, pick)?;
-                let (me, to) = (caller_or_seer(index, game), STATUSES[usize::from(to)]);
-                let actual = target.run_sql(game, me, &update_session(index, format!("status = '{to}'"), game)).await;
-                (actual, game.change_status(me, index, to))
+                let session = pick_session(game, pick)?;
+                let (me, to) = (caller_or_seer(session, game), STATUSES[usize::from(to)]);
+                let actual =
+                    target.run_sql(game, me, &update_session_sql(session, format!("status = '{to}'"), game)).await;
+                (actual, game.change_status(me, session, to))
             }
             Action::Join { session: pick, hero: hero_pick } => {
-                let (index, hero) = (pick_session(game, pick)?, pick_character(game, me, hero_pick)?);
+                let (session, hero) = (pick_session(game, pick)?, pick_character(game, me, hero_pick)?);
                 let sql = format!(
                     "SELECT code::text FROM (SELECT id, code FROM public.sessions UNION ALL SELECT id, code FROM
                      public.archived_sessions) AS all_sessions WHERE id = '{}'",
-                    game.sessions[index].id
+                    game.sessions[session].id
                 );
                 // A session that was deleted with its adventure has no code any more, so an unknown code is used.
                 let code = sea_orm::sqlx::query_scalar(AssertSqlSafe(sql)).fetch_optional(target.pool).await.unwrap();
@@ -205,76 +209,76 @@ impl Step {
                 let code: JoinCode = code.parse().unwrap();
                 let my_connection = target.sparc.as_user(game.people[me].id);
                 let actual = my_connection.sessions().join(&code, game.characters[hero].id).await;
-                (actual.map(|_| true).map_err(|error| error.code()), game.join(me, index, hero))
+                (actual.map(|_| true).map_err(|error| error.code()), game.join(me, session, hero))
             }
             Action::InsertSeat { session: pick, player, hero: hero_pick } => {
-                let index = pick_session(game, pick)?;
+                let session = pick_session(game, pick)?;
                 // In half of the calls, the Seer attempts to seat a user. In most others, a user takes their own seat.
                 let (me, player) = if self.caller >= 128 {
-                    (game.sessions[index].seer, pick_index(&game.people, player)?)
+                    (game.sessions[session].seer, pick_index(&game.people, player)?)
                 } else {
                     (me, if player < LIKELY_PICKS { me } else { pick_index(&game.people, player)? })
                 };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "INSERT INTO public.session_players (session_id, user_id, character_id) VALUES ('{}', '{}', '{}')",
-                    game.sessions[index].id, game.people[player].id, game.characters[hero].id
+                    game.sessions[session].id, game.people[player].id, game.characters[hero].id
                 );
-                (target.run_sql(game, me, &sql).await, game.insert_seat(me, index, player, hero))
+                (target.run_sql(game, me, &sql).await, game.insert_seat(me, session, player, hero))
             }
             Action::SetSeatActive { session: pick, player, is_active } => {
-                let index = pick_session(game, pick)?;
-                let (me, player) = (caller_or_seer(index, game), pick_player(game, index, player)?);
+                let session = pick_session(game, pick)?;
+                let (me, player) = (caller_or_seer(session, game), pick_player(game, session, player)?);
                 let sql = format!(
                     "UPDATE public.session_players SET is_active = {is_active} WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[index].id, game.people[player].id
+                    game.sessions[session].id, game.people[player].id
                 );
-                (target.run_sql(game, me, &sql).await, game.set_seat_active(me, index, player, is_active))
+                (target.run_sql(game, me, &sql).await, game.set_seat_active(me, session, player, is_active))
             }
             Action::Readmit { session: pick, player } => {
-                let index = pick_session(game, pick)?;
-                let player = pick_player(game, index, player)?;
-                let me = caller_or_seer(index, game);
+                let session = pick_session(game, pick)?;
+                let player = pick_player(game, session, player)?;
+                let me = caller_or_seer(session, game);
                 let sql = format!(
                     "UPDATE public.session_players SET removed_at = NULL WHERE session_id = '{}' AND user_id = '{}'",
-                    game.sessions[index].id, game.people[player].id
+                    game.sessions[session].id, game.people[player].id
                 );
-                (target.run_sql(game, me, &sql).await, game.readmit(me, index, player))
+                (target.run_sql(game, me, &sql).await, game.readmit(me, session, player))
             }
             Action::ChangeCharacter { session: pick, player, hero: hero_pick } => {
-                let index = pick_session(game, pick)?;
-                let player = pick_player(game, index, player)?;
+                let session = pick_session(game, pick)?;
+                let player = pick_player(game, session, player)?;
                 // In a quarter of the calls, the player makes the call.
-                let me = if self.caller < 64 { player } else { caller_or_seer(index, game) };
+                let me = if self.caller < 64 { player } else { caller_or_seer(session, game) };
                 let hero = pick_character(game, player, hero_pick)?;
                 let sql = format!(
                     "UPDATE public.session_players SET character_id = '{}' WHERE session_id = '{}' AND user_id = '{}'",
-                    game.characters[hero].id, game.sessions[index].id, game.people[player].id
+                    game.characters[hero].id, game.sessions[session].id, game.people[player].id
                 );
-                (target.run_sql(game, me, &sql).await, game.change_character(me, index, player, hero))
+                (target.run_sql(game, me, &sql).await, game.change_character(me, session, player, hero))
             }
             Action::Roll { session: pick, hero: hero_pick } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
-                let seated: Vec<usize> = game.sessions[index].seats.values().map(|seat| seat.hero).collect();
-                let hero = pick_index(&seated, hero_pick)
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
+                let seated_heroes: Vec<usize> = game.sessions[session].seats.values().map(|seat| seat.hero).collect();
+                let hero = pick_index(&seated_heroes, hero_pick)
                     .filter(|_| hero_pick < LIKELY_PICKS)
-                    .map(|index| seated[index])
+                    .map(|index| seated_heroes[index])
                     .or_else(|| pick_character(game, me, hero_pick))?;
                 let id = game.next_id();
-                let sql = insert_roll(game, id, index, &format!("'{}', NULL", game.characters[hero].id));
+                let sql = insert_roll_sql(game, id, session, &format!("'{}', NULL", game.characters[hero].id));
                 let actual = target.run_sql(game, me, &sql).await;
-                let expected = game.roll(me, id, index, Some(hero), None);
+                let expected = game.roll(me, id, session, Some(hero), None);
                 self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
             Action::RollCreature { session: pick, adventure } => {
-                let (index, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
+                let (session, adventure) = (pick_session(game, pick)?, pick_index(&game.adventures, adventure)?);
                 let creature = game.adventures[adventure].creature?;
-                let (me, id) = (caller_or_seer(index, game), game.next_id());
-                let sql = insert_roll(game, id, index, &format!("NULL, '{creature}'"));
+                let (me, id) = (caller_or_seer(session, game), game.next_id());
+                let sql = insert_roll_sql(game, id, session, &format!("NULL, '{creature}'"));
                 let actual = target.run_sql(game, me, &sql).await;
-                let expected = game.roll(me, id, index, None, Some(adventure));
+                let expected = game.roll(me, id, session, None, Some(adventure));
                 self.copy_success(game, target, id, &actual).await;
                 (actual, expected)
             }
@@ -292,31 +296,40 @@ impl Step {
                 (actual, expected)
             }
             Action::SendEvent { session: pick, is_server_kind } => {
-                let index = pick_session(game, pick)?;
+                let session = pick_session(game, pick)?;
                 let kind = if is_server_kind { "dice_rolled" } else { "client.wave" };
                 let sql = format!(
                     "INSERT INTO public.session_events (session_id, event_type) VALUES ('{}', '{kind}')",
-                    game.sessions[index].id
+                    game.sessions[session].id
                 );
-                (target.run_sql(game, me, &sql).await, game.send_event(me, index, is_server_kind))
+                (target.run_sql(game, me, &sql).await, game.send_event(me, session, is_server_kind))
             }
             Action::SetScene { session: pick, to } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
                 let set = format!("current_scene_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_scene(me, index, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_scene(me, session, to),
+                )
             }
             Action::SetEncounter { session: pick, to } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
                 let set = format!("current_encounter_id = {}", sql_literal(to));
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_encounter(me, index, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_encounter(me, session, to),
+                )
             }
             Action::SetGameState { session: pick, to } => {
-                let index = pick_session(game, pick)?;
-                let me = caller_or_seer(index, game);
+                let session = pick_session(game, pick)?;
+                let me = caller_or_seer(session, game);
                 let set = if to == 0 { "game_state = '{}'".to_owned() } else { format!("game_state = '[{to}]'") };
-                (target.run_sql(game, me, &update_session(index, set, game)).await, game.set_game_state(me, index, to))
+                (
+                    target.run_sql(game, me, &update_session_sql(session, set, game)).await,
+                    game.set_game_state(me, session, to),
+                )
             }
             Action::CreateAdventure => {
                 let id = game.next_id();
@@ -364,7 +377,7 @@ impl Step {
     }
 }
 
-fn insert_roll(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
+fn insert_roll_sql(game: &Game, id: Uuid, session: usize, character_and_creature: &str) -> String {
     format!(
         "INSERT INTO public.dice_rolls (id, session_id, attribute, difficulty, roll_type, character_id, creature_id)
          VALUES ('{id}', '{}', 'wit', 12, 'attack', {character_and_creature})",

@@ -7,14 +7,16 @@ use uuid::Uuid;
 
 use super::game::Game;
 
+/// Who reads the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
     Visitor,
     Service,
+    /// The user with this index in the model's list of people.
     User(usize),
 }
 
-/// Queries that every role may run.
+/// Queries that every role may run. Only closed accounts have the display name `Former player`.
 const QUERIES_FOR_EVERYBODY: &str = "
     SELECT concat_ws(' ', 'user', id, games_played, games_run, display_name = 'Former player') AS line FROM public.users
     UNION ALL
@@ -88,7 +90,7 @@ impl Game {
                 person.id,
                 person.games_played,
                 person.games_run,
-                pg_bool(person.is_closed)
+                pg_bool(person.is_account_closed)
             ));
         }
         for adventure in self.adventures.iter().filter(|adventure| !adventure.is_deleted) {
@@ -106,7 +108,7 @@ impl Game {
             let (id, name, retired) = (character.id, character.name, pg_bool(character.is_retired));
             lines.push(format!("character {id} {owner} Hero {name} {retired} {}", character.hit_points));
         }
-        let or_dash = |text: Option<u8>| text.map_or("-".to_owned(), |text| text.to_string());
+        let or_dash = |id: Option<u8>| id.map_or("-".to_owned(), |id| id.to_string());
         for session in self.sessions.iter().filter(|session| !session.is_deleted) {
             let sees_as_participant = match reader {
                 Reader::Visitor => false,

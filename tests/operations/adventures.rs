@@ -1,4 +1,5 @@
-//! The operations on adventures, and who may call them.
+//! The operations on adventures, and who may call them. The six outcomes of an operation are those of the visitor, the
+//! stranger, the former player, the player, the Seer and the service.
 
 use sparc::service::{
     Operations,
@@ -32,20 +33,24 @@ pub fn operations() -> Vec<Operation> {
             tx.adventures().edit(fixture.adventure, changes)
         }),
         operation!("adventures.set_content", CREATOR_OF_DRAFT_MAY, |tx, fixture| async {
-            tx.adventures().set_content(fixture.draft, &AdventureContent::default()).await
+            tx.adventures().set_content(fixture.draft_adventure, &AdventureContent::default()).await
         }),
-        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, fixture| tx.adventures().validate(fixture.draft)),
-        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, fixture| tx.adventures().publish(fixture.draft)),
+        operation!("adventures.validate", ONLY_CREATOR_MAY, |tx, fixture| tx
+            .adventures()
+            .validate(fixture.draft_adventure)),
+        operation!("adventures.publish", ONLY_CREATOR_MAY, |tx, fixture| tx
+            .adventures()
+            .publish(fixture.draft_adventure)),
         operation!("adventures.unpublish", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
             .adventures()
             .unpublish(fixture.adventure)),
         operation!("adventures.archive", CREATOR_OF_PUBLISHED_MAY, |tx, fixture| tx
             .adventures()
             .archive(fixture.adventure)),
-        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, fixture| tx.adventures().delete(fixture.draft)),
-        operation!("adventures.get", ["done", "done", "done", "done", "done", "done"], |tx, fixture| {
-            tx.adventures().get(fixture.adventure)
-        }),
+        operation!("adventures.delete", CREATOR_OF_DRAFT_MAY, |tx, fixture| tx
+            .adventures()
+            .delete(fixture.draft_adventure)),
+        operation!("adventures.get", EVERYBODY_MAY, |tx, fixture| { tx.adventures().get(fixture.adventure) }),
         operation!("adventures.set_rating", SERVICE_MAY, |tx, fixture| {
             tx.adventures().set_rating(fixture.adventure, Some("4.25".parse().unwrap()))
         }),
@@ -71,13 +76,15 @@ pub fn refusals() -> Vec<Refusal> {
             tx.adventures().create(NewAdventure { min_players: 4, max_players: 3, ..new_adventure("Odd") })
         }),
         refusal!("adventures.create", Player, "id_conflict", |tx, fixture| {
-            tx.adventures().create(NewAdventure { id: Some(fixture.draft), ..new_adventure("Thief") })
+            tx.adventures().create(NewAdventure { id: Some(fixture.draft_adventure), ..new_adventure("Thief") })
         }),
         refusal!("adventures.edit", Seer, "invalid_value", |tx, fixture| {
-            tx.adventures().edit(fixture.draft, AdventureChanges { max_players: Some(7), ..Default::default() })
+            tx.adventures()
+                .edit(fixture.draft_adventure, AdventureChanges { max_players: Some(7), ..Default::default() })
         }),
         refusal!("adventures.edit", Stranger, "not_found", |tx, fixture| {
-            tx.adventures().edit(fixture.draft, AdventureChanges { max_players: Some(6), ..Default::default() })
+            tx.adventures()
+                .edit(fixture.draft_adventure, AdventureChanges { max_players: Some(6), ..Default::default() })
         }),
         refusal!("adventures.set_content", Seer, "adventure_published", |tx, fixture| async {
             let content = AdventureContent { start: Some("x".into()), ..Default::default() };
@@ -85,7 +92,7 @@ pub fn refusals() -> Vec<Refusal> {
         }),
         refusal!("adventures.set_content", Seer, "invalid_value", |tx, fixture| async {
             let content = AdventureContent { start: Some("x".repeat(1 << 20)), ..Default::default() };
-            tx.adventures().set_content(fixture.draft, &content).await
+            tx.adventures().set_content(fixture.draft_adventure, &content).await
         }),
         refusal!("adventures.set_content", Stranger, "adventure_not_yours", |tx, fixture| async {
             tx.adventures().set_content(fixture.adventure, &AdventureContent::default()).await
@@ -95,9 +102,13 @@ pub fn refusals() -> Vec<Refusal> {
             .validate(fixture.adventure)),
         refusal!("adventures.publish", Seer, "adventure_invalid", |tx, fixture| tx
             .adventures()
-            .publish(fixture.invalid_draft)),
-        refusal!("adventures.unpublish", Stranger, "not_found", |tx, fixture| tx.adventures().unpublish(fixture.draft)),
-        refusal!("adventures.archive", Stranger, "not_found", |tx, fixture| tx.adventures().archive(fixture.draft)),
+            .publish(fixture.invalid_draft_adventure)),
+        refusal!("adventures.unpublish", Stranger, "not_found", |tx, fixture| tx
+            .adventures()
+            .unpublish(fixture.draft_adventure)),
+        refusal!("adventures.archive", Stranger, "not_found", |tx, fixture| tx
+            .adventures()
+            .archive(fixture.draft_adventure)),
         refusal!("adventures.publish", Stranger, "adventure_not_yours", |tx, fixture| {
             tx.adventures().publish(fixture.adventure)
         }),
@@ -105,7 +116,7 @@ pub fn refusals() -> Vec<Refusal> {
             tx.adventures().delete(fixture.adventure)
         }),
         refusal!("adventures.delete", Seer, "has_history", |tx, fixture| tx.adventures().delete(fixture.adventure)),
-        refusal!("adventures.get", Stranger, "not_found", |tx, fixture| tx.adventures().get(fixture.draft)),
+        refusal!("adventures.get", Stranger, "not_found", |tx, fixture| tx.adventures().get(fixture.draft_adventure)),
         refusal!("adventures.set_rating", Service, "not_found", |tx, fixture| {
             tx.adventures().set_rating(Uuid::new_v4(), None)
         }),
@@ -113,10 +124,12 @@ pub fn refusals() -> Vec<Refusal> {
             tx.adventures().set_rating(fixture.adventure, Some("10".parse().unwrap()))
         }),
         refusal!("adventures.catalogue", Visitor, "bad_cursor", |tx, fixture| async {
+            // A cursor is JSON in hexadecimal digits, and this one is not.
             let forged = "00".to_owned().into();
             tx.adventures().catalogue(&CatalogueFilter::default(), CatalogueOrder::Newest, Some(&forged)).await
         }),
         refusal!("adventures.mine", Seer, "bad_cursor", |tx, fixture| async {
+            // An empty JSON array.
             let forged = "5b5d".to_owned().into();
             tx.adventures().mine(Some(&forged)).await
         }),

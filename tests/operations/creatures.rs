@@ -1,4 +1,5 @@
-//! The operations on creatures, and who may call them.
+//! The operations on creatures, and who may call them. The six outcomes of an operation are those of the visitor, the
+//! stranger, the former player, the player, the Seer and the service.
 
 use sparc::service::{
     Operations,
@@ -46,7 +47,7 @@ pub fn refusals() -> Vec<Refusal> {
             .creatures()
             .add(Uuid::new_v4(), new_creature("Wolf"))),
         refusal!("creatures.add", Stranger, "not_allowed", |tx, fixture| {
-            tx.creatures().add(fixture.draft, new_creature("Wolf"))
+            tx.creatures().add(fixture.draft_adventure, new_creature("Wolf"))
         }),
         refusal!("creatures.remove", Stranger, "not_found", |tx, fixture| {
             tx.creatures().remove(fixture.creature_of_draft)

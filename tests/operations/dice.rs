@@ -1,4 +1,5 @@
-//! The operations on rolls, and who may call them.
+//! The operations on rolls, and who may call them. The six outcomes of an operation are those of the visitor, the
+//! stranger, the former player, the player, the Seer and the service.
 
 use sparc::entity::sea_orm_active_enums::Attribute;
 use sparc::service::{
@@ -9,12 +10,14 @@ use uuid::Uuid;
 
 use super::{Caller, Operation, Refusal, SIGNED_IN_MAY, fixture::Fixture, operation, outcome_code, refusal};
 
-fn check(fixture: &Fixture, session: Uuid) -> NewRoll {
-    NewRoll::check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
+/// Returns a check by the player's character in the session.
+fn check_in(fixture: &Fixture, session: Uuid) -> NewRoll {
+    NewRoll::attribute_check(session, Roller::Character(fixture.player.character_id), Attribute::Might, Difficulty::MIN)
 }
 
+/// Returns a check by the character in `active_session`.
 fn check_by(fixture: &Fixture, character: Uuid) -> NewRoll {
-    NewRoll { roller: Roller::Character(character), ..check(fixture, fixture.active_session) }
+    NewRoll { roller: Roller::Character(character), ..check_in(fixture, fixture.active_session) }
 }
 
 fn creature_attack(fixture: &Fixture, creature: Uuid) -> NewRoll {
@@ -30,7 +33,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "dice.roll",
             ["not_signed_in", "not_allowed", "not_seated", "done", "done", "done"],
-            |tx, fixture| tx.dice().roll(check(fixture, fixture.active_session))
+            |tx, fixture| tx.dice().roll(check_in(fixture, fixture.active_session))
         ),
         operation!(
             "dice.heroic_save",
@@ -61,18 +64,18 @@ pub fn refusals() -> Vec<Refusal> {
     vec![
         refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(fixture, fixture.paused_session))),
+            .roll(check_in(fixture, fixture.paused_session))),
         refusal!("dice.roll", Seer, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(fixture, fixture.waiting_session))),
+            .roll(check_in(fixture, fixture.waiting_session))),
         refusal!("dice.roll", Player, "session_not_active", |tx, fixture| tx
             .dice()
-            .roll(check(fixture, fixture.completed_session))),
+            .roll(check_in(fixture, fixture.completed_session))),
         // A session that the caller cannot see is refused like one that does not exist.
         refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx
             .dice()
-            .roll(check(fixture, fixture.paused_session))),
-        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(check(fixture, Uuid::new_v4()))),
+            .roll(check_in(fixture, fixture.paused_session))),
+        refusal!("dice.roll", Stranger, "not_allowed", |tx, fixture| tx.dice().roll(check_in(fixture, Uuid::new_v4()))),
         refusal!("dice.roll", Player, "not_a_seer", |tx, fixture| tx
             .dice()
             .roll(creature_attack(fixture, fixture.creature))),
@@ -95,13 +98,13 @@ pub fn refusals() -> Vec<Refusal> {
             .dice()
             .roll(check_by(fixture, fixture.retired_character))),
         refusal!("dice.roll", Player, "invalid_value", |tx, fixture| {
-            tx.dice().roll(check(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
+            tx.dice().roll(check_in(fixture, fixture.active_session).with(Modifier::flat(11, "a lie")))
         }),
         refusal!("dice.roll", Seer, "creature_not_in_adventure", |tx, fixture| {
             tx.dice().roll(creature_attack(fixture, fixture.creature_of_draft))
         }),
         refusal!("dice.roll", Player, "id_conflict", |tx, fixture| {
-            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..check(fixture, fixture.active_session) })
+            tx.dice().roll(NewRoll { id: Some(fixture.failed_roll), ..check_in(fixture, fixture.active_session) })
         }),
         refusal!("dice.heroic_save", Player, "heroic_save_spent", |tx, fixture| tx
             .dice()

@@ -39,15 +39,15 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
     let codes = read_codes();
     let mut all = Vec::new();
     for file in files {
-        let (mut doc, mut method) = (String::new(), None);
+        let (mut doc, mut method_doc) = (String::new(), None);
         for line in fs::read_to_string(file).unwrap().lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("///") {
                 doc.push_str(text);
                 doc.push_str(if text.is_empty() { "\n" } else { " " });
             } else if line.starts_with("pub async fn") {
-                method = Some(std::mem::take(&mut doc));
+                method_doc = Some(std::mem::take(&mut doc));
             } else if let Some(name) = find_operation_name(line) {
-                if let Some(doc) = method.take() {
+                if let Some(doc) = method_doc.take() {
                     all.push(parse_documentation(name, &doc, &codes));
                 }
             } else if !line.starts_with('#') {
@@ -62,6 +62,7 @@ pub fn read_documentation() -> Vec<DocumentedOperation> {
     all
 }
 
+/// The groups of operations, in the order in which the page lists them.
 const AGGREGATES: [&str; 9] =
     ["users", "characters", "adventures", "creatures", "sessions", "dice", "events", "tutorial", "maintenance"];
 
@@ -170,13 +171,13 @@ fn the_documented_errors_are_the_ones_that_the_tests_expect() {
             continue;
         }
         let codes = expected.iter().filter(|(name, _)| *name == operation.name).map(|(_, code)| (*code).to_owned());
-        let mut codes: BTreeSet<String> = codes.collect();
-        codes.remove("done");
-        if operation.errors != codes {
-            let unexpected: Vec<_> = operation.errors.difference(&codes).collect();
-            let undocumented: Vec<_> = codes.difference(&operation.errors).collect();
+        let mut tested_codes: BTreeSet<String> = codes.collect();
+        tested_codes.remove("done");
+        if operation.errors != tested_codes {
+            let untested: Vec<_> = operation.errors.difference(&tested_codes).collect();
+            let undocumented: Vec<_> = tested_codes.difference(&operation.errors).collect();
             wrong.push(format!(
-                "{}: documented but not tested {unexpected:?}, tested but not documented {undocumented:?}",
+                "{}: documented but not tested {untested:?}, tested but not documented {undocumented:?}",
                 operation.name
             ));
         }
@@ -201,16 +202,16 @@ fn the_page_of_operations_is_up_to_date() {
     let reads = super::standby::declared_reads();
     let mut aggregate = String::new();
     for operation in read_documentation() {
-        let (current, verb) = operation.name.split_once('.').unwrap();
-        if current != aggregate {
-            aggregate = current.to_owned();
-            let also = match current {
+        let (current_aggregate, verb) = operation.name.split_once('.').unwrap();
+        if current_aggregate != aggregate {
+            aggregate = current_aggregate.to_owned();
+            let other_tests = match current_aggregate {
                 "maintenance" => " and `tests/maintenance.rs`",
                 "events" => " and `tests/live/`",
                 _ => "",
             };
             text.push_str(&format!(
-                "\n## {current}\n\nTested in `tests/operations/{current}.rs`{also}.\n\n\
+                "\n## {aggregate}\n\nTested in `tests/operations/{aggregate}.rs`{other_tests}.\n\n\
                  | operation | does | who may | errors | event | round trips | runs on |\n| --- | --- | --- | --- | --- | --- | --- |\n"
             ));
         }

@@ -22,8 +22,8 @@ use crate::{programs::poll_then_drop, world::World};
 /// The responses to begin and to the query of a transaction that only reads; the next one is the response to commit.
 const RESPONSES_BEFORE_COMMIT: u32 = 2;
 
-/// Delivers only the first `responses` responses. Returns whether the call finishes without the next one, and its
-/// result.
+/// Delivers only the first `responses` responses. Returns whether the call finishes without the next response, and the
+/// call's result.
 async fn returns_without<T>(proxy: &ResponseProxy, responses: u32, call: impl Future<Output = T>) -> (bool, T) {
     let mut call = pin!(call);
     proxy.hold_after(responses);
@@ -56,6 +56,7 @@ async fn every_operation_that_reads_returns_before_its_commit_is_answered() {
         let caller = fixture.as_caller(&sparc, operation.allowed_caller().unwrap());
         // Prepares the statements.
         assert_eq!((operation.call_in_own_transaction)(&caller, &fixture).await, "done", "{}", operation.name);
+        // The ping needs the only connection, so it waits until the commit of the call before has been answered.
         sparc.ping().await.unwrap();
         let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
         let round_trips = NUMBER_WORDS.iter().position(|word| round_trips.split(' ').next() == Some(word)).unwrap();
@@ -76,7 +77,7 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
     let ada = sparc.as_user(fixture.player.user_id);
     let character = fixture.player.character_id;
     let raw_sql = || Statement::from_string(DbBackend::Postgres, "SELECT 1 AS one");
-    macro_rules! assert_returns_early {
+    macro_rules! assert_early_return_is {
         ($expected:literal, $what:literal, $call:expr) => {
             // Prepares the statement.
             assert!($call.await.is_ok(), "{}", $what);
@@ -86,18 +87,18 @@ async fn a_caller_waits_for_two_round_trips_to_read_and_three_to_write() {
             assert_eq!(returned_early, $expected, "{}", $what);
         };
     }
-    assert_returns_early!(true, "one row", characters::Entity::find_by_id(character).one(&ada));
-    assert_returns_early!(true, "all rows", characters::Entity::find().all(&ada));
-    assert_returns_early!(true, "a count", characters::Entity::find().count(&ada));
-    assert_returns_early!(true, "an operation that reads", ada.characters().get(character));
-    assert_returns_early!(false, "an operation that writes", ada.characters().rename(character, "Nim"));
-    assert_returns_early!(false, "a transaction of the caller's", async {
+    assert_early_return_is!(true, "one row", characters::Entity::find_by_id(character).one(&ada));
+    assert_early_return_is!(true, "all rows", characters::Entity::find().all(&ada));
+    assert_early_return_is!(true, "a count", characters::Entity::find().count(&ada));
+    assert_early_return_is!(true, "an operation that reads", ada.characters().get(character));
+    assert_early_return_is!(false, "an operation that writes", ada.characters().rename(character, "Nim"));
+    assert_early_return_is!(false, "a transaction of the caller's", async {
         let tx = ada.begin().await?;
         characters::Entity::find_by_id(character).one(&tx).await?;
         tx.commit().await
     });
     // The commit after raw SQL also verifies the identity.
-    assert_returns_early!(false, "raw SQL", ada.query_one_raw(raw_sql()));
+    assert_early_return_is!(false, "raw SQL", ada.query_one_raw(raw_sql()));
 }
 
 #[tokio::test]
@@ -105,11 +106,11 @@ async fn a_refusal_to_read_is_returned_before_its_rollback_is_answered() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
-    let missing = Uuid::new_v4();
-    assert!(ada.characters().get(missing).await.is_err());
+    let unknown_character = Uuid::new_v4();
+    assert!(ada.characters().get(unknown_character).await.is_err());
     sparc.ping().await.unwrap();
     let (returned_early, outcome) =
-        returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(missing)).await;
+        returns_without(&proxy, RESPONSES_BEFORE_COMMIT, ada.characters().get(unknown_character)).await;
     assert_eq!(outcome.unwrap_err().code(), "not_found");
     assert!(returned_early);
     assert_eq!(ada.characters().get(fixture.player.character_id).await.unwrap().id, fixture.player.character_id);
@@ -178,7 +179,7 @@ async fn losing_the_server_between_rows_and_commit_fails_neither_this_call_nor_t
 }
 
 #[tokio::test]
-async fn a_runtime_that_shuts_down_before_the_answer_leaves_no_transaction() {
+async fn a_runtime_that_shuts_down_before_the_commit_is_answered_leaves_no_transaction() {
     let fixture = Fixture::new().await;
     let (_, proxy) = connect_by_proxy(&fixture).await;
     let (url, id) = (fixture.world.url().to_owned(), fixture.player.user_id);
@@ -217,9 +218,12 @@ async fn a_read_that_calls_a_writing_function_takes_effect_once() {
     let ada = world.sparc.as_user(world.new_account().await);
     let mut select = Query::select();
     select.column(Asterisk).from("visitors");
-    let id = |row: QueryResult| row.try_get::<Uuid>("", "id").unwrap();
-    assert_eq!(ada.query_one(&select).await.unwrap().map(id), ada.user_id());
-    assert_eq!(ada.query_all(&select).await.unwrap().into_iter().map(id).collect::<Vec<_>>(), [ada.user_id().unwrap()]);
+    let visitor_id = |row: QueryResult| row.try_get::<Uuid>("", "id").unwrap();
+    assert_eq!(ada.query_one(&select).await.unwrap().map(visitor_id), ada.user_id());
+    assert_eq!(
+        ada.query_all(&select).await.unwrap().into_iter().map(visitor_id).collect::<Vec<_>>(),
+        [ada.user_id().unwrap()]
+    );
     assert_eq!(owner.count("visits").await, 2);
     // The read-only transactions that were tried first have ended.
     crate::faults::assert_no_open_transaction(&world).await;

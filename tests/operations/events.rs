@@ -1,4 +1,5 @@
-//! The operations on events, and who may call them.
+//! The operations on events, and who may call them. The six outcomes of an operation are those of the visitor, the
+//! stranger, the former player, the player, the Seer and the service.
 
 use serde_json::json;
 use sparc::service::{Operations, events::NewEvent};
@@ -38,6 +39,7 @@ pub fn refusals() -> Vec<Refusal> {
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: String::new(), ..wave(fixture.active_session) })
         }),
+        // With the prefix `client.`, this kind has 65 characters; 64 are allowed.
         refusal!("events.send", Player, "invalid_value", |tx, fixture| {
             tx.events().send(NewEvent { kind: "k".repeat(58), ..wave(fixture.active_session) })
         }),

@@ -1,4 +1,5 @@
-//! The rows that the tests call the operations on: sessions in every state, with their participants.
+//! The rows that the tests call the operations on: sessions in every state, with their participants. A *living*
+//! character is one that is not retired.
 
 use sparc::service::{IdentityConnection, JoinCode, Sparc};
 use uuid::Uuid;
@@ -11,7 +12,7 @@ pub enum Caller {
     Visitor,
     Stranger,
     /// A player who left every session.
-    Leaver,
+    FormerPlayer,
     Player,
     Seer,
     Service,
@@ -22,13 +23,14 @@ pub enum Caller {
 }
 
 pub const CALLERS: [Caller; 6] =
-    [Caller::Visitor, Caller::Stranger, Caller::Leaver, Caller::Player, Caller::Seer, Caller::Service];
+    [Caller::Visitor, Caller::Stranger, Caller::FormerPlayer, Caller::Player, Caller::Seer, Caller::Service];
 
+/// A migrated database, and the ids of the rows in it.
 pub struct Fixture {
     pub world: World,
     pub seer: Uuid,
     pub player: Player,
-    pub leaver: Player,
+    pub former_player: Player,
     pub stranger: Player,
     /// An account with ten living characters, one of them in twenty live sessions, and a hundred retired ones. It runs
     /// twenty live sessions as Seer, left `session_left_at_limits`, and has two hundred adventures.
@@ -52,16 +54,16 @@ pub struct Fixture {
     pub retired_character: Uuid,
     /// A published adventure that was played, a valid draft that was never played, and an invalid draft.
     pub adventure: Uuid,
-    pub draft: Uuid,
-    pub invalid_draft: Uuid,
+    pub draft_adventure: Uuid,
+    pub invalid_draft_adventure: Uuid,
     /// A creature of `adventure`.
     pub creature: Uuid,
     pub creature_of_draft: Uuid,
-    /// Sessions of the Seer: `player` has a seat in each, `leaver` has left each. All are private, except
+    /// Sessions of the Seer: `player` has a seat in each, `former_player` has left each. All are private, except
     /// `waiting_session`.
     pub waiting_session: Uuid,
     pub private_session: Uuid,
-    /// A session from which the Seer has removed `leaver`.
+    /// A session from which the Seer has removed `former_player`.
     pub starting_soon_session: Uuid,
     pub active_session: Uuid,
     pub paused_session: Uuid,
@@ -71,10 +73,11 @@ pub struct Fixture {
     pub session_with_save_used: Uuid,
     /// A public session whose seats other players have taken.
     pub full_session: Uuid,
-    /// Waiting sessions of the Seer that `leaver` has left: one with three of four seats taken, one with two of two.
+    /// Waiting sessions of the Seer that `former_player` has left: one with three of four seats taken, one with two of
+    /// two.
     pub session_with_one_seat_free: Uuid,
     pub session_with_no_seat_free: Uuid,
-    /// A public session that is active.
+    /// A public session of another Seer, with another player, that is active.
     pub public_active_session: Uuid,
     /// An active session whose only player has left.
     pub session_without_player: Uuid,
@@ -98,7 +101,8 @@ impl Fixture {
     pub async fn in_world(world: World) -> Self {
         let owner = world.owner();
         let seer = world.new_account().await;
-        let (player, leaver, stranger) = (world.new_player().await, world.new_player().await, world.new_player().await);
+        let (player, former_player, stranger) =
+            (world.new_player().await, world.new_player().await, world.new_player().await);
         let spare_character = world.new_character(player.user_id).await;
         let retired_character = world.new_character(player.user_id).await;
         let (account_at_limits, closed_account) = (world.new_account().await, world.new_account().await);
@@ -121,10 +125,12 @@ impl Fixture {
             ))
             .await
             .unwrap();
+        // With `most_experienced_character` and `unseated_character_at_limits`, the account has ten living characters.
         for _ in 0..8 {
             world.new_character(account_at_limits).await;
         }
         let unseated_character_at_limits = world.new_character(account_at_limits).await;
+        // With `retired_character_at_limits`, it has a hundred retired ones.
         let insert = format!(
             "INSERT INTO characters (user_id, name, class, might, grace, wit, heart, special_ability, retired_at)
              SELECT '{account_at_limits}', 'Veteran ' || i, 'warrior', 5, 3, 2, 2, '{{}}', now()
@@ -133,19 +139,19 @@ impl Fixture {
         owner.execute(&insert).await.unwrap();
 
         let adventure = world.new_adventure(seer).await;
-        let story = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
+        let valid_content = r#"{"start": "a", "nodes": [{"id": "a", "type": "story"}]}"#;
         let insert_draft = |name: &str, content: &str| {
             format!(
                 "INSERT INTO adventures (creator_id, name, content)
                  VALUES ('{seer}', '{name}', '{content}') RETURNING id"
             )
         };
-        let draft = owner.fetch_value(&insert_draft("The Quiet Mill", story)).await.unwrap();
-        let invalid_draft = owner.fetch_value(&insert_draft("The Torn Page", "{}")).await.unwrap();
+        let draft_adventure = owner.fetch_value(&insert_draft("The Quiet Mill", valid_content)).await.unwrap();
+        let invalid_draft_adventure = owner.fetch_value(&insert_draft("The Torn Page", "{}")).await.unwrap();
         let insert_creature = |adventure: Uuid| {
             format!("INSERT INTO creatures (adventure_id, name) VALUES ('{adventure}', 'Reed Horror') RETURNING id")
         };
-        let creature_of_draft = owner.fetch_value(&insert_creature(draft)).await.unwrap();
+        let creature_of_draft = owner.fetch_value(&insert_creature(draft_adventure)).await.unwrap();
         let creature = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
         let creature_with_roll: Uuid = owner.fetch_value(&insert_creature(adventure)).await.unwrap();
         let adventure_at_limits = world.new_draft(account_at_limits).await;
@@ -161,6 +167,7 @@ impl Fixture {
         owner.execute(&insert).await.unwrap();
 
         let mut sessions = Vec::new();
+        // Whether the session is public, and the statuses that it is given one after another. The names follow below.
         for (is_public, statuses) in [
             (true, ""),
             (false, ""),
@@ -176,12 +183,12 @@ impl Fixture {
                  VALUES ('{seer}', '{adventure}', {is_public}) RETURNING id"
             );
             let session: Uuid = owner.fetch_value(&sql).await.unwrap();
-            for participant in [&leaver, &player] {
+            for participant in [&former_player, &player] {
                 owner.execute(&insert_seat_sql(session, participant.user_id, participant.character_id)).await.unwrap();
             }
             let leave = format!(
                 "UPDATE session_players SET is_active = false WHERE session_id = '{session}' AND user_id = '{}'",
-                leaver.user_id
+                former_player.user_id
             );
             owner.execute(&leave).await.unwrap();
             for status in statuses.split_whitespace() {
@@ -209,14 +216,14 @@ impl Fixture {
         owner.execute(&end_long_ago).await.unwrap();
         assert_eq!(owner.fetch_value::<i32>("SELECT private.archive_sessions(10)").await, Ok(1));
 
-        let full = world.new_session(2).await;
-        world.update_session(&full, "is_public = true, max_players = 2").await;
+        let full_game = world.new_session(2).await;
+        world.update_session(&full_game, "is_public = true, max_players = 2").await;
         let sql = format!("INSERT INTO sessions (seer_id, adventure_id) VALUES ('{seer}', '{adventure}') RETURNING id");
         let session_without_player: Uuid = owner.fetch_value(&sql).await.unwrap();
         let (session_with_one_seat_free, session_with_no_seat_free): (Uuid, Uuid) =
             (owner.fetch_value(&sql).await.unwrap(), owner.fetch_value(&sql).await.unwrap());
         for session in [session_with_one_seat_free, session_with_no_seat_free] {
-            owner.execute(&insert_seat_sql(session, leaver.user_id, leaver.character_id)).await.unwrap();
+            owner.execute(&insert_seat_sql(session, former_player.user_id, former_player.character_id)).await.unwrap();
             let leave = format!("UPDATE session_players SET is_active = false WHERE session_id = '{session}'");
             owner.execute(&leave).await.unwrap();
         }
@@ -228,14 +235,18 @@ impl Fixture {
         for (session, other_players) in [(session_with_one_seat_free, 2), (session_with_no_seat_free, 1)] {
             owner.execute(&insert_seat_sql(session, player.user_id, player.character_id)).await.unwrap();
             for _ in 0..other_players {
-                let other = world.new_player().await;
-                owner.execute(&insert_seat_sql(session, other.user_id, other.character_id)).await.unwrap();
+                let other_player = world.new_player().await;
+                owner
+                    .execute(&insert_seat_sql(session, other_player.user_id, other_player.character_id))
+                    .await
+                    .unwrap();
             }
         }
         owner
             .execute(&insert_seat_sql(session_with_one_seat_free, closed_account, living_character_of_closed_account))
             .await
             .unwrap();
+        // This closes the account, which gives up its seat.
         owner
             .execute(&format!("UPDATE auth.users SET deleted_at = now() WHERE id = '{closed_account}'"))
             .await
@@ -254,24 +265,24 @@ impl Fixture {
             ))
             .await
             .unwrap();
-        let public_active = world.new_active_session(1).await;
-        world.update_session(&public_active, "is_public = true").await;
+        let public_active_game = world.new_active_session(1).await;
+        world.update_session(&public_active_game, "is_public = true").await;
         let insert = format!(
             "INSERT INTO sessions (seer_id, adventure_id)
              SELECT '{account_at_limits}', '{adventure}' FROM generate_series(1, 20)"
         );
         owner.execute(&insert).await.unwrap();
 
-        // The Seer has removed `leaver` from `starting_soon_session`.
+        // The Seer has removed `former_player` from `starting_soon_session`.
         owner
             .execute(&format!(
                 "UPDATE session_players SET removed_at = now()
                  WHERE session_id = '{starting_soon_session}' AND user_id = '{}'",
-                leaver.user_id
+                former_player.user_id
             ))
             .await
             .unwrap();
-        // One Seer may not run so many live sessions.
+        // One Seer may run at most twenty live sessions, and these are 21, so two Seers share them.
         let seers = world.new_accounts(2).await;
         let open_and_join_sessions = |count: usize| {
             format!(
@@ -317,7 +328,7 @@ impl Fixture {
         Self {
             seer,
             player,
-            leaver,
+            former_player,
             stranger,
             account_at_limits,
             living_character_at_limits: most_experienced_character,
@@ -332,8 +343,8 @@ impl Fixture {
             spare_character,
             retired_character,
             adventure,
-            draft,
-            invalid_draft,
+            draft_adventure,
+            invalid_draft_adventure,
             creature,
             creature_of_draft,
             waiting_session,
@@ -344,10 +355,10 @@ impl Fixture {
             completed_session,
             archived_session,
             session_with_save_used,
-            full_session: full.session_id,
+            full_session: full_game.session_id,
             session_with_one_seat_free,
             session_with_no_seat_free,
-            public_active_session: public_active.session_id,
+            public_active_session: public_active_game.session_id,
             session_without_player,
             failed_roll,
             successful_roll,
@@ -360,11 +371,12 @@ impl Fixture {
         }
     }
 
+    /// Returns a connection of the caller.
     pub fn as_caller(&self, sparc: &Sparc, caller: Caller) -> IdentityConnection {
         match caller {
             Caller::Visitor => sparc.as_anon(),
             Caller::Stranger => sparc.as_user(self.stranger.user_id),
-            Caller::Leaver => sparc.as_user(self.leaver.user_id),
+            Caller::FormerPlayer => sparc.as_user(self.former_player.user_id),
             Caller::Player => sparc.as_user(self.player.user_id),
             Caller::Seer => sparc.as_user(self.seer),
             Caller::Service => sparc.as_service(),
@@ -374,8 +386,7 @@ impl Fixture {
     }
 
     pub async fn join_code(&self, session: Uuid) -> JoinCode {
-        let sql = format!("SELECT code::text FROM sessions WHERE id = '{session}'");
-        self.world.owner().fetch_value::<String>(&sql).await.unwrap().parse().unwrap()
+        self.world.join_code(session).await
     }
 
     /// Returns a hash of all rows of all tables.

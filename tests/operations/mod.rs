@@ -35,7 +35,7 @@ type Call = for<'a> fn(&'a Transaction, &'a Fixture) -> OutcomeFuture<'a>;
 /// A call of an operation in a transaction of its own.
 type CallInOwnTransaction = for<'a> fn(&'a IdentityConnection, &'a Fixture) -> OutcomeFuture<'a>;
 
-/// An operation and its outcomes for the visitor, the stranger, the player who left, the player, the Seer and the
+/// An operation and its outcomes for the visitor, the stranger, the former player, the player, the Seer and the
 /// service.
 struct Operation {
     name: &'static str,
@@ -56,7 +56,7 @@ impl Operation {
     /// Returns a caller who may call the operation: preferably the player, and a visitor only if nobody else may.
     fn allowed_caller(&self) -> Option<Caller> {
         const PREFERENCE: [Caller; 6] =
-            [Caller::Player, Caller::Seer, Caller::Service, Caller::Leaver, Caller::Stranger, Caller::Visitor];
+            [Caller::Player, Caller::Seer, Caller::Service, Caller::FormerPlayer, Caller::Stranger, Caller::Visitor];
         let is_allowed = |caller: &Caller| {
             CALLERS.iter().zip(self.outcomes).any(|(one, outcome)| one == caller && outcome == "done")
         };
@@ -68,6 +68,7 @@ fn outcome_code<T: Debug>(outcome: Result<T, Error>) -> &'static str {
     outcome.map_or_else(|error| error.code(), |_| "done")
 }
 
+/// Creates an [`Operation`]. The call is repeated, because `$tx` has another type in each of the two functions.
 macro_rules! operation {
     ($name:literal, $outcomes:expr, |$tx:ident, $fixture:ident| $call:expr) => {
         Operation {
@@ -85,6 +86,7 @@ macro_rules! operation {
     };
 }
 
+/// Creates a [`Refusal`].
 macro_rules! refusal {
     ($name:literal, $caller:ident, $code:literal, |$tx:ident, $fixture:ident| $call:expr) => {
         Refusal {

@@ -33,7 +33,7 @@ pub const NUMBER_WORDS: [&str; 11] =
 #[derive(Clone)]
 pub struct ResponseProxy {
     pub port: u16,
-    /// The number of ReadyForQuery messages since the last call of [`Self::round_trips`].
+    /// The number of ReadyForQuery messages since the last call of [`Self::take_round_trips`].
     ready_count: Arc<AtomicU32>,
     /// The number of responses until the connection is cut; the last of them is not delivered. 0 means that the
     /// connection is not cut.
@@ -45,7 +45,7 @@ pub struct ResponseProxy {
 #[derive(Clone, Copy, Debug, Default)]
 struct Hold {
     /// How many more responses to deliver; `None` delivers all.
-    left: Option<u32>,
+    responses_left: Option<u32>,
     /// Whether a response is being held back.
     is_holding: bool,
 }
@@ -101,7 +101,7 @@ impl ResponseProxy {
 
     /// Delivers the given number of responses, and holds back those after them.
     pub fn hold_after(&self, responses: u32) {
-        self.hold.send_replace(Hold { left: Some(responses), is_holding: false });
+        self.hold.send_replace(Hold { responses_left: Some(responses), is_holding: false });
     }
 
     /// Waits until a response is held back.
@@ -119,19 +119,19 @@ impl ResponseProxy {
         self.cut_countdown.store(response, Ordering::SeqCst);
     }
 
-    /// Returns the number of round trips since the last call.
-    fn round_trips(&self) -> u32 {
+    /// Returns the number of round trips since the last call of this method.
+    fn take_round_trips(&self) -> u32 {
         self.ready_count.swap(0, Ordering::SeqCst)
     }
 }
 
 /// Waits until the next response may be delivered.
 async fn wait_for_delivery(hold: &watch::Sender<Hold>) {
-    if hold.borrow().left == Some(0) {
+    if hold.borrow().responses_left == Some(0) {
         hold.send_modify(|hold| hold.is_holding = true);
-        hold.subscribe().wait_for(|hold| hold.left != Some(0)).await.unwrap();
+        hold.subscribe().wait_for(|hold| hold.responses_left != Some(0)).await.unwrap();
     }
-    hold.send_modify(|hold| hold.left = hold.left.map(|left| left.saturating_sub(1)));
+    hold.send_modify(|hold| hold.responses_left = hold.responses_left.map(|left| left.saturating_sub(1)));
 }
 
 /// Connects the service through a [`ResponseProxy`], with one connection.
@@ -148,10 +148,10 @@ pub async fn connect_by_proxy_to(url: &str, parameters: &str) -> (Sparc, Respons
 
 /// Connects to the URL through the proxy at the given port, with the given parameters added to the URL.
 pub async fn connect_through(url: &str, port: u16, parameters: &str) -> Sparc {
-    let (before, rest) = url.rsplit_once('@').unwrap();
+    let (credentials, rest) = url.rsplit_once('@').unwrap();
     let (_, database) = rest.split_once('/').unwrap();
     let database = database.split('?').next().unwrap();
-    let url = format!("{before}@127.0.0.1:{port}/{database}?sslmode=disable{parameters}");
+    let url = format!("{credentials}@127.0.0.1:{port}/{database}?sslmode=disable{parameters}");
     Sparc::connect_with(&url, Options::default().max_connections(1)).await.unwrap()
 }
 
@@ -167,10 +167,10 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
         // The first call also prepares the statements on the only connection.
         for _ in 0..2 {
             let tx = fixture.as_caller(&sparc, caller).begin().await.unwrap();
-            proxy.round_trips();
+            proxy.take_round_trips();
             assert_eq!((operation.call)(&tx, &fixture).await, "done");
             // The documented number includes two more: begin (with the identity) and commit.
-            counted = proxy.round_trips() + 2;
+            counted = proxy.take_round_trips() + 2;
             tx.rollback().await.unwrap();
         }
         let round_trips = &documented.iter().find(|other| other.name == operation.name).unwrap().round_trips;
@@ -181,21 +181,22 @@ async fn every_operation_takes_the_round_trips_that_its_documentation_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Counts the round trips of one operation in its own transaction. It runs between a rollback and a begin on the only
-/// connection, so whatever is sent when the connection returns to the pool is counted too.
+/// Counts the round trips of one operation in its own transaction. The operation runs between the rollback and the
+/// begin of other transactions on the only connection, so whatever is sent when the connection returns to the pool is
+/// counted too.
 async fn count_round_trips<T>(
     sparc: &Sparc,
     proxy: &ResponseProxy,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> u32 {
-    let holder = sparc.as_service().begin().await.unwrap();
-    proxy.round_trips();
-    holder.rollback().await.unwrap();
+    let holding_transaction = sparc.as_service().begin().await.unwrap();
+    proxy.take_round_trips();
+    holding_transaction.rollback().await.unwrap();
     assert!(operation.await.is_ok());
-    let holder = sparc.as_service().begin().await.unwrap();
+    let holding_transaction = sparc.as_service().begin().await.unwrap();
     // The rollback before and the begin after do not count.
-    let counted = proxy.round_trips() - 2;
-    holder.rollback().await.unwrap();
+    let counted = proxy.take_round_trips() - 2;
+    holding_transaction.rollback().await.unwrap();
     counted
 }
 
@@ -206,7 +207,7 @@ async fn a_roll_a_lobby_page_and_a_join_take_three_round_trips_each() {
     let (ada, eve) = (sparc.as_user(fixture.player.user_id), sparc.as_user(fixture.stranger.user_id));
     let code = fixture.join_code(fixture.private_session).await;
     let check = || {
-        NewRoll::check(
+        NewRoll::attribute_check(
             fixture.active_session,
             Roller::Character(fixture.player.character_id),
             Attribute::Might,
@@ -233,7 +234,7 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     let fixture = Fixture::new().await;
     let (sparc, proxy) = connect_by_proxy(&fixture).await;
     let ada = sparc.as_user(fixture.player.user_id);
-    let check = NewRoll::check(
+    let check = NewRoll::attribute_check(
         fixture.active_session,
         Roller::Character(fixture.player.character_id),
         Attribute::Might,
@@ -245,18 +246,18 @@ async fn a_retry_with_the_same_id_returns_the_row_whose_response_was_lost() {
     roll(Uuid::new_v4()).await.unwrap();
 
     let roll_id = Uuid::new_v4();
-    let holder = sparc.as_service().begin().await.unwrap();
+    let holding_transaction = sparc.as_service().begin().await.unwrap();
     // The fourth response, to the commit, is lost: rollback, begin and insert come before it.
     proxy.cut_at(4);
-    holder.rollback().await.unwrap();
+    holding_transaction.rollback().await.unwrap();
     assert_error!(roll(roll_id).await, Error::CommitUnknown(_), "a lost response to the commit");
     assert_eq!(count_rolls(roll_id).await, 1, "the roll must have been committed");
     let found = roll(roll_id).await.unwrap();
     assert_eq!((found.id, count_rolls(roll_id).await), (roll_id, 1), "the retry must not add a roll");
 
     // If the response to begin is lost, nothing was done, so the service retries on another connection.
-    let holder = sparc.as_service().begin().await.unwrap();
+    let holding_transaction = sparc.as_service().begin().await.unwrap();
     proxy.cut_at(2);
-    holder.rollback().await.unwrap();
+    holding_transaction.rollback().await.unwrap();
     assert!(roll(Uuid::new_v4()).await.is_ok(), "must be retried after the response to begin was lost");
 }

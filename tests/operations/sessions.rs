@@ -1,4 +1,5 @@
-//! The operations on sessions and seats, and who may call them.
+//! The operations on sessions and seats, and who may call them. The six outcomes of an operation are those of the
+//! visitor, the stranger, the former player, the player, the Seer and the service.
 
 use serde_json::json;
 use sparc::service::{
@@ -58,7 +59,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.rejoin",
             ["not_signed_in", "not_seated", "done", "character_not_yours", "not_seated", "not_signed_in"],
-            |tx, fixture| tx.sessions().rejoin(fixture.waiting_session, fixture.leaver.character_id)
+            |tx, fixture| tx.sessions().rejoin(fixture.waiting_session, fixture.former_player.character_id)
         ),
         operation!(
             "sessions.change_character",
@@ -82,7 +83,7 @@ pub fn operations() -> Vec<Operation> {
         operation!(
             "sessions.readmit",
             ["not_signed_in", "not_found", "player_removed", "not_a_seer", "done", "done"],
-            |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.leaver.user_id)
+            |tx, fixture| tx.sessions().readmit(fixture.starting_soon_session, fixture.former_player.user_id)
         ),
         operation!("sessions.renew_code", SEER_OF_PUBLIC_MAY, |tx, fixture| tx
             .sessions()
@@ -90,7 +91,7 @@ pub fn operations() -> Vec<Operation> {
         operation!("sessions.announce", SEER_OF_PUBLIC_MAY, |tx, fixture| tx
             .sessions()
             .announce(fixture.waiting_session)),
-        // The Seer has removed `leaver` from this session, so `leaver` does not see it either.
+        // The Seer has removed `former_player` from this session, so `former_player` does not see it either.
         operation!(
             "sessions.withdraw",
             ["not_signed_in", "not_found", "not_found", "not_a_seer", "done", "done"],
@@ -168,8 +169,8 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.join_public", Stranger, "session_full", |tx, fixture| {
             tx.sessions().join_public(fixture.full_session, fixture.stranger.character_id)
         }),
-        refusal!("sessions.join_public", Leaver, "session_over", |tx, fixture| {
-            tx.sessions().join_public(fixture.completed_session, fixture.leaver.character_id)
+        refusal!("sessions.join_public", FormerPlayer, "session_over", |tx, fixture| {
+            tx.sessions().join_public(fixture.completed_session, fixture.former_player.character_id)
         }),
         refusal!("sessions.join_public", AtLimits, "character_retired", |tx, fixture| {
             tx.sessions().join_public(fixture.waiting_session, fixture.retired_character_at_limits)
@@ -189,13 +190,13 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.leave", Player, "session_over", |tx, fixture| tx
             .sessions()
             .leave(fixture.completed_session)),
-        refusal!("sessions.rejoin", Leaver, "session_full", |tx, fixture| {
-            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.leaver.character_id)
+        refusal!("sessions.rejoin", FormerPlayer, "session_full", |tx, fixture| {
+            tx.sessions().rejoin(fixture.session_with_no_seat_free, fixture.former_player.character_id)
         }),
-        refusal!("sessions.rejoin", Leaver, "session_over", |tx, fixture| {
-            tx.sessions().rejoin(fixture.completed_session, fixture.leaver.character_id)
+        refusal!("sessions.rejoin", FormerPlayer, "session_over", |tx, fixture| {
+            tx.sessions().rejoin(fixture.completed_session, fixture.former_player.character_id)
         }),
-        refusal!("sessions.rejoin", Leaver, "not_found", |tx, fixture| {
+        refusal!("sessions.rejoin", FormerPlayer, "not_found", |tx, fixture| {
             tx.sessions().rejoin(fixture.waiting_session, Uuid::new_v4())
         }),
         refusal!("sessions.rejoin", Player, "character_retired", |tx, fixture| async {
@@ -247,13 +248,21 @@ fn seat_refusals() -> Vec<Refusal> {
             )
         }),
         refusal!("sessions.seat", Seer, "not_your_choice", |tx, fixture| {
-            tx.sessions().seat(fixture.session_with_one_seat_free, fixture.leaver.user_id, fixture.leaver.character_id)
+            tx.sessions().seat(
+                fixture.session_with_one_seat_free,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
         }),
         refusal!("sessions.seat", Stranger, "session_started", |tx, fixture| {
             tx.sessions().seat(fixture.public_active_session, fixture.stranger.user_id, fixture.stranger.character_id)
         }),
-        refusal!("sessions.seat", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().seat(fixture.starting_soon_session, fixture.leaver.user_id, fixture.leaver.character_id)
+        refusal!("sessions.seat", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().seat(
+                fixture.starting_soon_session,
+                fixture.former_player.user_id,
+                fixture.former_player.character_id,
+            )
         }),
         refusal!("sessions.seat", Service, "seat_limit_reached", |tx, fixture| {
             tx.sessions().seat(fixture.waiting_session, fixture.account_at_limits, fixture.living_character_at_limits)
@@ -269,16 +278,16 @@ fn seat_refusals() -> Vec<Refusal> {
         refusal!("sessions.rejoin", AtLimits, "seat_limit_reached", |tx, fixture| {
             tx.sessions().rejoin(fixture.session_left_at_limits, fixture.living_character_at_limits)
         }),
-        refusal!("sessions.join", Leaver, "player_removed", |tx, fixture| async {
+        refusal!("sessions.join", FormerPlayer, "player_removed", |tx, fixture| async {
             tx.sessions()
-                .join(&fixture.join_code(fixture.starting_soon_session).await, fixture.leaver.character_id)
+                .join(&fixture.join_code(fixture.starting_soon_session).await, fixture.former_player.character_id)
                 .await
         }),
-        refusal!("sessions.join_public", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().join_public(fixture.starting_soon_session, fixture.leaver.character_id)
+        refusal!("sessions.join_public", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().join_public(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
-        refusal!("sessions.rejoin", Leaver, "player_removed", |tx, fixture| {
-            tx.sessions().rejoin(fixture.starting_soon_session, fixture.leaver.character_id)
+        refusal!("sessions.rejoin", FormerPlayer, "player_removed", |tx, fixture| {
+            tx.sessions().rejoin(fixture.starting_soon_session, fixture.former_player.character_id)
         }),
         refusal!("sessions.renew_code", Seer, "session_over", |tx, fixture| tx
             .sessions()
@@ -296,7 +305,7 @@ fn seat_refusals() -> Vec<Refusal> {
 fn seer_refusals() -> Vec<Refusal> {
     vec![
         refusal!("sessions.create", Stranger, "adventure_not_playable", |tx, fixture| {
-            tx.sessions().create(NewSession { adventure_id: fixture.draft, ..Default::default() })
+            tx.sessions().create(NewSession { adventure_id: fixture.draft_adventure, ..Default::default() })
         }),
         refusal!("sessions.create", AtLimits, "session_limit_reached", |tx, fixture| {
             tx.sessions().create(NewSession { adventure_id: fixture.adventure, ..Default::default() })
@@ -332,6 +341,7 @@ fn seer_refusals() -> Vec<Refusal> {
             tx.sessions().edit(fixture.waiting_session, SessionChanges { looking_for, ..Default::default() })
         }),
         refusal!("sessions.lobby", Visitor, "bad_cursor", |tx, fixture| async {
+            // An empty JSON object. A cursor is JSON in hexadecimal digits.
             let forged = "7b7d".to_owned().into();
             tx.sessions().lobby(&LobbyFilter::default(), Some(&forged)).await
         }),

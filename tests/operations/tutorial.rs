@@ -1,5 +1,6 @@
 //! The operations on tutorials, and who may call them. Of the fixture's users, only the player has begun a path: the
-//! player path.
+//! player path. The six outcomes of an operation are those of the visitor, the stranger, the former player, the player,
+//! the Seer and the service.
 
 use sparc::entity::sea_orm_active_enums::TutorialPath;
 use sparc::service::{Operations, tutorial::Step};

@@ -1,4 +1,5 @@
-//! The operations on accounts and profiles, and who may call them.
+//! The operations on accounts and profiles, and who may call them. The six outcomes of an operation are those of the
+//! visitor, the stranger, the former player, the player, the Seer and the service.
 
 use sparc::service::{
     Operations,

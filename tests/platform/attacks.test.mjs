@@ -3,7 +3,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { newCharacter, sqlAsOwner, rows, startApi, token, outcome } from "./api.mjs";
+import {
+  checkViolation, createToken, foreignKeyViolation, insufficientPrivilege, newCharacter, outcome, rows, sqlAsOwner, startApi,
+} from "./api.mjs";
 
 let server;
 let seer, ada, stranger, service, visitor;
@@ -26,15 +28,16 @@ before(async () => {
 });
 after(() => server.stop());
 
-/** Makes the request of each attack, and asserts that it has the expected outcome. */
+/** The SQLSTATE of the constraint `adventure_playable` (docs/schema.md). */
+const adventureNotPlayable = "SP009";
+const denied = insufficientPrivilege;
+
+/** Sends the request of each attack, and asserts that it has the expected outcome (`outcome` in api.mjs says which there are). */
 async function assertOutcomes(attacks) {
-  for (const [attack, expected, request] of attacks) {
-    assert.equal(await outcome(request()), expected, attack);
+  for (const [attack, expectedOutcome, sendRequest] of attacks) {
+    assert.equal(await outcome(sendRequest()), expectedOutcome, attack);
   }
 }
-
-/** SQLSTATE insufficient_privilege. */
-const denied = "42501";
 
 test("nobody reads what row security and privileges hide", () => assertOutcomes([
   ["e-mail addresses, by a visitor", denied, () => visitor.from("users").select("id, email")],
@@ -64,16 +67,16 @@ test("counting reveals no more than reading", async () => {
   assert.deepEqual(sum, [{ sum: null }]);
 });
 
-test("nobody writes what they may not write", () => {
+test("nobody writes what they may not write", async () => {
   const roll = { session_id: session.id, character_id: character.id, attribute: "might", difficulty: 10, roll_type: "attack" };
   const event = { session_id: session.id, event_type: "client.hello" };
   const seat = { session_id: session.id, user_id: stranger.id, character_id: strangersCharacter.id };
   const update = (client, table, values, id, key = "id") => () => client.api.from(table).update(values).eq(key, id).select("*");
-  return assertOutcomes([
+  await assertOutcomes([
     ["a visitor's session", denied, () => visitor.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session in another user's name", denied, () => stranger.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id })],
     ["a session with a code that its Seer chose", denied, () => seer.api.from("sessions").insert({ seer_id: seer.id, adventure_id: adventure.id, code: "AAAAAA" })],
-    ["a session of a stranger's draft", "SP009", () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draft.id })],
+    ["a session of another user's draft", adventureNotPlayable, () => stranger.api.from("sessions").insert({ seer_id: stranger.id, adventure_id: draft.id })],
     ["a seat in a private session", denied, () => stranger.api.from("session_players").insert(seat)],
     ["a seat with another user's character", denied, () => seer.api.from("session_players").insert({ ...seat, character_id: character.id })],
     ["verifying one's own profile", denied, () => ada.api.from("users").update({ is_verified: true }).eq("id", ada.id)],
@@ -83,7 +86,7 @@ test("nobody writes what they may not write", () => {
     ["giving away a character", denied, update(ada, "characters", { user_id: stranger.id }, character.id)],
     ["another user's character", "none", update(stranger, "characters", { name: "Mine" }, character.id)],
     ["validating one's own adventure", denied, update(seer, "adventures", { is_valid: true }, draft.id)],
-    ["publishing an invalid adventure", "23514", update(seer, "adventures", { status: "published" }, draft.id)],
+    ["publishing an invalid adventure", checkViolation, update(seer, "adventures", { status: "published" }, draft.id)],
     ["another user's session", "none", update(ada, "sessions", { status: "paused" }, session.id)],
     ["the Seer of a session", denied, update(seer, "sessions", { seer_id: ada.id }, session.id)],
     ["the number of seats taken", denied, update(seer, "sessions", { seats_taken: 0 }, session.id)],
@@ -92,16 +95,17 @@ test("nobody writes what they may not write", () => {
     ["outcome of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, outcome: "critical_success" })],
     ["time of a roll", denied, () => ada.api.from("dice_rolls").insert({ ...roll, created_at: "2020-01-01" })],
     ["a roll by a stranger", denied, () => stranger.api.from("dice_rolls").insert(roll)],
-    ["a roll with too large a modifier", "23514", () => ada.api.from("dice_rolls").insert({ ...roll, modifiers: [{ type: "flat", value: 99, source: "me" }] })],
+    ["a roll with too large a modifier", checkViolation, () => ada.api.from("dice_rolls").insert({ ...roll, modifiers: [{ type: "flat", value: 99, source: "me" }] })],
     ["changing a roll", denied, update(ada, "dice_rolls", { success: true }, failedRoll.id)],
     ["deleting a roll", denied, () => ada.api.from("dice_rolls").delete().eq("id", failedRoll.id)],
     ["an event by a stranger", denied, () => stranger.api.from("session_events").insert(event)],
-    ["an event of a kind that only the service sends", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
+    ["an event of a type that only triggers write", denied, () => ada.api.from("session_events").insert({ ...event, event_type: "dice_rolled" })],
     ["an event in another user's name", denied, () => ada.api.from("session_events").insert({ ...event, sender_id: seer.id })],
     ["deleting a session", denied, () => seer.api.from("sessions").delete().eq("id", session.id)],
-    ["deleting a character that was played", "23503", () => ada.api.from("characters").delete().eq("id", character.id)],
+    ["deleting a character that was played", foreignKeyViolation, () => ada.api.from("characters").delete().eq("id", character.id)],
     ["deleting all users", denied, () => visitor.from("users").delete().neq("id", ada.id)],
   ]);
+  assert.equal(sqlAsOwner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
 });
 
 test("an upsert obeys the rules of an update", () => assertOutcomes([
@@ -110,6 +114,7 @@ test("an upsert obeys the rules of an update", () => assertOutcomes([
   ["one's own level", denied, () => ada.api.from("characters").upsert({ ...newCharacter(ada.id), id: character.id, level: 10 })],
 ]));
 
+/** Sends a request without the client library, and returns the status and the JSON of the answer. */
 async function request(path, headers = {}, options = {}) {
   const response = await fetch(server.url + path, { headers, ...options });
   return { status: response.status, body: await response.json().catch(() => null) };
@@ -119,6 +124,7 @@ test("schemas that are not exposed cannot be reached", async () => {
   for (const schema of ["private", "auth", "extensions", "pg_catalog"]) {
     assert.equal((await request("/users", { ...ada.headers, "Accept-Profile": schema })).status, 406, schema);
   }
+  // These functions are in schema `private`. Without `Content-Profile`, PostgREST looks for them in `public`.
   for (const name of ["join_by_code", "close_account", "is_service", "archive_sessions", "erase_account", "clean_events"]) {
     const postOptions = { method: "POST", body: "{}", headers: { ...ada.headers, "Content-Type": "application/json" } };
     assert.equal((await request(`/rpc/${name}`, {}, postOptions)).status, 404, name);
@@ -131,15 +137,15 @@ test("a token that is forged, expired or claims too much is refused", async () =
   const soon = Math.floor(Date.now() / 1000) + 60;
   const claims = { role: "authenticated", sub: ada.id, exp: soon };
   const requestWith = (bearer) => request("/characters", { Authorization: `Bearer ${bearer}` });
-  assert.equal((await requestWith(token(claims))).status, 200);
-  assert.equal((await requestWith(token(claims, { key: "another secret, as long as the first one" }))).status, 401, "forged");
-  assert.equal((await requestWith(token(claims, { algorithm: "none" }))).status, 401, "unsigned");
-  assert.equal((await requestWith(token({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
-  assert.equal((await requestWith(`${token(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
-  assert.equal((await requestWith(token({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
-  const withoutSubject = await requestWith(token({ role: "authenticated", exp: soon }));
+  assert.equal((await requestWith(createToken(claims))).status, 200);
+  assert.equal((await requestWith(createToken(claims, { key: "another secret, as long as the first one" }))).status, 401, "forged");
+  assert.equal((await requestWith(createToken(claims, { algorithm: "none" }))).status, 401, "unsigned");
+  assert.equal((await requestWith(createToken({ ...claims, exp: soon - 3600 }))).status, 401, "expired");
+  assert.equal((await requestWith(`${createToken(claims).slice(0, -4)}AAAA`)).status, 401, "truncated signature");
+  assert.equal((await requestWith(createToken({ ...claims, role: "postgres" }))).status, 403, "a role that the API does not have");
+  const withoutSubject = await requestWith(createToken({ role: "authenticated", exp: soon }));
   assert.deepEqual([withoutSubject.status, withoutSubject.body], [200, []], "a token without a subject");
-  const malformed = await requestWith(token({ ...claims, sub: "not a uuid" }));
+  const malformed = await requestWith(createToken({ ...claims, sub: "not a uuid" }));
   assert.ok(malformed.status === 400 || malformed.body.length === 0, "a subject that is not a UUID");
 });
 
@@ -153,5 +159,4 @@ test("the API lists only paths that its caller may use", async () => {
     "/session_players", "/tutorial_progress"];
   assert.deepEqual(await listedPaths({}), pathsForEverybody);
   assert.deepEqual(await listedPaths(ada.headers), [...pathsForEverybody, ...pathsForUsers].sort());
-  assert.equal(sqlAsOwner("SELECT count(*) FROM public.dice_rolls WHERE results = '{6,6,6,6,6}'"), "0");
 });

@@ -24,7 +24,7 @@ fn sql(text: &str) -> Statement {
 }
 
 /// A query that returns many rows, each with the role and the user that it runs as.
-const ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
+const IDENTITY_ROWS: &str = "SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, 200) AS i";
 
 /// The name of a method, and a function that calls it.
 type Method<C> = (&'static str, for<'a> fn(&'a C) -> CallFuture<'a>);
@@ -39,14 +39,14 @@ where
         ("execute_unprepared", |db| {
             Box::pin(async { db.execute_unprepared("SET TIME ZONE 'Asia/Tokyo'").await.map(drop) })
         }),
-        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(sql(ROWS)).await.map(drop) })),
-        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(sql(ROWS)).await.map(drop) })),
+        ("query_one_raw", |db| Box::pin(async { db.query_one_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
+        ("query_all_raw", |db| Box::pin(async { db.query_all_raw(sql(IDENTITY_ROWS)).await.map(drop) })),
         ("execute", |db| Box::pin(async { db.execute(Query::select().expr(1)).await.map(drop) })),
         ("query_one", |db| Box::pin(async { characters::Entity::find().one(db).await.map(drop) })),
         ("query_all", |db| Box::pin(async { characters::Entity::find().all(db).await.map(drop) })),
         ("count", |db| Box::pin(async { characters::Entity::find().count(db).await.map(drop) })),
         ("stream_raw", |db| {
-            Box::pin(async { db.stream_raw(sql(ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
+            Box::pin(async { db.stream_raw(sql(IDENTITY_ROWS)).await?.try_collect::<Vec<_>>().await.map(drop) })
         }),
         ("begin", |db| Box::pin(async { db.begin().await?.commit().await })),
         ("begin_with_config", |db| {
@@ -68,6 +68,7 @@ where
         }),
         ("a failing statement", |db| {
             Box::pin(async {
+                // The division by zero fails when the statement is executed, not when it is planned.
                 assert!(db.execute_unprepared("SELECT 1 / (pg_sleep(0) IS NULL)::integer").await.is_err());
                 Ok(())
             })
@@ -77,7 +78,8 @@ where
 
 /// Asserts that a connection or transaction works, and runs its statements as the user.
 async fn assert_identity(connection: &impl ConnectionTrait, id: Uuid, what: &str) {
-    let row = connection.query_one_raw(sql(ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
+    let row =
+        connection.query_one_raw(sql(IDENTITY_ROWS)).await.unwrap_or_else(|error| panic!("{what}: {error}")).unwrap();
     assert_eq!(row.try_get::<String>("", "role").unwrap(), "authenticated", "{what}");
     assert_eq!(row.try_get::<Uuid>("", "id").unwrap(), id, "{what}");
 }
@@ -95,11 +97,11 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
     let mut dropped = 0;
     for (name, method) in methods::<IdentityConnection>() {
         for polls in 0.. {
-            let what = format!("{name} after {polls} polls");
-            let finished = poll_then_drop(polls, method(&ada)).await;
+            let what = format!("{name} after {polls} more polls");
+            let outcome = poll_then_drop(polls, method(&ada)).await;
             assert_identity(&ben, ben.user_id().unwrap(), &what).await;
             assert_eq!(ben.users().me().await.unwrap().id, ben.user_id().unwrap());
-            if let Some(outcome) = finished {
+            if let Some(outcome) = outcome {
                 outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
                 break;
             }
@@ -107,7 +109,7 @@ async fn dropping_a_call_on_a_connection_does_not_affect_the_next_caller() {
         }
     }
     println!("{dropped} calls dropped");
-    assert!(dropped > 30);
+    assert!(dropped > 30, "too few calls were dropped before they finished");
 }
 
 #[tokio::test]
@@ -118,7 +120,7 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
     let (id, mut dropped) = (ada.user_id().unwrap(), 0);
     for (name, method) in methods::<Transaction>() {
         for polls in 0.. {
-            let what = format!("{name} after {polls} polls");
+            let what = format!("{name} after {polls} more polls");
             let tx = ada.begin().await.unwrap();
             tx.execute_unprepared(&format!("UPDATE users SET bio = '{what}' WHERE id = '{id}'")).await.unwrap();
             let inner = tx.begin().await.unwrap();
@@ -139,7 +141,7 @@ async fn dropping_a_call_on_a_transaction_fails_at_most_the_innermost_transactio
         }
     }
     println!("{dropped} calls dropped");
-    assert!(dropped > 30);
+    assert!(dropped > 30, "too few calls were dropped before they finished");
 }
 
 /// `commit` and `rollback` consume their transaction, so [`methods`] does not contain them.
@@ -152,19 +154,19 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
     for is_commit in [true, false] {
         for is_nested in [false, true] {
             for polls in 0.. {
-                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {polls} polls");
+                let what = format!("is_commit: {is_commit}, nested: {is_nested}, after {polls} more polls");
                 ada.execute_unprepared(&format!("UPDATE users SET bio = 'before' WHERE id = '{id}'")).await.unwrap();
                 let write = format!("UPDATE users SET bio = 'after' WHERE id = '{id}'");
                 let outer = ada.begin().await.unwrap();
                 let tx = if is_nested { Some(outer.begin().await.unwrap()) } else { None };
-                let ended = match tx {
+                let outcome = match tx {
                     Some(tx) => {
                         tx.execute_unprepared(&write).await.unwrap();
                         let end = async { if is_commit { tx.commit().await } else { tx.rollback().await } };
-                        let ended = poll_then_drop(polls, end).await;
+                        let outcome = poll_then_drop(polls, end).await;
                         assert_identity(&outer, id, &what).await;
                         outer.commit().await.unwrap();
-                        ended
+                        outcome
                     }
                     None => {
                         outer.execute_unprepared(&write).await.unwrap();
@@ -176,7 +178,7 @@ async fn a_commit_or_rollback_dropped_at_any_point_still_ends_the_transaction() 
                 };
                 assert_identity(&ben, ben.user_id().unwrap(), &what).await;
                 let bio = ada.users().me().await.unwrap().bio;
-                if let Some(outcome) = ended {
+                if let Some(outcome) = outcome {
                     outcome.unwrap();
                     assert_eq!(bio.as_deref(), Some(if is_commit { "after" } else { "before" }), "{what}");
                     break;

@@ -1,6 +1,7 @@
-//! Random programs of several concurrent tasks, compared with a model of the connection: identity, savepoints,
-//! failures, dropped calls, streams. At the end, the database must have every row whose insert was committed and no row
-//! whose insert failed or was rolled back. Each statement must run as its caller.
+//! Random programs, compared with a model of the connection. A program is several concurrent tasks, each of which makes
+//! random calls as a user of its own. The model covers identity, savepoints, failures, dropped calls and streams. At
+//! the end, the database must have every row whose insert was committed and no row whose insert failed or was rolled
+//! back. Each statement must run as its caller.
 //!
 //! For a longer run: `SPARC_PROGRAMS=5000 cargo test --release --test integration programs`. `SPARC_SEED=7` runs only
 //! the program with that seed.
@@ -18,27 +19,27 @@ use model::Task;
 pub use model::poll_then_drop;
 
 /// The number of steps of one task.
-const STEPS: u32 = 60;
+const STEPS_PER_TASK: u32 = 60;
 
-/// A table of rows that only their owner sees.
-const NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
+/// Creates the table `notes`, into which the tasks insert rows. Only its owner sees a row.
+const CREATE_NOTES: &str = "CREATE TABLE notes (key bigint PRIMARY KEY, owner uuid NOT NULL DEFAULT auth.uid());
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON notes TO authenticated USING (owner = auth.uid()) WITH CHECK (owner = auth.uid());
     GRANT SELECT, INSERT ON notes TO authenticated";
 
 #[tokio::test]
 async fn random_programs_agree_with_the_model() {
-    let programs = env_number("SPARC_PROGRAMS", 25);
+    let program_count = env_number("SPARC_PROGRAMS", 25);
     let only_seed = std::env::var("SPARC_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let world = World::new().await;
-    world.db.execute_unprepared(NOTES).await.unwrap();
+    world.db.execute_unprepared(CREATE_NOTES).await.unwrap();
     let mut users = Vec::new();
     for _ in 0..4 {
         let id = world.new_account().await;
         users.push((id, world.new_draft(id).await));
     }
-    let (mut steps, mut dropped) = (0, 0);
-    for seed in only_seed.map_or(0..u64::from(programs), |seed| seed..seed + 1) {
+    let (mut step_count, mut dropped_calls) = (0, 0);
+    for seed in only_seed.map_or(0..u64::from(program_count), |seed| seed..seed + 1) {
         world.db.execute_unprepared("TRUNCATE notes").await.unwrap();
         // There are as many connections as tasks. A call outside of its task's transaction needs a further connection,
         // so callers sometimes have to wait.
@@ -47,21 +48,21 @@ async fn random_programs_agree_with_the_model() {
         let tasks = users.iter().enumerate().map(|(number, (user, draft))| {
             let mut task = Task::new(seed, number as u64, sparc.as_user(*user), *draft);
             async move {
-                task.run(STEPS).await;
+                task.run(STEPS_PER_TASK).await;
                 task
             }
         });
         let tasks = futures_util::future::join_all(tasks).await;
-        // Closing waits for pending rollbacks, so the notes do not change any more.
+        // Closing waits for pending rollbacks, so the rows do not change any more.
         sparc.close().await.unwrap();
         for task in tasks {
-            let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user());
+            let sql = format!("SELECT key FROM notes WHERE owner = '{}'", task.user_id());
             let stored = world.owner().fetch_values::<i64>(&sql).await.unwrap().into_iter().collect();
-            task.compare_stored(&stored);
-            steps += u64::from(STEPS);
-            dropped += task.dropped_calls;
+            task.assert_stored_keys(&stored);
+            step_count += u64::from(STEPS_PER_TASK);
+            dropped_calls += task.dropped_calls;
         }
     }
-    println!("{steps} steps, {dropped} calls dropped");
-    assert!(dropped > 0, "some calls must have been dropped");
+    println!("{step_count} steps, {dropped_calls} calls dropped");
+    assert!(dropped_calls > 0, "some calls must have been dropped");
 }

@@ -25,28 +25,27 @@ async fn make_synchronous(primary: &Server, world: &World) {
     wait_until(async || world.owner().count("pg_stat_replication WHERE sync_state = 'quorum'").await >= 2).await;
 }
 
-/// Kills the primary, promotes the standby that has received more of the log, and makes the other one follow it.
+/// Kills the primary, promotes the standby that has received more of the WAL, and makes the other one follow it.
 /// Returns the index of the promoted standby.
-async fn fail_over(primary: &Server, standbys: &[Server; 2], worlds: &[World; 2]) -> usize {
+async fn fail_over(primary: &Server, standbys: &[Server; 2], replicas: &[World; 2]) -> usize {
     run_blocking(primary, |primary| primary.kill().unwrap()).await;
-    let mut received = Vec::new();
-    for world in worlds {
-        // Wait until the standby has written all of the log that arrived, because its received position is final only
-        // then.
-        wait_until(async || world.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
+    let mut received_positions = Vec::new();
+    for replica in replicas {
+        // Wait until the standby has written all WAL that arrived, because its received position is final only then.
+        wait_until(async || replica.owner().count("pg_stat_wal_receiver WHERE status = 'streaming'").await == 0).await;
         // A standby replays everything that it has received before it is promoted, so the position that counts is the
         // received one.
         let sql = "SELECT (pg_last_wal_receive_lsn() - '0/0')::bigint";
-        received.push(world.owner().fetch_value::<i64>(sql).await.unwrap());
+        received_positions.push(replica.owner().fetch_value::<i64>(sql).await.unwrap());
     }
-    let promoted = usize::from(received[1] > received[0]);
-    run_blocking(&standbys[promoted], |standby| standby.promote().unwrap()).await;
-    standbys[1 - promoted].follow(&standbys[promoted]).await.unwrap();
-    promoted
+    let promoted_index = usize::from(received_positions[1] > received_positions[0]);
+    run_blocking(&standbys[promoted_index], |standby| standby.promote().unwrap()).await;
+    standbys[1 - promoted_index].follow(&standbys[promoted_index]).await.unwrap();
+    promoted_index
 }
 
 /// Creates a character, reads it and deletes it.
-async fn write_and_read(sparc: &Sparc, user: uuid::Uuid) -> Result<(), sparc::service::Error> {
+async fn create_read_and_delete(sparc: &Sparc, user: uuid::Uuid) -> Result<(), sparc::service::Error> {
     let me = sparc.as_user(user);
     let created = me.characters().create(NewCharacter { name: "Robin".to_owned(), ..Default::default() }).await?;
     me.characters().get(created.id).await?;
@@ -71,9 +70,9 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         let load = Load::start(&sparc, &operations, 6);
         // The primary is killed after a different time in each round.
         tokio::time::sleep(Duration::from_millis(u64::from(200 + round * 37 % 500))).await;
-        let promoted = fail_over(&primary, &standbys, &replicas).await;
+        let promoted_index = fail_over(&primary, &standbys, &replicas).await;
         let promoted_at = Instant::now();
-        wait_until(async || write_and_read(&sparc, writer).await.is_ok()).await;
+        wait_until(async || create_read_and_delete(&sparc, writer).await.is_ok()).await;
         // The duration depends on the machine, so it is only printed.
         recovery_times.push(promoted_at.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -85,14 +84,14 @@ async fn after_a_failover_calls_continue_and_no_acknowledged_write_is_lost() {
         wait_until(async || sparc.servers().iter().any(|server| server.role == ServerRole::Replica)).await;
         sparc.close().await.unwrap();
         let [first, second] = replicas;
-        world = if promoted == 0 { first } else { second };
+        world = if promoted_index == 0 { first } else { second };
         assert_nothing_lost(&world, &acknowledged).await;
         assert_eq!(broken_invariants(&world).await, [""; 0]);
         // The old primary is replaced by a new standby.
         let [first, second] = standbys;
-        let (new_primary, other) = if promoted == 0 { (first, second) } else { (second, first) };
+        let (new_primary, other_standby) = if promoted_index == 0 { (first, second) } else { (second, first) };
         primary = new_primary;
-        standbys = [other, start_standby_of(&primary).await];
+        standbys = [other_standby, start_standby_of(&primary).await];
         make_synchronous(&primary, &world).await;
     }
     assert!(!acknowledged.is_empty());
@@ -109,16 +108,17 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
     let Some(cluster) = Cluster::start().await else { return };
     let sparc = cluster.connect().await;
     let player = cluster.world.new_player().await;
-    write_and_read(&sparc, player.user_id).await.unwrap();
+    create_read_and_delete(&sparc, player.user_id).await.unwrap();
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
     let replicas: [World; 2] = cluster.replicas().await.try_into().unwrap_or_else(|_| panic!("not two replicas"));
-    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
-    wait_until(async || write_and_read(&sparc, player.user_id).await.is_ok()).await;
+    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
+    wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     run_blocking(&cluster.primary, |primary| primary.start_again().unwrap()).await;
-    // The old primary does not know of the promotion and accepts writes. No handle may read what is written there.
+    // The old primary does not know of the promotion and accepts writes. No `Sparc` handle may read what is written
+    // there.
     let old_primary = cluster.world.reconnect().await;
-    let account = old_primary.new_account().await;
-    let profile = format!("users WHERE id = '{account}'");
+    let lost_account = old_primary.new_account().await;
+    let profile = format!("users WHERE id = '{lost_account}'");
     assert_eq!(old_primary.owner().count(&profile).await, 1);
 
     // Neither the handle that was open during the promotion nor a new one may use the old primary.
@@ -129,16 +129,20 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
             let me = handle.as_user(player.user_id);
             let name = format!("Hero {}", started.elapsed().as_micros());
             let created = me.characters().create(NewCharacter { name, ..Default::default() }).await.unwrap();
-            assert_eq!(replicas[promoted].owner().count(&format!("characters WHERE id = '{}'", created.id)).await, 1);
+            assert_eq!(
+                replicas[promoted_index].owner().count(&format!("characters WHERE id = '{}'", created.id)).await,
+                1
+            );
             me.characters().delete(created.id).await.unwrap();
             assert!(handle.as_anon().sessions().lobby(&LobbyFilter::default(), None).await.is_ok());
             assert!(
-                handle.as_user(account).users().me().await.is_err(),
+                handle.as_user(lost_account).users().me().await.is_err(),
                 "the account exists only on the old primary, which must not be used for reads either"
             );
         }
     }
     for handle in [sparc, new_sparc] {
+        // The first server is that of the URL: the old primary.
         let status = handle.servers();
         assert_eq!(status[0].role, ServerRole::Unused, "{status:?}");
         handle.close().await.unwrap();
@@ -146,7 +150,7 @@ async fn an_old_primary_that_is_started_again_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_succeed_while_there_is_no_primary() {
+async fn without_a_primary_reads_succeed_and_writes_fail_in_time() {
     let Some(cluster) = Cluster::start().await else { return };
     let options = Options::default().acquire_timeout(Duration::from_millis(500)).deadline(Duration::from_secs(3));
     let replicas = cluster.replicas().await;
@@ -159,7 +163,7 @@ async fn reads_succeed_while_there_is_no_primary() {
         assert_eq!(sparc.as_user(player.user_id).characters().list().await.unwrap().len(), 1);
     }
     let started = Instant::now();
-    let code = write_and_read(&sparc, player.user_id).await.unwrap_err().code();
+    let code = create_read_and_delete(&sparc, player.user_id).await.unwrap_err().code();
     assert!(["connection_lost", "deadline_exceeded", "read_only"].contains(&code), "{code}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     sparc.close().await.unwrap();
@@ -182,14 +186,15 @@ async fn the_promoted_server_is_found_behind_poolers() {
     let sparc = Sparc::connect_with(&poolers[0].url, options).await.unwrap();
     let player = cluster.world.new_player().await;
     for _ in 0..20 {
-        write_and_read(&sparc, player.user_id).await.unwrap();
+        create_read_and_delete(&sparc, player.user_id).await.unwrap();
     }
     let standbys: [Server; 2] = cluster.standbys.clone().try_into().unwrap();
-    let promoted = fail_over(&cluster.primary, &standbys, &replicas).await;
+    let promoted_index = fail_over(&cluster.primary, &standbys, &replicas).await;
     let promoted_at = Instant::now();
-    wait_until(async || write_and_read(&sparc, player.user_id).await.is_ok()).await;
+    wait_until(async || create_read_and_delete(&sparc, player.user_id).await.is_ok()).await;
     println!("behind poolers, the next write after {:?}", promoted_at.elapsed());
+    // The old primary comes first, followed by the replicas in their order.
     let status = sparc.servers();
-    assert_eq!(status[1 + promoted].role, ServerRole::Primary, "{status:?}");
+    assert_eq!(status[1 + promoted_index].role, ServerRole::Primary, "{status:?}");
     sparc.close().await.unwrap();
 }

@@ -35,6 +35,7 @@ async fn subscribers_receive_every_event_once_even_across_a_promotion() {
             let mut received = Vec::new();
             loop {
                 let event = events.try_next().await.unwrap().unwrap();
+                // The service puts `client.` before the kind of an event that a client sends.
                 let is_last = event.event_type == "client.last";
                 received.push((event.seq, event.id));
                 if is_last {
@@ -94,6 +95,7 @@ impl PausedReplicas {
         let ada = sparc.as_user(game.players[0].user_id);
         let events = ada.events().subscribe(game.session_id, None).await.unwrap();
         pause_replicas(&cluster).await;
+        // The write that the paused replicas lack.
         cluster.world.new_account().await;
         let second_subscription =
             sparc.as_user(game.players[1].user_id).events().subscribe(game.session_id, None).await.unwrap();
@@ -153,7 +155,7 @@ async fn a_new_player_can_subscribe_even_if_replicas_lack_the_seat() {
     let newcomer = cluster.world.new_player().await;
     let seer = sparc.as_user(game.seer.user_id());
     let subscribed_at = Instant::now();
-    let _first = seer.events().subscribe(game.session_id, None).await.unwrap();
+    let _seers_subscription = seer.events().subscribe(game.session_id, None).await.unwrap();
     // The access of all subscribers is checked every two seconds. Replay is paused shortly before the next check, so
     // that the replicas are still used for reads at the time of the check.
     tokio::time::sleep(Duration::from_millis(1300).saturating_sub(subscribed_at.elapsed())).await;
@@ -178,14 +180,14 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     let sparc = cluster.connect().await;
     let game = cluster.world.new_active_session(2).await;
     let (ada, morgan) = (game.players[0].user_id, game.players[1].user_id);
-    // Both standbys are disconnected from the primary, so the next event exists only there.
+    // Both standbys are disconnected from the primary, so the next event exists only on the primary.
     let lsn = super::current_lsn(&cluster.world).await;
     for (replica, standby) in cluster.replicas().await.iter().zip(&cluster.standbys) {
         super::wait_until_replayed(replica, &lsn).await;
         standby.alter_system("primary_conninfo", "").await.unwrap();
         wait_until(async || replica.owner().count("pg_stat_wal_receiver").await == 0).await;
     }
-    // After this write, the subscription needs a log position that no standby has, so it reads from the primary.
+    // After this write, the subscription needs a WAL position that no standby has, so it reads from the primary.
     cluster.world.new_account().await;
     let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session_id, "lost".to_owned()).await.unwrap();
@@ -193,8 +195,8 @@ async fn a_subscriber_of_an_event_that_the_promoted_server_lacks_gets_events_exp
     run_blocking(&cluster.primary, |primary| primary.kill().unwrap()).await;
     run_blocking(&cluster.standbys[1], |standby| standby.promote().unwrap()).await;
     cluster.standbys[0].follow(&cluster.standbys[1]).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
-    assert_eq!(ended.unwrap_err().code(), "events_expired");
+    let outcome = tokio::time::timeout(Duration::from_secs(20), events.try_next()).await.unwrap();
+    assert_eq!(outcome.unwrap_err().code(), "events_expired");
     // A new subscription must work.
     let mut events = sparc.as_user(ada).events().subscribe(game.session_id, None).await.unwrap();
     let sent = send(&sparc, morgan, game.session_id, "again".to_owned()).await.unwrap();

@@ -11,9 +11,9 @@ use testdb::{Binaries, Server};
 
 use crate::world::World;
 
-/// Settings of the three servers. `wal_keep_size` keeps the log for a standby that is added later.
-/// `wal_retrieve_retry_interval` makes a standby that lost its primary connect to the next one soon, because with
-/// synchronous replication every commit waits for a standby.
+/// Settings of the three servers. The servers of other tests run with `synchronous_commit=off`. `wal_keep_size` keeps
+/// the WAL for a standby that is added later. `wal_retrieve_retry_interval` makes a standby that lost its primary
+/// connect to the next one soon, because with synchronous replication every commit waits for a standby.
 pub const SETTINGS: [&str; 3] = ["synchronous_commit=on", "wal_keep_size=512MB", "wal_retrieve_retry_interval=200ms"];
 
 /// A primary and two standbys, and the game's database on them.
@@ -60,17 +60,18 @@ pub async fn run_blocking<T: Send + 'static>(server: &Server, action: fn(&Server
     tokio::task::spawn_blocking(move || action(&server)).await.unwrap()
 }
 
+/// Starts a standby that streams from the primary.
 pub async fn start_standby_of(primary: &Server) -> Server {
     run_blocking(primary, |primary| primary.start_standby(&SETTINGS).unwrap()).await
 }
 
-/// Returns the primary's log position.
+/// Returns the position in the WAL at which the primary writes next.
 pub async fn current_lsn(world: &World) -> String {
     world.owner().fetch_value("SELECT pg_current_wal_insert_lsn()::text").await.unwrap()
 }
 
-/// Waits until the standby has replayed the log up to the position, minus 64 bytes for a page header. The position that
-/// the primary reports may already include the header of a new log page, but the standby's position includes it only
+/// Waits until the standby has replayed the WAL up to the position, minus 64 bytes for a page header. The position that
+/// the primary reports may already include the header of a new WAL page, but the standby's position includes it only
 /// after the next record was replayed.
 pub async fn wait_until_replayed(replica: &World, lsn: &str) {
     let is_replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn - 64::numeric");

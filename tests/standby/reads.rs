@@ -12,7 +12,7 @@ use sea_orm::{AccessMode, ConnectionTrait, DbBackend, EntityTrait, Statement, Tr
 use sparc::{
     entity::characters,
     service::{
-        Error, IdentityConnection, Operations, Options, Position, ServerRole, Sparc, characters::NewCharacter,
+        Error, IdentityConnection, LogPosition, Operations, Options, ServerRole, Sparc, characters::NewCharacter,
         users::ProfileChanges,
     },
 };
@@ -20,6 +20,7 @@ use sparc::{
 use super::{Cluster, current_lsn, wait_until, wait_until_replayed};
 use crate::{
     faults::network::{OPEN, Proxy, SWALLOWING},
+    sqlstates::READ_ONLY_SQL_TRANSACTION,
     world::{World, run_together},
 };
 
@@ -31,6 +32,7 @@ async fn reads_on_standby(me: &IdentityConnection) -> bool {
     is_standby
 }
 
+/// Returns whether the connection's statements run on a standby.
 async fn is_on_standby(connection: &impl ConnectionTrait) -> bool {
     let query = Statement::from_string(DbBackend::Postgres, "SELECT pg_is_in_recovery()");
     connection.query_one_raw(query).await.unwrap().unwrap().try_get_by_index(0).unwrap()
@@ -121,17 +123,21 @@ async fn callers_read_their_own_writes_while_replicas_are_paused() {
     assert!(characters::Entity::find_by_id(character_id).one(&me).await.unwrap().is_some());
     assert!(!reads_on_standby(&me).await);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    // `me_elsewhere` stands for the same user in another process, which learns of the write only from the token.
+    // `me_elsewhere` stands for the same user in another process, which learns of the write only from a token: the
+    // position, as text.
     assert_eq!(me_elsewhere.characters().list().await.unwrap().len(), 1, "without the token, a paused replica is used");
     let token = me.position().unwrap().to_string();
-    let with_token = me_elsewhere.clone().at_least(token.parse::<Position>().unwrap());
+    let with_token = me_elsewhere.clone().with_min_position(token.parse::<LogPosition>().unwrap());
     assert_eq!(with_token.characters().list().await.unwrap().len(), 2);
-    // A client may invent a log position that no server has reached. That must delay only its own reads.
-    let invented = me_elsewhere.clone().at_least("4294967295-FFFFFFFF/FFFFFFFF".parse::<Position>().unwrap());
+    // A client may invent a position (timeline and LSN) that no server has reached. This must delay only the client's
+    // own reads.
+    let invented =
+        me_elsewhere.clone().with_min_position("4294967295-FFFFFFFF/FFFFFFFF".parse::<LogPosition>().unwrap());
     assert_eq!(invented.characters().list().await.unwrap().len(), 2);
     assert!(reads_on_standby(&sparc.as_anon()).await, "other callers must still read on a replica");
 
-    // After a while, paused replicas are no longer used. They are used again when they have caught up.
+    // A replica is not used while it lacks what the primary wrote two seconds ago, so the primary must go on writing.
+    // The created characters are deleted again, because a user may have only ten.
     wait_until(async || {
         create_character(&me, "Robin").await.unwrap();
         let list = me.characters().list().await.unwrap();
@@ -155,7 +161,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
     let sparc = cluster.connect().await;
     let replicas = cluster.replicas().await;
     for commit in ["COMMIT", "COMMIT AND CHAIN"] {
-        // This user is new, so `Sparc` knows no log position of theirs.
+        // This user is new, so `Sparc` knows no position of theirs.
         let me = sparc.as_user(cluster.world.new_player().await.user_id);
         let lsn = current_lsn(&cluster.world).await;
         for replica in &replicas {
@@ -165,6 +171,7 @@ async fn a_write_committed_by_raw_sql_is_read_by_its_writer() {
         set_replay(&replicas, "pause").await;
         let tx = me.begin().await.unwrap();
         tx.execute_unprepared("UPDATE characters SET name = 'Raw'").await.unwrap();
+        // The call fails, because only the handle may end its transaction, but the server has committed.
         assert_error!(tx.execute_unprepared(commit).await.map_err(Error::from), Error::EndedByStatement);
         drop(tx);
         assert_eq!(me.characters().list().await.unwrap()[0].name, "Raw", "{commit}");
@@ -212,7 +219,11 @@ async fn a_query_that_writes_or_locks_runs_on_the_primary() {
     for replica in cluster.replicas().await {
         wait_until_replayed(&replica, &lsn).await;
         let refused = replica.service().fetch_value::<String>("SELECT private.event_history()").await.unwrap_err();
-        assert_eq!(refused.code, "25006", "the function must refuse to run on a standby, which may lack events");
+        // SQLSTATE 25006 is `read_only_sql_transaction`.
+        assert_eq!(
+            refused.code, READ_ONLY_SQL_TRANSACTION,
+            "the function must refuse to run on a standby, which may lack events"
+        );
     }
     let me = sparc.as_user(player.user_id);
     for sql in [
@@ -252,8 +263,8 @@ async fn a_replica_that_hangs_or_dies_is_not_used_until_it_recovers() {
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
     }
     proxy.set_state(SWALLOWING);
-    let hung = Instant::now();
-    while hung.elapsed() < Duration::from_secs(3) {
+    let hung_at = Instant::now();
+    while hung_at.elapsed() < Duration::from_secs(3) {
         let started = Instant::now();
         assert_eq!(me.characters().list().await.unwrap().len(), 1);
         assert!(started.elapsed() < deadline, "{:?}", started.elapsed());

@@ -10,6 +10,8 @@ use serde_json::json;
 use testdb::Database;
 use uuid::Uuid;
 
+use crate::sqlstates::INSUFFICIENT_PRIVILEGE;
+
 /// An error that the database returned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SqlError {
@@ -131,7 +133,7 @@ impl Person {
 impl SqlError {
     /// Returns whether row security or a missing privilege refused the statement: `insufficient_privilege`.
     pub fn is_forbidden(&self) -> bool {
-        self.code == "42501"
+        self.code == INSUFFICIENT_PRIVILEGE
     }
 
     /// Returns whether the error has this SQLSTATE and constraint.

@@ -8,6 +8,7 @@ use sea_orm::sqlx::{
 };
 
 use super::CONNECT_TIMEOUT;
+use crate::sqlstate;
 
 /// The reason why a connection could not be opened. Its message is one sentence for a person: what failed, the
 /// likeliest cause, and the remedy. No message contains a password.
@@ -352,17 +353,25 @@ fn explain_server_error(options: &PgConnectOptions, server: String, refusal: &Pg
             ConnectError::TooManyConnections { server, user, reason }
         }
         _ if mentions(&["no such database"]) => ConnectError::NoDatabase { server, database },
-        "28P01" => ConnectError::Password { server, user },
+        sqlstate::INVALID_PASSWORD => ConnectError::Password { server, user },
         // PgBouncer's error for a wrong password and for an unknown user.
-        "08P01" if mentions(&["authentication failed", "no such user"]) => ConnectError::Password { server, user },
-        "28000" if mentions(&["pg_hba.conf"]) => ConnectError::NotPermittedFromHere { server, user, database, reason },
-        "28000" if mentions(&["not permitted to log in"]) => ConnectError::NoLogin { server, user },
-        "28000" if mentions(&["does not exist"]) => ConnectError::NoRole { server, user },
-        "28000" => ConnectError::Refused { server, user, reason },
-        "3D000" => ConnectError::NoDatabase { server, database },
-        "55000" => ConnectError::ConnectionsNotAllowed { server, database },
-        "42501" => ConnectError::NoConnectPrivilege { server, user, database, reason },
-        "53300" => ConnectError::TooManyConnections { server, user, reason },
+        sqlstate::PROTOCOL_VIOLATION if mentions(&["authentication failed", "no such user"]) => {
+            ConnectError::Password { server, user }
+        }
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["pg_hba.conf"]) => {
+            ConnectError::NotPermittedFromHere { server, user, database, reason }
+        }
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["not permitted to log in"]) => {
+            ConnectError::NoLogin { server, user }
+        }
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION if mentions(&["does not exist"]) => {
+            ConnectError::NoRole { server, user }
+        }
+        sqlstate::INVALID_AUTHORIZATION_SPECIFICATION => ConnectError::Refused { server, user, reason },
+        sqlstate::INVALID_CATALOG_NAME => ConnectError::NoDatabase { server, database },
+        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE => ConnectError::ConnectionsNotAllowed { server, database },
+        sqlstate::INSUFFICIENT_PRIVILEGE => ConnectError::NoConnectPrivilege { server, user, database, reason },
+        sqlstate::TOO_MANY_CONNECTIONS => ConnectError::TooManyConnections { server, user, reason },
         // The server is shutting down or starting.
         code if code.starts_with("57P") => ConnectError::NotReady { server, reason },
         _ => ConnectError::Other { server, reason },

@@ -27,15 +27,18 @@ use shuttle::{future::yield_now, rand::Rng};
 use crate::{
     identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
     pooler::ServerProcess,
+    sqlstate,
     wire::{Answer, Connection, PgQuery, TextRow},
 };
 
 /// The role of the identity under test.
 pub(super) const USER_ROLE: &str = "user";
 
+/// The model, shared by a connection to it and the test.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server(Arc<Mutex<State>>);
 
+/// The state of the server process, of the driver in front of it, and of the network between them.
 #[derive(Debug, Default)]
 pub(super) struct State {
     transaction: Option<OpenTransaction>,
@@ -58,6 +61,7 @@ pub(super) struct State {
 #[derive(Debug)]
 struct OpenTransaction {
     role: String,
+    /// The numbers of the rows that it has written.
     rows: Vec<u32>,
     has_failed: bool,
     savepoints: Vec<Savepoint>,
@@ -71,6 +75,7 @@ struct Savepoint {
     role: String,
 }
 
+/// The response to a message.
 #[derive(Debug, Default)]
 struct Response {
     /// The number of statements that completed.
@@ -120,9 +125,9 @@ impl DatabaseError for ServerError {
     }
 }
 
-const NO_TRANSACTION: ServerError = ServerError("25P01");
-const IN_FAILED_TRANSACTION: ServerError = ServerError("25P02");
-const NO_SUCH_SAVEPOINT: ServerError = ServerError("3B001");
+const NO_ACTIVE_SQL_TRANSACTION: ServerError = ServerError("25P01");
+const IN_FAILED_SQL_TRANSACTION: ServerError = ServerError(sqlstate::IN_FAILED_SQL_TRANSACTION);
+const INVALID_SAVEPOINT_SPECIFICATION: ServerError = ServerError("3B001");
 const CHECK_VIOLATION: ServerError = ServerError("23514");
 
 impl Server {
@@ -149,7 +154,7 @@ impl State {
             self.lose_connection();
         }
         if self.is_lost {
-            return Err(lost_error());
+            return Err(connection_lost_error());
         }
         let mut response = Response::default();
         for statement in sql.split("; ").map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -167,7 +172,7 @@ impl State {
         self.unread = Some(response);
         if loses_connection {
             self.lose_connection();
-            return Err(lost_error());
+            return Err(connection_lost_error());
         }
         Ok(())
     }
@@ -208,14 +213,15 @@ impl State {
                     self.broken_rules.push(format!("{statement:?} ran outside of a transaction"));
                     Ok(())
                 }
-                ["SAVEPOINT" | "RELEASE", ..] => Err(NO_TRANSACTION),
+                ["SAVEPOINT" | "RELEASE", ..] => Err(NO_ACTIVE_SQL_TRANSACTION),
+                // The check before a COMMIT.
                 ["SELECT", "CASE", ..] => Err(ServerError(TRANSACTION_ENDED)),
                 _ => Ok(()),
             };
         };
         if let ["ROLLBACK", "TO", "SAVEPOINT", name] = *words {
             let Some(index) = transaction.savepoints.iter().rposition(|savepoint| savepoint.name == name) else {
-                return Err(NO_SUCH_SAVEPOINT);
+                return Err(INVALID_SAVEPOINT_SPECIFICATION);
             };
             transaction.savepoints.truncate(index + 1);
             transaction.rows.truncate(transaction.savepoints[index].row_count);
@@ -224,7 +230,7 @@ impl State {
             return Ok(());
         }
         if transaction.has_failed {
-            return Err(IN_FAILED_TRANSACTION);
+            return Err(IN_FAILED_SQL_TRANSACTION);
         }
         match *words {
             ["SAVEPOINT", name] => transaction.savepoints.push(Savepoint {
@@ -237,15 +243,16 @@ impl State {
                     .savepoints
                     .iter()
                     .rposition(|savepoint| savepoint.name == name)
-                    .ok_or(NO_SUCH_SAVEPOINT)?;
+                    .ok_or(INVALID_SAVEPOINT_SPECIFICATION)?;
                 transaction.savepoints.truncate(index);
             }
+            // The statements that set a role: with `num_nulls` at the begin of a transaction, otherwise in it.
             ["SELECT", "set_config('role'," | "num_nulls(set_config('role',", role, ..] => {
                 role.trim_end_matches(',').trim_matches('\'').clone_into(&mut transaction.role);
                 let start_time = "started".to_owned();
                 response.row = Some(TextRow(vec![Some(start_time)]));
             }
-            // The query that verifies the identity; without `pg_prepared_statements`, the check of a commit.
+            // The query that verifies the identity; without `pg_prepared_statements`, the check before a COMMIT.
             ["SELECT", "CASE", ..] => {
                 let is_changed = transaction.role != USER_ROLE;
                 if statement.contains("pg_prepared_statements") {
@@ -254,12 +261,12 @@ impl State {
                     return Err(ServerError(IDENTITY_CHANGED));
                 }
             }
-            ["INSERT", row, "AS", role, ref rest @ ..] => {
+            ["INSERT", row_number, "AS", role, ref rest @ ..] => {
                 let role = role.trim_end_matches(',');
                 if transaction.role != role {
                     self.broken_rules.push(format!("{statement:?} ran as {}", transaction.role));
                 }
-                transaction.rows.push(row.parse().unwrap_or_default());
+                transaction.rows.push(row_number.parse().unwrap_or_default());
                 if *rest == ["SWITCH"] {
                     "another".clone_into(&mut transaction.role);
                     self.is_unclean = true;
@@ -275,7 +282,7 @@ impl State {
     /// Reads the response. After an error, its end remains unread.
     fn read(&mut self) -> Result<Response, sqlx::Error> {
         if self.is_lost {
-            return Err(lost_error());
+            return Err(connection_lost_error());
         }
         let response = self.unread.take().unwrap_or_default();
         self.has_unread_end = response.error.is_some();
@@ -287,7 +294,7 @@ fn number_row(columns: [i64; 2]) -> TextRow {
     TextRow(columns.map(|column| Some(column.to_string())).to_vec())
 }
 
-fn lost_error() -> sqlx::Error {
+fn connection_lost_error() -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())
 }
 
@@ -329,19 +336,19 @@ impl Connection for ModelConnection {
     fn fetch(&mut self, query: PgQuery) -> BoxStream<'_, Result<u32, sqlx::Error>> {
         let sql = query.sql().as_str().to_owned();
         let server = self.server.clone();
-        stream::unfold((server, Some(sql), 0), |(server, sql, next)| async move {
+        stream::unfold((server, Some(sql), 0), |(server, sql, next_row)| async move {
             let sent = sql.map_or(Ok(()), |sql| server.state().send(&sql));
             yield_now().await;
             if let Err(error) = sent {
-                return Some((Err(error), (server, None, next)));
+                return Some((Err(error), (server, None, next_row)));
             }
-            let has_more = server.state().unread.as_ref().is_some_and(|response| next < response.streamed_rows);
+            let has_more = server.state().unread.as_ref().is_some_and(|response| next_row < response.streamed_rows);
             if has_more {
-                return Some((Ok(next), (server, None, next + 1)));
+                return Some((Ok(next_row), (server, None, next_row + 1)));
             }
             let response = server.state().read();
             let error = response.and_then(|response| outcome(&response)).err();
-            error.map(|error| (Err(error), (server, None, next)))
+            error.map(|error| (Err(error), (server, None, next_row)))
         })
         .boxed()
     }
@@ -383,8 +390,8 @@ impl Drop for ModelConnection {
             return;
         }
         if state.transaction.is_some() || state.unread.is_some() || state.has_unread_end || state.is_unclean {
-            let returned = format!("a connection was returned to its pool as {state:?}");
-            state.broken_rules.push(returned);
+            let broken_rule = format!("a connection was returned to its pool as {state:?}");
+            state.broken_rules.push(broken_rule);
         }
     }
 }

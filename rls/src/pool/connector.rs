@@ -13,15 +13,13 @@ use sea_orm::sqlx::{self, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{sleep, timeout};
 
 use super::PING_TIMEOUT;
-use crate::pooler::ServerProcess;
+use crate::{pooler::ServerProcess, sqlstate};
 
-/// Older connections are closed, because the memory of a server process grows over time, and because a host name may
-/// come to mean another server.
+/// Connections that are older are closed, because the memory of a server process grows over time, and because a host
+/// name may come to mean another server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1800);
 /// Connections idle for longer are pinged before use, because a firewall or proxy may have closed them.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(30);
-/// SQLSTATE `too_many_connections`.
-const TOO_MANY_CONNECTIONS: &str = "53300";
 
 /// A connection of the pool.
 pub(crate) struct ServerConnection {
@@ -93,7 +91,7 @@ impl Manager for Connector {
         loop {
             let connected = PgConnection::connect_with(&self.options).await;
             let code = connected.as_ref().err().and_then(|error| error.as_database_error()?.code());
-            self.server_state.is_full.store(code.as_deref() == Some(TOO_MANY_CONNECTIONS), Ordering::Relaxed);
+            self.server_state.is_full.store(code.as_deref() == Some(sqlstate::TOO_MANY_CONNECTIONS), Ordering::Relaxed);
             match connected {
                 Err(error) if is_temporary_refusal(&error) => sleep(pause).await,
                 connected => {

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{Cluster, Purpose, REPLICA_TIMEOUT};
 use crate::{
-    Error, error::is_connection_lost, inner::BeginRequest, position::RequiredPosition,
-    shared_transaction::SharedTransaction, transaction_server::TransactionServer,
+    Error, error::is_connection_lost, position::RequiredPosition, server_of_transaction::ServerOfTransaction,
+    shared_transaction::SharedTransaction, transaction_state::BeginRequest,
 };
 
 /// Maximum wait for a replica that has not replayed the required log position; after that, the transaction begins on
@@ -35,8 +35,8 @@ impl Cluster {
     }
 
     /// Returns the record of the server at this index, for a transaction that begins on the server.
-    fn transaction_server(&self, index: usize) -> Option<TransactionServer> {
-        Some(TransactionServer::new(self.members[index].wal.clone()))
+    fn server_of_transaction(&self, index: usize) -> Option<ServerOfTransaction> {
+        Some(ServerOfTransaction::new(self.members[index].wal.clone()))
     }
 
     /// Begins a transaction on a replica. Returns `None` if none can be used, or none is fresh enough in time.
@@ -51,31 +51,33 @@ impl Cluster {
             return None;
         }
         let newest_timeline = self.newest_timeline.load(Ordering::SeqCst);
-        let (timeline, lsn) = required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
+        let (required_timeline, required_lsn) =
+            required.position.map_or((0, 0), |position| (position.timeline, position.lsn));
         let mut candidates: Vec<usize> = (0..self.members.len())
             .filter(|index| {
                 let member = &self.members[*index];
                 member.serves_reads.load(Ordering::SeqCst)
-                    && member.wal.timeline.load(Ordering::SeqCst) >= timeline.max(newest_timeline)
+                    && member.wal.timeline.load(Ordering::SeqCst) >= required_timeline.max(newest_timeline)
                     // The replica must already be known to be fresh, because the statement that asks for its log
                     // position also takes the snapshot.
-                    && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= lsn)
+                    && (!uses_one_snapshot || member.lsn.load(Ordering::SeqCst) >= required_lsn)
             })
             .collect();
         if candidates.is_empty() {
-            if timeline > newest_timeline {
+            // Another process has told the caller of a promotion that the monitor has not seen yet.
+            if required_timeline > newest_timeline {
                 self.wake_monitor();
             }
             return None;
         }
         // The replicas are used in turn, but those that have replayed the log position come first. At most two are
         // tried.
-        let first = self.next_replica.fetch_add(1, Ordering::Relaxed) % candidates.len();
-        candidates.rotate_left(first);
-        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < lsn);
+        let first_candidate = self.read_count.fetch_add(1, Ordering::Relaxed) % candidates.len();
+        candidates.rotate_left(first_candidate);
+        candidates.sort_by_key(|index| self.members[*index].lsn.load(Ordering::SeqCst) < required_lsn);
         for index in candidates.into_iter().take(2) {
             let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(index));
             let begin_timeout = request.deadline.map_or(REPLICA_TIMEOUT, |deadline| REPLICA_TIMEOUT.min(deadline / 3));
             let (transaction, position) = match timeout(begin_timeout, begin).await {
                 Ok(Ok((transaction, Some(position)))) => (transaction, position),
@@ -99,10 +101,9 @@ impl Cluster {
             if position.is_standby {
                 member.lsn.fetch_max(position.lsn, Ordering::SeqCst);
             }
-            if position.lsn >= lsn || !uses_one_snapshot && wait_until_replayed(&transaction, lsn).await {
-                return Some(transaction);
-            }
-            return None;
+            let is_fresh = position.lsn >= required_lsn
+                || !uses_one_snapshot && wait_until_replayed(&transaction, required_lsn).await;
+            return is_fresh.then_some(transaction);
         }
         None
     }
@@ -110,20 +111,20 @@ impl Cluster {
     /// Begins a transaction on the server that accepts writes. While there is none, waits for up to `acquire_timeout`.
     async fn begin_on_primary(&self, request: &BeginRequest<'_>) -> Result<SharedTransaction, DbErr> {
         let started = Instant::now();
-        let mut primary_index = self.primary.subscribe();
-        let (mut is_first, mut last_error) = (true, DbErr::from(Error::NoPrimary));
+        let mut watched_primary = self.primary.subscribe();
+        let (mut is_first_attempt, mut last_error) = (true, DbErr::from(Error::NoPrimary));
         loop {
-            let index = *primary_index.borrow_and_update();
-            let member = &self.members[index];
-            let begin = SharedTransaction::begin(&member.pool, request, self.transaction_server(index));
+            let primary_index = *watched_primary.borrow_and_update();
+            let member = &self.members[primary_index];
+            let begin = SharedTransaction::begin(&member.pool, request, self.server_of_transaction(primary_index));
             let remaining = self.acquire_timeout.saturating_sub(started.elapsed());
-            let is_first_attempt = std::mem::take(&mut is_first);
+            let has_timeout = !std::mem::take(&mut is_first_attempt);
             let outcome = select! {
                 outcome = begin => outcome,
                 // There is a new primary. The transaction that was being begun on the old one has changed nothing.
-                Ok(()) = primary_index.changed() => continue,
+                Ok(()) = watched_primary.changed() => continue,
                 // The first attempt has no timeout here, because the pool limits the time to acquire a connection.
-                () = sleep(remaining), if !is_first_attempt => return Err(last_error),
+                () = sleep(remaining), if has_timeout => return Err(last_error),
             };
             last_error = match outcome {
                 Ok((transaction, Some(position))) => {
@@ -148,21 +149,21 @@ impl Cluster {
                 return Err(last_error);
             }
             select! {
-                _ = primary_index.changed() => {}
+                _ = watched_primary.changed() => {}
                 () = sleep(PRIMARY_RETRY_INTERVAL) => {}
             }
         }
     }
 }
 
-/// Waits until the transaction's server has replayed the log position. Returns whether it has within
-/// [`MAX_REPLICA_WAIT`].
+/// Waits for at most [`MAX_REPLICA_WAIT`] until the transaction's server has replayed the log position. Returns whether
+/// it has.
 async fn wait_until_replayed(transaction: &SharedTransaction, lsn: u64) -> bool {
     let poll_position = async {
         let mut pause = Duration::from_millis(1);
         loop {
             sleep(pause).await;
-            match transaction.position().await {
+            match transaction.server_position().await {
                 Ok(Some(position)) if position.lsn >= lsn => return true,
                 Ok(Some(_)) => pause *= 2,
                 Ok(None) | Err(_) => return false,

@@ -37,6 +37,8 @@ const WAL_PAGE_SIZE: u64 = 8192;
 /// What a server reports about itself.
 struct Report {
     position: ServerPosition,
+    /// Whether transactions are read-only by default: on a standby, or on a primary with
+    /// `default_transaction_read_only`.
     is_read_only: bool,
     /// From `pg_control_system()`. It is the same on a primary and its replicas.
     system_identifier: i64,
@@ -98,9 +100,9 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         Monitor { probes, system_identifier: None, primary_positions: VecDeque::new(), has_primary: false };
     let started = Instant::now();
     loop {
-        let failed = monitor.check(cluster).await;
-        let has_timed_out = failed.len() == monitor.probes.len() && started.elapsed() >= cluster.acquire_timeout;
-        for (index, error) in failed {
+        let failures = monitor.check(cluster).await;
+        let has_timed_out = failures.len() == monitor.probes.len() && started.elapsed() >= cluster.acquire_timeout;
+        for (index, error) in failures {
             let reason = explain(&monitor.probes[index].options, &error);
             // A wrong password is reported at once. A server that is starting may still become ready in time.
             if has_timed_out || matches!(connect_error(error).into(), Error::Misconfigured { .. }) {
@@ -115,15 +117,17 @@ pub(super) async fn start(cluster: &Arc<Cluster>, servers: Vec<PgConnectOptions>
         }
         sleep(SHORT_CHECK_INTERVAL).await;
     }
-    let (weak, wake) = (Arc::downgrade(cluster), cluster.monitor_wake.clone());
+    let (weak_cluster, wake) = (Arc::downgrade(cluster), cluster.monitor_wake.clone());
     Ok(tokio::spawn(async move {
         loop {
             let interval = if monitor.has_primary { CHECK_INTERVAL } else { SHORT_CHECK_INTERVAL };
             if timeout(interval, wake.notified()).await.is_ok() {
-                // Pauses, so that one check serves all callers that ask for one meanwhile.
-                sleep(if weak.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
+                // Pauses, so that one check serves all callers that ask for one meanwhile. A cluster that was dropped
+                // has no callers.
+                sleep(if weak_cluster.strong_count() == 0 { Duration::ZERO } else { SHORT_CHECK_INTERVAL }).await;
             }
-            let Some(cluster) = weak.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst)) else {
+            let Some(cluster) = weak_cluster.upgrade().filter(|cluster| !cluster.is_closed.load(Ordering::SeqCst))
+            else {
                 break;
             };
             monitor.check(&cluster).await;
@@ -152,16 +156,16 @@ impl Monitor {
     async fn check(&mut self, cluster: &Cluster) -> Vec<(usize, sqlx::Error)> {
         let now = Instant::now();
         let answers = join_all(self.probes.iter_mut().map(Probe::fetch_report_with_timeout)).await;
-        let mut failed = Vec::new();
+        let mut failures = Vec::new();
         let mut reports = Vec::new();
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(report) => reports.push((index, report)),
-                Err(error) => failed.push((index, error)),
+                Err(error) => failures.push((index, error)),
             }
         }
         if self.system_identifier.is_none() {
-            // That of a primary, or else of any server.
+            // The identifier of a primary, or else of any server that answers.
             let reference = reports.iter().find(|(_, report)| !report.position.is_standby).or(reports.first());
             self.system_identifier = reference.map(|(_, report)| report.system_identifier);
         }
@@ -172,15 +176,16 @@ impl Monitor {
             }
         }
         reports.retain(|(_, report)| Some(report.system_identifier) == self.system_identifier);
-        self.find_primary(cluster, &reports, now);
-        self.choose_replicas(cluster, &reports, now);
-        failed
+        self.update_primary(cluster, &reports, now);
+        self.update_replicas(cluster, &reports, now);
+        failures
     }
 
     /// Finds the primary, which is the server that is not in recovery. If there are several such servers, the primary
     /// is the one with the newest timeline, because it was promoted last. The others do not know yet that they have
-    /// been replaced.
-    fn find_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    /// been replaced. Of servers on the same timeline, one that accepts writes by default is preferred, and then the
+    /// one that is already in use as the primary. If the primary is not the one in use, it replaces that one.
+    fn update_primary(&mut self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let primary_index = cluster.primary_index();
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let found = reports
@@ -192,9 +197,9 @@ impl Monitor {
         cluster.newest_timeline.fetch_max(report.position.timeline, Ordering::SeqCst);
         // An old primary may have reached a log position beyond that of the new one. What it wrote there is lost, so
         // replicas that have not replayed it do not lag. Positions are kept for twice `MAX_LAG`, because
-        // `choose_replicas` needs one that is at least `MAX_LAG` old.
+        // `update_replicas` needs one that is at least `MAX_LAG` old.
         self.primary_positions
-            .retain(|(checked, lsn)| now.duration_since(*checked) < MAX_LAG * 2 && *lsn <= report.position.lsn);
+            .retain(|(checked_at, lsn)| now.duration_since(*checked_at) < MAX_LAG * 2 && *lsn <= report.position.lsn);
         self.primary_positions.push_back((now, report.position.lsn));
         if *index != primary_index {
             let address = &cluster.members[*index].address;
@@ -205,11 +210,11 @@ impl Monitor {
         }
     }
 
-    /// Decides which replicas are used for reads.
-    fn choose_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
+    /// Records what each server has reported, and decides which replicas are used for reads.
+    fn update_replicas(&self, cluster: &Cluster, reports: &[(usize, Report)], now: Instant) {
         let newest_timeline = cluster.newest_timeline.load(Ordering::SeqCst);
         let positions = self.primary_positions.iter();
-        let required = positions.rev().find(|(checked, _)| now.duration_since(*checked) >= MAX_LAG);
+        let required = positions.rev().find(|(checked_at, _)| now.duration_since(*checked_at) >= MAX_LAG);
         let required_lsn = required.map(|(_, lsn)| *lsn);
         for (index, member) in cluster.members.iter().enumerate() {
             let report = reports.iter().find(|(report_index, _)| *report_index == index).map(|(_, report)| report);

@@ -169,6 +169,8 @@ impl<C: Caller> Adventures<'_, C> {
             let mut conditions = format!("creator_id = {}", binds.bind(tx.user_id()?));
             if let Some((created_at, id)) = after {
                 let (created_at, id) = (binds.bind(created_at), binds.bind(id));
+                // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` bounds the
+                // index scan.
                 conditions +=
                     &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {id})");
             }
@@ -204,7 +206,7 @@ fn unindexed_filters(filter: &CatalogueFilter, binds: &mut Binds) -> String {
         conditions.push(format!("{} BETWEEN min_players AND max_players", binds.bind(players)));
     }
     if let Some(search) = &filter.search {
-        let pattern = binds.bind_search(search);
+        let pattern = binds.bind_contains_pattern(search);
         conditions.push(format!("(name ILIKE {pattern} OR description ILIKE {pattern})"));
     }
     conditions.join(" AND ")
@@ -235,6 +237,7 @@ fn page_query(
         (CatalogueOrder::BestRated, Some(ListPosition::BestRated(sort_value, id))) => {
             (sort_value.map(|sort_value| binds.bind(sort_value)), Some(id))
         }
+        // Not reached: the id of the list contains the order, so a cursor of another order has already been refused.
         _ => return Err(Error::InvalidCursor),
     };
     let is_first_page = after.is_none();
@@ -267,6 +270,7 @@ fn page_query(
             format!("SELECT {COLUMNS} FROM public.adventures WHERE status = 'published' {order_by} LIMIT {limit}");
         PageQuery::exact(binds, page)
     } else {
+        // A plain query would read again all rows that have the sort value of the cursor. The function does not.
         PageQuery::exact(
             binds,
             format!("SELECT {COLUMNS} FROM private.{list_function}({after_value}, {after_id}, {limit})"),

@@ -8,7 +8,7 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Characters, update};
+use super::{Characters, update_character};
 use crate::{Caller, Error, Level, MaxHitPoints, connection::UncheckedTransaction, operation::operation};
 
 /// Hit points of a character.
@@ -35,7 +35,8 @@ impl HitPoints {
 const CHANGE_HIT_POINTS: &str = "SELECT character_id, hit_points, max_hit_points
      FROM private.change_hit_points($1, $2)";
 
-/// A change of hit points that heals any character fully. The database limits the result to the character's maximum.
+/// A change of hit points that heals any character fully: no character's maximum is higher than 10, and the database
+/// limits the result to the character's maximum.
 const FULL_HEAL: i32 = 1000;
 
 impl<C: Caller> Characters<'_, C> {
@@ -117,7 +118,7 @@ impl<C: Caller> Characters<'_, C> {
     /// [`Error::NotAllowed`], [`Error::NotSignedIn`], [`Error::NotFound`].
     pub async fn set_level(self, id: Uuid, level: Level) -> Result<characters::Model, Error> {
         operation!(self.caller, "characters.set_level", character = id, |tx| {
-            update(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
+            update_character(tx, id, characters::ActiveModel { level: Set(level.get()), ..Default::default() }).await
         })
         .map_err(|error| error.with_rule("only the service may set a level"))
     }
@@ -144,8 +145,8 @@ impl<C: Caller> Characters<'_, C> {
     }
 }
 
-/// Adds `change` to the hit points. The database function runs with elevated privileges, because a Seer damages
-/// characters whose sheets they cannot see.
+/// Adds `change` to the hit points. The database function is SECURITY DEFINER, because a Seer damages characters whose
+/// rows they cannot see.
 async fn change_hit_points(tx: &UncheckedTransaction, id: Uuid, change: i32) -> Result<HitPoints, Error> {
     let values = [id.into(), change.into()];
     HitPoints::find_by_statement(Statement::from_sql_and_values(DbBackend::Postgres, CHANGE_HIT_POINTS, values))

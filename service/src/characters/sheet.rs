@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn no_default_attribute_is_higher_than_the_primary_attribute() {
+    fn default_attributes_are_valid_and_none_is_higher_than_the_primary_attribute() {
         for class in CharacterClass::iter() {
             let Attributes { might, grace, wit, heart } = Attributes::default_for(class);
             let primary = match primary_attribute(class) {

@@ -95,6 +95,7 @@ fn session_rolls_statement(
     }
     if let Some((created_at, roll_id)) = after {
         let (created_at, roll_id) = (binds.bind(created_at), binds.bind(roll_id));
+        // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` bounds the index scan.
         conditions += &format!(" AND created_at <= {created_at} AND (created_at < {created_at} OR id > {roll_id})");
     }
     let limit = binds.bind(limit as i64);

@@ -16,12 +16,12 @@ use uuid::Uuid;
 use super::{Dice, Roller};
 use crate::{Caller, Difficulty, Error, connection::UncheckedTransaction, operation::operation};
 
-/// An initiative to roll in a session.
+/// A request to roll initiative in a session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewInitiative {
-    /// Id of the initiative; random if absent. Repeating the request with the same id returns the existing rolls.
+    /// Id of the request; random if absent. Repeating the request with the same id returns the existing rolls.
     pub id: Option<Uuid>,
     /// Session.
     pub session_id: Uuid,
@@ -58,7 +58,7 @@ impl<C: Caller> Dice<'_, C> {
     /// roll now.
     ///
     /// Who may: the Seer of an active session, and the service. Six round trips, and one more for each hundred rolls
-    /// after the first hundred. Event `dice_rolled` for each.
+    /// after the first hundred. Event `dice_rolled` for each roll.
     ///
     /// # Errors
     ///
@@ -67,10 +67,11 @@ impl<C: Caller> Dice<'_, C> {
     /// seated and no creature is listed, [`Error::NotSignedIn`].
     pub async fn initiative(self, initiative: NewInitiative) -> Result<Vec<Turn>, Error> {
         #[derive(FromQueryResult)]
-        struct Row {
+        struct OrderRow {
+            /// The ids of the rolls, in the order of the turns.
             ids: Vec<Uuid>,
         }
-        let id = initiative.id.unwrap_or_else(Uuid::new_v4);
+        let initiative_id = initiative.id.unwrap_or_else(Uuid::new_v4);
         let creatures: BTreeSet<Uuid> = initiative.creatures.into_iter().collect();
         operation!(self.caller, "dice.initiative", session = initiative.session_id, |tx| {
             let rollers = seated_characters(tx, initiative.session_id).await?.into_iter().map(Roller::Character);
@@ -79,9 +80,9 @@ impl<C: Caller> Dice<'_, C> {
                 return Err(Error::NotFound { what: "seat" });
             }
             let rollers_by_roll_id: HashMap<Uuid, Roller> =
-                rollers.iter().map(|roller| (roll_id(id, *roller), *roller)).collect();
+                rollers.iter().map(|roller| (roll_id(initiative_id, *roller), *roller)).collect();
             for chunk in rollers.chunks(MAX_ROWS_PER_STATEMENT) {
-                let rows = chunk.iter().map(|roller| new_roll_row(id, initiative.session_id, *roller));
+                let rows = chunk.iter().map(|roller| new_roll_row(initiative_id, initiative.session_id, *roller));
                 dice_rolls::Entity::insert_many(rows)
                     .on_conflict_do_nothing_on([dice_rolls::Column::Id])
                     .exec_without_returning(tx)
@@ -89,12 +90,13 @@ impl<C: Caller> Dice<'_, C> {
                     .map_err(|error| initiative_error(error.into()))?;
             }
 
-            // The database function runs with elevated privileges, because the caller may not see the grace of other
-            // players' characters.
+            // The database function is SECURITY DEFINER, because the caller may not see the grace of other players'
+            // characters.
             let roll_ids: Vec<Uuid> = rollers_by_roll_id.keys().copied().collect();
             let values = [roll_ids.clone().into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, INITIATIVE_ORDER, values);
-            let ordered_ids = Row::find_by_statement(statement).one(tx).await?.map(|row| row.ids).unwrap_or_default();
+            let order_row = OrderRow::find_by_statement(statement).one(tx).await?;
+            let ordered_ids = order_row.map(|row| row.ids).unwrap_or_default();
             let positions: HashMap<Uuid, usize> =
                 ordered_ids.into_iter().enumerate().map(|(index, id)| (id, index)).collect();
             let mut rolls = dice_rolls::Entity::find().filter(dice_rolls::Column::Id.is_in(roll_ids)).all(tx).await?;

@@ -77,7 +77,7 @@ pub struct NewRoll {
     /// Modifiers, at most ten.
     #[serde(default)]
     pub modifiers: Vec<Modifier>,
-    /// What the character attempts.
+    /// What the character or creature attempts.
     pub description: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl NewRoll {
 
     /// Creates a check of an attribute against a difficulty.
     #[must_use]
-    pub fn check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
+    pub fn attribute_check(session_id: Uuid, roller: Roller, attribute: Attribute, difficulty: Difficulty) -> Self {
         Self::new(RollType::AttributeCheck, session_id, roller, attribute, difficulty)
     }
 

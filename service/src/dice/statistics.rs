@@ -69,7 +69,7 @@ struct Row {
     mean_total: Option<f64>,
 }
 
-const STATISTICS: &str = "SELECT
+const STATISTICS_WHERE: &str = "SELECT
     roll_type AS kind,
     count(*) AS rolls,
     count(*) FILTER (WHERE success) AS successes,
@@ -98,7 +98,7 @@ impl<C: Caller> Dice<'_, C> {
             RollScope::Character(id) => ("character_id = $1", id),
         };
         operation!(self.caller, reads "dice.statistics", scope = id, |tx| {
-            let sql = format!("{STATISTICS}{condition}{GROUP_BY_KIND}");
+            let sql = format!("{STATISTICS_WHERE}{condition}{GROUP_BY_KIND}");
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             let mut statistics = RollStatistics::default();
             for row in Row::find_by_statement(statement).all(tx).await? {

@@ -3,7 +3,7 @@
 use super::Error;
 
 /// Returns the error for a unique constraint.
-pub(super) fn unique_violation(constraint: &str) -> Error {
+pub(super) fn unique_constraint_error(constraint: &str) -> Error {
     let what = match constraint {
         "unique_user_character_name" => return Error::CharacterNameTaken,
         "idx_dice_rolls_original" => return Error::RollAlreadySaved,
@@ -24,7 +24,8 @@ pub(super) fn unique_violation(constraint: &str) -> Error {
     Error::IdConflict { what }
 }
 
-/// Returns what a foreign key references, in the words of error messages.
+/// Returns what a foreign key references, in the words of error messages. Foreign keys with other names reference
+/// accounts.
 pub(super) fn referenced_kind(constraint: &str) -> &'static str {
     const KINDS_BY_SUFFIX: [(&str, &str); 5] = [
         ("_adventure_id_fkey", "adventure"),
@@ -37,7 +38,7 @@ pub(super) fn referenced_kind(constraint: &str) -> &'static str {
 }
 
 /// Returns the error for a check constraint, or for a limit that a trigger enforces under a constraint's name.
-pub(super) fn check_violation(table: &str, constraint: &str) -> Option<Error> {
+pub(super) fn check_constraint_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match constraint {
         "seats_within_limit" => return Some(Error::MaxPlayersBelowSeated),
         "character_not_seated" => return Some(Error::CharacterSeated),
@@ -109,7 +110,7 @@ pub(super) fn check_violation(table: &str, constraint: &str) -> Option<Error> {
         "readable_document" => {
             ("document", "must be at most 100 levels deep, and have no number beyond 1e308 or closer to 0 than 1e-308")
         }
-        _ if constraint.starts_with("bounded_") => return size_limit(table, constraint),
+        _ if constraint.starts_with("bounded_") => return size_limit_error(table, constraint),
         "adventures_creature_count_check" => ("creature_count", "must not be negative"),
         "users_adventure_count_check" => ("adventure_count", "must not be negative"),
         "users_living_characters_check" => ("living_characters", "must not be negative"),
@@ -129,7 +130,7 @@ pub(super) fn check_violation(table: &str, constraint: &str) -> Option<Error> {
 }
 
 /// Returns the error for a size limit (decision "Bounds").
-fn size_limit(table: &str, constraint: &str) -> Option<Error> {
+fn size_limit_error(table: &str, constraint: &str) -> Option<Error> {
     let (field, rule) = match (table, constraint) {
         (_, "bounded_display_name") => ("display_name", "must have 1 to 100 characters"),
         (_, "bounded_avatar_url") => ("avatar_url", "must have at most 2,000 characters"),

@@ -9,7 +9,7 @@ use sea_orm::{ActiveEnum, DbErr, Iterable, SqlxPostgresError};
 
 use super::{
     Error,
-    constraints::{check_violation, referenced_kind, unique_violation},
+    constraints::{check_constraint_error, referenced_kind, unique_constraint_error},
 };
 
 /// Maps each error to its variant. A database error that is not listed in this file or in `constraints.rs` becomes
@@ -36,7 +36,7 @@ impl From<rls::Error> for Error {
                 Some(UngrantedColumn { table, instead }) => Self::ColumnNotGranted { table, instead },
                 None => Self::Database(rls::Error::Application(source).into()),
             },
-            rls::Error::Database(error) => translate_error(error),
+            rls::Error::Database(error) => translate_db_err(error),
             // `rls::Error` is non-exhaustive: this is a variant that was added later.
             other => Self::Database(other.into()),
         }
@@ -49,7 +49,8 @@ impl From<DbErr> for Error {
     }
 }
 
-fn translate_error(error: DbErr) -> Error {
+/// Translates an error that `rls` does not explain: one of SeaORM, or one of the server.
+fn translate_db_err(error: DbErr) -> Error {
     match &error {
         // An entity's update matched no row: the row does not exist, or the caller may not change it.
         DbErr::RecordNotUpdated => return Error::NotFound { what: "row that you may change" },
@@ -59,16 +60,18 @@ fn translate_error(error: DbErr) -> Error {
     }
     let Some(server_error) = sqlx_error(&error).and_then(pg_error) else { return Error::Database(error) };
     match server_error.code() {
-        // A pooler moved the transaction to a connection on which other statements are prepared.
-        "42P05" | "26000" => Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() },
-        // Class 53 (insufficient resources) or an I/O error. `rls` maps 53300, too many connections, to `PoolTimeout`.
+        // Duplicate prepared statement, invalid SQL statement name: a pooler moved the transaction to a connection on
+        // which other statements are prepared.
+        "42P05" | "26000" => Error::Misconfigured { reason: UNTRACKED_PREPARED_STATEMENTS.to_owned() },
+        // Class 53 (insufficient resources), or 58030 (I/O error). `rls` maps 53300 (too many connections) to
+        // `PoolTimeout`.
         code if code.starts_with("53") || code == "58030" => Error::ServerExhausted(error),
         _ => translate_sqlstate(server_error).unwrap_or(Error::Database(error)),
     }
 }
 
 /// Translates an error by its SQLSTATE; `constraints.rs` translates violated constraints. Class `SP` is this project's;
-/// the schema raises each of its codes with a constraint name.
+/// the schema raises each of its codes with a constraint name. Numbers that are missing here are not in use.
 fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
     let constraint = error.constraint().unwrap_or_default();
     Some(match error.code() {
@@ -109,30 +112,46 @@ fn translate_sqlstate(error: &SqlxPostgresError) -> Option<Error> {
         "SP037" => not_listener_error(),
         "SP038" => Error::NotFound { what: "session" },
         "SP039" => Error::InvalidValue { field: "session_id", rule: "must be the same in all rows of a statement" },
-        "23505" => unique_violation(constraint),
+        // Unique violation.
+        "23505" => unique_constraint_error(constraint),
+        // Foreign key violation: the row is still referenced, or references a row that does not exist. Only the message
+        // tells which, and it must be in English (docs/operations.md).
         "23503" if error.message().starts_with("update or delete") => Error::StillReferenced,
         "23503" => Error::NotFound { what: referenced_kind(constraint) },
-        "23514" => match check_violation(error.table().unwrap_or_default(), constraint) {
+        // Check violation.
+        "23514" => match check_constraint_error(error.table().unwrap_or_default(), constraint) {
             Some(error) => error,
             None => Error::RuleViolated { constraint: constraint.to_owned() },
         },
+        // Insufficient privilege: a policy refused the row, or a privilege is missing.
         "42501" => policy_error(constraint).unwrap_or_else(|| Error::NotAllowed { rule: permission_rule(error) }),
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Error::Busy,
+        // In failed SQL transaction.
         "25P02" => Error::TransactionFailed,
+        // Read-only SQL transaction.
         "25006" => Error::ReadOnly,
-        // Text and JSON cannot contain NUL.
+        // Character not in repertoire, untranslatable character: text and JSON cannot contain NUL.
         "22021" | "22P05" => Error::InvalidValue { field: "text", rule: "must not contain NUL" },
+        // Numeric value out of range.
         "22003" => Error::InvalidValue { field: "number", rule: "must be within the range of its type" },
+        // Invalid text representation.
         "22P02" => Error::InvalidValue { field: "value", rule: "must have the format of its type" },
+        // Null value not allowed.
         "22004" => Error::InvalidValue { field: "value", rule: "must not be null" },
+        // Datetime field overflow.
         "22008" => Error::InvalidValue { field: "time", rule: "must be a valid date and time" },
-        // The statement is wrong for every caller: syntax, names or types.
+        // The statement is wrong for every caller: syntax error; undefined table, parameter, column or function;
+        // datatype mismatch, indeterminate datatype, ambiguous column or function, cannot coerce, wrong object type;
+        // invalid schema name, nonstandard use of escape character, feature not supported.
         "42601" | "42P01" | "42P02" | "42703" | "42883" | "42804" | "42P18" | "42702" | "42725" | "42846" | "42809"
         | "3F000" | "22P06" | "0A000" => Error::InvalidStatement { reason: error.message().to_owned() },
-        // The statement must run outside a transaction, or inside one.
+        // Active SQL transaction, no active SQL transaction: the statement must run outside a transaction, or inside
+        // one.
         "25001" | "25P01" => Error::InvalidStatement { reason: error.message().to_owned() },
+        // Program limit exceeded.
         "54000" => Error::InvalidValue { field: "text", rule: "must be shorter" },
+        // Statement too complex: the stack depth limit was exceeded.
         "54001" => Error::InvalidValue { field: "document", rule: "must be nested less deeply" },
         _ => return None,
     })
@@ -160,14 +179,15 @@ fn policy_error(constraint: &str) -> Option<Error> {
 /// prepared under the same name.
 pub(crate) fn explain_bind_mismatch(error: Error) -> Error {
     match error {
+        // PostgreSQL's message: "bind message supplies 2 parameters, but prepared statement … requires 1".
         Error::InvalidStatement { reason } if reason.starts_with("bind message supplies") => {
-            Error::Misconfigured { reason: WITHOUT_PREPARED_STATEMENTS.to_owned() }
+            Error::Misconfigured { reason: UNTRACKED_PREPARED_STATEMENTS.to_owned() }
         }
         error => error,
     }
 }
 
-const WITHOUT_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
+const UNTRACKED_PREPARED_STATEMENTS: &str = "a pooler in transaction mode does not track prepared statements; use \
     Options::without_prepared_statements, or PgBouncer 1.21 or later with max_prepared_statements";
 
 /// Returns the error for a caller who may not listen to a session.
@@ -266,7 +286,7 @@ struct UngrantedColumn {
 
 /// Replaces PostgreSQL's `permission denied` with an error that says what to use instead.
 pub(crate) fn explain_ungranted_column(identity: &rls::Identity, error: DbErr) -> DbErr {
-    // A visitor may read none of these columns, and the service may read all.
+    // Only users are told which columns to use: a visitor must sign in first, and the service may use every column.
     if identity.user_id().is_none() {
         return error;
     }

@@ -11,15 +11,15 @@ use std::{
 };
 
 use entity::session_events::Model as Event;
-use rls::Position;
+use rls::LogPosition;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::{poller, recent::RecentEvents};
 use crate::{Error, IdentityConnection};
 
-/// Identifies the server's history of events (see `history_id`). It changes when a server is promoted or restored, and
-/// without replicas also when the server is restarted.
+/// Identifies the server's history of events (see `super::history_id`). It changes when a server is promoted or
+/// restored, and without replicas also when the server is restarted.
 pub(crate) type HistoryId = Arc<str>;
 
 /// A notification to a subscriber.
@@ -27,10 +27,11 @@ pub(crate) type HistoryId = Arc<str>;
 pub(crate) struct Notification {
     /// The `seq` of the newest known event of the session, in the history that was last read.
     pub(crate) newest_seq: i64,
+    /// `None` if it is not known which history is current.
     pub(crate) history: Option<HistoryId>,
     /// With replicas, the position in the write-ahead log at which the poller read the newest event. A reader uses only
     /// a server that has replayed the log up to this position.
-    pub(crate) log_position: Option<Position>,
+    pub(crate) log_position: Option<LogPosition>,
     /// The error that ended the subscription.
     pub(crate) end_error: Option<Error>,
 }
@@ -47,6 +48,7 @@ pub(crate) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     sessions: HashMap<Uuid, Session>,
+    /// `None` if it is not known which history is current.
     history: Option<HistoryId>,
     /// The id of the newest subscriber. Ids ascend.
     last_subscriber_id: u64,
@@ -58,9 +60,9 @@ struct State {
     polled_at: Option<Instant>,
     /// The latest log position that any subscriber had read when it subscribed. A server that has not replayed it may
     /// lack that subscriber's seat.
-    min_log_position: Option<Position>,
+    min_log_position: Option<LogPosition>,
     /// The log position at which the state of the sessions was read.
-    log_position: Option<Position>,
+    log_position: Option<LogPosition>,
     is_closed: bool,
 }
 
@@ -76,7 +78,7 @@ struct Session {
 #[derive(Debug)]
 struct Subscriber {
     /// `None` for the service.
-    account: Option<Uuid>,
+    account_id: Option<Uuid>,
     notifications: watch::Sender<Notification>,
 }
 
@@ -101,7 +103,7 @@ pub(crate) struct WatchedSessions {
     pub(crate) history: Option<HistoryId>,
     /// The log position that a server must have replayed to have the seats of the subscribers up to
     /// `last_subscriber_id`.
-    pub(crate) min_log_position: Option<Position>,
+    pub(crate) min_log_position: Option<LogPosition>,
     pub(crate) last_subscriber_id: u64,
 }
 
@@ -122,8 +124,17 @@ pub(crate) struct SessionUpdate {
 pub(crate) struct AccessCheck {
     /// All subscribers up to this id were checked.
     pub(crate) last_checked_id: u64,
-    /// The session and account of each subscriber that may no longer listen, and why.
-    pub(crate) refused: Vec<(Uuid, Option<Uuid>, Error)>,
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+/// An account, or the service, whose subscribers may no longer listen to a session.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) session_id: Uuid,
+    /// `None` for the service.
+    pub(crate) account_id: Option<Uuid>,
+    /// The reason, with which the subscriptions end.
+    pub(crate) error: Error,
 }
 
 /// A subscriber's registration, which ends when it is dropped.
@@ -152,8 +163,8 @@ impl Registration {
         self.handle.hub.lock().polled_at
     }
 
-    /// Returns the events after a `seq` and the time at which they were read. `None` if they are not all kept here, or
-    /// if this subscriber's access was not checked.
+    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
+    /// them are kept here, or if this subscriber's access was not checked.
     pub(crate) fn recent_events(&self, history: &HistoryId, after_seq: i64) -> Option<(Vec<Event>, Instant)> {
         let state = self.handle.hub.lock();
         let session = state.sessions.get(&self.handle.session_id)?;
@@ -191,13 +202,14 @@ impl SubscriberHandle {
 }
 
 impl Hub {
-    /// Adds a subscriber, and starts the poller if it is not running. `service` returns the poller's connection.
+    /// Adds a subscriber, and starts the poller if it is not running. `service_connection` returns the poller's
+    /// connection. `log_position` is the latest one that the subscriber has read.
     pub(crate) fn register(
         self: &Arc<Self>,
-        service: impl FnOnce() -> IdentityConnection,
+        service_connection: impl FnOnce() -> IdentityConnection,
         start: &SubscriptionStart,
-        account: Option<Uuid>,
-        log_position: Option<Position>,
+        account_id: Option<Uuid>,
+        log_position: Option<LogPosition>,
     ) -> Result<Registration, Error> {
         let mut state = self.lock();
         if state.is_closed {
@@ -215,26 +227,26 @@ impl Hub {
         }
         let (history, log_position) = (state.history.clone(), state.log_position);
         let session = state.sessions.entry(start.session_id).or_default();
-        let is_new = session.subscribers.is_empty();
-        if is_new {
+        let is_new_session = session.subscribers.is_empty();
+        if is_new_session {
             session.newest_seq = start.newest_seq;
             session.recent = RecentEvents::starting_after(start.newest_seq);
         }
         let (sender, receiver) =
             watch::channel(Notification { newest_seq: session.newest_seq, history, log_position, end_error: None });
-        session.subscribers.insert(id, Subscriber { account, notifications: sender });
-        state.has_new_session |= is_new;
+        session.subscribers.insert(id, Subscriber { account_id, notifications: sender });
+        state.has_new_session |= is_new_session;
         if state.poller_id.is_none() {
             state.poller_id = Some(id);
-            tokio::spawn(poller::run(PollerGuard { hub: self.clone(), id }, service()));
-        } else if is_new {
+            tokio::spawn(poller::run(PollerGuard { hub: self.clone(), poller_id: id }, service_connection()));
+        } else if is_new_session {
             self.changed.notify_one();
         }
         let handle = SubscriberHandle { hub: self.clone(), session_id: start.session_id, id };
         Ok(Registration { handle, notifications: receiver })
     }
 
-    /// Ends all subscriptions, because the handle is closed.
+    /// Ends all subscriptions, because the `Sparc` handle is closed.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
@@ -253,8 +265,9 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the sessions to poll, or `None` if there are no subscribers, in which case the poller must stop.
-    pub(super) fn watched(&self) -> Option<WatchedSessions> {
+    /// Returns the sessions to poll. `None` if there are no subscribers: the poller must then stop, and counts as
+    /// stopped.
+    pub(super) fn watched_sessions(&self) -> Option<WatchedSessions> {
         let mut state = self.lock();
         if state.sessions.is_empty() {
             state.poller_id = None;
@@ -284,7 +297,7 @@ impl Hub {
         let state = self.lock();
         let accounts_of = |(session_id, session): (&Uuid, &Session)| -> Vec<_> {
             let subscribers = session.subscribers.iter().filter(|(id, _)| **id <= max_subscriber_id);
-            subscribers.map(|(_, subscriber)| (*session_id, subscriber.account)).collect()
+            subscribers.map(|(_, subscriber)| (*session_id, subscriber.account_id)).collect()
         };
         match updates {
             None => state.sessions.iter().flat_map(accounts_of).collect(),
@@ -301,7 +314,7 @@ impl Hub {
         &self,
         history: &HistoryId,
         newest: Vec<SessionUpdate>,
-        log_position: Option<Position>,
+        log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
@@ -328,16 +341,16 @@ impl Hub {
         polled_at: Instant,
         access_check: AccessCheck,
         updates: Vec<SessionUpdate>,
-        log_position: Option<Position>,
+        log_position: Option<LogPosition>,
     ) {
         let mut state = self.lock();
         state.log_position = state.log_position.max(log_position);
         let log_position = state.log_position;
-        for (session_id, account, error) in access_check.refused {
+        for Refusal { session_id, account_id, error } in access_check.refusals {
             let Some(session) = state.sessions.get_mut(&session_id) else { continue };
             session.subscribers.retain(|id, subscriber| {
                 // A subscriber that was added after the check may have a seat that the polled server did not know yet.
-                let is_kept = subscriber.account != account || *id > access_check.last_checked_id;
+                let is_kept = subscriber.account_id != account_id || *id > access_check.last_checked_id;
                 if !is_kept {
                     subscriber.notifications.send_modify(|notification| notification.end_error = Some(error.clone()));
                 }
@@ -384,13 +397,13 @@ impl State {
 /// Guards the running poller: if the poller ends while there are subscriptions, they end too.
 pub(crate) struct PollerGuard {
     pub(super) hub: Arc<Hub>,
-    id: u64,
+    poller_id: u64,
 }
 
 impl Drop for PollerGuard {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        if state.poller_id == Some(self.id) {
+        if state.poller_id == Some(self.poller_id) {
             state.poller_id = None;
             let reason = "the async runtime that polled for events has stopped; subscribe again";
             state.end_all(&Error::Misconfigured { reason: reason.to_owned() });

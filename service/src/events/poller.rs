@@ -1,17 +1,17 @@
-//! The poller: one task per handle that reads new events of all sessions that have subscribers.
+//! The poller: one task per `Sparc` handle that reads new events of all sessions that have subscribers.
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
 use entity::session_events::Model as Event;
-use rls::{Position, UncheckedTransaction, unchecked::Unchecked};
+use rls::{LogPosition, UncheckedTransaction, unchecked::Unchecked};
 use sea_orm::{DbBackend, Statement, sqlx::postgres::PgRow};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
     history_id,
-    hub::{AccessCheck, HistoryId, Hub, PollerGuard, SessionUpdate, WatchedSessions},
+    hub::{AccessCheck, HistoryId, Hub, PollerGuard, Refusal, SessionUpdate, WatchedSessions},
     listener_error,
 };
 use crate::{Error, IdentityConnection, error::explain_bind_mismatch, rows, sql::Binds};
@@ -52,11 +52,11 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
     let mut sequence = SequenceState::default();
     let mut access_checked_at = Instant::now();
     let mut failures = 0;
-    while let Some(watched) = hub.watched() {
+    while let Some(watched) = hub.watched_sessions() {
         sequence.may_have_unread |= watched.has_new_session;
         let polled_at = Instant::now();
         let checks_all_subscribers = access_checked_at.elapsed() >= ACCESS_CHECK_INTERVAL;
-        let service = service.clone().at_least(watched.min_log_position);
+        let service = service.clone().with_min_position(watched.min_log_position);
         let poll = async {
             let tx = Unchecked::begin_read(&service, Some(POLL_TIMEOUT)).await?;
             let outcome = Poll { hub, tx: &tx, checks_all_subscribers }.run(&mut sequence, watched).await?;
@@ -106,7 +106,7 @@ pub(super) async fn run(guard: PollerGuard, service: IdentityConnection) {
 }
 
 /// What the poller knows of the numbers drawn from the sequence of `session_events.seq`. Each event has a number, which
-/// its transaction draws before the event is visible to others.
+/// its transaction draws before the event is visible to others. Each poll begins with a [`ClockReading`].
 struct SequenceState {
     /// The last number drawn, according to the previous clock reading.
     last_drawn: Option<i64>,
@@ -176,7 +176,7 @@ enum PollOutcome {
 }
 
 impl PollOutcome {
-    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<Position>) {
+    fn publish(self, hub: &Hub, polled_at: Instant, log_position: Option<LogPosition>) {
         match self {
             Self::NewHistory { history, newest } => hub.start_history(&history, newest, log_position),
             Self::SequenceSetBack => hub.end_all(&Error::EventsExpired),
@@ -236,7 +236,7 @@ impl Poll<'_> {
     /// Reads the newest event of each session that has one. The writer of an event locks its session until the commit,
     /// so no earlier event can become visible later.
     async fn read_newest(&self, session_ids: Vec<Uuid>) -> Result<Vec<SessionUpdate>, Error> {
-        struct Newest {
+        struct NewestRow {
             session_id: Uuid,
             newest_seq: i64,
         }
@@ -250,9 +250,9 @@ impl Poll<'_> {
                WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
              ) AS event"
         );
-        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Newest { session_id, newest_seq });
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => NewestRow { session_id, newest_seq });
         let newest = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
-        let to_update = |Newest { session_id, newest_seq }| SessionUpdate {
+        let to_update = |NewestRow { session_id, newest_seq }| SessionUpdate {
             session_id,
             after_seq: 0,
             newest_seq,
@@ -310,31 +310,35 @@ impl Poll<'_> {
         updates: Option<&[SessionUpdate]>,
         max_subscriber_id: u64,
     ) -> Result<AccessCheck, Error> {
-        struct Refused {
+        struct RefusedRow {
             session_id: Uuid,
-            account: Uuid,
+            account_id: Uuid,
             status: String,
         }
         let subscribers = self.hub.subscriber_accounts(updates, max_subscriber_id);
         // The service has no account. The nil UUID stands for it in the array.
-        let (session_ids, accounts): (Vec<Uuid>, Vec<Uuid>) =
-            subscribers.into_iter().map(|(session_id, account)| (session_id, account.unwrap_or_default())).unzip();
+        let (session_ids, account_ids): (Vec<Uuid>, Vec<Uuid>) = subscribers
+            .into_iter()
+            .map(|(session_id, account_id)| (session_id, account_id.unwrap_or_default()))
+            .unzip();
         let mut binds = Binds::default();
-        let (session_ids, accounts, nil) = (binds.bind(session_ids), binds.bind(accounts), binds.bind(Uuid::nil()));
+        let (session_ids, account_ids) = (binds.bind(session_ids), binds.bind(account_ids));
+        let nil = binds.bind(Uuid::nil());
         let sql = format!(
-            "SELECT watched.session_id, watched.account, status \
-             FROM unnest({session_ids}::uuid[], {accounts}::uuid[]) AS watched(session_id, account) \
+            "SELECT watched.session_id, watched.account_id, status \
+             FROM unnest({session_ids}::uuid[], {account_ids}::uuid[]) AS watched(session_id, account_id) \
              CROSS JOIN LATERAL private.listener_status( \
-               watched.session_id, nullif(watched.account, {nil}) \
+               watched.session_id, nullif(watched.account_id, {nil}) \
              ) AS status \
              WHERE status <> 'listens'"
         );
-        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => Refused { session_id, account, status });
-        let refused = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
-        let refused = refused.into_iter().filter_map(|Refused { session_id, account, status }| {
-            Some((session_id, Some(account).filter(|account| !account.is_nil()), listener_error(&status)?))
+        let decode = |rows: &[PgRow]| rows::decode_rows!(rows => RefusedRow { session_id, account_id, status });
+        let refused_rows = rows::fetch_all(self.tx, binds.into_statement(sql), decode).await?;
+        let refusals = refused_rows.into_iter().filter_map(|RefusedRow { session_id, account_id, status }| {
+            let account_id = Some(account_id).filter(|account_id| !account_id.is_nil());
+            Some(Refusal { session_id, account_id, error: listener_error(&status)? })
         });
-        Ok(AccessCheck { last_checked_id: max_subscriber_id, refused: refused.collect() })
+        Ok(AccessCheck { last_checked_id: max_subscriber_id, refusals: refusals.collect() })
     }
 }
 

@@ -92,6 +92,7 @@ impl Reader {
             if let Some(error) = notification.end_error {
                 return Some(Err(error));
             }
+            // An error means that the hub has dropped the sender.
             if self.registration.notifications.has_changed().is_err() {
                 return None;
             }
@@ -100,7 +101,7 @@ impl Reader {
             }
             let history_changed = notification.history.is_some_and(|history| history != self.history);
             if self.has_more || history_changed || notification.newest_seq > self.position.seq {
-                match self.read(notification.newest_seq, notification.log_position).await {
+                match self.fill_pending(notification.newest_seq, notification.log_position).await {
                     Ok(()) => failures = 0,
                     Err(error) if is_transient(&error) => {
                         failures += 1;
@@ -111,22 +112,23 @@ impl Reader {
                     Err(error) => return Some(Err(error)),
                 }
             } else {
-                self.wait().await;
+                self.wait_for_notification().await;
             }
         }
     }
 
     /// Waits for a notification from the poller. As long as none comes, no event follows the position.
-    async fn wait(&mut self) {
+    async fn wait_for_notification(&mut self) {
         let was_notified = tokio::time::timeout(MAX_WAIT, self.registration.notifications.changed()).await.is_ok();
         if !was_notified && let Some(polled_at) = self.registration.polled_at() {
             self.caught_up_at = self.caught_up_at.max(polled_at);
         }
     }
 
-    /// Takes the events after the position that the poller has read for all subscribers. If the hub does not have all
-    /// of them, reads a page. `log_position` is where the log was when the poller read the events up to `newest_seq`.
-    async fn read(&mut self, newest_seq: i64, log_position: Option<rls::Position>) -> Result<(), Error> {
+    /// Fills `pending` with events after the position: those that the poller has read for all subscribers or, if the
+    /// hub does not have all of them, a page that this reader reads itself. `log_position` is where the log was when
+    /// the poller read the events up to `newest_seq`.
+    async fn fill_pending(&mut self, newest_seq: i64, log_position: Option<rls::LogPosition>) -> Result<(), Error> {
         let was_idle_too_long = self.caught_up_at.elapsed() > SAFE_IDLE_TIME;
         let recent = self.registration.recent_events(&self.history, self.position.seq).filter(|_| !was_idle_too_long);
         let (events, read_at) = match recent {
@@ -141,9 +143,9 @@ impl Reader {
             None => {
                 let read_at = Instant::now();
                 // A server that has not replayed that log position would show a gap.
-                let caller = self.caller.clone().at_least(log_position);
+                let caller = self.caller.clone().with_min_position(log_position);
                 let page = read_page(&caller, self.session_id, self.position).await?;
-                self.check_continuity(&page, was_idle_too_long)?;
+                self.continue_in_history_of(&page, was_idle_too_long)?;
                 self.has_more = page.events.len() as i64 == PAGE_SIZE;
                 (page.events, read_at)
             }
@@ -161,11 +163,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns an error if events may be missing between the position and the page.
-    fn check_continuity(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
+    /// Continues in the history in which the page was read. Returns an error if events may be missing between the
+    /// position and the page.
+    fn continue_in_history_of(&mut self, page: &EventPage, was_idle_too_long: bool) -> Result<(), Error> {
         let history_changed = *page.history != *self.history;
         let server_lacks_event = history_changed && !page.event_exists && !self.position.has_aged_out();
-        let event_has_expired = was_idle_too_long && !page.event_is_recent;
+        let event_has_expired = was_idle_too_long && !page.event_is_unexpired;
         if self.position.seq > 0 && (server_lacks_event || event_has_expired) {
             return Err(Error::EventsExpired);
         }
@@ -183,19 +186,19 @@ struct EventPage {
     /// Whether the event at the position still exists.
     event_exists: bool,
     /// Whether that event exists and is less than a day old.
-    event_is_recent: bool,
+    event_is_unexpired: bool,
 }
 
-/// Reads a page under the caller's row security.
+/// Reads a page as the caller, under row-level security.
 async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPosition) -> Result<EventPage, Error> {
     operation!(caller, reads "events.page", session = session_id, |tx| {
-        let events = events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
+        let events = read_events_after(tx, session_id, after.seq, PAGE_SIZE).await?;
         // The event at the position is looked up after the page was read. If it still exists then, no later event had
         // been deleted when the page was read.
         struct PositionRow {
             history: Option<String>,
             event_exists: bool,
-            event_is_recent: bool,
+            event_is_unexpired: bool,
         }
         let mut binds = Binds::default();
         let (session, seq) = (binds.bind(session_id), binds.bind(after.seq));
@@ -203,24 +206,24 @@ async fn read_page(caller: &IdentityConnection, session_id: Uuid, after: EventPo
         let sql = format!(
             "SELECT CASE WHEN NOT pg_is_in_recovery() THEN private.event_history() END AS history, \
                event.id IS NOT NULL AS event_exists, \
-               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_recent \
+               COALESCE(event.created_at > now() - INTERVAL '24 hours', false) AS event_is_unexpired \
              FROM (SELECT) AS one_row \
              LEFT JOIN public.session_events AS event \
                ON event.session_id = {session} AND event.seq = {seq} AND event.id = {id}"
         );
         let decode =
-            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, event_exists, event_is_recent });
+            |rows: &[PgRow]| rows::decode_rows!(rows => PositionRow { history, event_exists, event_is_unexpired });
         let row = rows::fetch_all(tx, binds.into_statement(sql), decode).await?.pop();
-        let Some(PositionRow { history, event_exists, event_is_recent }) = row else {
+        let Some(PositionRow { history, event_exists, event_is_unexpired }) = row else {
             return Err(Error::EventsExpired);
         };
-        Ok(EventPage { events, history: history_id(tx, history)?, event_exists, event_is_recent })
+        Ok(EventPage { events, history: history_id(tx, history)?, event_exists, event_is_unexpired })
     })
 }
 
 /// Reads a session's events after a `seq`, the oldest first. After 0, omits events older than a day, which may not be
 /// deleted yet. Returns an error if the caller may not listen to the session.
-pub(super) async fn events_after(
+pub(super) async fn read_events_after(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     after: i64,

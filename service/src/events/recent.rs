@@ -27,8 +27,8 @@ impl RecentEvents {
         Self { after_seq, ..Self::default() }
     }
 
-    /// Returns the events after a `seq` and the time at which they were read. `None` if they are not all kept here, or
-    /// if this subscriber's access was not checked.
+    /// Returns the events after a `seq` and the time at which they were read. `None` if there are none, if not all of
+    /// them are kept here, or if this subscriber's access was not checked.
     pub(super) fn events_after(&self, after_seq: i64, subscriber_id: u64) -> Option<(Vec<Event>, Instant)> {
         if self.last_checked_id < subscriber_id || after_seq < self.after_seq {
             return None;

@@ -82,6 +82,7 @@ pub struct Subscriptions {
     caller: IdentityConnection,
     /// Each item comes with the id of its subscriber. The error of a session that was refused has none.
     events: SelectAll<BoxStream<'static, (Option<u64>, Item)>>,
+    /// The subscriber of each session in the stream.
     sessions: HashMap<Uuid, SubscriberHandle>,
 }
 
@@ -142,6 +143,7 @@ impl Subscriptions {
     fn insert(&mut self, Subscription { events, session_id, handle, .. }: Subscription) {
         let subscriber_id = Some(handle.id());
         match self.sessions.entry(session_id) {
+            // `insert` returns the handle of the earlier subscriber, which is then removed from the hub.
             Entry::Occupied(mut earlier) => earlier.insert(handle).remove(),
             Entry::Vacant(entry) => _ = entry.insert(handle),
         }
@@ -161,7 +163,7 @@ impl Events<'_, IdentityConnection> {
     /// - [`Error::NotFound`] when the session is archived or deleted,
     /// - [`Error::EventsExpired`] when events may be missing, because the stream was not polled for too long, or
     ///   because another server answers and lacks events that were already read,
-    /// - [`Error::PoolClosed`] when the handle is closed.
+    /// - [`Error::PoolClosed`] when the [`Sparc`](crate::Sparc) handle is closed.
     ///
     /// Who may: the Seer, players (even after leaving) and the service. Three round trips, and four for each page
     /// that the poller has not already read for all subscribers. No event.
@@ -195,9 +197,9 @@ impl Events<'_, IdentityConnection> {
         open_subscription(self.caller, row.into_start_point(after)?)
     }
 
-    /// Subscribes to many sessions in one stream, for gateways. `sessions` has pairs of a session and the `after` of
-    /// [`subscribe`](Self::subscribe). Sessions can be added and removed later. If `subscribe` would refuse one of
-    /// them, the error is that session's first and last item.
+    /// Subscribes to many sessions in one stream, for a program that relays events to many clients. `sessions` has
+    /// pairs of a session and the `after` of [`subscribe`](Self::subscribe). Sessions can be added and removed later.
+    /// If `subscribe` would refuse one of them, the error is that session's first and last item.
     ///
     /// Who may: a user and the service, for each session as in `subscribe`. Three round trips for any number of
     /// sessions, and four for each page that the poller has not already read for all subscribers. No event.
@@ -227,19 +229,19 @@ impl Events<'_, IdentityConnection> {
         self,
         sessions: impl IntoIterator<Item = (Uuid, Option<i64>)>,
     ) -> Result<Subscriptions, Error> {
-        let after: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
-        let sessions: Vec<_> = after.iter().map(|(session_id, after)| (*session_id, *after)).collect();
+        let after_by_session: HashMap<Uuid, Option<i64>> = sessions.into_iter().collect();
+        let sessions: Vec<_> = after_by_session.iter().map(|(session_id, after)| (*session_id, *after)).collect();
         let rows = operation!(self.caller, "events.subscribe_many", |tx| { read_start_rows(tx, &sessions).await })?;
         let (caller, events) = (self.caller.clone(), SelectAll::new());
         let mut subscriptions = Subscriptions { caller, events, sessions: HashMap::new() };
         for row in rows {
             let session_id = row.session_id;
-            match row.into_start_point(after.get(&session_id).copied().flatten()) {
+            match row.into_start_point(after_by_session.get(&session_id).copied().flatten()) {
                 Ok(start_point) => subscriptions.insert(open_subscription(self.caller, start_point)?),
                 Err(Error::AccountClosed) => return Err(Error::AccountClosed),
                 Err(error) => {
-                    let refused = stream::once(std::future::ready((None, (session_id, Err(error)))));
-                    subscriptions.events.push(refused.boxed());
+                    let refused_item = stream::once(std::future::ready((None, (session_id, Err(error)))));
+                    subscriptions.events.push(refused_item.boxed());
                 }
             }
         }
@@ -275,17 +277,19 @@ struct StartPoint {
 }
 
 /// What the database says about a session when a subscription starts. The fields `newest_*` are about the session's
-/// newest event, `kept_*` about the event to start after; they are `None` if there is no such event.
+/// newest event, `after_*` about the event to start after, if it is still kept. They are `None` if there is no such
+/// event.
 struct StartRow {
     session_id: Uuid,
     /// The result of `private.my_listener_status`.
     status: String,
+    /// The id of the server's history of events.
     history: String,
     newest_seq: Option<i64>,
     newest_id: Option<Uuid>,
     newest_at: Option<DateTime<FixedOffset>>,
-    kept_id: Option<Uuid>,
-    kept_at: Option<DateTime<FixedOffset>>,
+    after_id: Option<Uuid>,
+    after_at: Option<DateTime<FixedOffset>>,
 }
 
 impl StartRow {
@@ -295,10 +299,10 @@ impl StartRow {
         }
         let id_and_time = |id: Option<Uuid>, at: Option<DateTime<FixedOffset>>| Some((id?, at?.with_timezone(&Utc)));
         let newest_seq = self.newest_seq.unwrap_or_default();
-        let position = match (after, id_and_time(self.kept_id, self.kept_at)) {
+        let position = match (after, id_and_time(self.after_id, self.after_at)) {
             (None, _) => EventPosition { seq: newest_seq, event: id_and_time(self.newest_id, self.newest_at) },
             (Some(0), _) => EventPosition::default(),
-            (Some(seq), Some(kept)) => EventPosition { seq, event: Some(kept) },
+            (Some(seq), Some(event)) => EventPosition { seq, event: Some(event) },
             (Some(_), None) => return Err(Error::EventsExpired),
         };
         let start = SubscriptionStart { session_id: self.session_id, history: self.history.into(), newest_seq };
@@ -312,26 +316,26 @@ async fn read_start_rows(tx: &UncheckedTransaction, sessions: &[(Uuid, Option<i6
     if tx.caller_identity() == Identity::Anon {
         return Err(Error::NotSignedIn);
     }
-    let (ids, after): (Vec<Uuid>, Vec<i64>) =
-        sessions.iter().map(|(id, after)| (*id, after.unwrap_or_default())).unzip();
+    let (session_ids, after): (Vec<Uuid>, Vec<i64>) =
+        sessions.iter().map(|(session_id, after)| (*session_id, after.unwrap_or_default())).unzip();
     let mut binds = Binds::default();
-    let (ids, after) = (binds.bind(ids), binds.bind(after));
+    let (session_ids, after) = (binds.bind(session_ids), binds.bind(after));
     let sql = format!(
         "SELECT watched.session_id, private.my_listener_status(watched.session_id) AS status, \
            private.event_history() AS history, newest.seq AS newest_seq, newest.id AS newest_id, \
-           newest.created_at AS newest_at, kept.id AS kept_id, kept.created_at AS kept_at \
-         FROM unnest({ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
+           newest.created_at AS newest_at, after_event.id AS after_id, after_event.created_at AS after_at \
+         FROM unnest({session_ids}::uuid[], {after}::bigint[]) AS watched(session_id, after) \
          LEFT JOIN LATERAL ( \
            SELECT seq, id, created_at FROM public.session_events \
            WHERE session_id = watched.session_id ORDER BY seq DESC LIMIT 1 \
          ) AS newest ON true \
-         LEFT JOIN public.session_events AS kept \
-           ON kept.session_id = watched.session_id AND kept.seq = watched.after \
-           AND kept.created_at > now() - INTERVAL '24 hours'"
+         LEFT JOIN public.session_events AS after_event \
+           ON after_event.session_id = watched.session_id AND after_event.seq = watched.after \
+           AND after_event.created_at > now() - INTERVAL '24 hours'"
     );
     let decode = |rows: &[PgRow]| {
         rows::decode_rows!(rows => StartRow {
-            session_id, status, history, newest_seq, newest_id, newest_at, kept_id, kept_at
+            session_id, status, history, newest_seq, newest_id, newest_at, after_id, after_at
         })
     };
     let mut rows = rows::fetch_all(tx, binds.into_statement(sql), decode).await?;

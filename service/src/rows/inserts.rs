@@ -19,34 +19,34 @@ type CacheKey = (TypeId, u128, u128);
 
 static SQL_CACHE: LazyLock<RwLock<HashMap<CacheKey, String>>> = LazyLock::new(RwLock::default);
 
-/// Returns the statement `INSERT ... ON CONFLICT (key) DO NOTHING RETURNING *` for the row.
+/// Returns the statement `INSERT ... ON CONFLICT (conflict_columns) DO NOTHING RETURNING *` for the row.
 pub(super) fn insert_statement<A>(
     mut row: A,
-    key: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
+    conflict_columns: impl IntoIterator<Item = <A::Entity as EntityTrait>::Column> + Clone,
 ) -> Statement
 where
     A: ActiveModelTrait + ActiveModelBehavior + 'static,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
     let columns = <A::Entity as EntityTrait>::Column::iter;
-    let (mut set_columns, mut conflict_columns) = (0_u128, 0_u128);
+    let (mut set_bits, mut conflict_bits) = (0_u128, 0_u128);
     // A `u128` has room for 128 columns.
     let is_cacheable = columns().count() <= 128;
     for (index, column) in columns().take(128).enumerate() {
         let bit = 1 << index;
         if !row.is_not_set(column) {
-            set_columns |= bit;
+            set_bits |= bit;
         }
-        if key.clone().into_iter().any(|key_column| key_column.as_str() == column.as_str()) {
-            conflict_columns |= bit;
+        if conflict_columns.clone().into_iter().any(|conflict_column| conflict_column.as_str() == column.as_str()) {
+            conflict_bits |= bit;
         }
     }
-    let cache_key = (TypeId::of::<A>(), set_columns, conflict_columns);
+    let cache_key = (TypeId::of::<A>(), set_bits, conflict_bits);
     let cached = SQL_CACHE.read().unwrap_or_else(PoisonError::into_inner).get(&cache_key).cloned();
     if let Some(sql) = cached.filter(|_| is_cacheable) {
         return Statement { sql, values: Some(Values(take_values(&mut row))), db_backend: DbBackend::Postgres };
     }
-    let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(key).into_query();
+    let mut query = A::Entity::insert(row.clone()).on_conflict_do_nothing_on(conflict_columns).into_query();
     let returning = columns().map(|column| column.select_as(column.into_returning_expr(DbBackend::Postgres)));
     query.returning(Query::returning().exprs(returning));
     let statement = DbBackend::Postgres.build(&query);
@@ -78,11 +78,14 @@ mod tests {
     use super::insert_statement;
 
     /// Returns the SQL that SeaORM builds, without `RETURNING`, and its values.
-    fn built_by_seaorm<A: ActiveModelTrait>(row: A, key: <A::Entity as EntityTrait>::Column) -> (String, String)
+    fn built_by_seaorm<A: ActiveModelTrait>(
+        row: A,
+        conflict_column: <A::Entity as EntityTrait>::Column,
+    ) -> (String, String)
     where
         <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
     {
-        let statement = A::Entity::insert(row).on_conflict_do_nothing_on([key]).into_query();
+        let statement = A::Entity::insert(row).on_conflict_do_nothing_on([conflict_column]).into_query();
         let statement = DbBackend::Postgres.build(&statement);
         (statement.sql, format!("{:?}", statement.values))
     }
@@ -98,6 +101,7 @@ mod tests {
         };
         let short_row = || dice_rolls::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let mut lengths = Vec::new();
+        // The last two rows set the same columns as the first two, so their SQL comes from the cache.
         for row in [long_row(Attribute::Might, Some("a")), short_row(), long_row(Attribute::Wit, None), short_row()] {
             let (sql, values) = built_by_seaorm(row.clone(), dice_rolls::Column::Id);
             let statement = insert_statement(row, [dice_rolls::Column::Id]);
@@ -110,11 +114,11 @@ mod tests {
         // Another conflict column or another table needs other SQL.
         let row = short_row();
         let (sql, _) = built_by_seaorm(row.clone(), dice_rolls::Column::SessionId);
-        let other = insert_statement(row, [dice_rolls::Column::SessionId]).sql;
-        assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
+        let statement = insert_statement(row, [dice_rolls::Column::SessionId]);
+        assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
         let hero = characters::ActiveModel { id: Set(Uuid::new_v4()), ..Default::default() };
         let (sql, _) = built_by_seaorm(hero.clone(), characters::Column::Id);
-        let other = insert_statement(hero, [characters::Column::Id]).sql;
-        assert_eq!(other.split(" RETURNING ").next(), Some(&*sql));
+        let statement = insert_statement(hero, [characters::Column::Id]);
+        assert_eq!(statement.sql.split(" RETURNING ").next(), Some(&*sql));
     }
 }

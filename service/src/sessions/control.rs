@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Sessions, find, update};
+use super::{Sessions, find_session, update_session};
 use crate::{
     Caller, Error,
     connection::{OperationTransaction, UncheckedTransaction},
@@ -94,8 +94,8 @@ impl<C: Caller> Sessions<'_, C> {
         })
     }
 
-    /// Completes the session: if anybody besides the Seer has had a seat, it counts in the statistics of the Seer, of
-    /// everyone who has had a seat, and of the adventure.
+    /// Completes the session: if anybody besides the Seer has had a seat, the session counts in the statistics of the
+    /// Seer, of everyone who has had a seat, and of the adventure.
     ///
     /// Who may: the Seer and the service. Three round trips. Event `session_status`.
     ///
@@ -132,7 +132,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn set_scene(self, id: Uuid, scene: Option<&str>) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_scene", session = id, |tx| {
             let row = sessions::ActiveModel { current_scene_id: Set(scene.map(str::to_owned)), ..Default::default() };
-            update(tx, id, row).await
+            update_session(tx, id, row).await
         })
     }
 
@@ -148,7 +148,7 @@ impl<C: Caller> Sessions<'_, C> {
         operation!(self.caller, "sessions.set_encounter", session = id, |tx| {
             let row =
                 sessions::ActiveModel { current_encounter_id: Set(encounter.map(str::to_owned)), ..Default::default() };
-            update(tx, id, row).await
+            update_session(tx, id, row).await
         })
     }
 
@@ -170,11 +170,11 @@ impl<C: Caller> Sessions<'_, C> {
     ) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.set_game_state", session = id, |tx| {
             let row = sessions::ActiveModel { game_state: Set(state.clone()), ..Default::default() };
-            let mut query = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
+            let mut update = sessions::Entity::update_many().set(row).filter(sessions::Column::Id.eq(id));
             if let ExpectedVersion::Version(version) = expected {
-                query = query.filter(sessions::Column::GameStateVersion.eq(version));
+                update = update.filter(sessions::Column::GameStateVersion.eq(version));
             }
-            if let Some(session) = query.exec_with_returning(tx).await?.pop() {
+            if let Some(session) = update.exec_with_returning(tx).await?.pop() {
                 return Ok(session);
             }
             find_as_seer(tx, id).await?;
@@ -192,7 +192,7 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn renew_code(self, id: Uuid) -> Result<sessions::Model, Error> {
         operation!(self.caller, "sessions.renew_code", session = id, |tx| {
-            // The database function runs with elevated privileges, because users may not write the column.
+            // The database function is SECURITY DEFINER, because users may not write the column.
             let sql = "SELECT * FROM private.renew_session_code($1)";
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.into()]);
             match sessions::Model::find_by_statement(statement).one(tx).await? {
@@ -207,21 +207,21 @@ impl<C: Caller> Sessions<'_, C> {
 }
 
 async fn set_status(tx: &UncheckedTransaction, id: Uuid, status: SessionStatus) -> Result<sessions::Model, Error> {
-    update(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
+    update_session(tx, id, sessions::ActiveModel { status: Set(status), ..Default::default() }).await
 }
 
-/// Makes a session active if its status is one of `allowed`, or already active. The database does not distinguish
-/// starting from resuming: it would let a waiting session resume.
+/// Makes a session active if its status is one of `allowed_statuses`, or already active. The database does not
+/// distinguish starting from resuming: it would let a waiting session resume.
 async fn activate(
     tx: &UncheckedTransaction,
     id: Uuid,
-    allowed: impl IntoIterator<Item = SessionStatus>,
+    allowed_statuses: impl IntoIterator<Item = SessionStatus>,
 ) -> Result<sessions::Model, Error> {
     let row = sessions::ActiveModel { status: Set(SessionStatus::Active), ..Default::default() };
     let activated = sessions::Entity::update_many()
         .set(row)
         .filter(sessions::Column::Id.eq(id))
-        .filter(sessions::Column::Status.is_in(allowed.into_iter().chain([SessionStatus::Active])))
+        .filter(sessions::Column::Status.is_in(allowed_statuses.into_iter().chain([SessionStatus::Active])))
         .exec_with_returning(tx)
         .await?
         .pop();
@@ -236,8 +236,8 @@ async fn activate(
 
 /// Finds the session that an update did not match, if the caller is its Seer or the service.
 async fn find_as_seer(tx: &UncheckedTransaction, id: Uuid) -> Result<sessions::Model, Error> {
-    let session = find(tx, id).await?;
-    if tx.caller_identity().user_id().is_none_or(|user| user == session.seer_id) {
+    let session = find_session(tx, id).await?;
+    if tx.caller_identity().user_id().is_none_or(|user_id| user_id == session.seer_id) {
         Ok(session)
     } else {
         Err(Error::NotSessionSeer)

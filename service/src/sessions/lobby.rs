@@ -98,7 +98,7 @@ struct ListPosition {
 }
 
 /// A row of the lobby, and of `private.session_by_code`.
-pub(super) struct Row {
+pub(super) struct SummaryRow {
     id: Uuid,
     status: SessionStatus,
     scheduled_start: Option<DateTimeWithTimeZone>,
@@ -133,7 +133,7 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<ListPosition>(after)?;
         let query = page_query(filter, after.as_ref());
         operation!(self.caller, reads "sessions.lobby", |tx| {
-            let decode = |rows: &[PgRow]| Ok(Row::decode(rows)?.into_iter().map(SessionSummary::from).collect());
+            let decode = |rows: &[PgRow]| Ok(SummaryRow::decode(rows)?.into_iter().map(SessionSummary::from).collect());
             let position_of = |session: &SessionSummary| ListPosition {
                 start: session.scheduled_start,
                 created: session.created_at,
@@ -148,7 +148,7 @@ impl<C: Caller> Sessions<'_, C> {
     }
 }
 
-impl Row {
+impl SummaryRow {
     pub(super) fn decode(rows: &[PgRow]) -> Result<Vec<Self>, DbErr> {
         rows::decode_rows!(rows => Self {
             id, status, scheduled_start, looking_for, seats_taken, max_players, created_at, seer_id, seer_name,
@@ -157,8 +157,8 @@ impl Row {
     }
 }
 
-impl From<Row> for SessionSummary {
-    fn from(row: Row) -> Self {
+impl From<SummaryRow> for SessionSummary {
+    fn from(row: SummaryRow) -> Self {
         let adventure = match (row.adventure_id, row.adventure_name, row.difficulty, row.estimated_duration) {
             (Some(id), Some(name), Some(difficulty), Some(estimated_duration)) => {
                 Some(LobbyAdventure { id, name, thumbnail_url: row.thumbnail_url, difficulty, estimated_duration })
@@ -225,11 +225,11 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
         ),
     };
     let mut where_clause = format!("WHERE {IS_IN_LOBBY}");
-    if let Some(before) = filter.starts_before {
-        where_clause.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(before)));
+    if let Some(starts_before) = filter.starts_before {
+        where_clause.push_str(&format!(" AND session.scheduled_start < {}", binds.bind(starts_before)));
     }
-    if let Some(after) = filter.starts_after {
-        where_clause.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(after)));
+    if let Some(starts_after) = filter.starts_after {
+        where_clause.push_str(&format!(" AND session.scheduled_start >= {}", binds.bind(starts_after)));
     }
     if let Some(adventure_id) = filter.adventure_id {
         where_clause.push_str(&format!(" AND session.adventure_id = {}", binds.bind(adventure_id)));
@@ -240,8 +240,8 @@ fn indexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> (String, String) 
 /// Returns the conditions that no index covers, which PostgreSQL evaluates for each session.
 fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
     let mut conditions = Vec::new();
-    if let Some(seats) = filter.free_seats {
-        conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(seats)));
+    if let Some(free_seats) = filter.free_seats {
+        conditions.push(format!("session.max_players - session.seats_taken >= {}", binds.bind(free_seats)));
     }
     if let Some(difficulty) = filter.difficulty {
         let difficulty = binds.bind(difficulty.to_value().value.into_owned());
@@ -251,7 +251,7 @@ fn unindexed_filters(filter: &LobbyFilter, binds: &mut Binds) -> String {
         conditions.push(format!("adventure.estimated_duration <= {}", binds.bind(max_minutes)));
     }
     if let Some(search) = &filter.search {
-        let pattern = binds.bind_search(search);
+        let pattern = binds.bind_contains_pattern(search);
         conditions.push(format!("(adventure.name ILIKE {pattern} OR seer.display_name ILIKE {pattern})"));
     }
     conditions.join(" AND ")
@@ -312,5 +312,6 @@ fn page_query(filter: &LobbyFilter, after: Option<&ListPosition>) -> PageQuery {
            row_number() OVER ({ORDER_BY}) AS scan_number \
          FROM ({scanned_sessions}) AS scanned"
     );
-    PageQuery::bounded(binds, "", &page, &scanned, PAGE_SIZE, ORDER_BY)
+    let no_ctes = "";
+    PageQuery::bounded(binds, no_ctes, &page, &scanned, PAGE_SIZE, ORDER_BY)
 }

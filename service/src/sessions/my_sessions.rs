@@ -98,13 +98,14 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.mine", |tx| {
             let mut binds = Binds::default();
+            // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
-            let after_condition = after_condition(&mut binds, "created_at", after);
+            let after_cursor = after_condition(&mut binds, "created_at", after);
             let statement = binds.into_statement(format!(
                 "{SUMMARY_COLUMNS}{FROM_SESSIONS}
                  AND session.status NOT IN ('completed', 'cancelled')
                  AND (session.seer_id = $1 OR seat.is_active)
-                 {after_condition}
+                 {after_cursor}
                  ORDER BY created_at DESC, id LIMIT {}",
                 PAGE_SIZE + 1
             ));
@@ -126,9 +127,10 @@ impl<C: Caller> Sessions<'_, C> {
         let after = list.decode_cursor::<(DateTime<Utc>, Uuid)>(after)?;
         operation!(self.caller, reads "sessions.past", |tx| {
             let mut binds = Binds::default();
+            // `$1`: the id of the caller.
             binds.bind(tx.user_id()?);
-            let after_condition = after_condition(&mut binds, "ended_at", after);
-            let page_clauses = format!("{after_condition} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
+            let after_cursor = after_condition(&mut binds, "ended_at", after);
+            let page_clauses = format!("{after_cursor} ORDER BY ended_at DESC, id LIMIT {}", PAGE_SIZE + 1);
             let statement = binds.into_statement(format!(
                 "({SUMMARY_COLUMNS}{FROM_SESSIONS} AND session.status IN ('completed', 'cancelled') {page_clauses})
                  UNION ALL
@@ -209,6 +211,8 @@ fn after_condition(binds: &mut Binds, column: &str, after: Option<(DateTime<Utc>
         None => String::new(),
         Some((time, id)) => {
             let (time, id) = (binds.bind(time), binds.bind(id));
+            // Earlier rows, and rows of the same time with a higher id. Only the condition with `<=` bounds the index
+            // scan.
             format!("AND session.{column} <= {time} AND (session.{column} < {time} OR session.id > {id})")
         }
     }

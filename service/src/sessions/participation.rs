@@ -39,7 +39,7 @@ struct Row {
     is_removed: Option<bool>,
 }
 
-/// Runs under row security, which lets every user see their own seats and the sessions that they run.
+/// Runs under row-level security, which lets every user see their own seats and the sessions that they run.
 const PARTICIPATION: &str = "SELECT \
       EXISTS (SELECT FROM public.sessions WHERE id = $1 AND seer_id = $2) AS is_seer, \
       seat.is_active, seat.removed_at IS NOT NULL AS is_removed \

@@ -27,11 +27,10 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::UnknownJoinCode`], [`Error::NotSignedIn`].
     pub async fn by_code(self, code: &JoinCode) -> Result<SessionSummary, Error> {
         operation!(self.caller, reads "sessions.by_code", |tx| {
-            // The database function runs with elevated privileges, because knowing the code gives access to the
-            // session.
+            // The database function is SECURITY DEFINER, because knowing the code gives access to the session.
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, FIND_BY_CODE, [code.as_str().into()]);
-            let row = rows::fetch_all(tx, statement, lobby::Row::decode).await?.pop().ok_or(Error::UnknownJoinCode)?;
-            Ok(row.into())
+            let summary_row = rows::fetch_all(tx, statement, lobby::SummaryRow::decode).await?.pop();
+            Ok(summary_row.ok_or(Error::UnknownJoinCode)?.into())
         })
     }
 
@@ -49,9 +48,9 @@ impl<C: Caller> Sessions<'_, C> {
     /// [`Error::AccountClosed`].
     pub async fn join(self, code: &JoinCode, character_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.join", character = character_id, |tx| {
+            // Refuses visitors and the service.
             tx.user_id()?;
-            // The database function runs with elevated privileges, because knowing the code gives access to the
-            // session.
+            // The database function is SECURITY DEFINER, because knowing the code gives access to the session.
             let values = [code.as_str().into(), character_id.into()];
             let statement = Statement::from_sql_and_values(DbBackend::Postgres, JOIN_BY_CODE, values);
             session_players::Model::find_by_statement(statement).one(tx).await?.ok_or(Error::UnknownJoinCode)
@@ -159,7 +158,7 @@ impl<C: Caller> Sessions<'_, C> {
                 removed_at: Set(Some(chrono::Utc::now().into())),
                 ..Default::default()
             };
-            update_as_seer(tx, id, player_id, row).await
+            update_seat_as_seer(tx, id, player_id, row).await
         })
     }
 
@@ -174,7 +173,7 @@ impl<C: Caller> Sessions<'_, C> {
     pub async fn readmit(self, id: Uuid, player_id: Uuid) -> Result<session_players::Model, Error> {
         operation!(self.caller, "sessions.readmit", session = id, player = player_id, |tx| {
             let row = session_players::ActiveModel { removed_at: Set(None), ..Default::default() };
-            update_as_seer(tx, id, player_id, row).await
+            update_seat_as_seer(tx, id, player_id, row).await
         })
     }
 }
@@ -210,7 +209,7 @@ async fn update_own_seat(
 
 /// Updates a player's seat for the Seer or the service. If no seat matches, the error is `NotSessionSeer` for another
 /// user who can see the session, and otherwise `NotFound`.
-async fn update_as_seer(
+async fn update_seat_as_seer(
     tx: &UncheckedTransaction,
     session_id: Uuid,
     user_id: Uuid,
@@ -219,7 +218,7 @@ async fn update_as_seer(
     match update_seat(tx, session_id, user_id, row).await {
         Err(Error::NotFound { what: "seat" }) => {
             if let Some(session) = sessions::Entity::find_by_id(session_id).one(tx).await?
-                && tx.caller_identity().user_id().is_some_and(|user| user != session.seer_id)
+                && tx.caller_identity().user_id().is_some_and(|user_id| user_id != session.seer_id)
             {
                 return Err(Error::NotSessionSeer);
             }

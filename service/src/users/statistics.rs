@@ -11,12 +11,12 @@ use crate::{Caller, Error, operation::operation};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct UserStatistics {
-    /// Number of completed sessions in which the user had a seat. A session without a player besides the Seer does not
-    /// count.
+    /// Number of completed sessions in which the user had a seat. A session does not count if nobody but its Seer had a
+    /// seat. (A Seer may take one.)
     pub games_played: i32,
-    /// Number of completed sessions that the user ran. A session without a player besides the Seer does not count.
+    /// Number of completed sessions that the user ran. A session does not count if nobody but its Seer had a seat.
     pub games_run: i32,
-    /// Number of living characters.
+    /// Number of characters that are not retired.
     pub characters: i64,
     /// Number of retired characters.
     pub retired_characters: i64,

@@ -54,7 +54,7 @@ async fn start_night(sparc: &Sparc) -> Result<Night, Error> {
     let hero = ada.characters().create(brunhild).await?.id;
     ada.sessions().join(&code, hero).await?;
     seer.sessions().start(session.id).await?;
-    let check = NewRoll::check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
+    let check = NewRoll::attribute_check(session.id, Roller::Character(hero), Attribute::Might, Difficulty::MIN);
     println!("Brunhild rolls {}", ada.dice().roll(check).await?.total);
     Ok(Night { sparc: sparc.clone(), seer, ada, hero, adventure, session: session.id, code })
 }

@@ -41,7 +41,7 @@ async fn gateway(Night { ada, session, hero, .. }: &Night) -> Result<(), Error> 
     for event in ada.events().after(*session, last_seq).await? {
         last_seq = event.seq;
     }
-    println!("gateway: {} participants, read up to event {last_seq}", details.players.len());
+    println!("gateway: {} players, read up to event {last_seq}", details.players.len());
     Ok(())
 }
 
@@ -122,6 +122,7 @@ async fn adventure_editor(Night { seer, adventure, .. }: &Night) -> Result<(), E
     seer.adventures().unpublish(*adventure).await?;
     let changes = AdventureChanges { estimated_duration: Some(120), ..Default::default() };
     seer.adventures().edit(*adventure, changes).await?;
+    // An adventure without a scene is not valid.
     seer.adventures().set_content(*adventure, &AdventureContent::default()).await?;
     let errors = seer.adventures().validate(*adventure).await?;
     seer.adventures().set_content(*adventure, &AdventureContent::single_scene("It rains.")).await?;

@@ -1,5 +1,5 @@
 //! One of the concurrent tasks of a random program (see the parent module): it makes random calls on a connection, and
-//! keeps a model of what they have written, which says what the outcome of the next call must be.
+//! keeps a model of what the calls have written. The model says what the outcome of the next call must be.
 
 mod steps;
 
@@ -35,6 +35,7 @@ enum Health {
     /// A call was dropped. If its statement had already been sent, the transaction has failed; otherwise it is good.
     Unknown,
     Failed,
+    /// A statement has changed the role or the claims, so every further call is refused.
     IdentityChanged,
 }
 
@@ -58,11 +59,14 @@ struct HeldTransaction {
 
 pub struct Task {
     rng: Rng,
+    /// The seed of the program.
     seed: u64,
+    /// The number of the task in the program.
     number: u64,
     connection: IdentityConnection,
     /// A draft adventure of the task's user, which the task validates when it calls an operation of the service.
     draft_adventure: Uuid,
+    /// The last key that was used. Each task has a range of keys of its own.
     last_key: i64,
     /// The open transactions and savepoints, from the outermost to the innermost.
     open: Vec<OpenTransaction>,
@@ -71,6 +75,7 @@ pub struct Task {
     held: Vec<HeldTransaction>,
     /// Whether raw SQL has committed the transaction that the task still holds.
     is_ended_by_raw_sql: bool,
+    /// The keys that must be in the table.
     committed: Keys,
     /// Keys of dropped calls. Of each set, either all keys are committed or none.
     uncertain: Vec<Keys>,
@@ -83,13 +88,13 @@ fn code<T>(outcome: &Result<T, Error>) -> &'static str {
 }
 
 impl Task {
-    pub fn new(seed: u64, number: u64, connection: IdentityConnection, draft: Uuid) -> Self {
+    pub fn new(seed: u64, number: u64, connection: IdentityConnection, draft_adventure: Uuid) -> Self {
         Self {
             rng: Rng::with_seed(seed * 1000 + number),
             seed,
             number,
             connection,
-            draft_adventure: draft,
+            draft_adventure,
             last_key: number as i64 * 1_000_000,
             open: Vec::new(),
             held: Vec::new(),
@@ -101,7 +106,7 @@ impl Task {
         }
     }
 
-    pub fn user(&self) -> Uuid {
+    pub fn user_id(&self) -> Uuid {
         self.connection.user_id().unwrap()
     }
 
@@ -136,21 +141,21 @@ impl Task {
         }
     }
 
-    /// Compares the keys that are stored at the end with the model.
-    pub fn compare_stored(&self, stored: &Keys) {
-        self.compare(stored, &self.committed, &self.uncertain);
+    /// Asserts that the keys that are stored at the end are those that the model allows.
+    pub fn assert_stored_keys(&self, stored: &Keys) {
+        self.assert_keys(stored, &self.committed, &self.uncertain);
     }
 
     /// Asserts that all required keys were found, and of each uncertain set either all keys or none, but no other keys.
-    fn compare(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
+    fn assert_keys(&self, found: &Keys, required: &Keys, uncertain: &[Keys]) {
         let missing: Vec<_> = required.difference(found).collect();
         assert!(missing.is_empty(), "{missing:?} returned Ok but were not found\n{}", self.report());
-        let more: Keys = found.difference(required).copied().collect();
-        let mut unexplained = more.clone();
-        for group in uncertain {
-            let count = group.intersection(&more).count();
-            assert!(count == 0 || count == group.len(), "only a part of {group:?} was found\n{}", self.report());
-            unexplained.retain(|key| !group.contains(key));
+        let extra: Keys = found.difference(required).copied().collect();
+        let mut unexplained = extra.clone();
+        for keys in uncertain {
+            let count = keys.intersection(&extra).count();
+            assert!(count == 0 || count == keys.len(), "only a part of {keys:?} was found\n{}", self.report());
+            unexplained.retain(|key| !keys.contains(key));
         }
         assert!(unexplained.is_empty(), "{unexplained:?} failed but were found\n{}", self.report());
     }
@@ -172,9 +177,9 @@ impl Task {
 
     /// Asserts that a call, which always succeeds on a good transaction, had the outcome that the model predicts, and
     /// updates the model. Returns whether the call succeeded.
-    fn check_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
-        let found = code(outcome);
-        self.log.push(format!("{what} on {index} of {}: {found}", self.held.len()));
+    fn assert_outcome<T>(&mut self, index: usize, what: &str, outcome: &Result<T, Error>) -> bool {
+        let actual = code(outcome);
+        self.log.push(format!("{what} on {index} of {}: {actual}", self.held.len()));
         let position = self.open_transaction_position(index);
         let expected = match position {
             _ if self.is_ended_by_raw_sql => "transaction_ended",
@@ -191,7 +196,7 @@ impl Task {
                 }
             },
         };
-        assert_eq!(found, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.report());
+        assert_eq!(actual, expected, "{what}: {:?}\n{}", outcome.as_ref().err(), self.report());
         outcome.is_ok()
     }
 

@@ -10,6 +10,20 @@ use uuid::Uuid;
 
 use super::{Health, HeldTransaction, Keys, OpenTransaction, Task, code, poll_then_drop};
 
+/// How a row is inserted.
+#[derive(Clone, Copy)]
+enum InsertMethod {
+    RawSql,
+    QueryBuilder,
+}
+
+impl InsertMethod {
+    /// Returns one method for even keys and the other for odd ones, so that both are used.
+    fn for_key(key: i64) -> Self {
+        if key % 2 == 0 { Self::RawSql } else { Self::QueryBuilder }
+    }
+}
+
 fn sql(text: String) -> Statement {
     Statement::from_string(DbBackend::Postgres, text)
 }
@@ -23,26 +37,26 @@ impl Task {
         self.held.push(HeldTransaction { tx, id: 0 });
     }
 
-    /// Writes a row, by raw SQL or with a query builder, and checks the role and user that wrote it.
+    /// Writes a row, by raw SQL or with a query builder.
     pub(super) async fn write(&mut self, index: usize) {
         let key = self.next_key();
-        let outcome = self.insert(index, key, self.last_key % 2 == 0).await;
-        if self.check_outcome(index, &format!("write {key}"), &outcome) {
+        let outcome = self.insert(index, key, InsertMethod::for_key(key)).await;
+        if self.assert_outcome(index, &format!("write {key}"), &outcome) {
             self.innermost().keys.insert(key);
         }
     }
 
-    async fn insert(&self, index: usize, key: i64, is_raw_sql: bool) -> Result<(), Error> {
-        insert(&self.held[index].tx, key, is_raw_sql, self.user()).await
+    async fn insert(&self, index: usize, key: i64, method: InsertMethod) -> Result<(), Error> {
+        insert(&self.held[index].tx, key, method, self.user_id()).await
     }
 
-    /// Compares the rows that the transaction sees with the model.
+    /// Reads all rows and compares them with the model.
     pub(super) async fn read(&mut self, index: usize) {
         let select = "SELECT key, current_user::text AS role, auth.uid() AS id FROM notes".to_owned();
         let outcome = self.held[index].tx.query_all_raw(sql(select)).await.map_err(Error::from);
-        if self.check_outcome(index, "read", &outcome) {
+        if self.assert_outcome(index, "read", &outcome) {
             let rows = outcome.unwrap();
-            rows.iter().for_each(|row| assert_caller(row, self.user()));
+            rows.iter().for_each(|row| assert_caller(row, self.user_id()));
             let found: Keys = rows.iter().map(|row| row.try_get("", "key").unwrap()).collect();
             let mut required = self.committed.clone();
             let mut uncertain = self.uncertain.clone();
@@ -50,7 +64,7 @@ impl Task {
                 required.extend(&transaction.keys);
                 uncertain.extend(transaction.uncertain.iter().cloned());
             }
-            self.compare(&found, &required, &uncertain);
+            self.assert_keys(&found, &required, &uncertain);
         }
     }
 
@@ -72,10 +86,10 @@ impl Task {
         if code(&outcome) == refusal {
             // The statement itself was refused, so any other call on the transaction must have been possible.
             let accepted: Result<(), Error> = Ok(());
-            self.check_outcome(index, what, &accepted);
+            self.assert_outcome(index, what, &accepted);
             self.innermost().health = health_after;
         } else {
-            assert!(!self.check_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
+            assert!(!self.assert_outcome(index, what, &outcome), "{what} was not refused\n{}", self.report());
         }
     }
 
@@ -84,7 +98,7 @@ impl Task {
             ["SET TIME ZONE 'Asia/Tokyo'", "SET search_path = public", "SET statement_timeout = 0", "LISTEN notes"];
         let statement = statements[self.rng.usize(..statements.len())];
         let outcome = self.held[index].tx.execute_unprepared(statement).await.map_err(Error::from);
-        self.check_outcome(index, statement, &outcome);
+        self.assert_outcome(index, statement, &outcome);
     }
 
     pub(super) async fn change_identity(&mut self, index: usize) {
@@ -96,7 +110,7 @@ impl Task {
         let was_changed_before =
             self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::IdentityChanged);
         if was_changed_before {
-            assert!(!self.check_outcome(index, statement, &outcome));
+            assert!(!self.assert_outcome(index, statement, &outcome));
         } else {
             self.expect_refusal(index, statement, outcome, "identity_changed", Health::IdentityChanged);
         }
@@ -107,14 +121,14 @@ impl Task {
         let outcome = self.held[index].tx.execute_unprepared("COMMIT").await.map_err(Error::from);
         if !self.is_ended_by_raw_sql && code(&outcome) == "transaction_ended" {
             let accepted: Result<(), Error> = Ok(());
-            self.check_outcome(index, "COMMIT", &accepted);
+            self.assert_outcome(index, "COMMIT", &accepted);
             for transaction in std::mem::take(&mut self.open) {
                 self.committed.extend(transaction.keys);
                 self.uncertain.extend(transaction.uncertain);
             }
             self.is_ended_by_raw_sql = true;
         } else {
-            assert!(!self.check_outcome(index, "COMMIT", &outcome));
+            assert!(!self.assert_outcome(index, "COMMIT", &outcome));
         }
     }
 
@@ -132,14 +146,14 @@ impl Task {
             return;
         };
         let outcome = outcome.map_err(Error::from);
-        if self.check_outcome(index, "begin", &outcome) {
+        if self.assert_outcome(index, "begin", &outcome) {
             self.open.push(OpenTransaction { id, health: Health::Good, keys: Keys::new(), uncertain: Vec::new() });
             self.held.push(HeldTransaction { tx: outcome.unwrap(), id });
         }
     }
 
-    /// Removes a transaction from `held`, and it and those nested in it from `open`. Returns the transaction with its
-    /// entry in `open`.
+    /// Removes a transaction from `held`, and the transaction and those nested in it from `open`. Returns the
+    /// transaction with its entry in `open`.
     fn remove(&mut self, index: usize) -> (Transaction, Option<OpenTransaction>) {
         let position = self.open_transaction_position(index);
         let removed = position.and_then(|at| self.open.drain(at..).next());
@@ -152,21 +166,21 @@ impl Task {
         let is_innermost = self.open_transaction_position(index).is_some_and(|at| at + 1 == self.open.len());
         let position = self.open_transaction_position(index);
         let health_before = position.map(|at| self.open[at].health);
-        let length = self.held.len();
-        self.log.push(format!("commit on {index} of {length}, dropped after polls: {polls_before_drop:?}"));
-        let (tx, ended) = self.remove(index);
+        let held_count = self.held.len();
+        self.log.push(format!("commit on {index} of {held_count}, dropped after polls: {polls_before_drop:?}"));
+        let (tx, removed) = self.remove(index);
         let outcome = match polls_before_drop {
             Some(polls) => poll_then_drop(polls, tx.commit()).await,
             None => Some(tx.commit().await),
         };
         let Some(outcome) = outcome else {
             self.dropped_calls += 1;
-            let Some(ended) =
-                ended.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
+            let Some(removed) =
+                removed.filter(|_| is_innermost && matches!(health_before, Some(Health::Good | Health::Unknown)))
             else {
                 return;
             };
-            self.record_uncertain(ended);
+            self.record_uncertain(removed);
             return;
         };
         let outcome = outcome.map_err(Error::from);
@@ -181,23 +195,23 @@ impl Task {
             Some(Health::Good | Health::Unknown) => "done",
         };
         assert_eq!(found, expected, "commit\n{}", self.report());
-        if let (Some(ended), true) = (ended, outcome.is_ok()) {
+        if let (Some(removed), true) = (removed, outcome.is_ok()) {
             match self.open.last_mut() {
                 Some(outer) => {
-                    outer.keys.extend(ended.keys);
-                    outer.uncertain.extend(ended.uncertain);
+                    outer.keys.extend(removed.keys);
+                    outer.uncertain.extend(removed.uncertain);
                 }
                 None => {
-                    self.committed.extend(ended.keys);
-                    self.uncertain.extend(ended.uncertain);
+                    self.committed.extend(removed.keys);
+                    self.uncertain.extend(removed.uncertain);
                 }
             }
         }
     }
 
     /// Records a dropped commit, after which either all keys of the transaction are committed or none.
-    fn record_uncertain(&mut self, ended: OpenTransaction) {
-        let groups = [ended.keys].into_iter().chain(ended.uncertain).filter(|keys| !keys.is_empty());
+    fn record_uncertain(&mut self, removed: OpenTransaction) {
+        let groups = [removed.keys].into_iter().chain(removed.uncertain).filter(|keys| !keys.is_empty());
         match self.open.last_mut() {
             Some(outer) => outer.uncertain.extend(groups),
             None => self.uncertain.extend(groups),
@@ -236,8 +250,8 @@ impl Task {
     pub(super) async fn drop_call(&mut self, index: usize) {
         let (key, polls) = (self.next_key(), self.rng.u32(0..5));
         let outcome = match self.rng.u8(0..3) {
-            0 => poll_then_drop(polls, self.insert(index, key, true)).await,
-            1 => poll_then_drop(polls, self.insert(index, key, false)).await,
+            0 => poll_then_drop(polls, self.insert(index, key, InsertMethod::RawSql)).await,
+            1 => poll_then_drop(polls, self.insert(index, key, InsertMethod::QueryBuilder)).await,
             _ => {
                 let draft = self.draft_adventure;
                 poll_then_drop(polls, self.held[index].tx.adventures().validate(draft))
@@ -247,8 +261,8 @@ impl Task {
         };
         match outcome {
             Some(outcome) => {
-                if self.check_outcome(index, &format!("call {key}, not dropped"), &outcome) {
-                    // The call may have been a validation, which writes no note.
+                if self.assert_outcome(index, &format!("call {key}, not dropped"), &outcome) {
+                    // The call may have been a validation, which writes no row.
                     self.innermost().uncertain.push([key].into());
                 }
             }
@@ -270,7 +284,7 @@ impl Task {
     /// Streams rows, writes a row on the same transaction between two of them, and stops at a random row.
     pub(super) async fn stream(&mut self, index: usize) {
         let (rows, read_limit) = (self.rng.usize(0..200), self.rng.usize(0..200));
-        let user = self.user();
+        let user = self.user_id();
         let statement =
             format!("SELECT i, current_user::text AS role, auth.uid() AS id FROM generate_series(1, {rows}) AS i");
         let key = self.next_key();
@@ -283,7 +297,7 @@ impl Task {
                 assert_caller(&row?, user);
                 seen += 1;
                 if seen == read_limit / 2 {
-                    write_outcome = Some(insert(tx, key, true, user).await);
+                    write_outcome = Some(insert(tx, key, InsertMethod::RawSql, user).await);
                 }
                 if seen == read_limit {
                     return Ok(());
@@ -293,9 +307,9 @@ impl Task {
             Ok::<_, DbErr>(())
         };
         let outcome = outcome.await.map_err(Error::from);
-        let is_done = self.check_outcome(index, "stream", &outcome);
+        let is_done = self.assert_outcome(index, "stream", &outcome);
         if let Some(written) = write_outcome {
-            assert!(is_done && self.check_outcome(index, &format!("write {key} between two rows"), &written));
+            assert!(is_done && self.assert_outcome(index, &format!("write {key} between two rows"), &written));
             self.innermost().keys.insert(key);
         }
     }
@@ -305,21 +319,21 @@ impl Task {
         let keys: Vec<i64> = (0..4).map(|_| self.next_key()).collect();
         let polls_before_drop = self.rng.bool().then(|| self.rng.u32(0..6));
         let tx = &self.held[index].tx;
-        let (draft, user) = (self.draft_adventure, self.user());
-        let dropped_key = keys[3];
-        let writes = keys[..3].iter().map(|key| insert(tx, *key, key % 2 == 0, user));
-        let dropped = async {
+        let (draft, user) = (self.draft_adventure, self.user_id());
+        let droppable_key = keys[3];
+        let writes = keys[..3].iter().map(|key| insert(tx, *key, InsertMethod::for_key(*key), user));
+        let droppable_write = async {
             match polls_before_drop {
-                Some(polls) => poll_then_drop(polls, insert(tx, dropped_key, true, user)).await,
-                None => Some(insert(tx, dropped_key, true, user).await),
+                Some(polls) => poll_then_drop(polls, insert(tx, droppable_key, InsertMethod::RawSql, user)).await,
+                None => Some(insert(tx, droppable_key, InsertMethod::RawSql, user).await),
             }
         };
         let adventures = tx.adventures();
-        let (written, validated, dropped) =
-            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), dropped);
+        let (written, validated, droppable_outcome) =
+            tokio::join!(futures_util::future::join_all(writes), adventures.validate(draft), droppable_write);
         let mut outcomes: Vec<_> = keys.iter().copied().zip(written).collect();
-        match dropped {
-            Some(outcome) => outcomes.push((dropped_key, outcome)),
+        match droppable_outcome {
+            Some(outcome) => outcomes.push((droppable_key, outcome)),
             None => {
                 self.dropped_calls += 1;
                 self.log.push("one of several concurrent calls dropped".into());
@@ -333,7 +347,7 @@ impl Task {
         let is_unknown =
             self.open_transaction_position(index).is_some_and(|at| self.open[at].health == Health::Unknown);
         // If a call was dropped, the calls that ran before it succeeded, and those that ran after it may have failed.
-        // Key 0 stands for the validation, which writes no note.
+        // Key 0 stands for the validation, which writes no row.
         for (key, outcome) in outcomes.into_iter().chain([(0, validated.map(drop))]) {
             if is_unknown {
                 self.log.push(format!("write {key} concurrently: {}", code(&outcome)));
@@ -343,7 +357,7 @@ impl Task {
                 } else if key != 0 {
                     self.innermost().keys.insert(key);
                 }
-            } else if self.check_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
+            } else if self.assert_outcome(index, &format!("write {key} concurrently"), &outcome) && key != 0 {
                 self.innermost().keys.insert(key);
             }
         }
@@ -364,7 +378,7 @@ impl Task {
             tokio::time::timeout(std::time::Duration::from_millis(200), self.connection.query_one_raw(statement));
         match poll_then_drop(polls, call).await {
             Some(Ok(outcome)) => {
-                assert_caller(&outcome.unwrap().unwrap(), self.user());
+                assert_caller(&outcome.unwrap().unwrap(), self.user_id());
                 self.committed.insert(key);
             }
             _ => {
@@ -375,16 +389,20 @@ impl Task {
     }
 }
 
-/// Inserts a note, by raw SQL or with a query builder.
-async fn insert(tx: &Transaction, key: i64, is_raw_sql: bool, user: Uuid) -> Result<(), Error> {
-    if is_raw_sql {
-        let text =
-            format!("INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id");
-        assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
-    } else {
-        let mut insert = Query::insert();
-        insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
-        assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
+/// Inserts a row into `notes`. With raw SQL, also asserts the role and the user that inserted it.
+async fn insert(tx: &Transaction, key: i64, method: InsertMethod, user: Uuid) -> Result<(), Error> {
+    match method {
+        InsertMethod::RawSql => {
+            let text = format!(
+                "INSERT INTO notes (key) VALUES ({key}) RETURNING current_user::text AS role, auth.uid() AS id"
+            );
+            assert_caller(&tx.query_one_raw(sql(text)).await?.unwrap(), user);
+        }
+        InsertMethod::QueryBuilder => {
+            let mut insert = Query::insert();
+            insert.into_table(Alias::new("notes")).columns([Alias::new("key")]).values_panic([key.into()]);
+            assert_eq!(tx.execute(&insert).await?.rows_affected(), 1);
+        }
     }
     Ok(())
 }

@@ -4,30 +4,30 @@
 
 mod begin;
 mod ending;
+mod frame;
 mod savepoints;
-mod state;
 
 use std::time::Duration;
 
 pub(crate) use begin::{BeginRequest, READ_ONLY};
 pub(crate) use ending::commit_unknown_error;
+pub(crate) use frame::{EndReason, Failure, Frame, OUTERMOST, Pending, end_error};
 pub(crate) use savepoints::savepoint_name;
 use sea_orm::{DbErr, sqlx};
-pub(crate) use state::{EndReason, Failure, Frame, OUTERMOST, Pending, end_error};
 
 use crate::{
     Error, Identity,
     error::{breaks_connection, is_from_pooler},
     pool::PooledConnection,
     runtime::timeout,
-    transaction_server::TransactionServer,
-    unlocked_state::{Dropped, UnlockedState},
+    server_of_transaction::ServerOfTransaction,
+    state_outside_lock::{Dropped, StateOutsideLock},
     wire::{Answer, Connection, PreparedStatements, ROLLBACK_TIMEOUT, exec_error},
 };
 
 /// A transaction's connection and state.
 #[derive(Debug)]
-pub(crate) struct Inner<C: Connection = PooledConnection> {
+pub(crate) struct TransactionState<C: Connection = PooledConnection> {
     /// `None` once the connection was released or discarded.
     pub(crate) connection: Option<C>,
     /// The stack of frames; the innermost is the last.
@@ -60,10 +60,10 @@ pub(crate) struct Inner<C: Connection = PooledConnection> {
     /// Whether the transaction is `READ ONLY`.
     is_read_only: bool,
     /// The server that the transaction runs on, if there are replicas.
-    pub(crate) server: Option<TransactionServer>,
+    pub(crate) server: Option<ServerOfTransaction>,
 }
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Whether the transaction can write nothing, so that the outcome of its commit does not matter: it is `READ ONLY`,
     /// which no later statement can change, or it runs on a standby.
     pub(crate) fn cannot_write(&self) -> bool {
@@ -179,7 +179,7 @@ impl<C: Connection> Inner<C> {
 
     /// Completes what earlier calls left unfinished: reads an outstanding response, updates the frames, and rolls back
     /// abandoned frames. If this call is dropped too, the next call continues where it stopped.
-    pub(crate) async fn settle(&mut self, unlocked: &UnlockedState) -> Result<(), DbErr> {
+    pub(crate) async fn settle(&mut self, unlocked: &StateOutsideLock) -> Result<(), DbErr> {
         if self.pending.is_none() {
             self.finish_response().await?;
         }
@@ -226,7 +226,7 @@ impl<C: Connection> Inner<C> {
                 Pending::Begin => self.close(EndReason::Finished),
                 // The transaction has ended, by commit or rollback.
                 Pending::End if !has_server_error => self.end_reason = Some(EndReason::Finished),
-                // It may still be open. The server rolls it back when the connection is closed.
+                // The transaction may still be open. The server rolls it back when the connection is closed.
                 Pending::End => self.close(EndReason::Finished),
             }
         }
@@ -253,24 +253,28 @@ impl<C: Connection> Inner<C> {
     }
 
     /// Verifies that the server is still in the same transaction, with the same identity. If the identity has changed,
-    /// the frame fails. If it is another transaction, a statement of the caller has ended the one that was begun.
+    /// the frame fails. If the server is in another transaction, a statement of the caller has ended the one that was
+    /// begun.
     pub(crate) async fn verify(&mut self, frame_id: u64, pending: Pending) -> Result<(), DbErr> {
         let sql = self.stored_identity.verify_sql(&self.started_at);
         let row = self.send_internal(sql, pending).await?.row;
         let number = |column| row.as_ref().and_then(|row| row.number(column));
-        // For the meaning of the numbers, see `Identity::verify_sql`.
-        match number(0) {
+        let (finding, prepared_count) = (number(0), number(1));
+        match finding {
+            // The identity is unchanged.
             Some(0) => {
-                self.forget_deallocated(number(1), pending).await?;
+                self.forget_deallocated(prepared_count, pending).await?;
                 if let Some(frame) = self.frame(frame_id) {
                     frame.is_unverified = false;
                 }
                 Ok(())
             }
+            // The identity was changed.
             Some(1) => {
                 self.mark_failed(frame_id, Failure::IdentityChanged);
                 Err(Error::IdentityChanged.into())
             }
+            // This is another transaction (2), or there is no answer that can be read.
             _ => Err(self.record_end_by_statement().into()),
         }
     }

@@ -1,4 +1,5 @@
-//! An operator's own objects: a command that would drop one refuses and names it; all others are left alone.
+//! Objects that an operator (a person, not PostgreSQL's operator) has added: a command that would drop one refuses and
+//! names it; objects that need not be dropped are left alone.
 
 use sea_orm::ConnectionTrait;
 use sparc::migration::{check, sea_orm_migration::MigratorTrait};
@@ -6,7 +7,7 @@ use sparc::migration::{check, sea_orm_migration::MigratorTrait};
 use super::{Migrator, create_empty_database, query_lines, read_catalog, refusal_message};
 
 #[tokio::test]
-async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
+async fn commands_that_drop_our_objects_name_those_that_depend_on_them_and_change_nothing() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(
@@ -63,7 +64,7 @@ async fn down_names_objects_that_depend_on_ours_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_repair_that_would_drop_an_operators_object_is_refused() {
+async fn up_refuses_a_repair_that_would_drop_an_operators_object() {
     let (_database, db) = create_empty_database().await;
     Migrator::up(&db, None).await.unwrap();
     db.execute_unprepared(

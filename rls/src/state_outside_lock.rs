@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use crate::runtime::{AtomicUsize, Ordering, StdMutex};
 
-/// What can be recorded while another call holds the connection, because a handle that is being dropped cannot wait for
-/// that call.
+/// What must be recorded even while a call holds the connection: a handle that is being dropped cannot wait for that
+/// call.
 #[derive(Debug, Default)]
-pub(crate) struct UnlockedState {
+pub(crate) struct StateOutsideLock {
     /// What was dropped since the last call, each with the id of its frame.
     dropped: StdMutex<Vec<(u64, Dropped)>>,
     /// How many calls wait for the connection.
@@ -28,10 +28,10 @@ pub(crate) enum Dropped {
 }
 
 /// Counts one call that waits for the connection.
-pub(crate) struct WaiterGuard<'a>(&'a UnlockedState);
+pub(crate) struct WaiterGuard<'a>(&'a StateOutsideLock);
 
 impl<'a> WaiterGuard<'a> {
-    pub(crate) fn new(unlocked: &'a UnlockedState) -> Self {
+    pub(crate) fn new(unlocked: &'a StateOutsideLock) -> Self {
         unlocked.waiter_count.fetch_add(1, Ordering::SeqCst);
         unlocked.waiter_added.notify_waiters();
         Self(unlocked)
@@ -44,7 +44,7 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-impl UnlockedState {
+impl StateOutsideLock {
     pub(crate) fn record_drop(&self, frame_id: u64, dropped: Dropped) {
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push((frame_id, dropped));
     }

@@ -8,15 +8,16 @@ use std::sync::{
 
 use crate::{
     Identity,
-    position::{Position, Positions},
+    position::{LogPosition, Positions},
     wire::ServerPosition,
 };
 
 /// What is known of one server's write-ahead log.
 #[derive(Debug)]
 pub(crate) struct WalState {
+    /// The log positions of the identities, which all servers share.
     positions: Arc<Positions>,
-    /// The newest timeline that any primary has had so far.
+    /// The newest timeline that any primary has had so far, which all servers share.
     newest_timeline: Arc<AtomicU32>,
     /// The timeline that the server was on when it was last checked.
     pub(crate) timeline: AtomicU32,
@@ -30,7 +31,7 @@ impl WalState {
 
 /// The server that a transaction runs on.
 #[derive(Clone, Debug)]
-pub(crate) struct TransactionServer {
+pub(crate) struct ServerOfTransaction {
     wal: Arc<WalState>,
     /// Whether the transaction began on a standby. Then it can write nothing, even after that standby is promoted.
     pub(crate) is_standby: bool,
@@ -38,7 +39,7 @@ pub(crate) struct TransactionServer {
     pub(crate) timeline: u32,
 }
 
-impl TransactionServer {
+impl ServerOfTransaction {
     pub(crate) fn new(wal: Arc<WalState>) -> Self {
         let timeline = wal.timeline.load(Ordering::SeqCst);
         Self { wal, is_standby: false, timeline }
@@ -66,8 +67,8 @@ impl TransactionServer {
     }
 }
 
-/// A commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it, the outcome
-/// is recorded as unknown, so that the identity reads only on the primary.
+/// The record of a commit in progress. If it is dropped before [`record_outcome`](Self::record_outcome) has settled it,
+/// the outcome is recorded as unknown, so that the identity reads only on the primary.
 pub(crate) struct CommitInProgress {
     wal: Arc<WalState>,
     identity: Identity,
@@ -85,14 +86,15 @@ impl CommitInProgress {
         match position {
             Some(position) if is_committed && position.is_standby => {
                 let timeline = timeline.load(Ordering::SeqCst);
-                positions.record(&self.identity, Position { timeline, lsn: position.lsn });
+                positions.record(&self.identity, LogPosition { timeline, lsn: position.lsn });
             }
             Some(position) if is_committed => {
                 newest_timeline.fetch_max(position.timeline, Ordering::SeqCst);
-                let position = Position { timeline: position.timeline, lsn: position.lsn };
+                let position = LogPosition { timeline: position.timeline, lsn: position.lsn };
                 positions.record_primary_commit(&self.identity, position, self.lost_answers_before);
             }
-            // It is committed at an unknown log position, or its outcome is unknown. The drop of `self` records that.
+            // The transaction is committed at an unknown log position, or its outcome is unknown. In both cases the
+            // drop of `self` records an unknown commit.
             _ if is_committed || is_unanswered => return,
             _ => {}
         }

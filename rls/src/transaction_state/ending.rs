@@ -3,17 +3,18 @@
 use futures_util::FutureExt;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::{EndReason, Inner, OUTERMOST, Pending};
+use super::{EndReason, OUTERMOST, Pending, TransactionState};
 use crate::{
     Error,
     error::{breaks_connection, is_from_pooler},
     identity::{IDENTITY_CHANGED, TRANSACTION_ENDED},
     released_connection::{Ending, ReleasedConnection},
     runtime::{AtomicBool, Ordering, spawn_detached},
+    sqlstate,
     wire::{Answer, Connection, SERVER_POSITION_SQL, exec_error, has_only_driver_statements},
 };
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Ends a transaction that has only read. What was read is valid whether the transaction is committed or rolled
     /// back, so the caller does not wait. COMMIT or ROLLBACK is sent now, and a task that owns the connection waits for
     /// the answer before it returns the connection to its pool. For such a transaction, COMMIT and ROLLBACK differ only
@@ -64,7 +65,7 @@ impl<C: Connection> Inner<C> {
         self.finish_response().await?;
         self.pending = Some(Pending::End);
         let server = self.server.clone();
-        // If it is dropped before the server has answered, it records that the outcome is unknown.
+        // If this record is dropped before the server has answered, it records that the outcome is unknown.
         let commit_in_progress = server.as_ref().map(|server| server.track_commit(&self.identity));
         is_sent.store(!self.cannot_write(), Ordering::SeqCst);
         let connection = self.connection()?;
@@ -111,19 +112,19 @@ impl<C: Connection> Inner<C> {
         if self.is_unclean {
             let prepared_statements = self.prepared_statements;
             let is_clean = has_only_driver_statements(self.connection_after_end()?, answer, prepared_statements);
-            if is_clean { self.is_unclean = false } else { self.discard() }
+            if is_clean { self.is_unclean = false } else { self.discard_connection() }
         }
         Ok(())
     }
 
-    /// Returns the error of a commit that the server refused after `completed` statements of its message.
+    /// Returns the error of a commit that the server refused after `completed` statements of its message. If the
+    /// transaction had ended before, this is recorded.
     fn commit_error(&mut self, error: sqlx::Error, completed: usize) -> DbErr {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match (completed, code.as_deref()) {
             (0, Some(TRANSACTION_ENDED)) => self.record_end_by_statement().into(),
             (0, Some(IDENTITY_CHANGED)) => Error::IdentityChanged.into(),
-            // in_failed_sql_transaction
-            (_, Some("25P02")) => Error::TransactionFailed.into(),
+            (_, Some(sqlstate::IN_FAILED_SQL_TRANSACTION)) => Error::TransactionFailed.into(),
             _ => exec_error(error),
         }
     }
@@ -151,11 +152,12 @@ impl<C: Connection> Inner<C> {
         }
     }
 
+    /// Returns the connection, which [`connection`](Self::connection) refuses once the transaction has ended.
     fn connection_after_end(&mut self) -> Result<&mut C, DbErr> {
         self.connection.as_mut().ok_or_else(|| Error::TransactionOver.into())
     }
 
-    fn discard(&mut self) {
+    fn discard_connection(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.discard();
         }
@@ -192,7 +194,7 @@ impl<C: Connection> Inner<C> {
     }
 }
 
-impl<C: Connection> Drop for Inner<C> {
+impl<C: Connection> Drop for TransactionState<C> {
     fn drop(&mut self) {
         if self.has_unanswered_raw_commit {
             self.record_unknown_commit();

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 
-use super::{EndReason, Frame, Inner, OUTERMOST, Pending};
+use super::{EndReason, Frame, OUTERMOST, Pending, TransactionState};
 use crate::{
     Identity, pooler,
-    transaction_server::TransactionServer,
+    server_of_transaction::ServerOfTransaction,
+    sqlstate,
     wire::{
         Answer, Connection, PreparedStatements, SERVER_POSITION_COLUMN_COUNT, SERVER_POSITION_SQL, ServerPosition,
         TextRow,
@@ -35,15 +36,16 @@ pub(crate) struct BeginRequest<'a> {
     pub(crate) allows_background_end: bool,
 }
 
-/// The columns that the message reads. They stand between two columns of [`Identity::set_local_sql`]: the result of
-/// setting the identity or of the begin check, and the start time of the transaction.
+/// The columns that are added to the query of [`Identity::set_local_sql`]. They stand between two columns of its own:
+/// before them the result of the begin check, or of setting the identity if there is no check; after them the start
+/// time of the transaction.
 struct BeginColumns<'a> {
     identity: &'a Identity,
     includes_isolation: bool,
     includes_position: bool,
 }
 
-/// The values of those columns, and the start time.
+/// The values of the columns of [`BeginColumns`], and the start time.
 #[derive(Default)]
 struct BeginValues {
     /// The identity with its settings in the form in which the server stores them, if that may differ from the given
@@ -74,9 +76,9 @@ impl BeginColumns<'_> {
         values.process_id = row.number(row.0.len().checked_sub(1)?);
         row.0.pop();
         if self.includes_position {
-            let first = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
-            values.position = ServerPosition::read(&row, first);
-            row.0.truncate(first);
+            let first_column = row.0.len().checked_sub(SERVER_POSITION_COLUMN_COUNT)?;
+            values.position = ServerPosition::read(&row, first_column);
+            row.0.truncate(first_column);
         }
         if self.includes_isolation {
             values.is_serializable = row.number(row.0.len().checked_sub(1)?).map(|value| value != 0);
@@ -84,22 +86,22 @@ impl BeginColumns<'_> {
         }
         let read_back_count = self.identity.read_back_column_count();
         if read_back_count > 0 {
-            let first = row.0.len().checked_sub(read_back_count)?;
-            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first..]));
+            let first_column = row.0.len().checked_sub(read_back_count)?;
+            values.stored_identity = Some(self.identity.with_read_back_values(&row.0[first_column..]));
         }
         Some(values)
     }
 }
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Begins a transaction on the connection. Returns it with the server's log position, if there are replicas.
     pub(crate) async fn begin(
         connection: C,
         request: &BeginRequest<'_>,
-        server: Option<TransactionServer>,
+        server: Option<ServerOfTransaction>,
     ) -> Result<(Self, Option<ServerPosition>), sqlx::Error> {
         let BeginRequest { identity, modes, deadline, prepared_statements, allows_background_end } = *request;
-        let mut inner = Self {
+        let mut state = Self {
             connection: Some(connection),
             frames: vec![Frame::new(OUTERMOST)],
             pending: Some(Pending::Begin),
@@ -120,18 +122,18 @@ impl<C: Connection> Inner<C> {
         let columns = BeginColumns {
             identity,
             includes_isolation: allows_background_end,
-            includes_position: inner.server.is_some(),
+            includes_position: state.server.is_some(),
         };
         let set_identity = identity.set_local_sql(deadline, &columns.sql());
         let sql = format!("BEGIN{modes}; {}{set_identity}", prepared_statements.sql_after_begin());
         let mut answer = Answer::default();
-        let outcome = match inner.connection.as_mut() {
+        let outcome = match state.connection.as_mut() {
             Some(connection) => connection.simple_query(sql, &mut answer).await,
             None => Ok(()),
         };
         // BEGIN and, if it is sent, DEALLOCATE ALL precede the statement that sets the identity.
         let statements_before_identity = 1 + usize::from(prepared_statements == PreparedStatements::PerTransaction);
-        inner.record_outcome(OUTERMOST, outcome).map_err(|error| {
+        state.record_outcome(OUTERMOST, outcome).map_err(|error| {
             if answer.completed <= statements_before_identity {
                 explain_identity_error(error, identity.role())
             } else {
@@ -141,32 +143,33 @@ impl<C: Connection> Inner<C> {
         })?;
         let values = answer.row.and_then(|row| columns.read(row)).unwrap_or_default();
         let position = values.position;
-        inner.started_at = values.started_at;
-        inner.allows_background_end = allows_background_end && values.is_serializable == Some(false);
+        state.started_at = values.started_at;
+        state.allows_background_end = allows_background_end && values.is_serializable == Some(false);
         if let Some(stored_identity) = values.stored_identity {
-            inner.stored_identity = stored_identity;
+            state.stored_identity = stored_identity;
         }
-        if let (Some(server), Some(position)) = (&mut inner.server, position) {
+        if let (Some(server), Some(position)) = (&mut state.server, position) {
             server.record_begin(position);
         }
-        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut inner.connection) {
-            inner.pending = Some(Pending::Begin);
+        if let (PreparedStatements::Cached, Some(connection)) = (prepared_statements, &mut state.connection) {
+            state.pending = Some(Pending::Begin);
             if let Err(error) = pooler::check_statement_names(connection, values.process_id).await {
-                inner.close(EndReason::Finished);
+                state.close(EndReason::Finished);
                 return Err(error);
             }
-            inner.pending = None;
+            state.pending = None;
         }
-        Ok((inner, position))
+        Ok((state, position))
     }
 }
 
 /// Explains an error of the statement that sets the identity. A role that cannot be assumed and a setting that is
-/// refused have the same SQLSTATEs (insufficient_privilege, invalid_parameter_value). Only an error about the role has
-/// a message that contains the role's name, whatever the language of the message.
+/// refused have the same SQLSTATEs. Only an error about the role has a message that contains the role's name, whatever
+/// the language of the message.
 fn explain_identity_error(error: sqlx::Error, role: &str) -> sqlx::Error {
     let Some(refusal) = error.as_database_error() else { return error };
-    if !matches!(refusal.code().as_deref(), Some("42501" | "22023")) {
+    if !matches!(refusal.code().as_deref(), Some(sqlstate::INSUFFICIENT_PRIVILEGE | sqlstate::INVALID_PARAMETER_VALUE))
+    {
         return error;
     }
     let reason = if refusal.message().contains(role) {

@@ -2,14 +2,14 @@
 
 use sea_orm::DbErr;
 
-use super::{Failure, Inner, OUTERMOST, Pending};
+use super::{Failure, OUTERMOST, Pending, TransactionState};
 use crate::{
     Error,
     runtime::{AtomicBool, Ordering},
     wire::Connection,
 };
 
-impl<C: Connection> Inner<C> {
+impl<C: Connection> TransactionState<C> {
     /// Removes the frame and those nested in it. If one of them was not verified, the frame around them must be
     /// verified instead.
     pub(crate) fn remove_frames_from(&mut self, frame_id: u64) {
@@ -25,12 +25,12 @@ impl<C: Connection> Inner<C> {
         let Some(index) = self.frames.iter().position(|frame| frame.id == frame_id) else {
             return Err(Error::TransactionOver.into());
         };
-        let outer = index.checked_sub(1).map_or(OUTERMOST, |outer_index| self.frames[outer_index].id);
+        let outer_id = index.checked_sub(1).map_or(OUTERMOST, |outer_index| self.frames[outer_index].id);
         let sql = format!("ROLLBACK TO SAVEPOINT {0}; RELEASE SAVEPOINT {0}", savepoint_name(frame_id));
         let outcome = self.send_internal(sql, Pending::RollbackTo(frame_id)).await;
         self.remove_frames_from(frame_id);
         if outcome.is_err() {
-            self.mark_failed(outer, Failure::CallFailed);
+            self.mark_failed(outer_id, Failure::CallFailed);
         }
         outcome.map(drop)
     }
@@ -39,10 +39,10 @@ impl<C: Connection> Inner<C> {
     /// failed.
     pub(crate) async fn release(&mut self, frame_id: u64, is_sent: &AtomicBool) -> Result<(), DbErr> {
         if self.frame(frame_id).is_some_and(|frame| frame.is_unverified)
-            && let Err(changed) = self.verify(frame_id, Pending::Discardable).await
+            && let Err(error) = self.verify(frame_id, Pending::Discardable).await
         {
             self.roll_back_failed_commit(frame_id).await;
-            return Err(changed);
+            return Err(error);
         }
         let sql = format!("RELEASE SAVEPOINT {}", savepoint_name(frame_id));
         is_sent.store(true, Ordering::SeqCst);

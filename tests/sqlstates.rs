@@ -1,0 +1,55 @@
+//! SQLSTATEs: those of PostgreSQL, by its own names for them, and those of the schema's own errors, all of which
+//! `docs/schema.md` lists.
+
+pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
+pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+pub const UNTRANSLATABLE_CHARACTER: &str = "22P05";
+pub const FOREIGN_KEY_VIOLATION: &str = "23503";
+pub const UNIQUE_VIOLATION: &str = "23505";
+pub const CHECK_VIOLATION: &str = "23514";
+pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+pub const TRIGGERED_DATA_CHANGE_VIOLATION: &str = "27000";
+pub const SERIALIZATION_FAILURE: &str = "40001";
+pub const DEADLOCK_DETECTED: &str = "40P01";
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub const GENERATED_ALWAYS: &str = "428C9";
+pub const DISK_FULL: &str = "53100";
+pub const OUT_OF_MEMORY: &str = "53200";
+pub const TOO_MANY_CONNECTIONS: &str = "53300";
+pub const STATEMENT_TOO_COMPLEX: &str = "54001";
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+pub const QUERY_CANCELED: &str = "57014";
+pub const ADMIN_SHUTDOWN: &str = "57P01";
+pub const IO_ERROR: &str = "58030";
+pub const INTERNAL_ERROR: &str = "XX000";
+
+pub const CHARACTER_LIMIT_REACHED: &str = "SP001";
+pub const SESSION_FULL: &str = "SP002";
+pub const ILLEGAL_TRANSITION: &str = "SP003";
+pub const SESSION_OVER: &str = "SP004";
+pub const SESSION_STARTED: &str = "SP005";
+pub const CHARACTER_NOT_YOURS: &str = "SP006";
+pub const CHARACTER_RETIRED: &str = "SP007";
+pub const CHARACTER_SEATED: &str = "SP008";
+pub const ADVENTURE_NOT_PLAYABLE: &str = "SP009";
+pub const ADVENTURE_PUBLISHED: &str = "SP010";
+pub const HEROIC_SAVE_SPENT: &str = "SP011";
+pub const ROLL_NOT_SAVEABLE: &str = "SP015";
+pub const CREATURE_NOT_IN_ADVENTURE: &str = "SP017";
+pub const NOT_YOUR_CHOICE: &str = "SP018";
+pub const ACCOUNT_CLOSED: &str = "SP019";
+pub const UNKNOWN_JOIN_CODE: &str = "SP020";
+pub const RETIRED_LIMIT_REACHED: &str = "SP022";
+pub const SEAT_LIMIT_REACHED: &str = "SP023";
+pub const SESSION_LIMIT_REACHED: &str = "SP024";
+pub const ADVENTURE_LIMIT_REACHED: &str = "SP025";
+pub const CREATURE_LIMIT_REACHED: &str = "SP026";
+pub const TOO_MANY_ROWS: &str = "SP027";
+pub const PLAYER_REMOVED: &str = "SP028";
+pub const SESSION_HAS_NO_PLAYER: &str = "SP029";
+pub const START_IN_PAST: &str = "SP030";
+pub const SESSION_LIVE: &str = "SP031";
+pub const UNKNOWN_ACCOUNT: &str = "SP032";
+pub const NOT_PARTICIPANT: &str = "SP037";
+pub const UNKNOWN_SESSION: &str = "SP038";
+pub const SEVERAL_SESSIONS: &str = "SP039";
