@@ -12,6 +12,7 @@ pub const TRIGGERED_DATA_CHANGE_VIOLATION: &str = "27000";
 pub const SERIALIZATION_FAILURE: &str = "40001";
 pub const DEADLOCK_DETECTED: &str = "40P01";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub const WRONG_OBJECT_TYPE: &str = "42809";
 pub const GENERATED_ALWAYS: &str = "428C9";
 pub const DISK_FULL: &str = "53100";
 pub const OUT_OF_MEMORY: &str = "53200";
