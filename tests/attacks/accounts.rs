@@ -238,18 +238,18 @@ async fn closing_an_account_and_its_own_requests_wait_for_each_other() {
                 if closes_first {
                     execute_in(&platforms_transaction, &closing).await.unwrap();
                     let request = sql.clone();
-                    let waiting = tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
+                    let waiting_task = tokio::spawn(async move { execute_and_commit(users_transaction, &request).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     platforms_transaction.commit().await.unwrap();
-                    let outcome = waiting.await.unwrap();
+                    let outcome = waiting_task.await.unwrap();
                     assert!([ACCOUNT_CLOSED, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{outcome}: {sql}");
                 } else {
                     assert!(execute_in(&users_transaction, &sql).await.is_ok(), "{sql}");
-                    let waiting =
+                    let waiting_task =
                         tokio::spawn(async move { execute_and_commit(platforms_transaction, &closing).await });
                     world.owner().wait_for_lock_waiters(1).await;
                     users_transaction.commit().await.unwrap();
-                    assert_eq!(waiting.await.unwrap(), "done", "{sql}");
+                    assert_eq!(waiting_task.await.unwrap(), "done", "{sql}");
                 }
                 assert!(is_account_closed(&world, player.user_id).await);
             }
@@ -281,10 +281,10 @@ async fn no_live_session_outlives_the_account_of_its_seer() {
                     "done"
                 ),
             }
-            let live = format!(
+            let live_sessions = format!(
                 "sessions WHERE seer_id = '{seer}' AND status IN ('waiting', 'starting_soon', 'active', 'paused')"
             );
-            assert_eq!(world.owner().count(&live).await, 0, "{closed_by}, {status}");
+            assert_eq!(world.owner().count(&live_sessions).await, 0, "{closed_by}, {status}");
             // A character with a seat in a live session could not retire.
             let player = &game.players[0];
             let retire = format!("UPDATE characters SET retired_at = now() WHERE id = '{}'", player.character_id);

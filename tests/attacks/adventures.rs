@@ -333,10 +333,10 @@ async fn no_session_is_opened_on_an_adventure_that_is_unpublished_meanwhile() {
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM users WHERE id = '{}' FOR UPDATE", seer.id.unwrap())).await.unwrap();
     let (person, sql) = (seer.clone(), format!("INSERT INTO sessions (adventure_id) VALUES ('{adventure}')"));
-    let opening = tokio::spawn(async move { attempt(&person, &sql).await });
+    let opening_task = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     let unpublish = format!("UPDATE adventures SET status = 'draft' WHERE id = '{adventure}'");
     assert_eq!(attempt(&world.owner(), &unpublish).await, "done");
     holder.commit().await.unwrap();
-    assert_eq!(opening.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
+    assert_eq!(opening_task.await.unwrap(), ADVENTURE_NOT_PLAYABLE);
 }

@@ -113,10 +113,10 @@ async fn closing_survives_a_deadlock() {
     let closing = superuser.begin().await;
     execute_in(&closing, "SET LOCAL deadlock_timeout = '3s'").await.unwrap();
     let sql = close_account_sql(seer);
-    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(execute_and_commit(writing, &insert_character_sql(Uuid::new_v4(), seer)).await, "done");
-    assert_eq!(closed.await.unwrap(), "done");
+    assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, seer).await);
     assert_invariants(&world).await;
 }
@@ -174,7 +174,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             execute_in(&holder, &write).await.unwrap();
             let deleting = author.begin().await;
             let sql = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-            let deleted = tokio::spawn(async move {
+            let deletion_task = tokio::spawn(async move {
                 if commits_deletion {
                     execute_and_commit(deleting, &sql).await
                 } else {
@@ -185,7 +185,7 @@ async fn an_adventure_is_deleted_although_a_stranger_writes_to_an_ended_session_
             });
             world.owner().wait_for_lock_waiters(1).await;
             holder.commit().await.unwrap();
-            assert_eq!(deleted.await.unwrap(), "done", "{write}");
+            assert_eq!(deletion_task.await.unwrap(), "done", "{write}");
         }
         assert_eq!(world.owner().count(&format!("sessions WHERE adventure_id = '{adventure}'")).await, 0);
     }

@@ -105,10 +105,10 @@ async fn closing_does_not_deadlock_with_writes_of_others() {
                 // PostgreSQL would cancel the user's statement, and the test would fail.
                 execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
                 let sql = close_or_delete_account_sql(account_to_close, is_deletion);
-                let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+                let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &statements[1]).await, "done", "{case}");
-                assert_eq!(closed.await.unwrap(), "done", "{case}");
+                assert_eq!(closing_task.await.unwrap(), "done", "{case}");
                 assert!(is_account_closed(&world, account_to_close).await, "{case}");
             }
         }
@@ -147,10 +147,10 @@ async fn deleting_an_account_does_not_deadlock_with_writes_in_its_ended_sessions
             let sql = delete_account_sql(game.seer.user_id());
             let is_live_session_locked = is_live && sessions[0] == game.session_id;
             if is_live_session_locked {
-                let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+                let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
                 world.owner().wait_for_lock_waiters(1).await;
                 assert_eq!(execute_and_commit(transaction, &insert_event_sql(sessions[1])).await, "done");
-                assert_eq!(deleted.await.unwrap(), "done");
+                assert_eq!(deletion_task.await.unwrap(), "done");
             } else {
                 // The deletion keeps ended sessions that others have played, so it does not wait for their locks.
                 assert_eq!(execute_and_commit(deletion, &sql).await, "done");
@@ -216,11 +216,11 @@ async fn closing_and_deleting_an_account_survive_a_deadlock_over_old_events() {
             let closing = superuser.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '2s'").await.unwrap();
             let sql = close_or_delete_account_sql(author, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let insert_outcome = execute_and_commit(cleaning, &insert_character_sql(Uuid::new_v4(), author)).await;
             assert_eq!(
-                closed.await.unwrap(),
+                closing_task.await.unwrap(),
                 "done",
                 "stranger's session: {is_strangers_session}, is deletion: {is_deletion}"
             );
@@ -248,10 +248,10 @@ async fn ending_sessions_does_not_deadlock_with_writes_to_characters() {
         execute_in(&transaction, &equip_sql(characters[0])).await.unwrap();
         let ending = game.seer.begin().await;
         let sql = format!("UPDATE sessions SET status = 'cancelled' WHERE seer_id = '{}'", game.seer.user_id());
-        let ended = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
+        let ending_task = tokio::spawn(async move { execute_and_commit(ending, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         assert_eq!(execute_and_commit(transaction, &equip_sql(characters[1])).await, "done");
-        assert_eq!(ended.await.unwrap(), "done");
+        assert_eq!(ending_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
@@ -270,7 +270,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
             execute_in(&in_progress, &rename).await.unwrap();
             let closing = world.owner().begin().await;
             let sql = close_or_delete_account_sql(fixture.account_id, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             let writes = [
                 format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", fixture.account_id),
@@ -295,7 +295,7 @@ async fn no_write_overtakes_a_closing_that_waits() {
                 world.owner().wait_for_lock_waiters(1 + waiting.len() as i64).await;
             }
             in_progress.commit().await.unwrap();
-            assert_eq!(closed.await.unwrap(), "done");
+            assert_eq!(closing_task.await.unwrap(), "done");
             for write in waiting {
                 let (outcome, sql) = write.await.unwrap();
                 assert_eq!(outcome, if has_snapshot { SERIALIZATION_FAILURE } else { ACCOUNT_CLOSED }, "{sql}");
@@ -325,13 +325,13 @@ async fn closing_holds_no_session_while_it_waits_for_a_draft() {
         execute_in(&writing, &complete).await.unwrap();
         let closing = world.owner().begin().await;
         let sql = close_or_delete_account_sql(creator, is_deletion);
-        let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+        let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         // If the closing held a row of the session with the creator's seat, it would deadlock with this transaction.
         execute_in(&writing, "SET LOCAL lock_timeout = '5s'").await.unwrap();
         let cancel = format!("UPDATE sessions SET status = 'cancelled' WHERE id = '{creators_session}'");
         assert_eq!(execute_and_commit(writing, &cancel).await, "done");
-        assert_eq!(closed.await.unwrap(), "done");
+        assert_eq!(closing_task.await.unwrap(), "done");
     }
     assert_invariants(&world).await;
 }
@@ -346,7 +346,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
     execute_in(&writing, &format!("UPDATE users SET bio = 'Here.' WHERE id = '{}'", user.user_id())).await.unwrap();
     let deletion = world.owner().begin().await;
     let sql = delete_account_sql(user.user_id());
-    let deleted = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deletion, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     for _ in 0..3 {
         execute_in(&writing, "SAVEPOINT before").await.unwrap();
@@ -363,7 +363,7 @@ async fn closing_ones_own_account_fails_at_once_while_a_deletion_waits_for_the_c
         execute_in(&writing, "ROLLBACK TO before").await.unwrap();
     }
     writing.commit().await.unwrap();
-    assert_eq!(deleted.await.unwrap(), "done");
+    assert_eq!(deletion_task.await.unwrap(), "done");
 }
 
 /// A transaction that has written holds locks for which the closing waits. So the transaction's next write must not
@@ -379,11 +379,11 @@ async fn a_transaction_that_has_written_goes_on_while_a_closing_waits_for_it() {
     execute_in(&writing, &update_bio).await.unwrap();
     let closing = world.owner().begin().await;
     let sql = close_account_sql(fixture.account_id);
-    let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+    let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     execute_in(&writing, &update_characters).await.unwrap();
     assert_eq!(execute_and_commit(writing, &update_bio).await, "done");
-    assert_eq!(closed.await.unwrap(), "done");
+    assert_eq!(closing_task.await.unwrap(), "done");
     assert!(is_account_closed(&world, fixture.account_id).await);
 }
 
@@ -396,12 +396,12 @@ async fn an_event_does_not_deadlock_with_a_transaction_of_the_same_account() {
     let transaction = game.seer.begin().await;
     let bio = format!("UPDATE users SET bio = 'Runs games.' WHERE id = '{}'", game.seer.user_id());
     assert_eq!(execute_in(&transaction, &bio).await, Ok(1));
-    let event = {
+    let event_task = {
         let (seer, session) = (game.seer.clone(), game.session_id);
         tokio::spawn(async move { attempt(&seer, &insert_event_sql(session)).await })
     };
     world.owner().wait_for_lock_waiters(1).await;
     let pause = format!("UPDATE sessions SET status = 'paused' WHERE id = '{}'", game.session_id);
     assert_eq!(execute_and_commit(transaction, &pause).await, "done");
-    assert_eq!(event.await.unwrap(), "done");
+    assert_eq!(event_task.await.unwrap(), "done");
 }

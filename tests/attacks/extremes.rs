@@ -146,9 +146,9 @@ async fn create_hidden_rows(world: &World) -> Vec<(&'static str, Uuid)> {
 
 /// Returns all variants of the statement in which each placeholder is replaced by the hidden row's id, or by an unused
 /// id.
-fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+fn variants(sql: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let mut variants = vec![sql.to_owned()];
-    for (name, id) in hidden.iter().filter(|(name, _)| sql.contains(name)) {
+    for (name, id) in hidden_rows.iter().filter(|(name, _)| sql.contains(name)) {
         let ids = [*id, Uuid::new_v4()];
         variants = variants.iter().flat_map(|sql| ids.map(|id| sql.replace(name, &format!("'{id}'")))).collect();
     }
@@ -156,14 +156,14 @@ fn variants(sql: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 }
 
 /// Asserts that all variants of a statement get the same answer, which is a refusal or no row.
-async fn assert_same_answer(stranger: &Person, sql: &str, hidden: &[(&'static str, Uuid)]) {
-    let mut first: Option<String> = None;
-    for variant in variants(sql, hidden) {
+async fn assert_same_answer(stranger: &Person, sql: &str, hidden_rows: &[(&'static str, Uuid)]) {
+    let mut first_answer: Option<String> = None;
+    for variant in variants(sql, hidden_rows) {
         let answer = answer_text(stranger, &variant).await;
         assert!(!answer.ends_with(" rows") || answer == "0 rows", "{variant}: {answer}");
-        match &first {
-            Some(first) => assert_eq!(&answer, first, "{variant}"),
-            None => first = Some(answer),
+        match &first_answer {
+            Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),
+            None => first_answer = Some(answer),
         }
     }
 }
@@ -171,7 +171,7 @@ async fn assert_same_answer(stranger: &Person, sql: &str, hidden: &[(&'static st
 #[tokio::test]
 async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let own_game = world.new_active_session(1).await;
     let (stranger, character) = (&own_game.seer, world.new_character(own_game.seer.user_id()).await);
     let insertable_tables =
@@ -199,7 +199,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
                 names.push(&column);
                 expressions.push(&value);
                 let sql = format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), expressions.join(", "));
-                assert_same_answer(stranger, &sql, &hidden).await;
+                assert_same_answer(stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -208,7 +208,7 @@ async fn extreme_values_in_an_insert_reveal_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     let tables = [
         ("users", "id", "$user"),
@@ -226,7 +226,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
         for (column, values) in writable_columns(&world, table, "UPDATE").await {
             for value in values {
                 let sql = format!("UPDATE {table} SET {column} = {value} WHERE {key} = {placeholder}");
-                assert_same_answer(&stranger, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -235,7 +235,7 @@ async fn extreme_values_in_an_update_reveal_nothing_about_hidden_rows() {
 #[tokio::test]
 async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // The total of ten dice is at most 60. With these difficulties, the difference between total and difficulty would
     // overflow for some totals only, and so depend on the number of dice.
@@ -247,7 +247,7 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
                     "INSERT INTO dice_rolls (session_id, {roller}, attribute, difficulty, roll_type)
                      VALUES ($session, {id}, 'might', {difficulty}, 'attack')"
                 );
-                assert_same_answer(&stranger, &sql, &hidden).await;
+                assert_same_answer(&stranger, &sql, &hidden_rows).await;
             }
         }
     }
@@ -270,9 +270,9 @@ async fn an_overflow_does_not_reveal_the_number_of_dice_of_a_hidden_character() 
 }
 
 /// Returns expressions for an argument of a function. Those with an id contain the placeholder of each hidden row.
-fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
+fn arguments(sql_type: &str, hidden_rows: &[(&'static str, Uuid)]) -> Vec<String> {
     let with_each_id =
-        |template: &str| hidden.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
+        |template: &str| hidden_rows.iter().map(|(name, _)| template.replace("ID", name)).collect::<Vec<String>>();
     match sql_type {
         "uuid" => [with_each_id("ID"), vec!["NULL::uuid".to_owned()]].concat(),
         "uuid[]" => [with_each_id("ARRAY[ID]::uuid[]"), vec!["'{}'::uuid[]".to_owned()]].concat(),
@@ -289,7 +289,7 @@ fn arguments(sql_type: &str, hidden: &[(&'static str, Uuid)]) -> Vec<String> {
 #[tokio::test]
 async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
     let world = World::new().await;
-    let hidden = create_hidden_rows(&world).await;
+    let hidden_rows = create_hidden_rows(&world).await;
     let stranger = world.new_user().await;
     // All SECURITY DEFINER functions: the others read only what their caller may see. Each row has the form
     // `name=argument names and types=argument types=schema`.
@@ -307,7 +307,7 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
         // All combinations of arguments.
         let mut argument_lists = vec![String::new()];
         for sql_type in types.split(';').filter(|sql_type| !sql_type.is_empty()) {
-            let expressions = arguments(sql_type, &hidden);
+            let expressions = arguments(sql_type, &hidden_rows);
             argument_lists = argument_lists
                 .iter()
                 .flat_map(|list| expressions.iter().map(move |argument| format!("{list}, {argument}")))
@@ -319,15 +319,15 @@ async fn functions_that_users_may_call_reveal_nothing_about_hidden_rows() {
                 "SELECT coalesce(string_agg(answer::text, ','), 'nothing') FROM {schema}.{name}({}) AS answer",
                 list.trim_start_matches(", ")
             );
-            let mut first: Option<String> = None;
-            for variant in variants(&sql, &hidden) {
+            let mut first_answer: Option<String> = None;
+            for variant in variants(&sql, &hidden_rows) {
                 let answer = match stranger.fetch_value::<String>(&variant).await {
                     Ok(text) => text,
                     Err(refused) => format!("{refused:?}"),
                 };
-                match &first {
-                    Some(first) => assert_eq!(&answer, first, "{variant}"),
-                    None => first = Some(answer),
+                match &first_answer {
+                    Some(first_answer) => assert_eq!(&answer, first_answer, "{variant}"),
+                    None => first_answer = Some(answer),
                 }
             }
         }

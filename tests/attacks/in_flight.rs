@@ -65,12 +65,12 @@ async fn a_player_who_is_removed_or_leaves_while_a_statement_waits_sends_no_even
             game.session_id
         );
         let transaction = player.person.begin().await;
-        let sending = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
+        let sending_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         let deactivated_by = if has_left { &player.person } else { &game.seer };
         assert_eq!(attempt(deactivated_by, &leave_or_remove_sql(game.session_id, player)).await, "done");
         barrier.commit().await.unwrap();
-        assert_eq!(sending.await.unwrap(), INSUFFICIENT_PRIVILEGE);
+        assert_eq!(sending_task.await.unwrap(), INSUFFICIENT_PRIVILEGE);
         let readmit = format!(
             "UPDATE session_players SET is_active = true, removed_at = NULL WHERE user_id = '{}'",
             player.user_id
@@ -112,12 +112,12 @@ async fn a_roll_names_no_creature_that_has_moved_to_another_adventure() {
     let wait = "CREATE FUNCTION pg_temp.wait() RETURNS text LANGUAGE plpgsql
                 AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN 'waited'; END $$";
     execute_in(&transaction, wait).await.unwrap();
-    let rolling = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
+    let rolling_task = tokio::spawn(async move { execute_and_commit(transaction, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     world.owner().execute(&format!("DELETE FROM creatures WHERE id = '{creature}'")).await.unwrap();
     world.owner().execute(&insert(other_adventure)).await.unwrap();
     barrier.commit().await.unwrap();
-    assert_eq!(rolling.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
+    assert_eq!(rolling_task.await.unwrap(), CREATURE_NOT_IN_ADVENTURE);
     assert_invariants(&world).await;
 }
 

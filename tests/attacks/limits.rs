@@ -265,10 +265,10 @@ async fn each_limit_holds_for_transactions_with_an_old_snapshot() {
         let first = first_person.begin_repeatable_read().await;
         execute_in(&first, first_sql).await.unwrap();
         let second_sql = second_sql.clone();
-        let waiting = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
+        let waiting_task = tokio::spawn(async move { execute_and_commit(second, &second_sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         first.commit().await.unwrap();
-        let outcome = waiting.await.unwrap();
+        let outcome = waiting_task.await.unwrap();
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);
         let outcome = execute_and_commit(third, third_sql).await;
         assert!([limit.code, SERIALIZATION_FAILURE].contains(&outcome.as_str()), "{}: {outcome}", limit.name);

@@ -48,14 +48,14 @@ async fn closing_holds_no_other_row_while_it_waits_for_one() {
             let closing = world.superuser().await.begin().await;
             execute_in(&closing, "SET LOCAL deadlock_timeout = '60s'").await.unwrap();
             let sql = close_or_delete_account_sql(account, is_deletion);
-            let closed = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
+            let closing_task = tokio::spawn(async move { execute_and_commit(closing, &sql).await });
             world.owner().wait_for_lock_waiters(1).await;
             for row in &rows {
                 let outcome = execute_in(&holder, &lock(row)).await;
                 assert_eq!(outcome, Ok(1), "is deletion: {is_deletion}, waits for {}: {row}", rows[busy_row]);
             }
             holder.rollback().await.unwrap();
-            assert_eq!(closed.await.unwrap(), "done");
+            assert_eq!(closing_task.await.unwrap(), "done");
         }
     }
     assert_invariants(&world).await;
@@ -73,12 +73,12 @@ async fn a_change_of_email_address_waits_for_the_profile_without_limit() {
     assert_eq!(execute_in(&holder, &lock).await, Ok(1));
     let changing = world.owner().begin().await;
     let change = format!("UPDATE auth.users SET email = 'moved@example.org' WHERE id = '{}'", user.user_id());
-    let changed = tokio::spawn(async move { execute_and_commit(changing, &change).await });
+    let change_task = tokio::spawn(async move { execute_and_commit(changing, &change).await });
     world.owner().wait_for_lock_waiters(1).await;
     // This is longer than the second for which the change would wait for the address.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     holder.rollback().await.unwrap();
-    assert_eq!(changed.await.unwrap(), "done");
+    assert_eq!(change_task.await.unwrap(), "done");
     let with_new_address = format!("users WHERE id = '{}' AND email = 'moved@example.org'", user.user_id());
     assert_eq!(world.owner().count(&with_new_address).await, 1);
 }
@@ -143,12 +143,12 @@ async fn the_service_waits_for_a_closing_before_it_locks_the_session() {
     let closing = world.owner().begin().await;
     execute_in(&closing, &close_account_sql(player.user_id)).await.unwrap();
     let (service, seat) = (world.service(), insert_seat_sql(game.session_id, player.user_id, player.character_id));
-    let seated = tokio::spawn(async move { attempt(&service, &seat).await });
+    let seating_task = tokio::spawn(async move { attempt(&service, &seat).await });
     world.owner().wait_for_lock_waiters(1).await;
     let lock = format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE NOWAIT", game.session_id);
     assert_eq!(attempt(&world.owner(), &lock).await, "done");
     closing.commit().await.unwrap();
-    assert_eq!(seated.await.unwrap(), ACCOUNT_CLOSED);
+    assert_eq!(seating_task.await.unwrap(), ACCOUNT_CLOSED);
     assert_invariants(&world).await;
 }
 
@@ -187,9 +187,9 @@ async fn an_event_of_the_service_waits_for_the_one_before_it() {
     let game = world.new_session(0).await;
     let insert =
         format!("INSERT INTO session_events (session_id, event_type) VALUES ('{}', 'weather')", game.session_id);
-    let first = world.service().begin().await;
-    assert_eq!(execute_in(&first, &insert).await, Ok(1));
-    assert_eq!(attempt_while_holder_commits(&world, &world.service(), insert, first).await, "done");
+    let first_transaction = world.service().begin().await;
+    assert_eq!(execute_in(&first_transaction, &insert).await, Ok(1));
+    assert_eq!(attempt_while_holder_commits(&world, &world.service(), insert, first_transaction).await, "done");
 }
 
 /// The owner of the tables deletes a live session while somebody holds a lock on a row that the deletion changes.
@@ -350,9 +350,9 @@ async fn the_sessions_of_a_deleted_adventure_are_locked_in_the_order_of_their_id
     let deleting = world.owner().begin().await;
     execute_in(&deleting, "SET LOCAL enable_indexscan = off").await.unwrap();
     let delete = format!("DELETE FROM adventures WHERE id = '{adventure}'");
-    let deleted = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
+    let deletion_task = tokio::spawn(async move { execute_and_commit(deleting, &delete).await });
     world.owner().wait_for_lock_waiters(1).await;
     assert_eq!(execute_in(&holder, &lock(high_id)).await, Ok(1), "the deletion must not have locked the session with the higher id yet");
     holder.rollback().await.unwrap();
-    assert_eq!(deleted.await.unwrap(), "done");
+    assert_eq!(deletion_task.await.unwrap(), "done");
 }

@@ -64,10 +64,10 @@ async fn attempt_while_holder_commits(
     holder: DatabaseTransaction,
 ) -> String {
     let person = person.clone();
-    let attempted = tokio::spawn(async move { attempt(&person, &sql).await });
+    let attempt_task = tokio::spawn(async move { attempt(&person, &sql).await });
     world.owner().wait_for_lock_waiters(1).await;
     holder.commit().await.unwrap();
-    attempted.await.unwrap()
+    attempt_task.await.unwrap()
 }
 
 /// Runs a statement, rolls it back, and returns its [`outcome_code`].

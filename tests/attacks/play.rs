@@ -138,7 +138,7 @@ async fn one_statement_cannot_make_two_heroic_saves() {
         world.new_failed_roll(game.session_id, player.character_id).await,
         world.new_failed_roll(game.session_id, player.character_id).await,
     );
-    for (first, second) in [(failed_roll, other_failed_roll), (failed_roll, failed_roll)] {
+    for (first_original, second_original) in [(failed_roll, other_failed_roll), (failed_roll, failed_roll)] {
         let values = |original: Uuid| {
             format!("('{}', '{}', 'might', 10, 'heroic_save', '{original}')", game.session_id, player.character_id)
         };
@@ -146,8 +146,8 @@ async fn one_statement_cannot_make_two_heroic_saves() {
             let sql = format!(
                 "INSERT INTO dice_rolls (session_id, character_id, attribute, difficulty, roll_type, original_roll_id)
                  VALUES {}, {}{suffix}",
-                values(first),
-                values(second)
+                values(first_original),
+                values(second_original)
             );
             assert_ne!(dry_run(&player.person, &sql).await, DEADLOCK_DETECTED, "{sql}");
             // The statement is refused, or skips the second row.

@@ -112,7 +112,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
     let stranger = over_users_login.user(world.new_account().await);
     let holder = world.owner().begin().await;
     execute_in(&holder, &format!("SELECT FROM sessions WHERE id = '{}' FOR UPDATE", game.session_id)).await.unwrap();
-    let last_seq = "SELECT last_value FROM session_events_seq_seq";
+    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     for kind in ["'dice_rolled'", "'x'", "NULL", "'client.wave'"] {
         for (options, body) in [("", ""), ("SECURITY DEFINER", ""), ("", "PERFORM set_config('role', 'none', true);")] {
             let transaction = stranger.begin().await;
@@ -129,16 +129,16 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
                 game.session_id
             );
             execute_in(&transaction, &create_trigger).await.unwrap();
-            let before = query_number(&world, last_seq).await;
+            let number_before = query_number(&world, last_event_number).await;
             let outcome = execute_and_commit(transaction, "INSERT INTO callers_table VALUES (1)").await;
             assert_eq!(outcome, INSUFFICIENT_PRIVILEGE, "{kind} {options} {body}");
             // The column's default draws one number per row.
-            assert!(query_number(&world, last_seq).await <= before + 1, "{kind} {options} {body}");
+            assert!(query_number(&world, last_event_number).await <= number_before + 1, "{kind} {options} {body}");
         }
     }
     holder.rollback().await.unwrap();
     // An event that one of our triggers writes is stored, even if a trigger of the caller's caused it.
-    let before = world.owner().count("session_events").await;
+    let event_count = world.owner().count("session_events").await;
     let seer = over_users_login.user(game.seer.user_id());
     let pause_by_trigger = format!(
         "CREATE TEMPORARY TABLE callers_table (id integer);
@@ -149,7 +149,7 @@ async fn a_callers_own_trigger_neither_locks_a_hidden_session_nor_draws_an_event
         game.session_id
     );
     assert_eq!(outcome_code(seer.execute(&pause_by_trigger).await), "done");
-    assert_eq!(world.owner().count("session_events").await, before + 1);
+    assert_eq!(world.owner().count("session_events").await, event_count + 1);
 }
 
 #[tokio::test]

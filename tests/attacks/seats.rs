@@ -401,10 +401,10 @@ async fn nobody_takes_a_seat_in_a_session_that_became_private_meanwhile() {
             execute_in(&joining, &format!("SET LOCAL {setting} = '{}'", game.session_id)).await.unwrap();
         }
         let sql = insert_seat_sql(game.session_id, player.user_id, player.character_id);
-        let joined = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
+        let joining_task = tokio::spawn(async move { execute_and_commit(joining, &sql).await });
         world.owner().wait_for_lock_waiters(1).await;
         hiding.commit().await.unwrap();
-        assert_eq!(joined.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
+        assert_eq!(joining_task.await.unwrap(), INSUFFICIENT_PRIVILEGE, "{setting}");
         assert_invariants(&world).await;
     }
 }

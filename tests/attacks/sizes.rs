@@ -203,12 +203,12 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
     let world = World::new().await;
     let game = world.new_active_session(1).await;
     let (player, session) = (&game.players[0], game.session_id);
-    let last_seq = "SELECT last_value FROM session_events_seq_seq";
+    let last_event_number = "SELECT last_value FROM session_events_seq_seq";
     let repeated_id = Uuid::new_v4();
-    let first = format!(
+    let insert_existing = format!(
         "INSERT INTO session_events (id, session_id, event_type) VALUES ('{repeated_id}', '{session}', 'client.wave')"
     );
-    assert_eq!(attempt(&player.person, &first).await, "done");
+    assert_eq!(attempt(&player.person, &insert_existing).await, "done");
     for insert_many in [
         format!(
             "INSERT INTO session_events (session_id, event_type)
@@ -225,10 +225,10 @@ async fn too_many_events_are_refused_before_all_are_inserted() {
              ON CONFLICT (id) DO NOTHING"
         ),
     ] {
-        let before = query_number(&world, last_seq).await;
+        let number_before = query_number(&world, last_event_number).await;
         assert_eq!(attempt(&player.person, &insert_many).await, TOO_MANY_ROWS, "{insert_many}");
         // Each of at most 101 rows draws at most two numbers before it is refused or skipped.
-        assert!(query_number(&world, last_seq).await - before <= 202, "{insert_many}");
+        assert!(query_number(&world, last_event_number).await - number_before <= 202, "{insert_many}");
     }
 }
 

@@ -296,14 +296,14 @@ async fn a_sign_up_waits_while_the_table_of_profiles_is_locked() {
     let account = uuid::Uuid::new_v4();
     let sign_up = world.owner().begin().await;
     let sql = format!("INSERT INTO auth.users (id, email) VALUES ('{account}', '{account}@example.com')");
-    let signing_up = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
+    let sign_up_task = tokio::spawn(async move { execute_and_commit(sign_up, &sql).await });
     let has_waited_longer =
         "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND waitstart < now() - INTERVAL '1500 ms')";
     while !world.owner().fetch_value::<bool>(has_waited_longer).await.unwrap() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     locking.rollback().await.unwrap();
-    assert_eq!(signing_up.await.unwrap(), "done");
+    assert_eq!(sign_up_task.await.unwrap(), "done");
     let with_address = format!("users WHERE id = '{account}' AND email = '{account}@example.com'");
     assert_eq!(world.owner().count(&with_address).await, 1);
     assert_invariants(&world).await;

@@ -27,8 +27,8 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
     let (player, public_player) = (&game.players[0], &public_game.players[0]);
     let (character, draft_adventure) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, seer) = (game.session_id, game.seer.user_id());
-    let before = visible_times(&world).await;
-    assert_eq!(before.len(), 8, "five accounts, two adventures and a session");
+    let times_before = visible_times(&world).await;
+    assert_eq!(times_before.len(), 8, "five accounts, two adventures and a session");
     let update_seat = |set: &str| format!("UPDATE session_players SET {set} WHERE user_id = '{}'", player.user_id);
     for (person, sql) in [
         (&player.person, insert_character_sql(character, player.user_id)),
@@ -65,7 +65,7 @@ async fn private_changes_do_not_change_an_updated_at_that_everyone_can_read() {
         (&world.owner(), format!("UPDATE auth.users SET email = 'new@x.org' WHERE id = '{}'", player.user_id)),
     ] {
         assert_eq!(attempt(person, &sql).await, "done", "{sql}");
-        assert_eq!(visible_times(&world).await, before, "{sql}");
+        assert_eq!(visible_times(&world).await, times_before, "{sql}");
     }
     let with_games = "SELECT count(*) FROM users WHERE games_played > 0 OR games_run > 0";
     assert_eq!(query_number(&world, with_games).await, 3, "the session must count for its Seer and two players");
@@ -184,9 +184,9 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
     for roller in [removed, player] {
         world.new_roll(game.session_id, roller.character_id, "{1,2,3,4,5}", 10, 0).await;
     }
-    let mut before = visible_rows(&removed.person, &game).await;
+    let mut rows_before = visible_rows(&removed.person, &game).await;
     // The number of events does not matter here.
-    before.retain(|(kind, _)| *kind != "events");
+    rows_before.retain(|(kind, _)| *kind != "events");
     let all_rows = [
         ("session", 1),
         ("rolls", 2),
@@ -195,7 +195,7 @@ async fn a_removed_player_reads_nothing_of_a_private_session() {
         ("may follow broadcasts", 1),
         ("may follow events", 1),
     ];
-    assert_eq!(before, all_rows);
+    assert_eq!(rows_before, all_rows);
     let update_seat = |set: &str, id: Uuid| {
         format!("UPDATE session_players SET {set} WHERE session_id = '{}' AND user_id = '{id}'", game.session_id)
     };
