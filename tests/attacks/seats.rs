@@ -218,8 +218,8 @@ async fn a_seer_cannot_give_a_seat_back() {
             );
         }
         // Nor can the Seer give the seat back after the session has begun. (It can begin only with a seated player.)
-        let seated = world.new_player().await;
-        world.owner().execute(&insert_seat_sql(game.session_id, seated.user_id, seated.character_id)).await.unwrap();
+        let seated_player = world.new_player().await;
+        world.owner().execute(&insert_seat_sql(game.session_id, seated_player.user_id, seated_player.character_id)).await.unwrap();
         world.update_session(&game, "status = 'active'").await;
         assert_eq!(
             attempt(&game.seer, &update_seat_sql(game.session_id, player.user_id, "is_active = true")).await,
